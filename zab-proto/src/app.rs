@@ -1,0 +1,224 @@
+//! The application: what a replicated log is for.
+
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use crate::{
+    CloseReason, ConnId, Instant, Origin, Peer, ProposeError, Sid, SnapshotDigest, Status, Zxid,
+};
+
+/// What the application has to say about one of its client connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClientOutput {
+    /// There is something to send where there was nothing.
+    Transmit(ConnId),
+    /// Bytes that [`Application::handle_bytes`] left may be offered again.
+    Resume(ConnId),
+    /// Send what `poll_transmit` still has, then close; the application has forgotten it already
+    /// but for those bytes, and forgets them at [`Application::closed`].
+    Close(ConnId),
+}
+
+/// How far [`Application::install`] got.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InstallProgress {
+    /// Bytes used, `0..=bytes.len()`; the rest is offered again together with more.
+    pub consumed: usize,
+    /// Whether the last byte used is the last of the snapshot.
+    pub done: bool,
+}
+
+/// A snapshot stream does not decode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BadSnapshot;
+
+/// A deterministic state machine over the replicated log, and its clients.
+///
+/// Called by [`Node`](crate::Node) on one thread; nothing may block. Everything the application
+/// asks of the core goes through the [`Core`] handed to each call that may cause actions.
+pub trait Application {
+    // The replicated log.
+
+    /// Applies a committed transaction: in zxid order, each once per run.
+    fn deliver(&mut self, core: &mut Core<'_>, zxid: Zxid, txn: &[u8]);
+
+    /// Role or phase changed. Clients are served in `Phase::Broadcast` only: on leaving it their
+    /// connections are closed and everything speculative is dropped.
+    fn became(&mut self, core: &mut Core<'_>, status: &Status);
+
+    // Leader: traffic of its learners.
+
+    /// A learner forwards a request (session id, cxid, opcode, record) with the requester's
+    /// identities (encoded `vector<Id>`).
+    fn request(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8], auth: &[u8]);
+
+    /// A learner reports sessions that were alive: entries of session id (i64), time-out (i32).
+    fn touched(&mut self, core: &mut Core<'_>, from: Origin, sessions: &[u8]);
+
+    /// A learner asks whether a session is valid (session id, time-out). Answer, now or later,
+    /// with [`Core::revalidated`].
+    fn revalidate(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8]);
+
+    // Learner: answers of its leader.
+
+    /// Appends the sessions touched since the last call (entries of i64, i32) to `sessions`.
+    fn take_touched(&mut self, sessions: &mut Vec<u8>);
+
+    /// The leader's answer to [`Core::revalidate`]: session id (i64), valid (bool).
+    fn revalidated(&mut self, core: &mut Core<'_>, data: &[u8]);
+
+    /// On a learner the oldest forwarded sync is answered (`token` is `None`); on the leader the
+    /// round that [`Core::sync`] numbered `token` has ended.
+    fn synced(&mut self, core: &mut Core<'_>, token: Option<u64>);
+
+    // Clients.
+
+    /// A client has connected; `None` refuses it.
+    fn accept(&mut self, core: &mut Core<'_>, remote: SocketAddr) -> Option<ConnId>;
+
+    /// Bytes of a client; returns how many were consumed (whole frames only, but see
+    /// [`ClientOutput::Resume`] for leaving some as back-pressure).
+    fn handle_bytes(&mut self, core: &mut Core<'_>, conn: ConnId, bytes: &[u8]) -> usize;
+
+    /// Fills `buf` with bytes for a client; 0 means nothing to send.
+    fn poll_transmit(&mut self, conn: ConnId, buf: &mut [u8]) -> usize;
+
+    /// A client connection is gone.
+    fn closed(&mut self, core: &mut Core<'_>, conn: ConnId);
+
+    /// The next thing to do for a client connection.
+    fn poll_output(&mut self) -> Option<ClientOutput>;
+
+    // Time.
+
+    /// When `handle_timeout` wants to be called.
+    fn poll_timeout(&self) -> Option<Instant>;
+
+    /// A deadline has passed; early or repeated calls are harmless.
+    fn handle_timeout(&mut self, core: &mut Core<'_>);
+
+    // Snapshots out: several may be open, each a point in time.
+
+    /// Opens a snapshot of the state as it is now; the number names it. The core opens at most
+    /// [`Limits::snapshots_max`](crate::Limits::snapshots_max) at a time.
+    fn snapshot_open(&mut self) -> u32;
+
+    /// Writes the next bytes; 0 means the end.
+    fn snapshot_read(&mut self, snapshot: u32, buf: &mut [u8]) -> usize;
+
+    /// The digest that belongs to the snapshot's state, if digests are kept.
+    fn snapshot_digest(&self, snapshot: u32) -> Option<SnapshotDigest>;
+
+    /// The snapshot is no longer needed, finished or not.
+    fn snapshot_close(&mut self, snapshot: u32);
+
+    // Snapshots in: staged, all or nothing.
+
+    /// Takes the next bytes of a snapshot into the stage; the first call begins one.
+    ///
+    /// # Errors
+    /// [`BadSnapshot`] if the bytes do not decode; the stage is discarded then.
+    fn install(&mut self, bytes: &[u8]) -> Result<InstallProgress, BadSnapshot>;
+
+    /// The staged snapshot becomes the state, as of `zxid`. `digest` comes from a snapshot file.
+    fn install_commit(&mut self, zxid: Zxid, digest: Option<SnapshotDigest>);
+
+    /// Forgets the stage.
+    fn install_abort(&mut self);
+
+    /// Forgets the state: the next thing is a snapshot.
+    fn reset(&mut self);
+}
+
+/// The core, as the application sees it during a call.
+#[derive(Debug)]
+pub struct Core<'a> {
+    now: Instant,
+    peer: &'a mut Peer,
+}
+
+impl<'a> Core<'a> {
+    /// For drivers of their own [`Application`] calls; [`Node`](crate::Node) makes one per call.
+    #[must_use]
+    pub fn new(now: Instant, peer: &'a mut Peer) -> Self {
+        Self { now, peer }
+    }
+
+    /// The time of this call.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Role, phase, leader and epoch.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.peer.status()
+    }
+
+    /// This server's id.
+    #[must_use]
+    pub fn sid(&self) -> Sid {
+        self.peer.config().sid
+    }
+
+    /// The core itself, for statistics and configuration.
+    #[must_use]
+    pub fn peer(&self) -> &Peer {
+        self.peer
+    }
+
+    /// The zxid the next proposal will have. Established leader only.
+    #[must_use]
+    pub fn next_zxid(&self) -> Option<Zxid> {
+        self.peer.next_zxid()
+    }
+
+    /// Whether a proposal of up to `len` bytes would be accepted now. When not, leave the request
+    /// unconsumed; [`Application::handle_timeout`] is called when there is room again.
+    #[must_use]
+    pub fn can_propose(&self, len: usize) -> bool {
+        self.peer.can_propose(len)
+    }
+
+    /// Proposes a transaction: a payload whose `TxnHeader` carries [`next_zxid`](Self::next_zxid).
+    ///
+    /// # Errors
+    /// See [`ProposeError`]. Nothing is proposed then.
+    pub fn propose(&mut self, txn: &[u8]) -> Result<Zxid, ProposeError> {
+        self.peer.propose(self.now, txn)
+    }
+
+    /// Learner: forwards a request to the leader. `auth` is an encoded `vector<Id>`. Returns false
+    /// if there is no synchronised leader.
+    pub fn request(&mut self, data: &[u8], auth: &[u8]) -> bool {
+        self.peer.request(data, auth)
+    }
+
+    /// Learner: asks the leader about a session (session id i64, time-out i32).
+    pub fn revalidate(&mut self, data: &[u8]) -> bool {
+        self.peer.revalidate(data)
+    }
+
+    /// Leader: answers [`Application::revalidate`] (session id i64, valid bool).
+    pub fn revalidated(&mut self, to: Origin, data: &[u8]) {
+        self.peer.revalidated(to, data);
+    }
+
+    /// Leader: begins a freshness round for its own client. [`Application::synced`] is called
+    /// with the returned number once everything proposed before this call is committed and a
+    /// quorum has shown, after this call, that it still follows (rule R18).
+    pub fn sync(&mut self) -> u64 {
+        self.peer.sync(self.now)
+    }
+
+    /// Leader: the same for a learner, whose SYNC the core sends when the round has ended.
+    pub fn sync_learner(&mut self, from: Origin) {
+        self.peer.sync_learner(self.now, from);
+    }
+
+    /// Closes the connection of a learner that sent nonsense to the application.
+    pub fn close(&mut self, origin: Origin, reason: CloseReason) {
+        self.peer.close(origin.conn, reason);
+    }
+}

@@ -1,0 +1,115 @@
+//! Configuration of one server, checked once when the core is built.
+
+use core::time::Duration;
+
+use crate::{Ensemble, Sid};
+
+/// All the core needs to know beforehand.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This server's id.
+    pub sid: Sid,
+    /// The members, their roles and addresses.
+    pub ensemble: Ensemble,
+    /// One server alone, without election, epochs or peers: ZooKeeper's standalone mode.
+    pub standalone: bool,
+    /// ZooKeeper's basic time unit.
+    pub tick_time: Duration,
+    /// Ticks a learner may take to connect and synchronise.
+    pub init_limit: u32,
+    /// Ticks a synchronised learner and its leader may be silent.
+    pub sync_limit: u32,
+    /// Ticks a learner tries to connect to its leader; 0: `init_limit`.
+    pub connect_to_learner_master_limit: u32,
+    /// Send all own addresses in the election handshake (`multiAddress.enabled`).
+    pub multi_address: bool,
+    /// Trust an empty data directory from the start (`db.autocreate=true`), instead of waiting
+    /// until every voter is seen to be empty or a leader has synchronised it (rule R14).
+    pub trust_empty: bool,
+    /// Times of the election.
+    pub election: ElectionConfig,
+    /// Bounds of everything that takes memory.
+    pub limits: Limits,
+    /// Seed of all random choices (delays of observers).
+    pub seed: u64,
+}
+
+/// Times of the election; defaults are ZooKeeper's.
+#[derive(Clone, Copy, Debug)]
+pub struct ElectionConfig {
+    /// How long to wait for a better vote once a quorum agrees.
+    pub finalize_wait: Duration,
+    /// First pause between notifications.
+    pub min_notification_interval: Duration,
+    /// Longest pause between notifications.
+    pub max_notification_interval: Duration,
+    /// Decide without `finalize_wait` when no better vote can come soon.
+    pub early_finalize: bool,
+    /// First pause before dialling a leader again; doubles up to `leader_retry_max`.
+    pub leader_retry_min: Duration,
+    /// `leaderConnectDelayDuringRetryMs`.
+    pub leader_retry_max: Duration,
+    /// An observer waits a random time below this before it looks for a leader again.
+    pub observer_delay_max: Duration,
+    /// How long an election connection may take to shake hands.
+    pub handshake_timeout: Duration,
+}
+
+impl Default for ElectionConfig {
+    fn default() -> Self {
+        Self {
+            finalize_wait: Duration::from_millis(200),
+            min_notification_interval: Duration::from_millis(200),
+            max_notification_interval: Duration::from_secs(60),
+            early_finalize: true,
+            leader_retry_min: Duration::from_millis(1),
+            leader_retry_max: Duration::from_millis(100),
+            observer_delay_max: Duration::from_millis(200),
+            handshake_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Bounds, and what happens at each.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Longest buffer or string in a quorum packet (`jute.maxbuffer` plus its extra). A longer one
+    /// closes its connection; a longer transaction is not proposed.
+    pub field_len_max_bytes: usize,
+    /// Bytes of transactions in the window that are not yet committed, durable and sent. At the
+    /// bound a leader accepts no proposals, and closes the links of learners that hold it there.
+    pub window_len_max_bytes: usize,
+    /// Committed transactions kept to synchronise learners by DIFF (`commitLogCount`).
+    pub retained_txns: usize,
+    /// The same in bytes.
+    pub retained_len_max_bytes: usize,
+    /// Election and quorum connections at a time. Further ones are refused.
+    pub links_max: usize,
+    /// Bytes of forwarded requests waiting for the leader's link. At the bound the application's
+    /// `request` is refused.
+    pub requests_len_max_bytes: usize,
+    /// Application snapshots open at a time; further learners wait for their SNAP.
+    pub snapshots_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            field_len_max_bytes: 2_097_150,
+            window_len_max_bytes: 64 << 20,
+            retained_txns: 500,
+            retained_len_max_bytes: 1 << 20,
+            links_max: 256,
+            requests_len_max_bytes: 16 << 20,
+            snapshots_max: 4,
+        }
+    }
+}
+
+impl Config {
+    /// `ticks` ticks.
+    #[must_use]
+    pub fn ticks(&self, ticks: u32) -> Duration {
+        self.tick_time * ticks
+    }
+}

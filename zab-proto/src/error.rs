@@ -1,0 +1,160 @@
+//! Errors, by who is at fault.
+
+use core::fmt;
+
+/// What the bytes of a message got wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// The record needs more bytes than there are.
+    UnexpectedEof,
+    /// A length is negative (other than -1) or above the limit.
+    BadLength(i64),
+    /// A number that must be one of a few is none of them.
+    BadValue(i64),
+    /// Text that must be an address or a configuration is none.
+    BadText,
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnexpectedEof => f.write_str("unexpected end of data"),
+            Self::BadLength(n) => write!(f, "unreasonable length {n}"),
+            Self::BadValue(n) => write!(f, "unexpected value {n}"),
+            Self::BadText => f.write_str("malformed text"),
+        }
+    }
+}
+
+impl core::error::Error for DecodeError {}
+
+/// Well-formed, but not allowed here and now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Violation {
+    /// A packet type that this phase does not allow.
+    UnexpectedPacket(i32),
+    /// The peer calls itself by our own server id.
+    OwnSid,
+    /// LEADERINFO with an epoch below the accepted one.
+    OldEpoch,
+    /// A learner's history is ahead of this leader's.
+    LearnerAhead,
+    /// A learner's configuration is newer than this leader's.
+    NewerConfig,
+    /// A proposal that does not follow the last one.
+    Gap,
+    /// A commit without its proposal, or out of order.
+    CommitOrder,
+    /// The snapshot does not end with its signature, or the application refused it.
+    BadSnapshot,
+    /// A transaction without a header, or whose header names another zxid.
+    BadTxn,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnexpectedPacket(kind) => write!(f, "unexpected packet of type {kind}"),
+            Self::OwnSid => f.write_str("peer uses our own server id"),
+            Self::OldEpoch => f.write_str("leader's epoch is below the accepted one"),
+            Self::LearnerAhead => f.write_str("learner's history is ahead of ours"),
+            Self::NewerConfig => f.write_str("learner's configuration is newer than ours"),
+            Self::Gap => f.write_str("proposal does not follow the last one"),
+            Self::CommitOrder => f.write_str("commit does not match the oldest proposal"),
+            Self::BadSnapshot => f.write_str("bad snapshot stream"),
+            Self::BadTxn => f.write_str("bad transaction header"),
+        }
+    }
+}
+
+impl core::error::Error for Violation {}
+
+/// Why the core closed a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// Undecodable bytes.
+    Malformed(DecodeError),
+    /// A breach of the protocol.
+    Violation(Violation),
+    /// The other side was silent for too long.
+    Silent,
+    /// The learner did not acknowledge in time.
+    SlowAck,
+    /// The learner is too far behind for the bounded window.
+    TooFarBehind,
+    /// The connection is not the one that a pair of servers keeps.
+    Superseded,
+    /// The role that needed the connection has ended.
+    RoleEnded,
+    /// The application asked for it.
+    Application,
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(error) => write!(f, "malformed input: {error}"),
+            Self::Violation(violation) => violation.fmt(f),
+            Self::Silent => f.write_str("silent for too long"),
+            Self::SlowAck => f.write_str("proposals not acknowledged in time"),
+            Self::TooFarBehind => f.write_str("too far behind"),
+            Self::Superseded => f.write_str("superseded by another connection"),
+            Self::RoleEnded => f.write_str("role ended"),
+            Self::Application => f.write_str("closed by the service"),
+        }
+    }
+}
+
+/// Why a transaction was not proposed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ProposeError {
+    /// Only an established leader proposes.
+    NotLeading,
+    /// The window is full of transactions that are not committed or not durable yet.
+    Full,
+    /// The transaction is larger than a member could read.
+    TooLarge,
+    /// The counter is used up; a new epoch begins.
+    Rollover,
+    /// The payload's header does not carry the next zxid.
+    BadTxn,
+}
+
+impl fmt::Display for ProposeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotLeading => "not leading",
+            Self::Full => "too many transactions in flight",
+            Self::TooLarge => "transaction too large",
+            Self::Rollover => "zxid counter used up",
+            Self::BadTxn => "bad transaction header",
+        })
+    }
+}
+
+impl core::error::Error for ProposeError {}
+
+/// What is wrong with a configuration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// This server's id is not a member.
+    NotAMember(crate::Sid),
+    /// A rule of the configuration is broken; the text says which.
+    Invalid(alloc::string::String),
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAMember(sid) => write!(f, "My id {sid} not in the peer list"),
+            Self::Invalid(text) => f.write_str(text),
+        }
+    }
+}
+
+impl core::error::Error for ConfigError {}

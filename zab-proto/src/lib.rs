@@ -1,0 +1,36 @@
+//! ZooKeeper's atomic broadcast protocol (ZAB) as a pure state machine.
+//!
+//! Nothing here performs I/O, reads a clock or starts a thread. A driver feeds bytes and timer
+//! events into a [`Node`] (the protocol core, [`Peer`], together with an [`Application`]) and
+//! carries out what it asks for.
+#![no_std]
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+extern crate alloc;
+
+mod app;
+mod config;
+mod ensemble;
+mod error;
+mod event;
+mod node;
+mod peer;
+mod storage;
+mod time;
+mod types;
+pub mod wire;
+
+pub use app::{Application, BadSnapshot, ClientOutput, Core, InstallProgress};
+pub use config::{Config, ElectionConfig, Limits};
+pub use ensemble::{Address, Ensemble, Group, Member, Role};
+pub use error::{CloseReason, ConfigError, DecodeError, ProposeError, Violation};
+pub use event::{
+    Channel, ConnId, EpochKind, Input, Message, Origin, Output, Phase, Received, ServerState,
+    Status, SyncMode, Ticket,
+};
+pub use node::{NetOutput, Node};
+pub use peer::{Peer, Recovered};
+pub use storage::{SnapshotDigest, Storage};
+pub use time::Instant;
+pub use types::{Epoch, Sid, Vote, Zxid};

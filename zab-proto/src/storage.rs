@@ -1,0 +1,61 @@
+//! What the core asks of durable storage. `zab-storage` implements it over ZooKeeper's files, the
+//! simulator over a faulty disk.
+
+use crate::{Epoch, EpochKind, Ticket, Zxid};
+
+/// The digest of the application's state at a zxid, stored beside a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SnapshotDigest {
+    /// The last transaction contained in the digested state.
+    pub zxid: Zxid,
+    /// Digest algorithm; ZooKeeper's present one is 2.
+    pub version: i32,
+    /// The digest.
+    pub digest: u64,
+}
+
+/// An ordered queue of durable writes.
+///
+/// Calls with a [`Ticket`] are one FIFO: each becomes durable only after all before it, and the
+/// highest durable ticket comes back as [`Input::Persisted`](crate::Input::Persisted). No call
+/// blocks on the disk (an inline implementation may). A failed write ends the process: it is never
+/// reported as persisted and nothing after it is written.
+pub trait Storage {
+    /// Makes `acceptedEpoch` or `currentEpoch` durable.
+    fn set_epoch(&mut self, ticket: Ticket, kind: EpochKind, epoch: Epoch);
+
+    /// Appends one transaction to the log. `txn` is a whole payload, `TxnHeader` first.
+    fn append(&mut self, ticket: Ticket, zxid: Zxid, txn: &[u8]);
+
+    /// Removes every log record and every snapshot above `after` (rule R7).
+    fn truncate(&mut self, ticket: Ticket, after: Zxid);
+
+    /// Sets the whole history aside: the directory is as good as empty, and not initialised (R14).
+    fn reset(&mut self, ticket: Ticket);
+
+    /// Stages the next piece of a snapshot that a leader sends. Nothing durable changes.
+    fn stage(&mut self, piece: &[u8]);
+
+    /// Forgets what was staged.
+    fn discard_stage(&mut self);
+
+    /// Makes the staged snapshot the state as of `zxid`, together with "no log record above
+    /// `zxid`", as one durable switch (rule R5).
+    fn install(&mut self, ticket: Ticket, zxid: Zxid, digest: Option<SnapshotDigest>);
+
+    /// Whether enough was logged since the last snapshot that a new one is due, and no snapshot is
+    /// being written.
+    fn snapshot_due(&self) -> bool;
+
+    /// Begins a snapshot of the application's state as of `zxid`.
+    fn snapshot_begin(&mut self, zxid: Zxid);
+
+    /// How many bytes of the snapshot may be given now without queueing too much.
+    fn snapshot_room(&self) -> usize;
+
+    /// The next piece of the snapshot that is being written.
+    fn snapshot_piece(&mut self, piece: &[u8]);
+
+    /// The snapshot is complete: it is sealed, made durable and published in the background.
+    fn snapshot_finish(&mut self, digest: Option<SnapshotDigest>);
+}
