@@ -39,8 +39,9 @@ pub struct BadSnapshot;
 pub trait Application {
     // The replicated log.
 
-    /// Applies a committed transaction: in zxid order, each once per run.
-    fn deliver(&mut self, core: &mut Core<'_>, zxid: Zxid, txn: &[u8]);
+    /// Applies a committed transaction: in zxid order, each once per run. (No [`Core`] here, as
+    /// `txn` is lent from its window; what it makes possible is said through `poll_output`.)
+    fn deliver(&mut self, now: Instant, zxid: Zxid, txn: &[u8]);
 
     /// Role or phase changed. Clients are served in `Phase::Broadcast` only: on leaving it their
     /// connections are closed and everything speculative is dropped.
@@ -174,8 +175,9 @@ impl<'a> Core<'a> {
         self.peer.next_zxid()
     }
 
-    /// Whether a proposal of up to `len` bytes would be accepted now. When not, leave the request
-    /// unconsumed; [`Application::handle_timeout`] is called when there is room again.
+    /// Whether a proposal (on the leader) or a request to forward (on a learner) of up to `len`
+    /// bytes would be accepted now. When not, leave the client's bytes unconsumed;
+    /// [`Application::handle_timeout`] is called when there is room again.
     #[must_use]
     pub fn can_propose(&self, len: usize) -> bool {
         self.peer.can_propose(len)

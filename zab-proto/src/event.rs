@@ -212,6 +212,8 @@ pub enum Output<'a> {
         /// The number `sync` returned.
         token: u64,
     },
+    /// Application: there is room for proposals again, after `can_propose` said no.
+    Room,
     /// Network: dial a member.
     Connect {
         /// Name of the new connection.

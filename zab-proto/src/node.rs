@@ -6,7 +6,7 @@ use core::net::SocketAddr;
 
 use crate::{
     Application, Channel, ClientOutput, CloseReason, Config, ConfigError, ConnId, Core, Input,
-    Instant, Message, Output, Peer, Recovered, Status, Storage, Violation, Zxid,
+    Instant, Message, Output, Peer, Recovered, Status, Storage, Violation,
 };
 
 /// What a runtime has to do on the network.
@@ -182,7 +182,75 @@ impl<A: Application> Node<A> {
     /// Carries out what the core wants of storage and application, and returns the next thing that
     /// only the runtime can do. `None`: nothing is left until the next input.
     pub fn poll_output(&mut self, now: Instant, disk: &mut impl Storage) -> Option<NetOutput> {
-        todo!("drain {now:?} {:?}", disk.snapshot_room())
+        loop {
+            let Some(output) = self.peer.poll_output() else { break };
+            match output {
+                Output::SetEpoch { ticket, kind, epoch } => disk.set_epoch(ticket, kind, epoch),
+                Output::Append { ticket, zxid, txn } => disk.append(ticket, zxid, txn),
+                Output::Truncate { ticket, after } => disk.truncate(ticket, after),
+                Output::Reset { ticket } => {
+                    disk.reset(ticket);
+                    self.app.reset();
+                }
+                Output::Install { ticket, zxid } => {
+                    disk.install(ticket, zxid, None);
+                    self.app.install_commit(zxid, None);
+                }
+                Output::DiscardStage => {
+                    disk.discard_stage();
+                    self.app.install_abort();
+                }
+                Output::Deliver { zxid, txn } => self.app.deliver(now, zxid, txn),
+                Output::Became(status) => {
+                    self.app.became(&mut Core::new(now, &mut self.peer), &status);
+                    return Some(NetOutput::Became(status));
+                }
+                Output::Synced { token } => {
+                    self.app.synced(&mut Core::new(now, &mut self.peer), Some(token));
+                }
+                Output::Room => self.app.handle_timeout(&mut Core::new(now, &mut self.peer)),
+                Output::Snapshot { conn } => {
+                    let snapshot = self.app.snapshot_open();
+                    self.lent.push(Lent { conn, snapshot });
+                }
+                Output::Connect { conn, channel, addresses } => {
+                    return Some(NetOutput::Connect { conn, channel, addresses: addresses.into() });
+                }
+                Output::Transmit { conn } => return Some(NetOutput::Transmit(conn)),
+                Output::Resume { conn } => return Some(NetOutput::Resume(conn)),
+                Output::Close { conn, reason } => {
+                    self.take_back(conn);
+                    return Some(NetOutput::Close(conn, reason));
+                }
+            }
+        }
+        self.write_snapshot(disk);
+        self.app.poll_output().map(|output| match output {
+            ClientOutput::Transmit(conn) => NetOutput::Transmit(conn),
+            ClientOutput::Resume(conn) => NetOutput::Resume(conn),
+            ClientOutput::Close(conn) => NetOutput::Close(conn, CloseReason::Application),
+        })
+    }
+
+    /// Moves the server's own snapshot on, as far as the disk has room for it.
+    fn write_snapshot(&mut self, disk: &mut impl Storage) {
+        if self.to_disk.is_none() && disk.snapshot_due() {
+            self.to_disk = Some(self.app.snapshot_open());
+            disk.snapshot_begin(self.peer.delivered());
+        }
+        let Some(snapshot) = self.to_disk else { return };
+        while disk.snapshot_room() >= PIECE_LEN {
+            self.piece.resize(PIECE_LEN, 0);
+            let n = self.app.snapshot_read(snapshot, &mut self.piece);
+            if n == 0 {
+                disk.snapshot_finish(self.app.snapshot_digest(snapshot));
+                self.app.snapshot_close(snapshot);
+                self.to_disk = None;
+                self.piece = Vec::new();
+                break;
+            }
+            disk.snapshot_piece(&self.piece[..n]);
+        }
     }
 
     /// Fills `buf` with bytes for `conn`; 0 means nothing to send now.
@@ -219,5 +287,5 @@ impl<A: Application> Node<A> {
     }
 }
 
-#[expect(dead_code, reason = "until poll_output is written")]
-fn unused(_: ClientOutput, _: Output<'_>, _: Zxid) {}
+/// How much of a snapshot is handed to the disk at a time.
+const PIECE_LEN: usize = 64 * 1024;
