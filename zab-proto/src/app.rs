@@ -126,9 +126,6 @@ pub trait Application {
 
     /// Forgets the stage.
     fn install_abort(&mut self);
-
-    /// Forgets the state: the next thing is a snapshot.
-    fn reset(&mut self);
 }
 
 /// The core, as the application sees it during a call.

@@ -1,8 +1,9 @@
 //! Configuration of one server, checked once when the core is built.
 
+use alloc::string::String;
 use core::time::Duration;
 
-use crate::{Ensemble, Sid};
+use crate::{ConfigError, Ensemble, Sid};
 
 /// All the core needs to know beforehand.
 #[derive(Clone, Debug)]
@@ -107,6 +108,27 @@ impl Default for Limits {
 }
 
 impl Config {
+    /// Checks what the core relies on.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the rule that is broken.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if !self.ensemble.members.contains_key(&self.sid) {
+            return Err(ConfigError::NotAMember(self.sid));
+        }
+        let rules = [
+            (!self.tick_time.is_zero(), "tickTime must be above 0"),
+            (self.standalone || self.init_limit > 0, "initLimit must be above 0"),
+            (self.standalone || self.sync_limit > 0, "syncLimit must be above 0"),
+            (self.limits.links_max > 0, "at least one connection must be allowed"),
+            (self.limits.snapshots_max > 0, "at least one snapshot must be allowed"),
+        ];
+        match rules.iter().find(|(holds, _)| !holds) {
+            None => Ok(()),
+            Some((_, rule)) => Err(ConfigError::Invalid(String::from(*rule))),
+        }
+    }
+
     /// `ticks` ticks.
     #[must_use]
     pub fn ticks(&self, ticks: u32) -> Duration {

@@ -29,6 +29,18 @@ pub struct Address {
     pub election_port: u16,
 }
 
+impl Address {
+    /// `host:port` with one of the ports; a host with a colon in brackets.
+    #[must_use]
+    pub fn host_port(&self, port: u16) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{port}", self.host)
+        } else {
+            format!("{}:{port}", self.host)
+        }
+    }
+}
+
 /// One member.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Member {

@@ -49,6 +49,8 @@ pub enum Violation {
     CommitOrder,
     /// The snapshot does not end with its signature, or the application refused it.
     BadSnapshot,
+    /// A truncation to a point that this server cannot go back to.
+    BadTruncation,
     /// A transaction without a header, or whose header names another zxid.
     BadTxn,
 }
@@ -64,6 +66,7 @@ impl fmt::Display for Violation {
             Self::Gap => f.write_str("proposal does not follow the last one"),
             Self::CommitOrder => f.write_str("commit does not match the oldest proposal"),
             Self::BadSnapshot => f.write_str("bad snapshot stream"),
+            Self::BadTruncation => f.write_str("cannot truncate to where the leader wants"),
             Self::BadTxn => f.write_str("bad transaction header"),
         }
     }

@@ -184,11 +184,6 @@ pub enum Output<'a> {
         /// The last zxid to keep.
         after: Zxid,
     },
-    /// Storage and application: forget everything; a full snapshot will follow.
-    Reset {
-        /// Place in the storage order.
-        ticket: Ticket,
-    },
     /// Storage and application: the staged snapshot becomes the state as of `zxid`.
     Install {
         /// Place in the storage order.

@@ -11,14 +11,21 @@ extern crate alloc;
 
 mod app;
 mod config;
+mod election;
 mod ensemble;
 mod error;
 mod event;
+mod history;
+mod leader;
+mod learner;
 mod node;
 mod peer;
+mod recovered;
+mod shared;
 mod storage;
 mod time;
 mod types;
+mod window;
 pub mod wire;
 
 pub use app::{Application, BadSnapshot, ClientOutput, Core, InstallProgress};
@@ -29,8 +36,10 @@ pub use event::{
     Channel, ConnId, EpochKind, Input, Message, Origin, Output, Phase, Received, ServerState,
     Status, SyncMode, Ticket,
 };
+pub use leader::LearnerStatus;
 pub use node::{NetOutput, Node};
-pub use peer::{Peer, Recovered};
+pub use peer::Peer;
+pub use recovered::Recovered;
 pub use storage::{SnapshotDigest, Storage};
 pub use time::Instant;
 pub use types::{Epoch, Sid, Vote, Zxid};

@@ -188,10 +188,6 @@ impl<A: Application> Node<A> {
                 Output::SetEpoch { ticket, kind, epoch } => disk.set_epoch(ticket, kind, epoch),
                 Output::Append { ticket, zxid, txn } => disk.append(ticket, zxid, txn),
                 Output::Truncate { ticket, after } => disk.truncate(ticket, after),
-                Output::Reset { ticket } => {
-                    disk.reset(ticket);
-                    self.app.reset();
-                }
                 Output::Install { ticket, zxid } => {
                     disk.install(ticket, zxid, None);
                     self.app.install_commit(zxid, None);

@@ -1,121 +1,540 @@
-//! The protocol core.
+//! The public calls of the core, and the one place that branches on the role.
 
+use alloc::string::String;
 use alloc::vec::Vec;
+use core::cell::Cell;
+use core::time::Duration;
 
+use crate::election::{ElectionOutput, ElectionPort};
+use crate::leader::{Leader, Reign};
+use crate::learner::Learner;
+use crate::recovered::Recovered;
+use crate::shared::{Control, Shared, Slots};
 use crate::{
     Channel, CloseReason, Config, ConfigError, ConnId, Epoch, Input, Instant, Origin, Output,
-    ProposeError, Received, Status, Zxid,
+    Phase, ProposeError, Received, ServerState, Sid, Status, Vote, Zxid,
 };
-
-/// What storage found when the server started.
-#[derive(Clone, Debug, Default)]
-pub struct Recovered {
-    /// `acceptedEpoch`; `None` if the file is missing.
-    pub accepted_epoch: Option<Epoch>,
-    /// `currentEpoch`; `None` if the file is missing.
-    pub current_epoch: Option<Epoch>,
-    /// The application's state is a snapshot as of this zxid; `None` without a snapshot.
-    pub snapshot: Option<Zxid>,
-    /// A fuzzy snapshot holds effects of transactions up to here; else equal to `snapshot`.
-    pub snapshot_end: Zxid,
-    /// An `initialize` marker was found: an empty directory is to be trusted.
-    pub initialize: bool,
-    zxids: Vec<(Zxid, usize)>,
-    bytes: Vec<u8>,
-}
-
-impl Recovered {
-    /// Adds the next record of the log. Records at or below the snapshot are skipped.
-    pub fn push(&mut self, zxid: Zxid, txn: &[u8]) {
-        if self.snapshot.is_none_or(|snapshot| zxid > snapshot) {
-            self.bytes.extend_from_slice(txn);
-            self.zxids.push((zxid, self.bytes.len()));
-        }
-    }
-}
 
 /// One server's side of ZAB, over all of its connections. Performs no I/O and reads no clock.
 #[derive(Debug)]
 pub struct Peer {
-    config: Config,
+    shared: Shared,
+    election: ElectionPort,
+    role: Role,
+    /// Learners that came before it was known whether this server leads. Nothing is read of them.
+    held: Vec<ConnId>,
+    /// Addresses of the dial that was polled last.
+    dialling: String,
+    /// The epoch told to the election since the role began.
+    advertised: Option<Epoch>,
+    random: u64,
 }
 
-#[expect(
-    missing_docs,
-    clippy::missing_errors_doc,
-    clippy::must_use_candidate,
-    unused_variables,
-    reason = "signatures only"
-)]
+#[derive(Debug)]
+enum Role {
+    Looking(Looking),
+    Learner(Learner),
+    Leader(Leader),
+}
+
+/// Between two roles.
+#[derive(Debug)]
+struct Looking {
+    /// The election has begun. It waits for the disk to settle, so that the vote tells the truth.
+    begun: bool,
+    not_before: Instant,
+    /// The leader whose loss ended the last role.
+    lost: Option<Sid>,
+}
+
 impl Peer {
+    /// A server at its start, in election.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the configuration contradicts itself.
     pub fn new(now: Instant, config: Config, recovered: Recovered) -> Result<Self, ConfigError> {
-        Ok(Self { config })
+        config.check()?;
+        let voters: Vec<Sid> = config.ensemble.voters().collect();
+        let trust_empty = config.trust_empty || config.standalone;
+        let history = recovered.into_history(trust_empty);
+        let mut peer = Self {
+            election: ElectionPort::new(now, &config),
+            shared: Shared {
+                slots: Slots::new(config.limits.links_max),
+                history,
+                control: alloc::collections::VecDeque::with_capacity(64),
+                voters,
+                room_wanted: Cell::new(false),
+                config,
+            },
+            role: Role::Looking(Looking { begun: false, not_before: now, lost: None }),
+            held: Vec::new(),
+            dialling: String::new(),
+            advertised: None,
+            random: 0,
+        };
+        peer.random = peer.shared.config.seed | 1;
+        if peer.shared.config.standalone {
+            peer.role = Role::Leader(Leader::new(now, &mut peer.shared));
+        } else {
+            peer.shared.control.push_back(Control::Became(peer.status()));
+            peer.settle(now);
+        }
+        Ok(peer)
     }
+
+    /// The configuration.
+    #[must_use]
     pub fn config(&self) -> &Config {
-        &self.config
+        &self.shared.config
     }
+
+    /// Role, phase, leader and epoch.
+    #[must_use]
     pub fn status(&self) -> Status {
-        unimplemented!()
+        match &self.role {
+            Role::Looking(_) => Status {
+                state: ServerState::Looking,
+                phase: Phase::Election,
+                leader: None,
+                epoch: self.shared.history.current(),
+                sync: None,
+            },
+            Role::Learner(learner) => learner.status(),
+            Role::Leader(leader) => leader.status(self.shared.config.sid),
+        }
     }
-    /// A connection was accepted on the election or quorum port.
+
+    /// The newest zxid of the history, committed or not.
+    #[must_use]
+    pub fn last_zxid(&self) -> Zxid {
+        self.shared.history.last()
+    }
+
+    /// The highest zxid delivered to the application.
+    #[must_use]
+    pub fn delivered(&self) -> Zxid {
+        self.shared.history.delivered_zxid()
+    }
+
+    /// The accepted and the current epoch, as last asked of storage.
+    #[must_use]
+    pub fn epochs(&self) -> (Epoch, Epoch) {
+        (self.shared.history.accepted(), self.shared.history.current())
+    }
+
+    /// Leader: its learners. Empty otherwise.
+    pub fn learners(&self) -> impl Iterator<Item = crate::LearnerStatus> + '_ {
+        let leader = match &self.role {
+            Role::Leader(leader) => Some(leader),
+            Role::Looking(_) | Role::Learner(_) => None,
+        };
+        leader.into_iter().flat_map(Leader::learners)
+    }
+
+    /// A connection was accepted on the election or quorum port; `None` refuses it.
     pub fn accept(&mut self, now: Instant, channel: Channel) -> Option<ConnId> {
-        unimplemented!()
+        match (channel, &mut self.role) {
+            (Channel::Election, _) => self.election.accept(now),
+            (Channel::Client, _) | (Channel::Quorum, Role::Learner(_)) => None,
+            (Channel::Quorum, Role::Leader(leader)) => {
+                let conn = self.shared.slots.allot()?;
+                leader.accept(now, &self.shared, conn);
+                Some(conn)
+            }
+            (Channel::Quorum, Role::Looking(_)) => {
+                let conn = self.shared.slots.allot()?;
+                self.held.push(conn);
+                Some(conn)
+            }
+        }
     }
+
+    /// Timer, dial results, closed connections and finished writes.
     pub fn handle_input(&mut self, now: Instant, input: Input) {
-        unimplemented!()
+        match input {
+            Input::Timeout => self.on_timeout(now),
+            Input::Opened { conn } if ElectionPort::owns(conn) => self.election.opened(now, conn),
+            Input::Closed { conn } if ElectionPort::owns(conn) => self.election.closed(now, conn),
+            Input::Opened { conn } => {
+                if let Role::Learner(learner) = &mut self.role {
+                    learner.opened(now, &mut self.shared, conn);
+                }
+            }
+            Input::Closed { conn } => self.on_closed(now, conn),
+            Input::Persisted { through } => {
+                self.shared.history.persisted(through);
+                match &mut self.role {
+                    Role::Looking(_) => {}
+                    Role::Learner(learner) => learner.on_persisted(&mut self.shared),
+                    Role::Leader(leader) => leader.on_persisted(now, &mut self.shared),
+                }
+            }
+            Input::SnapshotDone { conn } => {
+                if let Role::Leader(leader) = &mut self.role {
+                    leader.snapshot_done(&mut self.shared, conn);
+                }
+            }
+        }
+        self.settle(now);
     }
+
+    fn on_timeout(&mut self, now: Instant) {
+        self.election.handle_timeout(now);
+        match &mut self.role {
+            Role::Looking(_) => {}
+            Role::Learner(learner) => learner.handle_timeout(now, &mut self.shared),
+            Role::Leader(leader) => {
+                if leader.handle_timeout(now, &mut self.shared) == Reign::Ends {
+                    self.look(now, None);
+                }
+            }
+        }
+    }
+
+    fn on_closed(&mut self, now: Instant, conn: ConnId) {
+        if let Some(at) = self.held.iter().position(|held| *held == conn) {
+            self.held.swap_remove(at);
+            self.shared.slots.free(conn);
+            return;
+        }
+        match &mut self.role {
+            Role::Looking(_) => {}
+            Role::Learner(learner) => learner.closed(now, &mut self.shared, conn),
+            Role::Leader(leader) => leader.closed(&mut self.shared, conn),
+        }
+    }
+
+    /// Feeds bytes received on `conn`.
+    ///
+    /// Whole frames only, except for a snapshot stream. The call ends after the first message for
+    /// the application; call again with the rest until nothing is consumed. What is left is to be
+    /// offered again together with more, or at [`Output::Resume`]. Malformed or forbidden input
+    /// does not fail the call: the connection closes with [`Output::Close`].
     pub fn handle_bytes<'b>(
         &mut self,
         now: Instant,
         conn: ConnId,
         bytes: &'b [u8],
     ) -> Received<'b> {
-        unimplemented!()
+        let received = if ElectionPort::owns(conn) {
+            let consumed = self.election.handle_bytes(now, conn, bytes);
+            Received { consumed, message: None }
+        } else {
+            match &mut self.role {
+                Role::Looking(_) => Received { consumed: 0, message: None },
+                Role::Learner(learner) => learner.handle_bytes(now, &mut self.shared, conn, bytes),
+                Role::Leader(leader) => leader.handle_bytes(now, &mut self.shared, conn, bytes),
+            }
+        };
+        self.settle(now);
+        received
     }
+
+    /// What the application made of the bytes of [`Message::Snapshot`](crate::Message::Snapshot).
+    pub fn snapshot_received(&mut self, _now: Instant, _conn: ConnId, done: bool) {
+        if let Role::Learner(learner) = &mut self.role {
+            learner.snapshot_received(done);
+        }
+    }
+
+    /// The next thing to do: storage first, then what is committed, then everything else. `None`:
+    /// nothing is left until the next input.
     pub fn poll_output(&mut self) -> Option<Output<'_>> {
-        unimplemented!()
+        if self.shared.history.has_storage_output() {
+            return self.shared.history.poll_storage();
+        }
+        if self.shared.history.has_delivery() {
+            return self.shared.history.poll_deliver();
+        }
+        loop {
+            if let Some(control) = self.shared.control.pop_front() {
+                if let Some(output) = self.control_output(control) {
+                    return Some(output.into_output(&self.dialling));
+                }
+                continue;
+            }
+            if let Some(conn) = self.poll_transmittable() {
+                return Some(Output::Transmit { conn });
+            }
+            match &mut self.role {
+                Role::Looking(_) => {}
+                Role::Learner(learner) => learner.release(&mut self.shared),
+                Role::Leader(leader) => leader.release(&mut self.shared),
+            }
+            if self.shared.control.is_empty() {
+                return None;
+            }
+        }
     }
+
+    fn poll_transmittable(&mut self) -> Option<ConnId> {
+        match &mut self.role {
+            Role::Looking(_) => None,
+            Role::Learner(learner) => learner.poll_transmittable(),
+            Role::Leader(leader) => leader.poll_transmittable(&self.shared.history),
+        }
+    }
+
+    /// `None` if it has become pointless.
+    fn control_output(&mut self, control: Control) -> Option<Plain> {
+        Some(match control {
+            Control::Connect { conn, channel, addresses } => {
+                self.dialling = addresses;
+                Plain::Connect(conn, channel)
+            }
+            Control::Snapshot(conn) => {
+                let Role::Leader(leader) = &mut self.role else { return None };
+                if !leader.lend_snapshot(&self.shared.history, conn) {
+                    return None;
+                }
+                Plain::Other(Output::Snapshot { conn })
+            }
+            Control::Became(status) => Plain::Other(Output::Became(status)),
+            Control::Transmit(conn) => Plain::Other(Output::Transmit { conn }),
+            Control::Close { conn, reason } => Plain::Other(Output::Close { conn, reason }),
+            Control::Resume(conn) => Plain::Other(Output::Resume { conn }),
+            Control::Synced(token) => Plain::Other(Output::Synced { token }),
+            Control::Room => Plain::Other(Output::Room),
+            Control::DiscardStage => Plain::Other(Output::DiscardStage),
+        })
+    }
+
+    /// Fills `buf` with bytes for `conn`; 0 means nothing to send now. May stop inside a frame and
+    /// resume there.
     pub fn poll_transmit(&mut self, conn: ConnId, buf: &mut [u8]) -> usize {
-        unimplemented!()
+        if ElectionPort::owns(conn) {
+            return self.election.poll_transmit(conn, buf);
+        }
+        match &mut self.role {
+            Role::Looking(_) => 0,
+            Role::Learner(learner) => learner.poll_transmit(conn, buf),
+            Role::Leader(leader) => leader.poll_transmit(&self.shared.history, conn, buf),
+        }
     }
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        unimplemented!()
-    }
+
+    /// Leader: the zxid of the next proposal, once established.
+    #[must_use]
     pub fn next_zxid(&self) -> Option<Zxid> {
-        unimplemented!()
+        match &self.role {
+            Role::Leader(leader) => leader.next_zxid(),
+            Role::Looking(_) | Role::Learner(_) => None,
+        }
     }
+
+    /// Whether a proposal (leader) or a request (learner) of `len` bytes would be taken now. After
+    /// a no, [`Output::Room`] says when to ask again.
+    #[must_use]
     pub fn can_propose(&self, len: usize) -> bool {
-        unimplemented!()
+        match &self.role {
+            Role::Leader(leader) => leader.can_propose(&self.shared, len),
+            Role::Learner(learner) => learner.can_request(&self.shared, len),
+            Role::Looking(_) => false,
+        }
     }
+
+    /// Leader: proposes a transaction, `TxnHeader` first, for the zxid that
+    /// [`next_zxid`](Self::next_zxid) says.
+    ///
+    /// # Errors
+    /// See [`ProposeError`]. When the counter is used up the leader steps down, so that a new
+    /// epoch begins (rule R15).
     pub fn propose(&mut self, now: Instant, txn: &[u8]) -> Result<Zxid, ProposeError> {
-        unimplemented!()
+        let Role::Leader(leader) = &mut self.role else { return Err(ProposeError::NotLeading) };
+        let result = leader.propose(&mut self.shared, txn);
+        if result == Err(ProposeError::Rollover) {
+            self.look(now, None);
+            self.settle(now);
+        }
+        result
     }
+
+    /// Learner: forwards a request; `auth` is an encoded `vector<Id>`. False without a
+    /// synchronised leader.
     pub fn request(&mut self, data: &[u8], auth: &[u8]) -> bool {
-        unimplemented!()
+        match &mut self.role {
+            Role::Learner(learner) => learner.request(data, auth),
+            Role::Looking(_) | Role::Leader(_) => false,
+        }
     }
+
+    /// Learner: asks about a session (id i64, time-out i32). False without a synchronised leader.
     pub fn revalidate(&mut self, data: &[u8]) -> bool {
-        unimplemented!()
+        match &mut self.role {
+            Role::Learner(learner) => learner.revalidate(data),
+            Role::Looking(_) | Role::Leader(_) => false,
+        }
     }
+
+    /// Leader: answers [`Message::Revalidate`](crate::Message::Revalidate).
     pub fn revalidated(&mut self, to: Origin, data: &[u8]) {
-        unimplemented!()
+        if let Role::Leader(leader) = &mut self.role {
+            leader.revalidated(to.conn, data);
+        }
     }
+
+    /// Learner: answers [`Message::Ping`](crate::Message::Ping) with the sessions that were alive.
     pub fn pong(&mut self, sessions: &[u8]) {
-        unimplemented!()
+        if let Role::Learner(learner) = &mut self.role {
+            learner.pong(sessions);
+        }
     }
+
+    /// Leader: begins a freshness round for itself; [`Output::Synced`] brings the returned number.
     pub fn sync(&mut self, now: Instant) -> u64 {
-        unimplemented!()
+        match &mut self.role {
+            Role::Leader(leader) => leader.sync(now, &mut self.shared),
+            Role::Looking(_) | Role::Learner(_) => 0,
+        }
     }
+
+    /// Leader: the same for a learner, which is sent SYNC at the end.
     pub fn sync_learner(&mut self, now: Instant, from: Origin) {
-        unimplemented!()
+        if let Role::Leader(leader) = &mut self.role {
+            leader.sync_learner(now, &mut self.shared, from.conn);
+        }
     }
-    pub fn snapshot_received(&mut self, now: Instant, conn: ConnId, done: bool) {
-        unimplemented!()
-    }
+
+    /// Closes a connection of the quorum port on behalf of the application.
     pub fn close(&mut self, conn: ConnId, reason: CloseReason) {
-        unimplemented!()
+        match &mut self.role {
+            Role::Looking(_) => {}
+            Role::Learner(learner) => learner.close(&mut self.shared, conn, reason),
+            Role::Leader(leader) => leader.close(&mut self.shared, conn, reason),
+        }
     }
-    /// Highest zxid delivered to the application.
-    pub fn delivered(&self) -> Zxid {
-        unimplemented!()
+
+    /// When [`Input::Timeout`] is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let role = match &self.role {
+            Role::Looking(looking) => {
+                let waits = !looking.begun && self.shared.history.is_settled();
+                waits.then_some(looking.not_before)
+            }
+            Role::Learner(learner) => learner.poll_timeout(),
+            Role::Leader(leader) => leader.poll_timeout(),
+        };
+        [role, self.election.poll_timeout()].into_iter().flatten().min()
+    }
+
+    /// Carries role changes through until nothing changes any more.
+    fn settle(&mut self, now: Instant) {
+        loop {
+            if let Role::Learner(learner) = &self.role
+                && learner.has_failed()
+            {
+                let lost = Some(learner.leader());
+                self.look(now, lost);
+            }
+            self.begin_election(now);
+            self.note_established();
+            let Some(output) = self.election.poll_output() else { return };
+            match output {
+                ElectionOutput::Connect { conn, addresses } => {
+                    let channel = Channel::Election;
+                    self.shared.control.push_back(Control::Connect { conn, channel, addresses });
+                }
+                ElectionOutput::Transmit { conn } => {
+                    self.shared.control.push_back(Control::Transmit(conn));
+                }
+                ElectionOutput::Close { conn, reason } => {
+                    self.shared.control.push_back(Control::Close { conn, reason });
+                }
+                ElectionOutput::Decided { state, leader, .. } => self.decided(now, state, leader),
+            }
+        }
+    }
+
+    /// The advertised vote follows the epoch once it is established (election.md 3.12).
+    fn note_established(&mut self) {
+        let epoch = match &self.role {
+            Role::Learner(learner) if learner.is_live() => learner.epoch(),
+            Role::Leader(leader) if leader.is_established() => leader.epoch(),
+            Role::Looking(_) | Role::Learner(_) | Role::Leader(_) => return,
+        };
+        if self.advertised != Some(epoch) {
+            self.advertised = Some(epoch);
+            self.election.established(epoch);
+        }
+    }
+
+    /// Begins the election once everything asked of storage is durable (rules R2, R4).
+    fn begin_election(&mut self, now: Instant) {
+        let Role::Looking(looking) = &mut self.role else { return };
+        let history = &mut self.shared.history;
+        if !looking.begun && history.is_settled() && now >= looking.not_before {
+            looking.begun = true;
+            let own = Vote {
+                leader: self.shared.config.sid,
+                zxid: history.last(),
+                peer_epoch: history.current(),
+            };
+            self.election.start(now, own, history.is_trusted(), looking.lost);
+        }
+        if looking.begun && !history.is_trusted() && self.election.is_bootstrapped() {
+            history.trust();
+        }
+    }
+
+    fn decided(&mut self, now: Instant, state: ServerState, leader: Sid) {
+        let held = core::mem::take(&mut self.held);
+        if state == ServerState::Leading {
+            let mut leader = Leader::new(now, &mut self.shared);
+            for conn in held {
+                leader.accept(now, &self.shared, conn);
+                self.shared.control.push_back(Control::Resume(conn));
+            }
+            self.role = Role::Leader(leader);
+        } else {
+            for conn in held {
+                self.shared.close(conn, CloseReason::RoleEnded);
+            }
+            let observer = state == ServerState::Observing;
+            self.role = Role::Learner(Learner::new(now, &mut self.shared, leader, observer));
+        }
+    }
+
+    /// Gives up the present role and looks for a leader.
+    fn look(&mut self, now: Instant, lost: Option<Sid>) {
+        let mut not_before = now;
+        match &mut self.role {
+            Role::Looking(_) => return,
+            Role::Learner(learner) => {
+                learner.end(&mut self.shared);
+                if self.status().state == ServerState::Observing {
+                    not_before =
+                        now + self.random_below(self.shared.config.election.observer_delay_max);
+                }
+            }
+            Role::Leader(leader) => leader.end(&mut self.shared),
+        }
+        self.advertised = None;
+        self.role = Role::Looking(Looking { begun: false, not_before, lost });
+        self.shared.control.push_back(Control::Became(self.status()));
+    }
+
+    /// A random duration below `limit` (xorshift).
+    fn random_below(&mut self, limit: Duration) -> Duration {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let nanos = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX).max(1);
+        Duration::from_nanos(self.random % nanos)
+    }
+}
+
+/// An output without, or with, the text of the last dial.
+enum Plain {
+    Connect(ConnId, Channel),
+    Other(Output<'static>),
+}
+
+impl Plain {
+    fn into_output(self, addresses: &str) -> Output<'_> {
+        match self {
+            Self::Connect(conn, channel) => Output::Connect { conn, channel, addresses },
+            Self::Other(output) => output,
+        }
     }
 }

@@ -30,9 +30,6 @@ pub trait Storage {
     /// Removes every log record and every snapshot above `after` (rule R7).
     fn truncate(&mut self, ticket: Ticket, after: Zxid);
 
-    /// Sets the whole history aside: the directory is as good as empty, and not initialised (R14).
-    fn reset(&mut self, ticket: Ticket);
-
     /// Stages the next piece of a snapshot that a leader sends. Nothing durable changes.
     fn stage(&mut self, piece: &[u8]);
 

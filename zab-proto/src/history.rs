@@ -1,0 +1,291 @@
+//! This server's history on its way to disk and to the application, and the promises that wait
+//! for the disk.
+//!
+//! One ordered stream of storage outputs is derived from positions in the window and a short queue
+//! of everything that is not an append (rule R2). Tickets are given out as outputs are taken, so
+//! the order of tickets is the order on disk.
+
+use alloc::collections::VecDeque;
+
+use crate::window::{Index, Window};
+use crate::{Epoch, EpochKind, Output, Ticket, Zxid};
+
+/// A storage output other than an append.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Op {
+    SetEpoch(EpochKind, Epoch),
+    Truncate(Zxid),
+    Install(Zxid),
+}
+
+/// The history and its progress.
+#[derive(Debug)]
+pub(crate) struct History {
+    pub(crate) window: Window,
+    /// Entries below are handed to storage.
+    appended: Index,
+    /// Entries below are durable.
+    durable: Index,
+    /// Entries below are known to be committed.
+    committed: Index,
+    /// Entries below are applied.
+    delivered: Index,
+    delivered_zxid: Zxid,
+    /// The application's state holds effects of transactions up to here: above `delivered_zxid` only
+    /// after recovery from a fuzzy snapshot.
+    floor: Zxid,
+    /// Operations not yet handed to storage, each with the appends that come before it.
+    waiting: VecDeque<(Index, Op)>,
+    /// Operations handed to storage and not yet durable.
+    issued: VecDeque<(Ticket, Op)>,
+    next_ticket: u64,
+    accepted: Epoch,
+    current: Epoch,
+    accepted_durable: Epoch,
+    current_durable: Epoch,
+    /// Whether the directory holds a history that may be counted (rule R14).
+    trusted: bool,
+}
+
+impl History {
+    /// A history whose window holds what was recovered; all of it is durable.
+    pub(crate) fn new(
+        window: Window,
+        delivered: Zxid,
+        floor: Zxid,
+        accepted: Epoch,
+        current: Epoch,
+        trusted: bool,
+    ) -> Self {
+        let (first, end) = (window.first(), window.end());
+        Self {
+            window,
+            appended: end,
+            durable: end,
+            committed: first,
+            delivered: first,
+            delivered_zxid: delivered,
+            floor,
+            waiting: VecDeque::with_capacity(8),
+            issued: VecDeque::with_capacity(8),
+            next_ticket: 1,
+            accepted,
+            current,
+            accepted_durable: accepted,
+            current_durable: current,
+            trusted,
+        }
+    }
+
+    pub(crate) fn last(&self) -> Zxid {
+        self.window.last()
+    }
+
+    pub(crate) fn end(&self) -> Index {
+        self.window.end()
+    }
+
+    pub(crate) fn durable(&self) -> Index {
+        self.durable
+    }
+
+    pub(crate) fn committed(&self) -> Index {
+        self.committed
+    }
+
+    pub(crate) fn delivered(&self) -> Index {
+        self.delivered
+    }
+
+    pub(crate) fn delivered_zxid(&self) -> Zxid {
+        self.delivered_zxid
+    }
+
+    /// The accepted epoch, as last asked of storage.
+    pub(crate) fn accepted(&self) -> Epoch {
+        self.accepted
+    }
+
+    /// The current epoch, as last asked of storage.
+    pub(crate) fn current(&self) -> Epoch {
+        self.current
+    }
+
+    pub(crate) fn is_accepted_durable(&self) -> bool {
+        self.accepted_durable == self.accepted
+    }
+
+    pub(crate) fn is_current_durable(&self) -> bool {
+        self.current_durable == self.current
+    }
+
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
+    /// The empty directory counts from now on (rule R14).
+    pub(crate) fn trust(&mut self) {
+        self.trusted = true;
+    }
+
+    /// Whether nothing is on its way to disk, so that a vote can be computed (rules R2, R4).
+    pub(crate) fn is_settled(&self) -> bool {
+        self.waiting.is_empty() && self.issued.is_empty() && self.durable == self.end()
+    }
+
+    /// Adds a transaction to the end.
+    pub(crate) fn push(&mut self, zxid: Zxid, txn: &[u8]) {
+        self.window.push(zxid, txn);
+    }
+
+    pub(crate) fn set_epoch(&mut self, kind: EpochKind, epoch: Epoch) {
+        match kind {
+            EpochKind::Accepted => {
+                assert!(epoch >= self.accepted, "an accepted epoch never falls (P1)");
+                self.accepted = epoch;
+            }
+            EpochKind::Current => {
+                assert!(epoch >= self.current, "a current epoch never falls (P1)");
+                assert!(epoch <= self.accepted, "current epoch above the accepted one (P3)");
+                self.current = epoch;
+            }
+        }
+        self.enqueue(Op::SetEpoch(kind, epoch));
+    }
+
+    /// Cuts the history back to `zxid`; see [`can_truncate`](Self::can_truncate).
+    pub(crate) fn truncate(&mut self, zxid: Zxid) {
+        let end = self.window.after(zxid);
+        assert!(end >= self.committed, "committed transactions are never truncated (R6)");
+        self.window.truncate(end);
+        self.appended = self.appended.min(end);
+        self.durable = self.durable.min(end);
+        self.enqueue(Op::Truncate(zxid));
+    }
+
+    /// The staged snapshot becomes the whole history.
+    pub(crate) fn install(&mut self, zxid: Zxid) {
+        self.restart_at(zxid);
+        self.trusted = true;
+        self.enqueue(Op::Install(zxid));
+    }
+
+    /// The history is not to be counted any more until a leader has replaced it.
+    pub(crate) fn distrust(&mut self) {
+        self.trusted = false;
+    }
+
+    /// Whether the history can be cut back to exactly `zxid`: it holds it, and nothing above is
+    /// applied or part of the recovered snapshot.
+    pub(crate) fn can_truncate(&self, zxid: Zxid) -> bool {
+        let end = self.window.after(zxid);
+        zxid >= self.floor
+            && zxid >= self.window.base()
+            && end >= self.committed
+            && (zxid.counter() == 0 || self.window.holds(zxid))
+    }
+
+    fn restart_at(&mut self, zxid: Zxid) {
+        self.window.clear(zxid);
+        let end = self.window.end();
+        self.appended = end;
+        self.durable = end;
+        self.committed = end;
+        self.delivered = end;
+        self.delivered_zxid = zxid;
+        self.floor = zxid;
+    }
+
+    fn enqueue(&mut self, op: Op) {
+        self.waiting.push_back((self.end(), op));
+    }
+
+    /// Everything below `index` is committed.
+    pub(crate) fn commit(&mut self, index: Index) {
+        assert!(index <= self.end(), "only what is in the history can be committed");
+        self.committed = self.committed.max(index);
+    }
+
+    /// Storage reports progress.
+    pub(crate) fn persisted(&mut self, through: Ticket) {
+        while self.durable < self.appended && self.window.ticket(self.durable) <= through {
+            self.durable += 1;
+        }
+        while let Some((ticket, op)) = self.issued.front().copied() {
+            if ticket > through {
+                break;
+            }
+            self.issued.pop_front();
+            match op {
+                Op::SetEpoch(EpochKind::Accepted, epoch) => self.accepted_durable = epoch,
+                Op::SetEpoch(EpochKind::Current, epoch) => self.current_durable = epoch,
+                Op::Truncate(_) | Op::Install(_) => {}
+            }
+        }
+    }
+
+    pub(crate) fn has_storage_output(&self) -> bool {
+        self.appended < self.end() || !self.waiting.is_empty()
+    }
+
+    pub(crate) fn has_delivery(&self) -> bool {
+        self.delivered < self.committed
+    }
+
+    /// The next storage output.
+    pub(crate) fn poll_storage(&mut self) -> Option<Output<'_>> {
+        let ticket = Ticket(self.next_ticket);
+        if let Some((at, op)) = self.waiting.front().copied()
+            && at <= self.appended
+        {
+            self.waiting.pop_front();
+            self.issued.push_back((ticket, op));
+            self.next_ticket += 1;
+            return Some(match op {
+                Op::SetEpoch(kind, epoch) => Output::SetEpoch { ticket, kind, epoch },
+                Op::Truncate(after) => Output::Truncate { ticket, after },
+                Op::Install(zxid) => Output::Install { ticket, zxid },
+            });
+        }
+        if self.appended == self.end() {
+            return None;
+        }
+        let index = self.appended;
+        self.appended += 1;
+        self.next_ticket += 1;
+        self.window.set_ticket(index, ticket);
+        Some(Output::Append { ticket, zxid: self.window.zxid(index), txn: self.window.txn(index) })
+    }
+
+    /// The next committed transaction for the application.
+    pub(crate) fn poll_deliver(&mut self) -> Option<Output<'_>> {
+        if self.delivered == self.committed {
+            return None;
+        }
+        let index = self.delivered;
+        self.delivered += 1;
+        let zxid = self.window.zxid(index);
+        self.delivered_zxid = zxid;
+        Some(Output::Deliver { zxid, txn: self.window.txn(index) })
+    }
+
+    /// Forgets what nobody needs: below `needed` (the slowest learner's position), applied,
+    /// durable, and beyond what is kept to synchronise learners.
+    pub(crate) fn release(&mut self, needed: Index, keep_txns: usize, keep_bytes: usize) {
+        let limit = needed.min(self.delivered).min(self.durable);
+        let first = self.window.first();
+        if limit <= first {
+            return;
+        }
+        let held = usize::try_from(self.end() - first).unwrap_or(usize::MAX);
+        let mut release = first;
+        let mut bytes = self.window.len_bytes();
+        let mut txns = held;
+        while release < limit && (txns > keep_txns || bytes > keep_bytes) {
+            bytes -= self.window.txn(release).len();
+            txns -= 1;
+            release += 1;
+        }
+        self.window.release(release);
+    }
+}

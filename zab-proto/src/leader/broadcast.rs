@@ -1,0 +1,233 @@
+//! Broadcast, the leader's half: proposals out, acknowledgements in, commits when a quorum has a
+//! transaction on disk.
+
+use super::link::{Link, Stage};
+use super::{Leader, Step};
+use crate::shared::Shared;
+use crate::window::Index;
+use crate::wire::packet::{Packet, PacketType};
+use crate::wire::txn::TxnHeader;
+use crate::{CloseReason, ConnId, DecodeError, Instant, Message, ProposeError, Zxid};
+
+impl Link {
+    /// Whether the learner is expected to say something, so that silence is a fault. While it
+    /// waits for a quorum it has nothing to say.
+    pub(super) fn is_awaited(&self) -> bool {
+        match self.stage {
+            Stage::Hello
+            | Stage::Invited
+            | Stage::Lent
+            | Stage::CatchingUp
+            | Stage::Asked
+            | Stage::Live => true,
+            Stage::Introduced
+            | Stage::Promised
+            | Stage::Queued
+            | Stage::Snapshot
+            | Stage::Synced => false,
+        }
+    }
+}
+
+impl Leader {
+    /// The zxid of the next proposal.
+    pub(crate) fn next_zxid(&self) -> Option<Zxid> {
+        (self.step == Step::Established)
+            .then(|| Zxid::new(self.last_proposed.epoch(), self.last_proposed.counter() + 1))
+    }
+
+    pub(crate) fn can_propose(&self, shared: &Shared, len: usize) -> bool {
+        let room = shared.history.window.len_bytes() + len
+            <= shared.config.limits.window_len_max_bytes
+                + shared.config.limits.retained_len_max_bytes;
+        if !room {
+            shared.room_wanted.set(true);
+        }
+        room
+    }
+
+    /// Proposes a transaction.
+    pub(crate) fn propose(
+        &mut self,
+        shared: &mut Shared,
+        txn: &[u8],
+    ) -> Result<Zxid, ProposeError> {
+        let Some(zxid) = self.next_zxid() else { return Err(ProposeError::NotLeading) };
+        if zxid.counter() == u32::MAX {
+            return Err(ProposeError::Rollover);
+        }
+        if txn.len() > shared.config.limits.field_len_max_bytes {
+            return Err(ProposeError::TooLarge);
+        }
+        if !self.can_propose(shared, txn.len()) {
+            return Err(ProposeError::Full);
+        }
+        if TxnHeader::parse(txn).map(|header| header.zxid) != Ok(zxid) {
+            return Err(ProposeError::BadTxn);
+        }
+        shared.history.push(zxid, txn);
+        self.last_proposed = zxid;
+        Ok(zxid)
+    }
+
+    /// ACK: of NEWLEADER (counter 0), or of a proposal and all before it. A learner logs in order
+    /// and acknowledges in order, so the newest acknowledgement says it all.
+    pub(super) fn on_ack(&mut self, now: Instant, shared: &mut Shared, conn: ConnId, zxid: Zxid) {
+        let (epoch, first) = (self.epoch, self.first);
+        if zxid.epoch() != epoch {
+            return;
+        }
+        let Some(link) = self.link(conn) else { return };
+        if zxid.counter() == 0 {
+            // The one after UPTODATE says nothing new. A proposal's may come before this one
+            // (quorum.md 7, era A), which is why the two are told apart by their zxid.
+            if link.stage == Stage::Asked {
+                self.on_synced(now, shared, conn);
+            }
+            return;
+        }
+        let acked = first + u64::from(zxid.counter());
+        if acked > link.next {
+            return;
+        }
+        link.acked = link.acked.max(acked);
+        let (sid, observer) = (link.sid, link.observer);
+        if !observer && let Some(entry) = self.acks.iter_mut().find(|entry| entry.0 == sid) {
+            entry.1 = entry.1.max(acked);
+            self.acks_changed = true;
+        }
+    }
+
+    /// Commits what a quorum has acknowledged.
+    pub(super) fn commit_acked(&mut self, shared: &mut Shared) {
+        if !self.acks_changed || !self.is_established() {
+            return;
+        }
+        self.acks_changed = false;
+        let me = shared.config.sid;
+        let durable = shared.history.durable();
+        if let Some(own) = self.acks.iter_mut().find(|entry| entry.0 == me) {
+            own.1 = durable;
+        }
+        let committed = shared.history.committed();
+        self.acks_sorted.clear();
+        self.acks_sorted.extend(self.acks.iter().map(|entry| entry.1));
+        self.acks_sorted.sort_unstable_by(|a, b| b.cmp(a));
+        let ensemble = &shared.config.ensemble;
+        let acks = &self.acks;
+        let has = |sid, index| acks.iter().any(|(of, acked)| *of == sid && *acked >= index);
+        let newest: Option<Index> = self
+            .acks_sorted
+            .iter()
+            .copied()
+            .take_while(|index| *index > committed)
+            .find(|index| ensemble.is_quorum(|sid| has(sid, *index)));
+        if let Some(index) = newest {
+            shared.history.commit(index);
+        }
+    }
+
+    /// Forgets transactions that nobody needs any more.
+    pub(crate) fn release(&mut self, shared: &mut Shared) {
+        let limits = shared.config.limits;
+        let needed = self.all().filter_map(Link::needs).min().unwrap_or(Index::MAX);
+        shared.history.release(needed, limits.retained_txns, limits.retained_len_max_bytes);
+        let window = &shared.history.window;
+        let bound = limits.window_len_max_bytes;
+        if window.len_bytes() <= bound / 2 {
+            self.resume(shared);
+        } else if window.len_bytes() > bound
+            && needed < shared.history.delivered().min(shared.history.durable())
+        {
+            // A learner that does not read keeps the rest from going on.
+            self.close_where(shared, CloseReason::TooFarBehind, |link| {
+                link.needs().is_some_and(|index| index <= needed)
+            });
+        }
+    }
+
+    /// Lets those go on who waited for room in the window.
+    fn resume(&mut self, shared: &mut Shared) {
+        if !shared.room_wanted.get() {
+            return;
+        }
+        for link in self.links.iter_mut().flatten().filter(|link| link.paused) {
+            link.paused = false;
+            shared.control.push_back(crate::shared::Control::Resume(link.conn));
+        }
+        shared.offer_room();
+    }
+
+    /// A packet of a synchronised learner, other than ACK.
+    pub(super) fn on_live_packet<'b>(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        conn: ConnId,
+        packet: &Packet<'b>,
+    ) -> Result<Option<Message<'b>>, CloseReason> {
+        let Some(link) = self.link(conn) else { return Ok(None) };
+        let from = link.origin();
+        let short = CloseReason::Malformed(DecodeError::UnexpectedEof);
+        let data = |min| packet.data.filter(|data| data.len() >= min).ok_or(short);
+        match packet.kind {
+            PacketType::PING => {
+                let sessions = data(0)?;
+                if sessions.len() % SESSION_LEN != 0 {
+                    return Err(short);
+                }
+                link.pongs += 1;
+                self.count_pongs(now, shared);
+                Ok((!sessions.is_empty()).then_some(Message::Touched { from, sessions }))
+            }
+            PacketType::REQUEST => {
+                let data = data(REQUEST_LEN_MIN)?;
+                Ok(Some(Message::Request { from, data, auth: packet.auth }))
+            }
+            PacketType::REVALIDATE => {
+                let data = data(SESSION_LEN)?;
+                Ok(Some(Message::Revalidate { from, data }))
+            }
+            // Unknown types are a sign of life and nothing else (quorum.md 17.1).
+            _ => Ok(None),
+        }
+    }
+
+    /// The application's answer to REVALIDATE.
+    pub(crate) fn revalidated(&mut self, conn: ConnId, data: &[u8]) {
+        if let Some(link) = self.link(conn) {
+            link.out.put(PacketType::REVALIDATE, Zxid::from_raw(-1), Some(data));
+        }
+    }
+
+    /// Closes learners that leave a proposal unacknowledged for `syncLimit` ticks.
+    pub(super) fn watch_acks(&mut self, now: Instant, shared: &mut Shared) {
+        let limit = shared.config.ticks(shared.config.sync_limit);
+        for link in self.links.iter_mut().flatten().filter(|link| !link.observer) {
+            if link.stage < Stage::Synced {
+                continue;
+            }
+            if link.watched.is_none_or(|(index, _)| index <= link.acked) {
+                let unacked = link.next > link.acked && link.next > self.first;
+                link.watched = unacked.then_some((link.next, now));
+            }
+        }
+        self.close_where(shared, CloseReason::SlowAck, |link| {
+            link.watched.is_some_and(|(_, since)| now.saturating_since(since) >= limit)
+        });
+    }
+
+    /// PING to everybody who has been sent NEWLEADER.
+    pub(super) fn ping_all(&mut self) {
+        let zxid = self.last_proposed;
+        for link in self.links.iter_mut().flatten().filter(|link| link.stage >= Stage::Asked) {
+            link.ping(zxid);
+        }
+    }
+}
+
+/// Session id and time-out in a PING or REVALIDATE.
+const SESSION_LEN: usize = 12;
+
+/// Session id, cxid and opcode of a REQUEST.
+const REQUEST_LEN_MIN: usize = 16;

@@ -1,0 +1,131 @@
+//! Proof, on demand, that this server still leads: `sync` is answered only after a quorum has
+//! answered a PING that was sent after the request came (rule R18).
+
+use alloc::vec::Vec;
+
+use super::Leader;
+use super::link::Stage;
+use crate::shared::{Control, Shared};
+use crate::window::Index;
+use crate::{ConnId, Instant};
+
+/// Rounds and who waits for them.
+#[derive(Debug, Default)]
+pub(super) struct Freshness {
+    /// Per learner: the PING whose answer counts for the running round.
+    round: Vec<(ConnId, u64)>,
+    running: bool,
+    /// Requests that came before the running round began, and those that came since.
+    asked: Vec<Asked>,
+    next: Vec<Asked>,
+    /// Proven fresh, waiting for their transactions: own clients only.
+    proven: Vec<(Index, u64)>,
+    tokens: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    /// End of what was proposed when the request came.
+    gate: Index,
+    who: Who,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Who {
+    Own(u64),
+    Learner(ConnId),
+}
+
+impl Leader {
+    /// A client of this server asks for freshness.
+    pub(crate) fn sync(&mut self, now: Instant, shared: &mut Shared) -> u64 {
+        self.freshness.tokens += 1;
+        let token = self.freshness.tokens;
+        self.ask(now, shared, Who::Own(token));
+        token
+    }
+
+    /// A learner does.
+    pub(crate) fn sync_learner(&mut self, now: Instant, shared: &mut Shared, conn: ConnId) {
+        self.ask(now, shared, Who::Learner(conn));
+    }
+
+    fn ask(&mut self, now: Instant, shared: &mut Shared, who: Who) {
+        self.freshness.next.push(Asked { gate: shared.history.end(), who });
+        if !self.freshness.running {
+            self.begin_round(now, shared);
+        }
+    }
+
+    fn begin_round(&mut self, now: Instant, shared: &mut Shared) {
+        self.freshness.running = true;
+        self.freshness.asked.append(&mut self.freshness.next);
+        self.freshness.round.clear();
+        let zxid = self.last_proposed;
+        for link in self.links.iter_mut().flatten() {
+            if link.stage == Stage::Live && !link.observer {
+                link.ping(zxid);
+                self.freshness.round.push((link.conn, link.pings_sent));
+            }
+        }
+        self.count_pongs(now, shared);
+    }
+
+    /// Begins a running round anew, with the learners of now.
+    pub(super) fn renew_round(&mut self, now: Instant, shared: &mut Shared) {
+        if self.freshness.running {
+            self.begin_round(now, shared);
+        }
+    }
+
+    /// Ends the round once a quorum has answered.
+    pub(super) fn count_pongs(&mut self, now: Instant, shared: &mut Shared) {
+        if !self.freshness.running {
+            return;
+        }
+        let me = shared.config.sid;
+        let answered = |sid| {
+            self.all().any(|link| {
+                link.sid == sid
+                    && self
+                        .freshness
+                        .round
+                        .iter()
+                        .any(|(conn, n)| *conn == link.conn && link.pongs >= *n)
+            })
+        };
+        if !shared.config.ensemble.is_quorum(|sid| sid == me || answered(sid)) {
+            return;
+        }
+        self.freshness.running = false;
+        let mut asked = core::mem::take(&mut self.freshness.asked);
+        for Asked { gate, who } in asked.drain(..) {
+            match who {
+                Who::Own(token) => self.freshness.proven.push((gate, token)),
+                Who::Learner(conn) => {
+                    if let Some(link) = self.link(conn) {
+                        link.syncs.push_back(gate);
+                    }
+                }
+            }
+        }
+        self.freshness.asked = asked;
+        self.release_syncs(shared);
+        if !self.freshness.next.is_empty() {
+            self.begin_round(now, shared);
+        }
+    }
+
+    /// Answers own clients whose transactions are delivered.
+    pub(crate) fn release_syncs(&mut self, shared: &mut Shared) {
+        let committed = shared.history.committed();
+        let control = &mut shared.control;
+        self.freshness.proven.retain(|(gate, token)| {
+            let wait = *gate > committed;
+            if !wait {
+                control.push_back(Control::Synced(*token));
+            }
+            wait
+        });
+    }
+}

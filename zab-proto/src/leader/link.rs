@@ -1,0 +1,260 @@
+//! One learner, as its leader sees it: where it stands in the handshake and in the history.
+
+use alloc::collections::VecDeque;
+
+use crate::history::History;
+use crate::shared::Outbox;
+use crate::window::Index;
+use crate::wire::packet::{self, BARE_LEN, HEAD_LEN, NULL_AUTH, PacketType};
+use crate::{ConnId, Epoch, Instant, Origin, Sid, Zxid};
+
+/// How far a learner has come. Later stages include what the earlier ones brought.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Stage {
+    /// Connected.
+    Hello,
+    /// Has said who it is; the epoch is not chosen or not durable yet.
+    Introduced,
+    /// Was sent LEADERINFO.
+    Invited,
+    /// Has acknowledged the epoch; a quorum has not yet.
+    Promised,
+    /// Waits until a snapshot of the application may be opened for it.
+    Queued,
+    /// A snapshot is asked for and not opened yet.
+    Snapshot,
+    /// The application's snapshot goes out.
+    Lent,
+    /// Is sent the committed history that it lacks.
+    CatchingUp,
+    /// Was sent NEWLEADER.
+    Asked,
+    /// Has acknowledged NEWLEADER; the ensemble is not established yet.
+    Synced,
+    /// Was sent UPTODATE.
+    Live,
+}
+
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) conn: ConnId,
+    pub(super) sid: Sid,
+    pub(super) observer: bool,
+    pub(super) stage: Stage,
+    /// Last zxid and current epoch it reported (ACKEPOCH).
+    pub(super) reported: (Epoch, Zxid),
+    pub(super) out: Outbox,
+    /// Nothing was left to send when last asked.
+    pub(super) idle: bool,
+    /// The driver holds bytes of it that wait for [`Control::Resume`](crate::shared::Control).
+    pub(super) paused: bool,
+    /// Next transaction to send.
+    pub(super) next: Index,
+    /// Transactions below were sent with their COMMIT (participants).
+    pub(super) commits_sent: Index,
+    /// Bytes of the transaction at `next` that are sent already.
+    part_sent: usize,
+    /// End of the history sent before NEWLEADER.
+    pub(super) cut: Index,
+    /// Transactions below are acknowledged.
+    pub(super) acked: Index,
+    /// Answers to forwarded syncs: each goes out once everything below is committed there.
+    pub(super) syncs: VecDeque<Index>,
+    /// PINGs that it has to answer, and those that it has answered, in the same order.
+    pub(super) pings_sent: u64,
+    pub(super) pongs: u64,
+    /// When silence ends the connection.
+    pub(super) silent_at: Instant,
+    /// Until when it counts as alive in the leader's quorum test.
+    pub(super) alive_until: Instant,
+    /// The proposal whose acknowledgement is watched, and since when.
+    pub(super) watched: Option<(Index, Instant)>,
+}
+
+impl Link {
+    pub(super) fn new(conn: ConnId, silent_at: Instant, alive_until: Instant) -> Self {
+        Self {
+            conn,
+            sid: Sid(0),
+            observer: false,
+            stage: Stage::Hello,
+            reported: (Epoch(0), Zxid::NONE),
+            out: Outbox::default(),
+            idle: true,
+            paused: false,
+            next: 0,
+            commits_sent: 0,
+            part_sent: 0,
+            cut: 0,
+            acked: 0,
+            syncs: VecDeque::new(),
+            pings_sent: 0,
+            pongs: 0,
+            silent_at,
+            alive_until,
+            watched: None,
+        }
+    }
+
+    pub(super) fn origin(&self) -> Origin {
+        Origin { sid: self.sid, conn: self.conn }
+    }
+
+    /// The oldest transaction this learner still needs from the window.
+    pub(super) fn needs(&self) -> Option<Index> {
+        match self.stage {
+            Stage::Hello | Stage::Introduced | Stage::Invited | Stage::Promised => None,
+            Stage::Queued | Stage::Snapshot => None,
+            Stage::Lent | Stage::CatchingUp | Stage::Asked | Stage::Synced | Stage::Live => {
+                // An observer is sent commits only while it catches up.
+                let informed = self.observer && self.stage > Stage::CatchingUp;
+                Some(if informed { self.next } else { self.next.min(self.commits_sent) })
+            }
+        }
+    }
+
+    pub(super) fn ping(&mut self, zxid: Zxid) {
+        self.out.put_bare(PacketType::PING, zxid);
+        // A learner answers none that it reads before UPTODATE.
+        if self.stage == Stage::Live {
+            self.pings_sent += 1;
+        }
+    }
+
+    /// What remains to be sent once the outbox is empty.
+    fn step(&self, history: &History) -> Step {
+        match self.stage {
+            Stage::CatchingUp if self.commits_sent < self.next => Step::Commit,
+            Stage::CatchingUp if self.next < self.cut => Step::Txn(PacketType::PROPOSAL),
+            Stage::CatchingUp => Step::NewLeader,
+            Stage::Asked | Stage::Synced if !self.observer && self.next < history.end() => {
+                Step::Txn(PacketType::PROPOSAL)
+            }
+            Stage::Live if self.observer => {
+                if self.next < history.committed() {
+                    Step::Txn(PacketType::INFORM)
+                } else if self.is_sync_due(self.next) {
+                    Step::Sync
+                } else {
+                    Step::Nothing
+                }
+            }
+            // A proposal begun must be finished before anything else.
+            Stage::Live if self.part_sent > 0 => Step::Txn(PacketType::PROPOSAL),
+            Stage::Live if self.commits_sent < history.committed().min(self.next) => Step::Commit,
+            Stage::Live if self.is_sync_due(self.commits_sent) => Step::Sync,
+            Stage::Live if self.next < history.end() => Step::Txn(PacketType::PROPOSAL),
+            _ => Step::Nothing,
+        }
+    }
+
+    fn is_sync_due(&self, committed: Index) -> bool {
+        self.syncs.front().is_some_and(|gate| *gate <= committed)
+    }
+
+    /// Whether `transmit` has something to write.
+    pub(super) fn has_output(&self, history: &History) -> bool {
+        !self.out.is_empty() || self.step(history) != Step::Nothing
+    }
+
+    /// Fills `buf`: what is in the outbox first, but never inside a transaction, then what follows
+    /// from the position in the history.
+    pub(super) fn transmit(
+        &mut self,
+        history: &History,
+        new_leader: (Zxid, &str),
+        buf: &mut [u8],
+    ) -> usize {
+        let mut written = 0;
+        loop {
+            if self.part_sent == 0 {
+                written += self.out.transmit(&mut buf[written..]);
+                if !self.out.is_empty() {
+                    return written;
+                }
+            }
+            let room = &mut buf[written..];
+            match self.step(history) {
+                Step::Nothing => return written,
+                Step::Txn(kind) => {
+                    let (n, done) = self.transmit_txn(kind, history, room);
+                    written += n;
+                    if !done {
+                        return written;
+                    }
+                }
+                Step::Commit => {
+                    let commit =
+                        packet::bare(PacketType::COMMIT, history.window.zxid(self.commits_sent));
+                    self.commits_sent += 1;
+                    match room.first_chunk_mut::<BARE_LEN>() {
+                        Some(room) => {
+                            *room = commit;
+                            written += BARE_LEN;
+                        }
+                        None => self.out.put_raw(&commit),
+                    }
+                }
+                Step::Sync => {
+                    self.syncs.pop_front();
+                    self.out.put_bare(PacketType::SYNC, Zxid::ZERO);
+                }
+                Step::NewLeader => {
+                    self.stage = Stage::Asked;
+                    self.out.put(
+                        PacketType::NEWLEADER,
+                        new_leader.0,
+                        Some(new_leader.1.as_bytes()),
+                    );
+                }
+            }
+        }
+    }
+
+    /// Writes (the rest of) the transaction at `next`; true if it is out completely.
+    fn transmit_txn(
+        &mut self,
+        kind: PacketType,
+        history: &History,
+        buf: &mut [u8],
+    ) -> (usize, bool) {
+        let zxid = history.window.zxid(self.next);
+        let txn = history.window.txn(self.next);
+        let head = packet::head(kind, zxid, txn.len());
+        let len = HEAD_LEN + txn.len() + NULL_AUTH.len();
+        if self.part_sent == 0
+            && let Some(buf) = buf.get_mut(..len)
+        {
+            buf[..HEAD_LEN].copy_from_slice(&head);
+            buf[HEAD_LEN..HEAD_LEN + txn.len()].copy_from_slice(txn);
+            buf[HEAD_LEN + txn.len()..].copy_from_slice(NULL_AUTH);
+            self.next += 1;
+            return (len, true);
+        }
+        let mut written = 0;
+        let mut begin = 0;
+        for part in [&head[..], txn, NULL_AUTH] {
+            let skip = self.part_sent.saturating_sub(begin).min(part.len());
+            let n = (part.len() - skip).min(buf.len() - written);
+            buf[written..written + n].copy_from_slice(&part[skip..skip + n]);
+            written += n;
+            self.part_sent += n;
+            begin += part.len();
+        }
+        if self.part_sent < len {
+            return (written, false);
+        }
+        self.part_sent = 0;
+        self.next += 1;
+        (written, true)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    Nothing,
+    Txn(PacketType),
+    Commit,
+    Sync,
+    NewLeader,
+}

@@ -1,0 +1,379 @@
+//! The leader: its learners, the epoch they agree on, and the transactions it proposes.
+
+mod broadcast;
+mod discovery;
+mod freshness;
+mod link;
+mod sync;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use self::freshness::Freshness;
+use self::link::{Link, Stage};
+use crate::history::History;
+use crate::shared::{Control, Shared};
+use crate::window::Index;
+use crate::wire::Parsed;
+use crate::wire::packet::{Packet, PacketType};
+use crate::{
+    CloseReason, ConnId, Epoch, Instant, Message, Origin, Phase, Received, ServerState, Sid,
+    Status, Violation, Zxid,
+};
+
+/// What a leader waits for, one after the other.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Step {
+    /// A quorum of FOLLOWERINFO, its own included, to choose the epoch.
+    Introductions,
+    /// The chosen epoch to become durable.
+    Chosen,
+    /// A quorum of ACKEPOCH.
+    Promises,
+    /// A quorum that has acknowledged NEWLEADER.
+    Syncs,
+    /// Nothing: it leads.
+    Established,
+}
+
+/// The leading server's state.
+#[derive(Debug)]
+pub(crate) struct Leader {
+    /// By slot.
+    links: Vec<Option<Link>>,
+    step: Step,
+    /// The chosen epoch, from `Step::Chosen` on.
+    epoch: Epoch,
+    /// Highest accepted epoch heard of.
+    accepted_max: Epoch,
+    /// Voters that count in the present step.
+    heard: Vec<Sid>,
+    /// Own current epoch and last zxid when leading began.
+    summary: (Epoch, Zxid),
+    /// End of the initial history: index of the first own proposal.
+    first: Index,
+    last_proposed: Zxid,
+    /// What each voter has acknowledged, as the index after it.
+    acks: Vec<(Sid, Index)>,
+    acks_sorted: Vec<Index>,
+    acks_changed: bool,
+    config_text: String,
+    /// When the present step must be over.
+    deadline: Instant,
+    /// Next half tick, and how many have passed.
+    half_tick: Instant,
+    half_ticks: u64,
+    freshness: Freshness,
+    standalone: bool,
+}
+
+/// A learner, for statistics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LearnerStatus {
+    /// Server id and connection.
+    pub origin: Origin,
+    /// It came as an observer.
+    pub observer: bool,
+    /// It has the leader's history and gets what is new.
+    pub synced: bool,
+}
+
+/// What became of the leader.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(crate) enum Reign {
+    Continues,
+    /// It must look for a leader again.
+    Ends,
+}
+
+impl Leader {
+    /// Begins to lead, after winning an election.
+    pub(crate) fn new(now: Instant, shared: &mut Shared) -> Self {
+        let config = &shared.config;
+        let history = &shared.history;
+        let deadline = now + config.ticks(config.init_limit);
+        let acks = shared.voters.iter().map(|sid| (*sid, 0)).collect();
+        let mut leader = Self {
+            links: Vec::new(),
+            step: Step::Introductions,
+            epoch: history.current(),
+            accepted_max: history.accepted(),
+            heard: Vec::with_capacity(shared.voters.len()),
+            summary: (history.current(), history.last()),
+            first: history.end(),
+            last_proposed: history.last(),
+            acks,
+            acks_sorted: Vec::with_capacity(shared.voters.len()),
+            acks_changed: false,
+            config_text: config.ensemble.text(),
+            deadline,
+            half_tick: now + config.tick_time / 2,
+            half_ticks: 0,
+            freshness: Freshness::default(),
+            standalone: config.standalone,
+        };
+        if leader.standalone {
+            leader.epoch = history.last().epoch();
+            leader.step = Step::Established;
+            shared.history.commit(leader.first);
+            leader.announce(shared);
+        } else {
+            leader.announce(shared);
+            leader.heard.push(shared.config.sid);
+            leader.choose_epoch(now, shared);
+        }
+        leader
+    }
+
+    pub(crate) fn status(&self, sid: Sid) -> Status {
+        let phase = match self.step {
+            Step::Introductions | Step::Chosen | Step::Promises => Phase::Discovery,
+            Step::Syncs => Phase::Synchronization,
+            Step::Established => Phase::Broadcast,
+        };
+        Status {
+            state: ServerState::Leading,
+            phase,
+            leader: Some(sid),
+            epoch: self.epoch,
+            sync: None,
+        }
+    }
+
+    fn announce(&self, shared: &mut Shared) {
+        let status = self.status(shared.config.sid);
+        shared.control.push_back(Control::Became(status));
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub(crate) fn learners(&self) -> impl Iterator<Item = LearnerStatus> + '_ {
+        self.all().filter(|link| link.stage > Stage::Hello).map(|link| LearnerStatus {
+            origin: link.origin(),
+            observer: link.observer,
+            synced: link.stage == Stage::Live,
+        })
+    }
+
+    pub(crate) fn is_established(&self) -> bool {
+        self.step == Step::Established
+    }
+
+    /// A learner has connected, perhaps before this server began to lead.
+    pub(crate) fn accept(&mut self, now: Instant, shared: &Shared, conn: ConnId) {
+        let config = &shared.config;
+        let silent_at = now + config.ticks(config.init_limit);
+        let alive_until = now + config.ticks(config.init_limit + config.sync_limit);
+        let slot = conn.slot() as usize;
+        if self.links.len() <= slot {
+            self.links.resize_with(slot + 1, || None);
+        }
+        self.links[slot] = Some(Link::new(conn, silent_at, alive_until));
+    }
+
+    fn link(&mut self, conn: ConnId) -> Option<&mut Link> {
+        let link = self.links.get_mut(conn.slot() as usize)?.as_mut()?;
+        (link.conn == conn).then_some(link)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Link> {
+        self.links.iter().flatten()
+    }
+
+    /// The learner's connection is gone.
+    pub(crate) fn closed(&mut self, shared: &mut Shared, conn: ConnId) {
+        if self.link(conn).is_some() {
+            shared.slots.free(conn);
+            self.forget(shared, conn);
+        }
+    }
+
+    /// Closes a learner's connection.
+    pub(crate) fn close(&mut self, shared: &mut Shared, conn: ConnId, reason: CloseReason) {
+        if self.link(conn).is_some() {
+            shared.close(conn, reason);
+            self.forget(shared, conn);
+        }
+    }
+
+    fn forget(&mut self, shared: &mut Shared, conn: ConnId) {
+        self.links[conn.slot() as usize] = None;
+        self.open_snapshots(shared);
+        self.release(shared);
+    }
+
+    /// The role is over.
+    pub(crate) fn end(&mut self, shared: &mut Shared) {
+        for link in self.links.drain(..).flatten() {
+            shared.close(link.conn, CloseReason::RoleEnded);
+        }
+    }
+
+    /// Reads packets of a learner.
+    pub(crate) fn handle_bytes<'b>(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        conn: ConnId,
+        bytes: &'b [u8],
+    ) -> Received<'b> {
+        let field_len_max = shared.config.limits.field_len_max_bytes;
+        let mut consumed = 0;
+        let mut message = None;
+        while message.is_none() {
+            if self.link(conn).is_none() {
+                break;
+            }
+            let (packet, len) = match Packet::parse(&bytes[consumed..], field_len_max) {
+                Parsed::Complete { value, len } => (value, len),
+                Parsed::Incomplete => break,
+                Parsed::Malformed(error) => {
+                    self.close(shared, conn, CloseReason::Malformed(error));
+                    consumed = bytes.len();
+                    break;
+                }
+            };
+            if packet.kind == PacketType::REQUEST && !self.can_propose(shared, len) {
+                if let Some(link) = self.link(conn) {
+                    link.paused = true;
+                }
+                break;
+            }
+            consumed += len;
+            match self.on_packet(now, shared, conn, &packet) {
+                Ok(for_application) => message = for_application,
+                Err(reason) => {
+                    self.close(shared, conn, reason);
+                    consumed = bytes.len();
+                }
+            }
+        }
+        self.commit_acked(shared);
+        Received { consumed, message }
+    }
+
+    fn on_packet<'b>(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        conn: ConnId,
+        packet: &Packet<'b>,
+    ) -> Result<Option<Message<'b>>, CloseReason> {
+        let Some(link) = self.link(conn) else { return Ok(None) };
+        let config = &shared.config;
+        let stage = link.stage;
+        if stage >= Stage::Synced {
+            link.silent_at = now + config.ticks(config.sync_limit);
+            link.alive_until = now + config.ticks(config.sync_limit + 1);
+        } else {
+            link.silent_at = now + config.ticks(config.init_limit);
+        }
+        let unexpected = CloseReason::Violation(Violation::UnexpectedPacket(packet.kind.0));
+        match (stage, packet.kind) {
+            (Stage::Hello, PacketType::FOLLOWERINFO | PacketType::OBSERVERINFO) => {
+                self.on_introduction(now, shared, conn, packet).map(|()| None)
+            }
+            (Stage::Invited, PacketType::ACKEPOCH) => {
+                self.on_promise(now, shared, conn, packet).map(|()| None)
+            }
+            (Stage::Asked | Stage::Synced | Stage::Live, PacketType::ACK) => {
+                self.on_ack(now, shared, conn, packet.zxid);
+                Ok(None)
+            }
+            (Stage::Live, _) => self.on_live_packet(now, shared, conn, packet),
+            _ => Err(unexpected),
+        }
+    }
+
+    /// Fills `buf` for a learner.
+    pub(crate) fn poll_transmit(
+        &mut self,
+        history: &History,
+        conn: ConnId,
+        buf: &mut [u8],
+    ) -> usize {
+        let new_leader = (Zxid::new(self.epoch, 0), self.config_text.as_str());
+        let link = self.links.get_mut(conn.slot() as usize).and_then(Option::as_mut);
+        let Some(link) = link.filter(|link| link.conn == conn) else { return 0 };
+        let written = link.transmit(history, new_leader, buf);
+        link.idle = written < buf.len();
+        written
+    }
+
+    /// A connection that has something to send where there was nothing.
+    pub(crate) fn poll_transmittable(&mut self, history: &History) -> Option<ConnId> {
+        let link =
+            self.links.iter_mut().flatten().find(|link| link.idle && link.has_output(history))?;
+        link.idle = false;
+        Some(link.conn)
+    }
+
+    /// Something has become durable.
+    pub(crate) fn on_persisted(&mut self, now: Instant, shared: &mut Shared) {
+        self.choose_epoch(now, shared);
+        self.count_promises(now, shared);
+        self.count_syncs(now, shared);
+        self.acks_changed = true;
+        self.commit_acked(shared);
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        if self.standalone {
+            return None;
+        }
+        let step = (self.step < Step::Established).then_some(self.deadline);
+        let silent = self.all().filter(|link| link.is_awaited()).map(|link| link.silent_at).min();
+        [Some(self.half_tick), step, silent].into_iter().flatten().min()
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant, shared: &mut Shared) -> Reign {
+        if self.standalone {
+            return Reign::Continues;
+        }
+        if self.step < Step::Established && now >= self.deadline {
+            return Reign::Ends;
+        }
+        self.close_where(shared, CloseReason::Silent, |link| {
+            link.is_awaited() && now >= link.silent_at
+        });
+        if now < self.half_tick {
+            return Reign::Continues;
+        }
+        let half = shared.config.tick_time / 2;
+        // After a pause of this process one half tick is made up for, not all of them.
+        self.half_tick = (self.half_tick + half).max(now + half / 2);
+        self.half_ticks += 1;
+        if self.half_ticks % 2 == 0 && self.is_established() && !self.has_live_quorum(now, shared) {
+            return Reign::Ends;
+        }
+        self.watch_acks(now, shared);
+        self.ping_all();
+        self.renew_round(now, shared);
+        Reign::Continues
+    }
+
+    fn close_where(
+        &mut self,
+        shared: &mut Shared,
+        reason: CloseReason,
+        condition: impl Fn(&Link) -> bool,
+    ) {
+        for slot in 0..self.links.len() {
+            let link = self.links[slot].as_ref().filter(|link| condition(link));
+            if let Some(conn) = link.map(|link| link.conn) {
+                self.close(shared, conn, reason);
+            }
+        }
+    }
+
+    /// Whether a quorum has been heard of within `syncLimit` ticks.
+    fn has_live_quorum(&self, now: Instant, shared: &Shared) -> bool {
+        let me = shared.config.sid;
+        shared.config.ensemble.is_quorum(|sid| {
+            sid == me || self.all().any(|link| link.sid == sid && link.alive_until >= now)
+        })
+    }
+}

@@ -1,0 +1,173 @@
+//! Synchronisation, the leader's half: how a learner gets the history, and when enough have it.
+
+use super::link::Stage;
+use super::{Leader, Step};
+use crate::history::History;
+use crate::shared::{Control, SNAP_SIGNATURE, Shared};
+use crate::window::Index;
+use crate::wire::packet::PacketType;
+use crate::{ConnId, Instant, Zxid};
+
+/// How to bring a learner to the leader's history.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Plan {
+    /// The transactions from an index on.
+    Diff(Index),
+    /// Cut back to a zxid, then the transactions from an index on.
+    Trunc(Zxid, Index),
+    Snap,
+}
+
+/// Chooses DIFF, TRUNC or SNAP for a learner whose last zxid is `peer`.
+///
+/// DIFF needs the proof that the learner's history is a prefix of this one: its last zxid is held
+/// exactly, never just within the range (safety.md B-19). A zxid with counter 0 is no transaction:
+/// it says "everything of the epochs before", which an established leader of that epoch reports.
+/// TRUNC goes to the newest own transaction below `peer`, if it is of the same epoch: then the
+/// learner got both from one leader, so it has that one too. Whatever is not certain is SNAP.
+fn plan(history: &History, peer: Zxid) -> Plan {
+    let window = &history.window;
+    if peer == Zxid::NONE || peer < window.base() {
+        return Plan::Snap;
+    }
+    let next = window.after(peer);
+    let below = window.zxid_before(next);
+    if below == peer || peer.counter() == 0 {
+        Plan::Diff(next)
+    } else if below.epoch() == peer.epoch() && below.counter() > 0 {
+        Plan::Trunc(below, next)
+    } else {
+        Plan::Snap
+    }
+}
+
+impl Leader {
+    /// Begins to synchronise a learner that has promised the epoch.
+    pub(super) fn synchronize(&mut self, shared: &mut Shared, conn: ConnId) {
+        let history = &shared.history;
+        // Before the epoch is established the whole initial history goes out as committed; after
+        // that, what is committed.
+        let cut = if self.is_established() { history.committed() } else { history.end() };
+        let last = history.window.zxid_before(cut.max(history.window.first()));
+        let Some(link) = self.link(conn) else { return };
+        let next = match plan(history, link.reported.1) {
+            Plan::Diff(next) => {
+                link.out.put_bare(PacketType::DIFF, last);
+                next
+            }
+            Plan::Trunc(zxid, next) => {
+                link.out.put_bare(PacketType::TRUNC, zxid);
+                next
+            }
+            Plan::Snap => {
+                link.stage = Stage::Queued;
+                self.open_snapshots(shared);
+                return;
+            }
+        };
+        link.next = next;
+        link.commits_sent = next;
+        link.cut = cut.max(next);
+        link.stage = Stage::CatchingUp;
+    }
+
+    /// Asks for the application's snapshot for as many waiting learners as may have one.
+    pub(super) fn open_snapshots(&mut self, shared: &mut Shared) {
+        let open = |stage| stage == Stage::Snapshot || stage == Stage::Lent;
+        let mut free = shared.config.limits.snapshots_max;
+        free = free.saturating_sub(self.all().filter(|link| open(link.stage)).count());
+        for link in self.links.iter_mut().flatten().filter(|link| link.stage == Stage::Queued) {
+            if free == 0 {
+                return;
+            }
+            free -= 1;
+            link.stage = Stage::Snapshot;
+            shared.control.push_back(Control::Snapshot(link.conn));
+        }
+    }
+
+    /// The application's snapshot is about to be opened: it is the state after everything
+    /// delivered so far. False if the learner has gone.
+    pub(crate) fn lend_snapshot(&mut self, history: &History, conn: ConnId) -> bool {
+        let established = self.is_established();
+        let Some(link) = self.link(conn) else { return false };
+        link.stage = Stage::Lent;
+        link.out.put_bare(PacketType::SNAP, history.delivered_zxid());
+        link.next = history.delivered();
+        link.commits_sent = link.next;
+        link.cut = if established { history.committed() } else { history.end() };
+        true
+    }
+
+    /// The snapshot is written out; the rest of the history follows its signature.
+    pub(crate) fn snapshot_done(&mut self, shared: &mut Shared, conn: ConnId) {
+        let Some(link) = self.link(conn) else { return };
+        if link.stage == Stage::Lent {
+            link.out.put_raw(SNAP_SIGNATURE);
+            link.stage = Stage::CatchingUp;
+            self.open_snapshots(shared);
+        }
+    }
+
+    /// The acknowledgement of NEWLEADER.
+    pub(super) fn on_synced(&mut self, now: Instant, shared: &mut Shared, conn: ConnId) {
+        let established = self.is_established();
+        let step = self.step;
+        let silent_at = now + shared.config.ticks(shared.config.sync_limit);
+        let Some(link) = self.link(conn) else { return };
+        link.stage = Stage::Synced;
+        link.silent_at = silent_at;
+        link.acked = link.acked.max(link.cut);
+        let (sid, observer) = (link.sid, link.observer);
+        if established {
+            self.welcome(conn);
+        } else if step == Step::Syncs && !observer {
+            self.hear_synced(sid);
+            self.count_syncs(now, shared);
+        }
+    }
+
+    fn hear_synced(&mut self, sid: crate::Sid) {
+        if !self.heard.contains(&sid) {
+            self.heard.push(sid);
+        }
+    }
+
+    /// Establishes the epoch once a quorum, this server included, is synchronised.
+    pub(super) fn count_syncs(&mut self, now: Instant, shared: &mut Shared) {
+        if self.step != Step::Syncs {
+            return;
+        }
+        if shared.history.is_current_durable() && shared.history.is_settled() {
+            self.hear_synced(shared.config.sid);
+        }
+        if !self.heard.contains(&shared.config.sid)
+            || !shared.config.ensemble.is_quorum(|sid| self.heard.contains(&sid))
+        {
+            return;
+        }
+        self.step = Step::Established;
+        self.heard.clear();
+        self.last_proposed = Zxid::new(self.epoch, 0);
+        shared.history.commit(self.first);
+        let alive_until = now + shared.config.ticks(shared.config.sync_limit + 1);
+        let silent_at = now + shared.config.ticks(shared.config.sync_limit);
+        for slot in 0..self.links.len() {
+            let Some(link) = &mut self.links[slot] else { continue };
+            if link.stage == Stage::Synced {
+                link.alive_until = link.alive_until.max(alive_until);
+                link.silent_at = silent_at;
+                let conn = link.conn;
+                self.welcome(conn);
+            }
+        }
+        self.announce(shared);
+    }
+
+    /// UPTODATE: commits flow from here on.
+    fn welcome(&mut self, conn: ConnId) {
+        let Some(link) = self.link(conn) else { return };
+        link.stage = Stage::Live;
+        link.out.put_bare(PacketType::UPTODATE, Zxid::from_raw(-1));
+    }
+}

@@ -1,0 +1,80 @@
+//! Broadcast, the learner's half, and what a learner asks of its leader.
+
+use super::{Learner, Step};
+use crate::shared::Shared;
+use crate::wire::body;
+use crate::wire::packet::{Packet, PacketType};
+use crate::{CloseReason, DecodeError, Message, Zxid};
+
+impl Learner {
+    /// A packet of the established leader.
+    pub(super) fn on_live_packet<'b>(
+        &mut self,
+        shared: &mut Shared,
+        packet: &Packet<'b>,
+    ) -> Result<Option<Message<'b>>, CloseReason> {
+        let data = || packet.data.ok_or(CloseReason::Malformed(DecodeError::UnexpectedEof));
+        match packet.kind {
+            PacketType::PROPOSAL if !self.observer => {
+                self.take_txn(shared, packet.zxid, data()?)?;
+            }
+            PacketType::COMMIT | PacketType::COMMITANDACTIVATE if !self.observer => {
+                self.take_commit(shared, packet.zxid)?;
+                shared.history.commit(self.committed);
+            }
+            PacketType::INFORM => {
+                self.take_inform(shared, packet.zxid, data()?)?;
+                shared.history.commit(self.committed);
+            }
+            PacketType::INFORMANDACTIVATE => {
+                let (_, txn) = body::parse_activate(data()?).map_err(CloseReason::Malformed)?;
+                self.take_inform(shared, packet.zxid, txn)?;
+                shared.history.commit(self.committed);
+            }
+            PacketType::PING => {
+                self.ping = packet.zxid;
+                return Ok(Some(Message::Ping));
+            }
+            PacketType::REVALIDATE => {
+                return Ok(Some(Message::Revalidated { data: data()? }));
+            }
+            PacketType::SYNC => return Ok(Some(Message::Synced)),
+            // Unknown types, and what is only meant for the other kind of learner.
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    /// Answers the leader's PING.
+    pub(crate) fn pong(&mut self, sessions: &[u8]) {
+        if self.step == Step::Live {
+            self.out.put(PacketType::PING, self.ping, Some(sessions));
+        }
+    }
+
+    pub(crate) fn can_request(&self, shared: &Shared, len: usize) -> bool {
+        let room = self.out.len_bytes() + len <= shared.config.limits.requests_len_max_bytes;
+        if !room {
+            shared.room_wanted.set(true);
+        }
+        room
+    }
+
+    /// Forwards a request.
+    pub(crate) fn request(&mut self, data: &[u8], auth: &[u8]) -> bool {
+        let live = self.step == Step::Live;
+        if live {
+            self.out.put_with_auth(PacketType::REQUEST, Zxid::from_raw(-1), data, auth);
+        }
+        live
+    }
+
+    /// Asks about a session.
+    pub(crate) fn revalidate(&mut self, data: &[u8]) -> bool {
+        let live = self.step == Step::Live;
+        if live {
+            self.out.put(PacketType::REVALIDATE, Zxid::from_raw(-1), Some(data));
+        }
+        live
+    }
+}

@@ -1,0 +1,110 @@
+//! Discovery, the learner's half: find the leader, promise its epoch.
+
+use core::time::Duration;
+
+use super::{Learner, Step};
+use crate::shared::{Control, Shared};
+use crate::wire::body::{self, LearnerInfo};
+use crate::wire::packet::{Packet, PacketType};
+use crate::{Channel, CloseReason, ConnId, Epoch, EpochKind, Instant, Violation, Zxid};
+
+impl Learner {
+    /// How long to try to reach the leader. A dead leader refuses at once, and then it is better
+    /// to look for another one soon; Java gives up after five refusals 100 ms apart.
+    pub(super) fn connect_limit(shared: &Shared) -> Duration {
+        let config = &shared.config;
+        let ticks = match config.connect_to_learner_master_limit {
+            0 => config.init_limit,
+            ticks => ticks,
+        };
+        config.ticks(ticks).min(config.election.leader_retry_max * CONNECT_ATTEMPTS)
+    }
+
+    pub(super) fn dial(&mut self, shared: &mut Shared) {
+        let Some(conn) = shared.slots.allot() else {
+            self.failed = true;
+            return;
+        };
+        self.conn = Some(conn);
+        self.open = false;
+        let addresses = self.addresses.clone();
+        shared.control.push_back(Control::Connect { conn, channel: Channel::Quorum, addresses });
+    }
+
+    /// The dial has succeeded.
+    pub(crate) fn opened(&mut self, now: Instant, shared: &mut Shared, conn: ConnId) {
+        if self.conn != Some(conn) || self.open {
+            return;
+        }
+        self.open = true;
+        self.step = Step::Introduced;
+        self.deadline = now + shared.config.ticks(shared.config.init_limit);
+        let kind = if self.observer { PacketType::OBSERVERINFO } else { PacketType::FOLLOWERINFO };
+        let info = LearnerInfo::encode(shared.config.sid, shared.config.ensemble.version);
+        let accepted = Zxid::new(shared.history.accepted(), 0);
+        self.out.put(kind, accepted, Some(&info));
+    }
+
+    /// The connection is gone: dial again if it never stood, else the role is over.
+    pub(crate) fn closed(&mut self, now: Instant, shared: &mut Shared, conn: ConnId) {
+        if self.conn != Some(conn) {
+            return;
+        }
+        shared.slots.free(conn);
+        self.conn = None;
+        if self.step == Step::Connecting {
+            self.retry = Some(now + self.retry_pause);
+            self.retry_pause = (self.retry_pause * 2).min(shared.config.election.leader_retry_max);
+        } else {
+            self.failed = true;
+        }
+    }
+
+    /// LEADERINFO: the new epoch.
+    pub(super) fn on_leader_info(
+        &mut self,
+        shared: &mut Shared,
+        packet: &Packet<'_>,
+    ) -> Result<(), CloseReason> {
+        body::parse_i32(packet.data).map_err(CloseReason::Malformed)?;
+        let epoch = packet.zxid.epoch();
+        let history = &mut shared.history;
+        if epoch < history.accepted() {
+            return Err(CloseReason::Violation(Violation::OldEpoch));
+        }
+        self.epoch = epoch;
+        self.step = Step::Promising;
+        if epoch > history.accepted() {
+            self.promise = history.current();
+            history.set_epoch(EpochKind::Accepted, epoch);
+        } else {
+            // Promised before, perhaps to another server: not to be counted again (P2).
+            self.promise = Epoch(-1);
+        }
+        self.send_promise(shared);
+        Ok(())
+    }
+
+    /// ACKEPOCH, once the promise and all it claims are durable.
+    pub(super) fn send_promise(&mut self, shared: &mut Shared) {
+        let history = &shared.history;
+        if self.step != Step::Promising || !history.is_settled() {
+            return;
+        }
+        let Some(conn) = self.conn else { return };
+        let (last, promise) = if history.is_trusted() {
+            (history.last(), self.promise.0)
+        } else {
+            // No history to be counted: a full snapshot is needed (rule R14).
+            (Zxid::NONE, -1)
+        };
+        let promise = i32::try_from(promise).expect("an epoch is the upper half of a zxid");
+        self.out.put(PacketType::ACKEPOCH, last, Some(&promise.to_be_bytes()));
+        self.step = Step::Promised;
+        // Nothing is read while the promise is being written; go on.
+        shared.control.push_back(Control::Resume(conn));
+    }
+}
+
+/// Refused dials, `leader_retry_max` apart, after which the leader counts as gone.
+const CONNECT_ATTEMPTS: u32 = 5;

@@ -1,0 +1,288 @@
+//! A follower or observer: one connection to the leader, and the history that comes over it.
+
+mod broadcast;
+mod discovery;
+mod sync;
+
+use alloc::string::String;
+
+use self::sync::Incoming;
+use crate::shared::{Control, Outbox, Shared};
+use crate::window::Index;
+use crate::wire::Parsed;
+use crate::wire::packet::{Packet, PacketType};
+use crate::{
+    CloseReason, ConnId, Epoch, Instant, Message, Phase, Received, ServerState, Sid, Status,
+    SyncMode, Violation, Zxid,
+};
+
+/// How far the learner has come.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Step {
+    /// Dialling, or about to dial again.
+    Connecting,
+    /// FOLLOWERINFO or OBSERVERINFO is sent.
+    Introduced,
+    /// The accepted epoch is being made durable.
+    Promising,
+    /// ACKEPOCH is sent.
+    Promised,
+    /// A snapshot comes in.
+    Snapshot,
+    /// Transactions come in, NEWLEADER has not.
+    Syncing,
+    /// What came, and then the current epoch, is being made durable.
+    Storing,
+    /// NEWLEADER is acknowledged.
+    Synced,
+    /// UPTODATE has come.
+    Live,
+}
+
+/// The learning server's state.
+#[derive(Debug)]
+pub(crate) struct Learner {
+    leader: Sid,
+    observer: bool,
+    step: Step,
+    addresses: String,
+    conn: Option<ConnId>,
+    /// The dial has succeeded.
+    open: bool,
+    out: Outbox,
+    idle: bool,
+    /// The leader's epoch, from LEADERINFO on.
+    epoch: Epoch,
+    /// What ACKEPOCH will say of the current epoch.
+    promise: Epoch,
+    sync: Option<SyncMode>,
+    incoming: Incoming,
+    /// Own transactions below are on disk and acknowledged, or need no acknowledgement.
+    acked: Index,
+    /// Commits have come for everything below; applied from UPTODATE on.
+    committed: Index,
+    /// When silence, or connecting in vain, ends the role.
+    deadline: Instant,
+    retry: Option<Instant>,
+    retry_pause: core::time::Duration,
+    /// zxid of the PING to be answered.
+    ping: Zxid,
+    failed: bool,
+}
+
+impl Learner {
+    /// Begins to follow or observe `leader`.
+    pub(crate) fn new(now: Instant, shared: &mut Shared, leader: Sid, observer: bool) -> Self {
+        let config = &shared.config;
+        let mut learner = Self {
+            leader,
+            observer,
+            step: Step::Connecting,
+            addresses: quorum_addresses(shared, leader),
+            conn: None,
+            open: false,
+            out: Outbox::default(),
+            idle: true,
+            epoch: shared.history.current(),
+            promise: Epoch(-1),
+            sync: None,
+            incoming: Incoming::new(),
+            acked: shared.history.end(),
+            committed: shared.history.committed(),
+            deadline: now + Self::connect_limit(shared),
+            retry: None,
+            retry_pause: config.election.leader_retry_min,
+            ping: Zxid::ZERO,
+            failed: false,
+        };
+        learner.announce(shared);
+        learner.dial(shared);
+        learner
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let phase = match self.step {
+            Step::Connecting | Step::Introduced | Step::Promising | Step::Promised => {
+                Phase::Discovery
+            }
+            Step::Snapshot | Step::Syncing | Step::Storing | Step::Synced => Phase::Synchronization,
+            Step::Live => Phase::Broadcast,
+        };
+        let state = if self.observer { ServerState::Observing } else { ServerState::Following };
+        Status { state, phase, leader: Some(self.leader), epoch: self.epoch, sync: self.sync }
+    }
+
+    fn announce(&self, shared: &mut Shared) {
+        shared.control.push_back(Control::Became(self.status()));
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        self.step == Step::Live
+    }
+
+    /// Whether the role has to end.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub(crate) fn leader(&self) -> Sid {
+        self.leader
+    }
+
+    /// The role is over.
+    pub(crate) fn end(&mut self, shared: &mut Shared) {
+        if let Some(conn) = self.conn.take() {
+            shared.close(conn, CloseReason::RoleEnded);
+        }
+        if self.incoming.is_staged() {
+            shared.control.push_back(Control::DiscardStage);
+        }
+    }
+
+    /// Closes the connection to the leader, which ends the role.
+    pub(crate) fn close(&mut self, shared: &mut Shared, conn: ConnId, reason: CloseReason) {
+        if self.conn == Some(conn) {
+            self.conn = None;
+            shared.close(conn, reason);
+            self.failed = true;
+        }
+    }
+
+    /// Reads packets of the leader.
+    pub(crate) fn handle_bytes<'b>(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        conn: ConnId,
+        bytes: &'b [u8],
+    ) -> Received<'b> {
+        let field_len_max = shared.config.limits.field_len_max_bytes;
+        let mut consumed = 0;
+        let mut message = None;
+        while message.is_none() && self.conn == Some(conn) && self.step != Step::Promising {
+            let rest = &bytes[consumed..];
+            if self.step == Step::Snapshot && !self.incoming.is_snapshot_done() {
+                message = (!rest.is_empty()).then_some(Message::Snapshot { bytes: rest });
+                self.heard(now, shared);
+                break;
+            }
+            let result = if self.step == Step::Snapshot {
+                self.take_signature(rest)
+            } else {
+                match Packet::parse(rest, field_len_max) {
+                    Parsed::Incomplete => Ok((0, None)),
+                    Parsed::Malformed(error) => Err(CloseReason::Malformed(error)),
+                    Parsed::Complete { value, len } => {
+                        self.heard(now, shared);
+                        self.on_packet(shared, &value).map(|message| (len, message))
+                    }
+                }
+            };
+            match result {
+                Ok((0, _)) => break,
+                Ok((len, for_application)) => {
+                    consumed += len;
+                    message = for_application;
+                }
+                Err(reason) => {
+                    self.close(shared, conn, reason);
+                    consumed = bytes.len();
+                }
+            }
+        }
+        Received { consumed, message }
+    }
+
+    fn heard(&mut self, now: Instant, shared: &Shared) {
+        let config = &shared.config;
+        let ticks = if self.step >= Step::Storing { config.sync_limit } else { config.init_limit };
+        self.deadline = now + config.ticks(ticks);
+    }
+
+    fn on_packet<'b>(
+        &mut self,
+        shared: &mut Shared,
+        packet: &Packet<'b>,
+    ) -> Result<Option<Message<'b>>, CloseReason> {
+        match self.step {
+            Step::Live => self.on_live_packet(shared, packet),
+            Step::Syncing | Step::Storing | Step::Synced => {
+                self.on_sync_packet(shared, packet).map(|()| None)
+            }
+            Step::Promised => self.on_plan(shared, packet).map(|()| None),
+            Step::Introduced if packet.kind == PacketType::LEADERINFO => {
+                self.on_leader_info(shared, packet).map(|()| None)
+            }
+            Step::Connecting | Step::Introduced | Step::Promising | Step::Snapshot => {
+                Err(CloseReason::Violation(Violation::UnexpectedPacket(packet.kind.0)))
+            }
+        }
+    }
+
+    /// Fills `buf` for the leader.
+    pub(crate) fn poll_transmit(&mut self, conn: ConnId, buf: &mut [u8]) -> usize {
+        if self.conn != Some(conn) || !self.open {
+            return 0;
+        }
+        let written = self.out.transmit(buf);
+        self.idle = self.out.is_empty();
+        written
+    }
+
+    /// The connection, if it has something to send where there was nothing.
+    pub(crate) fn poll_transmittable(&mut self) -> Option<ConnId> {
+        if !self.idle || !self.open || self.out.is_empty() {
+            return None;
+        }
+        self.idle = false;
+        self.conn
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        [Some(self.deadline), self.retry].into_iter().flatten().min()
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant, shared: &mut Shared) {
+        if now >= self.deadline {
+            self.failed = true;
+            if let Some(conn) = self.conn.take() {
+                shared.close(conn, CloseReason::Silent);
+            }
+        } else if self.retry.is_some_and(|at| now >= at) {
+            self.retry = None;
+            self.dial(shared);
+        }
+    }
+
+    /// Forgets transactions that nobody needs any more.
+    pub(crate) fn release(&mut self, shared: &mut Shared) {
+        let limits = shared.config.limits;
+        shared.history.release(Index::MAX, limits.retained_txns, limits.retained_len_max_bytes);
+        if self.out.len_bytes() <= limits.requests_len_max_bytes / 2 {
+            shared.offer_room();
+        }
+        let held = shared.history.window.len_bytes();
+        if held > limits.window_len_max_bytes + limits.retained_len_max_bytes
+            && let Some(conn) = self.conn
+        {
+            self.close(shared, conn, CloseReason::TooFarBehind);
+        }
+    }
+}
+
+/// The addresses of a member's quorum port, as a dial takes them.
+fn quorum_addresses(shared: &Shared, sid: Sid) -> String {
+    let mut text = String::new();
+    let Some(member) = shared.config.ensemble.members.get(&sid) else { return text };
+    for address in &member.addresses {
+        if !text.is_empty() {
+            text.push('|');
+        }
+        text.push_str(&address.host_port(address.quorum_port));
+    }
+    text
+}

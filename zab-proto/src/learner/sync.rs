@@ -1,0 +1,276 @@
+//! Synchronisation, the learner's half.
+//!
+//! Everything that comes before NEWLEADER is kept aside: neither the history nor anything durable
+//! changes until it is complete (rule R5). At NEWLEADER it becomes the history, is made durable,
+//! then the current epoch is, and only then NEWLEADER is acknowledged (rules R1, R3).
+
+use super::{Learner, Step};
+use crate::shared::{SNAP_SIGNATURE, Shared};
+use crate::window::{Index, Window};
+use crate::wire::body;
+use crate::wire::packet::{Packet, PacketType};
+use crate::wire::txn::TxnHeader;
+use crate::{CloseReason, DecodeError, EpochKind, Message, SyncMode, Violation, Zxid};
+
+/// What a synchronisation has brought so far.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    /// The zxid that the first transaction follows.
+    base: Zxid,
+    txns: Window,
+    /// How many of them are committed.
+    committed: Index,
+    snapshot: Snapshot,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Snapshot {
+    None,
+    Coming,
+    Done,
+}
+
+impl Incoming {
+    pub(super) fn new() -> Self {
+        Self {
+            base: Zxid::ZERO,
+            txns: Window::new(Zxid::ZERO),
+            committed: 0,
+            snapshot: Snapshot::None,
+        }
+    }
+
+    fn begin(&mut self, base: Zxid, snapshot: Snapshot) {
+        *self = Self { base, txns: Window::new(base), committed: 0, snapshot };
+    }
+
+    pub(super) fn is_staged(&self) -> bool {
+        self.snapshot != Snapshot::None
+    }
+
+    pub(super) fn is_snapshot_done(&self) -> bool {
+        self.snapshot == Snapshot::Done
+    }
+}
+
+impl Learner {
+    /// DIFF, TRUNC or SNAP.
+    pub(super) fn on_plan(
+        &mut self,
+        shared: &mut Shared,
+        packet: &Packet<'_>,
+    ) -> Result<(), CloseReason> {
+        let history = &shared.history;
+        match packet.kind {
+            PacketType::DIFF => {
+                self.sync = Some(SyncMode::Diff);
+                self.incoming.begin(history.last(), Snapshot::None);
+            }
+            PacketType::TRUNC => {
+                self.sync = Some(SyncMode::Trunc);
+                self.incoming.begin(packet.zxid, Snapshot::None);
+                if !history.can_truncate(packet.zxid) {
+                    // What should be cut is applied already, or the target is not in this history:
+                    // a snapshot must replace it, and until then it does not count.
+                    shared.history.distrust();
+                    return Err(CloseReason::Violation(Violation::BadTruncation));
+                }
+            }
+            PacketType::SNAP => {
+                self.sync = Some(SyncMode::Snap);
+                self.incoming.begin(packet.zxid, Snapshot::Coming);
+                self.step = Step::Snapshot;
+                self.announce(shared);
+                return Ok(());
+            }
+            _ => {
+                return Err(CloseReason::Violation(Violation::UnexpectedPacket(packet.kind.0)));
+            }
+        }
+        self.step = Step::Syncing;
+        self.announce(shared);
+        Ok(())
+    }
+
+    /// The application has taken part of the snapshot, or all of it.
+    pub(crate) fn snapshot_received(&mut self, done: bool) {
+        if done && self.incoming.snapshot == Snapshot::Coming {
+            self.incoming.snapshot = Snapshot::Done;
+        }
+    }
+
+    /// The text that ends a snapshot stream.
+    pub(super) fn take_signature<'b>(
+        &mut self,
+        bytes: &[u8],
+    ) -> Result<(usize, Option<Message<'b>>), CloseReason> {
+        let bad = CloseReason::Violation(Violation::BadSnapshot);
+        if !bytes.iter().zip(SNAP_SIGNATURE).all(|(got, expected)| got == expected) {
+            return Err(bad);
+        }
+        if bytes.len() < SNAP_SIGNATURE.len() {
+            return Ok((0, None));
+        }
+        self.step = Step::Syncing;
+        Ok((SNAP_SIGNATURE.len(), None))
+    }
+
+    /// A packet between the plan and UPTODATE.
+    pub(super) fn on_sync_packet(
+        &mut self,
+        shared: &mut Shared,
+        packet: &Packet<'_>,
+    ) -> Result<(), CloseReason> {
+        let data = || packet.data.ok_or(CloseReason::Malformed(DecodeError::UnexpectedEof));
+        match packet.kind {
+            PacketType::PROPOSAL => self.take_txn(shared, packet.zxid, data()?),
+            PacketType::COMMIT | PacketType::COMMITANDACTIVATE => {
+                self.take_commit(shared, packet.zxid)
+            }
+            PacketType::INFORM => self.take_inform(shared, packet.zxid, data()?),
+            PacketType::INFORMANDACTIVATE => {
+                let (_, txn) = body::parse_activate(data()?).map_err(CloseReason::Malformed)?;
+                self.take_inform(shared, packet.zxid, txn)
+            }
+            PacketType::NEWLEADER if self.step == Step::Syncing => {
+                self.on_new_leader(shared, packet.zxid)
+            }
+            PacketType::UPTODATE if self.step == Step::Synced => {
+                self.on_up_to_date(shared);
+                Ok(())
+            }
+            PacketType::NEWLEADER | PacketType::UPTODATE => {
+                Err(CloseReason::Violation(Violation::UnexpectedPacket(packet.kind.0)))
+            }
+            // PING and the like: ignored, as by Java (quorum.md 8.2).
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn take_inform(
+        &mut self,
+        shared: &mut Shared,
+        zxid: Zxid,
+        txn: &[u8],
+    ) -> Result<(), CloseReason> {
+        self.take_txn(shared, zxid, txn)?;
+        self.take_commit(shared, zxid)
+    }
+
+    /// A transaction, in any phase from the plan on.
+    pub(super) fn take_txn(
+        &mut self,
+        shared: &mut Shared,
+        zxid: Zxid,
+        txn: &[u8],
+    ) -> Result<(), CloseReason> {
+        let aside = self.step == Step::Syncing;
+        let last = if aside { self.incoming.txns.last() } else { shared.history.last() };
+        // A leader may repeat what a learner or a fuzzy snapshot has.
+        if zxid <= last {
+            return Ok(());
+        }
+        if !last.is_followed_by(zxid) {
+            return Err(CloseReason::Violation(Violation::Gap));
+        }
+        if TxnHeader::parse(txn).map(|header| header.zxid) != Ok(zxid) {
+            return Err(CloseReason::Violation(Violation::BadTxn));
+        }
+        if !aside {
+            shared.history.push(zxid, txn);
+            return Ok(());
+        }
+        if self.incoming.txns.len_bytes() > shared.config.limits.window_len_max_bytes {
+            return Err(CloseReason::TooFarBehind);
+        }
+        self.incoming.txns.push(zxid, txn);
+        Ok(())
+    }
+
+    /// The commit of the oldest uncommitted transaction, in any phase from the plan on.
+    pub(super) fn take_commit(
+        &mut self,
+        shared: &mut Shared,
+        zxid: Zxid,
+    ) -> Result<(), CloseReason> {
+        let aside = self.step == Step::Syncing;
+        let (window, committed) = if aside {
+            (&self.incoming.txns, &mut self.incoming.committed)
+        } else {
+            (&shared.history.window, &mut self.committed)
+        };
+        if *committed < window.end() && window.zxid(*committed) == zxid {
+            *committed += 1;
+            return Ok(());
+        }
+        // The commit of a repeated transaction is repeated as well.
+        if zxid <= window.zxid_before(*committed) {
+            return Ok(());
+        }
+        Err(CloseReason::Violation(Violation::CommitOrder))
+    }
+
+    /// NEWLEADER: what was kept aside becomes the history, then the epoch becomes current.
+    fn on_new_leader(&mut self, shared: &mut Shared, zxid: Zxid) -> Result<(), CloseReason> {
+        if zxid != Zxid::new(self.epoch, 0) {
+            return Err(CloseReason::Violation(Violation::OldEpoch));
+        }
+        let history = &mut shared.history;
+        match self.sync {
+            Some(SyncMode::Snap) => history.install(self.incoming.base),
+            Some(SyncMode::Trunc) => history.truncate(self.incoming.base),
+            Some(SyncMode::Diff) | None => {}
+        }
+        // The history up to here is the leader's and counts as committed at UPTODATE; no COMMIT
+        // comes for it (quorum.md 8.1).
+        let base = history.end();
+        let txns = &self.incoming.txns;
+        for index in txns.first()..txns.end() {
+            history.push(txns.zxid(index), txns.txn(index));
+        }
+        self.committed = base + self.incoming.committed;
+        // Transactions that were committed already need no acknowledgement.
+        self.acked = self.committed;
+        self.incoming = Incoming::new();
+        history.trust();
+        history.set_epoch(EpochKind::Current, self.epoch);
+        self.step = Step::Storing;
+        self.acknowledge(shared);
+        Ok(())
+    }
+
+    /// Sends the acknowledgements whose promises are durable: NEWLEADER's first, then those of
+    /// transactions, in order.
+    pub(super) fn acknowledge(&mut self, shared: &mut Shared) {
+        let history = &shared.history;
+        if self.step == Step::Storing {
+            // The epoch is written after everything that came before NEWLEADER.
+            if !history.is_current_durable() {
+                return;
+            }
+            self.out.put_bare(PacketType::ACK, Zxid::new(self.epoch, 0));
+            self.step = Step::Synced;
+        }
+        if self.step < Step::Synced || self.observer {
+            return;
+        }
+        while self.acked < history.durable() {
+            self.out.put_bare(PacketType::ACK, history.window.zxid(self.acked));
+            self.acked += 1;
+        }
+    }
+
+    /// UPTODATE: the leader is established, its history committed.
+    fn on_up_to_date(&mut self, shared: &mut Shared) {
+        self.out.put_bare(PacketType::ACK, Zxid::new(self.epoch, 0));
+        self.step = Step::Live;
+        shared.history.commit(self.committed);
+        self.announce(shared);
+    }
+
+    /// Something has become durable.
+    pub(crate) fn on_persisted(&mut self, shared: &mut Shared) {
+        self.send_promise(shared);
+        self.acknowledge(shared);
+    }
+}

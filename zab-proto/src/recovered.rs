@@ -1,0 +1,134 @@
+//! What storage found when the server started, and what may be believed of it.
+
+use crate::history::History;
+use crate::window::Window;
+use crate::{Epoch, Zxid};
+
+/// What storage found when the server started. All of it must be durable: synced again after
+/// reading, as bytes that survived in the page cache are not on disk yet (rule R4).
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    /// `acceptedEpoch`; `None` if the file is missing.
+    pub accepted_epoch: Option<Epoch>,
+    /// `currentEpoch`; `None` if the file is missing.
+    pub current_epoch: Option<Epoch>,
+    /// The application's state is a snapshot as of this zxid; `None` without a snapshot.
+    pub snapshot: Option<Zxid>,
+    /// A fuzzy snapshot holds effects of transactions up to here; else equal to `snapshot`.
+    pub snapshot_end: Zxid,
+    /// An `initialize` marker was found: an empty directory is to be trusted.
+    pub initialize: bool,
+    window: Option<Window>,
+}
+
+impl Default for Recovered {
+    fn default() -> Self {
+        Self {
+            accepted_epoch: None,
+            current_epoch: None,
+            snapshot: None,
+            snapshot_end: Zxid::ZERO,
+            initialize: false,
+            window: None,
+        }
+    }
+}
+
+impl Recovered {
+    /// Adds the next record of the log. Records at or below the snapshot (to be set before) are
+    /// skipped, and so is one that repeats the zxid of the record before it (storage.md 7.3).
+    pub fn push(&mut self, zxid: Zxid, txn: &[u8]) {
+        let base = self.snapshot.unwrap_or(Zxid::ZERO);
+        let window = self.window.get_or_insert_with(|| Window::new(base));
+        if zxid > window.last() {
+            window.push(zxid, txn);
+        }
+    }
+
+    /// The newest zxid found.
+    #[must_use]
+    pub fn last(&self) -> Zxid {
+        let base = self.snapshot.unwrap_or(Zxid::ZERO);
+        self.window.as_ref().map_or(base, Window::last)
+    }
+
+    /// Applies the rules for missing epoch files.
+    ///
+    /// * Nothing at all was found: the history is empty, and counts only if told so (rule R14).
+    /// * A current epoch below that of the newest transaction is what a crash between history and
+    ///   epoch leaves behind (rule R3); holding a transaction of an epoch is as good as having
+    ///   synchronised with its leader (quorum.md 19.1, U11).
+    /// * Histories of epoch 0 come from standalone servers, which keep no epoch files.
+    /// * An accepted epoch that is missing, though the server has been in an ensemble, is a promise
+    ///   forgotten: the history does not count until a leader has synchronised it (rule R14, P5).
+    pub(crate) fn into_history(self, trust_empty: bool) -> History {
+        let last = self.last();
+        let empty = last == Zxid::ZERO && self.current_epoch.is_none();
+        let floor = self.current_epoch.unwrap_or_default().max(last.epoch()).max(Epoch(0));
+        let current = if self.accepted_epoch.is_some_and(|accepted| accepted < last.epoch()) {
+            self.current_epoch.unwrap_or_default()
+        } else {
+            floor
+        };
+        let accepted = self.accepted_epoch.unwrap_or_default().max(current);
+        let promise_lost =
+            self.accepted_epoch.is_none_or(|accepted| accepted < floor) && floor > Epoch(0);
+        let trusted = !promise_lost && (!empty || trust_empty || self.initialize);
+        let snapshot = self.snapshot.unwrap_or(Zxid::ZERO);
+        let window = self.window.unwrap_or_else(|| Window::new(snapshot));
+        let fuzzy_end = self.snapshot_end.max(snapshot);
+        History::new(window, snapshot, fuzzy_end, accepted, current, trusted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn history(
+        accepted: Option<i64>,
+        current: Option<i64>,
+        last: (i64, u32),
+    ) -> (Epoch, Epoch, bool) {
+        let mut recovered = Recovered {
+            accepted_epoch: accepted.map(Epoch),
+            current_epoch: current.map(Epoch),
+            ..Recovered::default()
+        };
+        if last != (0, 0) {
+            recovered.push(Zxid::new(Epoch(last.0), last.1), b"");
+        }
+        let history = recovered.into_history(false);
+        (history.accepted(), history.current(), history.is_trusted())
+    }
+
+    #[test]
+    fn an_empty_directory_does_not_count() {
+        assert_eq!(history(None, None, (0, 0)), (Epoch(0), Epoch(0), false));
+        // It promised an epoch and crashed before it was synchronised.
+        assert_eq!(history(Some(3), None, (0, 0)), (Epoch(3), Epoch(0), false));
+    }
+
+    #[test]
+    fn an_ensemble_without_transactions_counts() {
+        assert_eq!(history(Some(2), Some(2), (0, 0)), (Epoch(2), Epoch(2), true));
+    }
+
+    #[test]
+    fn a_standalone_history_counts() {
+        assert_eq!(history(None, None, (0, 7)), (Epoch(0), Epoch(0), true));
+    }
+
+    #[test]
+    fn a_crash_between_history_and_epoch_is_legal() {
+        assert_eq!(history(Some(4), Some(3), (4, 2)), (Epoch(4), Epoch(4), true));
+        assert_eq!(history(Some(4), None, (4, 2)), (Epoch(4), Epoch(4), true));
+    }
+
+    #[test]
+    fn a_lost_promise_does_not_count() {
+        assert!(!history(None, Some(4), (4, 2)).2);
+        assert!(!history(None, None, (4, 2)).2);
+        assert!(!history(Some(2), Some(2), (4, 2)).2);
+    }
+}

@@ -1,0 +1,143 @@
+//! What both roles work on: configuration, history, and outputs that cannot be derived from
+//! positions.
+
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::Cell;
+
+use crate::history::History;
+use crate::wire::body::SNAPSHOT_END;
+use crate::wire::packet::{self, Packet, PacketType};
+use crate::{Channel, CloseReason, Config, ConnId, Sid, Status, Zxid};
+
+/// An output that is not derived from the history.
+#[derive(Debug)]
+pub(crate) enum Control {
+    Became(Status),
+    Connect { conn: ConnId, channel: Channel, addresses: String },
+    Transmit(ConnId),
+    Close { conn: ConnId, reason: CloseReason },
+    Resume(ConnId),
+    Snapshot(ConnId),
+    Synced(u64),
+    Room,
+    DiscardStage,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) history: History,
+    pub(crate) control: VecDeque<Control>,
+    pub(crate) voters: Vec<Sid>,
+    pub(crate) slots: Slots,
+    /// Somebody was told that there is no room for a request.
+    pub(crate) room_wanted: Cell<bool>,
+}
+
+impl Shared {
+    pub(crate) fn close(&mut self, conn: ConnId, reason: CloseReason) {
+        self.slots.free(conn);
+        self.control.push_back(Control::Close { conn, reason });
+    }
+
+    /// Somebody may be waiting for room, and there is some.
+    pub(crate) fn offer_room(&mut self) {
+        if self.room_wanted.replace(false) {
+            self.control.push_back(Control::Room);
+        }
+    }
+}
+
+/// Names for the connections of the quorum port.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    generations: Vec<u32>,
+    free: Vec<u32>,
+    max: usize,
+}
+
+impl Slots {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { generations: Vec::new(), free: Vec::new(), max }
+    }
+
+    pub(crate) fn allot(&mut self) -> Option<ConnId> {
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None if self.generations.len() < self.max => {
+                self.generations.push(0);
+                u32::try_from(self.generations.len() - 1).expect("links_max is small")
+            }
+            None => return None,
+        };
+        Some(ConnId::core(slot, self.generations[slot as usize]))
+    }
+
+    pub(crate) fn free(&mut self, conn: ConnId) {
+        let generation = &mut self.generations[conn.slot() as usize];
+        assert_eq!(*generation, conn.generation(), "a connection is given back once");
+        *generation = generation.wrapping_add(1);
+        self.free.push(conn.slot());
+    }
+}
+
+/// Encoded packets waiting for their socket: everything but proposals, which go out from the
+/// window.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Outbox {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub(crate) fn len_bytes(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    pub(crate) fn put_bare(&mut self, kind: PacketType, zxid: Zxid) {
+        self.bytes.extend_from_slice(&packet::bare(kind, zxid));
+    }
+
+    pub(crate) fn put(&mut self, kind: PacketType, zxid: Zxid, data: Option<&[u8]>) {
+        Packet::new(kind, zxid, data).write(&mut self.bytes);
+    }
+
+    /// A packet with identities: `auth` is an encoded vector.
+    pub(crate) fn put_with_auth(&mut self, kind: PacketType, zxid: Zxid, data: &[u8], auth: &[u8]) {
+        self.bytes.extend_from_slice(&packet::head(kind, zxid, data.len()));
+        self.bytes.extend_from_slice(data);
+        self.bytes.extend_from_slice(auth);
+    }
+
+    pub(crate) fn put_raw(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Moves as much as fits into `buf`.
+    pub(crate) fn transmit(&mut self, buf: &mut [u8]) -> usize {
+        let n = self.len_bytes().min(buf.len());
+        buf[..n].copy_from_slice(&self.bytes[self.sent..self.sent + n]);
+        self.sent += n;
+        if self.sent == self.bytes.len() {
+            self.bytes.clear();
+            self.sent = 0;
+            self.bytes.shrink_to(KEEP_LEN);
+        } else if self.sent > KEEP_LEN {
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+        }
+        n
+    }
+}
+
+/// Capacity an idle outbox keeps.
+const KEEP_LEN: usize = 64 * 1024;
+
+/// What follows a snapshot on the wire: the application's stream ends with the path "/" before it.
+pub(crate) const SNAP_SIGNATURE: &[u8] = SNAPSHOT_END.split_at(5).1;
