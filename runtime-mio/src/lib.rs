@@ -1,1 +1,111 @@
-//! Skeleton.
+//! Runs a [`Node`](zab_proto::Node) on one `mio` event loop: on a thread of its own with
+//! [`Server`], or inside the user's loop with [`Driver`].
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod driver;
+mod net;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread::{Builder, JoinHandle};
+
+use mio::{Poll, Token, Waker};
+pub use runtime_core::{Disk, Error, Listen, Listeners, NetOptions, StatusBoard};
+use zab_proto::{Application, Channel, Config};
+
+pub use crate::driver::{Driver, Handle, Loaded};
+
+/// A server on a thread of its own. Dropping it stops it, closes its ports and joins the thread.
+#[derive(Debug)]
+pub struct Server<A> {
+    handle: Handle<A>,
+    ports: Vec<(Channel, SocketAddr)>,
+    thread: Option<JoinHandle<Result<(), Error>>>,
+}
+
+impl<A: Application + 'static> Server<A> {
+    /// Starts a server on ports that are bound already. `load` runs on the server's thread, given
+    /// what wakes its loop; connections wait meanwhile. Returns when the loop runs.
+    ///
+    /// # Errors
+    /// That of `load`, or those of [`Driver::new`].
+    pub fn start_with<D, L>(
+        listeners: Listeners,
+        options: NetOptions,
+        config: Config,
+        load: L,
+    ) -> Result<Self, Error>
+    where
+        D: Disk,
+        L: FnOnce(Arc<Waker>) -> Result<Loaded<A, D>, Error> + Send + 'static,
+    {
+        let channels = [Channel::Election, Channel::Quorum, Channel::Client];
+        let ports = channels
+            .iter()
+            .flat_map(|channel| listeners.addresses(*channel).map(|addr| (*channel, addr)));
+        let ports = ports.collect();
+        let (started, start) = sync_channel(1);
+        let thread = Builder::new().name(format!("zab-{}", config.sid)).spawn(move || {
+            let set_up = || {
+                let poll = Poll::new()?;
+                let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+                let loaded = load(Arc::clone(&waker))?;
+                let (registry, tokens) = (poll.registry(), WAKER.0 + 1..usize::MAX);
+                Driver::new(registry, &waker, tokens, listeners, options, config, loaded)
+                    .map(|driver| (poll, driver))
+            };
+            let (mut poll, mut driver) = match set_up() {
+                Ok(ready) => ready,
+                Err(error) => {
+                    // The starter waits for it.
+                    let _ = started.send(Err(error));
+                    return Ok(());
+                }
+            };
+            let _ = started.send(Ok(driver.handle()));
+            let result = driver.run(&mut poll);
+            if let Err(error) = &result {
+                log::error!("{error}");
+            }
+            result
+        })?;
+        let handle = start.recv().map_err(|_| Error::Panicked)??;
+        Ok(Self { handle, ports, thread: Some(thread) })
+    }
+}
+
+impl<A> Server<A> {
+    /// The server's end that other threads may hold.
+    #[must_use]
+    pub fn handle(&self) -> &Handle<A> {
+        &self.handle
+    }
+
+    /// The addresses the server listens on, with their real ports.
+    pub fn addresses(&self, channel: Channel) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.ports.iter().filter(move |port| port.0 == channel).map(|port| port.1)
+    }
+
+    /// Waits until the server ends: by [`Handle::shutdown`], or by itself with an error.
+    ///
+    /// # Errors
+    /// Why it ended by itself.
+    pub fn join(mut self) -> Result<(), Error> {
+        self.thread.take().map_or(Ok(()), |thread| thread.join().unwrap_or(Err(Error::Panicked)))
+    }
+}
+
+impl<A> Drop for Server<A> {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            self.handle.shutdown();
+            // Its error was logged when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The loop's own token; sockets come after it.
+const WAKER: Token = Token(0);

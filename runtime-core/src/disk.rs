@@ -1,0 +1,20 @@
+//! What a runtime asks of storage beyond what the core asks.
+
+use std::error::Error as StdError;
+
+use zab_proto::{Storage, Ticket};
+
+/// A durable queue that a runtime can drive. `zab-storage` is one; embedders may bring theirs.
+pub trait Disk: Storage {
+    /// What went wrong. Nothing is written after a failure, and the server stops.
+    type Error: StdError + Send + Sync + 'static;
+
+    /// Everything queued so far is one batch: write it and make it durable.
+    fn submit(&mut self);
+
+    /// The highest ticket made durable since the last call, if it has risen. Never blocks.
+    ///
+    /// # Errors
+    /// The failure of a write; the same again at each further call.
+    fn poll(&mut self) -> Result<Option<Ticket>, Self::Error>;
+}

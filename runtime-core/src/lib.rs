@@ -1,0 +1,24 @@
+//! What every runtime needs and none should have of its own: options, listeners, buffers of a
+//! connection, name resolution, the clock and the status that others wait for.
+//!
+//! Nothing here knows an event loop.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod buffer;
+mod clock;
+mod disk;
+mod error;
+mod listen;
+mod options;
+mod resolve;
+mod status;
+
+pub use buffer::{Flushed, Inbox, Outbox, ReadEnd};
+pub use clock::Clock;
+pub use disk::Disk;
+pub use error::Error;
+pub use listen::{Listen, Listeners};
+pub use options::NetOptions;
+pub use resolve::{Resolver, Target, targets};
+pub use status::{StatusBoard, describe};

@@ -1,0 +1,63 @@
+//! What a runtime needs to know about the network.
+
+use std::time::Duration;
+
+use zab_proto::Config;
+
+/// Bounds and times of a runtime's sockets.
+#[derive(Clone, Copy, Debug)]
+pub struct NetOptions {
+    /// How long a dial may take, over all addresses of the member together (`cnxTimeout`).
+    pub connect_timeout: Duration,
+    /// How long an address of a member may take if there is another one to try
+    /// (`multiAddress.reachabilityCheckTimeoutMs`).
+    pub address_timeout: Duration,
+    /// Bytes received on a connection and not yet taken; at the bound it is not read any more.
+    /// Must hold the largest frame of any channel.
+    pub unread_max_bytes: usize,
+    /// Bytes read from one connection before the others get their turn.
+    pub read_turn_bytes: usize,
+    /// Bytes written to one connection before the others get their turn.
+    pub write_turn_bytes: usize,
+    /// The buffer all reads and writes of one thread go through.
+    pub scratch_bytes: usize,
+    /// How long a closed connection may take to send its last bytes.
+    pub flush_timeout: Duration,
+    /// How long a closed connection is then read, so that the other side sees an end rather than
+    /// a reset.
+    pub linger_timeout: Duration,
+    /// Connections of all kinds at a time. Further ones are closed at once.
+    pub connections_max: usize,
+    /// Turn on keep-alive probes of peer connections (`tcpKeepAlive`).
+    pub peer_keep_alive: bool,
+    /// Turn on keep-alive probes of client connections (`clientTcpKeepAlive`).
+    pub client_keep_alive: bool,
+}
+
+impl Default for NetOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            address_timeout: Duration::from_secs(1),
+            unread_max_bytes: 4 * 1024 * 1024 + 64 * 1024,
+            read_turn_bytes: 1024 * 1024,
+            write_turn_bytes: 1024 * 1024,
+            scratch_bytes: 256 * 1024,
+            flush_timeout: Duration::from_secs(2),
+            linger_timeout: Duration::from_millis(500),
+            connections_max: 100_000,
+            peer_keep_alive: false,
+            client_keep_alive: false,
+        }
+    }
+}
+
+impl NetOptions {
+    /// The defaults, with room for the frames that `config` allows.
+    #[must_use]
+    pub fn for_config(config: &Config) -> Self {
+        // A packet has two fields of the longest kind: its data and its identities.
+        let unread_max_bytes = 2 * config.limits.field_len_max_bytes + 64 * 1024;
+        Self { unread_max_bytes, ..Self::default() }
+    }
+}
