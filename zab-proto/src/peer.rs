@@ -58,7 +58,7 @@ impl Peer {
         let trust_empty = config.trust_empty || config.standalone;
         let history = recovered.into_history(trust_empty);
         let mut peer = Self {
-            election: ElectionPort::new(now, &config),
+            election: ElectionPort::new(&config),
             shared: Shared {
                 slots: Slots::new(config.limits.links_max),
                 history,
@@ -442,6 +442,7 @@ impl Peer {
                     self.shared.control.push_back(Control::Close { conn, reason });
                 }
                 ElectionOutput::Decided { state, leader, .. } => self.decided(now, state, leader),
+                ElectionOutput::Deserted => self.look(now, None),
             }
         }
     }
@@ -510,6 +511,7 @@ impl Peer {
             Role::Leader(leader) => leader.end(&mut self.shared),
         }
         self.advertised = None;
+        self.election.end();
         self.role = Role::Looking(Looking { begun: false, not_before, lost });
         self.shared.control.push_back(Control::Became(self.status()));
     }

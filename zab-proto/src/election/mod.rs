@@ -1,42 +1,304 @@
-//! stub
-use crate::*;
+//! The election port of a server: its connections and the election itself.
+//!
+//! [`connections`] knows who dials whom and keeps one notification for each server, [`algorithm`]
+//! is fast leader election on decoded votes, [`bootstrap`] keeps servers without a trusted history
+//! out of it. This file joins them.
+
+mod algorithm;
+mod bootstrap;
+mod connections;
+mod desertion;
+mod electorate;
+#[cfg(test)]
+mod tests;
+
 use alloc::string::String;
-#[derive(Debug)]
-pub(crate) struct ElectionPort;
+
+use self::algorithm::{Algorithm, CastVote, Decision, Step};
+use self::bootstrap::Bootstrap;
+use self::connections::{Connections, Frame};
+use self::desertion::Desertion;
+use self::electorate::Electorate;
+use crate::wire::notification::Notification;
+use crate::{CloseReason, Config, ConnId, Epoch, Instant, ServerState, Sid, Vote, Zxid};
+
+/// What the election port asks of the world.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum ElectionOutput {
-    Connect { conn: ConnId, addresses: String },
-    Transmit { conn: ConnId },
-    Close { conn: ConnId, reason: CloseReason },
-    Decided { state: ServerState, leader: Sid, vote: Vote },
+    /// Dial the election port of a server.
+    Connect {
+        /// Name of the new connection.
+        conn: ConnId,
+        /// `host:port`, several joined by `|`.
+        addresses: String,
+    },
+    /// There is something to send where there was nothing.
+    Transmit {
+        /// The connection to ask [`ElectionPort::poll_transmit`] for.
+        conn: ConnId,
+    },
+    /// Close a connection, which is forgotten already.
+    Close {
+        /// The connection.
+        conn: ConnId,
+        /// Why, for the log.
+        reason: CloseReason,
+    },
+    /// The election is over.
+    Decided {
+        /// What this server becomes.
+        state: ServerState,
+        /// Whom the vote is for.
+        leader: Sid,
+        /// The vote that won.
+        vote: Vote,
+    },
+    /// What was decided can no longer come to anything: too many of those who would have to follow
+    /// want somebody else, or the elected leader does. Comes only before
+    /// [`established`](ElectionPort::established), at most once; start again.
+    Deserted,
 }
+
+/// Things that went wrong without harm, for the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct ElectionCounters {
+    /// Notifications that could not be read.
+    pub(crate) malformed: u64,
+    /// Notifications with a configuration that is not ours, or no configuration at all.
+    pub(crate) foreign_config: u64,
+}
+
+/// The election port of one server.
+#[derive(Debug)]
+pub(crate) struct ElectionPort {
+    me: Sid,
+    algorithm: Algorithm,
+    connections: Connections,
+    /// Present while this server looks for a leader without a trusted history.
+    bootstrap: Option<Bootstrap>,
+    bootstrapped: bool,
+    /// Present from a decision until the epoch is established.
+    desertion: Option<Desertion>,
+    counters: ElectionCounters,
+}
+
 impl ElectionPort {
+    pub(crate) fn new(config: &Config) -> Self {
+        let electorate = Electorate::new(config.ensemble.clone(), None);
+        Self {
+            me: config.sid,
+            connections: Connections::new(config, &electorate),
+            algorithm: Algorithm::new(config.sid, electorate, config.election),
+            bootstrap: None,
+            bootstrapped: false,
+            desertion: None,
+            counters: ElectionCounters::default(),
+        }
+    }
+
+    /// Whether a connection belongs to an election port.
     pub(crate) fn owns(conn: ConnId) -> bool {
-        !conn.is_client() && conn.slot() & (1 << 30) != 0
+        connections::owns(conn)
     }
-    pub(crate) fn new(_: Instant, _: &Config) -> Self {
-        Self
+
+    /// The role that the last election gave has ended. Until the next one starts, nobody is told
+    /// of a leader any more.
+    pub(crate) fn end(&mut self) {
+        self.algorithm.end();
+        self.desertion = None;
     }
-    pub(crate) fn start(&mut self, _: Instant, _: Vote, _: bool, _: Option<Sid>) {}
-    pub(crate) fn established(&mut self, _: Epoch) {}
-    pub(crate) fn accept(&mut self, _: Instant) -> Option<ConnId> {
-        None
+
+    /// An election begins. `initial` has the last durable zxid and the current epoch of this
+    /// server. Without `trusted` they are not to be counted (rule R14). `lost` is the leader whose
+    /// loss ended the last role.
+    pub(crate) fn start(&mut self, now: Instant, initial: Vote, trusted: bool, lost: Option<Sid>) {
+        self.bootstrapped = false;
+        self.bootstrap = None;
+        self.desertion = None;
+        self.connections.start(lost);
+        let mut initial = self.initial_vote(initial);
+        if !trusted && !self.algorithm.electorate().is_observer(self.me) {
+            initial.zxid = Zxid::NONE;
+            initial.peer_epoch = Epoch(0);
+            self.bootstrap = Some(Bootstrap::default());
+        }
+        self.begin(now, initial);
+        self.try_bootstrap(now);
     }
-    pub(crate) fn opened(&mut self, _: Instant, _: ConnId) {}
-    pub(crate) fn closed(&mut self, _: Instant, _: ConnId) {}
-    pub(crate) fn handle_bytes(&mut self, _: Instant, _: ConnId, _: &[u8]) -> usize {
-        0
+
+    /// The epoch of the elected leader is established, on it or with it (ZOOKEEPER-1732).
+    pub(crate) fn established(&mut self, epoch: Epoch) {
+        self.algorithm.established(epoch);
+        self.desertion = None;
     }
-    pub(crate) fn poll_transmit(&mut self, _: ConnId, _: &mut [u8]) -> usize {
-        0
-    }
-    pub(crate) fn poll_output(&mut self) -> Option<ElectionOutput> {
-        None
-    }
-    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        None
-    }
-    pub(crate) fn handle_timeout(&mut self, _: Instant) {}
+
+    /// Whether a server that started untrusted has since found the whole ensemble to be empty, and
+    /// takes part in the election like any other. Holds until the next start, which is to be told.
     pub(crate) fn is_bootstrapped(&self) -> bool {
-        false
+        self.bootstrapped
+    }
+
+    /// What went wrong so far.
+    #[cfg(test)]
+    pub(crate) fn counters(&self) -> ElectionCounters {
+        self.counters
+    }
+
+    /// Somebody has connected; `None` means: close it, there are too many.
+    pub(crate) fn accept(&mut self, now: Instant) -> Option<ConnId> {
+        self.connections.accept(now)
+    }
+
+    /// A dial has succeeded.
+    pub(crate) fn opened(&mut self, now: Instant, conn: ConnId) {
+        self.connections.opened(now, conn);
+    }
+
+    /// A dial has failed or a connection is lost.
+    pub(crate) fn closed(&mut self, now: Instant, conn: ConnId) {
+        self.connections.closed(now, conn);
+        let decided = self.algorithm.evaluate(now, |sid| self.connections.is_gone(sid));
+        self.carry_out(now, Step { decided, ..Step::default() });
+        self.watch_desertion();
+    }
+
+    /// Feeds bytes received on `conn` and returns how many were consumed.
+    pub(crate) fn handle_bytes(&mut self, now: Instant, conn: ConnId, bytes: &[u8]) -> usize {
+        let mut used = 0;
+        while used < bytes.len() {
+            let (n, frame) = self.connections.receive(now, conn, &bytes[used..]);
+            used += n;
+            match frame {
+                Some(frame) => self.on_frame(now, &frame),
+                None if n == 0 => break,
+                None => {}
+            }
+        }
+        used
+    }
+
+    /// Fills `buf` with bytes for `conn`; 0: nothing to send now. A handshake is not split unless
+    /// `buf` is smaller.
+    pub(crate) fn poll_transmit(&mut self, conn: ConnId, buf: &mut [u8]) -> usize {
+        self.connections.poll_transmit(conn, buf)
+    }
+
+    /// The next thing to be done, if any.
+    pub(crate) fn poll_output(&mut self) -> Option<ElectionOutput> {
+        self.connections.poll_output()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        [self.connections.poll_timeout(), self.algorithm.poll_timeout()].into_iter().flatten().min()
+    }
+
+    /// The deadline has passed.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        for sid in self.connections.handle_timeout(now) {
+            self.connections.answer(now, sid, self.algorithm.vote());
+        }
+        let step = self.algorithm.handle_timeout(now, |sid| self.connections.is_gone(sid));
+        self.carry_out(now, step);
+    }
+
+    /// The vote of a server for itself. One that does not vote is no candidate either.
+    fn initial_vote(&self, own: Vote) -> Vote {
+        let electorate = self.algorithm.electorate();
+        if electorate.is_observer(self.me) {
+            return Vote { leader: NOBODY, zxid: Zxid::MIN, peer_epoch: Epoch(i64::MIN) };
+        }
+        let leader = if electorate.is_voter(self.me) { self.me } else { NOBODY };
+        Vote { leader, ..own }
+    }
+
+    fn begin(&mut self, now: Instant, initial: Vote) {
+        self.algorithm.start(now, initial);
+        let decided = self.algorithm.evaluate(now, |sid| self.connections.is_gone(sid));
+        self.carry_out(now, Step { broadcast: true, decided, ..Step::default() });
+    }
+
+    fn on_frame(&mut self, now: Instant, frame: &Frame<'_>) {
+        let Ok(notification) = Notification::parse(frame.payload) else {
+            self.counters.malformed += 1;
+            return;
+        };
+        // Membership cannot change yet, so another configuration than ours is only worth a note.
+        if notification.config != Some(self.connections.text()) {
+            self.counters.foreign_config += 1;
+        }
+        let is_voter = self.algorithm.electorate().is_voter(frame.from);
+        let state = match notification.server_state() {
+            Some(state) => state,
+            None if is_voter => {
+                self.counters.malformed += 1;
+                return;
+            }
+            // It is answered whatever it says.
+            None => ServerState::Looking,
+        };
+        let heard = CastVote {
+            state,
+            vote: notification.vote(),
+            election_epoch: notification.election_epoch,
+            version: notification.version,
+        };
+        if is_voter && let Some(bootstrap) = &mut self.bootstrap {
+            bootstrap.hear(frame.from, &heard, frame.first);
+        }
+        self.on_vote(now, frame.from, heard);
+        self.try_bootstrap(now);
+    }
+
+    fn on_vote(&mut self, now: Instant, from: Sid, heard: CastVote) {
+        if let Some(desertion) = &mut self.desertion {
+            desertion.hear(from, &heard, &self.algorithm);
+        }
+        let gone = |sid| self.connections.is_gone(sid);
+        let step = self.algorithm.on_notification(now, from, heard, gone);
+        if step.answer {
+            self.connections.answer(now, from, self.algorithm.vote());
+        }
+        self.carry_out(now, step);
+        self.watch_desertion();
+    }
+
+    fn carry_out(&mut self, now: Instant, step: Step) {
+        if step.broadcast {
+            let vote = self.algorithm.vote();
+            for sid in self.algorithm.electorate().voters() {
+                self.connections.send(now, *sid, vote);
+            }
+        }
+        if let Some(Decision { state, vote }) = step.decided {
+            self.bootstrap = None;
+            self.desertion = Some(Desertion::default());
+            self.connections.stop();
+            let leader = vote.leader;
+            self.connections.push(ElectionOutput::Decided { state, leader, vote });
+        }
+    }
+
+    /// Joins the election once every voter is known to be empty.
+    fn try_bootstrap(&mut self, now: Instant) {
+        let electorate = self.algorithm.electorate();
+        let complete = |bootstrap: &mut Bootstrap| {
+            electorate.is_voter(self.me) && bootstrap.is_complete(self.me, electorate.voters())
+        };
+        if self.bootstrap.take_if(complete).is_some() {
+            self.bootstrapped = true;
+            self.begin(now, Vote { leader: self.me, zxid: Zxid::ZERO, peer_epoch: Epoch(0) });
+        }
+    }
+
+    fn watch_desertion(&mut self) {
+        let gone = |sid| self.connections.is_gone(sid);
+        let deserted = |desertion: &mut Desertion| desertion.is_complete(&self.algorithm, gone);
+        if self.desertion.take_if(deserted).is_some() {
+            self.connections.push(ElectionOutput::Deserted);
+        }
     }
 }
+
+/// The candidate of those who are none.
+const NOBODY: Sid = Sid(i64::MIN);

@@ -1,0 +1,332 @@
+//! Fast leader election: rounds, votes and when they decide.
+//!
+//! Every server proposes the best candidate it has heard of: the one with the highest current
+//! epoch, then the longest history, then the highest id. Once a quorum proposes the same one in the
+//! same round it is elected, unless a better one shows up within the finalising wait. A server that
+//! comes late finds the leader by the answers of those that follow it already.
+//!
+//! Source: ZooKeeper `FastLeaderElection.lookForLeader` and `Messenger.WorkerReceiver`.
+
+use alloc::collections::BTreeMap;
+use core::time::Duration;
+
+use super::electorate::Electorate;
+use crate::wire::notification::{Notification, VERSION};
+use crate::{ElectionConfig, Epoch, Instant, ServerState, Sid, Vote, Zxid};
+
+/// A vote as it travels: with the round it belongs to and the state of who cast it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct CastVote {
+    /// The caster's state.
+    pub(super) state: ServerState,
+    /// Whom it votes for or follows.
+    pub(super) vote: Vote,
+    /// The round: ZooKeeper's logical clock.
+    pub(super) election_epoch: i64,
+    /// The notification's format version, where it matters for [`agrees`](Self::agrees).
+    pub(super) version: i32,
+}
+
+impl CastVote {
+    /// As the notification it is sent in.
+    pub(super) fn notification<'a>(&self, config: &'a [u8]) -> Notification<'a> {
+        Notification {
+            state: Notification::state_code(self.state),
+            leader: self.vote.leader,
+            zxid: self.vote.zxid,
+            election_epoch: self.election_epoch,
+            peer_epoch: self.vote.peer_epoch,
+            version: VERSION,
+            config: Some(config),
+        }
+    }
+
+    /// ZooKeeper's equality of votes. Those who have a leader may differ in zxid and round, which
+    /// they took from different elections; before ZOOKEEPER-1732 (version 0) also in the epoch.
+    fn agrees(&self, other: &Self) -> bool {
+        if self.state == ServerState::Looking || other.state == ServerState::Looking {
+            return self.vote == other.vote && self.election_epoch == other.election_epoch;
+        }
+        self.vote.leader == other.vote.leader
+            && ((self.version > 0) != (other.version > 0)
+                || self.vote.peer_epoch == other.vote.peer_epoch)
+    }
+}
+
+/// The outcome of an election.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Decision {
+    /// What this server becomes.
+    pub(super) state: ServerState,
+    /// The vote that won.
+    pub(super) vote: Vote,
+}
+
+/// What one input to the algorithm leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Step {
+    /// The own vote is to be sent to all voters.
+    pub(super) broadcast: bool,
+    /// The sender of the notification is to be sent [`Algorithm::vote`].
+    pub(super) answer: bool,
+    /// The election is over.
+    pub(super) decided: Option<Decision>,
+}
+
+/// Votes by who cast them. Only voters get in.
+pub(super) type Votes = BTreeMap<Sid, CastVote>;
+
+/// The election as one server sees it.
+#[derive(Debug)]
+pub(super) struct Algorithm {
+    me: Sid,
+    times: ElectionConfig,
+    electorate: Electorate,
+    /// The own vote: while looking the proposal, then what the last election decided.
+    own: CastVote,
+    /// The vote this server began its election with.
+    initial: Vote,
+    /// The votes of this round (ZooKeeper's `recvset`).
+    received: Votes,
+    /// What servers that have a leader say (`outofelection`).
+    settled: Votes,
+    interval: Duration,
+    resend_at: Option<Instant>,
+    final_at: Option<Instant>,
+}
+
+impl Algorithm {
+    pub(super) fn new(me: Sid, electorate: Electorate, times: ElectionConfig) -> Self {
+        let vote = Vote { leader: me, zxid: Zxid::NONE, peer_epoch: Epoch(0) };
+        let state = ServerState::Looking;
+        Self {
+            me,
+            times,
+            electorate,
+            own: CastVote { state, vote, election_epoch: 0, version: 0 },
+            initial: vote,
+            received: Votes::new(),
+            settled: Votes::new(),
+            interval: Duration::ZERO,
+            resend_at: None,
+            final_at: None,
+        }
+    }
+
+    pub(super) fn electorate(&self) -> &Electorate {
+        &self.electorate
+    }
+
+    /// What this server tells others at present.
+    pub(super) fn vote(&self) -> CastVote {
+        self.own
+    }
+
+    /// The leader of the last election is lost, and the next one has not begun.
+    pub(super) fn end(&mut self) {
+        self.own.state = ServerState::Looking;
+    }
+
+    /// Whether it has entered an election that is not over.
+    pub(super) fn is_looking(&self) -> bool {
+        self.resend_at.is_some()
+    }
+
+    /// Begins an election with the vote `initial`, which the caller then sends to all voters.
+    ///
+    /// A server whose history is not to be counted stays in the round before the first: so all who
+    /// take part find it lagging and answer at once, which is all it wants from them.
+    pub(super) fn start(&mut self, now: Instant, initial: Vote) {
+        let election_epoch = match initial.zxid {
+            Zxid::NONE => self.own.election_epoch.min(0),
+            _ => self.own.election_epoch.wrapping_add(1),
+        };
+        self.own =
+            CastVote { state: ServerState::Looking, vote: initial, election_epoch, version: 0 };
+        self.initial = initial;
+        self.received.clear();
+        self.settled.clear();
+        self.interval = self.times.min_notification_interval.max(INTERVAL_FLOOR);
+        self.resend_at = Some(now + self.interval);
+        self.final_at = None;
+        self.count_own();
+    }
+
+    /// The epoch of the leader just elected is established (ZOOKEEPER-1732): all members of an
+    /// ensemble tell a joiner the same one.
+    pub(super) fn established(&mut self, epoch: Epoch) {
+        self.own.vote.peer_epoch = epoch;
+    }
+
+    /// Takes a notification from `from`. `gone` tells whether a server is known to be unreachable.
+    pub(super) fn on_notification(
+        &mut self,
+        now: Instant,
+        from: Sid,
+        heard: CastVote,
+        gone: impl Fn(Sid) -> bool,
+    ) -> Step {
+        let mut step = Step::default();
+        if !self.is_looking() && self.own.state == ServerState::Looking {
+            return step;
+        }
+        if !self.electorate.is_voter(from) {
+            step.answer = true;
+            return step;
+        }
+        let looking = heard.state == ServerState::Looking;
+        if !self.is_looking() {
+            step.answer = looking;
+            return step;
+        }
+        // A peer without a history of its own wants to hear that we are alive, see `bootstrap`.
+        step.answer = looking
+            && (heard.election_epoch < self.own.election_epoch || heard.vote.zxid == Zxid::NONE);
+        if !self.electorate.is_voter(heard.vote.leader) {
+            return step;
+        }
+        match heard.state {
+            ServerState::Looking => {
+                let (changed, newcomer) = self.on_looking(from, heard);
+                step.broadcast = changed;
+                step.answer |= newcomer && !changed;
+            }
+            ServerState::Following | ServerState::Leading => {
+                step.decided = self.on_settled(from, heard);
+            }
+            ServerState::Observing => {}
+        }
+        if step.decided.is_none() {
+            step.decided = self.evaluate(now, gone);
+        }
+        step
+    }
+
+    /// Looks again whether a quorum agrees and nothing is left to wait for. To be called when a
+    /// server has become unreachable.
+    pub(super) fn evaluate(
+        &mut self,
+        now: Instant,
+        gone: impl Fn(Sid) -> bool,
+    ) -> Option<Decision> {
+        if !self.is_looking() || !self.is_quorum(&self.received, &self.own) {
+            self.final_at = None;
+            return None;
+        }
+        let final_at = *self.final_at.get_or_insert(now + self.times.finalize_wait);
+        let early = self.times.early_finalize && self.nobody_left(gone);
+        (early || final_at <= now).then(|| self.decide(self.own))
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant, gone: impl Fn(Sid) -> bool) -> Step {
+        let mut step = Step { decided: self.evaluate(now, gone), ..Step::default() };
+        if self.resend_at.is_some_and(|at| at <= now) {
+            let longest = self.times.max_notification_interval.max(INTERVAL_FLOOR);
+            self.interval = (self.interval * 2).min(longest);
+            self.resend_at = Some(now + self.interval);
+            step.broadcast = true;
+        }
+        step
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        [self.resend_at, self.final_at].into_iter().flatten().min()
+    }
+
+    /// A vote of this or another round. Returns whether the own vote has changed, and whether the
+    /// sender is new to this round. A newcomer may have had a leader when the own vote came, and
+    /// ignored it; ZooKeeper leaves it waiting until votes are repeated.
+    fn on_looking(&mut self, from: Sid, heard: CastVote) -> (bool, bool) {
+        if self.initial.zxid == Zxid::NONE
+            || heard.vote.zxid == Zxid::NONE
+            || heard.election_epoch < self.own.election_epoch
+        {
+            return (false, false);
+        }
+        let before = self.own;
+        if heard.election_epoch > before.election_epoch {
+            self.own.election_epoch = heard.election_epoch;
+            self.received.clear();
+            self.own.vote = self.initial;
+        }
+        if self.is_better(&heard.vote, &self.own.vote) {
+            self.own.vote = heard.vote;
+        }
+        let changed = self.own != before;
+        if changed {
+            self.final_at = None;
+            self.count_own();
+        }
+        let known = self.received.insert(from, CastVote { version: 0, ..heard });
+        (changed, known.is_none_or(|vote| vote.state != ServerState::Looking))
+    }
+
+    /// An answer of somebody who has a leader.
+    fn on_settled(&mut self, from: Sid, heard: CastVote) -> Option<Decision> {
+        if heard.election_epoch == self.own.election_epoch {
+            self.received.insert(from, CastVote { version: 0, ..heard });
+            if self.is_quorum(&self.received, &heard) && self.is_leading(&self.received, &heard) {
+                return Some(self.decide(heard));
+            }
+        }
+        self.settled.insert(from, heard);
+        (self.is_quorum(&self.settled, &heard) && self.is_leading(&self.settled, &heard))
+            .then(|| self.decide(heard))
+    }
+
+    /// Whether the leader that `heard` speaks of says so too. We ourselves lead only if it is the
+    /// present round that elected us.
+    fn is_leading(&self, votes: &Votes, heard: &CastVote) -> bool {
+        if heard.vote.leader == self.me {
+            return heard.election_epoch == self.own.election_epoch;
+        }
+        votes.get(&heard.vote.leader).is_some_and(|vote| vote.state == ServerState::Leading)
+    }
+
+    fn is_quorum(&self, votes: &Votes, vote: &CastVote) -> bool {
+        self.electorate.is_quorum(|sid| votes.get(&sid).is_some_and(|cast| cast.agrees(vote)))
+    }
+
+    /// Whether no better vote can come soon: every voter has chosen as we have, or is known to be
+    /// unreachable. Votes for a server without weight never count as better.
+    fn nobody_left(&self, gone: impl Fn(Sid) -> bool) -> bool {
+        self.electorate.voters().iter().all(|sid| {
+            let agrees = self.received.get(sid).is_some_and(|cast| {
+                cast.agrees(&self.own)
+                    || (cast.state != ServerState::Looking
+                        && cast.vote.leader == self.own.vote.leader)
+            });
+            agrees || *sid == self.me || self.electorate.weight(*sid) == 0 || gone(*sid)
+        })
+    }
+
+    /// The order of votes: current epoch, history, id.
+    pub(super) fn is_better(&self, new: &Vote, old: &Vote) -> bool {
+        let rank = |vote: &Vote| (vote.peer_epoch, vote.zxid, vote.leader);
+        self.electorate.weight(new.leader) != 0 && rank(new) > rank(old)
+    }
+
+    /// The own vote counts like any other; ZooKeeper sends it to itself.
+    fn count_own(&mut self) {
+        if self.electorate.is_voter(self.me) && self.initial.zxid != Zxid::NONE {
+            self.received.insert(self.me, self.own);
+        }
+    }
+
+    fn decide(&mut self, elected: CastVote) -> Decision {
+        let state = if elected.vote.leader == self.me {
+            ServerState::Leading
+        } else if self.electorate.is_observer(self.me) {
+            ServerState::Observing
+        } else {
+            ServerState::Following
+        };
+        self.own = CastVote { state, version: 0, ..elected };
+        self.resend_at = None;
+        self.final_at = None;
+        Decision { state, vote: elected.vote }
+    }
+}
+
+/// A configured interval of nothing would never let the loop rest.
+const INTERVAL_FLOOR: Duration = Duration::from_millis(1);

@@ -1,0 +1,558 @@
+//! The connections of the election port: who dials whom, which one of a pair survives, and the one
+//! notification that waits for each server.
+//!
+//! The connection that a pair of servers keeps is the one dialled by the larger id. A dial by the
+//! smaller one only says "call me": it ends after the handshake, and the larger one dials.
+//!
+//! Source: ZooKeeper `QuorumCnxManager`.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::ElectionOutput;
+use super::algorithm::CastVote;
+use super::electorate::{Electorate, address};
+use crate::wire::Parsed;
+use crate::wire::handshake::{ADDRESSES_LEN_MAX_BYTES, Form, Handshake};
+use crate::wire::notification::parse_frame;
+use crate::{CloseReason, Config, ConnId, Instant, Sid, Violation};
+
+/// The connections of the election port and what is known of the servers behind them.
+#[derive(Debug)]
+pub(super) struct Connections {
+    me: Sid,
+    handshake: Vec<u8>,
+    /// Text of the configuration, the same in every notification.
+    text: Vec<u8>,
+    handshake_timeout: Duration,
+    links_max: usize,
+    looking: bool,
+    remotes: BTreeMap<Sid, Remote>,
+    slots: Vec<Slot>,
+    next_nameless: i64,
+    outputs: VecDeque<ElectionOutput>,
+}
+
+/// A server as its peer sees it. Members are known for ever, others while they are connected.
+#[derive(Debug, Default)]
+struct Remote {
+    /// Election addresses by configuration; `None`: not a member.
+    addresses: Option<String>,
+    /// It votes, so an election needs it.
+    voter: bool,
+    /// The slot of the connection that the pair keeps.
+    up: Option<usize>,
+    /// The slot of a dial that has not become one.
+    dialling: Option<usize>,
+    /// The notification that waits for a connection or for room on it: the latest wins.
+    waiting: Option<CastVote>,
+    /// The last one taken to be sent. A new connection begins with it, in case it was lost.
+    last: Option<CastVote>,
+    /// Known to be unreachable since the election began.
+    gone: bool,
+    /// No dial before this time.
+    redial_at: Option<Instant>,
+    pause: Duration,
+    /// It was told to call and has not yet.
+    called: bool,
+    /// The last answer given, and when.
+    answered: Option<(Instant, CastVote)>,
+    /// An answer is owed at this time.
+    answer_at: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    link: Option<Link>,
+}
+
+/// One connection.
+#[derive(Debug)]
+struct Link {
+    stage: Stage,
+    since: Instant,
+    /// The message that is being sent, and how much of it is.
+    out: Vec<u8>,
+    sent: usize,
+    /// `Transmit` was asked for and is not used up.
+    announced: bool,
+    /// A notification has come in.
+    heard: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// Waiting for the dial to succeed.
+    Dialling(Sid),
+    /// Connected to a larger id: ends with the handshake.
+    Calling(Sid),
+    /// Waiting for the other side's handshake.
+    Accepted,
+    /// The connection that the pair keeps.
+    Up(Sid),
+}
+
+/// A frame that has come in.
+#[derive(Debug)]
+pub(super) struct Frame<'b> {
+    /// Who sent it.
+    pub(super) from: Sid,
+    /// The notification.
+    pub(super) payload: &'b [u8],
+    /// It began its connection, so it may repeat something long past.
+    pub(super) first: bool,
+}
+
+impl Connections {
+    pub(super) fn new(config: &Config, electorate: &Electorate) -> Self {
+        let mut remotes = BTreeMap::new();
+        for sid in electorate.members().filter(|sid| *sid != config.sid) {
+            let addresses = electorate.addresses(sid);
+            let voter = electorate.is_voter(sid);
+            remotes.insert(sid, Remote { addresses, voter, ..Remote::default() });
+        }
+        Self {
+            me: config.sid,
+            handshake: own_handshake(config, electorate),
+            text: config.ensemble.text().into_bytes(),
+            handshake_timeout: config.election.handshake_timeout.max(REDIAL_MIN),
+            links_max: config.limits.links_max,
+            looking: false,
+            remotes,
+            slots: Vec::new(),
+            next_nameless: 0,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Text of the own configuration as sent.
+    pub(super) fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// An election begins. `lost` is the leader whose loss is the reason.
+    pub(super) fn start(&mut self, lost: Option<Sid>) {
+        self.looking = true;
+        for (sid, remote) in &mut self.remotes {
+            remote.gone = lost == Some(*sid) && remote.up.is_none();
+            // A larger server that was told to call keeps its time to do so.
+            if !remote.called {
+                remote.redial_at = None;
+                remote.pause = Duration::ZERO;
+            }
+        }
+    }
+
+    /// The election is over: from now on servers are dialled only when there is something to say.
+    pub(super) fn stop(&mut self) {
+        self.looking = false;
+    }
+
+    /// Whether `sid` is known to be unreachable since the election began.
+    pub(super) fn is_gone(&self, sid: Sid) -> bool {
+        self.remotes.get(&sid).is_some_and(|remote| remote.gone)
+    }
+
+    /// Leaves `vote` for `sid`, in place of an older one that has not been sent.
+    pub(super) fn send(&mut self, now: Instant, sid: Sid, vote: CastVote) {
+        let Some(remote) = self.remotes.get_mut(&sid) else { return };
+        remote.waiting = Some(vote);
+        match remote.up {
+            Some(slot) => self.announce(slot),
+            None if remote.redial_at.is_none_or(|at| at <= now) => self.dial(now, sid, None),
+            None => {}
+        }
+    }
+
+    /// Answers `sid` with `vote`. The same answer is repeated only after a pause: two servers that
+    /// answer whatever they hear would never stop.
+    pub(super) fn answer(&mut self, now: Instant, sid: Sid, vote: CastVote) {
+        let Some(remote) = self.remotes.get_mut(&sid) else { return };
+        match remote.answered {
+            Some((at, same)) if same == vote && now < at + ANSWER_PAUSE => {
+                remote.answer_at = Some(at + ANSWER_PAUSE);
+            }
+            _ => {
+                remote.answered = Some((now, vote));
+                remote.answer_at = None;
+                self.send(now, sid, vote);
+            }
+        }
+    }
+
+    pub(super) fn accept(&mut self, now: Instant) -> Option<ConnId> {
+        let open = self.slots.iter().filter(|slot| slot.link.is_some()).count();
+        if open >= self.links_max {
+            return None;
+        }
+        let slot = self.open(now, Stage::Accepted);
+        Some(self.id(slot))
+    }
+
+    /// A dial has succeeded.
+    pub(super) fn opened(&mut self, now: Instant, conn: ConnId) {
+        let Some(slot) = self.slot(conn) else { return };
+        let handshake = self.handshake.clone();
+        let Some(link) = &mut self.slots[slot].link else { return };
+        let Stage::Dialling(sid) = link.stage else { return };
+        link.out = handshake;
+        link.since = now;
+        if sid > self.me {
+            link.stage = Stage::Calling(sid);
+            if let Some(remote) = self.remotes.get_mut(&sid) {
+                remote.called = true;
+                remote.pause(now, CALL_BACK_WAIT);
+            }
+            self.announce(slot);
+        } else {
+            self.install(slot, sid);
+        }
+    }
+
+    /// A dial has failed, or a connection is lost.
+    pub(super) fn closed(&mut self, now: Instant, conn: ConnId) {
+        let Some(slot) = self.slot(conn) else { return };
+        let Some(link) = self.slots[slot].link.take() else { return };
+        match link.stage {
+            Stage::Accepted => {}
+            Stage::Dialling(sid) | Stage::Calling(sid) => self.lose(now, sid, slot, REDIAL_MIN),
+            // Reconnecting is the larger one's business first.
+            Stage::Up(sid) if sid > self.me => self.lose(now, sid, slot, CALL_BACK_WAIT),
+            Stage::Up(sid) => self.lose(now, sid, slot, REDIAL_MIN),
+        }
+    }
+
+    /// Takes bytes off the front of `bytes` and returns how many, with the frame if they are one.
+    pub(super) fn receive<'b>(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        bytes: &'b [u8],
+    ) -> (usize, Option<Frame<'b>>) {
+        let Some(slot) = self.slot(conn) else { return (bytes.len(), None) };
+        let Some(link) = &mut self.slots[slot].link else { return (bytes.len(), None) };
+        let malformed = match link.stage {
+            Stage::Accepted => match Handshake::parse(bytes) {
+                Parsed::Complete { value, len } => {
+                    self.greeted(now, slot, &value);
+                    return (len, None);
+                }
+                Parsed::Incomplete => return (0, None),
+                Parsed::Malformed(error) => error,
+            },
+            Stage::Up(from) => match parse_frame(bytes) {
+                Parsed::Complete { value: payload, len } => {
+                    let first = !core::mem::replace(&mut link.heard, true);
+                    if let Some(remote) = self.remotes.get_mut(&from) {
+                        remote.gone = false;
+                    }
+                    return (len, Some(Frame { from, payload, first }));
+                }
+                Parsed::Incomplete => return (0, None),
+                Parsed::Malformed(error) => error,
+            },
+            // Nobody answers a handshake.
+            Stage::Dialling(_) | Stage::Calling(_) => return (bytes.len(), None),
+        };
+        if let Stage::Up(sid) = link.stage
+            && let Some(remote) = self.remotes.get_mut(&sid)
+        {
+            remote.pause(now, CALL_BACK_WAIT);
+        }
+        self.close(slot, CloseReason::Malformed(malformed));
+        (bytes.len(), None)
+    }
+
+    /// Fills `buf` with bytes for `conn`. A handshake is always the first thing on its connection,
+    /// so it leaves in one piece unless `buf` is smaller.
+    pub(super) fn poll_transmit(&mut self, conn: ConnId, buf: &mut [u8]) -> usize {
+        let Some(slot) = self.slot(conn) else { return 0 };
+        let mut written = 0;
+        loop {
+            let Some(link) = &mut self.slots[slot].link else { return written };
+            let n = (link.out.len() - link.sent).min(buf.len() - written);
+            buf[written..written + n].copy_from_slice(&link.out[link.sent..link.sent + n]);
+            link.sent += n;
+            written += n;
+            if link.sent < link.out.len() {
+                return written;
+            }
+            let next = match link.stage {
+                Stage::Dialling(_) | Stage::Accepted => None,
+                Stage::Calling(_) => {
+                    if !link.out.is_empty() {
+                        self.close(slot, CloseReason::Superseded);
+                    }
+                    return written;
+                }
+                Stage::Up(sid) => self.remotes.get_mut(&sid).and_then(|remote| {
+                    let next = remote.waiting.take();
+                    remote.last = next.or(remote.last);
+                    next
+                }),
+            };
+            link.out.clear();
+            link.sent = 0;
+            let Some(next) = next else {
+                link.announced = false;
+                return written;
+            };
+            next.notification(&self.text).write_frame(&mut link.out);
+        }
+    }
+
+    pub(super) fn push(&mut self, output: ElectionOutput) {
+        self.outputs.push_back(output);
+    }
+
+    pub(super) fn poll_output(&mut self) -> Option<ElectionOutput> {
+        self.outputs.pop_front()
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let links = self.slots.iter().filter_map(|slot| slot.link.as_ref());
+        let handshakes = links.filter_map(|link| self.handshake_deadline(link));
+        let redials = self.remotes.values().filter_map(|remote| self.redial_at(remote));
+        let answers = self.remotes.values().filter_map(|remote| remote.answer_at);
+        handshakes.chain(redials).chain(answers).min()
+    }
+
+    /// Redials, and drops connections that do not shake hands. Returns who is owed an answer.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Vec<Sid> {
+        for slot in 0..self.slots.len() {
+            let Some(link) = &self.slots[slot].link else { continue };
+            if self.handshake_deadline(link).is_some_and(|at| at <= now) {
+                if let Stage::Dialling(sid) | Stage::Calling(sid) = link.stage
+                    && let Some(remote) = self.remotes.get_mut(&sid)
+                {
+                    remote.gone = true;
+                    remote.pause(now, REDIAL_MIN);
+                }
+                self.close(slot, CloseReason::Silent);
+            }
+        }
+        let due = |remote: &Remote| self.redial_at(remote).is_some_and(|at| at <= now);
+        let redial: Vec<Sid> =
+            self.remotes.iter().filter(|(_, remote)| due(remote)).map(|(sid, _)| *sid).collect();
+        for sid in redial {
+            self.dial(now, sid, None);
+        }
+        let mut owed = Vec::new();
+        for (sid, remote) in &mut self.remotes {
+            if remote.answer_at.is_some_and(|at| at <= now) {
+                remote.answer_at = None;
+                owed.push(*sid);
+            }
+        }
+        owed
+    }
+
+    fn handshake_deadline(&self, link: &Link) -> Option<Instant> {
+        (!matches!(link.stage, Stage::Up(_))).then(|| link.since + self.handshake_timeout)
+    }
+
+    /// Voters are redialled while looking; anybody else when there is something to say.
+    fn redial_at(&self, remote: &Remote) -> Option<Instant> {
+        let wanted = self.looking && remote.voter && remote.up.or(remote.dialling).is_none();
+        remote.redial_at.filter(|_| wanted)
+    }
+
+    /// Acts on the handshake of an accepted connection.
+    fn greeted(&mut self, now: Instant, slot: usize, handshake: &Handshake<'_>) {
+        let sid = match handshake.sid {
+            // Once the id of all observers: it gets one of its own.
+            Sid(i64::MAX) => {
+                self.next_nameless = self.next_nameless.checked_sub(1).unwrap_or(-1);
+                Sid(self.next_nameless)
+            }
+            sid => sid,
+        };
+        if sid == self.me {
+            return self.close(slot, CloseReason::Violation(Violation::OwnSid));
+        }
+        let addresses: Vec<String> =
+            handshake.addresses().map(|(host, port)| address(host, port)).collect();
+        let addresses = (!addresses.is_empty()).then(|| addresses.join("|"));
+        if !self.remotes.contains_key(&sid) {
+            let strangers = self.remotes.values().filter(|remote| remote.addresses.is_none());
+            if strangers.count() >= self.links_max / STRANGERS_SHARE
+                || (sid < self.me && addresses.is_none())
+            {
+                return self.close(slot, CloseReason::Superseded);
+            }
+            self.remotes.insert(sid, Remote::default());
+        }
+        let Some(remote) = self.remotes.get_mut(&sid) else { return };
+        remote.gone = false;
+        if sid > self.me {
+            return self.install(slot, sid);
+        }
+        // The smaller one wants to be called. If our own call has only just arrived there, the
+        // two have crossed and it is content already.
+        let up = remote.up;
+        let since = up.and_then(|up| self.slots[up].link.as_ref()).map(|link| link.since);
+        self.close(slot, CloseReason::Superseded);
+        if since.is_some_and(|since| now < since + CROSSING) {
+            return;
+        }
+        if let Some(up) = up {
+            self.close(up, CloseReason::Superseded);
+            self.remotes.entry(sid).or_default();
+        }
+        self.dial(now, sid, addresses);
+    }
+
+    /// Makes `slot` the connection that we and `sid` keep.
+    fn install(&mut self, slot: usize, sid: Sid) {
+        let Some(remote) = self.remotes.get_mut(&sid) else { return };
+        let old = [remote.up.replace(slot), remote.dialling.take()];
+        remote.gone = false;
+        remote.called = false;
+        remote.redial_at = None;
+        remote.pause = Duration::ZERO;
+        if remote.waiting.is_none() {
+            remote.waiting = remote.last;
+        }
+        for old in old.into_iter().flatten().filter(|old| *old != slot) {
+            self.close(old, CloseReason::Superseded);
+        }
+        let Some(link) = &mut self.slots[slot].link else { return };
+        link.stage = Stage::Up(sid);
+        self.announce(slot);
+    }
+
+    fn dial(&mut self, now: Instant, sid: Sid, addresses: Option<String>) {
+        let Some(remote) = self.remotes.get(&sid) else { return };
+        if remote.up.or(remote.dialling).is_some() {
+            return;
+        }
+        let Some(addresses) = addresses.or_else(|| remote.addresses.clone()) else { return };
+        let slot = self.open(now, Stage::Dialling(sid));
+        if let Some(remote) = self.remotes.get_mut(&sid) {
+            remote.dialling = Some(slot);
+            remote.redial_at = None;
+        }
+        let conn = self.id(slot);
+        self.outputs.push_back(ElectionOutput::Connect { conn, addresses });
+    }
+
+    /// Asks for a transmission on `slot`, if there is something to send.
+    fn announce(&mut self, slot: usize) {
+        let conn = self.id(slot);
+        let Some(link) = &mut self.slots[slot].link else { return };
+        let waiting = match link.stage {
+            Stage::Up(sid) => self.remotes.get(&sid).is_some_and(|remote| remote.waiting.is_some()),
+            Stage::Dialling(_) | Stage::Calling(_) | Stage::Accepted => false,
+        };
+        if (waiting || link.sent < link.out.len()) && !link.announced {
+            link.announced = true;
+            self.outputs.push_back(ElectionOutput::Transmit { conn });
+        }
+    }
+
+    fn open(&mut self, now: Instant, stage: Stage) -> usize {
+        let free = self.slots.iter().position(|slot| slot.link.is_none());
+        let slot = free.unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() - 1
+        });
+        let out = Vec::new();
+        let link = Link { stage, since: now, out, sent: 0, announced: false, heard: false };
+        self.slots[slot].generation = self.slots[slot].generation.wrapping_add(1);
+        self.slots[slot].link = Some(link);
+        slot
+    }
+
+    fn close(&mut self, slot: usize, reason: CloseReason) {
+        let conn = self.id(slot);
+        let Some(link) = self.slots[slot].link.take() else { return };
+        self.outputs.push_back(ElectionOutput::Close { conn, reason });
+        match link.stage {
+            Stage::Accepted => {}
+            Stage::Dialling(sid) | Stage::Calling(sid) | Stage::Up(sid) => self.detach(sid, slot),
+        }
+    }
+
+    /// The other side ended the connection in `slot`, or could not be reached.
+    fn lose(&mut self, now: Instant, sid: Sid, slot: usize, pause: Duration) {
+        if let Some(remote) = self.remotes.get_mut(&sid) {
+            remote.gone = true;
+            remote.called = false;
+            remote.pause(now, pause);
+        }
+        self.detach(sid, slot);
+    }
+
+    /// `slot` no longer belongs to `sid`. One that is no member is forgotten with its connection.
+    fn detach(&mut self, sid: Sid, slot: usize) {
+        let Some(remote) = self.remotes.get_mut(&sid) else { return };
+        remote.up = remote.up.filter(|up| *up != slot);
+        remote.dialling = remote.dialling.filter(|dialling| *dialling != slot);
+        if remote.addresses.is_none() && remote.up.or(remote.dialling).is_none() {
+            self.remotes.remove(&sid);
+        }
+    }
+
+    fn id(&self, slot: usize) -> ConnId {
+        let number = u32::try_from(slot).expect("slots are bounded by links and members");
+        ConnId::core(number | ELECTION_BIT, self.slots[slot].generation)
+    }
+
+    /// The slot of `conn`, if it is open.
+    fn slot(&self, conn: ConnId) -> Option<usize> {
+        if !owns(conn) {
+            return None;
+        }
+        let number = usize::try_from(conn.slot() & !ELECTION_BIT).ok()?;
+        let slot = self.slots.get(number)?;
+        (slot.generation == conn.generation() && slot.link.is_some()).then_some(number)
+    }
+}
+
+impl Remote {
+    /// Puts the next dial off, for twice as long as the last time.
+    fn pause(&mut self, now: Instant, at_least: Duration) {
+        self.pause = (self.pause * 2).clamp(at_least, REDIAL_MAX);
+        self.redial_at = Some(now + self.pause);
+    }
+}
+
+/// Whether a connection belongs to an election port.
+pub(super) fn owns(conn: ConnId) -> bool {
+    !conn.is_client() && conn.slot() & ELECTION_BIT != 0
+}
+
+/// The handshake of this server's dials.
+fn own_handshake(config: &Config, electorate: &Electorate) -> Vec<u8> {
+    let addresses = electorate.addresses(config.sid).unwrap_or_default();
+    let first = addresses.split('|').next().unwrap_or_default();
+    let (form, text) = match config.multi_address {
+        true if addresses.len() <= ADDRESSES_LEN_MAX_BYTES => (Form::V2, addresses.as_str()),
+        _ if first.is_empty() => (Form::Legacy, ""),
+        _ => (Form::V1, first),
+    };
+    let mut out = Vec::new();
+    Handshake { form, sid: config.sid, text }.write(&mut out);
+    out
+}
+
+/// Marks the slots of election connections in a [`ConnId`].
+const ELECTION_BIT: u32 = 1 << 30;
+/// A refused dial costs microseconds on the machines this runs on, and the port may be bound at
+/// any moment.
+const REDIAL_MIN: Duration = Duration::from_millis(1);
+/// A server that starts dials everybody itself, so a slow pace loses nothing against one that is
+/// down.
+const REDIAL_MAX: Duration = Duration::from_secs(1);
+/// ZooKeeper drops the connection it has when the smaller side asks again to be called, so asking
+/// faster than it dials would keep the pair apart. This is its own first pause.
+const CALL_BACK_WAIT: Duration = Duration::from_millis(200);
+/// Dials of both sides at once cross within a round trip.
+const CROSSING: Duration = Duration::from_millis(100);
+/// Pause between equal answers to the same server.
+const ANSWER_PAUSE: Duration = Duration::from_millis(10);
+/// Servers that are no members get one of so many connections.
+const STRANGERS_SHARE: usize = 4;

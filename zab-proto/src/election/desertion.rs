@@ -1,0 +1,48 @@
+//! Noticing that an election just decided has been overtaken (ZOOKEEPER-3109).
+//!
+//! A voter may hear of a better candidate after others have decided. If that leaves the elected
+//! leader without a quorum, it would wait for one all through `initLimit`, and those who follow it
+//! with it. The votes that it hears meanwhile tell it so at once.
+
+use alloc::vec::Vec;
+
+use super::algorithm::{Algorithm, CastVote};
+use crate::{ServerState, Sid};
+
+/// The voters that are known to want another leader than the one elected.
+#[derive(Debug, Default)]
+pub(super) struct Desertion {
+    deserters: Vec<Sid>,
+}
+
+impl Desertion {
+    /// Takes a voter's notification.
+    pub(super) fn hear(&mut self, from: Sid, heard: &CastVote, algorithm: &Algorithm) {
+        let own = algorithm.vote();
+        if !algorithm.electorate().is_voter(from) || heard.state != ServerState::Looking {
+            return;
+        }
+        let newer = heard.election_epoch > own.election_epoch;
+        let same_round = heard.election_epoch == own.election_epoch;
+        let elsewhere = heard.vote.leader != own.vote.leader;
+        let better = elsewhere && algorithm.is_better(&heard.vote, &own.vote);
+        // Within a round votes only rise, so a late copy of an earlier vote is never better. A
+        // leader that looks again has given up, whatever it votes for.
+        let deserts = (better && (newer || same_round)) || (newer && from == own.vote.leader);
+        self.deserters.retain(|sid| *sid != from);
+        if deserts {
+            self.deserters.push(from);
+        }
+    }
+
+    /// Whether the elected leader has deserted, or so many that no quorum is left for it.
+    pub(super) fn is_complete(&self, algorithm: &Algorithm, gone: impl Fn(Sid) -> bool) -> bool {
+        let lost = |sid| self.deserters.contains(&sid);
+        if lost(algorithm.vote().vote.leader) {
+            return true;
+        }
+        !self.deserters.is_empty()
+            && algorithm.vote().state == ServerState::Leading
+            && !algorithm.electorate().is_quorum(|sid| !lost(sid) && !gone(sid))
+    }
+}
