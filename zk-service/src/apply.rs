@@ -1,0 +1,274 @@
+//! Applying transactions: the only code that changes the tree and the session table.
+//!
+//! Everything here succeeds or does nothing, on records that were checked when they were prepared
+//! and on the same records replayed over a snapshot that contains their effects already.
+
+use zab_proto::Zxid;
+use zab_proto::wire::txn::TxnHeader;
+
+use crate::acl::{Acl, AclList};
+use crate::code::Code;
+use crate::database::Database;
+use crate::tree::{NodeId, Owner, Stat, StatPersisted, split_path};
+use crate::txn::{CreateKind, CreateTxn, Parts, Paths, Txn, op};
+
+/// What an applied transaction does to watches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Trigger<'a> {
+    /// What happened.
+    pub event: Event,
+    /// To which node; `/` is the root.
+    pub path: &'a str,
+    /// The node's ACL: after the change, or before a deletion. Watchers without READ hear nothing.
+    pub acl: &'a [Acl],
+}
+
+/// What happened to a node, with the number that `WatcherEvent` has for it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(i32)]
+pub enum Event {
+    /// It was created.
+    Created = 1,
+    /// It was deleted.
+    Deleted = 2,
+    /// Its data was set.
+    DataChanged = 3,
+    /// A child was created or deleted.
+    ChildrenChanged = 4,
+}
+
+/// The outcome of a transaction.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Applied {
+    /// The outcome of the whole. For a multi the first code of its parts that is not
+    /// [`Code::OK`].
+    pub outcome: Outcome,
+    /// The outcomes of a multi's parts.
+    pub parts: Vec<Outcome>,
+}
+
+/// The outcome of a transaction or of a part of a multi. The path that a reply may need is the
+/// transaction's own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// Transaction type, which is also the type in a multi's reply: -1 throughout a failed one.
+    pub kind: i32,
+    /// Success, or why not.
+    pub code: Code,
+    /// The node's numbers after a successful create, setData, setACL or reconfig.
+    pub stat: Option<Stat>,
+}
+
+impl Outcome {
+    fn new(kind: i32, result: Result<Option<Stat>, Code>) -> Self {
+        let (code, stat) = match result {
+            Ok(stat) => (Code::OK, stat),
+            Err(code) => (code, None),
+        };
+        Self { kind, code, stat }
+    }
+}
+
+impl Database {
+    /// Applies a committed or replayed transaction.
+    ///
+    /// Tells `sink` what watches to trigger, in order: for a created node, itself and its parent;
+    /// for a deleted one likewise (data watches before child watches); for changed data the node.
+    ///
+    /// Failures are part of replay; in service they mean that replicas have diverged.
+    pub fn apply(
+        &mut self,
+        header: &TxnHeader,
+        txn: &Txn<'_>,
+        sink: &mut impl FnMut(Trigger<'_>),
+    ) -> Applied {
+        let applied = match txn {
+            Txn::Multi(parts) => self.apply_multi(header, *parts, sink),
+            single => {
+                Applied { outcome: self.apply_single(header, single, sink), parts: Vec::new() }
+            }
+        };
+        self.applied(header.zxid);
+        applied
+    }
+
+    fn apply_multi(
+        &mut self,
+        header: &TxnHeader,
+        parts: Parts<'_>,
+        sink: &mut impl FnMut(Trigger<'_>),
+    ) -> Applied {
+        let parts: Vec<Outcome> = if parts.is_failed() {
+            parts.iter().map(refused).collect()
+        } else {
+            parts.iter().map(|part| self.apply_single(header, &part, sink)).collect()
+        };
+        let code = parts.iter().map(|part| part.code).find(|code| !code.is_ok());
+        let outcome = Outcome { kind: op::MULTI, code: code.unwrap_or_default(), stat: None };
+        Applied { outcome, parts }
+    }
+
+    fn apply_single(
+        &mut self,
+        header: &TxnHeader,
+        txn: &Txn<'_>,
+        sink: &mut impl FnMut(Trigger<'_>),
+    ) -> Outcome {
+        let result = match txn {
+            Txn::Create(create) => self.create(header, create, sink).map(Some),
+            Txn::Delete { path, .. } => self.delete(header.zxid, path, sink).map(|()| None),
+            Txn::SetData { path, data, version, .. } => {
+                self.set_data(header, path, *data, *version, sink).map(Some)
+            }
+            Txn::SetAcl { path, acl, version } => self.set_acl(path, *acl, *version).map(Some),
+            Txn::CreateSession { timeout_ms } => {
+                self.sessions.insert(header.client_id, *timeout_ms);
+                Ok(None)
+            }
+            Txn::CloseSession(paths) => {
+                self.close_session(header, *paths, sink);
+                Ok(None)
+            }
+            Txn::Error(code) => Err(*code),
+            // A multi never reaches here, neither from the top nor as a part.
+            Txn::Check { .. } | Txn::Multi(_) => Ok(None),
+        };
+        Outcome::new(txn.kind(), result)
+    }
+
+    fn create(
+        &mut self,
+        header: &TxnHeader,
+        txn: &CreateTxn<'_>,
+        sink: &mut impl FnMut(Trigger<'_>),
+    ) -> Result<Stat, Code> {
+        let (parent_path, _) = split_path(&txn.path).ok_or(Code::NO_NODE)?;
+        let parent = self.tree.find(parent_path).ok_or(Code::NO_NODE)?;
+        let acl = self.tree.take_acl(txn.acl);
+        if let Some(existing) = self.tree.find(&txn.path) {
+            // A fuzzy snapshot may hold the node without its ACL, so the record supplies it; and
+            // a plain create counts even so.
+            self.tree.adopt_acl(existing, acl);
+            if matches!(txn.kind, CreateKind::CreateV0 { .. } | CreateKind::Create { .. }) {
+                self.count_creation(parent, txn.parent_cversion, header.zxid);
+            }
+            return Err(Code::NODE_EXISTS);
+        }
+        self.count_creation(parent, txn.parent_cversion, header.zxid);
+        let owner = owner(header, txn.kind).to_raw();
+        let stat = StatPersisted::created(header.zxid, header.time, owner);
+        let id = self.tree.insert(parent, &txn.path, txn.data, acl, stat);
+        self.tree.quota_created(id);
+        self.trigger(Event::Created, id, sink);
+        self.trigger(Event::ChildrenChanged, parent, sink);
+        Ok(self.tree.view(id).stat())
+    }
+
+    /// The parent's side of a creation. A record older than the parent changes nothing.
+    fn count_creation(&mut self, parent: NodeId, cversion: i32, zxid: Zxid) {
+        let present = self.tree.get(parent).stat.cversion;
+        let cversion = if cversion == -1 { present.wrapping_add(1) } else { cversion };
+        if cversion > present {
+            self.tree.change_stat(parent, |stat| {
+                stat.cversion = cversion;
+                stat.pzxid = zxid;
+            });
+        }
+    }
+
+    fn delete(
+        &mut self,
+        zxid: Zxid,
+        path: &str,
+        sink: &mut impl FnMut(Trigger<'_>),
+    ) -> Result<(), Code> {
+        let (parent_path, name) = split_path(path).ok_or(Code::NO_NODE)?;
+        let parent = self.tree.find(parent_path).ok_or(Code::NO_NODE)?;
+        if zxid > self.tree.get(parent).stat.pzxid {
+            self.tree.change_stat(parent, |stat| stat.pzxid = zxid);
+        }
+        let id = self.tree.find(path).filter(|_| !name.is_empty()).ok_or(Code::NO_NODE)?;
+        let (acl, data_len) = {
+            let node = self.tree.view(id);
+            // The list goes with its last user, but watchers are to be judged by it.
+            (Box::<[Acl]>::from(node.acl()), node.data().map_or(0, <[u8]>::len))
+        };
+        self.tree.remove(id);
+        self.tree.quota_deleted(path, data_len);
+        sink(Trigger { event: Event::Deleted, path, acl: &acl });
+        self.trigger(Event::ChildrenChanged, parent, sink);
+        Ok(())
+    }
+
+    fn set_data(
+        &mut self,
+        header: &TxnHeader,
+        path: &str,
+        data: Option<&[u8]>,
+        version: i32,
+        sink: &mut impl FnMut(Trigger<'_>),
+    ) -> Result<Stat, Code> {
+        let id = self.tree.find(path).ok_or(Code::NO_NODE)?;
+        let old_len = self.tree.change_data(id, data, |stat| {
+            stat.version = version;
+            stat.mtime = header.time;
+            stat.mzxid = header.zxid;
+        });
+        self.tree.quota_changed(path, old_len, data.map_or(0, <[u8]>::len));
+        self.trigger(Event::DataChanged, id, sink);
+        Ok(self.tree.view(id).stat())
+    }
+
+    fn set_acl(&mut self, path: &str, acl: AclList<'_>, version: i32) -> Result<Stat, Code> {
+        let id = self.tree.find(path).ok_or(Code::NO_NODE)?;
+        self.tree.change_acl(id, acl, |stat| stat.aversion = version);
+        Ok(self.tree.view(id).stat())
+    }
+
+    /// Deletes what the record lists, then whatever else the session owns here.
+    fn close_session(
+        &mut self,
+        header: &TxnHeader,
+        paths: Option<Paths<'_>>,
+        sink: &mut impl FnMut(Trigger<'_>),
+    ) {
+        let session = header.client_id;
+        self.sessions.remove(session);
+        let owned = self.tree.take_ephemerals(session);
+        for path in paths.into_iter().flat_map(Paths::iter) {
+            // A path that is gone was deleted before; only replay gets there.
+            let _gone = self.delete(header.zxid, &path, sink);
+        }
+        for id in owned {
+            // None is created here, so a node that is still there is the one that was owned.
+            if self.tree.contains(id) {
+                let path = self.tree.get(id).path.clone();
+                let _gone = self.delete(header.zxid, &path, sink);
+            }
+        }
+    }
+
+    fn trigger(&self, event: Event, id: NodeId, sink: &mut impl FnMut(Trigger<'_>)) {
+        let node = self.tree.view(id);
+        sink(Trigger { event, path: node.path(), acl: node.acl() });
+    }
+}
+
+/// A part of a failed multi: the parts before the failure report success.
+fn refused(part: Txn<'_>) -> Outcome {
+    let code = if let Txn::Error(code) = part { code } else { Code::OK };
+    Outcome { kind: op::ERROR, code, stat: None }
+}
+
+fn owner(header: &TxnHeader, kind: CreateKind) -> Owner {
+    match kind {
+        CreateKind::CreateV0 { ephemeral: true }
+        | CreateKind::Create { ephemeral: true }
+        | CreateKind::Create2 { ephemeral: true } => Owner::Session(header.client_id),
+        CreateKind::CreateV0 { ephemeral: false }
+        | CreateKind::Create { ephemeral: false }
+        | CreateKind::Create2 { ephemeral: false } => Owner::Persistent,
+        CreateKind::Container => Owner::Container,
+        CreateKind::Ttl { ttl_ms } => Owner::Ttl(ttl_ms.cast_unsigned()),
+    }
+}

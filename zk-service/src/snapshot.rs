@@ -1,0 +1,189 @@
+//! Snapshots: sessions, ACL map and nodes, ended by the path `/`. The same bytes in files, where
+//! storage adds a header and checksums, and between servers.
+
+use zab_proto::wire::jute::{Reader, Writer, text};
+use zab_proto::{BadSnapshot, DecodeError, InstallProgress, SnapshotDigest, Zxid};
+
+use crate::acl::AclList;
+use crate::database::{Database, DigestCheck, Sessions};
+use crate::tree::{NodeRecord, StatPersisted, Tree};
+
+/// Ends the nodes.
+const END: &[u8] = b"/";
+
+impl Database {
+    /// Opens a snapshot of the state as it is now; the number names it. `None` if eight are open.
+    pub fn snapshot_open(&mut self) -> Option<u32> {
+        let mut head = Vec::new();
+        head.put_len(self.sessions.len());
+        for (session, timeout_ms) in self.sessions.iter() {
+            head.put_i64(session);
+            head.put_i32(timeout_ms);
+        }
+        let slot = self.tree.image_open(head)?;
+        self.image_digests[slot] = self.digest();
+        u32::try_from(slot).ok()
+    }
+
+    /// Writes the next bytes of a snapshot; 0 means its end. Work is bounded by `buf`, or by the
+    /// longest node if that is longer.
+    pub fn snapshot_read(&mut self, snapshot: u32, buf: &mut [u8]) -> usize {
+        self.tree.image_read(snapshot as usize, buf)
+    }
+
+    /// The digest of the state in a snapshot; `None` if digests are off.
+    #[must_use]
+    pub fn snapshot_digest(&self, snapshot: u32) -> Option<SnapshotDigest> {
+        self.image_digests.get(snapshot as usize).copied().flatten()
+    }
+
+    /// Closes a snapshot, read to its end or not.
+    pub fn snapshot_close(&mut self, snapshot: u32) {
+        self.tree.image_close(snapshot as usize);
+    }
+
+    /// A loaded snapshot becomes the state, as of `zxid`. `digest` is what its file says; it is
+    /// compared now, or when the transaction it belongs to has been applied if the snapshot is
+    /// fuzzy. Open snapshots of the old state end without their rest, which is no valid end.
+    pub fn install(
+        &mut self,
+        loaded: Loaded,
+        zxid: Zxid,
+        digest: Option<SnapshotDigest>,
+    ) -> DigestCheck {
+        *self = Self::from_parts(loaded.tree, loaded.sessions);
+        self.last_zxid = zxid;
+        match digest {
+            Some(digest) if digest.zxid == zxid && zxid != Zxid::ZERO => {
+                self.compare(digest.version, digest.digest)
+            }
+            Some(digest) if digest.zxid > zxid => {
+                self.pending_digest = Some(digest);
+                DigestCheck::Skipped
+            }
+            _ => DigestCheck::Skipped,
+        }
+    }
+}
+
+/// A whole snapshot, decoded.
+#[derive(Debug)]
+pub struct Loaded {
+    tree: Tree,
+    sessions: Sessions,
+}
+
+/// Decodes a snapshot in pieces, beside the state in force.
+#[derive(Debug)]
+pub struct Loader {
+    section: Section,
+    tree: Tree,
+    sessions: Sessions,
+    field_len_max: usize,
+}
+
+/// What is expected next.
+#[derive(Debug)]
+enum Section {
+    SessionCount,
+    Sessions { left: usize },
+    AclCount,
+    AclKey { left: usize },
+    AclEntries { left: usize, key: i64, count: i32, entries_left: i32, raw: Vec<u8> },
+    Nodes,
+    Done,
+}
+
+impl Loader {
+    /// Begins a snapshot. Digests are kept if `digests`; a string or buffer of more than
+    /// `field_len_max` bytes is refused.
+    #[must_use]
+    pub fn new(digests: bool, field_len_max: usize) -> Self {
+        Self {
+            section: Section::SessionCount,
+            tree: Tree::empty(digests),
+            sessions: Sessions::default(),
+            field_len_max,
+        }
+    }
+
+    /// Takes the next bytes. What is not consumed is to be offered again, with more behind it.
+    ///
+    /// # Errors
+    /// [`BadSnapshot`] if the bytes do not decode, a node comes twice or without its parent, or
+    /// there is no root.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<InstallProgress, BadSnapshot> {
+        let mut reader = Reader::with_field_len_max(bytes, self.field_len_max);
+        loop {
+            let consumed = reader.position();
+            if matches!(self.section, Section::Done) {
+                return Ok(InstallProgress { consumed, done: true });
+            }
+            match self.step(&mut reader) {
+                Ok(Ok(())) => {}
+                Err(DecodeError::UnexpectedEof) => {
+                    return Ok(InstallProgress { consumed, done: false });
+                }
+                Ok(Err(BadSnapshot)) | Err(_) => return Err(BadSnapshot),
+            }
+        }
+    }
+
+    /// The decoded snapshot; `None` before its end was reached.
+    #[must_use]
+    pub fn finish(self) -> Option<Loaded> {
+        let Self { section, tree, sessions, .. } = self;
+        matches!(section, Section::Done).then_some(Loaded { tree, sessions })
+    }
+
+    /// Takes one item, or fails without having taken anything.
+    fn step(&mut self, reader: &mut Reader<'_>) -> Result<Result<(), BadSnapshot>, DecodeError> {
+        match &mut self.section {
+            Section::SessionCount => {
+                self.section = Section::Sessions { left: reader.vector()?.unwrap_or(0) };
+            }
+            Section::Sessions { left: 0 } => self.section = Section::AclCount,
+            Section::Sessions { left } => {
+                let (session, timeout_ms) = (reader.i64()?, reader.i32()?);
+                self.sessions.insert(session, timeout_ms);
+                *left -= 1;
+            }
+            Section::AclCount => {
+                self.section = Section::AclKey { left: reader.vector()?.unwrap_or(0) };
+            }
+            Section::AclKey { left: 0 } => self.section = Section::Nodes,
+            &mut Section::AclKey { left } => {
+                let (key, count) = (reader.i64()?, reader.i32()?);
+                let raw = Vec::new();
+                self.section = Section::AclEntries { left, key, count, entries_left: count, raw };
+            }
+            Section::AclEntries { entries_left: 1.., raw, .. } => {
+                let from = reader.clone();
+                let (_perms, _scheme, _id) = (reader.i32()?, reader.ustring()?, reader.ustring()?);
+                raw.extend_from_slice(&from.rest()[..from.remaining() - reader.remaining()]);
+                if let Section::AclEntries { entries_left, .. } = &mut self.section {
+                    *entries_left -= 1;
+                }
+            }
+            Section::AclEntries { left, key, count, raw, .. } => {
+                self.tree.load_acl(*key, AclList::from_raw(*count, raw));
+                self.section = Section::AclKey { left: *left - 1 };
+            }
+            Section::Nodes => return self.node(reader),
+            Section::Done => {}
+        }
+        Ok(Ok(()))
+    }
+
+    fn node(&mut self, reader: &mut Reader<'_>) -> Result<Result<(), BadSnapshot>, DecodeError> {
+        let path = reader.ustring()?.ok_or(DecodeError::BadLength(-1))?;
+        if path == END {
+            self.section = Section::Done;
+            return Ok(self.tree.finish_load());
+        }
+        let data = reader.buffer()?;
+        let acl_key = reader.i64()?;
+        let stat = StatPersisted::read(reader)?;
+        Ok(self.tree.load(&NodeRecord { path: &text(path), data, acl_key, stat }))
+    }
+}

@@ -1,0 +1,195 @@
+//! A node as it is kept in memory, and as others see it.
+
+use crate::acl::Acl;
+use crate::tree::acl::AclSlot;
+use crate::tree::{Owner, Stat, StatPersisted, Tree};
+
+/// Place of a node in the slab.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct NodeId(pub(super) u32);
+
+impl NodeId {
+    pub(crate) const ROOT: Self = Self(0);
+    pub(super) const NONE: Self = Self(u32::MAX);
+
+    pub(super) fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The node, unless it is [`NONE`](Self::NONE).
+    pub(super) fn some(self) -> Option<Self> {
+        (self != Self::NONE).then_some(self)
+    }
+}
+
+/// A node: 128 bytes beside its path and data, and nine in the index.
+///
+/// Siblings are a ring through `prev_sibling` (the first child's is the last child) and a list
+/// through `next_sibling`, oldest first, so that children cost no memory of their own.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) stat: StatPersisted,
+    /// The whole path; empty for the root.
+    pub(crate) path: Box<str>,
+    pub(crate) data: Option<Box<[u8]>>,
+    pub(crate) acl: AclSlot,
+    /// What the node counts in the tree's digest.
+    pub(super) crc: u32,
+    pub(super) children: u32,
+    pub(super) parent: NodeId,
+    pub(super) first_child: NodeId,
+    pub(super) next_sibling: NodeId,
+    pub(super) prev_sibling: NodeId,
+}
+
+const _: () = assert!(size_of::<Node>() == 128, "as the documentation says");
+
+impl Node {
+    pub(super) fn new(path: Box<str>, data: Option<Box<[u8]>>, acl: AclSlot) -> Self {
+        Self {
+            stat: StatPersisted::default(),
+            path,
+            data,
+            acl,
+            crc: 0,
+            children: 0,
+            parent: NodeId::NONE,
+            first_child: NodeId::NONE,
+            next_sibling: NodeId::NONE,
+            prev_sibling: NodeId::NONE,
+        }
+    }
+
+    /// What stands in the slab where no node is.
+    pub(super) fn vacant() -> Self {
+        Self::new(Box::default(), None, AclSlot::OPEN)
+    }
+
+    pub(super) fn data_len(&self) -> usize {
+        self.data.as_ref().map_or(0, |data| data.len())
+    }
+
+    /// Contribution to [`Tree::approximate_data_size`].
+    pub(super) fn size(&self) -> u64 {
+        (self.path.len() + self.data_len()) as u64
+    }
+}
+
+/// A node of a [`Tree`], to be read.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeRef<'a> {
+    pub(super) tree: &'a Tree,
+    pub(super) id: NodeId,
+}
+
+impl<'a> NodeRef<'a> {
+    fn node(self) -> &'a Node {
+        &self.tree.nodes[self.id.index()]
+    }
+
+    fn at(self, id: NodeId) -> Self {
+        Self { tree: self.tree, id }
+    }
+
+    /// Its path; `/` for the root.
+    #[must_use]
+    pub fn path(self) -> &'a str {
+        if self.id == NodeId::ROOT { "/" } else { &self.node().path }
+    }
+
+    /// The last component of its path; empty for the root.
+    #[must_use]
+    pub fn name(self) -> &'a str {
+        let path = &self.node().path;
+        path.rfind('/').map_or("", |slash| &path[slash + 1..])
+    }
+
+    /// Its data; `None` is null, which is not the same as empty.
+    #[must_use]
+    pub fn data(self) -> Option<&'a [u8]> {
+        self.node().data.as_deref()
+    }
+
+    /// Its numbers as clients see them.
+    #[must_use]
+    pub fn stat(self) -> Stat {
+        let node = self.node();
+        node.stat.to_client(node.data_len(), node.children)
+    }
+
+    /// Its numbers as stored.
+    #[must_use]
+    pub fn persisted(self) -> &'a StatPersisted {
+        &self.node().stat
+    }
+
+    /// Who owns it.
+    #[must_use]
+    pub fn owner(self) -> Owner {
+        self.node().stat.owner()
+    }
+
+    /// Its ACL.
+    #[must_use]
+    pub fn acl(self) -> &'a [Acl] {
+        self.tree.acls.acls(self.node().acl)
+    }
+
+    /// The key of its ACL, which is local to this server; -1: open to everyone.
+    #[must_use]
+    pub fn acl_key(self) -> i64 {
+        self.tree.acls.key(self.node().acl)
+    }
+
+    /// Number of children.
+    #[must_use]
+    pub fn child_count(self) -> u32 {
+        self.node().children
+    }
+
+    /// Names of its children, oldest first.
+    pub fn children(self) -> impl Iterator<Item = &'a str> {
+        let skip = self.node().path.len() + 1;
+        self.child_nodes().map(move |child| &child.node().path[skip..])
+    }
+
+    /// Its children, oldest first.
+    pub fn child_nodes(self) -> impl Iterator<Item = NodeRef<'a>> {
+        std::iter::successors(self.node().first_child.some(), move |&id| {
+            self.at(id).node().next_sibling.some()
+        })
+        .map(move |id| self.at(id))
+    }
+
+    /// The node and everything below it, parents before children.
+    pub fn subtree(self) -> impl Iterator<Item = NodeRef<'a>> {
+        std::iter::successors(Some(self.id), move |&id| self.next_in_subtree(id))
+            .map(move |id| self.at(id))
+    }
+
+    fn next_in_subtree(self, mut id: NodeId) -> Option<NodeId> {
+        if let Some(child) = self.at(id).node().first_child.some() {
+            return Some(child);
+        }
+        while id != self.id {
+            let node = self.at(id).node();
+            if let Some(sibling) = node.next_sibling.some() {
+                return Some(sibling);
+            }
+            id = node.parent;
+        }
+        None
+    }
+
+    /// Its parent; the root has none.
+    #[must_use]
+    pub fn parent(self) -> Option<Self> {
+        self.node().parent.some().map(|id| self.at(id))
+    }
+
+    /// What it counts in the tree's digest; 0 if digests are off.
+    #[must_use]
+    pub fn digest(self) -> u64 {
+        u64::from(self.node().crc)
+    }
+}

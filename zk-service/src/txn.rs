@@ -1,0 +1,542 @@
+//! Transactions: what a log record or a proposal holds after its header.
+//!
+//! Everything borrows from the bytes it was read from and is written back exactly as it was read.
+
+use std::borrow::Cow;
+
+use zab_proto::DecodeError;
+use zab_proto::wire::jute::{Reader, Writer, text};
+use zab_proto::wire::txn::TxnHeader;
+
+use crate::acl::AclList;
+use crate::code::Code;
+
+/// Operation codes that appear as transaction types.
+pub mod op {
+    /// `closeSession`.
+    pub const CLOSE_SESSION: i32 = -11;
+    /// `createSession`.
+    pub const CREATE_SESSION: i32 = -10;
+    /// A request that was refused.
+    pub const ERROR: i32 = -1;
+    /// `create`.
+    pub const CREATE: i32 = 1;
+    /// `delete`.
+    pub const DELETE: i32 = 2;
+    /// `setData`.
+    pub const SET_DATA: i32 = 5;
+    /// `setACL`.
+    pub const SET_ACL: i32 = 7;
+    /// `check`.
+    pub const CHECK: i32 = 13;
+    /// `multi`.
+    pub const MULTI: i32 = 14;
+    /// `create2`.
+    pub const CREATE2: i32 = 15;
+    /// `reconfig`.
+    pub const RECONFIG: i32 = 16;
+    /// `createContainer`.
+    pub const CREATE_CONTAINER: i32 = 19;
+    /// `deleteContainer`.
+    pub const DELETE_CONTAINER: i32 = 20;
+    /// `createTTL`.
+    pub const CREATE_TTL: i32 = 21;
+}
+
+/// The digest algorithm in use.
+pub const DIGEST_VERSION: i32 = 2;
+
+/// `TxnDigest`: the digest of the tree after a transaction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TxnDigest {
+    /// The algorithm, [`DIGEST_VERSION`].
+    pub version: i32,
+    /// The digest of the whole tree.
+    pub digest: u64,
+}
+
+impl TxnDigest {
+    /// Encoded length in bytes.
+    pub const LEN: usize = 12;
+
+    /// A digest of the present version.
+    #[must_use]
+    pub fn new(digest: u64) -> Self {
+        Self { version: DIGEST_VERSION, digest }
+    }
+
+    /// Reads a digest where the reader stands; `None` if fewer than [`LEN`](Self::LEN) bytes remain.
+    pub fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        if reader.remaining() < Self::LEN {
+            return None;
+        }
+        let version = reader.i32().ok()?;
+        Some(Self { version, digest: reader.i64().ok()?.cast_unsigned() })
+    }
+
+    /// Writes the digest.
+    pub fn write(self, out: &mut impl Writer) {
+        out.put_i32(self.version);
+        out.put_i64(self.digest.cast_signed());
+    }
+}
+
+/// A whole transaction payload: the same bytes in the log and in PROPOSAL and INFORM.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Payload<'a> {
+    /// Who caused it, its zxid, time and type.
+    pub header: TxnHeader,
+    /// What it does.
+    pub txn: Txn<'a>,
+    /// The tree's digest after it.
+    pub digest: Option<TxnDigest>,
+}
+
+impl<'a> Payload<'a> {
+    /// Decodes a payload. Bytes after it are ignored, as in ZooKeeper.
+    ///
+    /// # Errors
+    /// If the body does not decode, the type is unknown, or a part of a multi is either.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        // What is here already needs no limit on its fields, and a `closeSession` that an old
+        // server logged may exceed the usual one.
+        let mut reader = Reader::with_field_len_max(bytes, usize::MAX);
+        let header = TxnHeader::read(&mut reader)?;
+        let txn = Txn::read(header.kind, &mut reader)?;
+        let digest = TxnDigest::read(&mut reader);
+        Ok(Self { header, txn, digest })
+    }
+
+    /// Appends the payload to `out`.
+    pub fn encode(&self, out: &mut impl Writer) {
+        self.header.write(out);
+        self.txn.write(out);
+        if let Some(digest) = self.digest {
+            digest.write(out);
+        }
+    }
+}
+
+/// The body of a transaction.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Txn<'a> {
+    /// `create`, `create2`, `createContainer`, `createTTL`.
+    Create(CreateTxn<'a>),
+    /// `delete`; with `container`, `deleteContainer` (made by servers for containers and TTL nodes).
+    Delete {
+        /// The node.
+        path: Cow<'a, str>,
+        /// Whether the type is `deleteContainer`.
+        container: bool,
+    },
+    /// `setData`; with `reconfig`, the new configuration in `/zookeeper/config`.
+    SetData {
+        /// The node.
+        path: Cow<'a, str>,
+        /// The new data; `None` is null.
+        data: Option<&'a [u8]>,
+        /// The version after the change.
+        version: i32,
+        /// Whether the type is `reconfig`.
+        reconfig: bool,
+    },
+    /// `setACL`.
+    SetAcl {
+        /// The node.
+        path: Cow<'a, str>,
+        /// The new list.
+        acl: AclList<'a>,
+        /// The ACL version after the change.
+        version: i32,
+    },
+    /// `check`: nothing to apply. Legal in a multi only, but old releases logged it by itself.
+    Check {
+        /// The node.
+        path: Cow<'a, str>,
+        /// The version after a change, which there is not.
+        version: i32,
+    },
+    /// `multi`.
+    Multi(Parts<'a>),
+    /// `createSession`.
+    CreateSession {
+        /// Session time-out in ms.
+        timeout_ms: i32,
+    },
+    /// `closeSession`; `None` if the record has no body.
+    CloseSession(Option<Paths<'a>>),
+    /// A refused request.
+    Error(Code),
+}
+
+/// The body of the four create transactions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CreateTxn<'a> {
+    /// Path of the new node, sequence number included.
+    pub path: Cow<'a, str>,
+    /// Its data; `None` is null.
+    pub data: Option<&'a [u8]>,
+    /// Its ACL.
+    pub acl: AclList<'a>,
+    /// The parent's persisted cversion after the change; -1: one more than it is.
+    pub parent_cversion: i32,
+    /// Which of the four it is.
+    pub kind: CreateKind,
+}
+
+/// Which create a [`CreateTxn`] is, and who owns the node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CreateKind {
+    /// `create` in the form before ZooKeeper 3.4, without `parentCVersion`.
+    CreateV0 {
+        /// Whether the session owns the node.
+        ephemeral: bool,
+    },
+    /// `create`.
+    Create {
+        /// Whether the session owns the node.
+        ephemeral: bool,
+    },
+    /// `create2`.
+    Create2 {
+        /// Whether the session owns the node.
+        ephemeral: bool,
+    },
+    /// `createContainer`.
+    Container,
+    /// `createTTL`.
+    Ttl {
+        /// Time to live in ms.
+        ttl_ms: i64,
+    },
+}
+
+impl<'a> Txn<'a> {
+    /// The transaction type in the header.
+    #[must_use]
+    pub fn kind(&self) -> i32 {
+        match self {
+            Self::Create(create) => match create.kind {
+                CreateKind::CreateV0 { .. } | CreateKind::Create { .. } => op::CREATE,
+                CreateKind::Create2 { .. } => op::CREATE2,
+                CreateKind::Container => op::CREATE_CONTAINER,
+                CreateKind::Ttl { .. } => op::CREATE_TTL,
+            },
+            Self::Delete { container: false, .. } => op::DELETE,
+            Self::Delete { container: true, .. } => op::DELETE_CONTAINER,
+            Self::SetData { reconfig: false, .. } => op::SET_DATA,
+            Self::SetData { reconfig: true, .. } => op::RECONFIG,
+            Self::SetAcl { .. } => op::SET_ACL,
+            Self::Check { .. } => op::CHECK,
+            Self::Multi(_) => op::MULTI,
+            Self::CreateSession { .. } => op::CREATE_SESSION,
+            Self::CloseSession(_) => op::CLOSE_SESSION,
+            Self::Error(_) => op::ERROR,
+        }
+    }
+
+    /// The path of the node concerned, if it is one.
+    #[must_use]
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Self::Create(CreateTxn { path, .. })
+            | Self::Delete { path, .. }
+            | Self::SetData { path, .. }
+            | Self::SetAcl { path, .. }
+            | Self::Check { path, .. } => Some(path),
+            Self::Multi(_)
+            | Self::CreateSession { .. }
+            | Self::CloseSession(_)
+            | Self::Error(_) => None,
+        }
+    }
+
+    /// Reads the body of a transaction of type `kind`.
+    ///
+    /// # Errors
+    /// [`DecodeError::BadValue`] for a type that is none, otherwise those of the fields.
+    pub fn read(kind: i32, reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        match kind {
+            op::CREATE => read_create_or_v0(reader),
+            op::MULTI => Parts::read(reader).map(Self::Multi),
+            op::CREATE_SESSION => Ok(Self::CreateSession { timeout_ms: reader.i32()? }),
+            op::CLOSE_SESSION => read_close_session(reader).map(Self::CloseSession),
+            op::SET_ACL => Ok(Self::SetAcl {
+                path: read_path(reader)?,
+                acl: AclList::read(reader)?,
+                version: reader.i32()?,
+            }),
+            op::RECONFIG => read_set_data(reader, true),
+            _ => Self::read_part(kind, reader),
+        }
+    }
+
+    /// Reads what may be a part of a multi.
+    fn read_part(kind: i32, reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        match kind {
+            op::CREATE => {
+                read_create(reader, |ephemeral| CreateKind::Create { ephemeral }).map(Self::Create)
+            }
+            op::CREATE2 => {
+                read_create(reader, |ephemeral| CreateKind::Create2 { ephemeral }).map(Self::Create)
+            }
+            op::CREATE_CONTAINER | op::CREATE_TTL => read_owned_create(kind, reader),
+            op::DELETE | op::DELETE_CONTAINER => Ok(Self::Delete {
+                path: read_path(reader)?,
+                container: kind == op::DELETE_CONTAINER,
+            }),
+            op::SET_DATA => read_set_data(reader, false),
+            op::CHECK => Ok(Self::Check { path: read_path(reader)?, version: reader.i32()? }),
+            op::ERROR => Ok(Self::Error(Code(reader.i32()?))),
+            _ => Err(DecodeError::BadValue(i64::from(kind))),
+        }
+    }
+
+    /// Writes the body.
+    pub fn write(&self, out: &mut impl Writer) {
+        match self {
+            Self::Create(create) => create.write(out),
+            Self::Delete { path, .. } => out.put_ustring(Some(path)),
+            Self::SetData { path, data, version, .. } => {
+                out.put_ustring(Some(path));
+                out.put_buffer(*data);
+                out.put_i32(*version);
+            }
+            Self::SetAcl { path, acl, version } => {
+                out.put_ustring(Some(path));
+                acl.write(out);
+                out.put_i32(*version);
+            }
+            Self::Check { path, version } => {
+                out.put_ustring(Some(path));
+                out.put_i32(*version);
+            }
+            Self::Multi(parts) => parts.write(out),
+            Self::CreateSession { timeout_ms } => out.put_i32(*timeout_ms),
+            Self::CloseSession(None) => {}
+            Self::CloseSession(Some(paths)) => paths.write(out),
+            Self::Error(code) => out.put_i32(code.0),
+        }
+    }
+}
+
+impl CreateTxn<'_> {
+    fn write(&self, out: &mut impl Writer) {
+        out.put_ustring(Some(&self.path));
+        out.put_buffer(self.data);
+        self.acl.write(out);
+        match self.kind {
+            CreateKind::CreateV0 { ephemeral } => out.put_bool(ephemeral),
+            CreateKind::Create { ephemeral } | CreateKind::Create2 { ephemeral } => {
+                out.put_bool(ephemeral);
+                out.put_i32(self.parent_cversion);
+            }
+            CreateKind::Container => out.put_i32(self.parent_cversion),
+            CreateKind::Ttl { ttl_ms } => {
+                out.put_i32(self.parent_cversion);
+                out.put_i64(ttl_ms);
+            }
+        }
+    }
+}
+
+fn read_path<'a>(reader: &mut Reader<'a>) -> Result<Cow<'a, str>, DecodeError> {
+    reader.string()?.ok_or(DecodeError::BadLength(-1))
+}
+
+fn read_create<'a>(
+    reader: &mut Reader<'a>,
+    kind: fn(bool) -> CreateKind,
+) -> Result<CreateTxn<'a>, DecodeError> {
+    let path = read_path(reader)?;
+    let data = reader.buffer()?;
+    let acl = AclList::read(reader)?;
+    let kind = kind(reader.bool()?);
+    let parent_cversion =
+        if matches!(kind, CreateKind::CreateV0 { .. }) { -1 } else { reader.i32()? };
+    Ok(CreateTxn { path, data, acl, parent_cversion, kind })
+}
+
+/// A `create` that ends early is one of the old form.
+fn read_create_or_v0<'a>(reader: &mut Reader<'a>) -> Result<Txn<'a>, DecodeError> {
+    let from = reader.clone();
+    let create = match read_create(reader, |ephemeral| CreateKind::Create { ephemeral }) {
+        Err(DecodeError::UnexpectedEof) => {
+            *reader = from;
+            read_create(reader, |ephemeral| CreateKind::CreateV0 { ephemeral })
+        }
+        result => result,
+    };
+    create.map(Txn::Create)
+}
+
+/// `createContainer` and `createTTL` have no `ephemeral` field.
+fn read_owned_create<'a>(kind: i32, reader: &mut Reader<'a>) -> Result<Txn<'a>, DecodeError> {
+    let path = read_path(reader)?;
+    let data = reader.buffer()?;
+    let acl = AclList::read(reader)?;
+    let parent_cversion = reader.i32()?;
+    let kind = if kind == op::CREATE_TTL {
+        CreateKind::Ttl { ttl_ms: reader.i64()? }
+    } else {
+        CreateKind::Container
+    };
+    Ok(Txn::Create(CreateTxn { path, data, acl, parent_cversion, kind }))
+}
+
+fn read_set_data<'a>(reader: &mut Reader<'a>, reconfig: bool) -> Result<Txn<'a>, DecodeError> {
+    Ok(Txn::SetData {
+        path: read_path(reader)?,
+        data: reader.buffer()?,
+        version: reader.i32()?,
+        reconfig,
+    })
+}
+
+/// A record without a body is empty or holds a digest alone. A body is never taken for that
+/// digest: one that begins with 2, its number of paths, has at least 16 bytes.
+fn read_close_session<'a>(reader: &mut Reader<'a>) -> Result<Option<Paths<'a>>, DecodeError> {
+    let digest_alone = || {
+        let mut ahead = reader.clone();
+        reader.remaining() == TxnDigest::LEN && ahead.i32() == Ok(DIGEST_VERSION)
+    };
+    if reader.remaining() == 0 || digest_alone() {
+        return Ok(None);
+    }
+    Paths::read(reader).map(Some)
+}
+
+/// The `vector<ustring>` of a `closeSession`, checked but not copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Paths<'a> {
+    count: i32,
+    bytes: &'a [u8],
+}
+
+impl<'a> Paths<'a> {
+    /// Reads a `vector<ustring>` where the reader stands.
+    ///
+    /// # Errors
+    /// Those of the fields; [`DecodeError::BadLength`] for a null path.
+    pub fn read(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let count = reader.i32()?;
+        let from = reader.clone();
+        for _ in 0..count {
+            reader.ustring()?.ok_or(DecodeError::BadLength(-1))?;
+        }
+        let bytes = &from.rest()[..from.remaining() - reader.remaining()];
+        Ok(Self { count, bytes })
+    }
+
+    /// The paths in order.
+    pub fn iter(self) -> impl Iterator<Item = Cow<'a, str>> {
+        let mut reader = Reader::with_field_len_max(self.bytes, usize::MAX);
+        (0..self.count).map_while(move |_| reader.ustring().ok().flatten().map(text))
+    }
+
+    /// Writes the vector as it was read.
+    pub fn write(self, out: &mut impl Writer) {
+        out.put_i32(self.count);
+        out.put(self.bytes);
+    }
+}
+
+/// The parts of a multi, checked but not copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Parts<'a> {
+    count: i32,
+    bytes: &'a [u8],
+    failed: bool,
+}
+
+impl<'a> Parts<'a> {
+    /// Reads a `MultiTxn`, every part of it: one that does not decode spoils the whole.
+    ///
+    /// # Errors
+    /// Those of the parts; [`DecodeError::BadValue`] for a type that no part may have.
+    pub fn read(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let count = reader.i32()?;
+        let from = reader.clone();
+        let mut failed = false;
+        for _ in 0..count {
+            failed |= matches!(read_framed_part(reader)?, Txn::Error(_));
+        }
+        let bytes = &from.rest()[..from.remaining() - reader.remaining()];
+        Ok(Self { count, bytes, failed })
+    }
+
+    /// Number of parts.
+    #[must_use]
+    pub fn len(self) -> usize {
+        usize::try_from(self.count).unwrap_or(0)
+    }
+
+    /// Whether there are no parts, which is legal.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.count <= 0
+    }
+
+    /// Whether a part is an error: then none is applied.
+    #[must_use]
+    pub fn is_failed(self) -> bool {
+        self.failed
+    }
+
+    /// The parts in order.
+    pub fn iter(self) -> impl Iterator<Item = Txn<'a>> {
+        let mut reader = Reader::with_field_len_max(self.bytes, usize::MAX);
+        (0..self.count).map_while(move |_| read_framed_part(&mut reader).ok())
+    }
+
+    /// Writes the `MultiTxn` as it was read.
+    pub fn write(self, out: &mut impl Writer) {
+        out.put_i32(self.count);
+        out.put(self.bytes);
+    }
+}
+
+fn read_framed_part<'a>(reader: &mut Reader<'a>) -> Result<Txn<'a>, DecodeError> {
+    let kind = reader.i32()?;
+    let body = reader.buffer()?.ok_or(DecodeError::BadLength(-1))?;
+    Txn::read_part(kind, &mut Reader::with_field_len_max(body, usize::MAX))
+}
+
+/// Puts a multi together, part by part.
+#[derive(Clone, Debug, Default)]
+pub struct PartsBuf {
+    count: i32,
+    bytes: Vec<u8>,
+    failed: bool,
+}
+
+impl PartsBuf {
+    /// Removes all parts.
+    pub fn clear(&mut self) {
+        self.count = 0;
+        self.bytes.clear();
+        self.failed = false;
+    }
+
+    /// Appends a part, which must be of a kind that a multi may have: anything but sessions,
+    /// `setACL`, `reconfig`, `multi` and the old form of `create`.
+    ///
+    /// # Panics
+    /// After 2³¹ − 1 parts or a part of as many bytes.
+    pub fn push(&mut self, part: &Txn<'_>) {
+        self.count = self.count.checked_add(1).expect("a multi has fewer than 2^31 parts");
+        self.bytes.put_i32(part.kind());
+        let at = self.bytes.len();
+        self.bytes.put_i32(0);
+        part.write(&mut self.bytes);
+        let len = i32::try_from(self.bytes.len() - at - 4).expect("a part is shorter than 2 GiB");
+        self.bytes[at..at + 4].copy_from_slice(&len.to_be_bytes());
+        self.failed |= matches!(part, Txn::Error(_));
+    }
+
+    /// The parts so far.
+    #[must_use]
+    pub fn parts(&self) -> Parts<'_> {
+        Parts { count: self.count, bytes: &self.bytes, failed: self.failed }
+    }
+}
