@@ -1,1 +1,35 @@
-//! Skeleton.
+//! ZooKeeper's files: transaction log, snapshots, epoch files, `myid`.
+//!
+//! Ordinary blocking code, bit for bit compatible with Apache ZooKeeper 3.8 and 3.9.
+//! [`Store::open`] locks a server's directories, [`Store::recover`] loads their content, and
+//! [`Store::into_disk`] begins to write: [`Disk`] is the [`Storage`](zab_proto::Storage) of a
+//! running server, with one writer thread and group commit, or on the caller's thread.
+//! [`LogReader`] and [`SnapshotReader`] read single files.
+//!
+//! What is written when, and what a crash at any point leaves, is told in `docs/storage.md`.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod batch;
+#[cfg(test)]
+mod crash_tests;
+mod disk;
+mod due;
+mod epoch;
+mod error;
+mod fs;
+mod log_file;
+mod names;
+mod own;
+mod recover;
+mod snapshot;
+mod store;
+mod switch;
+
+pub use disk::{Disk, Mode};
+pub use epoch::read_myid;
+pub use error::{Damage, Error};
+pub use log_file::{End, LogReader, Record};
+pub use names::Compression;
+pub use snapshot::{SnapshotReader, Trailer};
+pub use store::{Options, Store};

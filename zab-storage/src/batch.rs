@@ -1,0 +1,205 @@
+//! Writes that wait for the disk, and their execution.
+
+use zab_proto::{Epoch, EpochKind, SnapshotDigest, Ticket, Zxid};
+
+use crate::epoch;
+use crate::error::Error;
+use crate::log_file::{self, LogWriter};
+use crate::names::{self, Compression};
+use crate::own::Published;
+use crate::recover::write_initial;
+use crate::snapshot::SnapshotWriter;
+use crate::switch::Dirs;
+
+/// What to write, in order. `bytes` holds what the entries need, one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+/// A buffer that a burst has blown up beyond this is given back.
+const KEPT_LEN_MAX: usize = 8 << 20;
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    write: Write,
+    /// The last ticket up to here.
+    through: Ticket,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Write {
+    /// `count` records in `len` bytes: one write, one fsync.
+    Append {
+        first: Zxid,
+        count: usize,
+        len: usize,
+    },
+    Epoch {
+        kind: EpochKind,
+        epoch: Epoch,
+    },
+    /// Snapshots of our own up to number `void` must not be published afterwards.
+    Truncate {
+        after: Zxid,
+        void: u64,
+    },
+    Install {
+        zxid: Zxid,
+        digest: Option<SnapshotDigest>,
+        void: u64,
+    },
+    Stage {
+        len: usize,
+    },
+    DiscardStage,
+    Roll,
+}
+
+impl Batch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(crate) fn push(&mut self, write: Write, through: Ticket) {
+        self.entries.push(Entry { write, through });
+    }
+
+    /// Adds a record; it shares the write and the fsync of the records just before it.
+    pub(crate) fn append(&mut self, zxid: Zxid, txn: &[u8], through: Ticket, run_max: usize) {
+        let before = self.bytes.len();
+        log_file::encode(&mut self.bytes, txn);
+        let added = self.bytes.len() - before;
+        if let Some(Entry { write: Write::Append { count, len, .. }, through: last }) =
+            self.entries.last_mut()
+            && (run_max == 0 || *count < run_max)
+        {
+            *count += 1;
+            *len += added;
+            *last = through;
+            return;
+        }
+        self.push(Write::Append { first: zxid, count: 1, len: added }, through);
+    }
+
+    pub(crate) fn stage(&mut self, piece: &[u8], through: Ticket) {
+        self.bytes.extend_from_slice(piece);
+        if let Some(Entry { write: Write::Stage { len }, .. }) = self.entries.last_mut() {
+            *len += piece.len();
+            return;
+        }
+        self.push(Write::Stage { len: piece.len() }, through);
+    }
+
+    /// Adds everything in `other` behind what is here, and empties it.
+    pub(crate) fn take_from(&mut self, other: &mut Self) {
+        if self.is_empty() {
+            std::mem::swap(self, other);
+        } else {
+            self.bytes.append(&mut other.bytes);
+            self.entries.append(&mut other.entries);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(KEPT_LEN_MAX);
+        self.entries.clear();
+    }
+}
+
+/// Executes batches: the only one who changes logs, epochs and leaders' snapshots.
+#[derive(Debug)]
+pub(crate) struct Executor {
+    pub(crate) dirs: Dirs,
+    pub(crate) log: LogWriter,
+    pub(crate) stage: Option<SnapshotWriter>,
+    /// What `snapshot.0` is to hold, while there is no snapshot at all.
+    pub(crate) initial: Option<Vec<u8>>,
+    pub(crate) compression: Compression,
+    pub(crate) zxid_section: bool,
+    pub(crate) published: std::sync::Arc<Published>,
+}
+
+impl Executor {
+    /// Makes a batch durable and empties it. `durable` is told the highest ticket after each step.
+    pub(crate) fn run(
+        &mut self,
+        batch: &mut Batch,
+        mut durable: impl FnMut(Ticket),
+    ) -> Result<(), Error> {
+        let mut at = 0;
+        for entry in &batch.entries {
+            let len = match entry.write {
+                Write::Append { len, .. } | Write::Stage { len } => len,
+                Write::Epoch { .. }
+                | Write::Truncate { .. }
+                | Write::Install { .. }
+                | Write::DiscardStage
+                | Write::Roll => 0,
+            };
+            self.execute(entry.write, &batch.bytes[at..at + len])?;
+            at += len;
+            durable(entry.through);
+        }
+        batch.clear();
+        Ok(())
+    }
+
+    fn execute(&mut self, write: Write, bytes: &[u8]) -> Result<(), Error> {
+        match write {
+            Write::Append { first, .. } => {
+                self.begin_history()?;
+                self.log.append(first, bytes)
+            }
+            Write::Epoch { kind, epoch } => {
+                if kind == EpochKind::Current {
+                    self.begin_history()?;
+                }
+                epoch::write(&self.dirs.fs, &self.dirs.snap, kind, epoch)
+            }
+            Write::Truncate { after, void } => {
+                self.log.roll();
+                self.begin_history()?;
+                self.published.void_through(void);
+                self.dirs.truncate(after)
+            }
+            Write::Stage { .. } => self.stage()?.write(bytes),
+            Write::DiscardStage => {
+                self.stage = None;
+                Ok(())
+            }
+            Write::Install { zxid, digest, void } => {
+                self.log.roll();
+                self.stage()?;
+                let stage = self.stage.take().expect("just made");
+                stage.finish(digest, self.zxid_section.then_some(zxid))?;
+                self.published.void_through(void);
+                self.initial = None;
+                self.dirs.install(zxid, self.compression)
+            }
+            Write::Roll => {
+                self.log.roll();
+                Ok(())
+            }
+        }
+    }
+
+    fn stage(&mut self) -> Result<&mut SnapshotWriter, Error> {
+        if self.stage.is_none() {
+            let path = self.dirs.snap.join(names::STAGE);
+            self.stage = Some(SnapshotWriter::create(&self.dirs.fs, &path, self.compression)?);
+        }
+        Ok(self.stage.as_mut().expect("just made"))
+    }
+
+    /// An empty directory stays recognisable as such until there is history in it (rule R14). Then
+    /// it needs a snapshot, as log entries without one are refused.
+    fn begin_history(&mut self) -> Result<(), Error> {
+        match self.initial.take() {
+            Some(bytes) => write_initial(&self.dirs, &bytes, self.zxid_section),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! The storage of a running server.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use zab_proto::{Epoch, EpochKind, SnapshotDigest, Storage, Ticket, Zxid};
+
+use crate::batch::{Batch, Executor, Write};
+use crate::due::Due;
+use crate::error::Error;
+use crate::log_file::{LogWriter, Roll};
+use crate::own::{OwnSnapshot, Published};
+use crate::store::{Options, Store};
+
+/// Who does the writing.
+pub enum Mode {
+    /// A thread of the storage's own. `wake` is called, on that thread or that of a snapshot, when
+    /// [`Disk::poll`] has something new, or when a snapshot has room again.
+    Thread {
+        /// Interrupts the wait of the thread that owns the [`Disk`].
+        wake: Box<dyn Fn() + Send + Sync>,
+    },
+    /// The caller's thread, inside [`Disk::submit`].
+    Inline,
+}
+
+impl fmt::Debug for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Thread { .. } => "Thread",
+            Self::Inline => "Inline",
+        })
+    }
+}
+
+/// The storage of a running server: takes what the core wants written, tells what is durable.
+///
+/// What is pushed between two calls of [`submit`](Self::submit), and whatever else arrives while
+/// the previous batch is being written, becomes one write and one fsync.
+#[derive(Debug)]
+pub struct Disk {
+    front: Batch,
+    last: Ticket,
+    reported: Ticket,
+    due: Due,
+    run_max: usize,
+    own: Option<OwnSnapshot>,
+    own_count: u64,
+    own_threads: Vec<JoinHandle<()>>,
+    options: Options,
+    executor: Hands,
+    dirs: crate::switch::Dirs,
+    published: Arc<Published>,
+    /// The first error of the inline mode; also set once an error was reported.
+    failed: Option<Error>,
+    stopped: bool,
+    locks: Vec<std::fs::File>,
+}
+
+#[derive(Debug)]
+enum Hands {
+    Thread { shared: Arc<Shared>, thread: Option<JoinHandle<()>> },
+    Inline { executor: Box<Executor>, durable: Ticket },
+}
+
+/// What the owner's thread and the storage's threads share.
+pub(crate) struct Shared {
+    queue: Mutex<Queue>,
+    /// There is something to write, or to stop for.
+    ready: Condvar,
+    /// A batch is written.
+    done: Condvar,
+    durable: AtomicU64,
+    failed: AtomicBool,
+    error: Mutex<Option<Error>>,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    batch: Batch,
+    stop: bool,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("durable", &self.durable).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Begins to write. Call after [`recover`](Self::recover).
+    ///
+    /// # Panics
+    /// If no thread can be started.
+    #[must_use]
+    pub fn into_disk(self, mode: Mode) -> Disk {
+        let dirs = self.dirs();
+        let published = Arc::new(Published::default());
+        let options = self.options;
+        let roll = match options.txn_log_size_limit {
+            0 => Roll::Never,
+            limit => Roll::Above(limit),
+        };
+        let executor = Executor {
+            dirs: dirs.clone(),
+            log: LogWriter::new(
+                self.fs,
+                self.log_dir,
+                options.prealloc_bytes,
+                options.force_sync,
+                roll,
+                options.fsync_warning,
+            ),
+            stage: None,
+            initial: self.initial,
+            compression: options.compression,
+            zxid_section: options.zxid_section,
+            published: Arc::clone(&published),
+        };
+        Disk {
+            front: Batch::default(),
+            last: Ticket(0),
+            reported: Ticket(0),
+            due: Due::new(&options, self.replayed),
+            run_max: options.max_batch,
+            own: None,
+            own_count: 0,
+            own_threads: Vec::new(),
+            executor: Hands::new(mode, executor),
+            dirs,
+            published,
+            failed: None,
+            stopped: false,
+            options,
+            locks: self.locks,
+        }
+    }
+}
+
+impl Hands {
+    fn new(mode: Mode, mut executor: Executor) -> Self {
+        let Mode::Thread { wake } = mode else {
+            return Self::Inline { executor: Box::new(executor), durable: Ticket(0) };
+        };
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            ready: Condvar::new(),
+            done: Condvar::new(),
+            durable: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
+            error: Mutex::new(None),
+            wake,
+        });
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("zab-log".into())
+            .spawn(move || theirs.write_all(&mut executor))
+            .expect("a thread can be started");
+        Self::Thread { shared, thread: Some(thread) }
+    }
+}
+
+impl Shared {
+    /// The writer's thread: whatever has arrived is the next batch.
+    fn write_all(&self, executor: &mut Executor) {
+        let mut batch = Batch::default();
+        while self.take(&mut batch) {
+            let result = executor.run(&mut batch, |ticket| {
+                if ticket.0 > self.durable.load(Ordering::Relaxed) {
+                    self.durable.store(ticket.0, Ordering::Release);
+                    self.wake();
+                }
+            });
+            if let Err(error) = result {
+                self.fail(error);
+            }
+        }
+    }
+
+    /// Waits for the next batch; false when it is time to stop.
+    fn take(&self, batch: &mut Batch) -> bool {
+        let mut queue = self.lock();
+        self.done.notify_all();
+        loop {
+            if self.failed.load(Ordering::Acquire) {
+                return false;
+            }
+            if !queue.batch.is_empty() {
+                batch.take_from(&mut queue.batch);
+                return true;
+            }
+            if queue.stop {
+                return false;
+            }
+            queue = self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits until a ticket is durable; false if it never will be.
+    pub(crate) fn wait_durable(&self, ticket: Ticket) -> bool {
+        let mut queue = self.lock();
+        loop {
+            if self.durable.load(Ordering::Acquire) >= ticket.0 {
+                return !self.failed.load(Ordering::Acquire);
+            }
+            if queue.stop || self.failed.load(Ordering::Acquire) {
+                return false;
+            }
+            queue = self.done.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Stops all writing. The first error is the one that is reported.
+    pub(crate) fn fail(&self, error: Error) {
+        {
+            let queue = self.lock();
+            let mut first = self.error.lock().unwrap_or_else(PoisonError::into_inner);
+            first.get_or_insert(error);
+            self.failed.store(true, Ordering::Release);
+            drop(queue);
+        }
+        self.ready.notify_all();
+        self.done.notify_all();
+        self.wake();
+    }
+
+    pub(crate) fn wake(&self) {
+        (self.wake)();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Disk {
+    /// Ends a drain of the core: hands what was pushed to the writer, or writes it here and now.
+    pub fn submit(&mut self) {
+        if self.front.is_empty() || self.failed.is_some() {
+            return;
+        }
+        match &mut self.executor {
+            Hands::Thread { shared, .. } => {
+                shared.lock().batch.take_from(&mut self.front);
+                shared.ready.notify_one();
+            }
+            Hands::Inline { executor, durable } => {
+                let result =
+                    executor.run(&mut self.front, |ticket| *durable = ticket.max(*durable));
+                self.failed = result.err();
+            }
+        }
+    }
+
+    /// The highest ticket that became durable since the last call.
+    ///
+    /// # Errors
+    /// A write has failed: the server must stop. Nothing was written after it and nothing will be;
+    /// later calls get [`Error::Stopped`].
+    pub fn poll(&mut self) -> Result<Option<Ticket>, Error> {
+        let durable = match &self.executor {
+            Hands::Thread { shared, .. } => {
+                if self.failed.is_none() && shared.failed.load(Ordering::Acquire) {
+                    let error = shared.error.lock().unwrap_or_else(PoisonError::into_inner);
+                    self.failed.clone_from(&error);
+                }
+                Ticket(shared.durable.load(Ordering::Acquire))
+            }
+            Hands::Inline { durable, .. } => *durable,
+        };
+        if let Some(error) = &self.failed {
+            let stopped = std::mem::replace(&mut self.stopped, true);
+            return Err(if stopped { Error::Stopped } else { error.clone() });
+        }
+        if durable <= self.reported {
+            return Ok(None);
+        }
+        self.reported = durable;
+        Ok(Some(durable))
+    }
+
+    /// Writes what was pushed and ends the threads. A snapshot that is not finished is dropped.
+    ///
+    /// # Errors
+    /// The first error that was not reported yet.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.shut_down();
+        match self.poll() {
+            Ok(_) | Err(Error::Stopped) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn shut_down(&mut self) {
+        self.submit();
+        self.own = None;
+        if let Hands::Thread { shared, thread } = &mut self.executor {
+            shared.lock().stop = true;
+            shared.ready.notify_all();
+            if let Some(thread) = thread.take() {
+                // A panic of the writer has been printed; there is nothing to add.
+                let _ = thread.join();
+            }
+            shared.done.notify_all();
+        }
+        for thread in self.own_threads.drain(..) {
+            let _ = thread.join();
+        }
+        self.locks.clear();
+    }
+
+    fn push(&mut self, write: Write, ticket: Ticket) {
+        self.last = ticket;
+        self.front.push(write, ticket);
+    }
+
+    /// The history changes under a snapshot that is being written.
+    fn drop_own(&mut self) -> u64 {
+        self.own = None;
+        self.due.restart();
+        self.own_count
+    }
+
+    fn keep_error(&mut self, result: Result<(), Error>) {
+        if let Err(error) = result {
+            self.failed.get_or_insert(error);
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+impl Storage for Disk {
+    fn set_epoch(&mut self, ticket: Ticket, kind: EpochKind, epoch: Epoch) {
+        self.push(Write::Epoch { kind, epoch }, ticket);
+    }
+
+    fn append(&mut self, ticket: Ticket, zxid: Zxid, txn: &[u8]) {
+        self.last = ticket;
+        self.due.count(txn.len());
+        self.front.append(zxid, txn, ticket, self.run_max);
+    }
+
+    fn truncate(&mut self, ticket: Ticket, after: Zxid) {
+        let void = self.drop_own();
+        self.push(Write::Truncate { after, void }, ticket);
+    }
+
+    fn stage(&mut self, piece: &[u8]) {
+        self.front.stage(piece, self.last);
+    }
+
+    fn discard_stage(&mut self) {
+        self.front.push(Write::DiscardStage, self.last);
+    }
+
+    fn install(&mut self, ticket: Ticket, zxid: Zxid, digest: Option<SnapshotDigest>) {
+        let void = self.drop_own();
+        self.push(Write::Install { zxid, digest, void }, ticket);
+    }
+
+    fn snapshot_due(&self) -> bool {
+        self.own.is_none()
+            && self.due.is_due()
+            && self.own_threads.iter().all(JoinHandle::is_finished)
+    }
+
+    fn snapshot_begin(&mut self, zxid: Zxid) {
+        self.due.restart();
+        self.front.push(Write::Roll, self.last);
+        self.own_count += 1;
+        let (number, dirs) = (self.own_count, self.dirs.clone());
+        let Options { compression, zxid_section, .. } = self.options;
+        let tmp = OwnSnapshot::tmp_file(&dirs, number, zxid, compression, zxid_section);
+        let published = Arc::clone(&self.published);
+        self.own_threads.retain(|thread| !thread.is_finished());
+        match &self.executor {
+            Hands::Thread { shared, .. } => {
+                let shared = Arc::clone(shared);
+                let (own, thread) =
+                    OwnSnapshot::spawn(number, tmp, dirs, published, shared, self.last);
+                self.own = Some(own);
+                self.own_threads.push(thread);
+            }
+            Hands::Inline { .. } => match OwnSnapshot::here(number, tmp, dirs, published) {
+                Ok(own) => self.own = Some(own),
+                Err(error) => self.keep_error(Err(error)),
+            },
+        }
+    }
+
+    fn snapshot_room(&self) -> usize {
+        self.own.as_ref().map_or(0, OwnSnapshot::room)
+    }
+
+    fn snapshot_piece(&mut self, piece: &[u8]) {
+        if let Some(own) = &mut self.own {
+            let result = own.write(piece);
+            self.keep_error(result);
+        }
+    }
+
+    fn snapshot_finish(&mut self, digest: Option<SnapshotDigest>) {
+        let Some(own) = self.own.take() else { return };
+        if matches!(self.executor, Hands::Inline { .. }) {
+            self.submit();
+        }
+        if self.failed.is_none() {
+            let result = own.finish(digest);
+            self.keep_error(result);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The few file-system calls that change something. All of them go through [`Fs`], so that tests
+//! can stop the world between any two of them and look at what a crash would have left.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Context, Error};
+
+/// The real file system; in tests also a recorder and executioner.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fs {
+    #[cfg(test)]
+    pub(crate) probe: Option<std::sync::Arc<crate::crash_tests::Probe>>,
+}
+
+/// A change of the file system, as tests see it.
+#[cfg_attr(not(test), expect(dead_code, reason = "only tests record the changes"))]
+#[derive(Debug)]
+pub(crate) enum Change<'a> {
+    Create(&'a Path),
+    Write(&'a Path, &'a [u8]),
+    Resize(&'a Path, u64),
+    Sync(&'a Path),
+    Rename(&'a Path, &'a Path),
+    Remove(&'a Path),
+    SyncDir(&'a Path),
+}
+
+impl Fs {
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "the probe exists in tests only"))]
+    fn step(&self, change: &Change<'_>) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(probe) = &self.probe {
+            return probe.step(change);
+        }
+        let _ = change;
+        Ok(())
+    }
+
+    /// Creates a file for writing; an existing one is emptied.
+    pub(crate) fn create(&self, path: PathBuf) -> Result<OutFile, Error> {
+        let file = self
+            .step(&Change::Create(&path))
+            .and_then(|()| File::create(&path))
+            .context("create", &path)?;
+        Ok(OutFile { fs: self.clone(), file, path })
+    }
+
+    /// Opens an existing file for cutting or syncing.
+    pub(crate) fn open(&self, path: PathBuf) -> Result<OutFile, Error> {
+        let file = OpenOptions::new().read(true).write(true).open(&path).context("open", &path)?;
+        Ok(OutFile { fs: self.clone(), file, path })
+    }
+
+    /// Renames, replacing `to` if it exists. Durable after `sync_dir`.
+    pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
+        self.step(&Change::Rename(from, to))
+            .and_then(|()| fs::rename(from, to))
+            .context("rename", from)
+    }
+
+    /// Removes a file. Durable after `sync_dir`.
+    pub(crate) fn remove(&self, path: &Path) -> Result<(), Error> {
+        self.step(&Change::Remove(path))
+            .and_then(|()| fs::remove_file(path))
+            .context("remove", path)
+    }
+
+    /// Makes the names in a directory durable.
+    pub(crate) fn sync_dir(&self, dir: &Path) -> Result<(), Error> {
+        self.step(&Change::SyncDir(dir))
+            .and_then(|()| File::open(dir))
+            .and_then(|dir| dir.sync_all())
+            .context("sync directory", dir)
+    }
+
+    /// Writes a small file as one durable change: temporary file, fsync, rename, directory fsync.
+    pub(crate) fn replace(&self, dir: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let tmp = dir.join(format!("{name}.tmp"));
+        let mut out = self.create(tmp.clone())?;
+        out.write_all(bytes).context("write", &tmp)?;
+        out.sync()?;
+        self.rename(&tmp, &dir.join(name))?;
+        self.sync_dir(dir)
+    }
+}
+
+/// A file that is being written, from its start to its end.
+#[derive(Debug)]
+pub(crate) struct OutFile {
+    fs: Fs,
+    file: File,
+    path: PathBuf,
+}
+
+impl OutFile {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Sets the length: zeros are added, or the end is cut off.
+    pub(crate) fn resize(&mut self, len: u64) -> Result<(), Error> {
+        self.fs
+            .step(&Change::Resize(&self.path, len))
+            .and_then(|()| self.file.set_len(len))
+            .context("resize", &self.path)
+    }
+
+    /// Makes the content (and the length) durable. Never call again after an error: the kernel
+    /// has dropped the pages it could not write, and the next call would succeed without them.
+    pub(crate) fn sync(&mut self) -> Result<(), Error> {
+        self.fs
+            .step(&Change::Sync(&self.path))
+            .and_then(|()| self.file.sync_data())
+            .context("fsync", &self.path)
+    }
+}
+
+impl Write for OutFile {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.fs.step(&Change::Write(&self.path, buf))?;
+        self.file.write_all(buf)?;
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

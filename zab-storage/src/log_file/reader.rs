@@ -1,0 +1,180 @@
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use adler2::adler32_slice;
+use zab_proto::Zxid;
+
+use super::{END_OF_RECORD, HEADER_LEN, MAGIC, PREFIX_LEN, VERSION, zxid_of};
+use crate::error::{Context, Damage, Error};
+
+/// A length that no torn write explains: nobody accepts transactions of this size. Below it, a
+/// record that reaches beyond the end of the file counts as cut off.
+const TORN_LEN_MAX: u64 = 64 << 20;
+
+/// Reads the records of one log file in order.
+///
+/// Source: ZooKeeper `FileTxnLog.FileTxnIterator`; `spec` rules on torn tails in `docs/storage.md`.
+#[derive(Debug)]
+pub struct LogReader {
+    path: PathBuf,
+    file: BufReader<File>,
+    file_len: u64,
+    offset: u64,
+    last: Option<Zxid>,
+    payload: Vec<u8>,
+    end: Option<End>,
+}
+
+/// One record of a log.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// Where the record begins in the file.
+    pub offset: u64,
+    /// The zxid in its header.
+    pub zxid: Zxid,
+    /// The stored (and checked) Adler-32 of the payload.
+    pub checksum: u32,
+    /// The payload: `TxnHeader`, body and perhaps a digest.
+    pub txn: &'a [u8],
+}
+
+/// Why a log ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// The file ends behind a whole record (or its header).
+    File,
+    /// Zeros follow: the rest was allocated in advance.
+    Padding,
+    /// A record is cut off, as by a crash.
+    Torn,
+}
+
+impl LogReader {
+    /// Opens a log at its first record.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if the file header is cut short or is not that of a log.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let file = File::open(path).context("open", path)?;
+        let file_len = file.metadata().context("read", path)?.len();
+        let mut reader = Self {
+            path: path.to_path_buf(),
+            file: BufReader::with_capacity(1 << 16, file),
+            file_len,
+            offset: 0,
+            last: None,
+            payload: Vec::new(),
+            end: None,
+        };
+        if file_len < HEADER_LEN {
+            return Err(reader.damaged(Damage::ShortHeader));
+        }
+        let mut header = [0; 16];
+        reader.fill(&mut header)?;
+        let word = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().expect("4 bytes"));
+        if word(0) != MAGIC {
+            return Err(reader.damaged(Damage::BadMagic(word(0))));
+        }
+        if word(4) != VERSION || header[8..] != [0; 8] {
+            log::warn!("{}: unusual version {} or database id", path.display(), word(4));
+        }
+        reader.offset = HEADER_LEN;
+        Ok(reader)
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the next record begins or would begin: behind the last whole one.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Why the log ended, once it has.
+    #[must_use]
+    pub fn end(&self) -> Option<End> {
+        self.end
+    }
+
+    /// The next record; `None` at the end of the log, for good.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] for a wrong checksum, an impossible length or a record without a
+    /// transaction header.
+    #[expect(clippy::should_implement_trait, reason = "a record borrows the reader")]
+    pub fn next(&mut self) -> Result<Option<Record<'_>>, Error> {
+        if self.end.is_some() {
+            return Ok(None);
+        }
+        let left = self.file_len.saturating_sub(self.offset);
+        let prefix_len = PREFIX_LEN as u64;
+        if left < prefix_len {
+            return Ok(self.ended(if left == 0 { End::File } else { End::Torn }));
+        }
+        let mut prefix = [0; PREFIX_LEN];
+        self.fill(&mut prefix)?;
+        let checksum = u64::from_be_bytes(prefix[..8].try_into().expect("8 bytes"));
+        let len = i32::from_be_bytes(prefix[8..].try_into().expect("4 bytes"));
+        if len == 0 {
+            return Ok(self.ended(if checksum == 0 { End::Padding } else { End::Torn }));
+        }
+        let Ok(payload_len) = usize::try_from(len) else {
+            return Err(self.damaged(Damage::BadLength(len)));
+        };
+        if payload_len as u64 + 1 > left - prefix_len {
+            if payload_len as u64 > TORN_LEN_MAX {
+                return Err(self.damaged(Damage::BadLength(len)));
+            }
+            return Ok(self.ended(End::Torn));
+        }
+        let mut payload = std::mem::take(&mut self.payload);
+        payload.resize(payload_len + 1, 0);
+        let filled = self.fill(&mut payload);
+        self.payload = payload;
+        filled?;
+        if self.payload[payload_len] != END_OF_RECORD {
+            return Ok(self.ended(End::Torn));
+        }
+        if checksum != u64::from(adler32_slice(&self.payload[..payload_len])) {
+            return Err(self.damaged(Damage::BadChecksum));
+        }
+        let Some(zxid) = zxid_of(&self.payload[..payload_len]) else {
+            return Err(self.damaged(Damage::NoHeader));
+        };
+        let offset = self.offset;
+        self.offset += prefix_len + payload_len as u64 + 1;
+        self.last = Some(zxid);
+        #[expect(clippy::cast_possible_truncation, reason = "equal to a 32-bit checksum")]
+        let checksum = checksum as u32;
+        Ok(Some(Record { offset, zxid, checksum, txn: &self.payload[..payload_len] }))
+    }
+
+    /// Goes back to a place that [`offset`](Self::offset) named.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn seek(&mut self, offset: u64) -> Result<(), Error> {
+        self.file.seek(SeekFrom::Start(offset)).context("read", &self.path)?;
+        self.offset = offset;
+        self.end = None;
+        Ok(())
+    }
+
+    fn ended<T>(&mut self, end: End) -> Option<T> {
+        self.end = Some(end);
+        None
+    }
+
+    fn fill(&mut self, buf: &mut [u8]) -> Result<(), Error> {
+        self.file.read_exact(buf).context("read", &self.path)
+    }
+
+    fn damaged(&self, what: Damage) -> Error {
+        Error::Damaged { path: self.path.clone(), offset: self.offset, after: self.last, what }
+    }
+}

@@ -1,0 +1,125 @@
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use zab_proto::Zxid;
+
+use super::{HEADER_LEN, header};
+use crate::error::{Context, Error};
+use crate::fs::{Fs, OutFile};
+use crate::names;
+
+/// When the log goes on in a new file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Roll {
+    /// Not by size (`txnLogSizeLimitInKb` of 0).
+    Never,
+    /// Once a file has this many bytes.
+    Above(u64),
+}
+
+/// Appends to the log. A file is never reopened: each run begins a new one.
+#[derive(Debug)]
+pub(crate) struct LogWriter {
+    fs: Fs,
+    dir: PathBuf,
+    prealloc: u64,
+    force_sync: bool,
+    roll: Roll,
+    fsync_warning: Duration,
+    current: Option<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    out: OutFile,
+    /// Bytes written.
+    position: u64,
+    /// Bytes allocated, the padding included.
+    size: u64,
+    /// Whether the directory entry is durable.
+    named: bool,
+}
+
+/// How far the padding stays ahead of the records. ZooKeeper's value.
+const PADDING_MARGIN: u64 = 4096;
+
+impl LogWriter {
+    pub(crate) fn new(
+        fs: Fs,
+        dir: PathBuf,
+        prealloc: u64,
+        force_sync: bool,
+        roll: Roll,
+        fsync_warning: Duration,
+    ) -> Self {
+        Self { fs, dir, prealloc, force_sync, roll, fsync_warning, current: None }
+    }
+
+    /// Writes encoded records, the first of which is `first`, and makes them durable.
+    pub(crate) fn append(&mut self, first: Zxid, records: &[u8]) -> Result<(), Error> {
+        if self.current.is_none() {
+            self.current = Some(self.create(first)?);
+        }
+        let current = self.current.as_mut().expect("just created");
+        current.allocate(records.len() as u64, self.prealloc)?;
+        current.out.write_all(records).context("write", current.out.path())?;
+        current.position += records.len() as u64;
+        self.sync()
+    }
+
+    fn create(&self, first: Zxid) -> Result<Current, Error> {
+        let path = self.dir.join(names::log_name(first));
+        let mut out = self.fs.create(path)?;
+        out.write_all(&header()).context("write", out.path())?;
+        Ok(Current { out, position: HEADER_LEN, size: HEADER_LEN, named: false })
+    }
+
+    fn sync(&mut self) -> Result<(), Error> {
+        let current = self.current.as_mut().expect("appended to");
+        if self.force_sync {
+            let began = Instant::now();
+            current.out.sync()?;
+            let took = began.elapsed();
+            if took > self.fsync_warning {
+                log::warn!(
+                    "fsync of {} took {} ms, which delays every write (file size {} bytes)",
+                    current.out.path().display(),
+                    took.as_millis(),
+                    current.size
+                );
+            }
+            if !current.named {
+                self.fs.sync_dir(&self.dir)?;
+            }
+        }
+        current.named = true;
+        if matches!(self.roll, Roll::Above(limit) if current.position > limit) {
+            self.current = None;
+        }
+        Ok(())
+    }
+
+    /// Ends the present file: the next record opens a new one. What is in it is durable already.
+    pub(crate) fn roll(&mut self) {
+        self.current = None;
+    }
+}
+
+impl Current {
+    /// Extends the padding so that the next `len` bytes fall into it.
+    fn allocate(&mut self, len: u64, prealloc: u64) -> Result<(), Error> {
+        let end = self.position + len;
+        if prealloc == 0 || end + PADDING_MARGIN < self.size {
+            return Ok(());
+        }
+        let mut size = self.size + prealloc;
+        if end + PADDING_MARGIN >= size {
+            size = end + prealloc;
+            size -= size % prealloc;
+        }
+        self.out.resize(size)?;
+        self.size = size;
+        Ok(())
+    }
+}

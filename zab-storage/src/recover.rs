@@ -1,0 +1,327 @@
+//! From files to a state: the newest good snapshot, then the log behind it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use zab_proto::{Application, EpochKind, Recovered, SnapshotDigest, Zxid};
+
+use crate::epoch;
+use crate::error::{Context, Damage, Error};
+use crate::log_file::{self, LogReader};
+use crate::names::{self, Compression, Numbered};
+use crate::snapshot::{SnapshotReader, SnapshotWriter, Trailer};
+use crate::store::Store;
+use crate::switch::Dirs;
+
+/// ZooKeeper tries this many snapshots before it gives up.
+const SNAPSHOTS_TRIED_MAX: usize = 100;
+
+impl Store {
+    /// Loads the newest good snapshot into `app`, collects the log behind it, and reads the
+    /// epochs. Everything found is durable when this returns, even what a killed process left in
+    /// the page cache (rule R4).
+    ///
+    /// # Errors
+    /// Whatever no crash explains: damage, missing transactions, a directory without snapshot.
+    /// Nothing was changed then but leftovers of interrupted writes.
+    pub fn recover<A: Application>(&mut self, app: &mut A) -> Result<Recovered, Error> {
+        let dirs = self.dirs();
+        dirs.complete()?;
+        self.clear_newest_log()?;
+        let mut recovered = Recovered::default();
+        recovered.accepted_epoch = epoch::read(&self.snap_dir, EpochKind::Accepted)?;
+        recovered.current_epoch = epoch::read(&self.snap_dir, EpochKind::Current)?;
+        recovered.initialize = self.initialize_files().next().is_some();
+        let loaded = self.load_snapshot(&dirs, app)?;
+        match &loaded {
+            Some(loaded) => {
+                recovered.snapshot = Some(loaded.zxid);
+                recovered.snapshot_end = loaded.end;
+            }
+            None => self.begin_empty(&mut recovered, app)?,
+        }
+        let reached = self.replay(&mut recovered, loaded.as_ref())?;
+        if let Some(Loaded { skipped: Some((zxid, path)), .. }) = &loaded
+            && reached < *zxid
+            && !self.options.allow_holes
+        {
+            return Err(Error::Lost { path: path.clone(), reached });
+        }
+        self.settle(loaded.as_ref().map(|loaded| loaded.path.as_path()))?;
+        Ok(recovered)
+    }
+
+    pub(crate) fn dirs(&self) -> Dirs {
+        Dirs { fs: self.fs.clone(), snap: self.snap_dir.clone(), log: self.log_dir.clone() }
+    }
+
+    /// Removes what a crash during the creation of the newest log can have left: an empty file,
+    /// a piece of its header, or zeros. In any other place the same is damage.
+    fn clear_newest_log(&self) -> Result<(), Error> {
+        let logs = names::logs(&self.log_dir)?;
+        let Some(newest) = logs.last() else { return Ok(()) };
+        let len = fs::metadata(&newest.path).context("read", &newest.path)?.len();
+        if len == 0 {
+            log::warn!("{} is empty and removed", newest.path.display());
+            self.fs.remove(&newest.path)?;
+        } else if len < log_file::HEADER_LEN || is_all_zero(&newest.path)? {
+            names::set_aside(&self.fs, &newest.path)?;
+        } else {
+            return Ok(());
+        }
+        self.fs.sync_dir(&self.log_dir)
+    }
+
+    fn load_snapshot<A: Application>(
+        &self,
+        dirs: &Dirs,
+        app: &mut A,
+    ) -> Result<Option<Loaded>, Error> {
+        let candidates = dirs.plausible_snapshots()?;
+        let mut skipped = None;
+        for candidate in candidates.iter().take(SNAPSHOTS_TRIED_MAX) {
+            match load(candidate, app) {
+                Ok(trailer) => return Ok(Some(Loaded::new(candidate, trailer, skipped))),
+                Err(error) => {
+                    app.install_abort();
+                    log::error!("{error}; trying the next older snapshot");
+                    skipped.get_or_insert_with(|| (candidate.zxid, candidate.path.clone()));
+                }
+            }
+        }
+        if candidates.is_empty() { Ok(None) } else { Err(self.no_valid_snapshot()) }
+    }
+
+    fn no_valid_snapshot(&self) -> Error {
+        Error::NoValidSnapshot(self.snap_dir.clone())
+    }
+
+    /// No snapshot: an empty directory, or one in which something is wrong.
+    fn begin_empty<A: Application>(
+        &mut self,
+        recovered: &mut Recovered,
+        app: &mut A,
+    ) -> Result<(), Error> {
+        let logged = !names::logs(&self.log_dir)?.is_empty();
+        if logged && !self.options.trust_empty_snapshot {
+            return Err(Error::NoSnapshot(self.snap_dir.clone()));
+        }
+        let broken = names::snapshots(&self.snap_dir)?;
+        if broken.iter().any(|snapshot| snapshot.zxid != Zxid::ZERO) && !logged {
+            return Err(self.no_valid_snapshot());
+        }
+        for snapshot in &broken {
+            names::set_aside(&self.fs, &snapshot.path)?;
+        }
+        let initial = initial_state(app);
+        if logged || recovered.initialize || self.options.autocreate {
+            write_initial(&self.dirs(), &initial, self.options.zxid_section)?;
+            recovered.snapshot = Some(Zxid::ZERO);
+        } else {
+            self.initial = Some(initial);
+        }
+        Ok(())
+    }
+
+    /// Reads the records above the snapshot and returns the last zxid of the history.
+    fn replay(
+        &mut self,
+        recovered: &mut Recovered,
+        loaded: Option<&Loaded>,
+    ) -> Result<Zxid, Error> {
+        let mut tail = Tail {
+            last: recovered.snapshot.unwrap_or(Zxid::ZERO),
+            strict: loaded.is_some_and(|loaded| loaded.skipped.is_some()),
+            allow_holes: self.options.allow_holes,
+        };
+        let base = tail.last;
+        self.replayed = (0, 0);
+        for log in logs_above(names::logs(&self.log_dir)?, base) {
+            let mut reader = LogReader::open(&log.path)?;
+            while let Some(record) = reader.next()? {
+                if record.zxid > base && tail.accept(&log.path, &record)? {
+                    self.replayed.0 += 1;
+                    self.replayed.1 += record.txn.len() as u64;
+                    recovered.push(record.zxid, record.txn);
+                }
+            }
+        }
+        Ok(tail.last)
+    }
+
+    /// Makes durable what was found, and consumes the `initialize` files.
+    fn settle(&self, snapshot: Option<&Path>) -> Result<(), Error> {
+        if let Some(snapshot) = snapshot {
+            self.fs.open(snapshot.to_path_buf())?.sync()?;
+        }
+        for log in names::logs(&self.log_dir)? {
+            self.fs.open(log.path)?.sync()?;
+        }
+        for kind in ["acceptedEpoch", "currentEpoch"] {
+            let path = self.snap_dir.join(kind);
+            if path.exists() {
+                self.fs.open(path)?.sync()?;
+            }
+        }
+        self.fs.sync_dir(&self.snap_dir)?;
+        if self.log_dir != self.snap_dir {
+            self.fs.sync_dir(&self.log_dir)?;
+        }
+        for path in self.initialize_files() {
+            self.fs.remove(&path)?;
+            self.fs.sync_dir(path.parent().expect("a file in a directory"))?;
+        }
+        Ok(())
+    }
+
+    /// The `initialize` files there are: an operator's word that an empty directory is to be
+    /// trusted. ZooKeeper's script creates it in `dataDir`, its server looks in `dataLogDir`.
+    fn initialize_files(&self) -> impl Iterator<Item = PathBuf> + use<> {
+        let (log, data) = (&self.options.log_dir, &self.options.data_dir);
+        let mut paths = vec![log.join("initialize")];
+        if data != log {
+            paths.push(data.join("initialize"));
+        }
+        paths.into_iter().filter(|path| path.exists())
+    }
+}
+
+/// The snapshot in use.
+struct Loaded {
+    path: PathBuf,
+    zxid: Zxid,
+    /// The last transaction that has left traces in it.
+    end: Zxid,
+    /// The newest snapshot that could not be used instead.
+    skipped: Option<(Zxid, PathBuf)>,
+}
+
+impl Loaded {
+    fn new(from: &Numbered, trailer: Trailer, skipped: Option<(Zxid, PathBuf)>) -> Self {
+        let traces = [trailer.digest.map(|digest| digest.zxid), trailer.last_processed];
+        let end = traces.into_iter().flatten().fold(from.zxid, Zxid::max);
+        log::info!("snapshot {} loaded", from.path.display());
+        Self { path: from.path.clone(), zxid: from.zxid, end, skipped }
+    }
+}
+
+/// Loads one snapshot, all or nothing.
+fn load<A: Application>(from: &Numbered, app: &mut A) -> Result<Trailer, Error> {
+    let mut reader = SnapshotReader::open(&from.path)?;
+    loop {
+        let Ok(progress) = app.install(reader.bytes()) else {
+            return Err(reader.damaged(Damage::Undecodable));
+        };
+        reader.consume(progress.consumed);
+        if progress.done {
+            break;
+        }
+        if reader.fill()?.is_none() {
+            return Err(reader.damaged(Damage::CutShort));
+        }
+    }
+    let trailer = reader.finish()?;
+    // An all-zero section says that nothing was digested yet.
+    let digest = trailer.digest.filter(|digest| digest.zxid != Zxid::ZERO);
+    app.install_commit(from.zxid, digest);
+    Ok(trailer)
+}
+
+/// Checks that each record follows its predecessor.
+struct Tail {
+    last: Zxid,
+    /// An older snapshot is in use than should be: the first records of epochs have to be there.
+    strict: bool,
+    allow_holes: bool,
+}
+
+impl Tail {
+    /// Whether the record is the next of the history; false for one that is none.
+    fn accept(&mut self, path: &Path, record: &log_file::Record<'_>) -> Result<bool, Error> {
+        let next = record.zxid;
+        if next == self.last && log_file::is_error(record.txn) {
+            return Ok(false);
+        }
+        if next <= self.last {
+            return Err(Error::Damaged {
+                path: path.to_path_buf(),
+                offset: record.offset,
+                after: Some(self.last),
+                what: Damage::OutOfOrder(next),
+            });
+        }
+        let new_epoch = next.epoch() != self.last.epoch();
+        let hole = if new_epoch {
+            self.strict && next.counter() != 1
+        } else {
+            next.raw() != self.last.raw() + 1
+        };
+        if hole && !self.allow_holes {
+            return Err(Error::Hole { path: path.to_path_buf(), after: self.last, next });
+        }
+        if hole || new_epoch && next.counter() != 1 {
+            log::warn!("{}: {} is followed by {next}", path.display(), self.last);
+        }
+        self.last = next;
+        Ok(true)
+    }
+}
+
+/// The logs that may hold records above `base`: those named above it and the last one before,
+/// unless the next record is the first of a file anyway.
+fn logs_above(mut logs: Vec<Numbered>, base: Zxid) -> Vec<Numbered> {
+    let first = logs.partition_point(|log| log.zxid <= base);
+    let next = Zxid::from_raw(base.raw() + 1);
+    let exact = logs.get(first).is_some_and(|log| log.zxid == next && begins_with(log, next));
+    logs.drain(..if exact { first } else { first.saturating_sub(1) });
+    logs
+}
+
+fn begins_with(log: &Numbered, zxid: Zxid) -> bool {
+    let Ok(mut reader) = LogReader::open(&log.path) else { return false };
+    matches!(reader.next(), Ok(Some(record)) if record.zxid == zxid)
+}
+
+/// Whether a file has a log header's length of zeros and nothing else behind it.
+fn is_all_zero(path: &Path) -> Result<bool, Error> {
+    use std::io::{BufRead, BufReader};
+    let mut file = BufReader::new(fs::File::open(path).context("open", path)?);
+    loop {
+        let buf = file.fill_buf().context("read", path)?;
+        if buf.is_empty() {
+            return Ok(true);
+        }
+        if buf.iter().any(|&byte| byte != 0) {
+            return Ok(false);
+        }
+        let n = buf.len();
+        file.consume(n);
+    }
+}
+
+/// The bytes of the application's state before any transaction.
+fn initial_state<A: Application>(app: &mut A) -> Vec<u8> {
+    let snapshot = app.snapshot_open();
+    let mut bytes = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        let n = app.snapshot_read(snapshot, &mut piece);
+        if n == 0 {
+            break;
+        }
+        bytes.extend_from_slice(&piece[..n]);
+    }
+    app.snapshot_close(snapshot);
+    bytes
+}
+
+/// Writes `snapshot.0`.
+pub(crate) fn write_initial(dirs: &Dirs, bytes: &[u8], zxid_section: bool) -> Result<(), Error> {
+    let tmp = dirs.snap.join(names::OWN);
+    let mut writer = SnapshotWriter::create(&dirs.fs, &tmp, Compression::None)?;
+    writer.write(bytes)?;
+    writer.finish(None::<SnapshotDigest>, zxid_section.then_some(Zxid::ZERO))?;
+    let name = names::snapshot_name(Zxid::ZERO, Compression::None);
+    dirs.fs.rename(&tmp, &dirs.snap.join(name))?;
+    dirs.fs.sync_dir(&dirs.snap)
+}

@@ -1,0 +1,97 @@
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use adler2::Adler32;
+use flate2::write::GzEncoder;
+use zab_proto::{SnapshotDigest, Zxid};
+
+use super::snappy::SnappyWriter;
+use super::{DB_ID, DIGEST_VERSION, MAGIC, SEAL_PATH, VERSION};
+use crate::error::{Context, Error};
+use crate::fs::{Fs, OutFile};
+use crate::names::Compression;
+
+/// Writes a snapshot file under a name that is not one of a snapshot; to be renamed when sealed.
+#[derive(Debug)]
+pub(crate) struct SnapshotWriter {
+    sink: Sink,
+    adler: Adler32,
+    path: std::path::PathBuf,
+}
+
+#[derive(Debug)]
+enum Sink {
+    Plain(BufWriter<OutFile>),
+    Gz(GzEncoder<BufWriter<OutFile>>),
+    Snappy(SnappyWriter<BufWriter<OutFile>>),
+}
+
+impl SnapshotWriter {
+    /// Begins a file and writes its header.
+    pub(crate) fn create(fs: &Fs, path: &Path, compression: Compression) -> Result<Self, Error> {
+        let out = BufWriter::with_capacity(1 << 16, fs.create(path.to_path_buf())?);
+        let sink = match compression {
+            Compression::None => Sink::Plain(out),
+            Compression::Gz => Sink::Gz(GzEncoder::new(out, flate2::Compression::default())),
+            Compression::Snappy => Sink::Snappy(SnappyWriter::new(out).context("write", path)?),
+        };
+        let mut writer = Self { sink, adler: Adler32::new(), path: path.to_path_buf() };
+        writer.write(&MAGIC.to_be_bytes())?;
+        writer.write(&VERSION.to_be_bytes())?;
+        writer.write(&DB_ID.to_be_bytes())?;
+        Ok(writer)
+    }
+
+    /// Writes the next bytes of the application.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.adler.write_slice(bytes);
+        match &mut self.sink {
+            Sink::Plain(out) => out.write_all(bytes),
+            Sink::Gz(out) => out.write_all(bytes),
+            Sink::Snappy(out) => out.write_all(bytes),
+        }
+        .context("write", &self.path)
+    }
+
+    /// Seals the file and makes its content durable. `last` adds ZooKeeper 3.9's zxid section.
+    ///
+    /// Without a digest the section is all zero, as ZooKeeper writes it for a tree to which
+    /// nothing was applied yet: servers with digests enabled expect the section.
+    pub(crate) fn finish(
+        mut self,
+        digest: Option<SnapshotDigest>,
+        last: Option<Zxid>,
+    ) -> Result<(), Error> {
+        self.seal()?;
+        let none = SnapshotDigest { zxid: Zxid::ZERO, version: DIGEST_VERSION, digest: 0 };
+        let digest = digest.unwrap_or(none);
+        self.write(&digest.zxid.raw().to_be_bytes())?;
+        self.write(&digest.version.to_be_bytes())?;
+        self.write(&digest.digest.to_be_bytes())?;
+        self.seal()?;
+        if let Some(last) = last {
+            self.write(&last.raw().to_be_bytes())?;
+            self.seal()?;
+        }
+        let Self { sink, path, .. } = self;
+        let mut out = sink.into_out().context("write", &path)?;
+        out.sync()
+    }
+
+    fn seal(&mut self) -> Result<(), Error> {
+        let checksum = u64::from(self.adler.checksum());
+        self.write(&checksum.to_be_bytes())?;
+        self.write(&SEAL_PATH)
+    }
+}
+
+impl Sink {
+    fn into_out(self) -> io::Result<OutFile> {
+        let buffered = match self {
+            Self::Plain(out) => out,
+            Self::Gz(out) => out.finish()?,
+            Self::Snappy(out) => out.finish()?,
+        };
+        buffered.into_inner().map_err(io::IntoInnerError::into_error)
+    }
+}

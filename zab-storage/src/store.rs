@@ -1,0 +1,171 @@
+//! Opening a server's directories.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::error::{Context, Error};
+use crate::fs::Fs;
+use crate::names::{self, Compression};
+
+/// Where the files are and how they are written. Defaults are ZooKeeper's.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `dataDir`: snapshots, epochs and `myid`.
+    pub data_dir: PathBuf,
+    /// `dataLogDir`: transaction logs; may be the same as `data_dir`.
+    pub log_dir: PathBuf,
+    /// By how much log files are extended in advance (`preAllocSize`, here in bytes); 0: not at
+    /// all. Extending a file in advance about halves the time of an fsync.
+    pub prealloc_bytes: u64,
+    /// Whether writes to the log are followed by an fsync (`forceSync`). Without it nothing that
+    /// is acknowledged survives a power cut.
+    pub force_sync: bool,
+    /// About how many transactions there are between two snapshots (`snapCount`).
+    pub snap_count: u64,
+    /// About how many bytes of log there are between two snapshots (`snapSizeLimitInKb`, here in
+    /// bytes); 0: any number.
+    pub snap_size_limit: u64,
+    /// A log file above this many bytes is followed by a new one (`txnLogSizeLimitInKb`, here in
+    /// bytes); 0: files end with snapshots only.
+    pub txn_log_size_limit: u64,
+    /// An fsync of the log that takes longer is worth a warning (`fsync.warningthresholdms`).
+    pub fsync_warning: Duration,
+    /// How snapshots are written; every form is read (`snapshot.compression.method`).
+    pub compression: Compression,
+    /// Whether snapshots get the zxid section of ZooKeeper 3.9
+    /// (`serializeLastProcessedZxid.enabled`). 3.8 reads them too.
+    pub zxid_section: bool,
+    /// An fsync is due at the latest after this many transactions (`maxBatchSize`); 0: one fsync
+    /// for all that have arrived.
+    pub max_batch: usize,
+    /// Missing directories are created (`datadir.autocreate`).
+    pub datadir_autocreate: bool,
+    /// An empty directory holds the empty history (`db.autocreate`): `snapshot.0` is written at
+    /// once. Otherwise only an `initialize` file makes it so, or the first thing logged.
+    pub autocreate: bool,
+    /// Log entries without a snapshot are applied to the empty tree (`snapshot.trust.empty`).
+    pub trust_empty_snapshot: bool,
+    /// The operator accepts that transactions are missing. Nothing is known then of the state.
+    pub allow_holes: bool,
+    /// Seed of the random part of when snapshots are due.
+    pub seed: u64,
+}
+
+impl Options {
+    /// ZooKeeper's defaults, everything in one directory.
+    #[must_use]
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        let data_dir = data_dir.into();
+        Self {
+            log_dir: data_dir.clone(),
+            data_dir,
+            prealloc_bytes: 64 << 20,
+            force_sync: true,
+            snap_count: 100_000,
+            snap_size_limit: 4 << 30,
+            txn_log_size_limit: 0,
+            fsync_warning: Duration::from_secs(1),
+            compression: Compression::None,
+            zxid_section: false,
+            max_batch: 0,
+            datadir_autocreate: true,
+            autocreate: true,
+            trust_empty_snapshot: false,
+            allow_holes: false,
+            seed: 0,
+        }
+    }
+}
+
+/// A server's directories, locked for this process.
+#[derive(Debug)]
+pub struct Store {
+    pub(crate) fs: Fs,
+    pub(crate) options: Options,
+    /// Snapshots and epochs.
+    pub(crate) snap_dir: PathBuf,
+    /// Logs.
+    pub(crate) log_dir: PathBuf,
+    /// The snapshot that makes an empty directory a valid one, until it is needed.
+    pub(crate) initial: Option<Vec<u8>>,
+    /// Records replayed since the snapshot, and their bytes.
+    pub(crate) replayed: (u64, u64),
+    /// Held open: closing the files ends the locks.
+    pub(crate) locks: Vec<File>,
+}
+
+impl Store {
+    /// Checks, creates and locks the directories.
+    ///
+    /// # Errors
+    /// [`Error::Directory`] if another process uses them, if one is missing and may not be
+    /// created, or if logs and snapshots lie in each other's directory; [`Error::Io`].
+    pub fn open(options: Options) -> Result<Self, Error> {
+        let snap_dir = options.data_dir.join(names::VERSION_DIR);
+        let log_dir = options.log_dir.join(names::VERSION_DIR);
+        let mut locks = Vec::new();
+        for dir in [&snap_dir, &log_dir] {
+            ensure_dir(dir, options.datadir_autocreate)?;
+        }
+        locks.push(lock(&snap_dir)?);
+        if snap_dir != log_dir {
+            check_content(&log_dir, "snapshot.", "holds snapshots, but it is the log directory")?;
+            check_content(&snap_dir, "log.", "holds logs, but it is the snapshot directory")?;
+            locks.push(lock(&log_dir)?);
+        }
+        Ok(Self {
+            fs: Fs::default(),
+            options,
+            snap_dir,
+            log_dir,
+            initial: None,
+            replayed: (0, 0),
+            locks,
+        })
+    }
+
+    /// `version-2` in `dataDir`: snapshots and epochs.
+    #[must_use]
+    pub fn snapshot_dir(&self) -> &Path {
+        &self.snap_dir
+    }
+
+    /// `version-2` in `dataLogDir`: logs.
+    #[must_use]
+    pub fn log_dir(&self) -> &Path {
+        &self.log_dir
+    }
+}
+
+fn ensure_dir(dir: &Path, create: bool) -> Result<(), Error> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    if !create {
+        let reason = "missing directory (zookeeper.datadir.autocreate=false)";
+        return Err(Error::Directory { path: dir.to_path_buf(), reason });
+    }
+    fs::create_dir_all(dir).context("create directory", dir)?;
+    let parent = dir.parent().expect("version-2 is in a directory");
+    File::open(parent).and_then(|dir| dir.sync_all()).context("sync directory", parent)
+}
+
+fn check_content(dir: &Path, prefix: &str, reason: &'static str) -> Result<(), Error> {
+    match names::list(dir)?.iter().find(|name| name.starts_with(prefix)) {
+        Some(_) => Err(Error::Directory { path: dir.to_path_buf(), reason }),
+        None => Ok(()),
+    }
+}
+
+fn lock(dir: &Path) -> Result<File, Error> {
+    let path = dir.join(names::LOCK);
+    let file = File::create(&path).context("create", &path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(Error::Directory { path: dir.to_path_buf(), reason: "in use by another process" })
+        }
+        Err(TryLockError::Error(error)) => Err(error).context("lock", &path),
+    }
+}
