@@ -1,0 +1,236 @@
+//! Stories of small clusters, one per test.
+
+mod common;
+
+use std::time::Duration;
+
+use common::Cluster;
+use zab_proto::{Phase, SyncMode};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn three() -> Cluster {
+    let mut cluster = Cluster::new(3, 0);
+    cluster.start_all();
+    cluster.run(SECOND);
+    cluster
+}
+
+fn sync_mode(cluster: &Cluster, i: usize) -> Option<SyncMode> {
+    cluster.node(i).peer().status().sync
+}
+
+#[test]
+fn three_servers_elect_and_replicate() {
+    let mut cluster = three();
+    let leader = cluster.leader().expect("a leader");
+    for i in 0..3 {
+        assert!(cluster.serving(i));
+        cluster.write(i, &[format!("from {i}").as_bytes()]);
+    }
+    for i in 0..3 {
+        assert_eq!(cluster.lines(i), ["from 0", "from 1", "from 2"]);
+    }
+    assert_eq!(cluster.node(leader).peer().learners().filter(|learner| learner.synced).count(), 2);
+    assert_eq!(cluster.client_bytes.len(), 3 * "from 0".len(), "each client hears of its own line");
+}
+
+#[test]
+fn a_standalone_server_serves_at_once() {
+    let mut cluster = Cluster::new(1, 0).configure(|config| config.standalone = true);
+    cluster.start_all();
+    cluster.settle();
+    cluster.write(0, &[b"a", b"b"]);
+    assert_eq!(cluster.lines(0), ["a", "b"]);
+    cluster.kill(0);
+    cluster.start(0);
+    cluster.settle();
+    cluster.write(0, &[b"c"]);
+    assert_eq!(cluster.lines(0), ["a", "b", "c"]);
+    assert_eq!(cluster.node(0).peer().delivered().raw(), 3);
+}
+
+#[test]
+fn the_survivors_go_on_without_the_leader_and_without_waiting() {
+    let mut cluster = three();
+    let leader = cluster.leader().expect("a leader");
+    cluster.write(leader, &[b"before"]);
+    cluster.kill(leader);
+    cluster.run(Duration::from_millis(3));
+    let next = cluster.leader().expect("a new leader within 3 ms");
+    cluster.write(next, &[b"after"]);
+    assert_eq!(cluster.lines(next), ["before", "after"]);
+    cluster.start(leader);
+    cluster.run(SECOND);
+    assert_eq!(cluster.lines(leader), ["before", "after"]);
+    assert_eq!(sync_mode(&cluster, leader), Some(SyncMode::Diff));
+}
+
+#[test]
+fn a_wiped_server_is_brought_back_by_snapshot() {
+    let mut cluster = three().configure(|config| config.trust_empty = false);
+    let leader = cluster.leader().expect("a leader");
+    cluster.write(leader, &[b"a", b"b", b"c"]);
+    let wiped = (leader + 1) % 3;
+    cluster.kill(wiped);
+    cluster.servers[wiped].disk = common::memory::Memory::default();
+    cluster.start(wiped);
+    cluster.run(SECOND);
+    assert_eq!(sync_mode(&cluster, wiped), Some(SyncMode::Snap));
+    assert_eq!(cluster.lines(wiped), ["a", "b", "c"]);
+    cluster.write(wiped, &[b"d"]);
+    cluster.kill(wiped);
+    cluster.start(wiped);
+    cluster.run(SECOND);
+    assert_eq!(cluster.lines(wiped), ["a", "b", "c", "d"]);
+}
+
+#[test]
+fn a_wiped_server_does_not_vote() {
+    let mut cluster = three().configure(|config| config.trust_empty = false);
+    let leader = cluster.leader().expect("a leader");
+    cluster.write(leader, &[b"a"]);
+    let (wiped, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.kill(wiped);
+    cluster.servers[wiped].disk = common::memory::Memory::default();
+    cluster.kill(leader);
+    cluster.kill(other);
+    cluster.start(wiped);
+    cluster.start(other);
+    cluster.run(60 * SECOND);
+    assert_eq!(cluster.leader(), None, "one voter and an empty disk are no quorum");
+    cluster.start(leader);
+    cluster.run(2 * SECOND);
+    assert_eq!(cluster.lines(wiped), ["a"]);
+}
+
+#[test]
+fn an_empty_ensemble_begins_when_all_are_seen_to_be_empty() {
+    let mut cluster = Cluster::new(3, 0).configure(|config| config.trust_empty = false);
+    cluster.start(0);
+    cluster.start(1);
+    cluster.run(10 * SECOND);
+    assert_eq!(cluster.leader(), None);
+    cluster.start(2);
+    cluster.run(2 * SECOND);
+    assert!((0..3).all(|i| cluster.serving(i)));
+}
+
+#[test]
+fn uncommitted_proposals_of_an_isolated_leader_are_truncated() {
+    let mut cluster = three();
+    let leader = cluster.leader().expect("a leader");
+    cluster.write(leader, &[b"kept"]);
+    cluster.isolate(leader);
+    cluster.write(leader, &[b"lost"]);
+    cluster.run(30 * SECOND);
+    let next = cluster.leader().expect("the others have a leader");
+    assert_ne!(next, leader);
+    assert_eq!(cluster.node(leader).peer().status().phase, Phase::Election, "lost its quorum");
+    cluster.cut.clear();
+    cluster.run(90 * SECOND);
+    assert_eq!(sync_mode(&cluster, leader), Some(SyncMode::Trunc));
+    cluster.write(next, &[b"more"]);
+    for i in 0..3 {
+        assert_eq!(cluster.lines(i), ["kept", "more"]);
+    }
+    cluster.kill(leader);
+    cluster.start(leader);
+    cluster.run(SECOND);
+    assert_eq!(cluster.lines(leader), ["kept", "more"]);
+}
+
+#[test]
+fn five_servers_survive_two_and_stop_without_a_quorum() {
+    let mut cluster = Cluster::new(5, 0);
+    cluster.start_all();
+    cluster.run(SECOND);
+    cluster.kill(4);
+    cluster.kill(3);
+    cluster.run(SECOND);
+    let leader = cluster.leader().expect("three of five");
+    cluster.write(leader, &[b"three"]);
+    let gone = (0..3).find(|i| *i != leader).expect("another");
+    cluster.kill(gone);
+    cluster.write(leader, &[b"two"]);
+    assert_eq!(cluster.lines(leader), ["three"], "nothing commits without a quorum");
+    cluster.run(30 * SECOND);
+    assert_eq!(cluster.leader(), None);
+    cluster.start(4);
+    cluster.run(90 * SECOND);
+    assert!(cluster.leader().is_some());
+}
+
+#[test]
+fn observers_learn_and_forward() {
+    let mut cluster = Cluster::new(3, 2);
+    cluster.start_all();
+    cluster.run(2 * SECOND);
+    cluster.write(4, &[b"by an observer"]);
+    for i in 0..5 {
+        assert_eq!(cluster.lines(i), ["by an observer"], "server {i}");
+    }
+    // Observers do not count.
+    let followers: Vec<usize> = (0..3).filter(|i| Some(*i) != cluster.leader()).collect();
+    cluster.kill(followers[0]);
+    cluster.kill(followers[1]);
+    let leader = cluster.leader().expect("not noticed yet");
+    cluster.write(leader, &[b"never"]);
+    assert_eq!(cluster.lines(leader), ["by an observer"]);
+}
+
+#[test]
+fn bytes_come_one_at_a_time() {
+    let mut cluster = Cluster::new(3, 1);
+    cluster.read_max = 1;
+    cluster.start_all();
+    cluster.run(2 * SECOND);
+    cluster.write(0, &[b"x", b"y"]);
+    cluster.write(3, &[b"z"]);
+    for i in 0..4 {
+        assert_eq!(cluster.lines(i), ["x", "y", "z"]);
+    }
+}
+
+#[test]
+fn nothing_is_acknowledged_before_it_is_durable() {
+    let mut cluster = three();
+    let leader = cluster.leader().expect("a leader");
+    for i in 0..3 {
+        cluster.servers[i].disk.stalled = true;
+    }
+    cluster.write(leader, &[b"waits"]);
+    assert_eq!(cluster.lines(leader), Vec::<String>::new());
+    let follower = (leader + 1) % 3;
+    cluster.servers[follower].disk.stalled = false;
+    cluster.settle();
+    assert_eq!(cluster.lines(leader), Vec::<String>::new(), "one of three is durable");
+    cluster.servers[leader].disk.stalled = false;
+    cluster.settle();
+    assert_eq!(cluster.lines(leader), ["waits"]);
+}
+
+#[test]
+fn a_long_history_is_bounded_in_memory_and_restored_from_disk() {
+    let mut cluster = three();
+    let leader = cluster.leader().expect("a leader");
+    for i in 0..3 {
+        cluster.servers[i].disk.snapshot_every = Some(700);
+    }
+    let away = (leader + 1) % 3;
+    cluster.kill(away);
+    let lines: Vec<String> = (0..3000).map(|i| format!("line {i}")).collect();
+    for chunk in lines.chunks(100) {
+        cluster.write(leader, &chunk.iter().map(|line| line.as_bytes()).collect::<Vec<_>>());
+    }
+    cluster.start(away);
+    cluster.run(SECOND);
+    assert_eq!(sync_mode(&cluster, away), Some(SyncMode::Snap), "too far behind for the window");
+    assert_eq!(cluster.lines(away), lines);
+    for i in 0..3 {
+        cluster.kill(i);
+    }
+    cluster.start_all();
+    cluster.run(2 * SECOND);
+    assert!((0..3).all(|i| cluster.lines(i) == lines));
+}

@@ -1,0 +1,134 @@
+//! Storage in memory, durable at once or when told to.
+
+use zab_proto::{Application, Epoch, EpochKind, Recovered, SnapshotDigest, Storage, Ticket, Zxid};
+
+#[derive(Clone, Debug)]
+enum Op {
+    Epoch(EpochKind, Epoch),
+    Append(Zxid, Vec<u8>),
+    Truncate(Zxid),
+    Install(Zxid, Vec<u8>),
+}
+
+/// What survives a restart.
+#[derive(Clone, Debug, Default)]
+pub struct Image {
+    pub accepted: Option<Epoch>,
+    pub current: Option<Epoch>,
+    pub snapshot: Option<(Zxid, Vec<u8>)>,
+    pub log: Vec<(Zxid, Vec<u8>)>,
+}
+
+#[derive(Debug, Default)]
+pub struct Memory {
+    pub image: Image,
+    queue: Vec<(Ticket, Op)>,
+    stage: Vec<u8>,
+    snapshot: Option<(Zxid, Vec<u8>)>,
+    /// Writes stay in the queue.
+    pub stalled: bool,
+    pub snapshot_every: Option<usize>,
+}
+
+impl Memory {
+    /// Makes everything queued durable; the highest ticket, if there was anything.
+    pub fn flush(&mut self) -> Option<Ticket> {
+        if self.stalled {
+            return None;
+        }
+        let last = self.queue.last().map(|(ticket, _)| *ticket);
+        for (_, op) in self.queue.drain(..) {
+            match op {
+                Op::Epoch(EpochKind::Accepted, epoch) => self.image.accepted = Some(epoch),
+                Op::Epoch(EpochKind::Current, epoch) => self.image.current = Some(epoch),
+                Op::Append(zxid, txn) => self.image.log.push((zxid, txn)),
+                Op::Truncate(after) => self.image.log.retain(|(zxid, _)| *zxid <= after),
+                Op::Install(zxid, bytes) => {
+                    self.image.snapshot = Some((zxid, bytes));
+                    self.image.log.clear();
+                }
+            }
+        }
+        last
+    }
+
+    /// A kill that loses what is not durable.
+    pub fn lose_queue(&mut self) {
+        self.queue.clear();
+        self.stage.clear();
+        self.snapshot = None;
+    }
+
+    pub fn recover(&self, app: &mut impl Application) -> Recovered {
+        let image = &self.image;
+        let mut recovered = Recovered::default();
+        recovered.accepted_epoch = image.accepted;
+        recovered.current_epoch = image.current;
+        if let Some((zxid, bytes)) = &image.snapshot {
+            assert!(app.install(bytes).expect("a good snapshot").done);
+            app.install_commit(*zxid, None);
+            recovered.snapshot = Some(*zxid);
+            recovered.snapshot_end = *zxid;
+        }
+        for (zxid, txn) in &image.log {
+            recovered.push(*zxid, txn);
+        }
+        recovered
+    }
+
+    fn push(&mut self, ticket: Ticket, op: Op) {
+        let last = self.queue.last().map_or(Ticket(0), |(ticket, _)| *ticket);
+        assert!(ticket > last, "tickets rise");
+        self.queue.push((ticket, op));
+    }
+}
+
+impl Storage for Memory {
+    fn set_epoch(&mut self, ticket: Ticket, kind: EpochKind, epoch: Epoch) {
+        self.push(ticket, Op::Epoch(kind, epoch));
+    }
+
+    fn append(&mut self, ticket: Ticket, zxid: Zxid, txn: &[u8]) {
+        self.push(ticket, Op::Append(zxid, txn.to_vec()));
+    }
+
+    fn truncate(&mut self, ticket: Ticket, after: Zxid) {
+        self.push(ticket, Op::Truncate(after));
+    }
+
+    fn stage(&mut self, piece: &[u8]) {
+        self.stage.extend_from_slice(piece);
+    }
+
+    fn discard_stage(&mut self) {
+        self.stage.clear();
+    }
+
+    fn install(&mut self, ticket: Ticket, zxid: Zxid, _: Option<SnapshotDigest>) {
+        let stage = std::mem::take(&mut self.stage);
+        self.push(ticket, Op::Install(zxid, stage));
+    }
+
+    fn snapshot_due(&self) -> bool {
+        self.snapshot.is_none()
+            && self.snapshot_every.is_some_and(|every| self.image.log.len() >= every)
+    }
+
+    fn snapshot_begin(&mut self, zxid: Zxid) {
+        self.snapshot = Some((zxid, Vec::new()));
+    }
+
+    fn snapshot_room(&self) -> usize {
+        usize::MAX
+    }
+
+    fn snapshot_piece(&mut self, piece: &[u8]) {
+        self.snapshot.as_mut().expect("begun").1.extend_from_slice(piece);
+    }
+
+    fn snapshot_finish(&mut self, _: Option<SnapshotDigest>) {
+        let (zxid, bytes) = self.snapshot.take().expect("begun");
+        self.image.log.retain(|(logged, _)| *logged > zxid);
+        self.image.snapshot = Some((zxid, bytes));
+    }
+}

@@ -1,0 +1,331 @@
+//! A cluster in memory: nodes, disks and byte streams on virtual time. For what needs a thousand
+//! schedules there is the simulator; this is for telling one story per test.
+
+pub mod journal;
+pub mod memory;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use journal::Journal;
+use memory::Memory;
+use zab_proto::{
+    Channel, CloseReason, Config, ConnId, ElectionConfig, Ensemble, Input, Instant, Limits, Member,
+    NetOutput, Node, Phase, ServerState, Sid,
+};
+
+/// One end of a stream: whose it is, and its name there.
+type End = (usize, ConnId);
+
+pub struct Server {
+    pub node: Option<Node<Journal>>,
+    pub disk: Memory,
+    /// Received and not consumed, by connection.
+    inbox: BTreeMap<u64, (ConnId, Vec<u8>)>,
+}
+
+pub struct Cluster {
+    pub now: Instant,
+    pub servers: Vec<Server>,
+    links: Vec<(End, End)>,
+    config: Config,
+    /// Pairs of servers that cannot reach each other.
+    pub cut: Vec<(usize, usize)>,
+    /// Longest read; 1 gives every byte on its own.
+    pub read_max: usize,
+    pub closed: Vec<(usize, CloseReason)>,
+    pub client_bytes: Vec<u8>,
+}
+
+fn key(conn: ConnId) -> u64 {
+    u64::from(conn.slot()) << 33 | u64::from(conn.generation()) << 1 | u64::from(conn.is_client())
+}
+
+fn port(server: usize, channel: Channel) -> usize {
+    match channel {
+        Channel::Quorum => 1000 + server,
+        _ => 2000 + server,
+    }
+}
+
+impl Cluster {
+    /// `voters` participants with the ids 1, 2, …, then `observers`.
+    pub fn new(voters: usize, observers: usize) -> Self {
+        let mut ensemble = Ensemble::default();
+        for i in 0..voters + observers {
+            let role = if i < voters { "participant" } else { "observer" };
+            let (quorum, election) = (port(i, Channel::Quorum), port(i, Channel::Election));
+            let member = Member::parse(Sid(i as i64 + 1), &format!("h:{quorum}:{election}:{role}"));
+            ensemble.members.insert(Sid(i as i64 + 1), member.expect("a good line"));
+        }
+        let config = Config {
+            sid: Sid(0),
+            ensemble,
+            standalone: false,
+            tick_time: Duration::from_secs(2),
+            init_limit: 10,
+            sync_limit: 5,
+            connect_to_learner_master_limit: 0,
+            multi_address: false,
+            trust_empty: true,
+            election: ElectionConfig::default(),
+            limits: Limits::default(),
+            seed: 1,
+        };
+        let server = || Server { node: None, disk: Memory::default(), inbox: BTreeMap::new() };
+        Self {
+            now: Instant::ZERO,
+            servers: (0..voters + observers).map(|_| server()).collect(),
+            links: Vec::new(),
+            config,
+            cut: Vec::new(),
+            read_max: usize::MAX,
+            closed: Vec::new(),
+            client_bytes: Vec::new(),
+        }
+    }
+
+    pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    pub fn start(&mut self, i: usize) {
+        let mut config = self.config.clone();
+        config.sid = Sid(i as i64 + 1);
+        config.seed = i as u64 + 1;
+        let mut journal = Journal::default();
+        let recovered = self.servers[i].disk.recover(&mut journal);
+        let node = Node::new(self.now, config, recovered, journal).expect("a good configuration");
+        self.servers[i].node = Some(node);
+    }
+
+    pub fn start_all(&mut self) {
+        for i in 0..self.servers.len() {
+            self.start(i);
+        }
+    }
+
+    /// The process dies; what was not flushed is lost, connections break.
+    pub fn kill(&mut self, i: usize) {
+        self.servers[i].node = None;
+        self.servers[i].disk.lose_queue();
+        self.servers[i].inbox.clear();
+        let broken: Vec<_> = self.links.extract_if(.., |(a, b)| a.0 == i || b.0 == i).collect();
+        for (a, b) in broken {
+            self.input(if a.0 == i { b } else { a });
+        }
+    }
+
+    fn input(&mut self, end: End) {
+        let now = self.now;
+        self.servers[end.0].inbox.remove(&key(end.1));
+        if let Some(node) = &mut self.servers[end.0].node {
+            node.handle_input(now, Input::Closed { conn: end.1 });
+        }
+    }
+
+    /// Cuts a server off from all others.
+    pub fn isolate(&mut self, i: usize) {
+        for j in 0..self.servers.len() {
+            self.cut.push((i, j));
+        }
+        let broken: Vec<_> = self.links.extract_if(.., |(a, b)| a.0 == i || b.0 == i).collect();
+        for (a, b) in broken {
+            self.input(a);
+            self.input(b);
+        }
+    }
+
+    fn is_cut(&self, i: usize, j: usize) -> bool {
+        i != j && self.cut.iter().any(|pair| *pair == (i, j) || *pair == (j, i))
+    }
+
+    fn dial(&mut self, i: usize, conn: ConnId, channel: Channel, addresses: &str) {
+        let target = (0..self.servers.len())
+            .find(|j| addresses == format!("h:{}", port(*j, channel)))
+            .filter(|j| !self.is_cut(i, *j));
+        let now = self.now;
+        let remote = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let accepted = target.and_then(|j| {
+            let node = self.servers[j].node.as_mut()?;
+            Some((j, node.accept(now, channel, remote)?))
+        });
+        let input = match accepted {
+            Some(other) => {
+                self.links.push(((i, conn), other));
+                Input::Opened { conn }
+            }
+            None => Input::Closed { conn },
+        };
+        self.servers[i].node.as_mut().expect("it has just dialled").handle_input(now, input);
+    }
+
+    /// Everything that can be done at the present instant. True if anything was.
+    fn step(&mut self) -> bool {
+        let mut active = false;
+        for i in 0..self.servers.len() {
+            active |= self.drain(i);
+            active |= self.feed(i);
+        }
+        active
+    }
+
+    fn drain(&mut self, i: usize) -> bool {
+        let now = self.now;
+        let mut active = false;
+        loop {
+            let Server { node: Some(node), disk, .. } = &mut self.servers[i] else { break };
+            let Some(output) = node.poll_output(now, disk) else { break };
+            active = true;
+            match output {
+                NetOutput::Connect { conn, channel, addresses } => {
+                    self.dial(i, conn, channel, &addresses);
+                }
+                NetOutput::Transmit(conn) => self.transmit(i, conn),
+                NetOutput::Close(conn, reason) => {
+                    self.transmit(i, conn);
+                    self.closed.push((i, reason));
+                    self.hang_up((i, conn));
+                }
+                NetOutput::Resume(_) | NetOutput::Became(_) => {}
+            }
+        }
+        if let Some(through) = self.servers[i].disk.flush()
+            && let Some(node) = &mut self.servers[i].node
+        {
+            active = true;
+            node.handle_input(now, Input::Persisted { through });
+        }
+        active
+    }
+
+    fn hang_up(&mut self, end: End) {
+        if let Some(at) = self.links.iter().position(|(a, b)| *a == end || *b == end) {
+            let (a, b) = self.links.swap_remove(at);
+            self.servers[end.0].inbox.remove(&key(end.1));
+            // What was sent before is still read.
+            let other = if a == end { b } else { a };
+            self.feed_one(other);
+            self.input(other);
+        }
+    }
+
+    fn transmit(&mut self, i: usize, conn: ConnId) {
+        let mut buf = [0; 4096];
+        let link = self.links.iter().find(|(a, b)| *a == (i, conn) || *b == (i, conn)).copied();
+        loop {
+            let now = self.now;
+            let Some(node) = &mut self.servers[i].node else { return };
+            let n = node.poll_transmit(now, conn, &mut buf);
+            if n == 0 {
+                return;
+            }
+            if conn.is_client() {
+                self.client_bytes.extend_from_slice(&buf[..n]);
+            }
+            if let Some((a, b)) = link {
+                let (j, other) = if a == (i, conn) { b } else { a };
+                let inbox = &mut self.servers[j].inbox;
+                let entry = inbox.entry(key(other)).or_insert((other, Vec::new()));
+                entry.1.extend_from_slice(&buf[..n]);
+            }
+        }
+    }
+
+    fn feed(&mut self, i: usize) -> bool {
+        let conns: Vec<ConnId> = self.servers[i].inbox.values().map(|(conn, _)| *conn).collect();
+        let mut active = false;
+        for conn in conns {
+            active |= self.feed_one((i, conn));
+        }
+        active
+    }
+
+    /// Offers what has arrived, in reads of at most `read_max` bytes.
+    fn feed_one(&mut self, (i, conn): End) -> bool {
+        let Some((_, bytes)) = self.servers[i].inbox.remove(&key(conn)) else { return false };
+        let server = &mut self.servers[i];
+        let Some(node) = &mut server.node else { return false };
+        let (mut used, mut offered) = (0, 0);
+        while offered < bytes.len() {
+            offered = offered.saturating_add(self.read_max).min(bytes.len());
+            used += node.handle_bytes(self.now, conn, &bytes[used..offered], &mut server.disk);
+        }
+        if used < bytes.len() {
+            server.inbox.insert(key(conn), (conn, bytes[used..].to_vec()));
+        }
+        used > 0
+    }
+
+    /// Runs until nothing is left to do at the present instant.
+    pub fn settle(&mut self) {
+        for _ in 0..100_000 {
+            if !self.step() {
+                return;
+            }
+        }
+        panic!("the cluster does not come to rest");
+    }
+
+    /// Lets `span` pass.
+    pub fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        loop {
+            self.settle();
+            let nodes = self.servers.iter().filter_map(|server| server.node.as_ref());
+            let next = nodes.filter_map(Node::poll_timeout).min();
+            let Some(next) = next.filter(|next| *next <= end) else { break };
+            self.now = self.now.max(next);
+            for server in &mut self.servers {
+                if let Some(node) = &mut server.node
+                    && node.poll_timeout().is_some_and(|at| at <= self.now)
+                {
+                    node.handle_input(self.now, Input::Timeout);
+                    let next = node.poll_timeout();
+                    assert!(next.is_none_or(|at| at > self.now), "a deadline that stays put");
+                }
+            }
+        }
+        self.now = end;
+        self.settle();
+    }
+
+    pub fn node(&self, i: usize) -> &Node<Journal> {
+        self.servers[i].node.as_ref().expect("a running server")
+    }
+
+    /// The running server that leads and serves.
+    pub fn leader(&self) -> Option<usize> {
+        (0..self.servers.len()).find(|i| {
+            self.servers[*i].node.as_ref().is_some_and(|node| {
+                let status = node.peer().status();
+                status.state == ServerState::Leading && status.phase == Phase::Broadcast
+            })
+        })
+    }
+
+    pub fn serving(&self, i: usize) -> bool {
+        self.servers[i].node.as_ref().is_some_and(|n| n.peer().status().phase == Phase::Broadcast)
+    }
+
+    /// A client of server `i` sends lines.
+    pub fn write(&mut self, i: usize, lines: &[&[u8]]) {
+        let now = self.now;
+        let remote = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let node = self.servers[i].node.as_mut().expect("a running server");
+        let conn = node.accept(now, Channel::Client, remote).expect("accepted");
+        let frames: Vec<u8> = lines
+            .iter()
+            .flat_map(|line| [&[u8::try_from(line.len()).expect("short")], *line].concat())
+            .collect();
+        self.servers[i].inbox.insert(key(conn), (conn, frames));
+        self.settle();
+    }
+
+    pub fn lines(&self, i: usize) -> Vec<String> {
+        let text = self.node(i).app().text();
+        text.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect()
+    }
+}
