@@ -229,6 +229,15 @@ impl Algorithm {
         step
     }
 
+    /// Somebody has become reachable: the pauses between notifications are short again (safety.md
+    /// E8), or a server that had waited long would not hear of a leader for up to a minute.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        if let Some(resend_at) = &mut self.resend_at {
+            self.interval = self.times.min_notification_interval.max(INTERVAL_FLOOR);
+            *resend_at = (*resend_at).min(now + self.interval);
+        }
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         [self.resend_at, self.final_at].into_iter().flatten().min()
     }

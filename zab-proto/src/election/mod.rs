@@ -243,6 +243,9 @@ impl ElectionPort {
             election_epoch: notification.election_epoch,
             version: notification.version,
         };
+        if is_voter && frame.first {
+            self.algorithm.hurry(now);
+        }
         if is_voter && let Some(bootstrap) = &mut self.bootstrap {
             bootstrap.hear(frame.from, &heard, frame.first);
         }

@@ -18,6 +18,7 @@ pub struct Journal {
     snapshots: HashMap<u32, (Vec<u8>, usize)>,
     next: u32,
     pub history: Vec<Status>,
+    sid: i64,
     serving: bool,
     leading: bool,
     clients: HashMap<ConnId, Vec<u8>>,
@@ -52,14 +53,15 @@ impl Application for Journal {
         let line = &txn[TxnHeader::LEN..];
         self.lines.push((zxid, line.to_vec()));
         for (conn, out) in &mut self.clients {
-            if header.client_id & 0xffff_ffff == i64::from(conn.slot()) {
+            if header.client_id == (self.sid << 32) | i64::from(conn.slot()) {
                 out.extend_from_slice(line);
                 self.outputs.push(ClientOutput::Transmit(*conn));
             }
         }
     }
 
-    fn became(&mut self, _: &mut Core<'_>, status: &Status) {
+    fn became(&mut self, core: &mut Core<'_>, status: &Status) {
+        self.sid = core.sid().0;
         self.serving = status.phase == Phase::Broadcast;
         self.leading = status.state == ServerState::Leading;
         self.history.push(*status);
