@@ -23,7 +23,11 @@ impl Ensemble {
             self.members.insert(sid, Member::parse(sid, value)?);
         } else if key.starts_with("group") {
             let sids = split(value, ':').into_iter().map(|sid| parse_number(sid).map(Sid));
-            self.groups.push(Group { id: number()?, sids: sids.collect::<Result<_, _>>()? });
+            let group = Group { id: number()?, sids: sids.collect::<Result<_, _>>()? };
+            if group.sids.is_empty() {
+                return Err(not_a_number(value));
+            }
+            self.groups.push(group);
         } else if key.starts_with("weight") {
             let (sid, weight) = (Sid(number()?), parse_number(value)?);
             if weight < 0 {
@@ -161,7 +165,7 @@ fn parse_address(sid: Sid, value: &str, part: &str) -> Result<(Address, Role), C
         [quorum, election, role] => (quorum, election, parse_role(role)?),
         _ => return Err(bad_form(value)),
     };
-    if host.is_empty() {
+    if !is_host(host) {
         return Err(bad_form(value));
     }
     let address = Address {
@@ -193,7 +197,7 @@ fn parse_client(value: &str, client: &str) -> Result<(String, u16), ConfigError>
     let (host, ports) = split_host(client)?;
     match ports[..] {
         [] => Ok(("0.0.0.0".into(), parse_port("0.0.0.0", host)?)),
-        [port] => Ok((host.into(), parse_port(host, port)?)),
+        [port] if is_host(host) => Ok((host.into(), parse_port(host, port)?)),
         _ => Err(bad_form(value)),
     }
 }
@@ -214,6 +218,13 @@ fn split_host(text: &str) -> Result<(&str, Vec<&str>), ConfigError> {
             Err(ConfigError::Invalid(format!("{text} starts with '[' but has no matching ']:'")))
         }
     }
+}
+
+/// Whether the text can be a host without making the rendered line mean something else. ZooKeeper
+/// takes anything here, and may then send text that its own peers do not read.
+fn is_host(text: &str) -> bool {
+    let is_odd = |c: char| c.is_whitespace() || c.is_control() || "[]|;\\".contains(c);
+    !text.is_empty() && !text.contains(is_odd)
 }
 
 /// Splits as Java does: empty parts at the end do not count, unless there is nothing else.
@@ -327,6 +338,7 @@ mod tests {
             ("server.a=h:1:2", "For input string: \"a\""),
             ("group=1", "For input string: \"group\""),
             ("group.1=", "For input string: \"\""),
+            ("group.1=:", "For input string: \":\""),
             ("group.1=1:1", "Server 1is in multiple groups"),
             ("weight.1=x", "For input string: \"x\""),
             ("weight.1=-1", "Negative weight of server 1"),
