@@ -182,8 +182,7 @@ impl<A: Application> Node<A> {
     /// Carries out what the core wants of storage and application, and returns the next thing that
     /// only the runtime can do. `None`: nothing is left until the next input.
     pub fn poll_output(&mut self, now: Instant, disk: &mut impl Storage) -> Option<NetOutput> {
-        loop {
-            let Some(output) = self.peer.poll_output() else { break };
+        while let Some(output) = self.peer.poll_output() {
             match output {
                 Output::SetEpoch { ticket, kind, epoch } => disk.set_epoch(ticket, kind, epoch),
                 Output::Append { ticket, zxid, txn } => disk.append(ticket, zxid, txn),

@@ -22,7 +22,7 @@ impl Leader {
         }
         let observer = packet.kind == PacketType::OBSERVERINFO;
         // A learner that does not say who it is gets a number that is nobody's.
-        let sid = info.sid.unwrap_or(Sid(-1 - i64::from(conn.slot())));
+        let sid = info.sid.unwrap_or_else(|| Sid(-1 - i64::from(conn.slot())));
         let Some(link) = self.link(conn) else { return Ok(()) };
         link.sid = sid;
         link.observer = observer;

@@ -346,7 +346,10 @@ impl Leader {
         // After a pause of this process one half tick is made up for, not all of them.
         self.half_tick = (self.half_tick + half).max(now + half / 2);
         self.half_ticks += 1;
-        if self.half_ticks % 2 == 0 && self.is_established() && !self.has_live_quorum(now, shared) {
+        if self.half_ticks.is_multiple_of(2)
+            && self.is_established()
+            && !self.has_live_quorum(now, shared)
+        {
             return Reign::Ends;
         }
         self.watch_acks(now, shared);

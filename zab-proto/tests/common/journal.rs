@@ -12,22 +12,22 @@ use zab_proto::{
 };
 
 #[derive(Debug, Default)]
-pub struct Journal {
-    pub lines: Vec<(Zxid, Vec<u8>)>,
+pub(crate) struct Journal {
+    pub(crate) lines: Vec<(Zxid, Vec<u8>)>,
     staged: Vec<(Zxid, Vec<u8>)>,
     snapshots: HashMap<u32, (Vec<u8>, usize)>,
     next: u32,
-    pub history: Vec<Status>,
+    pub(crate) history: Vec<Status>,
     sid: i64,
     serving: bool,
     leading: bool,
     clients: HashMap<ConnId, Vec<u8>>,
     outputs: Vec<ClientOutput>,
-    pub synced: Vec<Option<u64>>,
+    pub(crate) synced: Vec<Option<u64>>,
 }
 
 impl Journal {
-    pub fn text(&self) -> Vec<&[u8]> {
+    pub(crate) fn text(&self) -> Vec<&[u8]> {
         self.lines.iter().map(|(_, line)| line.as_slice()).collect()
     }
 

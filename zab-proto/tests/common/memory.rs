@@ -12,27 +12,27 @@ enum Op {
 
 /// What survives a restart.
 #[derive(Clone, Debug, Default)]
-pub struct Image {
-    pub accepted: Option<Epoch>,
-    pub current: Option<Epoch>,
-    pub snapshot: Option<(Zxid, Vec<u8>)>,
-    pub log: Vec<(Zxid, Vec<u8>)>,
+pub(crate) struct Image {
+    pub(crate) accepted: Option<Epoch>,
+    pub(crate) current: Option<Epoch>,
+    pub(crate) snapshot: Option<(Zxid, Vec<u8>)>,
+    pub(crate) log: Vec<(Zxid, Vec<u8>)>,
 }
 
 #[derive(Debug, Default)]
-pub struct Memory {
-    pub image: Image,
+pub(crate) struct Memory {
+    pub(crate) image: Image,
     queue: Vec<(Ticket, Op)>,
     stage: Vec<u8>,
     snapshot: Option<(Zxid, Vec<u8>)>,
     /// Writes stay in the queue.
-    pub stalled: bool,
-    pub snapshot_every: Option<usize>,
+    pub(crate) stalled: bool,
+    pub(crate) snapshot_every: Option<usize>,
 }
 
 impl Memory {
     /// Makes everything queued durable; the highest ticket, if there was anything.
-    pub fn flush(&mut self) -> Option<Ticket> {
+    pub(crate) fn flush(&mut self) -> Option<Ticket> {
         if self.stalled {
             return None;
         }
@@ -53,13 +53,13 @@ impl Memory {
     }
 
     /// A kill that loses what is not durable.
-    pub fn lose_queue(&mut self) {
+    pub(crate) fn lose_queue(&mut self) {
         self.queue.clear();
         self.stage.clear();
         self.snapshot = None;
     }
 
-    pub fn recover(&self, app: &mut impl Application) -> Recovered {
+    pub(crate) fn recover(&self, app: &mut impl Application) -> Recovered {
         let image = &self.image;
         let mut recovered = Recovered::default();
         recovered.accepted_epoch = image.accepted;

@@ -1,8 +1,8 @@
 //! A cluster in memory: nodes, disks and byte streams on virtual time. For what needs a thousand
 //! schedules there is the simulator; this is for telling one story per test.
 
-pub mod journal;
-pub mod memory;
+pub(crate) mod journal;
+pub(crate) mod memory;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,24 +18,24 @@ use zab_proto::{
 /// One end of a stream: whose it is, and its name there.
 type End = (usize, ConnId);
 
-pub struct Server {
-    pub node: Option<Node<Journal>>,
-    pub disk: Memory,
+pub(crate) struct Server {
+    pub(crate) node: Option<Node<Journal>>,
+    pub(crate) disk: Memory,
     /// Received and not consumed, by connection.
     inbox: BTreeMap<u64, (ConnId, Vec<u8>)>,
 }
 
-pub struct Cluster {
-    pub now: Instant,
-    pub servers: Vec<Server>,
+pub(crate) struct Cluster {
+    pub(crate) now: Instant,
+    pub(crate) servers: Vec<Server>,
     links: Vec<(End, End)>,
     config: Config,
     /// Pairs of servers that cannot reach each other.
-    pub cut: Vec<(usize, usize)>,
+    pub(crate) cut: Vec<(usize, usize)>,
     /// Longest read; 1 gives every byte on its own.
-    pub read_max: usize,
-    pub closed: Vec<(usize, CloseReason)>,
-    pub client_bytes: Vec<u8>,
+    pub(crate) read_max: usize,
+    pub(crate) closed: Vec<(usize, CloseReason)>,
+    pub(crate) client_bytes: Vec<u8>,
 }
 
 fn key(conn: ConnId) -> u64 {
@@ -51,7 +51,7 @@ fn port(server: usize, channel: Channel) -> usize {
 
 impl Cluster {
     /// `voters` participants with the ids 1, 2, …, then `observers`.
-    pub fn new(voters: usize, observers: usize) -> Self {
+    pub(crate) fn new(voters: usize, observers: usize) -> Self {
         let mut ensemble = Ensemble::default();
         for i in 0..voters + observers {
             let role = if i < voters { "participant" } else { "observer" };
@@ -86,12 +86,12 @@ impl Cluster {
         }
     }
 
-    pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(&mut self.config);
         self
     }
 
-    pub fn start(&mut self, i: usize) {
+    pub(crate) fn start(&mut self, i: usize) {
         let mut config = self.config.clone();
         config.sid = Sid(i as i64 + 1);
         config.seed = i as u64 + 1;
@@ -101,14 +101,14 @@ impl Cluster {
         self.servers[i].node = Some(node);
     }
 
-    pub fn start_all(&mut self) {
+    pub(crate) fn start_all(&mut self) {
         for i in 0..self.servers.len() {
             self.start(i);
         }
     }
 
     /// The process dies; what was not flushed is lost, connections break.
-    pub fn kill(&mut self, i: usize) {
+    pub(crate) fn kill(&mut self, i: usize) {
         self.servers[i].node = None;
         self.servers[i].disk.lose_queue();
         self.servers[i].inbox.clear();
@@ -127,7 +127,7 @@ impl Cluster {
     }
 
     /// Cuts a server off from all others.
-    pub fn isolate(&mut self, i: usize) {
+    pub(crate) fn isolate(&mut self, i: usize) {
         for j in 0..self.servers.len() {
             self.cut.push((i, j));
         }
@@ -175,8 +175,7 @@ impl Cluster {
     fn drain(&mut self, i: usize) -> bool {
         let now = self.now;
         let mut active = false;
-        loop {
-            let Server { node: Some(node), disk, .. } = &mut self.servers[i] else { break };
+        while let Server { node: Some(node), disk, .. } = &mut self.servers[i] {
             let Some(output) = node.poll_output(now, disk) else { break };
             active = true;
             match output {
@@ -260,7 +259,7 @@ impl Cluster {
     }
 
     /// Runs until nothing is left to do at the present instant.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         for _ in 0..100_000 {
             if !self.step() {
                 return;
@@ -270,7 +269,7 @@ impl Cluster {
     }
 
     /// Lets `span` pass.
-    pub fn run(&mut self, span: Duration) {
+    pub(crate) fn run(&mut self, span: Duration) {
         let end = self.now + span;
         loop {
             self.settle();
@@ -292,12 +291,12 @@ impl Cluster {
         self.settle();
     }
 
-    pub fn node(&self, i: usize) -> &Node<Journal> {
+    pub(crate) fn node(&self, i: usize) -> &Node<Journal> {
         self.servers[i].node.as_ref().expect("a running server")
     }
 
     /// The running server that leads and serves.
-    pub fn leader(&self) -> Option<usize> {
+    pub(crate) fn leader(&self) -> Option<usize> {
         (0..self.servers.len()).find(|i| {
             self.servers[*i].node.as_ref().is_some_and(|node| {
                 let status = node.peer().status();
@@ -306,12 +305,12 @@ impl Cluster {
         })
     }
 
-    pub fn serving(&self, i: usize) -> bool {
+    pub(crate) fn serving(&self, i: usize) -> bool {
         self.servers[i].node.as_ref().is_some_and(|n| n.peer().status().phase == Phase::Broadcast)
     }
 
     /// A client of server `i` sends lines.
-    pub fn write(&mut self, i: usize, lines: &[&[u8]]) {
+    pub(crate) fn write(&mut self, i: usize, lines: &[&[u8]]) {
         let now = self.now;
         let remote = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let node = self.servers[i].node.as_mut().expect("a running server");
@@ -324,7 +323,7 @@ impl Cluster {
         self.settle();
     }
 
-    pub fn lines(&self, i: usize) -> Vec<String> {
+    pub(crate) fn lines(&self, i: usize) -> Vec<String> {
         let text = self.node(i).app().text();
         text.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect()
     }
