@@ -146,12 +146,11 @@ impl Database {
         let parent = self.tree.find(parent_path).ok_or(Code::NO_NODE)?;
         let acl = self.tree.take_acl(txn.acl);
         if let Some(existing) = self.tree.find(&txn.path) {
-            // A fuzzy snapshot may hold the node without its ACL, so the record supplies it; and
-            // a plain create counts even so.
+            // A fuzzy snapshot may hold the node without its ACL, so the record supplies it. And it
+            // may hold the parent as it was before, so the creation counts even so. ZooKeeper
+            // counts a plain create only, and is left with a wrong parent after other kinds.
             self.tree.adopt_acl(existing, acl);
-            if matches!(txn.kind, CreateKind::CreateV0 { .. } | CreateKind::Create { .. }) {
-                self.count_creation(parent, txn.parent_cversion, header.zxid);
-            }
+            self.count_creation(parent, txn.parent_cversion, header.zxid);
             return Err(Code::NODE_EXISTS);
         }
         self.count_creation(parent, txn.parent_cversion, header.zxid);

@@ -154,6 +154,9 @@ impl Loader {
             Section::AclKey { left: 0 } => self.section = Section::Nodes,
             &mut Section::AclKey { left } => {
                 let (key, count) = (reader.i64()?, reader.i32()?);
+                if count == -1 {
+                    return Ok(Err(BadSnapshot));
+                }
                 let raw = Vec::new();
                 self.section = Section::AclEntries { left, key, count, entries_left: count, raw };
             }

@@ -1,0 +1,230 @@
+//! Snapshots taken and loaded while transactions go on.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use support::{History, Random, Record, dump};
+use zab_proto::wire::jute::{DEFAULT_FIELD_LEN_MAX_BYTES, Writer};
+use zab_proto::{SnapshotDigest, Zxid};
+use zk_service::acl::{AclList, write_acls};
+use zk_service::txn::Payload;
+use zk_service::{Database, DigestCheck, Loader};
+
+/// An open snapshot, and what must be in it.
+struct Open {
+    id: u32,
+    bytes: Vec<u8>,
+    nodes: BTreeMap<String, Record>,
+    sessions: Vec<(i64, i32)>,
+    digest: Option<SnapshotDigest>,
+}
+
+fn load(bytes: &[u8]) -> zk_service::Loaded {
+    let mut loader = Loader::new(true, DEFAULT_FIELD_LEN_MAX_BYTES);
+    let progress = loader.push(bytes).unwrap();
+    assert_eq!((progress.consumed, progress.done), (bytes.len(), true));
+    loader.finish().unwrap()
+}
+
+impl Open {
+    fn new(database: &mut Database) -> Option<Self> {
+        Some(Self {
+            id: database.snapshot_open()?,
+            bytes: Vec::new(),
+            nodes: dump(database),
+            sessions: database.sessions.iter().collect(),
+            digest: database.digest(),
+        })
+    }
+
+    /// Reads up to `n` bytes; true at the end.
+    fn read(&mut self, database: &mut Database, n: usize) -> bool {
+        let mut piece = vec![0; n];
+        let len = database.snapshot_read(self.id, &mut piece);
+        self.bytes.extend_from_slice(&piece[..len]);
+        len == 0
+    }
+
+    /// Loading checks that parents come first, and that no node comes twice.
+    fn check(self, database: &Database) {
+        assert_eq!(database.snapshot_digest(self.id), self.digest);
+        let mut loaded = Database::new(true);
+        let zxid = self.digest.unwrap().zxid;
+        let check = loaded.install(load(&self.bytes), zxid, self.digest);
+        assert!(zxid == Zxid::ZERO || check == DigestCheck::Equal, "{check:?}");
+        assert_eq!(loaded.tree.missing_acls().count(), 0);
+        assert_eq!(dump(&loaded), self.nodes);
+        assert!(loaded.sessions.iter().eq(self.sessions));
+    }
+}
+
+#[test]
+fn each_is_the_state_at_its_opening() {
+    for seed in 1..=60 {
+        let mut history = History::new(seed);
+        let mut random = Random::new(seed + 1000);
+        let mut open: Vec<Open> = Vec::new();
+        for _ in 0..400 {
+            match random.below(8) {
+                0 => open.extend(Open::new(&mut history.database)),
+                1 if !open.is_empty() && random.below(4) == 0 => {
+                    let aborted = open.swap_remove(random.below(open.len()));
+                    history.database.snapshot_close(aborted.id);
+                }
+                2..5 if !open.is_empty() => {
+                    let at = random.below(open.len());
+                    let n = 1 + random.below(600);
+                    if open[at].read(&mut history.database, n) {
+                        let finished = open.swap_remove(at);
+                        let id = finished.id;
+                        finished.check(&history.database);
+                        history.database.snapshot_close(id);
+                    }
+                }
+                _ => history.step(),
+            }
+            assert!(open.len() <= 8);
+        }
+        for mut last in open {
+            while !last.read(&mut history.database, 100) {}
+            last.check(&history.database);
+        }
+    }
+}
+
+/// A snapshot as ZooKeeper writes it: sessions and ACLs first, then the nodes one by one while
+/// transactions are applied, each with the children it has by then.
+fn fuzzy(history: &mut History, random: &mut Random) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.put_len(history.database.sessions.len());
+    for (session, timeout) in history.database.sessions.iter() {
+        out.put_i64(session);
+        out.put_i32(timeout);
+    }
+    let mut acls = BTreeMap::new();
+    for node in history.database.tree.node("/").unwrap().subtree() {
+        acls.insert(node.acl_key(), node.acl().to_vec());
+    }
+    acls.remove(&-1);
+    out.put_len(acls.len());
+    for (key, acl) in acls {
+        out.put_i64(key);
+        write_acls(&acl, &mut out);
+    }
+    let mut stack = vec![String::from("/")];
+    while let Some(path) = stack.pop() {
+        for _ in 0..random.below(4) {
+            history.step();
+        }
+        let Some(node) = history.database.tree.node(&path) else { continue };
+        let prefix = path.trim_end_matches('/');
+        out.put_ustring(Some(prefix));
+        out.put_buffer(node.data());
+        out.put_i64(node.acl_key());
+        node.persisted().write(&mut out);
+        stack.extend(node.children().map(|name| format!("{prefix}/{name}")));
+    }
+    out.put_ustring(Some("/"));
+    out
+}
+
+#[test]
+fn replay_over_a_fuzzy_snapshot_converges() {
+    let (mut failures, mut missing) = (0, 0);
+    for seed in 1..=200 {
+        let mut history = History::new(seed);
+        let mut random = Random::new(seed + 1000);
+        for _ in 0..random.below(200) {
+            history.step();
+        }
+        let zxid = history.database.last_zxid();
+        let snapshot = fuzzy(&mut history, &mut random);
+        let digest = history.database.digest();
+        for _ in 0..random.below(30) {
+            history.step();
+        }
+
+        let mut recovered = Database::new(true);
+        recovered.install(load(&snapshot), zxid, digest);
+        missing += recovered.tree.missing_acls().count();
+        let from = usize::try_from(zxid.raw()).unwrap();
+        for payload in &history.log[from..] {
+            let Payload { header, txn, digest } = Payload::decode(payload).unwrap();
+            let applied = recovered.apply(&header, &txn, &mut |_| {});
+            let refused = matches!(txn, zk_service::txn::Txn::Error(_));
+            failures += usize::from(!applied.outcome.code.is_ok() && !refused);
+            let check = recovered.check_digest(header.zxid, digest);
+            assert!(!matches!(check, DigestCheck::Mismatch { .. }), "seed {seed}: {check:?}");
+        }
+        assert_eq!(dump(&recovered), dump(&history.database), "seed {seed}");
+        assert!(recovered.sessions.iter().eq(history.database.sessions.iter()));
+        assert_eq!(recovered.tree.missing_acls().count(), 0, "seed {seed}");
+        let tree = &history.database.tree;
+        assert_eq!(recovered.tree.ephemerals_count(), tree.ephemerals_count());
+        assert_eq!(recovered.tree.containers().count(), tree.containers().count());
+        assert_eq!(recovered.tree.ttls().count(), tree.ttls().count());
+        assert_eq!(recovered.tree.approximate_data_size(), tree.approximate_data_size());
+    }
+    assert!(failures > 100 && missing > 10, "nothing was fuzzy: {failures}, {missing}");
+}
+
+#[test]
+fn damaged_snapshots_are_refused_or_read_without_harm() {
+    let mut history = History::new(3);
+    for _ in 0..100 {
+        history.step();
+    }
+    let mut open = Open::new(&mut history.database).unwrap();
+    while !open.read(&mut history.database, 1000) {}
+    let mut random = Random::new(7);
+    for _ in 0..2000 {
+        let mut bytes = open.bytes.clone();
+        for _ in 0..1 + random.below(3) {
+            let at = random.below(bytes.len());
+            bytes[at] = u8::try_from(random.below(256)).unwrap();
+        }
+        let mut loader = Loader::new(true, DEFAULT_FIELD_LEN_MAX_BYTES);
+        let (mut from, mut to) = (0, 0);
+        while to < bytes.len() {
+            to = (to + 1 + random.below(300)).min(bytes.len());
+            match loader.push(&bytes[from..to]) {
+                Ok(progress) => from += progress.consumed,
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_no_tree_is_refused() {
+    let node = |out: &mut Vec<u8>, path: &str| {
+        out.put_ustring(Some(path));
+        out.put_buffer(None);
+        out.put_i64(-1);
+        out.put(&[0; 60]);
+    };
+    let refused = |paths: &[&str]| {
+        let mut out = vec![0; 8];
+        paths.iter().for_each(|path| node(&mut out, path));
+        out.put_ustring(Some("/"));
+        Loader::new(true, DEFAULT_FIELD_LEN_MAX_BYTES).push(&out).is_err()
+    };
+    assert!(refused(&[]));
+    assert!(refused(&["/a"]));
+    assert!(refused(&["", ""]));
+    assert!(refused(&["", "/a", "/a"]));
+    assert!(refused(&["", "/a/b"]));
+    assert!(refused(&["", "a"]));
+    assert!(!refused(&["", "/a", "/a/b"]));
+}
+
+#[test]
+fn a_null_acl_list_is_refused() {
+    let mut out = Vec::new();
+    out.put_len(0);
+    out.put_len(1);
+    out.put_i64(5);
+    AclList::NULL.write(&mut out);
+    assert!(Loader::new(true, DEFAULT_FIELD_LEN_MAX_BYTES).push(&out).is_err());
+}
