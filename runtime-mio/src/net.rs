@@ -264,6 +264,8 @@ impl Net {
             log::warn!("Too many connections: refusing {remote}");
             return;
         };
+        // A socket for both families shows the older one's addresses in the newer one's form.
+        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let id = doors.accept(channel, remote);
         match id.map(|id| self.open(at, id, stream, channel, true)) {
             None => self.free.push(at),
