@@ -1,7 +1,6 @@
 //! Sockets: listeners, dials and connections, each a slot named by its token.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, SocketAddr};
 use std::ops::Range;
@@ -34,8 +33,9 @@ pub(crate) struct Net {
     options: NetOptions,
     slots: Vec<Slot>,
     free: Vec<usize>,
-    /// Slots of the connections that the core or the application knows.
-    ids: HashMap<ConnId, usize, BuildHasherDefault<IdHasher>>,
+    /// Slots by the core's and by the application's connection ids.
+    peers: Vec<Option<usize>>,
+    clients: Vec<Option<usize>>,
     /// Slots with something to read, accept or finish; each at most once.
     ready: Vec<usize>,
     /// Slots with something to send; each at most once.
@@ -125,7 +125,8 @@ impl Net {
             options,
             slots: Vec::new(),
             free: Vec::new(),
-            ids: HashMap::default(),
+            peers: Vec::new(),
+            clients: Vec::new(),
             ready: Vec::new(),
             dirty: Vec::new(),
             ended: Vec::new(),
@@ -263,8 +264,6 @@ impl Net {
             log::warn!("Too many connections: refusing {remote}");
             return;
         };
-        // A socket for both families shows the older one's addresses in the newer one's form.
-        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let id = doors.accept(channel, remote);
         match id.map(|id| self.open(at, id, stream, channel, true)) {
             None => self.free.push(at),
@@ -317,7 +316,7 @@ impl Net {
             eof: false,
         };
         self.slots[at].socket = Socket::Conn(conn);
-        self.ids.insert(id, at);
+        self.map(id, Some(at));
         self.mark_slot(at);
         Ok(())
     }
@@ -345,7 +344,7 @@ impl Net {
             return;
         };
         self.slots[at].socket = Socket::Dial(dial);
-        self.ids.insert(conn, at);
+        self.map(conn, Some(at));
         self.queue(at);
     }
 
@@ -403,7 +402,7 @@ impl Net {
             match target {
                 None => {
                     let conn = dial.conn;
-                    self.ids.remove(&conn);
+                    self.unmap(conn);
                     self.release(at);
                     doors.input(Input::Closed { conn });
                     return;
@@ -521,7 +520,7 @@ impl Net {
         let Some(at) = self.find(id) else { return };
         if !id.is_client() {
             // The core may use the name again at once.
-            self.ids.remove(&id);
+            self.unmap(id);
         }
         match &mut self.slots[at].socket {
             Socket::Free | Socket::Listener(..) => {}
@@ -545,7 +544,7 @@ impl Net {
         let gone = cut || conn.eof || conn.stream.shutdown(Shutdown::Write).is_err();
         conn.stage = Stage::Lingering;
         if id.is_client() {
-            self.ids.remove(&id);
+            self.unmap(id);
             doors.input(Input::Closed { conn: id });
         }
         if gone {
@@ -604,12 +603,8 @@ impl Net {
         self.set_deadline(at, None);
         let socket = std::mem::take(&mut self.slots[at].socket);
         match &socket {
-            Socket::Conn(conn) if self.find(conn.id) == Some(at) => {
-                self.ids.remove(&conn.id);
-            }
-            Socket::Dial(dial) if self.find(dial.conn) == Some(at) => {
-                self.ids.remove(&dial.conn);
-            }
+            Socket::Conn(conn) if self.find(conn.id) == Some(at) => self.unmap(conn.id),
+            Socket::Dial(dial) if self.find(dial.conn) == Some(at) => self.unmap(dial.conn),
             Socket::Free | Socket::Listener(..) | Socket::Conn(_) | Socket::Dial(_) => {}
         }
         self.free.push(at);
@@ -624,8 +619,28 @@ impl Net {
         }
     }
 
+    fn map(&mut self, id: ConnId, at: Option<usize>) {
+        let map = if id.is_client() { &mut self.clients } else { &mut self.peers };
+        let index = id.slot() as usize;
+        if map.len() <= index {
+            map.resize(index + 1, None);
+        }
+        map[index] = at;
+    }
+
+    fn unmap(&mut self, id: ConnId) {
+        self.map(id, None);
+    }
+
     fn find(&self, id: ConnId) -> Option<usize> {
-        self.ids.get(&id).copied()
+        let map = if id.is_client() { &self.clients } else { &self.peers };
+        let at = (*map.get(id.slot() as usize)?)?;
+        let found = match &self.slots[at].socket {
+            Socket::Conn(conn) => conn.id,
+            Socket::Dial(dial) => dial.conn,
+            Socket::Free | Socket::Listener(..) => return None,
+        };
+        (found == id).then_some(at)
     }
 }
 
@@ -647,22 +662,3 @@ const ACCEPT_TURN: usize = 256;
 
 /// How long to wait before accepting again when the system has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Spreads connection ids, which nobody outside the process chooses.
-#[derive(Debug, Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u32((*byte).into()));
-    }
-
-    fn write_u32(&mut self, n: u32) {
-        // Fibonacci hashing: the high bits, which the table uses, depend on all of the number.
-        self.0 = (self.0.rotate_left(32) ^ u64::from(n)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}

@@ -1,18 +1,40 @@
 //! The ZooKeeper service: clients, sessions, watches and the data tree, as an
 //! [`Application`](zab_proto::Application) of `zab-proto`.
+//!
+//! One write's way through the house: `client` → `intake` → on a learner the core, which forwards
+//! it → `leader` → `prep` → the core, which replicates it → `deliver` → `apply` → `watch` →
+//! `client`. Reads go from `intake` to `read`, after the writes of their session.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod acl;
 mod apply;
+mod auth;
+mod client;
 mod code;
 mod database;
-mod jute;
+mod deliver;
+mod four_letter;
+mod intake;
+mod leader;
+mod mntr;
+mod options;
+mod path;
+mod prep;
+mod read;
+mod reply;
+mod request;
+mod service;
+mod session;
 mod snapshot;
+mod stats;
 pub mod tree;
 pub mod txn;
+mod watch;
 
 pub use apply::{Applied, Event, Outcome, Trigger};
 pub use code::Code;
 pub use database::{Database, DigestCheck, Sessions};
+pub use options::{ServiceOptions, WallClock};
+pub use service::Service;
 pub use snapshot::{Loaded, Loader};

@@ -97,7 +97,8 @@ impl Trio {
     fn drain(&mut self, i: usize) -> bool {
         let mut active = false;
         let mut through = None;
-        while let Some(output) = self.peers[i].poll_output() {
+        loop {
+            let Some(output) = self.peers[i].poll_output() else { break };
             active = true;
             match output {
                 Output::SetEpoch { ticket, .. }

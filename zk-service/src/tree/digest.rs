@@ -37,6 +37,32 @@ pub(crate) fn node_crc(path: &str, data: Option<&[u8]>, stat: &StatPersisted) ->
 }
 
 /// The numbers in the order that the digest takes them: `pzxid` third, unlike the record.
+/// The part of a node's digest that comes before its numbers: path and data. With it a digest can
+/// be predicted without the data at hand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ContentCrc(Option<u32>);
+
+impl ContentCrc {
+    pub(crate) fn new(path: &str, data: Option<&[u8]>) -> Self {
+        if path.starts_with("/zookeeper/") {
+            return Self(None);
+        }
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(if path == "/" { b"" } else { path.as_bytes() });
+        crc.update(data.unwrap_or_default());
+        Self(Some(crc.finalize()))
+    }
+
+    /// The digest of the node with these numbers.
+    pub(crate) fn digest(self, stat: &StatPersisted) -> u64 {
+        self.0.map_or(0, |content| {
+            let mut crc = crc32fast::Hasher::new_with_initial(content);
+            crc.update(&encode(stat));
+            u64::from(crc.finalize())
+        })
+    }
+}
+
 fn encode(stat: &StatPersisted) -> [u8; StatPersisted::LEN] {
     let mut out = [0; StatPersisted::LEN];
     let longs = [

@@ -12,6 +12,7 @@ mod owners;
 mod quota;
 mod stat;
 
+pub(crate) use self::digest::ContentCrc;
 pub(crate) use self::image::LOCAL_IMAGES_MAX;
 pub(crate) use self::node::NodeId;
 

@@ -1,0 +1,366 @@
+//! Identities, and what an ACL lets them do.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr};
+
+use base64::Engine;
+use sha1::{Digest, Sha1};
+use zab_proto::DecodeError;
+use zab_proto::wire::jute::{Reader, Writer};
+
+use crate::acl::{Acl, AclEntry, AclList, perms, write_acls};
+use crate::code::Code;
+
+/// Longest ACL list that `auth` entries may expand to.
+const ACL_LEN_MAX_BYTES: usize = 1 << 20;
+
+/// The identities of a requester: entries of a `vector<Id>` without their count.
+///
+/// They stay encoded, as they travel with forwarded requests.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ids<'a>(&'a [u8]);
+
+impl<'a> Ids<'a> {
+    pub(crate) fn new(entries: &'a [u8]) -> Self {
+        Self(entries)
+    }
+
+    /// From a `vector<Id>`, null included.
+    pub(crate) fn decode(vector: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(vector);
+        let count = reader.vector()?.unwrap_or(0);
+        let entries = reader.rest();
+        for _ in 0..count {
+            reader.ustring()?;
+            reader.ustring()?;
+        }
+        Ok(Self(&entries[..entries.len() - reader.remaining()]))
+    }
+
+    /// Scheme and id of each.
+    pub(crate) fn iter(self) -> impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)> {
+        let mut reader = Reader::new(self.0);
+        std::iter::from_fn(move || {
+            let scheme = reader.string().ok()?.unwrap_or_default();
+            Some((scheme, reader.string().ok()?.unwrap_or_default()))
+        })
+    }
+
+    /// Writes the `vector<Id>`.
+    pub(crate) fn write(self, out: &mut Vec<u8>) {
+        out.put_len(self.iter().count());
+        out.put(self.0);
+    }
+}
+
+/// Appends an identity unless it is there already.
+pub(crate) fn add_id(entries: &mut Vec<u8>, scheme: &str, id: &str) {
+    if !Ids(entries).iter().any(|(s, i)| s == scheme && i == id) {
+        entries.put_ustring(Some(scheme));
+        entries.put_ustring(Some(id));
+    }
+}
+
+/// What `whoAmI` calls an identity.
+pub(crate) fn user_name<'a>(scheme: &str, id: &'a str) -> &'a str {
+    if scheme == "digest" { id.split(':').next().unwrap_or(id) } else { id }
+}
+
+/// Access control as configured.
+#[derive(Clone, Debug)]
+pub(crate) struct Access {
+    /// `skipACL=yes`.
+    pub(crate) skip_acl: bool,
+    /// `zookeeper.DigestAuthenticationProvider.enabled`.
+    pub(crate) digest_enabled: bool,
+    /// `zookeeper.DigestAuthenticationProvider.superDigest`.
+    pub(crate) super_digest: Option<String>,
+}
+
+impl Access {
+    /// Whether a requester has one of the permissions `wanted` on a node.
+    pub(crate) fn permits(&self, acl: &[Acl], wanted: i32, ids: Ids<'_>) -> bool {
+        let granting = acl.iter().filter(|entry| entry.perms & wanted != 0);
+        let is_world = |entry: &Acl| &*entry.scheme == "world" && &*entry.id == "anyone";
+        if self.skip_acl || acl.is_empty() || granting.clone().any(is_world) {
+            return true;
+        }
+        ids.iter().any(|(scheme, id)| {
+            scheme == "super"
+                || granting
+                    .clone()
+                    .any(|e| *e.scheme == *scheme && self.matches(&scheme, &id, &e.id))
+        })
+    }
+
+    /// Whether the identity `scheme:id` is one that an ACL entry of its scheme means.
+    fn matches(&self, scheme: &str, id: &str, entry: &str) -> bool {
+        match scheme {
+            "digest" => self.digest_enabled && id == entry,
+            "ip" => ip_matches(id, entry),
+            "sasl" | "x509" => id == entry,
+            _ => false,
+        }
+    }
+
+    /// Writes the `vector<ACL>` that a client's list stands for: without duplicates, `auth` entries
+    /// replaced by the client's own identities.
+    ///
+    /// # Errors
+    /// [`Code::INVALID_ACL`].
+    pub(crate) fn fix(
+        &self,
+        list: AclList<'_>,
+        ids: Ids<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Code> {
+        out.clear();
+        out.put_i32(0);
+        let mut count = 0;
+        let mut seen = HashSet::new();
+        for entry in list.iter() {
+            if list.len() > 1 && !seen.insert((entry.perms, entry.scheme.clone(), entry.id.clone()))
+            {
+                continue;
+            }
+            count += self.fix_entry(&entry, ids, out)?;
+            if out.len() > ACL_LEN_MAX_BYTES {
+                return Err(Code::INVALID_ACL);
+            }
+        }
+        if count == 0 {
+            return Err(Code::INVALID_ACL);
+        }
+        out[..4].copy_from_slice(&i32::to_be_bytes(count));
+        Ok(())
+    }
+
+    fn fix_entry(
+        &self,
+        entry: &AclEntry<'_>,
+        ids: Ids<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<i32, Code> {
+        let mut put = |scheme: &str, id: &str| {
+            out.put_i32(entry.perms);
+            out.put_ustring(Some(scheme));
+            out.put_ustring(Some(id));
+        };
+        let (Some(scheme), Some(id)) = (entry.scheme.as_deref(), entry.id.as_deref()) else {
+            return Err(Code::INVALID_ACL);
+        };
+        if scheme == "auth" {
+            let mut count = 0;
+            for (scheme, id) in ids.iter() {
+                if matches!(&*scheme, "digest" | "sasl" | "x509") {
+                    put(&scheme, &id);
+                    count += 1;
+                }
+            }
+            return if count == 0 { Err(Code::INVALID_ACL) } else { Ok(count) };
+        }
+        let valid = match scheme {
+            "world" => id == "anyone",
+            "ip" => parse_ip_range(id).is_some(),
+            "digest" => self.digest_enabled && is_digest_id(id),
+            _ => false,
+        };
+        if valid {
+            put(scheme, id);
+            Ok(1)
+        } else {
+            Err(Code::INVALID_ACL)
+        }
+    }
+
+    /// The identities that an auth packet earns; false: it is refused.
+    pub(crate) fn authenticate(
+        &self,
+        scheme: Option<&str>,
+        data: Option<&[u8]>,
+        remote: IpAddr,
+        entries: &mut Vec<u8>,
+    ) -> bool {
+        match (scheme, data) {
+            (Some("digest"), Some(data)) if self.digest_enabled => {
+                let id = digest_id(&String::from_utf8_lossy(data));
+                if self.super_digest.as_ref() == Some(&id) {
+                    add_id(entries, "super", "");
+                }
+                add_id(entries, "digest", &id);
+                true
+            }
+            (Some("ip"), _) => {
+                add_id(entries, "ip", &remote.to_string());
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Writes a node's `vector<ACL>` as `getACL` shows it: without ADMIN on the node, digests are
+    /// hidden.
+    pub(crate) fn show(&self, acl: &[Acl], ids: Ids<'_>, out: &mut Vec<u8>) {
+        if self.permits(acl, perms::ADMIN, ids) {
+            write_acls(acl, out);
+            return;
+        }
+        out.put_len(acl.len());
+        for entry in acl {
+            match entry.id.split_once(':') {
+                Some((user, _)) if &*entry.scheme == "digest" => {
+                    Acl::new(entry.perms, "digest", &format!("{user}:x")).write(out);
+                }
+                _ => entry.write(out),
+            }
+        }
+    }
+}
+
+/// `user:base64(sha1(user:password))`.
+fn digest_id(user_data: &str) -> String {
+    let user = user_data.split(':').next().unwrap_or_default();
+    let hash = Sha1::digest(user_data.as_bytes());
+    format!("{user}:{}", base64::engine::general_purpose::STANDARD.encode(hash))
+}
+
+/// Two non-empty-at-the-end parts around a colon, as Java's `split` counts them.
+fn is_digest_id(id: &str) -> bool {
+    id.trim_end_matches(':').split(':').count() == 2
+}
+
+fn parse_ip_range(text: &str) -> Option<(Ipv4Addr, u32)> {
+    let (address, bits) = match text.split_once('/') {
+        Some((address, bits)) => (address, bits.parse().ok().filter(|bits| *bits <= 32)?),
+        None => (text, 32),
+    };
+    Some((address.parse().ok()?, bits))
+}
+
+/// An IPv6 peer is in no range.
+fn ip_matches(peer: &str, entry: &str) -> bool {
+    let (Ok(peer), Some((address, bits))) = (peer.parse::<Ipv4Addr>(), parse_ip_range(entry))
+    else {
+        return false;
+    };
+    let differing = peer.to_bits() ^ address.to_bits();
+    differing.checked_shr(32 - bits).unwrap_or(0) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access() -> Access {
+        Access { skip_acl: false, digest_enabled: true, super_digest: Some(digest_id("super:pw")) }
+    }
+
+    fn with_list<T>(acls: &[Acl], f: impl FnOnce(AclList<'_>) -> T) -> T {
+        let mut bytes = Vec::new();
+        write_acls(acls, &mut bytes);
+        f(AclList::read(&mut Reader::new(&bytes)).unwrap())
+    }
+
+    fn ids(of: &[(&str, &str)]) -> Vec<u8> {
+        let mut entries = Vec::new();
+        for (scheme, id) in of {
+            add_id(&mut entries, scheme, id);
+        }
+        entries
+    }
+
+    #[test]
+    fn digests() {
+        assert_eq!(digest_id("bob:pw"), "bob:ikIaKsbtGweaHnb/jKn7OHqbunM=");
+        for (id, valid) in [
+            ("a:b", true),
+            ("a:b:", true),
+            (":b", true),
+            ("a", false),
+            ("a:", false),
+            ("a:b:c", false),
+            ("", false),
+        ] {
+            assert_eq!(is_digest_id(id), valid, "{id:?}");
+        }
+    }
+
+    #[test]
+    fn ranges() {
+        assert!(ip_matches("10.1.2.3", "10.1.2.3"));
+        assert!(ip_matches("10.1.2.3", "10.1.0.0/16"));
+        assert!(!ip_matches("10.2.2.3", "10.1.0.0/16"));
+        assert!(ip_matches("10.2.2.3", "1.1.1.1/0"));
+        assert!(!ip_matches("::1", "0.0.0.0/0"));
+        for bad in ["1.2.3", "1.2.3.256", "1.2.3.4/33", "1.2.3.4/", "::1", "a"] {
+            assert_eq!(parse_ip_range(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn permissions() {
+        let access = access();
+        let bob = ids(&[("ip", "1.2.3.4"), ("digest", "bob:h")]);
+        let none = ids(&[("ip", "9.9.9.9")]);
+        let root = ids(&[("super", "")]);
+        let acls = [Acl::world(perms::READ), Acl::new(perms::WRITE, "digest", "bob:h")];
+        let permits = |wanted, ids| access.permits(&acls, wanted, Ids::new(ids));
+        assert!(permits(perms::READ, &none));
+        assert!(!permits(perms::WRITE, &none));
+        assert!(permits(perms::WRITE, &bob));
+        assert!(!permits(perms::ADMIN, &bob));
+        assert!(permits(perms::ADMIN, &root));
+        assert!(access.permits(&[], perms::ALL, Ids::default()));
+    }
+
+    #[test]
+    fn lists_are_cleaned_and_expanded() {
+        let access = access();
+        let bob = ids(&[("ip", "1.2.3.4"), ("digest", "bob:h"), ("digest", "al:h")]);
+        let fix = |acls: &[Acl], ids: &[u8]| {
+            let mut out = Vec::new();
+            with_list(acls, |acl| access.fix(acl, Ids::new(ids), &mut out))?;
+            Ok(AclList::read(&mut Reader::new(&out)).unwrap().to_acls().into_vec())
+        };
+        let world = Acl::world(perms::ALL);
+        assert_eq!(fix(&[world.clone(), world.clone()], &bob), Ok(vec![world]));
+        let auth = Acl::new(perms::ALL, "auth", "ignored");
+        assert_eq!(
+            fix(std::slice::from_ref(&auth), &bob),
+            Ok(vec![Acl::new(31, "digest", "bob:h"), Acl::new(31, "digest", "al:h")])
+        );
+        assert_eq!(fix(&[auth], &[]), Err(Code::INVALID_ACL));
+        assert_eq!(fix(&[], &bob), Err(Code::INVALID_ACL));
+        assert_eq!(fix(&[Acl::new(1, "world", "me")], &bob), Err(Code::INVALID_ACL));
+        assert_eq!(fix(&[Acl::new(1, "super", "")], &bob), Err(Code::INVALID_ACL));
+    }
+
+    #[test]
+    fn auth_packets() {
+        let access = access();
+        let remote = "127.0.0.1".parse().unwrap();
+        let mut entries = ids(&[("ip", "127.0.0.1")]);
+        assert!(access.authenticate(Some("digest"), Some(b"super:pw"), remote, &mut entries));
+        assert!(access.authenticate(Some("ip"), None, remote, &mut entries));
+        assert!(!access.authenticate(Some("digest"), None, remote, &mut entries));
+        assert!(!access.authenticate(Some("world"), Some(b"x"), remote, &mut entries));
+        assert!(!access.authenticate(None, Some(b"x"), remote, &mut entries));
+        let schemes: Vec<_> = Ids::new(&entries).iter().map(|(s, _)| s.into_owned()).collect();
+        assert_eq!(schemes, ["ip", "super", "digest"]);
+        let mut vector = Vec::new();
+        Ids::new(&entries).write(&mut vector);
+        assert_eq!(Ids::decode(&vector).unwrap().iter().count(), 3);
+        assert!(Ids::decode(&vector[..vector.len() - 1]).is_err());
+    }
+
+    #[test]
+    fn digests_are_hidden_without_admin() {
+        let access = access();
+        let acls = [Acl::world(perms::READ), Acl::new(31, "digest", "bob:h")];
+        let mut out = Vec::new();
+        access.show(&acls, Ids::default(), &mut out);
+        let shown = AclList::read(&mut Reader::new(&out)).unwrap().to_acls();
+        assert_eq!(shown[1], Acl::new(31, "digest", "bob:x"));
+    }
+}

@@ -1,0 +1,423 @@
+//! One client connection, and the table of all.
+//!
+//! Replies go out in the order of the requests: whatever cannot be answered at once, and everything
+//! behind it, stands in the connection's queue.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use zab_proto::{ClientOutput, ConnId, Instant, Zxid};
+
+use crate::auth;
+use crate::code::Code;
+use crate::request::op;
+
+/// Buffers above this capacity are given back when they run empty.
+const KEPT_LEN_MAX_BYTES: usize = 64 << 10;
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum State {
+    /// Nothing known yet: a four-letter word or a handshake comes.
+    Greeting,
+    /// The handshake waits for a transaction or for the leader's word. Nothing is read.
+    Connecting,
+    /// In session.
+    Open,
+    /// Answers what is queued, reads nothing more, then closes.
+    Ending,
+    /// [`ClientOutput::Close`] is out.
+    Closed,
+}
+
+/// What a place in the queue waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Awaiting {
+    /// Its transaction; on the leader the zxid is known.
+    Write { op: i32, zxid: Option<Zxid> },
+    /// The end of a sync.
+    Sync { done: bool, len: usize },
+    /// Only the requests before it; its record is kept.
+    Read { op: i32, len: usize },
+    /// Only the requests before it; the answer is known.
+    Reply(Answer),
+}
+
+/// An answer that depends on nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Answer {
+    pub(crate) code: Code,
+    /// `None`: the last applied zxid.
+    pub(crate) zxid: Option<i64>,
+    /// Whether the body is a null buffer, else there is none.
+    pub(crate) null_token: bool,
+    /// Whether the connection is closed after it.
+    pub(crate) close: bool,
+}
+
+impl Answer {
+    /// A refusal that does not end the connection.
+    pub(crate) const fn failed(code: Code) -> Self {
+        Self { code, zxid: None, null_token: false, close: false }
+    }
+}
+
+/// A request that is not answered yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InFlight {
+    pub(crate) xid: i32,
+    pub(crate) received: Instant,
+    /// How much of the connection's identities it had when it came.
+    pub(crate) ids_len: usize,
+    pub(crate) awaiting: Awaiting,
+}
+
+/// Figures of one connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ConnStats {
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) established_ms: i64,
+    pub(crate) last_op: &'static str,
+    pub(crate) last_cxid: Option<i32>,
+    pub(crate) last_zxid: i64,
+    pub(crate) last_response: Instant,
+    pub(crate) last_latency_ms: u64,
+    pub(crate) min_latency_ms: u64,
+    pub(crate) max_latency_ms: u64,
+    pub(crate) total_latency_ms: u64,
+    pub(crate) replies: u64,
+}
+
+impl ConnStats {
+    /// `crst`.
+    pub(crate) fn reset(&mut self) {
+        *self = Self::new(self.established_ms);
+    }
+
+    fn new(established_ms: i64) -> Self {
+        Self {
+            received: 0,
+            sent: 0,
+            established_ms,
+            last_op: "NA",
+            last_cxid: None,
+            last_zxid: -1,
+            last_response: Instant::ZERO,
+            last_latency_ms: 0,
+            min_latency_ms: 0,
+            max_latency_ms: 0,
+            total_latency_ms: 0,
+            replies: 0,
+        }
+    }
+
+    pub(crate) fn replied(
+        &mut self,
+        now: Instant,
+        latency: Duration,
+        op: i32,
+        xid: i32,
+        last_zxid: i64,
+    ) {
+        let ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
+        self.min_latency_ms = if self.replies == 0 { ms } else { self.min_latency_ms.min(ms) };
+        self.max_latency_ms = self.max_latency_ms.max(ms);
+        self.total_latency_ms += ms;
+        self.last_latency_ms = ms;
+        self.replies += 1;
+        self.sent += 1;
+        self.last_op = op_name(op);
+        if xid >= 0 {
+            self.last_cxid = Some(xid);
+        }
+        self.last_zxid = last_zxid;
+        self.last_response = now;
+    }
+}
+
+/// What `cons` calls an operation.
+fn op_name(op: i32) -> &'static str {
+    match op {
+        op::PING => "PING",
+        op::CREATE | op::CREATE2 | op::CREATE_CONTAINER | op::CREATE_TTL => "CREA",
+        op::DELETE => "DELE",
+        op::SET_DATA => "SETD",
+        op::SET_ACL => "SETA",
+        op::GET_ACL => "GETA",
+        op::GET_DATA => "GETD",
+        op::GET_CHILDREN | op::GET_CHILDREN2 => "GETC",
+        op::GET_ALL_CHILDREN_NUMBER => "GETACN",
+        op::EXISTS => "EXIS",
+        op::SYNC => "SYNC",
+        op::MULTI => "MULT",
+        op::MULTI_READ => "MLTR",
+        op::RECONFIG => "RECO",
+        op::CLOSE_SESSION => "CLOS",
+        op::SET_WATCHES => "SETW",
+        op::SET_WATCHES2 => "STW2",
+        op::ADD_WATCH => "ADDW",
+        op::CHECK_WATCHES => "CHKW",
+        op::REMOVE_WATCHES => "REMW",
+        op::WHO_AM_I => "HOMI",
+        op::GET_EPHEMERALS => "GETE",
+        _ => "NA",
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) remote: SocketAddr,
+    pub(crate) state: State,
+    pub(crate) session: i64,
+    pub(crate) timeout_ms: i32,
+    /// Whether the client knows the `readOnly` byte of the handshake.
+    pub(crate) wants_read_only: bool,
+    /// When the session's present touch runs out, as the tracker rounds it (leader), or the number
+    /// of the report that has it (learner).
+    pub(crate) touched: u64,
+    /// Entries of a `vector<Id>`.
+    pub(crate) ids: Vec<u8>,
+    pub(crate) queue: VecDeque<InFlight>,
+    /// Records of the queued requests, in order, from `kept_at` on.
+    kept: Vec<u8>,
+    kept_at: usize,
+    /// What is to be sent, from `out_at` on; after appending call [`Clients::wrote`].
+    pub(crate) out: Vec<u8>,
+    out_at: usize,
+    /// Bytes were left unconsumed because of this connection's own limits.
+    pub(crate) paused: bool,
+    pub(crate) stats: ConnStats,
+}
+
+impl Client {
+    fn new(remote: SocketAddr, wall_ms: i64) -> Self {
+        let mut ids = Vec::new();
+        auth::add_id(&mut ids, "ip", &remote.ip().to_canonical().to_string());
+        Self {
+            remote,
+            state: State::Greeting,
+            session: 0,
+            timeout_ms: 0,
+            wants_read_only: false,
+            touched: u64::MAX,
+            ids,
+            queue: VecDeque::new(),
+            kept: Vec::new(),
+            kept_at: 0,
+            out: Vec::new(),
+            out_at: 0,
+            paused: false,
+            stats: ConnStats::new(wall_ms),
+        }
+    }
+
+    /// The session's time-out on this connection.
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_millis(u64::try_from(self.timeout_ms).unwrap_or(0))
+    }
+
+    /// Bytes not sent yet.
+    pub(crate) fn unsent(&self) -> usize {
+        self.out.len() - self.out_at
+    }
+
+    /// Keeps a record for later; it comes back from [`Self::take_kept`] in the same order.
+    pub(crate) fn keep(&mut self, record: &[u8]) -> usize {
+        self.kept.extend_from_slice(record);
+        record.len()
+    }
+
+    /// Bytes of records that are kept.
+    pub(crate) fn kept_len(&self) -> usize {
+        self.kept.len() - self.kept_at
+    }
+
+    /// Moves the next kept record of `len` bytes to `record`.
+    pub(crate) fn take_kept(&mut self, len: usize, record: &mut Vec<u8>) {
+        record.clear();
+        record.extend_from_slice(&self.kept[self.kept_at..self.kept_at + len]);
+        self.kept_at += len;
+        if self.kept_at == self.kept.len() {
+            recycle(&mut self.kept);
+            self.kept_at = 0;
+        }
+    }
+
+    fn send(&mut self, buf: &mut [u8]) -> usize {
+        let n = self.unsent().min(buf.len());
+        buf[..n].copy_from_slice(&self.out[self.out_at..self.out_at + n]);
+        self.out_at += n;
+        if self.out_at == self.out.len() {
+            recycle(&mut self.out);
+            self.out_at = 0;
+        } else if self.out_at > KEPT_LEN_MAX_BYTES && self.out_at > self.out.len() / 2 {
+            self.out.drain(..self.out_at);
+            self.out_at = 0;
+        }
+        n
+    }
+
+    fn drop_everything(&mut self) {
+        self.queue = VecDeque::new();
+        self.kept = Vec::new();
+        self.kept_at = 0;
+        self.ids = Vec::new();
+    }
+}
+
+fn recycle(buffer: &mut Vec<u8>) {
+    if buffer.capacity() > KEPT_LEN_MAX_BYTES {
+        *buffer = Vec::new();
+    } else {
+        buffer.clear();
+    }
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    client: Option<Client>,
+}
+
+/// All connections, by slot.
+#[derive(Debug, Default)]
+pub(crate) struct Clients {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    per_address: HashMap<IpAddr, u32>,
+    by_session: HashMap<i64, u32>,
+    outputs: VecDeque<ClientOutput>,
+    len: usize,
+}
+
+impl Clients {
+    /// Adds a connection.
+    pub(crate) fn add(&mut self, remote: SocketAddr, wall_ms: i64) -> ConnId {
+        *self.per_address.entry(remote.ip()).or_default() += 1;
+        self.len += 1;
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            u32::try_from(self.slots.len() - 1).expect("fewer than 2^31 connections")
+        });
+        let at = &mut self.slots[slot as usize];
+        at.client = Some(Client::new(remote, wall_ms));
+        ConnId::client(slot, at.generation)
+    }
+
+    /// The driver is done with a connection: its slot may be used again.
+    pub(crate) fn remove(&mut self, slot: u32) {
+        let at = &mut self.slots[slot as usize];
+        let Some(client) = at.client.take() else { return };
+        at.generation = at.generation.wrapping_add(1);
+        self.free.push(slot);
+        self.len -= 1;
+        let address = client.remote.ip();
+        if let Some(count) = self.per_address.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_address.remove(&address);
+            }
+        }
+    }
+
+    /// Open connections of an address.
+    pub(crate) fn of_address(&self, address: IpAddr) -> u32 {
+        self.per_address.get(&address).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The slot that a connection is in, unless it is gone.
+    pub(crate) fn slot(&self, conn: ConnId) -> Option<u32> {
+        let at = self.slots.get(conn.slot() as usize)?;
+        (at.client.is_some() && at.generation == conn.generation()).then(|| conn.slot())
+    }
+
+    pub(crate) fn conn(&self, slot: u32) -> ConnId {
+        ConnId::client(slot, self.slots[slot as usize].generation)
+    }
+
+    pub(crate) fn get(&self, slot: u32) -> Option<&Client> {
+        self.slots.get(slot as usize)?.client.as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut Client> {
+        self.slots.get_mut(slot as usize)?.client.as_mut()
+    }
+
+    /// All connections in order of their slots.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Client)> {
+        (0..).zip(&self.slots).filter_map(|(slot, at)| Some((slot, at.client.as_ref()?)))
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Client> {
+        self.slots.iter_mut().filter_map(|at| at.client.as_mut())
+    }
+
+    /// The connection of a session on this server.
+    pub(crate) fn of_session(&self, session: i64) -> Option<u32> {
+        self.by_session.get(&session).copied()
+    }
+
+    /// A connection has become that of a session; returns the one that was before.
+    pub(crate) fn attach(&mut self, session: i64, slot: u32) -> Option<u32> {
+        self.by_session.insert(session, slot).filter(|old| *old != slot)
+    }
+
+    /// Bytes were appended to what was `unsent` before.
+    pub(crate) fn wrote(&mut self, slot: u32, unsent: usize) {
+        if unsent == 0 && self.get(slot).is_some_and(|client| client.unsent() > 0) {
+            self.outputs.push_back(ClientOutput::Transmit(self.conn(slot)));
+        }
+    }
+
+    /// Bytes left unconsumed may be offered again.
+    pub(crate) fn resume(&mut self, slot: u32) {
+        self.outputs.push_back(ClientOutput::Resume(self.conn(slot)));
+    }
+
+    /// Closes a connection; with `flush`, what is queued for it still goes out.
+    pub(crate) fn close(&mut self, slot: u32, flush: bool) {
+        let conn = self.conn(slot);
+        let Some(client) = self.get_mut(slot) else { return };
+        let session = client.session;
+        if client.state != State::Closed {
+            client.state = State::Closed;
+            client.drop_everything();
+            if !flush {
+                client.out = Vec::new();
+                client.out_at = 0;
+            }
+            self.outputs.push_back(ClientOutput::Close(conn));
+        }
+        self.detach(session, slot);
+    }
+
+    /// The connection is no longer that of its session.
+    pub(crate) fn detach(&mut self, session: i64, slot: u32) {
+        if self.by_session.get(&session) == Some(&slot) {
+            self.by_session.remove(&session);
+        }
+    }
+
+    /// See [`Application::poll_transmit`](zab_proto::Application::poll_transmit). The second value
+    /// tells whether the connection may be read again.
+    pub(crate) fn transmit(&mut self, slot: u32, buf: &mut [u8], soft_max: usize) -> usize {
+        let Some(client) = self.get_mut(slot) else { return 0 };
+        let n = client.send(buf);
+        if client.paused && client.unsent() <= soft_max / 2 {
+            client.paused = false;
+            self.resume(slot);
+        }
+        n
+    }
+
+    pub(crate) fn poll_output(&mut self) -> Option<ClientOutput> {
+        self.outputs.pop_front()
+    }
+}

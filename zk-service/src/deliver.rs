@@ -1,0 +1,287 @@
+//! From committed transactions to replies and events.
+
+use zab_proto::wire::jute::Writer;
+use zab_proto::wire::txn::TxnHeader;
+use zab_proto::{ConnId, Instant, Zxid};
+
+use crate::acl::perms;
+use crate::apply::{Applied, Outcome};
+use crate::auth::Ids;
+use crate::client::{Answer, Awaiting, InFlight, State};
+use crate::code::Code;
+use crate::database::DigestCheck;
+use crate::read::Reading;
+use crate::reply::{self, Reply};
+use crate::request::op;
+use crate::service::Service;
+use crate::txn::{Parts, Payload, Txn};
+
+impl Service {
+    /// Applies a committed transaction, tells the watchers, and answers who asked for it.
+    pub(crate) fn apply(&mut self, now: Instant, zxid: Zxid, bytes: &[u8]) {
+        let payload = match Payload::decode(bytes) {
+            Ok(payload) => payload,
+            Err(error) => panic!("committed transaction {zxid} does not decode: {error}"),
+        };
+        let Payload { header, txn, digest } = payload;
+        self.stats.commits += 1;
+        let applied = self.apply_and_notify(&header, &txn);
+        if let DigestCheck::Mismatch { expected, actual } = self.db.check_digest(zxid, digest) {
+            self.stats.digest_mismatches += 1;
+            log::error!("digest after {zxid} is {actual:#x}, should be {expected:#x}");
+        }
+        if let Some(leader) = &mut self.leader {
+            leader.prep.applied(zxid);
+        }
+        self.settle(now, &header, &txn, &applied);
+    }
+
+    fn apply_and_notify(&mut self, header: &TxnHeader, txn: &Txn<'_>) -> Applied {
+        let Self { db, watches, clients, access, frame, hit, options, .. } = self;
+        let mut too_slow = Vec::new();
+        let applied = db.apply(header, txn, &mut |trigger| {
+            watches.trigger(trigger.path, trigger.event, hit);
+            if hit.is_empty() {
+                return;
+            }
+            frame.clear();
+            reply::event(frame, header.zxid.raw(), trigger.event, trigger.path);
+            for &slot in &*hit {
+                let Some(client) = clients.get_mut(slot) else { continue };
+                if !access.permits(trigger.acl, perms::READ, Ids::new(&client.ids)) {
+                    continue;
+                }
+                let unsent = client.unsent();
+                client.out.extend_from_slice(frame);
+                client.stats.sent += 1;
+                if unsent > options.out_len_max_bytes {
+                    too_slow.push(slot);
+                }
+                clients.wrote(slot, unsent);
+            }
+        });
+        for slot in too_slow {
+            log::warn!("a client does not read its events: closing its connection");
+            self.close(slot, false);
+        }
+        applied
+    }
+
+    /// What a transaction means for sessions and for the request that caused it.
+    fn settle(&mut self, now: Instant, header: &TxnHeader, txn: &Txn<'_>, applied: &Applied) {
+        let session = header.client_id;
+        if let (Txn::CloseSession(_), Some(leader)) = (txn, &mut self.leader) {
+            leader.tracker.remove(session);
+        }
+        let Some(slot) = self.clients.of_session(session) else { return };
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        if client.state == State::Connecting {
+            if matches!(txn, Txn::CreateSession { .. }) {
+                client.stats.last_op = "SESS";
+                client.stats.last_cxid = Some(0);
+                client.stats.last_zxid = header.zxid.raw();
+                self.attached(now, slot, true);
+                self.clients.resume(slot);
+            }
+            return;
+        }
+        let asked = client.queue.front().copied().filter(|first| match first.awaiting {
+            Awaiting::Write { zxid: Some(zxid), .. } => zxid == header.zxid,
+            Awaiting::Write { zxid: None, .. } => first.xid == header.cxid,
+            Awaiting::Sync { .. } | Awaiting::Read { .. } | Awaiting::Reply(_) => false,
+        });
+        if let Some(request) = asked {
+            client.queue.pop_front();
+            self.answer_write(now, slot, request, (header, txn, applied));
+        }
+        if matches!(txn, Txn::CloseSession(_)) {
+            self.close(slot, asked.is_some());
+        }
+    }
+
+    fn answer_write(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        request: InFlight,
+        (header, txn, applied): (&TxnHeader, &Txn<'_>, &Applied),
+    ) {
+        let Outcome { code, .. } = applied.outcome;
+        if code == Code::SESSION_MOVED {
+            self.close(slot, false);
+            return;
+        }
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        let Awaiting::Write { op, .. } = request.awaiting else { return };
+        let unsent = client.unsent();
+        let mut reply = Reply::begin(&mut client.out);
+        let code = match txn {
+            Txn::Multi(parts) => {
+                put_multi(reply.body(), *parts, applied);
+                Code::OK
+            }
+            _ => {
+                put_outcome(reply.body(), op, txn, &applied.outcome);
+                code
+            }
+        };
+        let len = reply.end(request.xid, header.zxid.raw(), code);
+        self.replied(now, slot, &request, op, len, unsent);
+        self.drain(now, slot);
+    }
+
+    /// Bookkeeping after a reply.
+    fn replied(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        request: &InFlight,
+        op: i32,
+        len: usize,
+        unsent: usize,
+    ) {
+        let latency = now.saturating_since(request.received);
+        self.stats.replied(latency, len);
+        let last_zxid = self.db.last_zxid().raw();
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.stats.replied(now, latency, op, request.xid, last_zxid);
+        }
+        self.clients.wrote(slot, unsent);
+    }
+
+    /// Answers a read now.
+    pub(crate) fn read(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        request: InFlight,
+        op: i32,
+        record: &[u8],
+    ) {
+        let Self { db, watches, clients, access, .. } = self;
+        let Some(client) = clients.get_mut(slot) else { return };
+        let unsent = client.unsent();
+        let mut reading = Reading {
+            tree: &db.tree,
+            access,
+            watches,
+            slot,
+            session: client.session,
+            ids: Ids::new(&client.ids[..request.ids_len]),
+        };
+        let armed = match op {
+            op::SET_WATCHES | op::SET_WATCHES2 => reading.set_watches(op, record, &mut client.out),
+            _ => Ok(()),
+        };
+        let mut reply = Reply::begin(&mut client.out);
+        let result = armed.and_then(|()| reading.answer(op, record, reply.body()));
+        let len = reply.end(request.xid, db.last_zxid().raw(), result.err().unwrap_or_default());
+        self.replied(now, slot, &request, op, len, unsent);
+    }
+
+    /// A sync of a client has ended.
+    pub(crate) fn sync_ended(&mut self, now: Instant, conn: ConnId) {
+        let Some(slot) = self.clients.slot(conn) else { return };
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        let oldest = client.queue.iter_mut().find_map(|request| match &mut request.awaiting {
+            Awaiting::Sync { done, .. } if !*done => Some(done),
+            _ => None,
+        });
+        if let Some(done) = oldest {
+            *done = true;
+        }
+        self.drain(now, slot);
+    }
+
+    /// Answers everything at the head of a connection's queue that waits for nothing more.
+    pub(crate) fn drain(&mut self, now: Instant, slot: u32) {
+        let mut record = std::mem::take(&mut self.record);
+        while let Some(client) = self.client(slot)
+            && let Some(&first) = client.queue.front()
+        {
+            match first.awaiting {
+                Awaiting::Write { .. } | Awaiting::Sync { done: false, .. } => break,
+                Awaiting::Sync { done: true, len } => {
+                    client.queue.pop_front();
+                    client.take_kept(len, &mut record);
+                    self.answer_sync(now, slot, &first, &record);
+                }
+                Awaiting::Read { op, len } => {
+                    client.queue.pop_front();
+                    client.take_kept(len, &mut record);
+                    self.read(now, slot, first, op, &record);
+                }
+                Awaiting::Reply(answer) => {
+                    client.queue.pop_front();
+                    self.answer_known(now, slot, &first, answer);
+                }
+            }
+        }
+        self.record = record;
+        let Some(client) = self.client(slot) else { return };
+        if client.paused {
+            client.paused = false;
+            self.clients.resume(slot);
+        }
+    }
+
+    fn answer_sync(&mut self, now: Instant, slot: u32, request: &InFlight, path: &[u8]) {
+        let zxid = self.db.last_zxid().raw();
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        let unsent = client.unsent();
+        let mut reply = Reply::begin(&mut client.out);
+        reply.body().put(path);
+        let len = reply.end(request.xid, zxid, Code::OK);
+        self.replied(now, slot, request, op::SYNC, len, unsent);
+    }
+
+    fn answer_known(&mut self, now: Instant, slot: u32, request: &InFlight, answer: Answer) {
+        let zxid = answer.zxid.unwrap_or_else(|| self.db.last_zxid().raw());
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        let unsent = client.unsent();
+        let mut reply = Reply::begin(&mut client.out);
+        if answer.null_token {
+            reply.body().put_buffer(None);
+        }
+        let len = reply.end(request.xid, zxid, answer.code);
+        self.replied(now, slot, request, op::AUTH, len, unsent);
+        if answer.close {
+            self.close(slot, true);
+        }
+    }
+}
+
+/// The body of the reply to a successful write; it is dropped again after a failed one.
+fn put_outcome(out: &mut Vec<u8>, op: i32, txn: &Txn<'_>, outcome: &Outcome) {
+    match op {
+        op::CREATE => out.put_ustring(txn.path()),
+        op::CREATE2 | op::CREATE_CONTAINER | op::CREATE_TTL => {
+            out.put_ustring(txn.path());
+            put_stat(out, outcome);
+        }
+        op::SET_DATA | op::SET_ACL => put_stat(out, outcome),
+        _ => {}
+    }
+}
+
+fn put_stat(out: &mut Vec<u8>, outcome: &Outcome) {
+    if let Some(stat) = &outcome.stat {
+        stat.write(out);
+    }
+}
+
+fn put_multi(out: &mut Vec<u8>, parts: Parts<'_>, applied: &Applied) {
+    for (part, outcome) in parts.iter().zip(&applied.parts) {
+        if outcome.kind == op::ERROR || !outcome.code.is_ok() {
+            reply::multi_error(out, outcome.code);
+            continue;
+        }
+        let kind = match outcome.kind {
+            op::CREATE_CONTAINER | op::CREATE_TTL => op::CREATE2,
+            kind => kind,
+        };
+        reply::multi_header(out, kind, false, 0);
+        put_outcome(out, kind, &part, outcome);
+    }
+    reply::multi_end(out);
+}

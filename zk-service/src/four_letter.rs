@@ -1,0 +1,444 @@
+//! The four-letter words: a server's state as text, for people and monitoring.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use zab_proto::{Core, Instant, Phase, ServerState};
+
+use crate::client::{Client, State};
+use crate::mntr::{put, put_counters};
+use crate::service::Service;
+use crate::stats::Stats;
+
+const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests\n";
+/// Sent by telnet clients that give up; ends the connection like a word.
+const TELNET_CLOSE: [u8; 4] = [0xff, 0xf4, 0xff, 0xfd];
+const WORDS: [&str; 18] = [
+    "conf", "cons", "crst", "dirs", "dump", "envi", "gtmk", "hash", "isro", "mntr", "ruok", "srst",
+    "srvr", "stat", "stmk", "wchc", "wchp", "wchs",
+];
+/// What `gtmk` says: ZooKeeper's trace mask, which nothing here follows.
+const TRACE_MASK: u32 = 306;
+
+impl Service {
+    /// Executes a word at the beginning of a connection. `None`: it is none. `Some(false)`: more
+    /// bytes are needed.
+    pub(crate) fn four_letter_word(
+        &mut self,
+        core: &Core<'_>,
+        slot: u32,
+        head: [u8; 4],
+        rest: &[u8],
+    ) -> Option<bool> {
+        if head == TELNET_CLOSE {
+            self.close(slot, false);
+            return Some(true);
+        }
+        let word = std::str::from_utf8(&head).ok()?;
+        WORDS.binary_search(&word).ok()?;
+        if word == "stmk" && rest.len() < 8 {
+            return Some(false);
+        }
+        self.stats.received += 1;
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.stats.received += 1;
+        }
+        let text = if self.options.allows_word(word) {
+            self.execute(core, slot, word, rest)
+        } else {
+            format!("{word} is not executed because it is not in the whitelist.\n")
+        };
+        if let Some(client) = self.client(slot) {
+            let unsent = client.unsent();
+            client.out.extend_from_slice(text.as_bytes());
+            self.clients.wrote(slot, unsent);
+        }
+        self.close(slot, true);
+        Some(true)
+    }
+
+    fn execute(&mut self, core: &Core<'_>, slot: u32, word: &str, rest: &[u8]) -> String {
+        let serving = self.is_serving();
+        match word {
+            "ruok" => return "imok".into(),
+            "isro" => return if serving { "rw" } else { "null" }.into(),
+            "envi" => return self.envi(),
+            "gtmk" => return TRACE_MASK.to_string(),
+            "stmk" => {
+                let mask = rest.first_chunk().map_or(0, |mask| i64::from_be_bytes(*mask));
+                return mask.to_string();
+            }
+            _ if !serving => return NOT_SERVING.into(),
+            _ => {}
+        }
+        let mut out = String::new();
+        match word {
+            "srst" => {
+                self.stats = Stats::default();
+                out.push_str("Server stats reset.\n");
+            }
+            "crst" => {
+                for client in self.clients.iter_mut() {
+                    client.stats.reset();
+                }
+                out.push_str("Connection stats reset.\n");
+            }
+            "dirs" => {
+                let (data, log) = (self.options.dir_sizes)();
+                let _ = writeln!(out, "datadir_size: {data}\nlogdir_size: {log}");
+            }
+            "conf" => self.conf(&mut out),
+            "cons" => {
+                self.put_connections(core, slot, true, &mut out);
+                out.push('\n');
+            }
+            "stat" => {
+                let _ = writeln!(out, "Zookeeper version: {}\nClients:", self.options.version);
+                self.put_connections(core, slot, false, &mut out);
+                out.push('\n');
+                self.put_summary(&mut out);
+            }
+            "srvr" => {
+                let _ = writeln!(out, "Zookeeper version: {}", self.options.version);
+                self.put_summary(&mut out);
+            }
+            "dump" => self.dump(core, &mut out),
+            "wchs" | "wchc" | "wchp" => self.put_watches(word, &mut out),
+            "hash" => {
+                for digest in self.db.digest_history() {
+                    let _ = writeln!(out, "{:x}: {}", digest.zxid.raw(), digest.digest);
+                }
+            }
+            _ => self.mntr(core, &mut out),
+        }
+        out
+    }
+
+    fn envi(&self) -> String {
+        let mut out = format!("Environment:\nzookeeper.version={}\n", self.options.version);
+        for (key, value) in &self.options.environment {
+            let _ = writeln!(out, "{key}={value}");
+        }
+        out
+    }
+
+    fn conf(&self, out: &mut String) {
+        for (key, value) in &self.options.conf {
+            let _ = writeln!(out, "{key}={value}");
+        }
+        if let Some(membership) = &self.options.membership {
+            let _ = write!(out, "membership: \n{membership}");
+        }
+    }
+
+    /// What `srvr` and `mntr` call the server's role.
+    fn mode(&self) -> &'static str {
+        match self.status.map(|status| status.state) {
+            _ if self.standalone => "standalone",
+            Some(ServerState::Leading) => "leader",
+            Some(ServerState::Following) => "follower",
+            Some(ServerState::Observing) => "observer",
+            Some(ServerState::Looking) | None => "looking",
+        }
+    }
+
+    fn put_connections(&self, core: &Core<'_>, asking: u32, full: bool, out: &mut String) {
+        for (slot, client) in self.clients.iter().filter(|(_, c)| c.state != State::Closed) {
+            let interest = i32::from(slot != asking);
+            put_connection(core.now(), client, interest, full, out);
+        }
+    }
+
+    fn put_summary(&self, out: &mut String) {
+        let Stats { latency_min_ms: min, latency_max_ms: max, received, sent, .. } = self.stats;
+        let avg = self.stats.latency_avg();
+        let _ = writeln!(out, "Latency min/avg/max: {min}/{avg}/{max}");
+        let _ = writeln!(out, "Received: {received}\nSent: {sent}");
+        let _ = writeln!(out, "Connections: {}", self.clients.len());
+        let _ = writeln!(out, "Outstanding: {}", self.outstanding());
+        let _ = writeln!(out, "Zxid: {:#x}", self.db.last_zxid().raw());
+        let _ = writeln!(out, "Mode: {}", self.mode());
+        let _ = writeln!(out, "Node count: {}", self.node_count());
+        if self.mode() == "leader" {
+            let (last, min, max) = self.proposal_sizes();
+            let _ = writeln!(out, "Proposal sizes last/min/max: {last}/{min}/{max}");
+        }
+    }
+
+    /// ZooKeeper counts the root twice.
+    fn node_count(&self) -> usize {
+        self.db.tree.node_count() + 1
+    }
+
+    fn outstanding(&self) -> usize {
+        self.clients.iter().map(|(_, client)| client.queue.len()).sum()
+    }
+
+    fn proposal_sizes(&self) -> (i64, i64, i64) {
+        let size = |n: usize| match self.stats.proposal_last {
+            Some(_) => i64::try_from(n).unwrap_or(i64::MAX),
+            None => -1,
+        };
+        let Stats { proposal_last, proposal_min, proposal_max, .. } = self.stats;
+        (size(proposal_last.unwrap_or(0)), size(proposal_min), size(proposal_max))
+    }
+
+    fn dump(&self, core: &Core<'_>, out: &mut String) {
+        let now = core.now();
+        let wall_ms = self.options.wall_clock.now_ms();
+        let date = |at: Instant| {
+            let ahead = i64::try_from(at.saturating_since(now).as_millis()).unwrap_or(0);
+            date_text(wall_ms.saturating_add(ahead))
+        };
+        out.push_str("SessionTracker dump:\n");
+        if let Some(leader) = &self.leader {
+            let buckets: Vec<_> = leader.tracker.buckets().collect();
+            let sessions: usize = buckets.iter().map(|(_, ids)| ids.len()).sum();
+            let _ = writeln!(out, "Session Sets ({})/({sessions}):", buckets.len());
+            for (deadline, ids) in buckets {
+                let _ = writeln!(out, "{} expire at {}:", ids.len(), date(deadline));
+                for id in ids {
+                    let _ = writeln!(out, "\t{id:#x}");
+                }
+            }
+        } else {
+            let _ = writeln!(out, "Global Sessions({}):", self.db.sessions.len());
+            for (id, timeout_ms) in self.db.sessions.iter() {
+                let _ = writeln!(out, "{id:#x}\t{timeout_ms}ms");
+            }
+        }
+        let owners: Vec<i64> = self.db.tree.ephemeral_owners().collect();
+        let _ =
+            writeln!(out, "ephemeral nodes dump:\nSessions with Ephemerals ({}):", owners.len());
+        for owner in owners {
+            let _ = writeln!(out, "{owner:#x}:");
+            for node in self.db.tree.ephemerals_of(owner) {
+                let _ = writeln!(out, "\t{}", node.path());
+            }
+        }
+        self.dump_connections(now, date, out);
+    }
+
+    fn dump_connections(&self, now: Instant, date: impl Fn(Instant) -> String, out: &mut String) {
+        let mut sets: BTreeMap<Instant, Vec<&Client>> = BTreeMap::new();
+        for (_, client) in self.clients.iter() {
+            let idle = self.options.sessionless_timeout;
+            let timeout = if client.session == 0 { idle } else { client.timeout() };
+            sets.entry(now + timeout).or_default().push(client);
+        }
+        let connections: usize = sets.values().map(Vec::len).sum();
+        let _ =
+            writeln!(out, "Connections dump:\nConnections Sets ({})/({connections}):", sets.len());
+        for (at, clients) in sets {
+            let _ = writeln!(out, "{} expire at {}:", clients.len(), date(at));
+            for client in clients {
+                let _ = writeln!(out, "\tip: /{} sessionId: {:#x}", client.remote, client.session);
+            }
+        }
+    }
+
+    /// Data watches only, as in ZooKeeper.
+    fn put_watches(&self, word: &str, out: &mut String) {
+        let table = &self.watches.data;
+        let session = |slot| self.clients.get(slot).map_or(0, |client| client.session);
+        let mut groups: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        match word {
+            "wchs" => {
+                let (slots, paths) = (table.slots().count(), table.paths().count());
+                let _ = writeln!(out, "{slots} connections watching {paths} paths");
+                let _ = writeln!(out, "Total watches:{}", table.len());
+                return;
+            }
+            "wchc" => {
+                for (slot, paths) in table.slots() {
+                    groups.insert(format!("{:#x}", session(slot)), paths.map(Into::into).collect());
+                }
+            }
+            _ => {
+                for (path, slots) in table.paths() {
+                    let sessions = slots.map(|slot| format!("{:#x}", session(slot))).collect();
+                    groups.insert(path.into(), sessions);
+                }
+            }
+        }
+        for (head, lines) in groups {
+            let _ = writeln!(out, "{head}");
+            for line in lines {
+                let _ = writeln!(out, "\t{line}");
+            }
+        }
+        out.push('\n');
+    }
+
+    fn mntr(&self, core: &Core<'_>, out: &mut String) {
+        put(out, "version", &self.options.version);
+        put(out, "server_state", self.mode());
+        let uptime = core.now().saturating_since(self.serving_since).as_millis();
+        if let Some(status) = self.status.filter(|_| !self.standalone) {
+            put(out, "peer_state", peer_state(status.state, status.phase));
+            put(out, "quorum_size", core.peer().config().ensemble.voters().count());
+        }
+        if self.mode() == "leader" {
+            let (last, min, max) = self.proposal_sizes();
+            put(out, "last_proposal_size", last);
+            put(out, "min_proposal_size", min);
+            put(out, "max_proposal_size", max);
+            put(out, "leader_uptime", uptime);
+        }
+        let stats = &self.stats;
+        let response = |n: usize| match stats.response_last {
+            Some(_) => i64::try_from(n).unwrap_or(i64::MAX),
+            None => -1,
+        };
+        put(out, "uptime", uptime);
+        put(out, "avg_latency", stats.latency_avg());
+        put(out, "min_latency", stats.latency_min_ms);
+        put(out, "max_latency", stats.latency_max_ms);
+        put(out, "packets_received", stats.received);
+        put(out, "packets_sent", stats.sent);
+        put(out, "num_alive_connections", self.clients.len());
+        put(out, "outstanding_requests", self.outstanding());
+        put(out, "znode_count", self.node_count());
+        put(out, "watch_count", self.watches.len());
+        put(out, "ephemerals_count", self.db.tree.ephemerals_count());
+        put(out, "approximate_data_size", self.db.tree.approximate_data_size());
+        put(out, "global_sessions", self.db.sessions.len());
+        put(out, "last_client_response_size", response(stats.response_last.unwrap_or(0)));
+        put(out, "min_client_response_size", response(stats.response_min));
+        put(out, "max_client_response_size", response(stats.response_max));
+        put(out, "connection_drop_probability", "0.0");
+        for name in [
+            "local_sessions",
+            "auth_failed_count",
+            "non_mtls_local_conn_count",
+            "non_mtls_remote_conn_count",
+            "outstanding_tls_handshake",
+        ] {
+            put(out, name, 0);
+        }
+        put_counters(
+            out,
+            &[
+                ("bytes_received_count", stats.bytes_received),
+                ("commit_count", stats.commits),
+                ("proposal_count", stats.proposals),
+                ("connection_request_count", stats.connections),
+                ("connection_rejected", stats.refused),
+                ("connection_drop_count", stats.dropped),
+                ("revalidate_count", stats.revalidations),
+                ("sessionless_connections_expired", stats.sessionless_expired),
+                ("digest_mismatches_count", stats.digest_mismatches),
+            ],
+        );
+    }
+}
+
+fn peer_state(state: ServerState, phase: Phase) -> String {
+    let state = match state {
+        ServerState::Looking => "looking",
+        ServerState::Following => "following",
+        ServerState::Leading => "leading",
+        ServerState::Observing => "observing",
+    };
+    let phase = match phase {
+        Phase::Election => return state.into(),
+        Phase::Discovery => "discovery",
+        Phase::Synchronization => "synchronization",
+        Phase::Broadcast => "broadcast",
+    };
+    format!("{state} - {phase}")
+}
+
+fn put_connection(now: Instant, client: &Client, interest: i32, full: bool, out: &mut String) {
+    let stats = &client.stats;
+    let _ = write!(
+        out,
+        " /{}[{interest}](queued={},recved={},sent={}",
+        client.remote,
+        client.queue.len(),
+        stats.received,
+        stats.sent
+    );
+    if full && client.session != 0 {
+        let _ = write!(
+            out,
+            ",sid={:#x},lop={},est={},to={}",
+            client.session, stats.last_op, stats.established_ms, client.timeout_ms
+        );
+        if let Some(cxid) = stats.last_cxid {
+            let _ = write!(out, ",lcxid={cxid:#x}");
+        }
+        let avg = stats.total_latency_ms.checked_div(stats.replies).unwrap_or(0);
+        let _ = write!(
+            out,
+            ",lzxid={:#x},lresp={},llat={},minlat={},avglat={avg},maxlat={}",
+            stats.last_zxid,
+            stats.last_response.min(now).as_nanos() / 1_000_000,
+            stats.last_latency_ms,
+            stats.min_latency_ms,
+            stats.max_latency_ms
+        );
+    }
+    out.push_str(")\n");
+}
+
+/// A date as Java prints it, in UTC.
+fn date_text(wall_ms: i64) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [(&str, i64); 12] = [
+        ("Mar", 31),
+        ("Apr", 30),
+        ("May", 31),
+        ("Jun", 30),
+        ("Jul", 31),
+        ("Aug", 31),
+        ("Sep", 30),
+        ("Oct", 31),
+        ("Nov", 30),
+        ("Dec", 31),
+        ("Jan", 31),
+        ("Feb", 29),
+    ];
+    let seconds = wall_ms.div_euclid(1000);
+    let (day, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // Years that begin in March put the leap day at their end: 719468 days from 0000-03-01.
+    let since = day + 719_468;
+    let (era, of_era) = (since.div_euclid(146_097), since.rem_euclid(146_097));
+    let of_year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let mut left = of_era - (365 * of_year + of_year / 4 - of_year / 100);
+    let mut month = "Feb";
+    for (name, days) in MONTHS {
+        if left < days {
+            month = name;
+            break;
+        }
+        left -= days;
+    }
+    let year = era * 400 + of_year + i64::from(matches!(month, "Jan" | "Feb"));
+    let weekday = usize::try_from(day.rem_euclid(7)).map_or("", |at| DAYS[at]);
+    format!(
+        "{weekday} {month} {:02} {:02}:{:02}:{:02} UTC {year}",
+        left + 1,
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        assert_eq!(date_text(0), "Thu Jan 01 00:00:00 UTC 1970");
+        assert_eq!(date_text(1_795_249_838_000), "Sat Nov 21 08:30:38 UTC 2026");
+        assert_eq!(date_text(951_782_400_000), "Tue Feb 29 00:00:00 UTC 2000");
+        assert_eq!(date_text(951_868_800_000), "Wed Mar 01 00:00:00 UTC 2000");
+    }
+
+    #[test]
+    fn words_are_sorted() {
+        assert!(WORDS.is_sorted());
+    }
+}

@@ -1,0 +1,399 @@
+//! From a client's bytes to requests: framing, handshake, and the decision what is done now, what is
+//! forwarded and what waits.
+
+use zab_proto::wire::jute::{Reader, Writer};
+use zab_proto::{Core, Instant, Zxid};
+
+use crate::auth::Ids;
+use crate::client::{Answer, Awaiting, InFlight, State};
+use crate::code::Code;
+use crate::leader::Submission;
+use crate::reply::{self, XID_PING};
+use crate::request::{Connect, Write, is_read, is_write, op};
+use crate::service::Service;
+use crate::session::{self, Owner};
+
+/// What became of a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Taken {
+    Done,
+    /// It has to be offered again.
+    NotNow,
+    /// The connection is closed.
+    Closed,
+}
+
+impl Service {
+    /// See [`zab_proto::Application::handle_bytes`].
+    pub(crate) fn take_bytes(&mut self, core: &mut Core<'_>, slot: u32, bytes: &[u8]) -> usize {
+        let mut used = 0;
+        loop {
+            let rest = &bytes[used..];
+            let Some(client) = self.clients.get_mut(slot) else { return bytes.len() };
+            let greeting = match client.state {
+                State::Ending | State::Closed => return bytes.len(),
+                State::Connecting => return used,
+                State::Greeting => true,
+                State::Open => false,
+            };
+            let Some(head) = rest.first_chunk::<4>() else { return used };
+            if greeting && let Some(known) = self.four_letter_word(core, slot, *head, &rest[4..]) {
+                return if known { bytes.len() } else { used };
+            }
+            let len = i32::from_be_bytes(*head);
+            let len = usize::try_from(len).ok().filter(|len| *len <= self.options.jute_max_buffer);
+            let (true, Some(len)) = (self.is_serving(), len) else {
+                self.close(slot, false);
+                return bytes.len();
+            };
+            let Some(frame) = rest[4..].get(..len) else { return used };
+            let taken = if greeting {
+                self.handshake(core, slot, frame)
+            } else {
+                self.request(core, slot, frame)
+            };
+            match taken {
+                Taken::Done => self.count_received(slot, 4 + len),
+                Taken::NotNow => return used,
+                Taken::Closed => return bytes.len(),
+            }
+            used += 4 + len;
+        }
+    }
+
+    fn count_received(&mut self, slot: u32, len: usize) {
+        self.stats.received += 1;
+        self.stats.bytes_received += len as u64;
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.stats.received += 1;
+        }
+    }
+
+    /// The request has to wait for room in the core.
+    fn stall(&mut self, slot: u32) -> Taken {
+        self.stalled.push(self.clients.conn(slot));
+        Taken::NotNow
+    }
+
+    fn hang_up(&mut self, slot: u32) -> Taken {
+        self.close(slot, false);
+        Taken::Closed
+    }
+
+    fn handshake(&mut self, core: &mut Core<'_>, slot: u32, frame: &[u8]) -> Taken {
+        let Ok(connect) = Connect::decode(frame) else { return self.hang_up(slot) };
+        let last_zxid = self.db.last_zxid();
+        if connect.last_zxid_seen > last_zxid.raw() {
+            log::info!(
+                "Refusing session({:#x}) request as it has seen zxid {:#x} our last zxid is \
+                 {last_zxid} client must try another server",
+                connect.session,
+                connect.last_zxid_seen
+            );
+            return self.hang_up(slot);
+        }
+        let timeout_ms = self.options.session_timeout_ms(connect.timeout_ms);
+        let Some(client) = self.clients.get_mut(slot) else { return Taken::Closed };
+        client.timeout_ms = timeout_ms;
+        client.wants_read_only = connect.read_only.is_some();
+        self.stats.connections += 1;
+        if connect.session == 0 {
+            self.create_session(core, slot, timeout_ms)
+        } else if session::password(connect.session) == *connect.password {
+            self.reattach(core, slot, connect.session, timeout_ms)
+        } else {
+            log::warn!("Incorrect password for session {:#x}", connect.session);
+            self.attached(core.now(), slot, false);
+            Taken::Closed
+        }
+    }
+
+    fn create_session(&mut self, core: &mut Core<'_>, slot: u32, timeout_ms: i32) -> Taken {
+        while self.db.sessions.get(self.next_session).is_some() {
+            self.next_session += 1;
+        }
+        let session = self.next_session;
+        let op = op::CREATE_SESSION;
+        let record = timeout_ms.to_be_bytes();
+        let accepted = if self.leader.is_some() {
+            let (owner, ids) = (Owner::Local, Ids::default());
+            let request = Submission { owner, session, cxid: 0, op, record: &record, ids };
+            self.submit(core, &request).is_some()
+        } else {
+            self.forward(core, (session, 0, op), &record, None)
+        };
+        if !accepted {
+            return self.stall(slot);
+        }
+        self.next_session += 1;
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.state = State::Connecting;
+            client.session = session;
+        }
+        self.clients.attach(session, slot);
+        Taken::Done
+    }
+
+    fn reattach(&mut self, core: &mut Core<'_>, slot: u32, session: i64, timeout_ms: i32) -> Taken {
+        let now = core.now();
+        let valid =
+            self.lead(|leader, _| leader.revalidate(now, session, timeout_ms, Owner::Local));
+        if valid.is_none() {
+            let mut data = Vec::with_capacity(12);
+            data.put_i64(session);
+            data.put_i32(timeout_ms);
+            if !core.revalidate(&data) {
+                return self.stall(slot);
+            }
+            self.revalidations.push((session, self.clients.conn(slot)));
+        }
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.state = State::Connecting;
+            client.session = session;
+        }
+        match valid {
+            None => Taken::Done,
+            Some(valid) => {
+                self.attached(core.now(), slot, valid);
+                if valid { Taken::Done } else { Taken::Closed }
+            }
+        }
+    }
+
+    /// The handshake is decided: the client has its session, or is refused.
+    pub(crate) fn attached(&mut self, now: Instant, slot: u32, valid: bool) {
+        let Some(client) = self.client(slot) else { return };
+        let (session, timeout_ms) = (client.session, client.timeout_ms);
+        let read_only = client.wants_read_only.then_some(false);
+        let unsent = client.unsent();
+        let granted = valid.then_some((session, timeout_ms));
+        reply::connect(&mut client.out, granted, read_only);
+        client.stats.sent += 1;
+        client.stats.last_response = now;
+        self.stats.sent += 1;
+        self.clients.wrote(slot, unsent);
+        if !valid {
+            log::info!("Invalid session {session:#x}, probably expired");
+            self.close(slot, true);
+            return;
+        }
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.state = State::Open;
+        }
+        if let Some(old) = self.clients.attach(session, slot) {
+            self.close(old, false);
+        }
+        self.touch(now, slot);
+    }
+
+    /// A sign of life of a connection's session. False if the session is at its end.
+    fn touch(&mut self, now: Instant, slot: u32) -> bool {
+        let Some(client) = self.clients.get_mut(slot) else { return false };
+        let (session, timeout) = (client.session, client.timeout());
+        if let Some(leader) = &mut self.leader {
+            let deadline = leader.tracker.deadline(now, timeout);
+            if client.touched == deadline {
+                return true;
+            }
+            client.touched = deadline;
+            return leader.tracker.touch(now, session, timeout);
+        }
+        if client.touched != self.report {
+            client.touched = self.report;
+            self.touches.put_i64(session);
+            self.touches.put_i32(client.timeout_ms);
+        }
+        true
+    }
+
+    fn request(&mut self, core: &mut Core<'_>, slot: u32, frame: &[u8]) -> Taken {
+        let mut reader = Reader::new(frame);
+        let (Ok(xid), Ok(op)) = (reader.i32(), reader.i32()) else { return self.hang_up(slot) };
+        let record = reader.rest();
+        if self.must_wait(slot, op) {
+            return Taken::NotNow;
+        }
+        if !self.touch(core.now(), slot) {
+            // The session is being closed, and this connection with it.
+            return Taken::Done;
+        }
+        if is_read(op) {
+            self.read_or_queue(core.now(), slot, xid, op, record);
+            Taken::Done
+        } else if is_write(op) {
+            self.write(core, slot, xid, op, record)
+        } else {
+            self.other(core, slot, xid, op, record)
+        }
+    }
+
+    fn other(&mut self, core: &mut Core<'_>, slot: u32, xid: i32, op: i32, record: &[u8]) -> Taken {
+        let answer = match op {
+            op::SYNC => return self.sync(core, slot, xid, record),
+            op::AUTH => return self.auth(core.now(), slot, xid, record),
+            // Without a SASL login on the server: a null token, and the client goes on without.
+            op::SASL => Answer { code: Code::OK, zxid: Some(0), null_token: true, close: false },
+            _ => {
+                let code = Code::UNIMPLEMENTED;
+                Answer { code, zxid: Some(-1), null_token: false, close: true }
+            }
+        };
+        self.answer(core.now(), slot, xid, answer);
+        Taken::Done
+    }
+
+    /// Whether a connection has so much in flight or unread that its next request has to wait, or
+    /// a sync, behind which a write could be answered too early.
+    fn must_wait(&mut self, slot: u32, op: i32) -> bool {
+        let (in_flight_max, out_max) =
+            (self.options.in_flight_max, self.options.out_len_soft_max_bytes);
+        let Some(client) = self.clients.get_mut(slot) else { return false };
+        let syncing = || client.queue.iter().any(|q| matches!(q.awaiting, Awaiting::Sync { .. }));
+        client.paused = client.unsent() > out_max
+            || client.queue.len() >= in_flight_max
+            || client.kept_len() > out_max
+            || (is_write(op) && syncing());
+        client.paused
+    }
+
+    /// Puts a request at the end of the queue.
+    fn queue(&mut self, now: Instant, slot: u32, xid: i32, awaiting: Awaiting) {
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        let ids_len = client.ids.len();
+        client.queue.push_back(InFlight { xid, received: now, ids_len, awaiting });
+    }
+
+    fn read_or_queue(&mut self, now: Instant, slot: u32, xid: i32, op: i32, record: &[u8]) {
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        let xid = if op == op::PING { XID_PING } else { xid };
+        if client.queue.is_empty() {
+            let ids_len = client.ids.len();
+            let (received, awaiting) = (now, Awaiting::Read { op, len: record.len() });
+            self.read(now, slot, InFlight { xid, received, ids_len, awaiting }, op, record);
+        } else {
+            let len = client.keep(record);
+            self.queue(now, slot, xid, Awaiting::Read { op, len });
+        }
+    }
+
+    fn write(&mut self, core: &mut Core<'_>, slot: u32, xid: i32, op: i32, record: &[u8]) -> Taken {
+        if self.leader.is_none() && Write::decode(op, record).map_or(true, |w| w.has_null()) {
+            // Leaders of some releases stumble over what does not decode.
+            self.answer(core.now(), slot, xid, Answer::failed(Code::MARSHALLING_ERROR));
+            return Taken::Done;
+        }
+        let Some(client) = self.clients.get_mut(slot) else { return Taken::Closed };
+        let session = client.session;
+        let ids = std::mem::take(&mut client.ids);
+        let zxid = if self.leader.is_some() {
+            let (owner, ids) = (Owner::Local, Ids::new(&ids));
+            self.submit(core, &Submission { owner, session, cxid: xid, op, record, ids }).map(Some)
+        } else {
+            let auth = (op != op::CLOSE_SESSION).then_some(Ids::new(&ids));
+            self.forward(core, (session, xid, op), record, auth).then_some(None)
+        };
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.ids = ids;
+        }
+        let Some(zxid) = zxid else { return self.stall(slot) };
+        self.queue(core.now(), slot, xid, Awaiting::Write { op, zxid });
+        if op == op::CLOSE_SESSION {
+            self.end_input(slot);
+        }
+        Taken::Done
+    }
+
+    /// Proposes a request of an own client.
+    pub(crate) fn submit(&mut self, core: &mut Core<'_>, request: &Submission<'_>) -> Option<Zxid> {
+        self.lead(
+            |leader, env| {
+                if leader.has_deferred() { None } else { leader.submit(core, env, request) }
+            },
+        )
+        .flatten()
+    }
+
+    /// Sends a request to the leader. False: not now.
+    fn forward(
+        &mut self,
+        core: &mut Core<'_>,
+        (session, cxid, op): (i64, i32, i32),
+        record: &[u8],
+        ids: Option<Ids<'_>>,
+    ) -> bool {
+        self.record.clear();
+        self.record.put_i64(session);
+        self.record.put_i32(cxid);
+        self.record.put_i32(op);
+        self.record.put(record);
+        self.frame.clear();
+        match ids {
+            Some(ids) => ids.write(&mut self.frame),
+            None => self.frame.put_i32(-1),
+        }
+        core.request(&self.record, &self.frame)
+    }
+
+    fn sync(&mut self, core: &mut Core<'_>, slot: u32, xid: i32, record: &[u8]) -> Taken {
+        let mut reader = Reader::new(record);
+        if reader.ustring().is_err() {
+            self.answer(core.now(), slot, xid, Answer::failed(Code::MARSHALLING_ERROR));
+            return Taken::Done;
+        }
+        let record = &record[..reader.position()];
+        let conn = self.clients.conn(slot);
+        if self.leader.is_some() {
+            let token = core.sync();
+            self.own_syncs.push_back((token, conn));
+        } else {
+            let Some(client) = self.clients.get_mut(slot) else { return Taken::Closed };
+            let session = client.session;
+            let ids = std::mem::take(&mut client.ids);
+            let sent = self.forward(core, (session, xid, op::SYNC), record, Some(Ids::new(&ids)));
+            if let Some(client) = self.clients.get_mut(slot) {
+                client.ids = ids;
+            }
+            if !sent {
+                return self.stall(slot);
+            }
+            self.forwarded_syncs.push_back(conn);
+        }
+        if let Some(client) = self.clients.get_mut(slot) {
+            let len = client.keep(record);
+            self.queue(core.now(), slot, xid, Awaiting::Sync { done: false, len });
+        }
+        Taken::Done
+    }
+
+    fn auth(&mut self, now: Instant, slot: u32, xid: i32, record: &[u8]) -> Taken {
+        let mut reader = Reader::new(record);
+        let decoded = (reader.i32(), reader.string(), reader.buffer());
+        let (Ok(_), Ok(scheme), Ok(data)) = decoded else {
+            self.answer(now, slot, xid, Answer::failed(Code::MARSHALLING_ERROR));
+            return Taken::Done;
+        };
+        let Some(client) = self.clients.get_mut(slot) else { return Taken::Closed };
+        let remote = client.remote.ip().to_canonical();
+        let granted = self.access.authenticate(scheme.as_deref(), data, remote, &mut client.ids);
+        let code = if granted { Code::OK } else { Code::AUTH_FAILED };
+        let answer = Answer { code, zxid: Some(0), null_token: false, close: !granted };
+        self.answer(now, slot, xid, answer);
+        Taken::Done
+    }
+
+    /// Answers without looking at the tree, behind what is queued.
+    fn answer(&mut self, now: Instant, slot: u32, xid: i32, answer: Answer) {
+        self.queue(now, slot, xid, Awaiting::Reply(answer));
+        if answer.close {
+            self.end_input(slot);
+        }
+        self.drain(now, slot);
+    }
+
+    /// Nothing more is read from the connection.
+    fn end_input(&mut self, slot: u32) {
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.state = State::Ending;
+        }
+    }
+}

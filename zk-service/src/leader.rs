@@ -1,0 +1,348 @@
+//! What only the leader does: turn requests into proposals, and keep and expire all sessions.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use zab_proto::wire::jute::Reader;
+use zab_proto::{CloseReason, Core, Instant, Origin, ProposeError, Zxid};
+
+use crate::auth::{Access, Ids};
+use crate::code::Code;
+use crate::options::ServiceOptions;
+use crate::prep::{Prep, Requester, View};
+use crate::request::{is_write, op};
+use crate::session::{Owner, Refused, Tracker};
+use crate::tree::{self, Tree};
+
+/// What a transaction may hold beyond its request: header, digest, sequence number.
+const OVERHEAD_BYTES: usize = 256;
+/// Bytes of learners' requests waiting for room in the window. Beyond, the learner's connection is
+/// closed: it has been forwarding faster than a quorum can write for long.
+const DEFERRED_LEN_MAX_BYTES: usize = 64 << 20;
+
+/// A request to be proposed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Submission<'a> {
+    pub(crate) owner: Owner,
+    pub(crate) session: i64,
+    pub(crate) cxid: i32,
+    pub(crate) op: i32,
+    pub(crate) record: &'a [u8],
+    pub(crate) ids: Ids<'a>,
+}
+
+/// What the leader reads of the service.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Env<'a> {
+    pub(crate) tree: &'a Tree,
+    pub(crate) access: &'a Access,
+    pub(crate) options: &'a ServiceOptions,
+}
+
+impl<'a> Env<'a> {
+    fn view(&self) -> View<'a> {
+        View {
+            tree: self.tree,
+            access: self.access,
+            extended_types: self.options.extended_types,
+            digests: self.tree.digest().is_some(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Deferred {
+    from: Origin,
+    data: Box<[u8]>,
+    auth: Box<[u8]>,
+}
+
+/// The service of an established leader.
+#[derive(Debug)]
+pub(crate) struct Leader {
+    pub(crate) prep: Prep,
+    pub(crate) tracker: Tracker,
+    deferred: VecDeque<Deferred>,
+    deferred_len: usize,
+    txn: Vec<u8>,
+    /// Lengths of the transactions proposed since they were last counted.
+    pub(crate) proposed: Vec<usize>,
+    tick: Duration,
+    /// When the service was called last. A gap means that this process has slept, and that signs of
+    /// life may not have reached it.
+    awake: Instant,
+    /// After a gap: nothing expires before this freshness round has ended, ...
+    doubt: Option<u64>,
+    /// ... nor before this time, so that what waits on sockets is read first.
+    not_before: Instant,
+    next_scan: Instant,
+}
+
+impl Leader {
+    /// Takes over all sessions, each with its full time-out from now.
+    pub(crate) fn new(
+        now: Instant,
+        env: Env<'_>,
+        sessions: impl Iterator<Item = (i64, i32)>,
+    ) -> Self {
+        let tick = env.options.tick_time;
+        let mut tracker = Tracker::new(tick);
+        let mut sessions: Vec<_> = sessions.collect();
+        sessions.sort_unstable();
+        for (id, timeout_ms) in sessions {
+            tracker.add(now, id, duration(timeout_ms), None);
+        }
+        Self {
+            prep: Prep::new(env.tree),
+            tracker,
+            deferred: VecDeque::new(),
+            deferred_len: 0,
+            txn: Vec::new(),
+            proposed: Vec::new(),
+            tick,
+            awake: now,
+            doubt: None,
+            not_before: now,
+            next_scan: now + env.options.container_check_interval,
+        }
+    }
+
+    /// Notes that the process is awake.
+    pub(crate) fn wake(&mut self, core: &mut Core<'_>) {
+        let now = core.now();
+        if now.saturating_since(self.awake) > self.tick {
+            self.doubt = Some(core.sync());
+            self.not_before = now + self.tick;
+        }
+        self.awake = now;
+    }
+
+    /// A freshness round has ended. Whether it was the leader's own.
+    pub(crate) fn synced(&mut self, token: u64) -> bool {
+        let own = self.doubt == Some(token);
+        if own {
+            self.doubt = None;
+        }
+        own
+    }
+
+    /// Whether learners' requests wait for room; further requests wait behind them.
+    pub(crate) fn has_deferred(&self) -> bool {
+        !self.deferred.is_empty()
+    }
+
+    /// Proposes the transaction that a request becomes. `None`: not now.
+    pub(crate) fn submit(
+        &mut self,
+        core: &mut Core<'_>,
+        env: Env<'_>,
+        request: &Submission<'_>,
+    ) -> Option<Zxid> {
+        let valid = match self.tracker.check(request.session, request.owner) {
+            Ok(()) => Ok(()),
+            Err(Refused::Expired) => Err(Code::SESSION_EXPIRED),
+            Err(Refused::Moved) => Err(Code::SESSION_MOVED),
+        };
+        let Submission { session, op, record, ids, .. } = *request;
+        let len = record.len() + OVERHEAD_BYTES;
+        let from = self.requester(core, env, (session, request.cxid), valid, ids, len)?;
+        let now = core.now();
+        match op {
+            op::CREATE_SESSION => {
+                let timeout_ms = Reader::new(record).i32().unwrap_or(0);
+                self.prep.create_session(env.view(), &from, timeout_ms, &mut self.txn);
+                let zxid = self.propose(core)?;
+                self.tracker.add(now, session, duration(timeout_ms), Some(request.owner));
+                Some(zxid)
+            }
+            op::CLOSE_SESSION => {
+                self.prep.close_session(env.view(), &from, &mut self.txn);
+                let zxid = self.propose(core)?;
+                self.tracker.set_closing(session);
+                Some(zxid)
+            }
+            _ => {
+                let op = if is_write(op) { op } else { op::ERROR };
+                self.prep.request(env.view(), &from, op, record, &mut self.txn);
+                self.propose(core)
+            }
+        }
+    }
+
+    fn requester<'a>(
+        &self,
+        core: &Core<'_>,
+        env: Env<'_>,
+        (session, cxid): (i64, i32),
+        valid: Result<(), Code>,
+        ids: Ids<'a>,
+        len: usize,
+    ) -> Option<Requester<'a>> {
+        if !core.can_propose(len) {
+            return None;
+        }
+        let time = env.options.wall_clock.now_ms();
+        core.next_zxid().map(|zxid| Requester { session, cxid, valid, ids, zxid, time })
+    }
+
+    fn propose(&mut self, core: &mut Core<'_>) -> Option<Zxid> {
+        match core.propose(&self.txn) {
+            Ok(zxid) => {
+                self.proposed.push(self.txn.len());
+                Some(zxid)
+            }
+            Err(error) => {
+                self.prep.undo();
+                if error != ProposeError::Full {
+                    log::debug!("not proposed: {error}");
+                }
+                None
+            }
+        }
+    }
+
+    /// A learner forwards a request.
+    pub(crate) fn request(
+        &mut self,
+        core: &mut Core<'_>,
+        env: Env<'_>,
+        from: Origin,
+        data: &[u8],
+        auth: &[u8],
+    ) {
+        if !self.has_deferred() && self.try_request(core, env, from, data, auth) {
+            return;
+        }
+        self.deferred_len += data.len() + auth.len();
+        if self.deferred_len > DEFERRED_LEN_MAX_BYTES {
+            core.close(from, CloseReason::TooFarBehind);
+        }
+        self.deferred.push_back(Deferred { from, data: data.into(), auth: auth.into() });
+    }
+
+    /// False: not now.
+    fn try_request(
+        &mut self,
+        core: &mut Core<'_>,
+        env: Env<'_>,
+        from: Origin,
+        data: &[u8],
+        auth: &[u8],
+    ) -> bool {
+        let mut reader = Reader::new(data);
+        let header = (reader.i64(), reader.i32(), reader.i32());
+        let ((Ok(session), Ok(cxid), Ok(op)), Ok(ids)) = (header, Ids::decode(auth)) else {
+            core.close(from, CloseReason::Application);
+            return true;
+        };
+        if op == op::SYNC {
+            core.sync_learner(from);
+            return true;
+        }
+        let owner = Owner::Learner(from.conn);
+        let request = Submission { owner, session, cxid, op, record: reader.rest(), ids };
+        self.submit(core, env, &request).is_some()
+    }
+
+    /// Proposes what had to wait, as far as there is room now.
+    pub(crate) fn retry_deferred(&mut self, core: &mut Core<'_>, env: Env<'_>) {
+        while let Some(first) = self.deferred.pop_front() {
+            if !self.try_request(core, env, first.from, &first.data, &first.auth) {
+                self.deferred.push_front(first);
+                return;
+            }
+            self.deferred_len -= first.data.len() + first.auth.len();
+        }
+    }
+
+    /// Sessions that were alive on a learner.
+    pub(crate) fn touched(&mut self, now: Instant, sessions: &[u8]) {
+        let mut reader = Reader::new(sessions);
+        while let (Ok(session), Ok(timeout_ms)) = (reader.i64(), reader.i32()) {
+            self.tracker.touch(now, session, duration(timeout_ms));
+        }
+    }
+
+    /// A client wants to go on with its session on the server of `owner`.
+    pub(crate) fn revalidate(
+        &mut self,
+        now: Instant,
+        session: i64,
+        timeout_ms: i32,
+        owner: Owner,
+    ) -> bool {
+        let valid = self.tracker.touch(now, session, duration(timeout_ms));
+        if valid {
+            self.tracker.set_owner(session, owner);
+        }
+        valid
+    }
+
+    /// When [`Self::expire`] wants to be called.
+    pub(crate) fn poll_timeout(&self) -> Instant {
+        self.next_scan.min(self.awake + self.tick / 2)
+    }
+
+    /// Closes the sessions whose time is up and removes containers and TTL nodes that are not
+    /// needed any more. Returns whether there was room for all of it.
+    pub(crate) fn expire(&mut self, core: &mut Core<'_>, env: Env<'_>) {
+        let now = core.now();
+        if self.doubt.is_none() && now >= self.not_before && core.can_propose(OVERHEAD_BYTES) {
+            while let Some(session) = self.tracker.expired(now) {
+                log::info!("Expiring session {session:#x}");
+                if !self.close_session(core, env, session) {
+                    break;
+                }
+            }
+        }
+        if now >= self.next_scan {
+            self.next_scan = now + env.options.container_check_interval;
+            self.remove_unneeded(core, env);
+        }
+    }
+
+    /// Closes a session without a client's asking.
+    pub(crate) fn close_session(
+        &mut self,
+        core: &mut Core<'_>,
+        env: Env<'_>,
+        session: i64,
+    ) -> bool {
+        let owner = Owner::Local;
+        let ids = Ids::default();
+        let op = op::CLOSE_SESSION;
+        let request = Submission { owner, session, cxid: 0, op, record: &[], ids };
+        self.submit(core, env, &request).is_some()
+    }
+
+    fn remove_unneeded(&mut self, core: &mut Core<'_>, env: Env<'_>) {
+        let wall_ms = env.options.wall_clock.now_ms();
+        let never_used = env.options.container_never_used;
+        let old = |node: &tree::NodeRef<'_>, age: Duration| {
+            u128::try_from(wall_ms.saturating_sub(node.persisted().mtime))
+                .is_ok_and(|ms| ms > age.as_millis())
+        };
+        let containers = env.tree.containers().filter(|node| {
+            node.persisted().cversion > 0 || (!never_used.is_zero() && old(node, never_used))
+        });
+        let ttls = env.tree.ttls().filter(|node| match node.owner() {
+            tree::Owner::Ttl(ttl_ms) => old(node, Duration::from_millis(ttl_ms)),
+            _ => false,
+        });
+        for node in containers.chain(ttls).filter(|node| node.child_count() == 0) {
+            let path = node.path();
+            let len = path.len() + OVERHEAD_BYTES;
+            let Some(from) = self.requester(core, env, (0, 0), Ok(()), Ids::default(), len) else {
+                return;
+            };
+            self.prep.delete_container(env.view(), &from, path, &mut self.txn);
+            if self.propose(core).is_none() {
+                return;
+            }
+        }
+    }
+}
+
+fn duration(timeout_ms: i32) -> Duration {
+    Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0))
+}

@@ -1,0 +1,605 @@
+//! The leader's preparation stage: a request becomes a transaction.
+//!
+//! A request is checked against the tree as it will be once everything proposed before it is
+//! applied: the committed tree with the pending records of this module on top.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use zab_proto::wire::jute::{Reader, Writer};
+use zab_proto::wire::txn::TxnHeader;
+use zab_proto::{DecodeError, Zxid};
+
+use crate::acl::{Acl, AclList, perms};
+use crate::auth::{Access, Ids};
+use crate::code::Code;
+use crate::path;
+use crate::request::{Create, Multi, Write, op};
+use crate::tree::{ContentCrc, NodeRef, Owner, StatPersisted, Tree};
+use crate::txn::{CreateKind, CreateTxn, PartsBuf, Paths, Txn, TxnDigest};
+
+/// A closeSession lists at most this many bytes of paths; beyond, each server removes what its own
+/// index of ephemerals holds. ZooKeeper cannot read a record above its field limit back.
+const CLOSE_PATHS_LEN_MAX_BYTES: usize = 1 << 20;
+
+/// Who asks, and for what position in the history.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Requester<'a> {
+    pub(crate) session: i64,
+    pub(crate) cxid: i32,
+    /// Whether the session may write through the server it came from.
+    pub(crate) valid: Result<(), Code>,
+    pub(crate) ids: Ids<'a>,
+    pub(crate) zxid: Zxid,
+    /// Wall clock, ms since 1970.
+    pub(crate) time: i64,
+}
+
+/// What preparation looks at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View<'a> {
+    pub(crate) tree: &'a Tree,
+    pub(crate) access: &'a Access,
+    /// TTL nodes may be created.
+    pub(crate) extended_types: bool,
+    /// Transactions carry the digest of the tree.
+    pub(crate) digests: bool,
+}
+
+/// A node as it will be.
+#[derive(Clone, Debug)]
+struct Record {
+    zxid: Zxid,
+    /// The node will be gone; the rest is as it was.
+    deleted: bool,
+    stat: StatPersisted,
+    children: u32,
+    /// `None`: the one in the tree.
+    acl: Option<Arc<[Acl]>>,
+    /// Checksum of path and data, to which a stat is added.
+    content: ContentCrc,
+}
+
+impl Record {
+    fn digest(&self) -> u64 {
+        if self.deleted { 0 } else { self.content.digest(&self.stat) }
+    }
+}
+
+#[derive(Debug)]
+struct SharedAcl {
+    encoded: Box<[u8]>,
+    acls: Arc<[Acl]>,
+}
+
+/// Changes that are proposed but not yet applied.
+#[derive(Debug, Default)]
+pub(crate) struct Prep {
+    records: HashMap<Arc<str>, Record>,
+    /// The records by zxid, to drop them when they are applied.
+    queue: VecDeque<(Zxid, Arc<str>)>,
+    /// The tree's digest after the last proposal.
+    digest: u64,
+    /// What the request in hand has replaced.
+    undo: Vec<(Arc<str>, Option<Record>)>,
+    undo_digest: u64,
+    acl: Vec<u8>,
+    /// The list written last, encoded and decoded: most are equal.
+    last_acl: Option<SharedAcl>,
+    parts: PartsBuf,
+}
+
+impl Prep {
+    /// With nothing pending.
+    pub(crate) fn new(tree: &Tree) -> Self {
+        Self { digest: tree.digest().unwrap_or_default(), ..Self::default() }
+    }
+
+    /// Everything up to `zxid` is applied.
+    pub(crate) fn applied(&mut self, zxid: Zxid) {
+        while let Some((at, path)) = self.queue.front() {
+            if *at > zxid {
+                return;
+            }
+            if self.records.get(path).is_some_and(|record| record.zxid <= zxid) {
+                self.records.remove(path);
+            }
+            self.queue.pop_front();
+        }
+    }
+
+    /// Turns a client's request into a transaction in `out`. A request that is refused becomes an
+    /// error transaction.
+    pub(crate) fn request(
+        &mut self,
+        view: View<'_>,
+        from: &Requester<'_>,
+        op: i32,
+        record: &[u8],
+        out: &mut Vec<u8>,
+    ) {
+        let decoded = Write::decode(op, record).map_err(|_: DecodeError| Code::MARSHALLING_ERROR);
+        self.finish(view, from, out, |prep, out| match decoded? {
+            Write::Multi(multi) => {
+                prep.multi(view, from, multi);
+                encode(&Txn::Multi(prep.parts.parts()), from, out);
+                Ok(())
+            }
+            Write::Reconfig => Err(Code::RECONFIG_DISABLED),
+            write => {
+                let mut acl = std::mem::take(&mut prep.acl);
+                let result = prep
+                    .single(view, from, &write, false, &mut acl)
+                    .map(|txn| encode(&txn, from, out));
+                prep.acl = acl;
+                result
+            }
+        });
+    }
+
+    /// A new session.
+    pub(crate) fn create_session(
+        &mut self,
+        view: View<'_>,
+        from: &Requester<'_>,
+        timeout_ms: i32,
+        out: &mut Vec<u8>,
+    ) {
+        self.finish(view, from, out, |_, out| {
+            encode(&Txn::CreateSession { timeout_ms }, from, out);
+            Ok(())
+        });
+    }
+
+    /// The end of a session and of its ephemerals.
+    pub(crate) fn close_session(
+        &mut self,
+        view: View<'_>,
+        from: &Requester<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        self.finish(view, from, out, |prep, out| {
+            let mut paths = Vec::new();
+            let gone = prep.ephemerals(view.tree, from.session);
+            paths.put_len(gone.len());
+            for path in &gone {
+                paths.put_ustring(Some(path));
+                prep.remove(view, from.zxid, path);
+            }
+            let body = (paths.len() <= CLOSE_PATHS_LEN_MAX_BYTES)
+                .then(|| Paths::read(&mut Reader::new(&paths)).expect("was just written"));
+            encode(&Txn::CloseSession(body), from, out);
+            Ok(())
+        });
+    }
+
+    /// Removal of a container or TTL node that nobody needs any more.
+    pub(crate) fn delete_container(
+        &mut self,
+        view: View<'_>,
+        from: &Requester<'_>,
+        path: &str,
+        out: &mut Vec<u8>,
+    ) {
+        self.finish(view, from, out, |prep, out| {
+            let node = prep.lookup(view.tree, path).ok_or(Code::NO_NODE)?;
+            if node.children > 0 {
+                return Err(Code::NOT_EMPTY);
+            }
+            if matches!(node.stat.owner(), Owner::Persistent | Owner::Session(_)) {
+                return Err(Code::BAD_VERSION);
+            }
+            prep.remove(view, from.zxid, path);
+            encode(&Txn::Delete { path: path.into(), container: true }, from, out);
+            Ok(())
+        });
+    }
+
+    /// Takes back what the last call has recorded: its transaction was not proposed.
+    pub(crate) fn undo(&mut self) {
+        self.rollback(0);
+    }
+
+    /// Encodes the outcome of `prepare`: a transaction with its digest, or an error.
+    fn finish(
+        &mut self,
+        view: View<'_>,
+        from: &Requester<'_>,
+        out: &mut Vec<u8>,
+        prepare: impl FnOnce(&mut Self, &mut Vec<u8>) -> Result<(), Code>,
+    ) {
+        out.clear();
+        self.undo.clear();
+        self.undo_digest = self.digest;
+        match prepare(self, out) {
+            Ok(()) if view.digests => TxnDigest::new(self.digest).write(out),
+            Ok(()) => {}
+            Err(code) => {
+                self.rollback(0);
+                out.clear();
+                encode(&Txn::Error(code), from, out);
+            }
+        }
+    }
+
+    fn rollback(&mut self, to: usize) {
+        while self.undo.len() > to {
+            let Some((path, before)) = self.undo.pop() else { return };
+            self.queue.pop_back();
+            match before {
+                Some(record) => self.records.insert(path, record),
+                None => self.records.remove(&path),
+            };
+        }
+        self.digest = self.undo_digest;
+    }
+
+    fn multi(&mut self, view: View<'_>, from: &Requester<'_>, multi: Multi<'_>) {
+        let mut parts = std::mem::take(&mut self.parts);
+        let mut acl = std::mem::take(&mut self.acl);
+        parts.clear();
+        let mut failed = false;
+        for write in multi.iter() {
+            if failed {
+                parts.push(&Txn::Error(Code::RUNTIME_INCONSISTENCY));
+                continue;
+            }
+            match self.single(view, from, &write, true, &mut acl) {
+                Ok(txn) => parts.push(&txn),
+                Err(code) => {
+                    failed = true;
+                    parts.push(&Txn::Error(code));
+                }
+            }
+        }
+        if failed {
+            self.rollback(0);
+        }
+        self.acl = acl;
+        self.parts = parts;
+    }
+
+    /// One operation, alone or as a part of a multi.
+    fn single<'a>(
+        &mut self,
+        view: View<'_>,
+        from: &Requester<'_>,
+        write: &'a Write<'_>,
+        in_multi: bool,
+        acl: &'a mut Vec<u8>,
+    ) -> Result<Txn<'a>, Code> {
+        match write {
+            Write::Create(create) => self.create(view, from, create, in_multi, acl),
+            Write::Delete { path, version } => self.delete(view, from, path, *version),
+            Write::SetData { path, data, version } => {
+                self.set_data(view, from, path.as_deref(), *data, *version)
+            }
+            Write::SetAcl { path, acl: list, version } => {
+                self.set_acl(view, from, path.as_deref(), (*list, *version), acl)
+            }
+            Write::Check { path, version } => {
+                let node = self.checked(view, from, path, perms::READ)?;
+                check_version(node.stat.version, *version)?;
+                Ok(Txn::Check { path: shown(path), version: node.stat.version.wrapping_add(1) })
+            }
+            Write::Multi(_) | Write::Reconfig | Write::CloseSession => Err(Code::UNIMPLEMENTED),
+        }
+    }
+
+    fn create<'a>(
+        &mut self,
+        view: View<'_>,
+        from: &Requester<'_>,
+        create: &'a Create<'_>,
+        in_multi: bool,
+        acl: &'a mut Vec<u8>,
+    ) -> Result<Txn<'a>, Code> {
+        let kind = create_kind(create, in_multi, view.extended_types)?;
+        from.valid?;
+        let (parent_path, _) = path::split(&create.path).ok_or(Code::BAD_ARGUMENTS)?;
+        view.access.fix(create.acl, from.ids, acl)?;
+        let mut parent = self.lookup(view.tree, parent_path).ok_or(Code::NO_NODE)?;
+        self.permit(view, parent_path, &parent, perms::CREATE, from.ids)?;
+        let path = if create.is_sequential() {
+            Cow::Owned(format!("{}{:010}", create.path, parent.stat.cversion))
+        } else {
+            Cow::Borrowed(&*create.path)
+        };
+        if !path::is_valid(&path) || path == "/zookeeper/quota/zookeeper_limits" {
+            // The latter would stop Apache members for good.
+            return Err(Code::BAD_ARGUMENTS);
+        }
+        if self.lookup(view.tree, normal(&path)).is_some() {
+            return Err(Code::NODE_EXISTS);
+        }
+        if matches!(parent.stat.owner(), Owner::Session(_)) {
+            return Err(Code::NO_CHILDREN_FOR_EPHEMERALS);
+        }
+        parent.stat.cversion = parent.stat.cversion.wrapping_add(1);
+        let parent_cversion = parent.stat.cversion;
+        parent.stat.pzxid = from.zxid;
+        parent.children += 1;
+        self.put(view, from.zxid, parent_path, parent);
+        let node = Record {
+            zxid: from.zxid,
+            deleted: false,
+            stat: StatPersisted::created(from.zxid, from.time, owner(kind, from.session)),
+            children: 0,
+            acl: Some(self.share_acl(acl)),
+            content: ContentCrc::new(&path, create.data),
+        };
+        self.put(view, from.zxid, &path, node);
+        let acl = read_acl(acl);
+        Ok(Txn::Create(CreateTxn { path, data: create.data, acl, parent_cversion, kind }))
+    }
+
+    fn delete<'a>(
+        &mut self,
+        view: View<'_>,
+        from: &Requester<'_>,
+        path: &'a str,
+        version: i32,
+    ) -> Result<Txn<'a>, Code> {
+        from.valid?;
+        let (parent_path, name) = path::split(path).ok_or(Code::BAD_ARGUMENTS)?;
+        let poison = name == "zookeeper_limits"
+            && parent_path.starts_with("/zookeeper")
+            && parent_path.len() <= "/zookeeper/quota".len();
+        if path::is_built_in(path) || poison {
+            return Err(Code::BAD_ARGUMENTS);
+        }
+        let parent = self.lookup(view.tree, parent_path).ok_or(Code::NO_NODE)?;
+        self.permit(view, parent_path, &parent, perms::DELETE, from.ids)?;
+        let node = self.lookup(view.tree, path).ok_or(Code::NO_NODE)?;
+        check_version(node.stat.version, version)?;
+        if node.children > 0 {
+            return Err(Code::NOT_EMPTY);
+        }
+        self.remove(view, from.zxid, path);
+        Ok(Txn::Delete { path: path.into(), container: false })
+    }
+
+    fn set_data<'a>(
+        &mut self,
+        view: View<'_>,
+        from: &Requester<'_>,
+        path: Option<&'a str>,
+        data: Option<&'a [u8]>,
+        version: i32,
+    ) -> Result<Txn<'a>, Code> {
+        let path = path.unwrap_or_default();
+        let mut node = self.checked(view, from, path, perms::WRITE)?;
+        if is_bad_quota_stats(path, data) {
+            return Err(Code::BAD_ARGUMENTS);
+        }
+        check_version(node.stat.version, version)?;
+        let version = node.stat.version.wrapping_add(1);
+        node.stat.version = version;
+        node.stat.mzxid = from.zxid;
+        node.stat.mtime = from.time;
+        node.content = ContentCrc::new(normal(path), data);
+        self.put(view, from.zxid, normal(path), node);
+        Ok(Txn::SetData { path: shown(path), data, version, reconfig: false })
+    }
+
+    fn set_acl<'a>(
+        &mut self,
+        view: View<'_>,
+        from: &Requester<'_>,
+        path: Option<&'a str>,
+        (list, version): (AclList<'_>, i32),
+        acl: &'a mut Vec<u8>,
+    ) -> Result<Txn<'a>, Code> {
+        from.valid?;
+        let path = path.filter(|path| path::is_valid(path)).ok_or(Code::BAD_ARGUMENTS)?;
+        view.access.fix(list, from.ids, acl)?;
+        let mut node = self.checked(view, from, path, perms::ADMIN)?;
+        check_version(node.stat.aversion, version)?;
+        let version = node.stat.aversion.wrapping_add(1);
+        node.stat.aversion = version;
+        node.acl = Some(self.share_acl(acl));
+        self.put(view, from.zxid, normal(path), node);
+        let acl = read_acl(acl);
+        Ok(Txn::SetAcl { path: shown(path), acl, version })
+    }
+
+    /// Session, path, existence and permission: how setData, setACL and check begin.
+    fn checked(
+        &self,
+        view: View<'_>,
+        from: &Requester<'_>,
+        path: &str,
+        wanted: i32,
+    ) -> Result<Record, Code> {
+        from.valid?;
+        if !path::is_valid(path) {
+            return Err(Code::BAD_ARGUMENTS);
+        }
+        let path = normal(path);
+        let node = self.lookup(view.tree, path).ok_or(Code::NO_NODE)?;
+        self.permit(view, path, &node, wanted, from.ids)?;
+        Ok(node)
+    }
+
+    fn permit(
+        &self,
+        view: View<'_>,
+        path: &str,
+        node: &Record,
+        wanted: i32,
+        ids: Ids<'_>,
+    ) -> Result<(), Code> {
+        let permitted = match (&node.acl, view.tree.node(path)) {
+            (Some(acl), _) => view.access.permits(acl, wanted, ids),
+            (None, Some(node)) => view.access.permits(node.acl(), wanted, ids),
+            (None, None) => false,
+        };
+        if permitted { Ok(()) } else { Err(Code::NO_AUTH) }
+    }
+
+    /// The node as it will be; `None` if it will not be.
+    fn lookup(&self, tree: &Tree, path: &str) -> Option<Record> {
+        if let Some(record) = self.records.get(path) {
+            return (!record.deleted).then(|| record.clone());
+        }
+        let node = tree.node(path)?;
+        Some(Record {
+            zxid: Zxid::ZERO,
+            deleted: false,
+            stat: *node.persisted(),
+            children: node.child_count(),
+            acl: None,
+            content: ContentCrc::new(path, node.data()),
+        })
+    }
+
+    /// Replaces the record of a node and brings the digest up to date.
+    fn put(&mut self, view: View<'_>, zxid: Zxid, path: &str, mut record: Record) {
+        let key: Arc<str> = match self.records.get_key_value(path) {
+            Some((key, _)) => Arc::clone(key),
+            None => path.into(),
+        };
+        record.zxid = zxid;
+        let after = record.digest();
+        let before = self.records.insert(Arc::clone(&key), record);
+        if view.digests && !path.starts_with("/zookeeper/") {
+            let digest_before = match &before {
+                Some(record) => record.digest(),
+                None => view.tree.node(path).map_or(0, NodeRef::digest),
+            };
+            self.digest = self.digest.wrapping_sub(digest_before).wrapping_add(after);
+        }
+        self.queue.push_back((zxid, Arc::clone(&key)));
+        self.undo.push((key, before));
+    }
+
+    /// Records that a node, which exists, and its entry in its parent are gone.
+    fn remove(&mut self, view: View<'_>, zxid: Zxid, path: &str) {
+        let parent_path = path::split(path).map_or("", |(parent, _)| parent);
+        if let Some(mut parent) = self.lookup(view.tree, parent_path) {
+            parent.stat.pzxid = zxid;
+            parent.children = parent.children.saturating_sub(1);
+            self.put(view, zxid, parent_path, parent);
+        }
+        if let Some(mut node) = self.lookup(view.tree, path) {
+            node.deleted = true;
+            self.put(view, zxid, path, node);
+        }
+    }
+
+    /// The ephemerals that a session will have, in order.
+    fn ephemerals(&self, tree: &Tree, session: i64) -> Vec<Arc<str>> {
+        let mut paths: Vec<Arc<str>> = tree
+            .ephemerals_of(session)
+            .map(NodeRef::path)
+            .filter(|path| !self.records.contains_key(*path))
+            .map(Arc::from)
+            .collect();
+        paths.extend(
+            self.records
+                .iter()
+                .filter(|(_, record)| !record.deleted && record.stat.ephemeral_owner == session)
+                .map(|(path, _)| Arc::clone(path)),
+        );
+        paths.sort_unstable();
+        paths
+    }
+
+    /// The list as a shared value.
+    fn share_acl(&mut self, encoded: &[u8]) -> Arc<[Acl]> {
+        match &self.last_acl {
+            Some(last) if *last.encoded == *encoded => Arc::clone(&last.acls),
+            _ => {
+                let acls: Arc<[Acl]> = read_acl(encoded).to_acls().into();
+                self.last_acl =
+                    Some(SharedAcl { encoded: encoded.into(), acls: Arc::clone(&acls) });
+                acls
+            }
+        }
+    }
+}
+
+/// A list that [`Access::fix`] has written.
+fn read_acl(encoded: &[u8]) -> AclList<'_> {
+    AclList::read(&mut Reader::new(encoded)).expect("was just written")
+}
+
+fn encode(txn: &Txn<'_>, from: &Requester<'_>, out: &mut Vec<u8>) {
+    TxnHeader {
+        client_id: from.session,
+        cxid: from.cxid,
+        zxid: from.zxid,
+        time: from.time,
+        kind: txn.kind(),
+    }
+    .write(out);
+    txn.write(out);
+}
+
+/// The root's path is empty inside.
+fn normal(path: &str) -> &str {
+    if path == "/" { "" } else { path }
+}
+
+fn shown(path: &str) -> Cow<'_, str> {
+    Cow::Borrowed(path)
+}
+
+fn check_version(current: i32, expected: i32) -> Result<(), Code> {
+    if expected == -1 || expected == current { Ok(()) } else { Err(Code::BAD_VERSION) }
+}
+
+/// What a create makes. Alone its operation decides, in a multi its flags do, mostly.
+fn create_kind(create: &Create<'_>, in_multi: bool, extended: bool) -> Result<CreateKind, Code> {
+    if !(0..=6).contains(&create.flags) {
+        return Err(Code::BAD_ARGUMENTS);
+    }
+    let ephemeral = create.is_ephemeral();
+    if create.has_ttl() {
+        return match (extended, create.ttl) {
+            (false, _) => Err(Code::UNIMPLEMENTED),
+            (true, ttl_ms @ 1..=0xff_ffff_ffff) if create.op == op::CREATE_TTL => {
+                Ok(CreateKind::Ttl { ttl_ms })
+            }
+            _ => Err(Code::BAD_ARGUMENTS),
+        };
+    }
+    match create.op {
+        op::CREATE_CONTAINER => Ok(CreateKind::Container),
+        _ if in_multi && create.flags == Create::CONTAINER => Ok(CreateKind::Container),
+        op::CREATE2 => Ok(CreateKind::Create2 { ephemeral }),
+        op::CREATE => Ok(CreateKind::Create { ephemeral }),
+        _ if in_multi => Ok(CreateKind::Create { ephemeral }),
+        // A TTL without the flag is logged by ZooKeeper's leader and cannot be applied.
+        _ => Err(Code::BAD_ARGUMENTS),
+    }
+}
+
+fn owner(kind: CreateKind, session: i64) -> i64 {
+    match kind {
+        CreateKind::CreateV0 { ephemeral }
+        | CreateKind::Create { ephemeral }
+        | CreateKind::Create2 { ephemeral } => {
+            if ephemeral {
+                session
+            } else {
+                0
+            }
+        }
+        CreateKind::Container => Owner::Container.to_raw(),
+        CreateKind::Ttl { ttl_ms } => Owner::Ttl(ttl_ms.cast_unsigned()).to_raw(),
+    }
+}
+
+/// Text in a quota's statistics that Apache members would stop at when they apply the next change.
+fn is_bad_quota_stats(path: &str, data: Option<&[u8]>) -> bool {
+    if !path.starts_with("/zookeeper/quota/") || !path.ends_with("/zookeeper_stats") {
+        return false;
+    }
+    let Some(text) = data.and_then(|data| std::str::from_utf8(data).ok()) else { return true };
+    text.split([',', ';']).filter(|part| !part.is_empty()).any(|part| {
+        let value = part.split('=').nth(1);
+        value.is_none_or(|value| !value.is_empty() && value.parse::<i64>().is_err())
+    })
+}

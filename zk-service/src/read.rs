@@ -1,0 +1,258 @@
+//! Requests that are answered from the local tree.
+
+use std::borrow::Cow;
+
+use zab_proto::DecodeError;
+use zab_proto::wire::jute::{Reader, Writer};
+
+use crate::acl::perms;
+use crate::apply::Event;
+use crate::auth::{Access, Ids, user_name};
+use crate::code::Code;
+use crate::reply;
+use crate::request::{MultiHeader, op, path};
+use crate::tree::{NodeRef, Tree};
+use crate::watch::{Kind, Watches};
+
+/// What a read may look at.
+#[derive(Debug)]
+pub(crate) struct Reading<'a> {
+    pub(crate) tree: &'a Tree,
+    pub(crate) access: &'a Access,
+    pub(crate) watches: &'a mut Watches,
+    /// The connection, as the watches know it.
+    pub(crate) slot: u32,
+    pub(crate) session: i64,
+    pub(crate) ids: Ids<'a>,
+}
+
+impl From<DecodeError> for Code {
+    fn from(_: DecodeError) -> Self {
+        Self::MARSHALLING_ERROR
+    }
+}
+
+impl<'a> Reading<'a> {
+    /// Answers a read: appends the body of its reply to `out`.
+    pub(crate) fn answer(&mut self, op: i32, record: &[u8], out: &mut Vec<u8>) -> Result<(), Code> {
+        let mut reader = Reader::new(record);
+        let reader = &mut reader;
+        match op {
+            op::PING | op::SET_WATCHES | op::SET_WATCHES2 => Ok(()),
+            op::EXISTS => self.exists(&path(reader)?, reader.bool()?, out),
+            op::GET_DATA => {
+                let (path, watch) = (path(reader)?, reader.bool()?);
+                self.get_data(&path, out)?;
+                self.watch(Kind::Data, &path, watch);
+                Ok(())
+            }
+            op::GET_CHILDREN | op::GET_CHILDREN2 => {
+                let (path, watch) = (path(reader)?, reader.bool()?);
+                let node = self.get_children(&path, out)?;
+                if op == op::GET_CHILDREN2 {
+                    node.stat().write(out);
+                }
+                self.watch(Kind::Child, &path, watch);
+                Ok(())
+            }
+            op::GET_ACL => self.get_acl(&path(reader)?, out),
+            op::GET_ALL_CHILDREN_NUMBER => {
+                let node = self.readable(&path(reader)?)?;
+                out.put_len(node.subtree().count() - 1);
+                Ok(())
+            }
+            op::GET_EPHEMERALS => {
+                let prefix = reader.string()?.unwrap_or_default();
+                self.get_ephemerals(&prefix, out);
+                Ok(())
+            }
+            op::WHO_AM_I => {
+                self.who_am_i(out);
+                Ok(())
+            }
+            op::ADD_WATCH => self.add_watch(&path(reader)?, reader.i32()?, out),
+            op::CHECK_WATCHES | op::REMOVE_WATCHES => {
+                let (path, watcher_type) = (path(reader)?, reader.i32()?);
+                let had = if op == op::CHECK_WATCHES {
+                    self.watches.has(self.slot, &path, watcher_type)
+                } else {
+                    self.watches.remove(self.slot, &path, watcher_type)
+                };
+                match had {
+                    None => Err(Code::MARSHALLING_ERROR),
+                    Some(false) => Err(Code::NO_WATCHER),
+                    Some(true) => Ok(()),
+                }
+            }
+            op::MULTI_READ => self.multi_read(record, out),
+            _ => Err(Code::UNIMPLEMENTED),
+        }
+    }
+
+    fn watch(&mut self, kind: Kind, path: &str, wanted: bool) {
+        if wanted {
+            self.watches.add_standard(kind, self.slot, path);
+        }
+    }
+
+    /// A node that the requester may read.
+    fn readable(&self, path: &str) -> Result<NodeRef<'a>, Code> {
+        let node = self.tree.node(path).ok_or(Code::NO_NODE)?;
+        if self.access.permits(node.acl(), perms::READ, self.ids) {
+            Ok(node)
+        } else {
+            Err(Code::NO_AUTH)
+        }
+    }
+
+    fn exists(&mut self, path: &str, watch: bool, out: &mut Vec<u8>) -> Result<(), Code> {
+        if path.contains('\0') {
+            return Err(Code::BAD_ARGUMENTS);
+        }
+        let found = self.readable(path);
+        if !matches!(found, Err(Code::NO_AUTH)) {
+            self.watch(Kind::Data, path, watch);
+        }
+        found?.stat().write(out);
+        Ok(())
+    }
+
+    fn get_data(&self, path: &str, out: &mut Vec<u8>) -> Result<(), Code> {
+        let node = self.readable(path)?;
+        out.put_buffer(node.data());
+        node.stat().write(out);
+        Ok(())
+    }
+
+    fn get_children(&self, path: &str, out: &mut Vec<u8>) -> Result<NodeRef<'a>, Code> {
+        let node = self.readable(path)?;
+        out.put_i32(node.child_count().cast_signed());
+        for name in node.children() {
+            out.put_ustring(Some(name));
+        }
+        Ok(node)
+    }
+
+    fn get_acl(&self, path: &str, out: &mut Vec<u8>) -> Result<(), Code> {
+        let node = self.tree.node(path).ok_or(Code::NO_NODE)?;
+        if !self.access.permits(node.acl(), perms::READ | perms::ADMIN, self.ids) {
+            return Err(Code::NO_AUTH);
+        }
+        self.access.show(node.acl(), self.ids, out);
+        node.stat().write(out);
+        Ok(())
+    }
+
+    fn get_ephemerals(&self, prefix: &str, out: &mut Vec<u8>) {
+        let all = prefix.trim().is_empty();
+        let at = out.len();
+        out.put_i32(0);
+        let mut count = 0_i32;
+        for node in self.tree.ephemerals_of(self.session) {
+            if all || node.path().starts_with(prefix) {
+                out.put_ustring(Some(node.path()));
+                count += 1;
+            }
+        }
+        out[at..at + 4].copy_from_slice(&count.to_be_bytes());
+    }
+
+    fn who_am_i(&self, out: &mut Vec<u8>) {
+        out.put_len(self.ids.iter().count());
+        for (scheme, id) in self.ids.iter() {
+            out.put_ustring(Some(&scheme));
+            out.put_ustring(Some(user_name(&scheme, &id)));
+        }
+    }
+
+    fn add_watch(&mut self, path: &str, mode: i32, out: &mut Vec<u8>) -> Result<(), Code> {
+        match mode {
+            0 => self.watches.add_persistent(self.slot, path),
+            1 => self.watches.add_recursive(self.slot, path),
+            _ => return Err(Code::MARSHALLING_ERROR),
+        }
+        out.put_i32(0);
+        Ok(())
+    }
+
+    fn multi_read(&self, record: &[u8], out: &mut Vec<u8>) -> Result<(), Code> {
+        let mut items = Vec::new();
+        let mut reader = Reader::new(record);
+        loop {
+            let header = MultiHeader::decode(&mut reader)?;
+            if header.done {
+                break;
+            }
+            if !matches!(header.op, op::GET_DATA | op::GET_CHILDREN) {
+                return Err(Code::MARSHALLING_ERROR);
+            }
+            items.push((header.op, path(&mut reader)?));
+            reader.bool()?;
+        }
+        for (op, path) in items {
+            let start = out.len();
+            reply::multi_header(out, op, false, 0);
+            let result = if op == op::GET_DATA {
+                self.get_data(&path, out)
+            } else {
+                self.get_children(&path, out).map(|_| ())
+            };
+            if let Err(code) = result {
+                out.truncate(start);
+                reply::multi_error(out, code);
+            }
+        }
+        reply::multi_end(out);
+        Ok(())
+    }
+
+    /// setWatches and setWatches2: arms what the client lists, and appends to `out` the events that
+    /// it has missed since.
+    pub(crate) fn set_watches(
+        &mut self,
+        op: i32,
+        record: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Code> {
+        let mut reader = Reader::new(record);
+        let since = reader.i64()?;
+        let mut lists: [Vec<Cow<'_, str>>; 5] = Default::default();
+        for list in &mut lists[..if op == op::SET_WATCHES2 { 5 } else { 3 }] {
+            for _ in 0..reader.vector()?.ok_or(Code::MARSHALLING_ERROR)? {
+                list.push(path(&mut reader)?);
+            }
+        }
+        let [data, exist, child, persistent, recursive] = lists;
+        for path in data {
+            match self.tree.node(&path) {
+                None => reply::event(out, -1, Event::Deleted, &path),
+                Some(node) if node.persisted().mzxid.raw() > since => {
+                    reply::event(out, -1, Event::DataChanged, &path);
+                }
+                Some(_) => self.watch(Kind::Data, &path, true),
+            }
+        }
+        for path in exist {
+            match self.tree.node(&path) {
+                None => self.watch(Kind::Data, &path, true),
+                Some(_) => reply::event(out, -1, Event::Created, &path),
+            }
+        }
+        for path in child {
+            match self.tree.node(&path) {
+                None => reply::event(out, -1, Event::Deleted, &path),
+                Some(node) if node.persisted().pzxid.raw() > since => {
+                    reply::event(out, -1, Event::ChildrenChanged, &path);
+                }
+                Some(_) => self.watch(Kind::Child, &path, true),
+            }
+        }
+        for path in persistent {
+            self.watches.add_persistent(self.slot, &path);
+        }
+        for path in recursive {
+            self.watches.add_recursive(self.slot, &path);
+        }
+        Ok(())
+    }
+}

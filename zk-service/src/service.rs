@@ -1,0 +1,391 @@
+//! The service as an application: its state, and the doors that the core calls.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use zab_proto::wire::jute::{Reader, Writer};
+use zab_proto::{
+    Application, BadSnapshot, ClientOutput, CloseReason, ConnId, Core, InstallProgress, Instant,
+    Origin, Phase, ServerState, SnapshotDigest, Status, Zxid,
+};
+
+use crate::auth::Access;
+use crate::client::{Client, Clients, State};
+use crate::database::{Database, DigestCheck};
+use crate::leader::{Env, Leader};
+use crate::options::ServiceOptions;
+use crate::session::{self, Owner};
+use crate::snapshot::Loader;
+use crate::stats::Stats;
+use crate::watch::Watches;
+
+/// The ZooKeeper service of one server.
+#[derive(Debug)]
+pub struct Service {
+    pub(crate) options: ServiceOptions,
+    pub(crate) access: Access,
+    pub(crate) db: Database,
+    loader: Option<Loader>,
+    pub(crate) clients: Clients,
+    pub(crate) watches: Watches,
+    /// Role and phase, once the core has said.
+    pub(crate) status: Option<Status>,
+    pub(crate) standalone: bool,
+    /// Since when the present role is served.
+    pub(crate) serving_since: Instant,
+    pub(crate) leader: Option<Leader>,
+    pub(crate) next_session: i64,
+    /// Learner: forwarded syncs, oldest first.
+    pub(crate) forwarded_syncs: VecDeque<ConnId>,
+    /// Leader: freshness rounds of its own clients.
+    pub(crate) own_syncs: VecDeque<(u64, ConnId)>,
+    /// Learner: handshakes that wait for the leader's word about their session.
+    pub(crate) revalidations: Vec<(i64, ConnId)>,
+    /// Learner: signs of life since the last report.
+    pub(crate) touches: Vec<u8>,
+    pub(crate) report: u64,
+    /// Connections without a session, by the time they have to have one.
+    greeting: VecDeque<(Instant, ConnId)>,
+    /// Connections whose request could not be proposed or forwarded.
+    pub(crate) stalled: Vec<ConnId>,
+    pub(crate) stats: Stats,
+    /// Buffers that are used again and again.
+    pub(crate) record: Vec<u8>,
+    pub(crate) frame: Vec<u8>,
+    pub(crate) hit: Vec<u32>,
+}
+
+impl Service {
+    /// A service with an empty database.
+    #[must_use]
+    pub fn new(options: ServiceOptions) -> Self {
+        let access = Access {
+            skip_acl: options.skip_acl,
+            digest_enabled: options.digest_auth,
+            super_digest: options.super_digest.clone(),
+        };
+        let next_session =
+            session::first_id(options.session_server_id, options.wall_clock.now_ms());
+        Self {
+            access,
+            db: Database::new(options.digests),
+            options,
+            loader: None,
+            clients: Clients::default(),
+            watches: Watches::default(),
+            status: None,
+            standalone: false,
+            serving_since: Instant::ZERO,
+            leader: None,
+            next_session,
+            forwarded_syncs: VecDeque::new(),
+            own_syncs: VecDeque::new(),
+            revalidations: Vec::new(),
+            touches: Vec::new(),
+            report: 0,
+            greeting: VecDeque::new(),
+            stalled: Vec::new(),
+            stats: Stats::default(),
+            record: Vec::new(),
+            frame: Vec::new(),
+            hit: Vec::new(),
+        }
+    }
+
+    /// The replicated state.
+    #[must_use]
+    pub fn database(&self) -> &Database {
+        &self.db
+    }
+
+    /// The options.
+    #[must_use]
+    pub fn options(&self) -> &ServiceOptions {
+        &self.options
+    }
+
+    /// Open client connections.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.clients.len()
+    }
+
+    pub(crate) fn is_serving(&self) -> bool {
+        self.status.is_some_and(|status| status.phase == Phase::Broadcast)
+    }
+
+    /// Runs something on the leader's part, if this server leads.
+    pub(crate) fn lead<T>(&mut self, f: impl FnOnce(&mut Leader, Env<'_>) -> T) -> Option<T> {
+        let Self { leader, db, access, options, stats, .. } = self;
+        let leader = leader.as_mut()?;
+        let result = f(leader, Env { tree: &db.tree, access, options });
+        for len in leader.proposed.drain(..) {
+            stats.proposed(len);
+        }
+        Some(result)
+    }
+
+    fn wake(&mut self, core: &mut Core<'_>) {
+        if let Some(leader) = &mut self.leader {
+            leader.wake(core);
+        }
+    }
+
+    /// What was promised or planned in the role that has ended is void.
+    fn end_role(&mut self) {
+        self.leader = None;
+        self.forwarded_syncs.clear();
+        self.own_syncs.clear();
+        self.revalidations.clear();
+        self.touches.clear();
+        self.stalled.clear();
+        self.stats = Stats::default();
+        let slots: Vec<u32> = self.clients.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.close(slot, false);
+        }
+    }
+
+    fn begin_role(&mut self, core: &mut Core<'_>, status: &Status) {
+        self.serving_since = core.now();
+        self.standalone = core.peer().config().standalone;
+        if let Some(text) = &self.options.membership {
+            self.db.set_config(text.as_bytes(), Zxid::ZERO, self.options.wall_clock.now_ms());
+        }
+        if status.state != ServerState::Leading {
+            return;
+        }
+        let env = Env { tree: &self.db.tree, access: &self.access, options: &self.options };
+        self.leader = Some(Leader::new(core.now(), env, self.db.sessions.iter()));
+        let dead: Vec<i64> = self.db.dead_sessions().collect();
+        for session in dead {
+            log::warn!("session {session:#x} owns nodes but does not exist: closing it");
+            self.lead(|leader, env| leader.close_session(core, env, session));
+        }
+    }
+
+    /// Ends a connection; with `flush`, what is queued for it still goes out.
+    pub(crate) fn close(&mut self, slot: u32, flush: bool) {
+        self.watches.remove_slot(slot);
+        self.clients.close(slot, flush);
+    }
+
+    /// There may be room again for what could not be proposed or forwarded.
+    fn retry(&mut self, core: &mut Core<'_>) {
+        let waiting = self.lead(|leader, env| {
+            leader.retry_deferred(core, env);
+            leader.has_deferred()
+        });
+        if waiting != Some(true) {
+            for conn in std::mem::take(&mut self.stalled) {
+                if let Some(slot) = self.clients.slot(conn) {
+                    self.clients.resume(slot);
+                }
+            }
+        }
+    }
+
+    fn expire_greetings(&mut self, now: Instant) {
+        while let Some((deadline, conn)) = self.greeting.front().copied() {
+            if deadline > now {
+                return;
+            }
+            self.greeting.pop_front();
+            let Some(slot) = self.clients.slot(conn) else { continue };
+            if self.clients.get(slot).is_some_and(|client| client.state == State::Greeting) {
+                self.stats.sessionless_expired += 1;
+                self.close(slot, false);
+            }
+        }
+    }
+}
+
+impl Application for Service {
+    fn deliver(&mut self, now: Instant, zxid: Zxid, txn: &[u8]) {
+        self.apply(now, zxid, txn);
+    }
+
+    fn became(&mut self, core: &mut Core<'_>, status: &Status) {
+        let serving = |status: &Status| status.phase == Phase::Broadcast;
+        let before = self.status.replace(*status);
+        let goes_on = before.is_some_and(|before| {
+            serving(&before)
+                && serving(status)
+                && before.state == status.state
+                && before.leader == status.leader
+        });
+        if goes_on {
+            return;
+        }
+        if before.is_some_and(|before| serving(&before)) {
+            self.end_role();
+        }
+        if serving(status) {
+            self.begin_role(core, status);
+        }
+    }
+
+    fn request(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8], auth: &[u8]) {
+        self.wake(core);
+        self.lead(|leader, env| leader.request(core, env, from, data, auth));
+    }
+
+    fn touched(&mut self, core: &mut Core<'_>, _from: Origin, sessions: &[u8]) {
+        self.wake(core);
+        self.lead(|leader, _| leader.touched(core.now(), sessions));
+    }
+
+    fn revalidate(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8]) {
+        self.wake(core);
+        let mut reader = Reader::new(data);
+        let (Ok(session), Ok(timeout_ms)) = (reader.i64(), reader.i32()) else {
+            core.close(from, CloseReason::Application);
+            return;
+        };
+        let owner = Owner::Learner(from.conn);
+        let valid =
+            self.lead(|leader, _| leader.revalidate(core.now(), session, timeout_ms, owner));
+        self.stats.revalidations += 1;
+        let mut answer = Vec::with_capacity(9);
+        answer.put_i64(session);
+        answer.put_bool(valid == Some(true));
+        core.revalidated(from, &answer);
+    }
+
+    fn take_touched(&mut self, sessions: &mut Vec<u8>) {
+        sessions.append(&mut self.touches);
+        self.report += 1;
+    }
+
+    fn revalidated(&mut self, core: &mut Core<'_>, data: &[u8]) {
+        let mut reader = Reader::new(data);
+        let (Ok(session), Ok(valid)) = (reader.i64(), reader.bool()) else { return };
+        let Some(at) = self.revalidations.iter().position(|(id, _)| *id == session) else { return };
+        let (_, conn) = self.revalidations.remove(at);
+        if let Some(slot) = self.clients.slot(conn) {
+            self.attached(core.now(), slot, valid);
+            self.clients.resume(slot);
+        }
+    }
+
+    fn synced(&mut self, core: &mut Core<'_>, token: Option<u64>) {
+        let Some(token) = token else {
+            if let Some(conn) = self.forwarded_syncs.pop_front() {
+                self.sync_ended(core.now(), conn);
+            }
+            return;
+        };
+        if self.leader.as_mut().is_some_and(|leader| leader.synced(token)) {
+            return;
+        }
+        if let Some(at) = self.own_syncs.iter().position(|(own, _)| *own == token)
+            && let Some((_, conn)) = self.own_syncs.remove(at)
+        {
+            self.sync_ended(core.now(), conn);
+        }
+    }
+
+    fn accept(&mut self, core: &mut Core<'_>, remote: SocketAddr) -> Option<ConnId> {
+        let ServiceOptions { max_client_cnxns, max_cnxns, sessionless_timeout, .. } = self.options;
+        let full = (max_client_cnxns > 0
+            && self.clients.of_address(remote.ip()) >= max_client_cnxns)
+            || (max_cnxns > 0 && self.clients.len() >= max_cnxns as usize);
+        if full {
+            log::warn!("Too many connections from {} - max is {max_client_cnxns}", remote.ip());
+            self.stats.refused += 1;
+            return None;
+        }
+        let conn = self.clients.add(remote, self.options.wall_clock.now_ms());
+        self.greeting.push_back((core.now() + sessionless_timeout, conn));
+        Some(conn)
+    }
+
+    fn handle_bytes(&mut self, core: &mut Core<'_>, conn: ConnId, bytes: &[u8]) -> usize {
+        self.wake(core);
+        match self.clients.slot(conn) {
+            Some(slot) => self.take_bytes(core, slot, bytes),
+            None => bytes.len(),
+        }
+    }
+
+    fn poll_transmit(&mut self, conn: ConnId, buf: &mut [u8]) -> usize {
+        let Some(slot) = self.clients.slot(conn) else { return 0 };
+        self.clients.transmit(slot, buf, self.options.out_len_soft_max_bytes)
+    }
+
+    fn closed(&mut self, _core: &mut Core<'_>, conn: ConnId) {
+        let Some(slot) = self.clients.slot(conn) else { return };
+        if self.clients.get(slot).is_some_and(|client| client.state != State::Closed) {
+            self.stats.dropped += 1;
+        }
+        self.watches.remove_slot(slot);
+        let session = self.clients.get(slot).map_or(0, |client| client.session);
+        self.clients.detach(session, slot);
+        self.clients.remove(slot);
+    }
+
+    fn poll_output(&mut self) -> Option<ClientOutput> {
+        self.clients.poll_output()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let greeting = self.greeting.front().map(|(deadline, _)| *deadline);
+        let leader = self.leader.as_ref().map(Leader::poll_timeout);
+        [greeting, leader].into_iter().flatten().min()
+    }
+
+    fn handle_timeout(&mut self, core: &mut Core<'_>) {
+        self.wake(core);
+        self.expire_greetings(core.now());
+        self.lead(|leader, env| leader.expire(core, env));
+        self.retry(core);
+    }
+
+    fn snapshot_open(&mut self) -> u32 {
+        self.db.snapshot_open().expect("the core keeps to its own limit, which is lower")
+    }
+
+    fn snapshot_read(&mut self, snapshot: u32, buf: &mut [u8]) -> usize {
+        self.db.snapshot_read(snapshot, buf)
+    }
+
+    fn snapshot_digest(&self, snapshot: u32) -> Option<SnapshotDigest> {
+        self.db.snapshot_digest(snapshot)
+    }
+
+    fn snapshot_close(&mut self, snapshot: u32) {
+        self.db.snapshot_close(snapshot);
+    }
+
+    fn install(&mut self, bytes: &[u8]) -> Result<InstallProgress, BadSnapshot> {
+        let digests = self.options.digests;
+        // Longer fields than a client may send can be in a snapshot that another server made.
+        let loader = self.loader.get_or_insert_with(|| Loader::new(digests, usize::MAX));
+        let progress = loader.push(bytes);
+        if progress.is_err() {
+            self.loader = None;
+        }
+        progress
+    }
+
+    fn install_commit(&mut self, zxid: Zxid, digest: Option<SnapshotDigest>) {
+        let Some(loaded) = self.loader.take().and_then(Loader::finish) else {
+            panic!("a snapshot is committed after its last byte");
+        };
+        if let DigestCheck::Mismatch { expected, actual } = self.db.install(loaded, zxid, digest) {
+            log::error!("digest of snapshot {zxid} is {actual:#x}, should be {expected:#x}");
+            self.stats.digest_mismatches += 1;
+        }
+    }
+
+    fn install_abort(&mut self) {
+        self.loader = None;
+    }
+}
+
+impl Service {
+    /// A connection that is not about to be closed.
+    pub(crate) fn client(&mut self, slot: u32) -> Option<&mut Client> {
+        self.clients.get_mut(slot).filter(|client| client.state != State::Closed)
+    }
+}

@@ -1,0 +1,227 @@
+//! Sessions: the leader's tracker, which alone expires them, and what every server needs of them:
+//! ids and passwords.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use zab_proto::{ConnId, Instant};
+
+/// Who may write for a session: the server that its client is connected to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Owner {
+    /// The leader itself.
+    Local,
+    /// A learner, by its connection.
+    Learner(ConnId),
+}
+
+/// Why a request of a session is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refused {
+    /// Not known, or about to be closed.
+    Expired,
+    /// Another server owns it.
+    Moved,
+}
+
+#[derive(Debug)]
+struct Tracked {
+    owner: Option<Owner>,
+    /// End of its bucket: a multiple of the tick.
+    deadline: u64,
+    closing: bool,
+}
+
+/// The leader's table of all sessions, with their deadlines rounded up to ticks.
+///
+/// A touch only writes the new deadline; the session changes its bucket when the old one comes up.
+#[derive(Debug)]
+pub(crate) struct Tracker {
+    tick: u64,
+    sessions: HashMap<i64, Tracked>,
+    buckets: BTreeMap<u64, Vec<i64>>,
+}
+
+impl Tracker {
+    pub(crate) fn new(tick: Duration) -> Self {
+        let tick = u64::try_from(tick.as_nanos()).unwrap_or(u64::MAX).max(1);
+        Self { tick, sessions: HashMap::new(), buckets: BTreeMap::new() }
+    }
+
+    /// End of the bucket that a session touched now falls into.
+    pub(crate) fn deadline(&self, now: Instant, timeout: Duration) -> u64 {
+        (now + timeout).as_nanos() / self.tick * self.tick + self.tick
+    }
+
+    /// Begins to track a session, with a full time-out from now.
+    pub(crate) fn add(&mut self, now: Instant, id: i64, timeout: Duration, owner: Option<Owner>) {
+        let deadline = self.deadline(now, timeout);
+        let tracked = Tracked { owner, deadline, closing: false };
+        self.sessions.insert(id, tracked);
+        self.buckets.entry(deadline).or_default().push(id);
+    }
+
+    /// Forgets a session; its bucket drops it when it comes up.
+    pub(crate) fn remove(&mut self, id: i64) {
+        self.sessions.remove(&id);
+    }
+
+    /// A sign of life. False if the session is unknown or closing.
+    pub(crate) fn touch(&mut self, now: Instant, id: i64, timeout: Duration) -> bool {
+        let deadline = self.deadline(now, timeout);
+        match self.sessions.get_mut(&id) {
+            Some(tracked) if !tracked.closing => {
+                tracked.deadline = tracked.deadline.max(deadline);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Gives a session to a server, as a re-attach does.
+    pub(crate) fn set_owner(&mut self, id: i64, owner: Owner) {
+        if let Some(tracked) = self.sessions.get_mut(&id) {
+            tracked.owner = Some(owner);
+        }
+    }
+
+    /// Whether `owner` may write for the session. A session without owner becomes its own.
+    pub(crate) fn check(&mut self, id: i64, owner: Owner) -> Result<(), Refused> {
+        match self.sessions.get_mut(&id) {
+            Some(tracked) if !tracked.closing => {
+                if *tracked.owner.get_or_insert(owner) == owner {
+                    Ok(())
+                } else {
+                    Err(Refused::Moved)
+                }
+            }
+            _ => Err(Refused::Expired),
+        }
+    }
+
+    /// Marks a session as about to be closed. False if it is unknown.
+    pub(crate) fn set_closing(&mut self, id: i64) -> bool {
+        self.sessions.get_mut(&id).map(|tracked| tracked.closing = true).is_some()
+    }
+
+    /// The next session whose time is up. It is listed again one tick later, in case its close
+    /// cannot be proposed now.
+    pub(crate) fn expired(&mut self, now: Instant) -> Option<i64> {
+        loop {
+            let mut first = self.buckets.first_entry()?;
+            let bucket = *first.key();
+            if bucket > now.as_nanos() {
+                return None;
+            }
+            let Some(id) = first.get_mut().pop() else {
+                first.remove();
+                continue;
+            };
+            let Some(tracked) = self.sessions.get_mut(&id) else { continue };
+            let late = tracked.deadline <= now.as_nanos();
+            if late {
+                tracked.deadline = bucket.max(now.as_nanos()).saturating_add(self.tick);
+            }
+            self.buckets.entry(tracked.deadline).or_default().push(id);
+            if late && !tracked.closing {
+                return Some(id);
+            }
+        }
+    }
+
+    /// Buckets with their sessions, for `dump`: milliseconds from `now`, ids in order.
+    pub(crate) fn buckets(&self) -> impl Iterator<Item = (Instant, Vec<i64>)> {
+        let mut buckets: BTreeMap<u64, Vec<i64>> = BTreeMap::new();
+        for (id, tracked) in &self.sessions {
+            buckets.entry(tracked.deadline).or_default().push(*id);
+        }
+        buckets.into_iter().map(|(deadline, mut ids)| {
+            ids.sort_unstable();
+            (Instant::from_nanos(deadline), ids)
+        })
+    }
+}
+
+/// The first session id of a server that starts at `wall_ms`: server id, then clock, then a
+/// counter.
+///
+/// ZooKeeper takes a monotonic clock here; the wall clock makes ids unlikely to come back after a
+/// reboot of the host.
+pub(crate) fn first_id(sid: i64, wall_ms: i64) -> i64 {
+    let clock = (wall_ms.cast_unsigned() << 24) >> 8;
+    let id = (sid.cast_unsigned() << 56) | clock;
+    // i64::MIN marks containers as the owner of a node.
+    if id.cast_signed() == i64::MIN { id.cast_signed() + 1 } else { id.cast_signed() }
+}
+
+/// The password of a session: a function of its id, equal on all servers, ZooKeeper's included.
+pub(crate) fn password(id: i64) -> [u8; 16] {
+    const MASK: u64 = (1 << 48) - 1;
+    let mut seed = (id.cast_unsigned() ^ 0xB341_5C00 ^ 0x5_DEEC_E66D) & MASK;
+    let mut password = [0; 16];
+    for chunk in password.chunks_exact_mut(4) {
+        seed = seed.wrapping_mul(0x5_DEEC_E66D).wrapping_add(0xB) & MASK;
+        chunk.copy_from_slice(&(seed >> 16).to_le_bytes()[..4]);
+    }
+    password
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICK: Duration = Duration::from_secs(2);
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_nanos(ms * 1_000_000)
+    }
+
+    #[test]
+    fn passwords() {
+        let hex = |id: u64| -> String {
+            password(id.cast_signed()).iter().map(|byte| format!("{byte:02x}")).collect()
+        };
+        assert_eq!(hex(0x100_0016_e421_0000), "e5626d110e0b1e40cb14a247078577e9");
+        assert_eq!(hex(1), "054cc74a37327db215e702e20c73f005");
+        assert_eq!(hex(u64::MAX), "20f62cb5648dc2d771471c8a2486a9ee");
+    }
+
+    #[test]
+    fn ids() {
+        assert_eq!(first_id(1, 0x1d_358e), 0x0100_001d_358e_0000);
+        assert_eq!(first_id(0x80, 0), i64::MIN + 1);
+        assert_eq!(first_id(200, 0).cast_unsigned() >> 56, 200);
+    }
+
+    #[test]
+    fn expiry_is_rounded_up_to_ticks_and_moved_by_touches() {
+        let mut tracker = Tracker::new(TICK);
+        tracker.add(at(100), 1, Duration::from_secs(4), None);
+        tracker.add(at(100), 2, Duration::from_secs(4), None);
+        assert_eq!(tracker.expired(at(5999)), None);
+        assert!(tracker.touch(at(3000), 2, Duration::from_secs(4)));
+        assert_eq!(tracker.expired(at(6000)), Some(1));
+        assert_eq!(tracker.expired(at(6000)), None);
+        tracker.remove(1);
+        assert_eq!(tracker.expired(at(8000)), Some(2));
+        assert!(tracker.set_closing(2));
+        assert!(!tracker.touch(at(8000), 2, Duration::from_secs(4)));
+        assert_eq!(tracker.expired(at(20_000)), None);
+        assert_eq!(tracker.check(2, Owner::Local), Err(Refused::Expired));
+        tracker.remove(2);
+        assert_eq!(tracker.expired(at(40_000)), None);
+        assert!(tracker.buckets.is_empty());
+    }
+
+    #[test]
+    fn ownership() {
+        let mut tracker = Tracker::new(TICK);
+        let learner = Owner::Learner(ConnId::core(3, 0));
+        tracker.add(at(0), 1, TICK, None);
+        assert_eq!(tracker.check(1, learner), Ok(()));
+        assert_eq!(tracker.check(1, Owner::Local), Err(Refused::Moved));
+        tracker.set_owner(1, Owner::Local);
+        assert_eq!(tracker.check(1, learner), Err(Refused::Moved));
+        assert_eq!(tracker.check(7, learner), Err(Refused::Expired));
+    }
+}

@@ -1,0 +1,81 @@
+//! Figures of the whole server.
+
+use std::time::Duration;
+
+/// What `srvr` and `mntr` count. `srst` and a change of role set it back.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stats {
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) bytes_received: u64,
+    pub(crate) replies: u64,
+    pub(crate) latency_min_ms: u64,
+    pub(crate) latency_max_ms: u64,
+    pub(crate) latency_total_ms: u64,
+    pub(crate) response_last: Option<usize>,
+    pub(crate) response_min: usize,
+    pub(crate) response_max: usize,
+    pub(crate) proposal_last: Option<usize>,
+    pub(crate) proposal_min: usize,
+    pub(crate) proposal_max: usize,
+    pub(crate) proposals: u64,
+    pub(crate) commits: u64,
+    pub(crate) connections: u64,
+    pub(crate) refused: u64,
+    pub(crate) dropped: u64,
+    pub(crate) revalidations: u64,
+    pub(crate) sessionless_expired: u64,
+    pub(crate) digest_mismatches: u64,
+}
+
+impl Stats {
+    /// A reply of `len` bytes went out, `latency` after its request had come.
+    pub(crate) fn replied(&mut self, latency: Duration, len: usize) {
+        let ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
+        self.latency_min_ms = if self.replies == 0 { ms } else { self.latency_min_ms.min(ms) };
+        self.latency_max_ms = self.latency_max_ms.max(ms);
+        self.latency_total_ms += ms;
+        self.replies += 1;
+        self.sent += 1;
+        let first = self.response_last.is_none();
+        self.response_min = if first { len } else { self.response_min.min(len) };
+        self.response_max = self.response_max.max(len);
+        self.response_last = Some(len);
+    }
+
+    /// A transaction of `len` bytes was proposed.
+    pub(crate) fn proposed(&mut self, len: usize) {
+        let first = self.proposal_last.is_none();
+        self.proposal_min = if first { len } else { self.proposal_min.min(len) };
+        self.proposal_max = self.proposal_max.max(len);
+        self.proposal_last = Some(len);
+        self.proposals += 1;
+    }
+
+    /// Mean latency in ms as Java prints a double: at most four decimals, at least one.
+    pub(crate) fn latency_avg(&self) -> String {
+        let ten_thousandths =
+            (self.latency_total_ms * 10_000).checked_div(self.replies).unwrap_or(0);
+        let text = format!("{}.{:04}", ten_thousandths / 10_000, ten_thousandths % 10_000);
+        let trimmed = text.trim_end_matches('0');
+        if trimmed.ends_with('.') { format!("{trimmed}0") } else { trimmed.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn averages_look_like_java_doubles() {
+        let mut stats = Stats::default();
+        assert_eq!(stats.latency_avg(), "0.0");
+        for ms in [1, 2, 2] {
+            stats.replied(Duration::from_millis(ms), 20);
+        }
+        assert_eq!(stats.latency_avg(), "1.6666");
+        assert_eq!((stats.latency_min_ms, stats.latency_max_ms), (1, 2));
+        stats.replied(Duration::from_millis(5), 30);
+        assert_eq!(stats.latency_avg(), "2.5");
+    }
+}

@@ -1,0 +1,335 @@
+//! Who watches which path.
+//!
+//! Watches belong to a connection, in a *data* and a *child* table. The three modes (standard,
+//! persistent, persistent recursive) are independent bits per connection, path and table, the rule
+//! of ZooKeeper 3.9. Recursive watches live in the data table only.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::apply::Event;
+use crate::path;
+
+/// Modes of a watch: a set of bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Modes(u8);
+
+impl Modes {
+    /// Fires once.
+    pub(crate) const STANDARD: Self = Self(1);
+    /// Stays.
+    pub(crate) const PERSISTENT: Self = Self(2);
+    /// Stays, and covers all descendants.
+    pub(crate) const RECURSIVE: Self = Self(4);
+    pub(crate) const ANY: Self = Self(7);
+
+    fn contains_any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// Which of the two tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    Data,
+    Child,
+}
+
+#[derive(Debug)]
+struct Watcher {
+    slot: u32,
+    modes: Modes,
+}
+
+/// One table. Connections are named by their slot.
+#[derive(Debug, Default)]
+pub(crate) struct WatchTable {
+    by_path: HashMap<Arc<str>, Vec<Watcher>>,
+    by_slot: HashMap<u32, HashSet<Arc<str>>>,
+    /// Recursive watches of the table; while there are none, ancestors are not looked at.
+    recursive: usize,
+    len: usize,
+}
+
+impl WatchTable {
+    fn add(&mut self, slot: u32, path: &str, modes: Modes) {
+        if let Some(watchers) = self.by_path.get_mut(path)
+            && let Some(watcher) = watchers.iter_mut().find(|w| w.slot == slot)
+        {
+            let present = &mut watcher.modes;
+            if modes.contains_any(Modes::RECURSIVE) && !present.contains_any(modes) {
+                self.recursive += 1;
+            }
+            present.0 |= modes.0;
+            return;
+        }
+        let path = match self.by_path.get_key_value(path) {
+            Some((path, _)) => Arc::clone(path),
+            None => path.into(),
+        };
+        self.by_slot.entry(slot).or_default().insert(Arc::clone(&path));
+        self.by_path.entry(path).or_default().push(Watcher { slot, modes });
+        self.recursive += usize::from(modes.contains_any(Modes::RECURSIVE));
+        self.len += 1;
+    }
+
+    fn remove(&mut self, slot: u32, path: &str, modes: Modes) -> bool {
+        let Some(watchers) = self.by_path.get_mut(path) else { return false };
+        let Some(at) = watchers.iter().position(|w| w.slot == slot) else { return false };
+        let watcher = &mut watchers[at];
+        if !watcher.modes.contains_any(modes) {
+            return false;
+        }
+        if watcher.modes.0 & modes.0 & Modes::RECURSIVE.0 != 0 {
+            self.recursive -= 1;
+        }
+        watcher.modes.0 &= !modes.0;
+        if watcher.modes.0 == 0 {
+            watchers.remove(at);
+            self.forget(slot, path);
+        }
+        true
+    }
+
+    /// The pair is gone from `by_path`; takes it out of everything else.
+    fn forget(&mut self, slot: u32, path: &str) {
+        self.len -= 1;
+        if self.by_path.get(path).is_some_and(Vec::is_empty) {
+            self.by_path.remove(path);
+        }
+        if let Some(paths) = self.by_slot.get_mut(&slot) {
+            paths.remove(path);
+            if paths.is_empty() {
+                self.by_slot.remove(&slot);
+            }
+        }
+    }
+
+    fn remove_slot(&mut self, slot: u32) {
+        for path in self.by_slot.remove(&slot).unwrap_or_default() {
+            let Some(watchers) = self.by_path.get_mut(&path) else { continue };
+            if let Some(at) = watchers.iter().position(|w| w.slot == slot) {
+                let watcher = watchers.remove(at);
+                self.recursive -= usize::from(watcher.modes.contains_any(Modes::RECURSIVE));
+                self.len -= 1;
+            }
+            if watchers.is_empty() {
+                self.by_path.remove(&path);
+            }
+        }
+    }
+
+    fn has(&self, slot: u32, path: &str, modes: Modes) -> bool {
+        self.by_path
+            .get(path)
+            .is_some_and(|ws| ws.iter().any(|w| w.slot == slot && w.modes.contains_any(modes)))
+    }
+
+    /// Adds to `hit` who is to hear of an event on `path`; standard watches are used up.
+    fn trigger(&mut self, path: &str, event: Event, hit: &mut Vec<u32>) {
+        let mut used = Vec::new();
+        if let Some(watchers) = self.by_path.get_mut(path) {
+            for watcher in &mut *watchers {
+                hit.push(watcher.slot);
+                watcher.modes.0 &= !Modes::STANDARD.0;
+                if watcher.modes.0 == 0 {
+                    used.push(watcher.slot);
+                }
+            }
+            watchers.retain(|w| w.modes.0 != 0);
+        }
+        for slot in used {
+            self.forget(slot, path);
+        }
+        if self.recursive > 0 && event != Event::ChildrenChanged {
+            for ancestor in path::ancestors(path) {
+                let watchers = self.by_path.get(ancestor).map(Vec::as_slice).unwrap_or_default();
+                for watcher in watchers.iter().filter(|w| w.modes.contains_any(Modes::RECURSIVE)) {
+                    if !hit.contains(&watcher.slot) {
+                        hit.push(watcher.slot);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Entries: pairs of connection and path.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Watched paths.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = u32>)> {
+        self.by_path.iter().map(|(path, ws)| (&**path, ws.iter().map(|w| w.slot)))
+    }
+
+    /// Connections that watch, and their paths.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (u32, impl Iterator<Item = &str>)> {
+        self.by_slot.iter().map(|(slot, paths)| (*slot, paths.iter().map(|path| &**path)))
+    }
+}
+
+/// Both tables.
+#[derive(Debug, Default)]
+pub(crate) struct Watches {
+    pub(crate) data: WatchTable,
+    pub(crate) child: WatchTable,
+}
+
+impl Watches {
+    fn table(&mut self, kind: Kind) -> &mut WatchTable {
+        match kind {
+            Kind::Data => &mut self.data,
+            Kind::Child => &mut self.child,
+        }
+    }
+
+    /// A standard watch, as reads and setWatches set it.
+    pub(crate) fn add_standard(&mut self, kind: Kind, slot: u32, path: &str) {
+        self.table(kind).add(slot, path, Modes::STANDARD);
+    }
+
+    /// addWatch mode 0.
+    pub(crate) fn add_persistent(&mut self, slot: u32, path: &str) {
+        self.data.add(slot, path, Modes::PERSISTENT);
+        self.child.add(slot, path, Modes::PERSISTENT);
+    }
+
+    /// addWatch mode 1.
+    pub(crate) fn add_recursive(&mut self, slot: u32, path: &str) {
+        self.data.add(slot, path, Modes::RECURSIVE);
+    }
+
+    /// The tables and modes that a watcher type of checkWatches and removeWatches means.
+    fn selection(watcher_type: i32) -> Option<(&'static [Kind], Modes)> {
+        Some(match watcher_type {
+            1 => (&[Kind::Child], Modes::STANDARD),
+            2 => (&[Kind::Data], Modes::STANDARD),
+            3 => (&[Kind::Data, Kind::Child], Modes::ANY),
+            4 => (&[Kind::Data, Kind::Child], Modes::PERSISTENT),
+            5 => (&[Kind::Data, Kind::Child], Modes::RECURSIVE),
+            _ => return None,
+        })
+    }
+
+    /// checkWatches; `None`: no such watcher type.
+    pub(crate) fn has(&mut self, slot: u32, path: &str, watcher_type: i32) -> Option<bool> {
+        let (kinds, modes) = Self::selection(watcher_type)?;
+        Some(kinds.iter().any(|kind| self.table(*kind).has(slot, path, modes)))
+    }
+
+    /// removeWatches: whether there was one; `None`: no such watcher type.
+    pub(crate) fn remove(&mut self, slot: u32, path: &str, watcher_type: i32) -> Option<bool> {
+        let (kinds, modes) = Self::selection(watcher_type)?;
+        let mut removed = false;
+        for kind in kinds {
+            removed |= self.table(*kind).remove(slot, path, modes);
+        }
+        Some(removed)
+    }
+
+    /// A connection ended.
+    pub(crate) fn remove_slot(&mut self, slot: u32) {
+        self.data.remove_slot(slot);
+        self.child.remove_slot(slot);
+    }
+
+    /// Entries in both tables.
+    pub(crate) fn len(&self) -> usize {
+        self.data.len() + self.child.len()
+    }
+
+    /// Fills `hit` with the connections that hear of an event on `path`.
+    ///
+    /// A deletion goes through the child table too, but nobody hears of it twice.
+    pub(crate) fn trigger(&mut self, path: &str, event: Event, hit: &mut Vec<u32>) {
+        hit.clear();
+        if self.len() == 0 {
+            return;
+        }
+        match event {
+            Event::ChildrenChanged => self.child.trigger(path, event, hit),
+            Event::Created | Event::DataChanged => {
+                self.data.trigger(path, event, hit);
+            }
+            Event::Deleted => {
+                self.data.trigger(path, event, hit);
+                let told = hit.len();
+                self.child.trigger(path, event, hit);
+                let mut at = told;
+                while at < hit.len() {
+                    if hit[..told].contains(&hit[at]) {
+                        hit.remove(at);
+                    } else {
+                        at += 1;
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fire(watches: &mut Watches, path: &str, event: Event) -> Vec<u32> {
+        let mut hit = Vec::new();
+        watches.trigger(path, event, &mut hit);
+        hit
+    }
+
+    #[test]
+    fn standard_watches_fire_once() {
+        let mut watches = Watches::default();
+        watches.add_standard(Kind::Data, 1, "/a");
+        watches.add_standard(Kind::Data, 1, "/a");
+        watches.add_standard(Kind::Data, 2, "/a");
+        assert_eq!(watches.len(), 2);
+        assert_eq!(fire(&mut watches, "/a", Event::ChildrenChanged), []);
+        assert_eq!(fire(&mut watches, "/a", Event::DataChanged), [1, 2]);
+        assert_eq!(fire(&mut watches, "/a", Event::DataChanged), []);
+        assert_eq!(watches.len(), 0);
+        assert!(watches.data.by_slot.is_empty() && watches.data.by_path.is_empty());
+    }
+
+    #[test]
+    fn deletion_is_heard_once_but_uses_up_both() {
+        let mut watches = Watches::default();
+        watches.add_standard(Kind::Data, 1, "/a");
+        watches.add_standard(Kind::Child, 1, "/a");
+        watches.add_standard(Kind::Child, 2, "/a");
+        assert_eq!(fire(&mut watches, "/a", Event::Deleted), [1, 2]);
+        assert_eq!(watches.len(), 0);
+    }
+
+    #[test]
+    fn modes_are_independent() {
+        let mut watches = Watches::default();
+        watches.add_persistent(1, "/a");
+        watches.add_standard(Kind::Data, 1, "/a");
+        assert_eq!(watches.has(1, "/a", 2), Some(true));
+        assert_eq!(fire(&mut watches, "/a", Event::DataChanged), [1]);
+        assert_eq!(watches.has(1, "/a", 2), Some(false));
+        assert_eq!(watches.has(1, "/a", 4), Some(true));
+        assert_eq!(fire(&mut watches, "/a", Event::DataChanged), [1]);
+        assert_eq!(watches.remove(1, "/a", 4), Some(true));
+        assert_eq!(watches.remove(1, "/a", 4), Some(false));
+        assert_eq!(watches.remove(1, "/a", 6), None);
+        assert_eq!(watches.len(), 0);
+    }
+
+    #[test]
+    fn recursive_watches_cover_descendants_but_not_children_changed() {
+        let mut watches = Watches::default();
+        watches.add_recursive(1, "/");
+        watches.add_recursive(1, "/a");
+        assert_eq!(fire(&mut watches, "/a/b/c", Event::Created), [1]);
+        assert_eq!(fire(&mut watches, "/a", Event::Deleted), [1]);
+        assert_eq!(fire(&mut watches, "/", Event::DataChanged), [1]);
+        assert_eq!(fire(&mut watches, "/a", Event::ChildrenChanged), []);
+        watches.remove_slot(1);
+        assert_eq!(watches.data.recursive, 0);
+        assert_eq!(fire(&mut watches, "/a", Event::Deleted), []);
+    }
+}
