@@ -390,16 +390,16 @@ impl Connections {
         if sid > self.me {
             return self.install(slot, sid);
         }
-        // The smaller one wants to be called. If our own call has only just arrived there, the
-        // two have crossed and it is content already.
-        let up = remote.up;
-        let since = up.and_then(|up| self.slots[up].link.as_ref()).map(|link| link.since);
+        // The smaller one wants to be called. If our own call is under way or has just arrived
+        // there, the two have crossed.
+        let ours = remote.up.or(remote.dialling);
         self.close(slot, CloseReason::Superseded);
-        if since.is_some_and(|since| now < since + CROSSING) {
-            return;
-        }
-        if let Some(up) = up {
-            self.close(up, CloseReason::Superseded);
+        if let Some(ours) = ours {
+            let since = self.slots[ours].link.as_ref().map(|link| link.since);
+            if since.is_some_and(|since| now < since + CROSSING) {
+                return;
+            }
+            self.close(ours, CloseReason::Superseded);
             self.remotes.entry(sid).or_default();
         }
         self.dial(now, sid, addresses);

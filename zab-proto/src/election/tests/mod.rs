@@ -1,0 +1,7 @@
+//! Elections among ports in memory, on virtual time.
+
+mod connections;
+mod net;
+mod random;
+mod recorded;
+mod scenarios;

@@ -1,0 +1,348 @@
+//! Whole elections. The bounds are those that the product promises: a few round trips when nothing
+//! has to be waited for.
+
+use alloc::format;
+
+use super::net::{MS, Net, US, ensemble};
+use crate::{ServerState, Sid};
+
+const FOLLOWING: ServerState = ServerState::Following;
+const LEADING: ServerState = ServerState::Leading;
+const OBSERVING: ServerState = ServerState::Observing;
+
+/// An ensemble of `n` voters with a leader, established.
+fn running(n: i64) -> Net {
+    let mut net = Net::new(ensemble(n, &[], &[]), 7);
+    for sid in 1..=n {
+        net.boot(sid, 0, 0, true);
+    }
+    net.elect(1000 * MS);
+    net.establish(1);
+    net.run_for(100 * MS);
+    net
+}
+
+#[test]
+fn cold_start_together() {
+    for n in [3, 5] {
+        for seed in 0..50 {
+            let mut net = Net::new(ensemble(n, &[], &[]), seed);
+            for sid in 1..=n {
+                net.boot(sid, 0, 0, true);
+            }
+            let (leader, time) = net.elect(1000 * MS);
+            assert_eq!(leader, n);
+            assert!(time < 3 * MS, "{n} servers took {time:?}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn one_byte_at_a_time() {
+    let mut net = Net::new(ensemble(3, &[], &[]), 1);
+    net.chunk = 1;
+    (1..=3).for_each(|sid| net.boot(sid, 0, 0, true));
+    assert_eq!(net.elect(100 * MS).0, 3);
+}
+
+#[test]
+fn one_server_alone() {
+    let mut net = Net::new(ensemble(1, &[], &[]), 1);
+    net.boot(1, 0, 0, true);
+    assert_eq!(net.outcome(1), Some((LEADING, 1)));
+}
+
+/// A server that is not up yet refuses the dials of the others, so two of three need not wait. The
+/// third finds them.
+#[test]
+fn cold_start_staggered() {
+    for seed in 0..50 {
+        let mut net = Net::new(ensemble(3, &[], &[]), seed);
+        net.boot(1, 0, 0, true);
+        net.run_for(5000 * MS);
+        assert_eq!(net.outcome(1), None);
+        net.boot(2, 0, 0, true);
+        let (leader, time) = net.elect(1000 * MS);
+        assert_eq!(leader, 2);
+        assert!(time < 3 * MS, "{time:?}");
+        net.establish(1);
+        net.run_for(5000 * MS);
+        net.boot(3, 0, 0, true);
+        let (leader, time) = net.elect(1000 * MS);
+        assert_eq!(leader, 2);
+        assert!(time < 3 * MS, "{time:?}");
+        assert_eq!(net.outcome(3), Some((FOLLOWING, 2)));
+    }
+}
+
+/// Starts within a few round trips of each other race with refused dials. Whoever wins, everybody
+/// agrees without a time-out of the leader.
+#[test]
+fn cold_start_within_milliseconds() {
+    for seed in 0..400 {
+        for n in [3, 5] {
+            let mut net = Net::new(ensemble(n, &[], &[]), seed);
+            for i in 0..n {
+                let gap = net.random(600);
+                net.run_for(US * u32::try_from(gap).unwrap());
+                net.boot(1 + (i + i64::try_from(seed).unwrap()) % n, 0, 0, true);
+            }
+            let (_, time) = net.elect(1000 * MS);
+            assert!(time < 450 * MS, "{time:?}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn the_longest_history_wins() {
+    let mut net = Net::new(ensemble(3, &[], &[]), 3);
+    net.boot(1, 1, 0x1_0000_0005, true);
+    net.boot(2, 1, 0x1_0000_0009, true);
+    net.boot(3, 1, 0x1_0000_0002, true);
+    assert_eq!(net.elect(1000 * MS).0, 2);
+}
+
+#[test]
+fn a_newer_epoch_beats_a_longer_history() {
+    let mut net = Net::new(ensemble(3, &[], &[]), 3);
+    net.boot(1, 2, 0x1_0000_0005, true);
+    net.boot(2, 2, 0x1_0000_0004, true);
+    net.boot(3, 1, 0x1_0000_0999, true);
+    assert_eq!(net.elect(1000 * MS).0, 1);
+}
+
+#[test]
+fn without_the_early_rule_it_waits() {
+    let mut net = Net::new(ensemble(3, &[], &[]), 3);
+    net.early = false;
+    (1..=3).for_each(|sid| net.boot(sid, 0, 0, true));
+    let (leader, time) = net.elect(1000 * MS);
+    assert_eq!(leader, 3);
+    assert!(time >= 200 * MS && time < 204 * MS, "{time:?}");
+}
+
+/// A voter behind a black hole might still come with a better vote.
+#[test]
+fn the_silent_are_waited_for() {
+    let mut net = Net::new(ensemble(3, &[], &[]), 3);
+    net.cut.extend([(Sid(1), Sid(3)), (Sid(2), Sid(3))]);
+    net.boot(1, 0, 0, true);
+    net.boot(2, 0, 0, true);
+    let (leader, time) = net.elect(1000 * MS);
+    assert_eq!(leader, 2);
+    assert!(time >= 200 * MS && time < 204 * MS, "{time:?}");
+}
+
+#[test]
+fn leader_killed() {
+    for seed in 0..50 {
+        let mut net = running(3);
+        net.random(seed + 1);
+        for sid in 1..=3 {
+            net.server(Sid(sid)).zxid = 0x1_0000_0000 + if sid == 1 { 9 } else { 5 };
+        }
+        let order = if seed % 2 == 0 { [1, 2] } else { [2, 1] };
+        let gap = US * u32::try_from(seed * 40).unwrap();
+        net.kill_leader(3, &[(order[0], 60 * US), (order[1], 60 * US + gap)]);
+        let (leader, time) = net.elect(1000 * MS);
+        assert_eq!(leader, 1, "the longer history");
+        assert!(time < 2 * MS, "{time:?} with a gap of {gap:?}");
+    }
+}
+
+#[test]
+fn leader_of_five_killed() {
+    let mut net = running(5);
+    let notice = [(2, 60 * US), (4, 100 * US), (1, 500 * US), (3, 1500 * US)];
+    net.kill_leader(5, &notice);
+    let (leader, time) = net.elect(1000 * MS);
+    assert_eq!(leader, 4);
+    assert!(time < 2 * MS, "{time:?}");
+}
+
+/// The leader's election connection is still open: it may be alive and have the best history.
+#[test]
+fn a_leader_that_resigned_is_waited_for() {
+    let mut net = running(3);
+    for sid in 1..=2 {
+        net.look(Sid(sid), Some(Sid(3)));
+    }
+    net.run_for(20 * MS);
+    assert_eq!(net.outcome(1), None);
+    net.look(Sid(3), None);
+    let (leader, time) = net.elect(1000 * MS);
+    assert_eq!(leader, 3);
+    assert!(time < 2 * MS, "{time:?}");
+}
+
+#[test]
+fn a_restarted_follower_finds_the_leader() {
+    let mut net = running(3);
+    net.kill(1);
+    net.run_for(100 * MS);
+    net.boot(1, 1, 0, true);
+    let (leader, time) = net.elect(1000 * MS);
+    assert_eq!(leader, 3);
+    assert!(time < 2 * MS, "{time:?}");
+}
+
+/// The killed leader comes back with an epoch and a history that nobody has: it follows.
+#[test]
+fn an_established_leader_stays() {
+    let mut net = running(3);
+    net.kill_leader(3, &[(1, 60 * US), (2, 60 * US)]);
+    net.elect(1000 * MS);
+    net.establish(2);
+    net.boot(3, 1, 0x1_0000_0999, true);
+    assert_eq!(net.elect(1000 * MS).0, 2);
+    assert_eq!(net.outcome(3), Some((FOLLOWING, 2)));
+}
+
+#[test]
+fn observers_join() {
+    let mut net = Net::new(ensemble(5, &[4, 5], &[]), 3);
+    for sid in 1..=5 {
+        net.boot(sid, 0, 0, true);
+    }
+    assert_eq!(net.elect(1000 * MS).0, 3);
+    assert_eq!(net.outcome(4), Some((OBSERVING, 3)));
+    net.establish(1);
+    net.kill(5);
+    net.run_for(50 * MS);
+    net.boot(5, 1, 0, true);
+    let (leader, time) = net.elect(1000 * MS);
+    assert_eq!(leader, 3);
+    assert_eq!(net.outcome(5), Some((OBSERVING, 3)));
+    assert!(time < 2 * MS, "{time:?}");
+}
+
+/// A server that no configuration names is answered at the address it gives.
+#[test]
+fn a_joiner_is_answered() {
+    let mut net = running(3);
+    let members = net.ensemble.clone();
+    for joiner in [0, 9] {
+        net.ensemble = members.clone();
+        let line = format!("h:{}:{}:observer", 1000 + joiner, 2000 + joiner);
+        net.ensemble.set(&format!("server.{joiner}"), &line).unwrap();
+        net.boot(joiner, 0, 0, true);
+        let (leader, time) = net.elect(1000 * MS);
+        assert_eq!(leader, 3);
+        assert!(time < 3 * MS, "{time:?}");
+        net.kill(joiner);
+        net.run_for(10 * MS);
+    }
+}
+
+/// Three groups of three, of which the last weighs nothing.
+#[test]
+fn weightless_servers_follow() {
+    let groups = [
+        ("group.1", "1:2:3"),
+        ("group.2", "4:5:6"),
+        ("group.3", "7:8:9"),
+        ("weight.7", "0"),
+        ("weight.8", "0"),
+        ("weight.9", "0"),
+    ];
+    let mut net = Net::new(ensemble(9, &[], &groups), 3);
+    for sid in 1..=9 {
+        net.boot(sid, 0, 0, true);
+    }
+    while (1..=6).any(|sid| net.outcome(sid).is_none()) {
+        net.step();
+    }
+    let (leader, _) = net.elect(1000 * MS);
+    assert_eq!(leader, 6);
+}
+
+/// Rule R14: a wiped server neither votes nor is elected, but follows.
+#[test]
+fn a_wiped_server_only_follows() {
+    let mut net = running(3);
+    net.kill(1);
+    net.kill(2);
+    net.kill(3);
+    net.run_for(10 * MS);
+    net.boot(1, 1, 0x1_0000_0001, true);
+    net.boot(3, 0, 0, false);
+    net.run_for(3000 * MS);
+    assert_eq!(net.outcome(1), None, "one vote of three is no quorum");
+    assert_eq!(net.outcome(3), None);
+    net.boot(2, 1, 0x1_0000_0001, true);
+    assert_eq!(net.elect(1000 * MS).0, 2);
+    assert!(!net.server(Sid(3)).port.is_bootstrapped());
+}
+
+/// What was said when the ensemble was empty does not prove that it still is.
+#[test]
+fn old_news_is_no_evidence() {
+    let mut net = Net::new(ensemble(3, &[], &[]), 5);
+    (1..=3).for_each(|sid| net.boot(sid, 0, 0, true));
+    net.elect(1000 * MS);
+    // Nobody asks, so the last words of all servers remain votes of the first round.
+    net.establish(1);
+    for sid in 1..=3 {
+        net.server(Sid(sid)).zxid = 0x1_0000_0005;
+    }
+    net.kill(1);
+    net.run_for(10 * MS);
+    net.boot(1, 0, 0, false);
+    net.elect(1000 * MS);
+    assert!(!net.server(Sid(1)).port.is_bootstrapped());
+    assert_eq!(net.outcome(1), Some((FOLLOWING, 3)));
+}
+
+#[test]
+fn an_empty_ensemble_is_born() {
+    for n in [1, 3, 5] {
+        for seed in 0..20 {
+            let mut net = Net::new(ensemble(n, &[], &[]), seed);
+            for sid in 1..=n {
+                net.boot(sid, 0, 0, false);
+            }
+            let (leader, time) = net.elect(1000 * MS);
+            assert!((1..=n).contains(&leader));
+            assert!(time < 25 * MS, "{n} servers took {time:?}, seed {seed}");
+            assert!((1..=n).any(|sid| net.server(Sid(sid)).port.is_bootstrapped()));
+        }
+    }
+}
+
+#[test]
+fn an_ensemble_is_not_born_without_all() {
+    let mut net = Net::new(ensemble(3, &[], &[]), 1);
+    net.boot(1, 0, 0, false);
+    net.boot(3, 0, 0, false);
+    net.run_for(10_000 * MS);
+    assert_eq!((net.outcome(1), net.outcome(3)), (None, None));
+    net.boot(2, 0, 0, false);
+    net.elect(50 * MS);
+}
+
+/// One server decides early for 2, which meanwhile hears of 3: nobody waits for `initLimit`.
+#[test]
+fn deserters_are_noticed() {
+    let mut net = Net::new(ensemble(3, &[], &[]), 1);
+    net.boot(1, 0, 0, true);
+    net.boot(2, 0, 0, true);
+    assert_eq!(net.elect(10 * MS).0, 2);
+    // 1 loses heart and looks again just when a better candidate appears.
+    net.boot(3, 1, 0x1_0000_0000, true);
+    net.look(Sid(1), None);
+    assert_eq!(net.elect(450 * MS).0, 3);
+}
+
+/// Back-off is bounded (E8) and a lone server does not flood.
+#[test]
+fn a_lone_server_is_patient() {
+    let mut net = Net::new(ensemble(3, &[], &[]), 1);
+    net.boot(1, 0, 0, true);
+    let mut steps = 0;
+    let end = net.now + 60_000 * MS;
+    while net.now < end {
+        net.step();
+        steps += 1;
+    }
+    assert!(steps < 2 * 3 * 100, "{steps} events in a minute");
+}
