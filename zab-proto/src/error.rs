@@ -90,6 +90,8 @@ pub enum CloseReason {
     TooFarBehind,
     /// The connection is not the one that a pair of servers keeps.
     Superseded,
+    /// The log that the learner needs could not be read to its end.
+    LogUnreadable,
     /// The role that needed the connection has ended.
     RoleEnded,
     /// The application asked for it.
@@ -105,6 +107,7 @@ impl fmt::Display for CloseReason {
             Self::SlowAck => f.write_str("proposals not acknowledged in time"),
             Self::TooFarBehind => f.write_str("too far behind"),
             Self::Superseded => f.write_str("superseded by another connection"),
+            Self::LogUnreadable => f.write_str("log not readable as far as needed"),
             Self::RoleEnded => f.write_str("role ended"),
             Self::Application => f.write_str("closed by the service"),
         }

@@ -234,6 +234,16 @@ pub enum Output<'a> {
         /// The learner's connection.
         conn: ConnId,
     },
+    /// Storage: read the log between two zxids for this learner. Answer with
+    /// [`Peer::log_opened`](crate::Peer::log_opened).
+    Log {
+        /// The learner's connection.
+        conn: ConnId,
+        /// The last zxid it has.
+        after: Zxid,
+        /// The last zxid to read; the window has what follows.
+        through: Zxid,
+    },
     /// Network: close a connection.
     Close {
         /// The connection, which the core has forgotten already.

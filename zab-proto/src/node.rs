@@ -6,7 +6,7 @@ use core::net::SocketAddr;
 
 use crate::{
     Application, Channel, ClientOutput, CloseReason, Config, ConfigError, ConnId, Core, Input,
-    Instant, Message, Output, Peer, Recovered, Status, Storage, Violation,
+    Instant, Message, Output, Peer, Recovered, Status, Storage, Violation, Zxid,
 };
 
 /// What a runtime has to do on the network.
@@ -37,6 +37,8 @@ pub struct Node<A> {
     peer: Peer,
     app: A,
     lent: Vec<Lent>,
+    logs: Vec<OpenLog>,
+    record: Vec<u8>,
     to_disk: Option<u32>,
     piece: Vec<u8>,
     touched: Vec<u8>,
@@ -47,6 +49,15 @@ pub struct Node<A> {
 struct Lent {
     conn: ConnId,
     snapshot: u32,
+}
+
+/// The log, read for a learner.
+#[derive(Debug)]
+struct OpenLog {
+    conn: ConnId,
+    log: u32,
+    through: Zxid,
+    last: Zxid,
 }
 
 impl<A: Application> Node<A> {
@@ -64,6 +75,8 @@ impl<A: Application> Node<A> {
             peer: Peer::new(now, config, recovered)?,
             app,
             lent: Vec::new(),
+            logs: Vec::new(),
+            record: Vec::new(),
             to_disk: None,
             piece: Vec::new(),
             touched: Vec::new(),
@@ -208,6 +221,11 @@ impl<A: Application> Node<A> {
                     let snapshot = self.app.snapshot_open();
                     self.lent.push(Lent { conn, snapshot });
                 }
+                Output::Log { conn, after, through } => {
+                    let log = disk.log_open(after, through);
+                    self.peer.log_opened(conn, log.is_some());
+                    self.logs.extend(log.map(|log| OpenLog { conn, log, through, last: after }));
+                }
                 Output::Connect { conn, channel, addresses } => {
                     return Some(NetOutput::Connect { conn, channel, addresses: addresses.into() });
                 }
@@ -220,6 +238,9 @@ impl<A: Application> Node<A> {
             }
         }
         self.write_snapshot(disk);
+        if self.read_logs(disk) {
+            return self.poll_output(now, disk);
+        }
         self.app.poll_output().map(|output| match output {
             ClientOutput::Transmit(conn) => NetOutput::Transmit(conn),
             ClientOutput::Resume(conn) => NetOutput::Resume(conn),
@@ -248,6 +269,37 @@ impl<A: Application> Node<A> {
         }
     }
 
+    /// Reads the log for learners, as far as their sockets have taken what was read before. True if
+    /// that gave the core something to do.
+    fn read_logs(&mut self, disk: &mut impl Storage) -> bool {
+        self.logs.retain(|open| {
+            let needed = self.peer.wants_log(open.conn).is_some();
+            if !needed {
+                disk.log_close(open.log);
+            }
+            needed
+        });
+        let wanted = |open: &OpenLog| self.peer.wants_log(open.conn) == Some(true);
+        let Some(at) = self.logs.iter().position(wanted) else { return false };
+        let open = &mut self.logs[at];
+        while self.peer.wants_log(open.conn) == Some(true) {
+            if let Some(zxid) = disk.log_read(open.log, &mut self.record) {
+                open.last = zxid;
+                self.peer.log_record(open.conn, Some((zxid, &self.record)));
+                continue;
+            }
+            let OpenLog { conn, log, through, last } = self.logs.swap_remove(at);
+            disk.log_close(log);
+            if last == through {
+                self.peer.log_record(conn, None);
+            } else {
+                self.peer.close(conn, CloseReason::LogUnreadable);
+            }
+            break;
+        }
+        true
+    }
+
     /// Fills `buf` with bytes for `conn`; 0 means nothing to send now.
     pub fn poll_transmit(&mut self, now: Instant, conn: ConnId, buf: &mut [u8]) -> usize {
         if conn.is_client() {
@@ -263,6 +315,7 @@ impl<A: Application> Node<A> {
                 written += self.peer.poll_transmit(conn, &mut buf[written..]);
                 break;
             }
+            self.peer.snapshot_sent(conn, n);
             written += n;
         }
         written
@@ -271,7 +324,9 @@ impl<A: Application> Node<A> {
     /// When [`Input::Timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.peer.poll_timeout(), self.app.poll_timeout()].into_iter().flatten().min()
+        let reading = self.logs.iter().any(|open| self.peer.wants_log(open.conn) == Some(true));
+        let now = reading.then_some(Instant::ZERO);
+        [now, self.peer.poll_timeout(), self.app.poll_timeout()].into_iter().flatten().min()
     }
 
     fn take_back(&mut self, conn: ConnId) {

@@ -290,6 +290,9 @@ impl Peer {
                 }
                 Plain::Other(Output::Snapshot { conn })
             }
+            Control::Log { conn, after, through } => {
+                Plain::Other(Output::Log { conn, after, through })
+            }
             Control::Became(status) => Plain::Other(Output::Became(status)),
             Control::Transmit(conn) => Plain::Other(Output::Transmit { conn }),
             Control::Close { conn, reason } => Plain::Other(Output::Close { conn, reason }),
@@ -310,6 +313,37 @@ impl Peer {
             Role::Looking(_) => 0,
             Role::Learner(learner) => learner.poll_transmit(conn, buf),
             Role::Leader(leader) => leader.poll_transmit(&self.shared.history, conn, buf),
+        }
+    }
+
+    /// Leader: the answer to [`Output::Log`].
+    pub fn log_opened(&mut self, conn: ConnId, opened: bool) {
+        if let Role::Leader(leader) = &mut self.role {
+            leader.log_opened(&mut self.shared, conn, opened);
+        }
+    }
+
+    /// Leader: whether a learner can take more of the log now; `None` if it no longer needs it.
+    #[must_use]
+    pub fn wants_log(&self, conn: ConnId) -> Option<bool> {
+        match &self.role {
+            Role::Leader(leader) => leader.wants_log(conn),
+            Role::Looking(_) | Role::Learner(_) => None,
+        }
+    }
+
+    /// Leader: the next transaction of the log for a learner; `None` is the end of what
+    /// [`Output::Log`] asked for.
+    pub fn log_record(&mut self, conn: ConnId, record: Option<(Zxid, &[u8])>) {
+        if let Role::Leader(leader) = &mut self.role {
+            leader.log_record(&self.shared, conn, record);
+        }
+    }
+
+    /// Leader: `n` bytes of the lent snapshot went to the socket.
+    pub fn snapshot_sent(&mut self, conn: ConnId, n: usize) {
+        if let Role::Leader(leader) = &mut self.role {
+            leader.snapshot_sent(conn, n);
         }
     }
 

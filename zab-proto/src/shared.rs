@@ -20,6 +20,7 @@ pub(crate) enum Control {
     Close { conn: ConnId, reason: CloseReason },
     Resume(ConnId),
     Snapshot(ConnId),
+    Log { conn: ConnId, after: Zxid, through: Zxid },
     Synced(u64),
     Room,
     DiscardStage,

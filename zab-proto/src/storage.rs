@@ -1,6 +1,8 @@
 //! What the core asks of durable storage. `zab-storage` implements it over ZooKeeper's files, the
 //! simulator over a faulty disk.
 
+use alloc::vec::Vec;
+
 use crate::{Epoch, EpochKind, Ticket, Zxid};
 
 /// The digest of the application's state at a zxid, stored beside a snapshot.
@@ -55,4 +57,23 @@ pub trait Storage {
 
     /// The snapshot is complete: it is sealed, made durable and published in the background.
     fn snapshot_finish(&mut self, digest: Option<SnapshotDigest>);
+
+    /// Opens the log for reading what follows `after` up to `through`, if it holds both and nothing
+    /// between is missing; the number names it. A learner is then synchronised without a snapshot.
+    fn log_open(&mut self, after: Zxid, through: Zxid) -> Option<u32> {
+        let _ = (after, through);
+        None
+    }
+
+    /// Replaces `txn` with the next transaction and returns its zxid; `None` at the end, which is
+    /// `through` unless reading failed.
+    fn log_read(&mut self, log: u32, txn: &mut Vec<u8>) -> Option<Zxid> {
+        let _ = (log, txn);
+        None
+    }
+
+    /// The log is no longer read.
+    fn log_close(&mut self, log: u32) {
+        let _ = log;
+    }
 }

@@ -234,3 +234,22 @@ fn a_long_history_is_bounded_in_memory_and_restored_from_disk() {
     cluster.run(2 * SECOND);
     assert!((0..3).all(|i| cluster.lines(i) == lines));
 }
+
+#[test]
+fn what_the_window_has_forgotten_comes_from_the_log() {
+    let mut cluster = three();
+    let leader = cluster.leader().expect("a leader");
+    let away = (leader + 1) % 3;
+    cluster.write(away, &[b"first"]);
+    cluster.kill(away);
+    let lines: Vec<String> = (0..20_000).map(|i| format!("line {i} {}", "x".repeat(100))).collect();
+    for chunk in lines.chunks(100) {
+        cluster.write(leader, &chunk.iter().map(|line| line.as_bytes()).collect::<Vec<_>>());
+    }
+    cluster.start(away);
+    cluster.run(SECOND);
+    assert_eq!(sync_mode(&cluster, away), Some(SyncMode::Diff));
+    assert_eq!(cluster.lines(away)[1..], lines);
+    cluster.write(away, &[b"last"]);
+    assert_eq!(cluster.lines(leader).len(), 20_002);
+}

@@ -17,6 +17,7 @@ impl Link {
             Stage::Hello
             | Stage::Invited
             | Stage::Lent
+            | Stage::Reading
             | Stage::CatchingUp
             | Stage::Asked
             | Stage::Live => true,

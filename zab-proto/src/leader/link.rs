@@ -25,6 +25,8 @@ pub(super) enum Stage {
     Snapshot,
     /// The application's snapshot goes out.
     Lent,
+    /// Is sent what the window no longer has, from the log.
+    Reading,
     /// Is sent the committed history that it lacks.
     CatchingUp,
     /// Was sent NEWLEADER.
@@ -63,6 +65,9 @@ pub(super) struct Link {
     /// PINGs that it has to answer, and those that it has answered, in the same order.
     pub(super) pings_sent: u64,
     pub(super) pongs: u64,
+    /// Bytes given to the driver, and how many it were at the last half tick.
+    pub(super) sent_bytes: u64,
+    pub(super) sent_before: u64,
     /// When silence ends the connection.
     pub(super) silent_at: Instant,
     /// Until when it counts as alive in the leader's quorum test.
@@ -90,6 +95,8 @@ impl Link {
             syncs: VecDeque::new(),
             pings_sent: 0,
             pongs: 0,
+            sent_bytes: 0,
+            sent_before: 0,
             silent_at,
             alive_until,
             watched: None,
@@ -105,7 +112,12 @@ impl Link {
         match self.stage {
             Stage::Hello | Stage::Introduced | Stage::Invited | Stage::Promised => None,
             Stage::Queued | Stage::Snapshot => None,
-            Stage::Lent | Stage::CatchingUp | Stage::Asked | Stage::Synced | Stage::Live => {
+            Stage::Lent
+            | Stage::Reading
+            | Stage::CatchingUp
+            | Stage::Asked
+            | Stage::Synced
+            | Stage::Live => {
                 // An observer is sent commits only while it catches up.
                 let informed = self.observer && self.stage > Stage::CatchingUp;
                 Some(if informed { self.next } else { self.next.min(self.commits_sent) })

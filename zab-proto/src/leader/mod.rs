@@ -299,6 +299,7 @@ impl Leader {
         let link = self.links.get_mut(conn.slot() as usize).and_then(Option::as_mut);
         let Some(link) = link.filter(|link| link.conn == conn) else { return 0 };
         let written = link.transmit(history, new_leader, buf);
+        link.sent_bytes += written as u64;
         link.idle = written < buf.len();
         written
     }
@@ -336,10 +337,14 @@ impl Leader {
         if self.step < Step::Established && now >= self.deadline {
             return Reign::Ends;
         }
+        let half_tick = now >= self.half_tick;
+        if half_tick {
+            self.note_progress(now, shared);
+        }
         self.close_where(shared, CloseReason::Silent, |link| {
             link.is_awaited() && now >= link.silent_at
         });
-        if now < self.half_tick {
+        if !half_tick {
             return Reign::Continues;
         }
         let half = shared.config.tick_time / 2;
@@ -356,6 +361,18 @@ impl Leader {
         self.ping_all();
         self.renew_round(now, shared);
         Reign::Continues
+    }
+
+    /// A learner that takes what it is sent is busy, not silent.
+    fn note_progress(&mut self, now: Instant, shared: &Shared) {
+        let silent_at = now + shared.config.ticks(shared.config.init_limit);
+        for link in self.links.iter_mut().flatten() {
+            let receives = (Stage::Lent..=Stage::Asked).contains(&link.stage);
+            if receives && link.sent_bytes != link.sent_before {
+                link.silent_at = silent_at;
+            }
+            link.sent_before = link.sent_bytes;
+        }
     }
 
     fn close_where(

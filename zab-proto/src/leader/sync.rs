@@ -15,6 +15,8 @@ enum Plan {
     Diff(Index),
     /// Cut back to a zxid, then the transactions from an index on.
     Trunc(Zxid, Index),
+    /// The same as DIFF, if the log on disk has what the window no longer has.
+    Log,
     Snap,
 }
 
@@ -27,8 +29,11 @@ enum Plan {
 /// learner got both from one leader, so it has that one too. Whatever is not certain is SNAP.
 fn plan(history: &History, peer: Zxid) -> Plan {
     let window = &history.window;
-    if peer == Zxid::NONE || peer < window.base() {
+    if peer == Zxid::NONE {
         return Plan::Snap;
+    }
+    if peer < window.base() {
+        return Plan::Log;
     }
     let next = window.after(peer);
     let below = window.zxid_before(next);
@@ -59,6 +64,16 @@ impl Leader {
                 link.out.put_bare(PacketType::TRUNC, zxid);
                 next
             }
+            Plan::Log => {
+                // The window is held from here on, so that it joins what the log brings.
+                link.stage = Stage::Reading;
+                link.next = history.window.first();
+                link.commits_sent = link.next;
+                link.cut = cut.max(link.next);
+                let (after, through) = (link.reported.1, history.window.base());
+                shared.control.push_back(Control::Log { conn, after, through });
+                return;
+            }
             Plan::Snap => {
                 link.stage = Stage::Queued;
                 self.open_snapshots(shared);
@@ -86,6 +101,50 @@ impl Leader {
         }
     }
 
+    /// Whether the log can be read for a learner. If not, it gets a snapshot.
+    pub(crate) fn log_opened(&mut self, shared: &mut Shared, conn: ConnId, opened: bool) {
+        let last = shared.history.last();
+        let Some(link) = self.link(conn).filter(|link| link.stage == Stage::Reading) else {
+            return;
+        };
+        if opened {
+            link.out.put_bare(PacketType::DIFF, last);
+        } else {
+            link.stage = Stage::Queued;
+            self.open_snapshots(shared);
+        }
+    }
+
+    /// Whether more of the log is wanted for a learner now; `None` if no more ever.
+    pub(crate) fn wants_log(&self, conn: ConnId) -> Option<bool> {
+        let link = self.links.get(conn.slot() as usize)?.as_ref()?;
+        let reads = link.conn == conn && link.stage == Stage::Reading;
+        reads.then(|| link.out.len_bytes() < LOG_AHEAD_LEN)
+    }
+
+    /// The next transaction of the log, or its end.
+    pub(crate) fn log_record(
+        &mut self,
+        shared: &Shared,
+        conn: ConnId,
+        record: Option<(Zxid, &[u8])>,
+    ) {
+        let through = shared.history.window.base();
+        let Some(link) = self.link(conn).filter(|link| link.stage == Stage::Reading) else {
+            return;
+        };
+        match record {
+            // Records before the learner's position repeat what it has; above the base they are in
+            // the window, too.
+            Some((zxid, txn)) if zxid <= through => {
+                link.out.put(PacketType::PROPOSAL, zxid, Some(txn));
+                link.out.put_bare(PacketType::COMMIT, zxid);
+            }
+            Some(_) => {}
+            None => link.stage = Stage::CatchingUp,
+        }
+    }
+
     /// The application's snapshot is about to be opened: it is the state after everything
     /// delivered so far. False if the learner has gone.
     pub(crate) fn lend_snapshot(&mut self, history: &History, conn: ConnId) -> bool {
@@ -97,6 +156,13 @@ impl Leader {
         link.commits_sent = link.next;
         link.cut = if established { history.committed() } else { history.end() };
         true
+    }
+
+    /// Part of the snapshot is on its way.
+    pub(crate) fn snapshot_sent(&mut self, conn: ConnId, n: usize) {
+        if let Some(link) = self.link(conn) {
+            link.sent_bytes += n as u64;
+        }
     }
 
     /// The snapshot is written out; the rest of the history follows its signature.
@@ -171,3 +237,6 @@ impl Leader {
         link.out.put_bare(PacketType::UPTODATE, Zxid::from_raw(-1));
     }
 }
+
+/// How much of the log is read ahead of a learner's socket.
+const LOG_AHEAD_LEN: usize = 256 * 1024;

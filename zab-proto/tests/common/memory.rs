@@ -25,6 +25,8 @@ pub(crate) struct Memory {
     queue: Vec<(Ticket, Op)>,
     stage: Vec<u8>,
     snapshot: Option<(Zxid, Vec<u8>)>,
+    /// The next record of a log that is being read, and its last.
+    reading: Option<(usize, Zxid)>,
     /// Writes stay in the queue.
     pub(crate) stalled: bool,
     pub(crate) snapshot_every: Option<usize>,
@@ -130,5 +132,24 @@ impl Storage for Memory {
         let (zxid, bytes) = self.snapshot.take().expect("begun");
         self.image.log.retain(|(logged, _)| *logged > zxid);
         self.image.snapshot = Some((zxid, bytes));
+    }
+
+    fn log_open(&mut self, after: Zxid, through: Zxid) -> Option<u32> {
+        let log = &self.image.log;
+        let at = |wanted: Zxid| log.iter().position(|(zxid, _)| *zxid == wanted);
+        self.reading = Some((at(after)? + 1, through));
+        at(through).map(|_| 0)
+    }
+
+    fn log_read(&mut self, _: u32, txn: &mut Vec<u8>) -> Option<Zxid> {
+        let (at, through) = self.reading.as_mut()?;
+        let (zxid, bytes) = self.image.log.get(*at).filter(|(zxid, _)| zxid <= through)?;
+        *at += 1;
+        txn.clone_from(bytes);
+        Some(*zxid)
+    }
+
+    fn log_close(&mut self, _: u32) {
+        self.reading = None;
     }
 }

@@ -118,7 +118,8 @@ impl Trio {
                 | Output::Became(_)
                 | Output::Synced { .. }
                 | Output::Room
-                | Output::Snapshot { .. } => {}
+                | Output::Snapshot { .. }
+                | Output::Log { .. } => {}
             }
         }
         if let Some(through) = through {
