@@ -1,8 +1,4 @@
-//! ZooKeeper's atomic broadcast protocol (ZAB) as a pure state machine.
-//!
-//! Nothing here performs I/O, reads a clock or starts a thread. A driver feeds bytes and timer
-//! events into a [`Node`] (the protocol core, [`Peer`], together with an [`Application`]) and
-//! carries out what it asks for.
+#![doc = include_str!("../README.md")]
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
