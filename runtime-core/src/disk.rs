@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 
-use zab_proto::{Storage, Ticket};
+use zab_proto::{Recovered, Storage, Ticket};
 
 /// A durable queue that a runtime can drive. `zab-storage` is one; embedders may bring theirs.
 pub trait Disk: Storage {
@@ -17,4 +17,27 @@ pub trait Disk: Storage {
     /// # Errors
     /// The failure of a write; the same again at each further call.
     fn poll(&mut self) -> Result<Option<Ticket>, Self::Error>;
+}
+
+/// What a server begins with: its application and log as recovered, and the disk that goes on.
+#[derive(Debug)]
+pub struct Loaded<A, D> {
+    /// The application, in the state of the recovered snapshot.
+    pub app: A,
+    /// Epochs and the log above the snapshot.
+    pub recovered: Recovered,
+    /// Where further writes go. It should wake the loop when writes have become durable.
+    pub disk: D,
+}
+
+impl Disk for zab_storage::Disk {
+    type Error = zab_storage::Error;
+
+    fn submit(&mut self) {
+        self.submit();
+    }
+
+    fn poll(&mut self) -> Result<Option<Ticket>, Self::Error> {
+        self.poll()
+    }
 }

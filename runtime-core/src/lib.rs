@@ -16,9 +16,9 @@ mod status;
 
 pub use buffer::{Flushed, Inbox, Outbox, ReadEnd};
 pub use clock::Clock;
-pub use disk::Disk;
+pub use disk::{Disk, Loaded};
 pub use error::Error;
-pub use listen::{Listen, Listeners};
-pub use options::NetOptions;
+pub use listen::{Listen, Listeners, local_address};
+pub use options::{NetOptions, ServerOptions, load};
 pub use resolve::{Resolver, Target, targets};
 pub use status::{StatusBoard, describe};

@@ -1,9 +1,10 @@
 //! The ports of a server.
 
-use std::net::{SocketAddr, TcpListener};
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use zab_proto::Channel;
+use zab_proto::{Channel, Member, Role};
 
 use crate::Error;
 
@@ -19,6 +20,52 @@ pub struct Listen {
     pub clients: Vec<SocketAddr>,
     /// `clientPortListenBacklog`; `None`: the system's maximum.
     pub client_backlog: Option<u32>,
+}
+
+impl Listen {
+    /// The peer ports of `member`: on its own addresses, or on all of the machine's. Observers
+    /// lead nobody and have no quorum port. Looks names up, and waits for that.
+    ///
+    /// # Errors
+    /// A name that cannot be resolved.
+    pub fn peers(member: &Member, on_all_addresses: bool) -> io::Result<Self> {
+        let mut listen = Self::default();
+        for address in &member.addresses {
+            let at = |port| {
+                if on_all_addresses { Ok(any(port)) } else { local_address(&address.host, port) }
+            };
+            listen.election.push(at(address.election_port)?);
+            if member.role == Role::Participant {
+                listen.quorum.push(at(address.quorum_port)?);
+            }
+        }
+        // Several addresses may differ in nothing but the network interface.
+        listen.election.dedup();
+        listen.quorum.dedup();
+        Ok(listen)
+    }
+}
+
+/// The address to bind for `host`, which may be a name; the unspecified addresses stand for both
+/// families. Waits for the name server.
+///
+/// # Errors
+/// A name that cannot be resolved.
+pub fn local_address(host: &str, port: u16) -> io::Result<SocketAddr> {
+    let none = || io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
+    let failed = |error: io::Error| io::Error::new(error.kind(), format!("{host}: {error}"));
+    let addr = (host, port).to_socket_addrs().map_err(failed)?.next().ok_or_else(none)?;
+    Ok(if addr.ip().is_unspecified() { any(port) } else { addr })
+}
+
+/// All addresses of the machine, of both families if it has both.
+fn any(port: u16) -> SocketAddr {
+    let v6 = Socket::new(Domain::IPV6, Type::STREAM, None).is_ok_and(|socket| {
+        socket.bind(&SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0).into()).is_ok()
+    });
+    let v4 = std::net::Ipv4Addr::UNSPECIFIED;
+    let ip = if v6 { IpAddr::from(Ipv6Addr::UNSPECIFIED) } else { v4.into() };
+    SocketAddr::new(ip, port)
 }
 
 /// Bound ports, not yet served. Dropping closes them.
@@ -60,6 +107,9 @@ impl Listeners {
             let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
             // A restarted server must not wait for the old one's connections to be forgotten.
             socket.set_reuse_address(true)?;
+            if addr.is_ipv6() {
+                socket.set_only_v6(!addr.ip().is_unspecified())?;
+            }
             socket.bind(&addr.into())?;
             let backlog = backlog.and_then(|n| i32::try_from(n).ok()).unwrap_or(BACKLOG);
             socket.listen(backlog)?;

@@ -1,8 +1,56 @@
 //! What a runtime needs to know about the network.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use zab_proto::Config;
+use zab_proto::{Application, Config};
+use zab_storage::{Mode, Store};
+
+use crate::{Error, Listen, Loaded};
+
+/// All a server needs besides its application.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// The core's configuration.
+    pub config: Config,
+    /// The ports. For members of an ensemble see [`Listen::peers`].
+    pub listen: Listen,
+    /// Sockets.
+    pub net: NetOptions,
+    /// The data directories.
+    pub storage: zab_storage::Options,
+    /// Write on the server's own thread instead of one more. Saves a thread; everything waits for
+    /// each fsync.
+    pub inline_storage: bool,
+}
+
+impl ServerOptions {
+    /// The defaults: no ports but the given, everything in `data_dir`.
+    #[must_use]
+    pub fn new(config: Config, listen: Listen, data_dir: impl Into<PathBuf>) -> Self {
+        let net = NetOptions::for_config(&config);
+        let storage = zab_storage::Options::new(data_dir);
+        Self { config, listen, net, storage, inline_storage: false }
+    }
+}
+
+/// Reads the data directories into `app` and begins to write to them. `wake` is called, from
+/// other threads, when something has become durable.
+///
+/// # Errors
+/// [`Error::Storage`].
+pub fn load<A: Application>(
+    mut app: A,
+    storage: zab_storage::Options,
+    inline: bool,
+    wake: Box<dyn Fn() + Send + Sync>,
+) -> Result<Loaded<A, zab_storage::Disk>, Error> {
+    let failed = |error| Error::Storage(Box::new(error));
+    let mut store = Store::open(storage).map_err(failed)?;
+    let recovered = store.recover(&mut app).map_err(failed)?;
+    let mode = if inline { Mode::Inline } else { Mode::Thread { wake } };
+    Ok(Loaded { app, recovered, disk: store.into_disk(mode) })
+}
 
 /// Bounds and times of a runtime's sockets.
 #[derive(Clone, Copy, Debug)]

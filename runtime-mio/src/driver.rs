@@ -10,21 +10,10 @@ use std::time::{Duration, Instant as SystemInstant};
 
 use mio::event::Event;
 use mio::{Events, Poll, Registry, Waker};
-use runtime_core::{Clock, Disk, Error, Listeners, NetOptions, StatusBoard};
-use zab_proto::{Application, Channel, Config, ConnId, Input, Instant, NetOutput, Node, Recovered};
+use runtime_core::{Clock, Disk, Error, Listeners, Loaded, NetOptions, StatusBoard};
+use zab_proto::{Application, Channel, Config, ConnId, Input, Instant, NetOutput, Node};
 
 use crate::net::{Doors, Net};
-
-/// What a server begins with: its application and log as recovered, and the disk that goes on.
-#[derive(Debug)]
-pub struct Loaded<A, D> {
-    /// The application, in the state of the recovered snapshot.
-    pub app: A,
-    /// Epochs and the log above the snapshot.
-    pub recovered: Recovered,
-    /// Where further writes go. It should wake the loop when writes have become durable.
-    pub disk: D,
-}
 
 type Call<A> = Box<dyn FnOnce(Instant, &mut Node<A>) + Send>;
 

@@ -12,10 +12,12 @@ use std::sync::mpsc::sync_channel;
 use std::thread::{Builder, JoinHandle};
 
 use mio::{Poll, Token, Waker};
-pub use runtime_core::{Disk, Error, Listen, Listeners, NetOptions, StatusBoard};
+pub use runtime_core::{
+    Disk, Error, Listen, Listeners, Loaded, NetOptions, ServerOptions, StatusBoard,
+};
 use zab_proto::{Application, Channel, Config};
 
-pub use crate::driver::{Driver, Handle, Loaded};
+pub use crate::driver::{Driver, Handle};
 
 /// A server on a thread of its own. Dropping it stops it, closes its ports and joins the thread.
 #[derive(Debug)]
@@ -25,8 +27,36 @@ pub struct Server<A> {
     thread: Option<JoinHandle<Result<(), Error>>>,
 }
 
-impl<A: Application + 'static> Server<A> {
-    /// Starts a server on ports that are bound already. `load` runs on the server's thread, given
+impl<A: Application + Send + 'static> Server<A> {
+    /// Binds the ports, starts a thread, loads the data directories and serves.
+    ///
+    /// Returns when the loop runs. A member of an ensemble serves clients later, when it has a
+    /// leader: see [`Handle::wait_serving`].
+    ///
+    /// # Errors
+    /// [`Error::Bind`], [`Error::Config`] or [`Error::Storage`].
+    pub fn start(options: ServerOptions, app: A) -> Result<Self, Error> {
+        let listeners = Listeners::bind(&options.listen)?;
+        Self::start_on(listeners, options, app)
+    }
+
+    /// The same on ports that are bound already; `options.listen` is not used.
+    ///
+    /// # Errors
+    /// [`Error::Config`] or [`Error::Storage`].
+    pub fn start_on(listeners: Listeners, options: ServerOptions, app: A) -> Result<Self, Error> {
+        let ServerOptions { config, listen: _, net, storage, inline_storage } = options;
+        Self::start_with(listeners, net, config, move |waker| {
+            let wake = move || {
+                if let Err(error) = waker.wake() {
+                    log::warn!("Cannot wake the event loop: {error}");
+                }
+            };
+            runtime_core::load(app, storage, inline_storage, Box::new(wake))
+        })
+    }
+
+    /// Starts a server on ports that are bound already, with storage of the caller's. `load` runs on the server's thread, given
     /// what wakes its loop; connections wait meanwhile. Returns when the loop runs.
     ///
     /// # Errors

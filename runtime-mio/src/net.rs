@@ -1,6 +1,7 @@
 //! Sockets: listeners, dials and connections, each a slot named by its token.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, SocketAddr};
 use std::ops::Range;
@@ -33,9 +34,8 @@ pub(crate) struct Net {
     options: NetOptions,
     slots: Vec<Slot>,
     free: Vec<usize>,
-    /// Slots by the core's and by the application's connection ids.
-    peers: Vec<Option<usize>>,
-    clients: Vec<Option<usize>>,
+    /// Slots of the connections that the core or the application knows.
+    ids: HashMap<ConnId, usize, BuildHasherDefault<IdHasher>>,
     /// Slots with something to read, accept or finish; each at most once.
     ready: Vec<usize>,
     /// Slots with something to send; each at most once.
@@ -125,8 +125,7 @@ impl Net {
             options,
             slots: Vec::new(),
             free: Vec::new(),
-            peers: Vec::new(),
-            clients: Vec::new(),
+            ids: HashMap::default(),
             ready: Vec::new(),
             dirty: Vec::new(),
             ended: Vec::new(),
@@ -264,6 +263,8 @@ impl Net {
             log::warn!("Too many connections: refusing {remote}");
             return;
         };
+        // A socket for both families shows the older one's addresses in the newer one's form.
+        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let id = doors.accept(channel, remote);
         match id.map(|id| self.open(at, id, stream, channel, true)) {
             None => self.free.push(at),
@@ -316,7 +317,7 @@ impl Net {
             eof: false,
         };
         self.slots[at].socket = Socket::Conn(conn);
-        self.map(id, Some(at));
+        self.ids.insert(id, at);
         self.mark_slot(at);
         Ok(())
     }
@@ -344,7 +345,7 @@ impl Net {
             return;
         };
         self.slots[at].socket = Socket::Dial(dial);
-        self.map(conn, Some(at));
+        self.ids.insert(conn, at);
         self.queue(at);
     }
 
@@ -402,7 +403,7 @@ impl Net {
             match target {
                 None => {
                     let conn = dial.conn;
-                    self.unmap(conn);
+                    self.ids.remove(&conn);
                     self.release(at);
                     doors.input(Input::Closed { conn });
                     return;
@@ -520,7 +521,7 @@ impl Net {
         let Some(at) = self.find(id) else { return };
         if !id.is_client() {
             // The core may use the name again at once.
-            self.unmap(id);
+            self.ids.remove(&id);
         }
         match &mut self.slots[at].socket {
             Socket::Free | Socket::Listener(..) => {}
@@ -544,7 +545,7 @@ impl Net {
         let gone = cut || conn.eof || conn.stream.shutdown(Shutdown::Write).is_err();
         conn.stage = Stage::Lingering;
         if id.is_client() {
-            self.unmap(id);
+            self.ids.remove(&id);
             doors.input(Input::Closed { conn: id });
         }
         if gone {
@@ -603,8 +604,12 @@ impl Net {
         self.set_deadline(at, None);
         let socket = std::mem::take(&mut self.slots[at].socket);
         match &socket {
-            Socket::Conn(conn) if self.find(conn.id) == Some(at) => self.unmap(conn.id),
-            Socket::Dial(dial) if self.find(dial.conn) == Some(at) => self.unmap(dial.conn),
+            Socket::Conn(conn) if self.find(conn.id) == Some(at) => {
+                self.ids.remove(&conn.id);
+            }
+            Socket::Dial(dial) if self.find(dial.conn) == Some(at) => {
+                self.ids.remove(&dial.conn);
+            }
             Socket::Free | Socket::Listener(..) | Socket::Conn(_) | Socket::Dial(_) => {}
         }
         self.free.push(at);
@@ -619,28 +624,8 @@ impl Net {
         }
     }
 
-    fn map(&mut self, id: ConnId, at: Option<usize>) {
-        let map = if id.is_client() { &mut self.clients } else { &mut self.peers };
-        let index = id.slot() as usize;
-        if map.len() <= index {
-            map.resize(index + 1, None);
-        }
-        map[index] = at;
-    }
-
-    fn unmap(&mut self, id: ConnId) {
-        self.map(id, None);
-    }
-
     fn find(&self, id: ConnId) -> Option<usize> {
-        let map = if id.is_client() { &self.clients } else { &self.peers };
-        let at = (*map.get(id.slot() as usize)?)?;
-        let found = match &self.slots[at].socket {
-            Socket::Conn(conn) => conn.id,
-            Socket::Dial(dial) => dial.conn,
-            Socket::Free | Socket::Listener(..) => return None,
-        };
-        (found == id).then_some(at)
+        self.ids.get(&id).copied()
     }
 }
 
@@ -662,3 +647,22 @@ const ACCEPT_TURN: usize = 256;
 
 /// How long to wait before accepting again when the system has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Spreads connection ids, which nobody outside the process chooses.
+#[derive(Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32((*byte).into()));
+    }
+
+    fn write_u32(&mut self, n: u32) {
+        // Fibonacci hashing: the high bits, which the table uses, depend on all of the number.
+        self.0 = (self.0.rotate_left(32) ^ u64::from(n)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}

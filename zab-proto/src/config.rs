@@ -1,9 +1,10 @@
 //! Configuration of one server, checked once when the core is built.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::{ConfigError, Ensemble, Sid};
+use crate::{ConfigError, Ensemble, Member, Role, Sid};
 
 /// All the core needs to know beforehand.
 #[derive(Clone, Debug)]
@@ -108,6 +109,34 @@ impl Default for Limits {
 }
 
 impl Config {
+    /// A member of `ensemble`, with ZooKeeper's usual values for the rest.
+    #[must_use]
+    pub fn new(sid: Sid, ensemble: Ensemble) -> Self {
+        Self {
+            sid,
+            ensemble,
+            standalone: false,
+            tick_time: Duration::from_secs(2),
+            init_limit: 10,
+            sync_limit: 5,
+            connect_to_learner_master_limit: 0,
+            multi_address: false,
+            trust_empty: false,
+            election: ElectionConfig::default(),
+            limits: Limits::default(),
+            seed: sid.0.unsigned_abs(),
+        }
+    }
+
+    /// One server alone.
+    #[must_use]
+    pub fn standalone(sid: Sid) -> Self {
+        let alone = Member { role: Role::Participant, addresses: Vec::new(), client: None };
+        let mut ensemble = Ensemble::default();
+        ensemble.members.insert(sid, alone);
+        Self { standalone: true, trust_empty: true, ..Self::new(sid, ensemble) }
+    }
+
     /// Checks what the core relies on.
     ///
     /// # Errors

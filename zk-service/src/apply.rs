@@ -182,19 +182,19 @@ impl Database {
         sink: &mut impl FnMut(Trigger<'_>),
     ) -> Result<(), Code> {
         let (parent_path, name) = split_path(path).ok_or(Code::NO_NODE)?;
+        if name.is_empty() {
+            return Err(Code::NO_NODE);
+        }
         let parent = self.tree.find(parent_path).ok_or(Code::NO_NODE)?;
         if zxid > self.tree.get(parent).stat.pzxid {
             self.tree.change_stat(parent, |stat| stat.pzxid = zxid);
         }
-        let id = self.tree.find(path).filter(|_| !name.is_empty()).ok_or(Code::NO_NODE)?;
-        let (acl, data_len) = {
-            let node = self.tree.view(id);
-            // The list goes with its last user, but watchers are to be judged by it.
-            (Box::<[Acl]>::from(node.acl()), node.data().map_or(0, <[u8]>::len))
-        };
+        let id = self.tree.find(path).ok_or(Code::NO_NODE)?;
+        let data_len = self.tree.view(id).data().map_or(0, <[u8]>::len);
+        // Told before it is done, while the node's ACL is still there.
+        self.trigger(Event::Deleted, id, sink);
         self.tree.remove(id);
         self.tree.quota_deleted(path, data_len);
-        sink(Trigger { event: Event::Deleted, path, acl: &acl });
         self.trigger(Event::ChildrenChanged, parent, sink);
         Ok(())
     }

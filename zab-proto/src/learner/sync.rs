@@ -61,7 +61,14 @@ impl Learner {
         packet: &Packet<'_>,
     ) -> Result<(), CloseReason> {
         let history = &shared.history;
+        let unexpected = CloseReason::Violation(Violation::UnexpectedPacket(packet.kind.0));
         match packet.kind {
+            // A history that this server has disowned cannot be the base of anything.
+            PacketType::DIFF | PacketType::TRUNC
+                if !history.is_trusted() && history.last() != Zxid::ZERO =>
+            {
+                return Err(unexpected);
+            }
             PacketType::DIFF => {
                 self.sync = Some(SyncMode::Diff);
                 self.incoming.begin(history.last(), Snapshot::None);
@@ -83,9 +90,7 @@ impl Learner {
                 self.announce(shared);
                 return Ok(());
             }
-            _ => {
-                return Err(CloseReason::Violation(Violation::UnexpectedPacket(packet.kind.0)));
-            }
+            _ => return Err(unexpected),
         }
         self.step = Step::Syncing;
         self.announce(shared);

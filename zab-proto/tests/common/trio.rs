@@ -97,8 +97,7 @@ impl Trio {
     fn drain(&mut self, i: usize) -> bool {
         let mut active = false;
         let mut through = None;
-        loop {
-            let Some(output) = self.peers[i].poll_output() else { break };
+        while let Some(output) = self.peers[i].poll_output() {
             active = true;
             match output {
                 Output::SetEpoch { ticket, .. }

@@ -1,0 +1,211 @@
+//! Ensembles of whole server processes on loopback.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::client::{Request, Session};
+
+/// Which server.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Ours, with the runtime of that name.
+    Zabd(String),
+    /// Apache's, from Debian's package.
+    ZooKeeper,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Zabd(runtime) => write!(f, "zabd ({runtime})"),
+            Self::ZooKeeper => f.write_str("ZooKeeper 3.8.0"),
+        }
+    }
+}
+
+/// Where the programs are.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// The `zabd` binary.
+    pub zabd: PathBuf,
+    /// Debian's class path.
+    pub class_path: String,
+}
+
+/// Servers of one kind, each a process of its own. Ended and removed from disk when dropped.
+#[derive(Debug)]
+pub struct Ensemble {
+    kind: Kind,
+    programs: Programs,
+    dir: PathBuf,
+    /// Client addresses.
+    pub clients: Vec<SocketAddr>,
+    children: Vec<Option<Child>>,
+}
+
+impl Ensemble {
+    /// Writes the configuration of `n` servers below `dir`; starts none.
+    ///
+    /// # Errors
+    /// If files cannot be written or ports not be had.
+    pub fn new(kind: Kind, programs: &Programs, dir: &Path, n: usize) -> io::Result<Self> {
+        let dir = dir.join(format!("{kind}").replace([' ', '(', ')'], "-"));
+        let ports = free_ports(3 * n)?;
+        let mut members = String::new();
+        for i in 0..n {
+            let (quorum, election) = (ports[3 * i + 1], ports[3 * i + 2]);
+            members += &format!("server.{}=127.0.0.1:{quorum}:{election}\n", i + 1);
+        }
+        for i in 0..n {
+            let data = dir.join(format!("{}", i + 1));
+            fs::create_dir_all(&data)?;
+            fs::write(data.join("myid"), format!("{}\n", i + 1))?;
+            let text = format!(
+                "tickTime=2000\ninitLimit=10\nsyncLimit=5\nmaxClientCnxns=0\ndataDir={}\n\
+                 clientPort={}\nadmin.enableServer=false\n4lw.commands.whitelist=*\n{members}",
+                data.display(),
+                ports[3 * i],
+            );
+            fs::write(data.join("zoo.cfg"), text)?;
+        }
+        let client = |i: usize| SocketAddr::from((Ipv4Addr::LOCALHOST, ports[3 * i]));
+        Ok(Self {
+            kind,
+            programs: programs.clone(),
+            dir,
+            clients: (0..n).map(client).collect(),
+            children: (0..n).map(|_| None).collect(),
+        })
+    }
+
+    /// Starts server `i`.
+    ///
+    /// # Errors
+    /// If the process cannot be started.
+    pub fn start(&mut self, i: usize) -> io::Result<()> {
+        let data = self.dir.join(format!("{}", i + 1));
+        let config = data.join("zoo.cfg");
+        let mut command = match &self.kind {
+            Kind::Zabd(runtime) => {
+                let mut command = Command::new(&self.programs.zabd);
+                if runtime != "mio" {
+                    command.args(["--runtime", runtime]);
+                }
+                command
+            }
+            Kind::ZooKeeper => {
+                let mut command = Command::new("java");
+                command.args(["-cp", &self.programs.class_path]);
+                command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain");
+                command
+            }
+        };
+        let log = File::options().create(true).append(true).open(data.join("log"))?;
+        command.arg(config).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.children[i] = Some(command.spawn()?);
+        Ok(())
+    }
+
+    /// Kills server `i` with SIGKILL and waits for its end.
+    ///
+    /// # Errors
+    /// If it cannot be killed.
+    pub fn kill(&mut self, i: usize) -> io::Result<()> {
+        if let Some(mut child) = self.children[i].take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Whether server `i` was started and not killed.
+    #[must_use]
+    pub fn is_running(&self, i: usize) -> bool {
+        self.children[i].is_some()
+    }
+
+    /// The leader, asked with `srvr`.
+    #[must_use]
+    pub fn leader(&self) -> Option<usize> {
+        (0..self.clients.len())
+            .filter(|i| self.is_running(*i))
+            .find(|i| srvr(self.clients[*i]).is_ok_and(|text| text.contains("Mode: leader")))
+    }
+
+    /// Writes through any running server until one succeeds; the time it took.
+    ///
+    /// # Errors
+    /// If none succeeds within `limit`.
+    pub fn first_write(&self, path: &str, limit: Duration) -> io::Result<Duration> {
+        let start = Instant::now();
+        while start.elapsed() < limit {
+            for i in (0..self.clients.len()).filter(|i| self.is_running(*i)) {
+                let wait = Duration::from_millis(500);
+                let written = Session::open(self.clients[i], wait)
+                    .and_then(|mut session| session.call(Request::Create(path, b"x")));
+                // Node exists: an attempt whose answer was lost went through.
+                if written.is_ok_and(|err| err == 0 || err == -110) {
+                    return Ok(start.elapsed());
+                }
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        Err(io::ErrorKind::TimedOut.into())
+    }
+
+    /// Resident memory of each running server, in KiB.
+    #[must_use]
+    pub fn memory_kib(&self) -> Vec<u64> {
+        let of = |pid: u32| -> Option<u64> {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+            line.split_whitespace().nth(1)?.parse().ok()
+        };
+        self.children.iter().flatten().filter_map(|child| of(child.id())).collect()
+    }
+
+    /// Processor time of all running servers so far.
+    #[must_use]
+    pub fn cpu(&self) -> Duration {
+        let of = |pid: u32| -> Option<u64> {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+            Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+        };
+        let ticks: u64 = self.children.iter().flatten().filter_map(|child| of(child.id())).sum();
+        Duration::from_millis(ticks * 10)
+    }
+}
+
+impl Drop for Ensemble {
+    fn drop(&mut self) {
+        for child in self.children.iter_mut().flatten() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// The answer to the four-letter word `srvr`.
+fn srvr(addr: SocketAddr) -> io::Result<String> {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect_timeout(&addr, Duration::from_secs(1))?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    stream.write_all(b"srvr")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Ports that nobody listens on at the moment.
+fn free_ports(n: usize) -> io::Result<Vec<u16>> {
+    let listeners: Vec<TcpListener> =
+        (0..n).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<_, _>>()?;
+    listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+}
