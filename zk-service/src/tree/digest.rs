@@ -36,7 +36,6 @@ pub(crate) fn node_crc(path: &str, data: Option<&[u8]>, stat: &StatPersisted) ->
     crc.finalize()
 }
 
-/// The numbers in the order that the digest takes them: `pzxid` third, unlike the record.
 /// The part of a node's digest that comes before its numbers: path and data. With it a digest can
 /// be predicted without the data at hand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,6 +62,7 @@ impl ContentCrc {
     }
 }
 
+/// The numbers in the order that the digest takes them: `pzxid` third, unlike the record.
 fn encode(stat: &StatPersisted) -> [u8; StatPersisted::LEN] {
     let mut out = [0; StatPersisted::LEN];
     let longs = [
