@@ -65,10 +65,10 @@ pub(super) struct Decision {
 /// What one input to the algorithm leads to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Step {
-    /// The own vote is to be sent to all voters.
-    pub(super) broadcast: bool,
-    /// The sender of the notification is to be sent [`Algorithm::vote`].
-    pub(super) answer: bool,
+    /// To be sent to all voters.
+    pub(super) broadcast: Option<CastVote>,
+    /// To be sent to the sender of the notification.
+    pub(super) answer: Option<CastVote>,
     /// The election is over.
     pub(super) decided: Option<Decision>,
 }
@@ -167,38 +167,37 @@ impl Algorithm {
         gone: impl Fn(Sid) -> bool,
     ) -> Step {
         let mut step = Step::default();
-        if !self.is_looking() && self.own.state == ServerState::Looking {
+        let looking = heard.state == ServerState::Looking;
+        if !self.is_looking() {
+            // Between two roles there is nothing to say.
+            let has_leader = self.own.state != ServerState::Looking;
+            let asked = looking || !self.electorate.is_voter(from);
+            step.answer = (has_leader && asked).then_some(self.own);
             return step;
         }
         if !self.electorate.is_voter(from) {
-            step.answer = true;
-            return step;
-        }
-        let looking = heard.state == ServerState::Looking;
-        if !self.is_looking() {
-            step.answer = looking;
+            step.answer = Some(self.own);
             return step;
         }
         // A peer without a history of its own wants to hear that we are alive, see `bootstrap`.
-        step.answer = looking
+        let mut answer = looking
             && (heard.election_epoch < self.own.election_epoch || heard.vote.zxid == Zxid::NONE);
-        if !self.electorate.is_voter(heard.vote.leader) {
-            return step;
-        }
-        match heard.state {
-            ServerState::Looking => {
-                let (changed, newcomer) = self.on_looking(from, heard);
-                step.broadcast = changed;
-                step.answer |= newcomer && !changed;
+        if self.electorate.is_voter(heard.vote.leader) {
+            match heard.state {
+                ServerState::Looking => {
+                    let (changed, newcomer) = self.on_looking(from, heard);
+                    step.broadcast = changed.then_some(self.own);
+                    answer |= newcomer && !changed;
+                }
+                ServerState::Following | ServerState::Leading => {
+                    step.decided = self.on_settled(from, heard);
+                }
+                ServerState::Observing => {}
             }
-            ServerState::Following | ServerState::Leading => {
-                step.decided = self.on_settled(from, heard);
-            }
-            ServerState::Observing => {}
         }
-        if step.decided.is_none() {
-            step.decided = self.evaluate(now, gone);
-        }
+        // What is said now is still a vote, even if the next line ends the election.
+        step.answer = answer.then_some(self.own);
+        step.decided = step.decided.or_else(|| self.evaluate(now, gone));
         step
     }
 
@@ -224,7 +223,7 @@ impl Algorithm {
             let longest = self.times.max_notification_interval.max(INTERVAL_FLOOR);
             self.interval = (self.interval * 2).min(longest);
             self.resend_at = Some(now + self.interval);
-            step.broadcast = true;
+            step.broadcast = Some(self.own);
         }
         step
     }

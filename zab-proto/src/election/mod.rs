@@ -214,8 +214,9 @@ impl ElectionPort {
 
     fn begin(&mut self, now: Instant, initial: Vote) {
         self.algorithm.start(now, initial);
+        let broadcast = Some(self.algorithm.vote());
         let decided = self.algorithm.evaluate(now, |sid| self.connections.is_gone(sid));
-        self.carry_out(now, Step { broadcast: true, decided, ..Step::default() });
+        self.carry_out(now, Step { broadcast, decided, ..Step::default() });
     }
 
     fn on_frame(&mut self, now: Instant, frame: &Frame<'_>) {
@@ -259,16 +260,15 @@ impl ElectionPort {
         }
         let gone = |sid| self.connections.is_gone(sid);
         let step = self.algorithm.on_notification(now, from, heard, gone);
-        if step.answer {
-            self.connections.answer(now, from, self.algorithm.vote());
+        if let Some(vote) = step.answer {
+            self.connections.answer(now, from, vote);
         }
         self.carry_out(now, step);
         self.watch_desertion();
     }
 
     fn carry_out(&mut self, now: Instant, step: Step) {
-        if step.broadcast {
-            let vote = self.algorithm.vote();
+        if let Some(vote) = step.broadcast {
             for sid in self.algorithm.electorate().voters() {
                 self.connections.send(now, *sid, vote);
             }

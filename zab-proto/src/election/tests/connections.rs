@@ -1,1 +1,315 @@
-//! The rules of connections, one by one.
+//! The rules of connections, one by one, on a single port.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::driver::{Driver, NOW, handshake};
+use super::net::{MS, config, ensemble};
+use crate::election::ElectionPort;
+use crate::wire::Parsed;
+use crate::wire::notification::{Notification, parse_frame};
+use crate::{CloseReason, ConnId, DecodeError, Epoch, ServerState, Sid, Violation, Zxid};
+
+/// Server 2 of three, looking.
+fn looking() -> Driver {
+    let mut driver = Driver::new(&config(Sid(2), &ensemble(3, &[], &[])));
+    driver.look(0, 0);
+    driver
+}
+
+/// The frame of a vote of round 1.
+fn vote(state: i32, leader: i64) -> Vec<u8> {
+    let notification = Notification {
+        state,
+        leader: Sid(leader),
+        zxid: Zxid::ZERO,
+        election_epoch: 1,
+        peer_epoch: Epoch(0),
+        version: 2,
+        config: Some(b"version=0"),
+    };
+    let mut frame = vec![0; notification.frame_len()];
+    notification.emit_frame(&mut frame);
+    frame
+}
+
+/// The leaders of the votes in `bytes`.
+fn leaders(mut bytes: &[u8]) -> Vec<i64> {
+    let mut leaders = vec![];
+    while let Parsed::Complete { value, len } = parse_frame(bytes) {
+        leaders.push(Notification::parse(value).unwrap().leader.0);
+        bytes = &bytes[len..];
+    }
+    assert!(bytes.is_empty());
+    leaders
+}
+
+#[test]
+fn everybody_is_dialled_at_the_start() {
+    let mut driver = looking();
+    assert_eq!(driver.dials.len(), 2);
+    let conn = driver.dial_to("h:2001");
+    assert!(ElectionPort::owns(conn));
+    assert!(!ElectionPort::owns(ConnId::core(0, 1)));
+    assert!(!ElectionPort::owns(ConnId::client(conn.slot(), 1)));
+}
+
+#[test]
+fn a_smaller_server_is_dialled_and_kept() {
+    let mut driver = looking();
+    let conn = driver.dial_to("h:2001");
+    driver.open(conn);
+    let sent = driver.take_sent(conn);
+    let own = handshake(2, "h:2002");
+    assert_eq!(sent[..own.len()], own);
+    assert_eq!(leaders(&sent[own.len()..]), [2]);
+    assert!(driver.closed.is_empty());
+}
+
+#[test]
+fn a_larger_server_is_only_told_to_call() {
+    let mut driver = looking();
+    let conn = driver.dial_to("h:2003");
+    driver.open(conn);
+    assert_eq!(driver.take_sent(conn), handshake(2, "h:2002"));
+    assert_eq!(driver.closed, [(conn, CloseReason::Superseded)]);
+    // It gets time for that: ZooKeeper takes a second request as a reason to hang up.
+    driver.pass(150 * MS);
+    assert!(driver.dials.iter().all(|(_, to)| to != "h:2003"));
+    driver.pass(100 * MS);
+    driver.dial_to("h:2003");
+}
+
+#[test]
+fn a_call_back_replaces_the_own_dial() {
+    let mut driver = looking();
+    let dial = driver.dial_to("h:2003");
+    let conn = driver.called_by(3);
+    assert_eq!(driver.closed, [(dial, CloseReason::Superseded)]);
+    driver.open(dial);
+    assert!(driver.take_sent(dial).is_empty(), "a larger server must not be told to call now");
+    assert_eq!(leaders(&driver.take_sent(conn)), [2]);
+}
+
+#[test]
+fn a_smaller_server_is_called_back_where_it_says() {
+    for (text, expected) in
+        [("other:77", "other:77"), ("0.0.0.0:77", "h:2001"), ("[::1]:5|b:6", "[::1]:5|b:6")]
+    {
+        let mut driver = looking();
+        let dial = driver.dial_to("h:2001");
+        driver.close(dial);
+        let conn = driver.accept();
+        driver.feed(conn, &handshake(1, text));
+        assert_eq!(driver.closed, [(conn, CloseReason::Superseded)]);
+        let (call, to) = driver.dials.pop().unwrap();
+        assert_eq!(to, expected);
+        // If that does not work, the configuration is tried next.
+        driver.close(call);
+        driver.pass(2 * MS);
+        driver.dial_to("h:2001");
+    }
+}
+
+#[test]
+fn crossing_dials_do_not_cut_each_other() {
+    let mut driver = looking();
+    let dial = driver.dial_to("h:2001");
+    let crossing = driver.accept();
+    driver.feed(crossing, &handshake(1, "h:2001"));
+    driver.open(dial);
+    let crossing = driver.accept();
+    driver.feed(crossing, &handshake(1, "h:2001"));
+    assert_eq!(driver.closed.len(), 2);
+    assert!(driver.closed.iter().all(|(conn, _)| *conn != dial));
+    // Later it means that the other side has lost the connection.
+    driver.pass(150 * MS);
+    let conn = driver.accept();
+    driver.feed(conn, &handshake(1, "h:2001"));
+    assert!(driver.closed.contains(&(dial, CloseReason::Superseded)));
+    driver.dial_to("h:2001");
+}
+
+#[test]
+fn a_new_connection_replaces_the_old_one() {
+    let mut driver = looking();
+    let old = driver.called_by(3);
+    let new = driver.called_by(3);
+    assert!(driver.closed.contains(&(old, CloseReason::Superseded)));
+    // The old one is forgotten: nothing that happens to it matters.
+    driver.close(old);
+    assert_eq!(driver.feed(old, &vote(0, 3)), vote(0, 3).len());
+    driver.take_sent(new);
+    driver.feed(new, &vote(0, 3));
+    assert_eq!(leaders(&driver.take_sent(new)), [3]);
+}
+
+#[test]
+fn the_last_vote_is_repeated_on_a_new_connection() {
+    let mut driver = looking();
+    let conn = driver.called_by(3);
+    assert_eq!(leaders(&driver.take_sent(conn)), [2]);
+    let conn = driver.called_by(3);
+    assert_eq!(leaders(&driver.take_sent(conn)), [2]);
+}
+
+#[test]
+fn the_latest_vote_wins() {
+    let mut driver = looking();
+    let conn = driver.accept();
+    driver.port.handle_bytes(NOW, conn, &handshake(3, "h:2003"));
+    driver.port.handle_bytes(NOW, conn, &vote(0, 3));
+    driver.drain();
+    assert_eq!(leaders(&driver.take_sent(conn)), [3], "the vote for 2 never left");
+}
+
+#[test]
+fn frames_are_sent_in_any_pieces() {
+    let mut driver = looking();
+    let conn = driver.dial_to("h:2001");
+    driver.port.opened(NOW, conn);
+    let mut whole = vec![];
+    let mut piece = [0];
+    while driver.port.poll_transmit(conn, &mut piece) == 1 {
+        whole.push(piece[0]);
+    }
+    let own = handshake(2, "h:2002");
+    assert_eq!(whole[..own.len()], own);
+    assert_eq!(leaders(&whole[own.len()..]), [2]);
+    assert_eq!(driver.port.poll_transmit(conn, &mut []), 0);
+}
+
+#[test]
+fn malformed_bytes_close_their_connection_only() {
+    let mut driver = looking();
+    let good = driver.called_by(3);
+    let bad = driver.accept();
+    driver.feed(bad, &[0xff; 30]);
+    let reason = CloseReason::Malformed(DecodeError::BadValue(-1));
+    assert_eq!(driver.closed.pop(), Some((bad, reason)));
+    driver.take_sent(good);
+    driver.feed(good, &[0, 0, 0, 3, 1, 2, 3]);
+    assert_eq!(driver.port.counters().malformed, 1);
+    driver.feed(good, &vote(7, 3));
+    assert_eq!(driver.port.counters().malformed, 2);
+    driver.feed(good, &vote(0, 3));
+    assert_eq!(leaders(&driver.take_sent(good)), [3], "it goes on");
+    assert_eq!(driver.port.counters().foreign_config, 2);
+    driver.feed(good, &[0, 8, 0, 1]);
+    let reason = CloseReason::Malformed(DecodeError::BadLength(524_289));
+    assert_eq!(driver.closed.pop(), Some((good, reason)));
+}
+
+#[test]
+fn a_server_with_our_id_is_refused() {
+    let mut driver = looking();
+    let conn = driver.accept();
+    driver.feed(conn, &handshake(2, "h:2002"));
+    assert_eq!(driver.closed, [(conn, CloseReason::Violation(Violation::OwnSid))]);
+}
+
+#[test]
+fn silent_and_too_many_connections_are_closed() {
+    let mut driver = looking();
+    let mut accepted = 0;
+    while driver.port.accept(NOW).is_some() {
+        accepted += 1;
+    }
+    assert_eq!(accepted, 254, "of 256, two are our dials");
+    driver.pass(Duration::from_secs(11));
+    let silent = |(_, reason): &&(ConnId, CloseReason)| *reason == CloseReason::Silent;
+    assert_eq!(driver.closed.iter().filter(silent).count(), 256);
+    assert!(driver.port.accept(driver.now).is_some());
+}
+
+#[test]
+fn strangers_get_a_share_of_the_connections() {
+    let mut driver = looking();
+    for sid in 100..200 {
+        let conn = driver.accept();
+        driver.feed(conn, &handshake(sid, "x:1"));
+    }
+    assert_eq!(driver.closed.len(), 100 - 256 / 4);
+    driver.called_by(3);
+    assert_eq!(driver.closed.len(), 100 - 256 / 4 + 1, "but for the dial that it replaces");
+}
+
+/// Two servers that each take the other for a non-voter must not answer each other for ever.
+#[test]
+fn strangers_are_answered_at_a_measured_pace() {
+    let mut driver = looking();
+    let conn = driver.accept();
+    driver.feed(conn, &handshake(9, "x:9"));
+    assert!(driver.take_sent(conn).is_empty());
+    driver.feed(conn, &vote(1, 9));
+    assert_eq!(leaders(&driver.take_sent(conn)), [2]);
+    for _ in 0..20 {
+        driver.feed(conn, &vote(0, 9));
+    }
+    assert!(driver.take_sent(conn).is_empty());
+    driver.pass(15 * MS);
+    assert_eq!(leaders(&driver.take_sent(conn)), [2]);
+    driver.pass(15 * MS);
+    assert!(driver.take_sent(conn).is_empty());
+}
+
+#[test]
+fn those_with_a_leader_are_dialled_only_to_answer() {
+    let mut driver = looking();
+    let conn = driver.called_by(3);
+    let dial = driver.dial_to("h:2001");
+    driver.close(dial);
+    driver.feed(conn, &vote(0, 3));
+    assert_eq!(driver.decided, Some(Sid(3)), "1 is unreachable");
+    driver.dials.clear();
+    driver.take_sent(conn);
+    driver.pass(Duration::from_secs(60));
+    assert!(driver.dials.is_empty());
+    driver.close(conn);
+    driver.pass(Duration::from_secs(60));
+    assert!(driver.dials.is_empty());
+    // 3 looks again and is told at once.
+    let conn = driver.called_by(3);
+    driver.take_sent(conn);
+    driver.port.established(Epoch(1));
+    driver.feed(conn, &vote(0, 3));
+    let sent = driver.take_sent(conn);
+    let answer = Notification::parse(&sent[4..]).unwrap();
+    assert_eq!(answer.server_state(), Some(ServerState::Following));
+    assert_eq!((answer.leader, answer.peer_epoch), (Sid(3), Epoch(1)));
+}
+
+/// Between two roles nobody is sent to the lost leader.
+#[test]
+fn nothing_is_said_between_two_roles() {
+    let mut driver = looking();
+    let conn = driver.called_by(3);
+    let dial = driver.dial_to("h:2001");
+    driver.close(dial);
+    driver.feed(conn, &vote(0, 3));
+    driver.take_sent(conn);
+    driver.port.end();
+    driver.feed(conn, &vote(0, 3));
+    assert!(driver.take_sent(conn).is_empty());
+    driver.look(0, 0);
+    assert_eq!(leaders(&driver.take_sent(conn)), [2]);
+}
+
+#[test]
+fn unreachable_servers_are_redialled_at_a_growing_pace() {
+    let mut driver = looking();
+    let mut dials = vec![];
+    let end = driver.now + Duration::from_secs(10);
+    while driver.now < end {
+        if let Some(at) = driver.dials.iter().position(|(_, to)| to == "h:2001") {
+            let (conn, _) = driver.dials.remove(at);
+            dials.push(driver.now - NOW);
+            driver.close(conn);
+        }
+        driver.pass(MS);
+    }
+    let millis: Vec<u128> = dials.iter().map(Duration::as_millis).collect();
+    assert_eq!(millis[..6], [0, 1, 3, 7, 15, 31]);
+    assert!(millis.windows(2).all(|pair| pair[1] - pair[0] <= 1001), "{millis:?}");
+}

@@ -76,7 +76,7 @@ fn schedule(seed: u64, n: i64, chunk: usize) {
         net.boot(sid, 0, 0, true);
     }
     for _ in 0..60 {
-        let pause = net.random(if seed % 2 == 0 { 3_000 } else { 300_000 });
+        let pause = net.random(if seed.is_multiple_of(2) { 3_000 } else { 300_000 });
         net.run_for(Duration::from_micros(pause));
         supervise(&mut net, 100 * MS);
         trouble(&mut net, n);
