@@ -1,5 +1,10 @@
-//! The parts of the daemon that are worth testing by themselves.
+//! The daemon's parts: configuration, one server, a whole local ensemble.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod config;
+pub mod exit;
+pub mod local;
+pub mod logging;
+mod options;
+pub mod server;

@@ -1,1 +1,130 @@
-fn main() {}
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use zabd::config::SystemProperties;
+use zabd::local::{self, LocalOptions};
+use zabd::server::{self, Source};
+use zabd::{exit, logging};
+
+fn main() -> ExitCode {
+    let matches = match command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => {
+            // A closed stderr leaves nowhere to say so.
+            let _ = error.print();
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return if asked { ExitCode::SUCCESS } else { exit::INVALID.into() };
+        }
+    };
+    if let Some(("ensemble", matches)) = matches.subcommand() {
+        return local::run(&local_options(matches)).into();
+    }
+    let arguments: Vec<String> =
+        matches.get_many("config").map_or_else(Vec::new, |values| values.cloned().collect());
+    logging::init();
+    let source = match <[String; 1]>::try_from(arguments) {
+        Ok([path]) => Source::File(PathBuf::from(path)),
+        Err(arguments) => Source::Arguments(arguments),
+    };
+    let with_parent = matches.get_flag("with-parent");
+    server::run(&source, system_properties(&matches), with_parent).into()
+}
+
+fn command() -> Command {
+    Command::new("zabd")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A ZooKeeper server")
+        .override_usage(
+            "zabd [-Dname=value]... <zoo.cfg>\n       \
+             zabd [-Dname=value]... <clientPort> <dataDir> [tickTime] [maxClientCnxns]\n       \
+             zabd ensemble [--nodes N] [--observers N] [--dir DIR] [--client-port PORT]",
+        )
+        .after_help(
+            "SERVER_JVMFLAGS and JVMFLAGS are searched for -Dname=value, too. RUST_LOG sets what \
+             is logged (error, warn, info, debug, trace).",
+        )
+        .args_conflicts_with_subcommands(true)
+        .arg_required_else_help(true)
+        .arg(
+            Arg::new("config")
+                .num_args(1..=4)
+                .required(true)
+                .help("The configuration file, or port and directory of a server without one"),
+        )
+        .arg(
+            Arg::new("property")
+                .short('D')
+                .value_name("name=value")
+                .action(ArgAction::Append)
+                .help("Sets a system property, such as zookeeper.snapCount=10000"),
+        )
+        .arg(
+            // For the parent of a local ensemble: end when stdin does.
+            Arg::new("with-parent").long("with-parent").hide(true).action(ArgAction::SetTrue),
+        )
+        .arg(runtime())
+        .subcommand(ensemble())
+}
+
+fn runtime() -> Arg {
+    Arg::new("runtime")
+        .long("runtime")
+        .value_parser(["mio"])
+        .default_value("mio")
+        .help("The event loop to run on")
+}
+
+fn ensemble() -> Command {
+    let number = |name: &'static str, default: &'static str| {
+        let arg = Arg::new(name).long(name).value_name("N").default_value(default);
+        arg.value_parser(value_parser!(u16).range(0..=64))
+    };
+    Command::new("ensemble")
+        .about("Runs a whole ensemble on this machine until Ctrl-C")
+        .arg(number("nodes", "3").help("Voting servers"))
+        .arg(number("observers", "0").help("Servers that only learn"))
+        .arg(
+            Arg::new("dir")
+                .long("dir")
+                .value_parser(value_parser!(PathBuf))
+                .help("Where to keep configurations, data and logs [default: temporary]"),
+        )
+        .arg(
+            Arg::new("client-port")
+                .long("client-port")
+                .value_parser(value_parser!(u16))
+                .default_value("2181")
+                .help("Client port of the first server, the others follow; 0: any free ones"),
+        )
+        .arg(runtime())
+}
+
+fn local_options(matches: &ArgMatches) -> LocalOptions {
+    let number = |name| matches.get_one::<u16>(name).copied().unwrap_or_default();
+    LocalOptions {
+        voters: number("nodes"),
+        observers: number("observers"),
+        dir: matches.get_one::<PathBuf>("dir").cloned(),
+        client_port: number("client-port"),
+        runtime: matches.get_one::<String>("runtime").cloned().unwrap_or_default(),
+    }
+}
+
+/// The command line's properties win over the environment's.
+fn system_properties(matches: &ArgMatches) -> SystemProperties {
+    let mut properties = SystemProperties::default();
+    for name in ["JVMFLAGS", "SERVER_JVMFLAGS"] {
+        if let Ok(flags) = std::env::var(name) {
+            properties.set_jvm_flags(&flags);
+        }
+    }
+    for option in matches.get_many::<String>("property").into_iter().flatten() {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        properties.set(name, value);
+    }
+    properties
+}

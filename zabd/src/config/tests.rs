@@ -73,6 +73,7 @@ const THREE: &str = "tickTime=2000\ninitLimit=10\nsyncLimit=5\ndataDir=DIR\nclie
     server.1=a:2888:3888\nserver.2=b:2888:3888\nserver.3=c:2888:3888\n";
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn messages() {
     let peers = THREE;
     for (text, want) in [

@@ -1,0 +1,26 @@
+//! Exit codes: ZooKeeper's.
+
+/// Normal end.
+pub const OK: u8 = 0;
+/// Unexpected error.
+pub const UNEXPECTED: u8 = 1;
+/// Invalid arguments or configuration.
+pub const INVALID: u8 = 2;
+/// The data directory is not accessible.
+pub const DATA_DIR: u8 = 3;
+/// The election port cannot be bound.
+pub const ELECTION_PORT: u8 = 14;
+
+/// The exit code that stands for `error`.
+#[must_use]
+pub fn code(error: &runtime_core::Error) -> u8 {
+    match error {
+        runtime_core::Error::Bind { channel: zab_proto::Channel::Election, .. } => ELECTION_PORT,
+        runtime_core::Error::Config(zab_proto::ConfigError::Invalid(_)) => INVALID,
+        runtime_core::Error::Storage(source) => match source.downcast_ref() {
+            Some(zab_storage::Error::Directory { .. }) => DATA_DIR,
+            _ => UNEXPECTED,
+        },
+        _ => UNEXPECTED,
+    }
+}

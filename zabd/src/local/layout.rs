@@ -1,0 +1,142 @@
+//! Directories, ports and configuration files of a local ensemble.
+
+use std::fs::{self, DirBuilder};
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use super::LocalOptions;
+
+/// Where everything is.
+#[derive(Debug)]
+pub(super) struct Layout {
+    pub(super) dir: PathBuf,
+    pub(super) servers: Vec<ServerFiles>,
+    is_temporary: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct ServerFiles {
+    pub(super) config: PathBuf,
+    pub(super) log: PathBuf,
+    pub(super) client_port: u16,
+    pub(super) is_observer: bool,
+}
+
+impl Layout {
+    /// Makes the directories, picks the ports and writes the configurations.
+    pub(super) fn create(options: &LocalOptions) -> io::Result<Self> {
+        let count = options.voters + options.observers;
+        if options.voters == 0 {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "at least one node is needed"));
+        }
+        let (dir, is_temporary) = match &options.dir {
+            Some(dir) => (dir.clone(), false),
+            None => (temporary_dir()?, true),
+        };
+        let mut layout = Self { dir, servers: Vec::new(), is_temporary };
+        fs::create_dir_all(&layout.dir)?;
+        layout.dir = layout.dir.canonicalize()?;
+        // All at once, so that no port is picked twice.
+        let peers = free_ports(2 * usize::from(count))?;
+        let clients = client_ports(options.client_port, count)?;
+        let is_observer = |i| i >= usize::from(options.voters);
+        let mut members = String::new();
+        for (i, ports) in peers.chunks_exact(2).enumerate() {
+            let role = if is_observer(i) { "observer" } else { "participant" };
+            let line = format!("server.{}=127.0.0.1:{}:{}:{role}\n", i + 1, ports[0], ports[1]);
+            members.push_str(&line);
+        }
+        for (i, client_port) in clients.into_iter().enumerate() {
+            let files = layout.write_server(i, client_port, is_observer(i), &members)?;
+            layout.servers.push(files);
+        }
+        Ok(layout)
+    }
+
+    fn write_server(
+        &self,
+        i: usize,
+        client_port: u16,
+        is_observer: bool,
+        members: &str,
+    ) -> io::Result<ServerFiles> {
+        let dir = self.dir.join(format!("server-{}", i + 1));
+        let data = dir.join("data");
+        if !data.exists() {
+            fs::create_dir_all(&data)?;
+            // A new server of a new ensemble: its empty history is the right one.
+            fs::write(data.join("initialize"), "")?;
+        }
+        fs::write(data.join("myid"), format!("{}\n", i + 1))?;
+        let peer_type = if is_observer { "peerType=observer\n" } else { "" };
+        let text = format!(
+            "tickTime=2000\ninitLimit=10\nsyncLimit=5\ndataDir={}\nclientPort={client_port}\n\
+             clientPortAddress=127.0.0.1\n4lw.commands.whitelist=*\nadmin.enableServer=false\n\
+             standaloneEnabled=false\n{peer_type}{members}",
+            escape(&data)
+        );
+        let config = dir.join("zoo.cfg");
+        fs::write(&config, text)?;
+        Ok(ServerFiles { config, log: dir.join("log"), client_port, is_observer })
+    }
+
+    /// What a client is given.
+    pub(super) fn connect_string(&self) -> String {
+        let one = |server: &ServerFiles| format!("127.0.0.1:{}", server.client_port);
+        self.servers.iter().map(one).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl Drop for Layout {
+    fn drop(&mut self) {
+        if self.is_temporary
+            && let Err(error) = fs::remove_dir_all(&self.dir)
+        {
+            eprintln!("zabd: cannot remove {}: {error}", self.dir.display());
+        }
+    }
+}
+
+/// A path as the value of a property.
+fn escape(path: &Path) -> String {
+    path.display().to_string().replace('\\', "\\\\")
+}
+
+fn temporary_dir() -> io::Result<PathBuf> {
+    let base = std::env::temp_dir();
+    for n in 0..100 {
+        let dir = base.join(format!("zab-ensemble-{}-{n}", std::process::id()));
+        match DirBuilder::new().mode(0o700).create(&dir) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            result => return result.map(|()| dir),
+        }
+    }
+    Err(io::Error::new(ErrorKind::AlreadyExists, "no free name for a temporary directory"))
+}
+
+fn free_ports(count: usize) -> io::Result<Vec<u16>> {
+    let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let held = (0..count).map(bind).collect::<io::Result<Vec<_>>>()?;
+    held.iter().map(|listener| listener.local_addr().map(|addr| addr.port())).collect()
+}
+
+/// `count` ports from `first` on, each checked to be free.
+fn client_ports(first: u16, count: u16) -> io::Result<Vec<u16>> {
+    if first == 0 {
+        return free_ports(count.into());
+    }
+    let out_of_range = || io::Error::new(ErrorKind::InvalidInput, "--client-port is too high");
+    let last = first.checked_add(count - 1).ok_or_else(out_of_range)?;
+    for port in first..=last {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| {
+            let text = format!(
+                "client port {port} cannot be used ({error}); choose others with --client-port, \
+                 or --client-port 0 for any"
+            );
+            io::Error::new(error.kind(), text)
+        })?;
+    }
+    Ok((first..=last).collect())
+}

@@ -1,0 +1,245 @@
+//! From the configuration to what core, storage, service and runtime take.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::time::Duration;
+
+use runtime_core::{Listen, NetOptions, ServerOptions, local_address};
+use zab_proto::{Channel, Config, ElectionConfig, Limits};
+use zab_storage::Compression;
+use zk_service::ServiceOptions;
+
+use crate::config::{ServerConfig, SystemProperties};
+
+/// What a runtime takes.
+///
+/// # Errors
+/// An address to listen on cannot be resolved.
+pub(crate) fn server(config: &ServerConfig) -> Result<ServerOptions, runtime_core::Error> {
+    let core = core(config);
+    let net = net(config, &core);
+    let listen = listen(config, &core)?;
+    let storage = storage(config, &core);
+    Ok(ServerOptions { config: core, listen, net, storage, inline_storage: false })
+}
+
+fn core(config: &ServerConfig) -> Config {
+    let properties = &config.properties;
+    let mut core = if config.standalone {
+        Config::standalone(config.sid)
+    } else {
+        Config::new(config.sid, config.ensemble.clone())
+    };
+    core.tick_time = config.tick_time;
+    core.init_limit = config.init_limit;
+    core.sync_limit = config.sync_limit;
+    core.connect_to_learner_master_limit = config.connect_to_learner_master_limit;
+    core.multi_address = config.multi_address;
+    // ZooKeeper trusts an empty directory by default. Here the operator has to say so, because a
+    // wiped server that votes can undo what was acknowledged (rule R14).
+    core.trust_empty |= properties.bool("db.autocreate", false);
+    core.election = election(properties);
+    core.limits = limits(properties);
+    // Any number will do that differs between servers and starts.
+    core.seed = RandomState::new().hash_one(config.sid.0);
+    core
+}
+
+fn election(properties: &SystemProperties) -> ElectionConfig {
+    let default = ElectionConfig::default();
+    let ms = |key, default: Duration| milliseconds(properties, key, default);
+    ElectionConfig {
+        min_notification_interval: ms(
+            "fastleader.minNotificationInterval",
+            default.min_notification_interval,
+        ),
+        max_notification_interval: ms(
+            "fastleader.maxNotificationInterval",
+            default.max_notification_interval,
+        ),
+        early_finalize: properties.bool("election.earlyFinalize", default.early_finalize),
+        leader_retry_max: ms("leaderConnectDelayDuringRetryMs", default.leader_retry_max),
+        observer_delay_max: ms("observer.election.DelayMs", default.observer_delay_max),
+        ..default
+    }
+}
+
+fn limits(properties: &SystemProperties) -> Limits {
+    let default = Limits::default();
+    let max_buffer = properties.number("jute.maxbuffer", JUTE_MAX_BUFFER);
+    let extra = properties.number("jute.maxbuffer.extrasize", max_buffer);
+    let snapshots = properties.number("leader.maxConcurrentSnapSyncs", default.snapshots_max);
+    Limits {
+        field_len_max_bytes: max_buffer.saturating_add(extra),
+        // Smaller numbers become ZooKeeper's default there, too.
+        retained_txns: properties
+            .number("commitLogCount", default.retained_txns)
+            .max(default.retained_txns),
+        snapshots_max: snapshots.max(1),
+        ..default
+    }
+}
+
+fn net(config: &ServerConfig, core: &Config) -> NetOptions {
+    let properties = &config.properties;
+    let default = NetOptions::for_config(core);
+    NetOptions {
+        connect_timeout: milliseconds(properties, "cnxTimeout", default.connect_timeout),
+        address_timeout: config.address_timeout,
+        peer_keep_alive: properties.bool("tcpKeepAlive", false),
+        client_keep_alive: properties.bool("clientTcpKeepAlive", false),
+        ..default
+    }
+}
+
+fn listen(config: &ServerConfig, core: &Config) -> Result<Listen, runtime_core::Error> {
+    let mut listen = match core.ensemble.members.get(&config.sid) {
+        Some(member) if !config.standalone => {
+            let resolved = Listen::peers(member, config.listen_on_all_ips);
+            resolved.map_err(|source| unresolved(Channel::Election, source))?
+        }
+        _ => Listen::default(),
+    };
+    if let Some((host, port)) = &config.client {
+        let addr = local_address(host, *port);
+        listen.clients.push(addr.map_err(|source| unresolved(Channel::Client, source))?);
+    }
+    listen.client_backlog = config.client_backlog;
+    Ok(listen)
+}
+
+fn unresolved(channel: Channel, source: std::io::Error) -> runtime_core::Error {
+    let addr = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
+    runtime_core::Error::Bind { channel, addr, source }
+}
+
+fn storage(config: &ServerConfig, core: &Config) -> zab_storage::Options {
+    let properties = &config.properties;
+    let default = zab_storage::Options::new(&config.data_dir);
+    let kilobytes = |key, default: u64| {
+        let default = i64::try_from(default >> 10).unwrap_or(i64::MAX);
+        // Zero and below: off.
+        u64::try_from(properties.number(key, default)).unwrap_or(0).saturating_mul(1024)
+    };
+    zab_storage::Options {
+        log_dir: config.data_log_dir.clone(),
+        prealloc_bytes: kilobytes("preAllocSize", default.prealloc_bytes),
+        force_sync: properties.text("forceSync") != Some("no"),
+        snap_count: properties.number("snapCount", default.snap_count).max(2),
+        snap_size_limit: kilobytes("snapSizeLimitInKb", default.snap_size_limit),
+        txn_log_size_limit: kilobytes("txnLogSizeLimitInKb", default.txn_log_size_limit),
+        fsync_warning: milliseconds(properties, "fsync.warningthresholdms", default.fsync_warning),
+        compression: match properties.text("snapshot.compression.method") {
+            Some("gz") => Compression::Gz,
+            Some("snappy") => Compression::Snappy,
+            _ => Compression::None,
+        },
+        zxid_section: properties.bool("serializeLastProcessedZxid.enabled", default.zxid_section),
+        datadir_autocreate: properties.bool("datadir.autocreate", default.datadir_autocreate),
+        autocreate: core.trust_empty,
+        trust_empty_snapshot: properties.bool("snapshot.trust.empty", false),
+        seed: core.seed,
+        ..default
+    }
+}
+
+/// What the service takes.
+pub(crate) fn service(config: &ServerConfig) -> ServiceOptions {
+    let properties = &config.properties;
+    let default = ServiceOptions::default();
+    let whitelist = properties.text("4lw.commands.whitelist");
+    let ms = |key, default: Duration| milliseconds(properties, key, default);
+    ServiceOptions {
+        session_server_id: if config.standalone { 1 } else { config.sid.0 },
+        tick_time: config.tick_time,
+        min_session_timeout: Some(config.min_session_timeout),
+        max_session_timeout: Some(config.max_session_timeout),
+        jute_max_buffer: properties.number("jute.maxbuffer", JUTE_MAX_BUFFER),
+        max_client_cnxns: config.max_client_cnxns,
+        max_cnxns: properties.number("maxCnxns", 0),
+        sessionless_timeout: ms("nio.sessionlessCnxnTimeout", default.sessionless_timeout),
+        four_letter_whitelist: whitelist.map_or(default.four_letter_whitelist, |words| {
+            words.split(',').map(|word| word.trim().to_owned()).collect()
+        }),
+        extended_types: properties.bool("extendedTypesEnabled", default.extended_types),
+        skip_acl: properties.text("skipACL") == Some("yes"),
+        digest_auth: properties.bool("DigestAuthenticationProvider.enabled", default.digest_auth),
+        super_digest: properties
+            .text("DigestAuthenticationProvider.superDigest")
+            .map(str::to_owned),
+        digests: properties.bool("digest.enabled", default.digests),
+        container_check_interval: ms(
+            "znode.container.checkIntervalMs",
+            default.container_check_interval,
+        ),
+        container_never_used: ms(
+            "znode.container.maxNeverUsedIntervalMs",
+            default.container_never_used,
+        ),
+        conf: conf(config),
+        membership: (!config.standalone).then(|| config.ensemble.text()),
+        environment: environment(),
+        ..default
+    }
+}
+
+/// What `conf` shows.
+fn conf(config: &ServerConfig) -> Vec<(String, String)> {
+    let version_dir = |dir: &std::path::Path| dir.join("version-2").display().to_string();
+    let backlog = config.client_backlog.map_or_else(|| "-1".into(), |n| n.to_string());
+    let port = config.client.as_ref().map_or_else(|| "-1".into(), |(_, port)| port.to_string());
+    let mut conf = vec![
+        ("clientPort", port),
+        ("secureClientPort", "-1".into()),
+        ("dataDir", version_dir(&config.data_dir)),
+        ("dataLogDir", version_dir(&config.data_log_dir)),
+        ("tickTime", config.tick_time.as_millis().to_string()),
+        ("maxClientCnxns", config.max_client_cnxns.to_string()),
+        ("minSessionTimeout", config.min_session_timeout.as_millis().to_string()),
+        ("maxSessionTimeout", config.max_session_timeout.as_millis().to_string()),
+        ("clientPortListenBacklog", backlog),
+        ("serverId", if config.standalone { 0 } else { config.sid.0 }.to_string()),
+    ];
+    let member = config.ensemble.members.get(&config.sid);
+    if let Some(address) = member.and_then(|member| member.addresses.first()) {
+        let observer = member.is_some_and(|m| m.role == zab_proto::Role::Observer);
+        conf.extend([
+            ("initLimit", config.init_limit.to_string()),
+            ("syncLimit", config.sync_limit.to_string()),
+            ("electionAlg", "3".into()),
+            ("electionPort", address.election_port.to_string()),
+            ("quorumPort", address.quorum_port.to_string()),
+            ("peerType", u8::from(observer).to_string()),
+        ]);
+    }
+    conf.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// What `envi` shows, as far as it means something without Java.
+fn environment() -> Vec<(String, String)> {
+    let read = |path| {
+        std::fs::read_to_string(path).map_or_else(|_| "unknown".into(), |s| s.trim().to_owned())
+    };
+    let var = |name| std::env::var(name).unwrap_or_else(|_| "unknown".into());
+    let dir =
+        std::env::current_dir().map_or_else(|_| "unknown".into(), |d| d.display().to_string());
+    [
+        ("host.name", read("/proc/sys/kernel/hostname")),
+        ("os.name", std::env::consts::OS.into()),
+        ("os.arch", std::env::consts::ARCH.into()),
+        ("os.version", read("/proc/sys/kernel/osrelease")),
+        ("user.name", var("USER")),
+        ("user.home", var("HOME")),
+        ("user.dir", dir),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
+}
+
+fn milliseconds(properties: &SystemProperties, key: &str, default: Duration) -> Duration {
+    let default = u64::try_from(default.as_millis()).unwrap_or(u64::MAX);
+    Duration::from_millis(properties.number(key, default))
+}
+
+/// ZooKeeper's default of `jute.maxbuffer`, in bytes.
+const JUTE_MAX_BUFFER: usize = 0xf_ffff;

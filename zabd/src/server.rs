@@ -1,0 +1,131 @@
+//! One server, from its configuration to its end.
+
+use std::thread;
+use std::time::Duration;
+
+use runtime_core::{Error, Listeners};
+use runtime_mio::Server;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use zab_proto::Channel;
+use zk_service::Service;
+
+use crate::config::{LoadError, ServerConfig, SystemProperties};
+use crate::{exit, logging, options};
+
+/// Where the configuration comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// A file.
+    File(std::path::PathBuf),
+    /// `<clientPort> <dataDir> [tickTime] [maxClientCnxns]`.
+    Arguments(Vec<String>),
+}
+
+/// Runs a server until a signal, the end of stdin (if `with_parent`) or an error; returns the exit
+/// code.
+#[must_use]
+pub fn run(source: &Source, properties: SystemProperties, with_parent: bool) -> u8 {
+    let config = match source {
+        Source::File(path) => {
+            log::info!("Reading configuration from: {}", path.display());
+            ServerConfig::load(path, properties)
+        }
+        Source::Arguments(arguments) => ServerConfig::from_arguments(arguments, properties),
+    };
+    let code = match config {
+        Ok(config) => match serve(&config, with_parent) {
+            Ok(()) => exit::OK,
+            Err(error) => {
+                let code = exit::code(&error);
+                if code == exit::DATA_DIR {
+                    log::error!("Unable to access datadir, exiting abnormally");
+                }
+                log::error!("{error}");
+                code
+            }
+        },
+        Err(LoadError::Invalid(error)) => {
+            log::error!("Invalid config, exiting abnormally: {error}");
+            exit::INVALID
+        }
+        Err(error) => {
+            log::error!("Unexpected exception, exiting abnormally: {error}");
+            exit::UNEXPECTED
+        }
+    };
+    log::info!("Exiting with code {code}");
+    code
+}
+
+fn serve(config: &ServerConfig, with_parent: bool) -> Result<(), Error> {
+    log_start(config);
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let options = options::server(config)?;
+    let listeners = bind(config, &options.listen)?;
+    for addr in listeners.addresses(Channel::Client) {
+        log::info!("binding to port {addr}");
+    }
+    let server = Server::start_on(listeners, options, Service::new(options::service(config)))?;
+    let handle = server.handle().clone();
+    let on_signal = signals.handle();
+    let stopper = thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            log::info!("Shutting down: signal {signal}");
+            handle.shutdown();
+        }
+    });
+    if with_parent {
+        let handle = server.handle().clone();
+        thread::spawn(move || {
+            // Nothing is ever written: the read ends when the parent does.
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            handle.shutdown();
+        });
+    }
+    let result = server.join();
+    on_signal.close();
+    // It has ended by the signal or by the line above.
+    let _ = stopper.join();
+    result
+}
+
+fn log_start(config: &ServerConfig) {
+    match &config.client {
+        Some((host, port)) => log::info!("clientPortAddress is {host}:{port}"),
+        None => log::info!("clientPort is not set"),
+    }
+    log::info!("secureClientPort is not set");
+    log::info!("metricsProvider.className is {}", config.metrics_provider);
+    log::info!("autopurge.snapRetainCount set to {}", config.snap_retain_count);
+    let hours = config.purge_interval.map_or(0, |interval| interval.as_secs() / 3600);
+    log::info!("autopurge.purgeInterval set to {hours}");
+    if config.standalone {
+        log::info!("Either no config or no quorum defined in config, running in standalone mode");
+    } else {
+        logging::set_myid(config.sid.0);
+        log::info!("Starting quorum peer, myid={}", config.sid);
+    }
+    log::info!("tickTime set to {} ms", config.tick_time.as_millis());
+    log::info!("minSessionTimeout set to {} ms", config.min_session_timeout.as_millis());
+    log::info!("maxSessionTimeout set to {} ms", config.max_session_timeout.as_millis());
+}
+
+/// Binds the ports. The election port's previous owner may need a moment to end, or its name to
+/// be known: `electionPortBindRetry` further attempts, 0 for any number.
+fn bind(config: &ServerConfig, listen: &runtime_core::Listen) -> Result<Listeners, Error> {
+    let retries: u32 = config.properties.number("electionPortBindRetry", 3);
+    let mut attempt = 0;
+    loop {
+        match Listeners::bind(listen) {
+            Err(error @ Error::Bind { channel: Channel::Election | Channel::Quorum, .. })
+                if retries == 0 || attempt < retries =>
+            {
+                log::warn!("{error}, trying again");
+                attempt += 1;
+                thread::sleep(Duration::from_secs(1));
+            }
+            result => return result,
+        }
+    }
+}
