@@ -24,6 +24,8 @@ struct State {
     /// Names as they are, and as they are on the medium.
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
+    /// Changes of names since then: what went, what came.
+    pending: Vec<(Option<PathBuf>, Option<(PathBuf, usize)>)>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -56,7 +58,7 @@ impl State {
                 });
                 self.files[at].bytes.clear();
                 self.files[at].position = 0;
-                self.names.insert(path.to_path_buf(), at);
+                self.name(None, Some((path.to_path_buf(), at)));
             }
             Change::Write(path, bytes) => {
                 let file = self.file(path);
@@ -67,29 +69,334 @@ impl State {
                 file.bytes[file.position..end].copy_from_slice(bytes);
                 file.position = end;
             }
-            Change::Resize(path, len) => self.file(path).bytes.resize(len as usize, 0),
+            Change::Resize(path, len) => {
+                self.file(path).bytes.resize(usize::try_from(len).unwrap(), 0);
+            }
             Change::Sync(path) => {
                 let file = self.file(path);
                 file.durable = file.bytes.clone();
             }
             Change::Rename(from, to) => {
-                let at = self.names.remove(from).expect("a file to rename");
-                self.names.insert(to.to_path_buf(), at);
+                let at = self.names[from];
+                self.name(Some(from.to_path_buf()), Some((to.to_path_buf(), at)));
             }
             Change::Remove(path) => {
-                self.names.remove(path).expect("a file to remove");
+                self.name(Some(path.to_path_buf()), None);
             }
             Change::SyncDir(dir) => {
-                let inside = |path: &Path| path.parent() == Some(dir);
-                self.durable_names.retain(|path, _| !inside(path));
-                let present = self.names.iter().filter(|(path, _)| inside(path));
-                self.durable_names.extend(present.map(|(path, &at)| (path.clone(), at)));
+                assert!(self.names.keys().all(|path| path.parent() == Some(dir)));
+                self.durable_names = self.names.clone();
+                self.pending.clear();
             }
         }
+    }
+
+    fn name(&mut self, gone: Option<PathBuf>, new: Option<(PathBuf, usize)>) {
+        rename(&mut self.names, gone.as_deref(), new.as_ref());
+        self.pending.push((gone, new));
     }
 
     fn file(&mut self, path: &Path) -> &mut Content {
         let at = self.names[path];
         &mut self.files[at]
     }
+}
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::fs;
+use std::sync::Arc;
+
+use common::{Bytes, TempDir, body, txn};
+use zab_proto::{Epoch, EpochKind, Storage, Ticket, Zxid};
+
+use crate::error::Error;
+use crate::fs::Fs;
+use crate::{Disk, Mode, Options, Store};
+
+impl Probe {
+    /// All of a directory is on the medium at the start.
+    fn new(dir: &Path, left: u64) -> Arc<Self> {
+        let mut state = State { left, ..State::default() };
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let bytes = fs::read(&path).unwrap();
+            state.names.insert(path, state.files.len());
+            state.files.push(Content { durable: bytes.clone(), bytes, position: 0 });
+        }
+        state.durable_names = state.names.clone();
+        Arc::new(Self { state: Mutex::new(state) })
+    }
+
+    fn steps(&self) -> u64 {
+        self.state.lock().unwrap().steps
+    }
+
+    /// Everything a crash may leave: the names of now, those synced last, or these with any one of
+    /// the changes since; and the contents of now or those synced.
+    fn images(&self) -> Vec<TempDir> {
+        let state = self.state.lock().unwrap();
+        let mut names = vec![state.names.clone(), state.durable_names.clone()];
+        for (gone, new) in state.pending.iter().rev().skip(1) {
+            let mut one = state.durable_names.clone();
+            rename(&mut one, gone.as_deref(), new.as_ref());
+            names.push(one);
+        }
+        let mut images = Vec::new();
+        for names in &names {
+            for synced in [false, true] {
+                let dir = TempDir::new();
+                fs::create_dir(dir.version_2()).unwrap();
+                for (path, &at) in names {
+                    let file = &state.files[at];
+                    let bytes = if synced { &file.durable } else { &file.bytes };
+                    fs::write(dir.version_2().join(path.file_name().unwrap()), bytes).unwrap();
+                }
+                images.push(dir);
+            }
+        }
+        images
+    }
+}
+
+fn rename(
+    names: &mut BTreeMap<PathBuf, usize>,
+    gone: Option<&Path>,
+    new: Option<&(PathBuf, usize)>,
+) {
+    if let Some(gone) = gone {
+        names.remove(gone);
+    }
+    if let Some((path, at)) = new {
+        names.insert(path.clone(), *at);
+    }
+}
+
+/// A file system that nothing stops.
+fn modelled(dir: &TempDir) -> Fs {
+    fs::create_dir_all(dir.version_2()).unwrap();
+    Fs { probe: Some(Probe::new(&dir.version_2(), u64::MAX)) }
+}
+
+/// What is known of a history after recovery.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Seen {
+    epochs: (Option<i64>, Option<i64>),
+    snapshot: Option<i64>,
+    last: i64,
+    state: Vec<u8>,
+}
+
+fn options(dir: &TempDir) -> Options {
+    Options { prealloc_bytes: 1 << 10, autocreate: false, ..Options::new(dir.path()) }
+}
+
+fn see(dir: &TempDir, fs: Fs) -> Result<Seen, Error> {
+    let mut app = Bytes::new();
+    let mut store = Store::open(options(dir))?;
+    store.fs = fs;
+    let recovered = store.recover(&mut app)?;
+    Ok(Seen {
+        epochs: (
+            recovered.accepted_epoch.map(|epoch| epoch.0),
+            recovered.current_epoch.map(|epoch| epoch.0),
+        ),
+        snapshot: recovered.snapshot.map(Zxid::raw),
+        last: recovered.last().raw(),
+        state: app.state,
+    })
+}
+
+/// Runs `change` after `base`, stopped after each number of steps, and shows `check` the highest
+/// acknowledged ticket and what every possible crash leaves, also after a second crash during the
+/// recovery.
+fn crash_everywhere(
+    base: impl Fn(&mut Disk),
+    change: impl Fn(&mut Disk),
+    check: impl Fn(u64, &Seen),
+) {
+    let run = |dir: &TempDir, fs: Fs, change: &dyn Fn(&mut Disk)| -> u64 {
+        let mut store = Store::open(options(dir)).unwrap();
+        store.fs = fs;
+        if store.recover(&mut Bytes::new()).is_err() {
+            return 0;
+        }
+        let mut disk = store.into_disk(Mode::Inline);
+        change(&mut disk);
+        disk.submit();
+        disk.executor_durable()
+    };
+    for left in 0.. {
+        let dir = TempDir::new();
+        run(&dir, modelled(&dir), &base);
+        let probe = Probe::new(&dir.version_2(), left);
+        let acked = run(&dir, Fs { probe: Some(Arc::clone(&probe)) }, &change);
+        for image in probe.images() {
+            let again = Probe::new(&image.version_2(), left % 7);
+            let _ = see(&image, Fs { probe: Some(Arc::clone(&again)) });
+            for image in again.images() {
+                let seen = see(&image, modelled(&image))
+                    .unwrap_or_else(|error| panic!("after {left} steps: {error}"));
+                check(acked, &seen);
+            }
+        }
+        if probe.steps() < left {
+            assert!(left > 5, "nothing was done");
+            return;
+        }
+    }
+}
+
+fn append(disk: &mut Disk, ticket: u64, zxid: i64) {
+    disk.append(Ticket(ticket), Zxid::from_raw(zxid), &txn(zxid, 100));
+}
+
+fn twenty(disk: &mut Disk) {
+    for n in 1..=10 {
+        append(disk, n, n.cast_signed());
+    }
+    disk.snapshot_begin(Zxid::from_raw(5));
+    disk.snapshot_piece(&body(b"five"));
+    disk.snapshot_finish(None);
+    for n in 11..=20 {
+        append(disk, n, n.cast_signed());
+    }
+}
+
+const EPOCH_1: i64 = 1 << 32;
+
+#[test]
+fn epochs_and_appends() {
+    let change = |disk: &mut Disk| {
+        disk.set_epoch(Ticket(1), EpochKind::Accepted, Epoch(1));
+        disk.set_epoch(Ticket(2), EpochKind::Current, Epoch(1));
+        disk.submit();
+        append(disk, 3, EPOCH_1 + 1);
+        append(disk, 4, EPOCH_1 + 2);
+        disk.submit();
+        append(disk, 5, EPOCH_1 + 3);
+        disk.set_epoch(Ticket(6), EpochKind::Accepted, Epoch(2));
+        disk.set_epoch(Ticket(7), EpochKind::Current, Epoch(2));
+        append(disk, 8, 2 * EPOCH_1 + 1);
+    };
+    // What there is after each ticket.
+    let (one, two) = (Some(1), Some(2));
+    let after = [
+        (None, None, 0),
+        (one, None, 0),
+        (one, one, 0),
+        (one, one, EPOCH_1 + 1),
+        (one, one, EPOCH_1 + 2),
+        (one, one, EPOCH_1 + 3),
+        (two, one, EPOCH_1 + 3),
+        (two, two, EPOCH_1 + 3),
+        (two, two, 2 * EPOCH_1 + 1),
+    ];
+    crash_everywhere(
+        |_| {},
+        change,
+        |acked, seen| {
+            let found = (seen.epochs.0, seen.epochs.1, seen.last);
+            let at = after.iter().position(|&state| state == found);
+            assert!(at.is_some_and(|at| at as u64 >= acked), "{acked} acknowledged: {seen:?}");
+        },
+    );
+}
+
+#[test]
+fn truncation() {
+    for to in [15, 10, 8, 5] {
+        let change = |disk: &mut Disk| {
+            disk.truncate(Ticket(1), Zxid::from_raw(to));
+            append(disk, 2, EPOCH_1 + 1);
+        };
+        crash_everywhere(twenty, change, |acked, seen| {
+            let range = match acked {
+                0 => to..=EPOCH_1 + 1,
+                1 => to..=to,
+                _ => EPOCH_1 + 1..=EPOCH_1 + 1,
+            };
+            let partly = seen.last > 20 && seen.last < EPOCH_1 + 1;
+            assert!(
+                !partly && (range.contains(&seen.last) || acked == 1 && seen.last > 20),
+                "{acked} acknowledged: {seen:?}"
+            );
+            assert_eq!(seen.state, body(b"five"));
+        });
+    }
+    // Below the newer snapshot, which has to go too.
+    let change = |disk: &mut Disk| disk.truncate(Ticket(1), Zxid::from_raw(3));
+    crash_everywhere(twenty, change, |acked, seen| {
+        assert!(if acked == 1 { seen.last == 3 } else { (3..=20).contains(&seen.last) });
+        assert!(acked == 0 || seen.snapshot == Some(0));
+    });
+}
+
+#[test]
+fn installation() {
+    // Above, inside and below what the log holds.
+    for zxid in [EPOCH_1 + 5, 12, 2] {
+        let next = EPOCH_1 + 6;
+        let change = |disk: &mut Disk| {
+            let tree = body(b"from the leader");
+            let (first, second) = tree.split_at(20);
+            disk.stage(first);
+            disk.submit();
+            disk.stage(second);
+            disk.install(Ticket(1), Zxid::from_raw(zxid), None);
+            append(disk, 2, next);
+        };
+        crash_everywhere(twenty, change, |acked, seen| {
+            let new = seen.state == body(b"from the leader");
+            if new {
+                assert_eq!(seen.snapshot, Some(zxid));
+                let done = if acked == 2 { seen.last == next } else { true };
+                assert!(done && [zxid, next].contains(&seen.last), "{acked}: {seen:?}");
+            } else {
+                assert_eq!((acked, seen.snapshot, seen.last), (0, Some(5), 20), "{seen:?}");
+            }
+        });
+    }
+}
+
+#[test]
+fn own_snapshots() {
+    let change = |disk: &mut Disk| {
+        append(disk, 1, 21);
+        disk.snapshot_begin(Zxid::from_raw(21));
+        disk.snapshot_piece(&body(b"twenty-one"));
+        disk.snapshot_finish(None);
+        append(disk, 2, 22);
+    };
+    crash_everywhere(twenty, change, |acked, seen| {
+        assert!(seen.last >= 20 + acked.cast_signed() && seen.last <= 22, "{acked}: {seen:?}");
+        match seen.snapshot {
+            Some(5) => assert_eq!(seen.state, body(b"five")),
+            Some(21) => assert_eq!(seen.state, body(b"twenty-one")),
+            _ => panic!("{seen:?}"),
+        }
+    });
+}
+
+#[test]
+fn nothing_is_written_after_an_error() {
+    let dir = TempDir::new();
+    let mut store = Store::open(options(&dir)).unwrap();
+    store.recover(&mut Bytes::new()).unwrap();
+    let probe = Probe::new(&dir.version_2(), 9);
+    store.fs = Fs { probe: Some(Arc::clone(&probe)) };
+    let mut disk = store.into_disk(Mode::Inline);
+    for n in 1..=5 {
+        append(&mut disk, n, n.cast_signed());
+        disk.submit();
+    }
+    assert!(matches!(disk.poll(), Err(Error::Io { .. })));
+    assert!(matches!(disk.poll(), Err(Error::Stopped)));
+    assert_eq!(probe.steps(), 9);
+    probe.state.lock().unwrap().left = 100;
+    append(&mut disk, 6, 6);
+    disk.submit();
+    drop(disk);
+    assert_eq!(probe.steps(), 9);
 }

@@ -294,6 +294,15 @@ impl Disk {
         }
     }
 
+    /// What is durable, also after an error.
+    #[cfg(test)]
+    pub(crate) fn executor_durable(&self) -> u64 {
+        match &self.executor {
+            Hands::Thread { shared, .. } => shared.durable.load(Ordering::Acquire),
+            Hands::Inline { durable, .. } => durable.0,
+        }
+    }
+
     fn shut_down(&mut self) {
         self.submit();
         self.own = None;

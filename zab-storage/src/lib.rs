@@ -11,6 +11,7 @@
 #![warn(missing_docs)]
 
 mod batch;
+mod be;
 #[cfg(test)]
 mod crash_tests;
 mod disk;
@@ -21,6 +22,7 @@ mod fs;
 mod log_file;
 mod names;
 mod own;
+mod purge;
 mod recover;
 mod snapshot;
 mod store;
@@ -31,5 +33,6 @@ pub use epoch::read_myid;
 pub use error::{Damage, Error};
 pub use log_file::{End, LogReader, Record};
 pub use names::Compression;
+pub use purge::purge;
 pub use snapshot::{SnapshotReader, Trailer};
 pub use store::{Options, Store};

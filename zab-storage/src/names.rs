@@ -105,7 +105,11 @@ pub(crate) fn logs(dir: &Path) -> Result<Vec<Numbered>, Error> {
     for name in list(dir)? {
         match parse_log(&name) {
             Some(zxid) => {
-                found.push(Numbered { zxid, path: dir.join(&name), compression: Compression::None })
+                found.push(Numbered {
+                    zxid,
+                    path: dir.join(&name),
+                    compression: Compression::None,
+                });
             }
             None if name.starts_with("log.") => {
                 log::warn!("{} is ignored: it is not named like a log", dir.join(&name).display());

@@ -9,6 +9,8 @@ pub(crate) use writer::{LogWriter, Roll};
 use adler2::adler32_slice;
 use zab_proto::Zxid;
 
+use crate::be::be_u64;
+
 /// "ZKLG".
 pub(crate) const MAGIC: u32 = 0x5a4b_4c47;
 /// The version ZooKeeper writes and nobody checks.
@@ -43,8 +45,7 @@ fn header() -> [u8; 16] {
 /// The zxid in a transaction's header; `None` if there is no header.
 pub(crate) fn zxid_of(txn: &[u8]) -> Option<Zxid> {
     let header = txn.first_chunk::<TXN_HEADER_LEN>()?;
-    let raw = header[12..20].try_into().expect("8 bytes");
-    Some(Zxid::from_raw(i64::from_be_bytes(raw)))
+    Some(Zxid::from_raw(be_u64(&header[12..20]).cast_signed()))
 }
 
 /// Whether a transaction is the record of a failed request, the only kind whose zxid may be that

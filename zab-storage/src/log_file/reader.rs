@@ -1,11 +1,12 @@
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use adler2::adler32_slice;
 use zab_proto::Zxid;
 
 use super::{END_OF_RECORD, HEADER_LEN, MAGIC, PREFIX_LEN, VERSION, zxid_of};
+use crate::be::{be_u32, be_u64};
 use crate::error::{Context, Damage, Error};
 
 /// A length that no torn write explains: nobody accepts transactions of this size. Below it, a
@@ -72,12 +73,12 @@ impl LogReader {
         }
         let mut header = [0; 16];
         reader.fill(&mut header)?;
-        let word = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().expect("4 bytes"));
-        if word(0) != MAGIC {
-            return Err(reader.damaged(Damage::BadMagic(word(0))));
+        let (magic, version) = (be_u32(&header[..4]), be_u32(&header[4..8]));
+        if magic != MAGIC {
+            return Err(reader.damaged(Damage::BadMagic(magic)));
         }
-        if word(4) != VERSION || header[8..] != [0; 8] {
-            log::warn!("{}: unusual version {} or database id", path.display(), word(4));
+        if version != VERSION || header[8..] != [0; 8] {
+            log::warn!("{}: unusual version {version} or database id", path.display());
         }
         reader.offset = HEADER_LEN;
         Ok(reader)
@@ -118,8 +119,8 @@ impl LogReader {
         }
         let mut prefix = [0; PREFIX_LEN];
         self.fill(&mut prefix)?;
-        let checksum = u64::from_be_bytes(prefix[..8].try_into().expect("8 bytes"));
-        let len = i32::from_be_bytes(prefix[8..].try_into().expect("4 bytes"));
+        let checksum = be_u64(&prefix[..8]);
+        let len = be_u32(&prefix[8..]).cast_signed();
         if len == 0 {
             return Ok(self.ended(if checksum == 0 { End::Padding } else { End::Torn }));
         }
@@ -152,17 +153,6 @@ impl LogReader {
         #[expect(clippy::cast_possible_truncation, reason = "equal to a 32-bit checksum")]
         let checksum = checksum as u32;
         Ok(Some(Record { offset, zxid, checksum, txn: &self.payload[..payload_len] }))
-    }
-
-    /// Goes back to a place that [`offset`](Self::offset) named.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub(crate) fn seek(&mut self, offset: u64) -> Result<(), Error> {
-        self.file.seek(SeekFrom::Start(offset)).context("read", &self.path)?;
-        self.offset = offset;
-        self.end = None;
-        Ok(())
     }
 
     fn ended<T>(&mut self, end: End) -> Option<T> {

@@ -9,6 +9,7 @@ use zab_proto::{SnapshotDigest, Zxid};
 
 use super::snappy::{self, SnappyReader};
 use super::{DIGEST_LEN, MAGIC, SEAL_LEN, SEAL_PATH, ZXID_LEN};
+use crate::be::be_u32;
 use crate::error::{Context, Damage, Error};
 use crate::names::Compression;
 
@@ -80,7 +81,7 @@ impl SnapshotReader {
                 return Err(reader.damaged(Damage::ShortHeader));
             }
         }
-        let magic = u32::from_be_bytes(reader.buf[..4].try_into().expect("4 bytes"));
+        let magic = be_u32(&reader.buf[..4]);
         if magic != MAGIC {
             return Err(reader.damaged(Damage::BadMagic(magic)));
         }

@@ -23,7 +23,7 @@ pub(crate) struct SnapshotWriter {
 enum Sink {
     Plain(BufWriter<OutFile>),
     Gz(GzEncoder<BufWriter<OutFile>>),
-    Snappy(SnappyWriter<BufWriter<OutFile>>),
+    Snappy(Box<SnappyWriter<BufWriter<OutFile>>>),
 }
 
 impl SnapshotWriter {
@@ -33,7 +33,9 @@ impl SnapshotWriter {
         let sink = match compression {
             Compression::None => Sink::Plain(out),
             Compression::Gz => Sink::Gz(GzEncoder::new(out, flate2::Compression::default())),
-            Compression::Snappy => Sink::Snappy(SnappyWriter::new(out).context("write", path)?),
+            Compression::Snappy => {
+                Sink::Snappy(Box::new(SnappyWriter::new(out).context("write", path)?))
+            }
         };
         let mut writer = Self { sink, adler: Adler32::new(), path: path.to_path_buf() };
         writer.write(&MAGIC.to_be_bytes())?;
