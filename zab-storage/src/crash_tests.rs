@@ -60,6 +60,7 @@ impl State {
                 self.files[at].position = 0;
                 self.name(None, Some((path.to_path_buf(), at)));
             }
+            Change::Open(path) => self.file(path).position = 0,
             Change::Write(path, bytes) => {
                 let file = self.file(path);
                 let end = file.position + bytes.len();
@@ -302,6 +303,20 @@ fn epochs_and_appends() {
             assert!(at.is_some_and(|at| at as u64 >= acked), "{acked} acknowledged: {seen:?}");
         },
     );
+}
+
+#[test]
+fn epochs_of_every_length() {
+    let base = |disk: &mut Disk| disk.set_epoch(Ticket(1), EpochKind::Accepted, Epoch(8));
+    let change = |disk: &mut Disk| {
+        for ticket in 1..=3 {
+            disk.set_epoch(Ticket(ticket), EpochKind::Accepted, Epoch(ticket.cast_signed() + 8));
+        }
+    };
+    crash_everywhere(base, change, |acked, seen| {
+        let epoch = seen.epochs.0.unwrap();
+        assert!(epoch >= 8 + acked.cast_signed() && epoch <= 11, "{acked} acknowledged: {seen:?}");
+    });
 }
 
 #[test]

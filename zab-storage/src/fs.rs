@@ -19,6 +19,7 @@ pub(crate) struct Fs {
 #[derive(Debug)]
 pub(crate) enum Change<'a> {
     Create(&'a Path),
+    Open(&'a Path),
     Write(&'a Path, &'a [u8]),
     Resize(&'a Path, u64),
     Sync(&'a Path),
@@ -56,9 +57,12 @@ impl Fs {
         Ok(OutFile { fs: self.clone(), file, path })
     }
 
-    /// Opens an existing file for cutting or syncing.
+    /// Opens an existing file to change or sync it in place.
     pub(crate) fn open(&self, path: PathBuf) -> Result<OutFile, Error> {
-        let file = OpenOptions::new().read(true).write(true).open(&path).context("open", &path)?;
+        let file = self
+            .step(&Change::Open(&path))
+            .and_then(|()| OpenOptions::new().read(true).write(true).open(&path))
+            .context("open", &path)?;
         Ok(OutFile { fs: self.clone(), file, path })
     }
 
