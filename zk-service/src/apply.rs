@@ -99,7 +99,7 @@ impl Database {
         sink: &mut impl FnMut(Trigger<'_>),
     ) -> Applied {
         let parts: Vec<Outcome> = if parts.is_failed() {
-            parts.iter().map(refused).collect()
+            parts.iter().map(|part| refused(&part)).collect()
         } else {
             parts.iter().map(|part| self.apply_single(header, &part, sink)).collect()
         };
@@ -254,8 +254,8 @@ impl Database {
 }
 
 /// A part of a failed multi: the parts before the failure report success.
-fn refused(part: Txn<'_>) -> Outcome {
-    let code = if let Txn::Error(code) = part { code } else { Code::OK };
+fn refused(part: &Txn<'_>) -> Outcome {
+    let code = if let Txn::Error(code) = part { *code } else { Code::OK };
     Outcome { kind: op::ERROR, code, stat: None }
 }
 

@@ -499,7 +499,9 @@ impl Prep {
         paths.extend(
             self.records
                 .iter()
-                .filter(|(_, record)| !record.deleted && record.stat.ephemeral_owner == session)
+                .filter(|(_, record)| {
+                    !record.deleted && record.stat.owner() == Owner::Session(session)
+                })
                 .map(|(path, _)| Arc::clone(path)),
         );
         paths.sort_unstable();
@@ -603,3 +605,6 @@ fn is_bad_quota_stats(path: &str, data: Option<&[u8]>) -> bool {
         value.is_none_or(|value| !value.is_empty() && value.parse::<i64>().is_err())
     })
 }
+
+#[cfg(test)]
+mod tests;

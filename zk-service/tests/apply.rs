@@ -1,4 +1,5 @@
 //! What single transactions do.
+#![expect(clippy::unwrap_used, reason = "a test has no other way to fail")]
 
 use zab_proto::Zxid;
 use zab_proto::wire::jute::{Reader, Writer};

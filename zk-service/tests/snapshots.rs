@@ -1,4 +1,5 @@
 //! Snapshots taken and loaded while transactions go on.
+#![expect(clippy::unwrap_used, reason = "a test has no other way to fail")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Data directories of Apache ZooKeeper, recovered and compared with what ZooKeeper recovered.
+#![expect(clippy::unwrap_used, reason = "a test has no other way to fail")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -12,14 +12,14 @@ use zk_service::txn::{CreateKind, CreateTxn, PartsBuf, Paths, Payload, Txn, TxnD
 
 /// A small generator of numbers (xorshift).
 #[derive(Clone, Debug)]
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -33,21 +33,21 @@ impl Random {
 
 /// A database, and the transactions that made it what it is.
 #[derive(Debug)]
-pub struct History {
-    pub database: Database,
-    pub log: Vec<Vec<u8>>,
-    pub random: Random,
+pub(crate) struct History {
+    pub(crate) database: Database,
+    pub(crate) log: Vec<Vec<u8>>,
+    pub(crate) random: Random,
     zxid: i64,
 }
 
 impl History {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let random = Random::new(seed);
         Self { database: Database::new(true), log: Vec::new(), random, zxid: 0 }
     }
 
     /// Applies one more transaction.
-    pub fn step(&mut self) {
+    pub(crate) fn step(&mut self) {
         self.zxid += 1;
         let acls = [Acl::world(31), Acl::new(1, "ip", "10.0.0.1"), Acl::new(3, "digest", "a:b")];
         let mut acl = Vec::new();
@@ -172,10 +172,10 @@ impl History {
 }
 
 /// A node in full, as records and lists have it.
-pub type Record = (Option<Vec<u8>>, Vec<Acl>, StatPersisted);
+pub(crate) type Record = (Option<Vec<u8>>, Vec<Acl>, StatPersisted);
 
 /// All nodes by path. Keys of ACLs are local and not compared.
-pub fn dump(database: &Database) -> BTreeMap<String, Record> {
+pub(crate) fn dump(database: &Database) -> BTreeMap<String, Record> {
     let root = database.tree.node("/").unwrap();
     let record = |node: NodeRef<'_>| {
         (node.data().map(<[u8]>::to_vec), node.acl().to_vec(), *node.persisted())

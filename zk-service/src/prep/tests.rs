@@ -1,0 +1,194 @@
+//! What is prepared, applied: random requests, with more or fewer of them in flight.
+
+use super::*;
+use crate::acl::write_acls;
+use crate::database::{Database, DigestCheck};
+use crate::txn::Payload;
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % n
+    }
+
+    fn path(&mut self) -> String {
+        let top = ["", "", "", "/zookeeper", "/zookeeper/quota"][self.below(5)];
+        (0..=self.below(3)).fold(top.into(), |path, _| format!("{path}/{}", self.below(3)))
+    }
+
+    fn version(&mut self) -> i32 {
+        [-1, -1, -1, 0, 1, 2][self.below(6)]
+    }
+}
+
+/// A leader and one replica: requests are prepared, then wait to be applied.
+struct Fixture {
+    random: Random,
+    access: Access,
+    database: Database,
+    prep: Prep,
+    pending: VecDeque<Vec<u8>>,
+    zxid: i64,
+    applied: usize,
+    refused: usize,
+}
+
+impl Fixture {
+    fn new(seed: u64) -> Self {
+        let database = Database::new(true);
+        Self {
+            random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+            access: Access { skip_acl: false, digest_enabled: true, super_digest: None },
+            prep: Prep::new(&database.tree),
+            database,
+            pending: VecDeque::new(),
+            zxid: 0,
+            applied: 0,
+            refused: 0,
+        }
+    }
+
+    fn put_create(&mut self, flags: i32, out: &mut Vec<u8>) {
+        let data = vec![1; self.random.below(20)];
+        out.put_ustring(Some(&self.random.path()));
+        out.put_buffer((self.random.below(9) > 0).then_some(&data));
+        let perms = if self.random.below(12) == 0 { perms::READ } else { perms::ALL };
+        write_acls(&[Acl::world(perms), Acl::new(1, "ip", "10.0.0.1")], out);
+        out.put_i32(flags);
+    }
+
+    fn put_other(&mut self, op: i32, out: &mut Vec<u8>) {
+        let path = if self.random.below(20) == 0 { "/".into() } else { self.random.path() };
+        out.put_ustring(Some(&path));
+        match op {
+            op::SET_DATA => out.put_buffer(Some(&vec![2; self.random.below(20)])),
+            op::SET_ACL => write_acls(&[Acl::world(perms::ALL)], out),
+            _ => {}
+        }
+        out.put_i32(self.random.version());
+    }
+
+    /// The record of a random operation other than a multi.
+    fn single(&mut self, in_multi: bool, out: &mut Vec<u8>) -> i32 {
+        let op = match self.random.below(12) {
+            0..3 => op::CREATE,
+            3 => op::CREATE2,
+            4 => op::CREATE_CONTAINER,
+            5 => op::CREATE_TTL,
+            6..9 => op::DELETE,
+            9 | 10 => op::SET_DATA,
+            _ if in_multi => op::CHECK,
+            _ => op::SET_ACL,
+        };
+        if in_multi {
+            put_header(op, false, out);
+        }
+        match op {
+            op::CREATE | op::CREATE2 => {
+                let flags = i32::try_from(self.random.below(4)).unwrap();
+                self.put_create(flags, out);
+            }
+            op::CREATE_CONTAINER => self.put_create(4, out),
+            op::CREATE_TTL => {
+                let flags = 5 + i32::from(self.random.below(2) == 0);
+                self.put_create(flags, out);
+                out.put_i64(500);
+            }
+            _ => self.put_other(op, out),
+        }
+        op
+    }
+
+    /// Prepares a request; sometimes it is not proposed after all.
+    fn prepare(&mut self) {
+        let session = i64::try_from(self.random.below(3)).unwrap() + 1;
+        let (kind, mut record) = (self.random.below(20), Vec::new());
+        let op = match kind {
+            0..3 => {
+                for _ in 0..self.random.below(5) {
+                    self.single(true, &mut record);
+                }
+                put_header(-1, true, &mut record);
+                op::MULTI
+            }
+            _ => self.single(false, &mut record),
+        };
+        let container = self.random.path();
+        let tree = &self.database.tree;
+        let view = View { tree, access: &self.access, extended_types: true, digests: true };
+        let from = Requester {
+            session,
+            cxid: 1,
+            valid: Ok(()),
+            ids: Ids::default(),
+            zxid: Zxid::from_raw(self.zxid + 1),
+            time: 1000 + self.zxid,
+        };
+        let mut txn = Vec::new();
+        match kind {
+            17 => self.prep.create_session(view, &from, 1000, &mut txn),
+            18 => self.prep.close_session(view, &from, &mut txn),
+            19 => self.prep.delete_container(view, &from, &container, &mut txn),
+            _ => self.prep.request(view, &from, op, &record, &mut txn),
+        }
+        if self.random.below(10) == 0 {
+            self.prep.undo();
+        } else {
+            self.zxid += 1;
+            self.pending.push_back(txn);
+        }
+    }
+
+    fn apply(&mut self) {
+        let Some(bytes) = self.pending.pop_front() else { return };
+        let Payload { header, txn, digest } = Payload::decode(&bytes).unwrap();
+        let applied = self.database.apply(&header, &txn, &mut |_| {});
+        let refused = match &txn {
+            Txn::Error(_) => true,
+            Txn::Multi(parts) => parts.is_failed(),
+            _ => false,
+        };
+        assert_eq!(applied.outcome.code.is_ok(), !refused, "{txn:?}");
+        assert_eq!(digest.is_none(), matches!(txn, Txn::Error(_)));
+        let check = self.database.check_digest(header.zxid, digest);
+        assert!(!matches!(check, DigestCheck::Mismatch { .. }), "{txn:?}: {check:?}");
+        self.prep.applied(header.zxid);
+        self.applied += usize::from(!refused);
+        self.refused += usize::from(refused);
+    }
+}
+
+fn put_header(op: i32, done: bool, out: &mut Vec<u8>) {
+    out.put_i32(op);
+    out.put_bool(done);
+    out.put_i32(-1);
+}
+
+#[test]
+fn a_prepared_request_applies_and_its_digest_is_reached() {
+    let (mut applied, mut refused) = (0, 0);
+    for seed in 1..=100 {
+        let mut fixture = Fixture::new(seed);
+        for _ in 0..300 {
+            // In flight: none at times, twenty at others.
+            let full = fixture.pending.len() >= 20;
+            if full || fixture.random.below(5) < 2 {
+                fixture.apply()
+            } else {
+                fixture.prepare()
+            }
+            if fixture.random.below(40) == 0 {
+                while !fixture.pending.is_empty() {
+                    fixture.apply();
+                }
+                assert!(fixture.prep.records.is_empty() && fixture.prep.queue.is_empty());
+            }
+        }
+        (applied, refused) = (applied + fixture.applied, refused + fixture.refused);
+    }
+    assert!(applied > 2000 && refused > 2000, "{applied} applied, {refused} refused");
+}
