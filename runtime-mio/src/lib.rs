@@ -13,11 +13,11 @@ use std::thread::{Builder, JoinHandle};
 
 use mio::{Poll, Token, Waker};
 pub use runtime_core::{
-    Disk, Error, Listen, Listeners, Loaded, NetOptions, ServerOptions, StatusBoard,
+    Disk, Error, Handle, Listen, Listeners, Loaded, NetOptions, ServerOptions, StatusBoard,
 };
 use zab_proto::{Application, Channel, Config};
 
-pub use crate::driver::{Driver, Handle};
+pub use crate::driver::Driver;
 
 /// A server on a thread of its own. Dropping it stops it, closes its ports and joins the thread.
 #[derive(Debug)]

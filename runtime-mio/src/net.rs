@@ -12,19 +12,11 @@ use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token, Waker};
 use runtime_core::{
-    Error, Flushed, Inbox, Listeners, NetOptions, Outbox, ReadEnd, Resolver, Target, targets,
+    Doors, Error, Flushed, Inbox, Listeners, NetOptions, Network, Outbox, ReadEnd, Resolver,
+    Target, targets,
 };
 use socket2::SockRef;
 use zab_proto::{Channel, CloseReason, ConnId, Input, Instant};
-
-/// The core, as the sockets see it.
-pub(crate) trait Doors {
-    fn now(&self) -> Instant;
-    fn accept(&mut self, channel: Channel, remote: SocketAddr) -> Option<ConnId>;
-    fn input(&mut self, input: Input);
-    fn receive(&mut self, conn: ConnId, bytes: &[u8]) -> usize;
-    fn transmit(&mut self, conn: ConnId, buf: &mut [u8]) -> usize;
-}
 
 /// All sockets of one server.
 #[derive(Debug)]
@@ -322,33 +314,6 @@ impl Net {
         Ok(())
     }
 
-    /// Begins to dial the first usable one of `addresses`.
-    pub(crate) fn connect(
-        &mut self,
-        now: Instant,
-        conn: ConnId,
-        channel: Channel,
-        addresses: &str,
-    ) {
-        let until = now + self.options.connect_timeout;
-        let dial = Dial {
-            conn,
-            channel,
-            stream: None,
-            targets: targets(addresses).into(),
-            resolving: false,
-            until,
-        };
-        let Some(at) = self.allot() else {
-            log::warn!("Too many connections: not dialling {addresses}");
-            self.refused.push(conn);
-            return;
-        };
-        self.slots[at].socket = Socket::Dial(dial);
-        self.ids.insert(conn, at);
-        self.queue(at);
-    }
-
     /// An event, or the beginning: has the present attempt succeeded?
     fn dial_ready(&mut self, at: usize, doors: &mut impl Doors) {
         let Socket::Dial(dial) = &mut self.slots[at].socket else { return };
@@ -475,69 +440,6 @@ impl Net {
         }
     }
 
-    /// Offers bytes again that were left.
-    pub(crate) fn resume(&mut self, id: ConnId, doors: &mut impl Doors) {
-        let Some(at) = self.find(id) else { return };
-        let Socket::Conn(conn) = &mut self.slots[at].socket else { return };
-        if conn.stage == Stage::Open {
-            conn.inbox.offer(|bytes| doors.receive(id, bytes));
-            if conn.readable {
-                self.queue(at);
-            }
-        }
-    }
-
-    /// There is something to send.
-    pub(crate) fn mark(&mut self, id: ConnId) {
-        if let Some(at) = self.find(id) {
-            self.mark_slot(at);
-        }
-    }
-
-    /// Sends what marked connections have, one write each where the socket takes it.
-    pub(crate) fn flush(&mut self, doors: &mut impl Doors) {
-        let mut dirty = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.spare));
-        for at in dirty.drain(..) {
-            let Socket::Conn(conn) = &mut self.slots[at].socket else { continue };
-            conn.dirty = false;
-            if conn.blocked || conn.stage == Stage::Lingering {
-                continue;
-            }
-            let (id, turn) = (conn.id, self.options.write_turn_bytes);
-            let fill = |buf: &mut [u8]| doors.transmit(id, buf);
-            match conn.outbox.flush(&mut conn.stream, &mut self.scratch, turn, fill) {
-                Ok(Flushed::All) if conn.stage == Stage::Flushing => self.shut(at, doors, false),
-                Ok(Flushed::All) => {}
-                Ok(Flushed::Turn) => self.mark_slot(at),
-                Ok(Flushed::Blocked) => conn.blocked = true,
-                Err(error) => self.broken(at, &error, doors),
-            }
-        }
-        self.spare = dirty;
-    }
-
-    /// Closes a connection that core or application want closed, once its last bytes are out.
-    pub(crate) fn close(&mut self, now: Instant, id: ConnId, reason: CloseReason) {
-        let Some(at) = self.find(id) else { return };
-        if !id.is_client() {
-            // The core may use the name again at once.
-            self.ids.remove(&id);
-        }
-        match &mut self.slots[at].socket {
-            Socket::Free | Socket::Listener(..) => {}
-            Socket::Dial(_) => self.release(at),
-            Socket::Conn(conn) => {
-                let remote = conn.stream.peer_addr().map_or_else(|_| "?".into(), |a| a.to_string());
-                let level = if id.is_client() { log::Level::Debug } else { log::Level::Info };
-                log::log!(level, "Closing connection {id:?} with {remote}: {reason}");
-                conn.stage = Stage::Flushing;
-                let deadline = now + self.options.flush_timeout;
-                self.set_deadline(at, Some(deadline));
-                self.mark_slot(at);
-            }
-        }
-    }
-
     /// The last bytes are out, or took too long (`cut`).
     fn shut(&mut self, at: usize, doors: &mut impl Doors, cut: bool) {
         let Socket::Conn(conn) = &mut self.slots[at].socket else { return };
@@ -626,6 +528,87 @@ impl Net {
 
     fn find(&self, id: ConnId) -> Option<usize> {
         self.ids.get(&id).copied()
+    }
+}
+
+impl Network for Net {
+    fn connect(&mut self, now: Instant, conn: ConnId, channel: Channel, addresses: &str) {
+        let until = now + self.options.connect_timeout;
+        let dial = Dial {
+            conn,
+            channel,
+            stream: None,
+            targets: targets(addresses).into(),
+            resolving: false,
+            until,
+        };
+        let Some(at) = self.allot() else {
+            log::warn!("Too many connections: not dialling {addresses}");
+            self.refused.push(conn);
+            return;
+        };
+        self.slots[at].socket = Socket::Dial(dial);
+        self.ids.insert(conn, at);
+        self.queue(at);
+    }
+
+    fn mark(&mut self, id: ConnId) {
+        if let Some(at) = self.find(id) {
+            self.mark_slot(at);
+        }
+    }
+
+    fn resume(&mut self, id: ConnId, doors: &mut impl Doors) {
+        let Some(at) = self.find(id) else { return };
+        let Socket::Conn(conn) = &mut self.slots[at].socket else { return };
+        if conn.stage == Stage::Open {
+            conn.inbox.offer(|bytes| doors.receive(id, bytes));
+            if conn.readable {
+                self.queue(at);
+            }
+        }
+    }
+
+    fn close(&mut self, now: Instant, id: ConnId, reason: CloseReason) {
+        let Some(at) = self.find(id) else { return };
+        if !id.is_client() {
+            // The core may use the name again at once.
+            self.ids.remove(&id);
+        }
+        match &mut self.slots[at].socket {
+            Socket::Free | Socket::Listener(..) => {}
+            Socket::Dial(_) => self.release(at),
+            Socket::Conn(conn) => {
+                let remote = conn.stream.peer_addr().map_or_else(|_| "?".into(), |a| a.to_string());
+                let level = if id.is_client() { log::Level::Debug } else { log::Level::Info };
+                log::log!(level, "Closing connection {id:?} with {remote}: {reason}");
+                conn.stage = Stage::Flushing;
+                let deadline = now + self.options.flush_timeout;
+                self.set_deadline(at, Some(deadline));
+                self.mark_slot(at);
+            }
+        }
+    }
+
+    fn flush(&mut self, doors: &mut impl Doors) {
+        let mut dirty = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.spare));
+        for at in dirty.drain(..) {
+            let Socket::Conn(conn) = &mut self.slots[at].socket else { continue };
+            conn.dirty = false;
+            if conn.blocked || conn.stage == Stage::Lingering {
+                continue;
+            }
+            let (id, turn) = (conn.id, self.options.write_turn_bytes);
+            let fill = |buf: &mut [u8]| doors.transmit(id, buf);
+            match conn.outbox.flush(&mut conn.stream, &mut self.scratch, turn, fill) {
+                Ok(Flushed::All) if conn.stage == Stage::Flushing => self.shut(at, doors, false),
+                Ok(Flushed::All) => {}
+                Ok(Flushed::Turn) => self.mark_slot(at),
+                Ok(Flushed::Blocked) => conn.blocked = true,
+                Err(error) => self.broken(at, &error, doors),
+            }
+        }
+        self.spare = dirty;
     }
 }
 

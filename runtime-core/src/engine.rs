@@ -1,0 +1,176 @@
+//! The part of every runtime's loop that no event loop changes: drain the core into disk and
+//! network, one batch for the disk, then one write per connection.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use zab_proto::{
+    Application, Channel, CloseReason, Config, ConnId, Input, Instant, NetOutput, Node,
+};
+
+use crate::{Clock, Disk, Error, Loaded, StatusBoard};
+
+/// The core, as a runtime's sockets see it.
+pub trait Doors {
+    /// The time of this turn.
+    fn now(&self) -> Instant;
+
+    /// Somebody has connected; `None` refuses.
+    fn accept(&mut self, channel: Channel, remote: SocketAddr) -> Option<ConnId>;
+
+    /// A dial has succeeded or failed, a connection has ended.
+    fn input(&mut self, input: Input);
+
+    /// Bytes have come; how many of them are used.
+    fn receive(&mut self, conn: ConnId, bytes: &[u8]) -> usize;
+
+    /// Fills `buf` for a connection; 0: nothing to send.
+    fn transmit(&mut self, conn: ConnId, buf: &mut [u8]) -> usize;
+}
+
+/// A runtime's sockets, as the engine sees them.
+pub trait Network {
+    /// Begins to dial the first usable one of `addresses`.
+    fn connect(&mut self, now: Instant, conn: ConnId, channel: Channel, addresses: &str);
+
+    /// There is something to send on a connection; it goes out at the next `flush`.
+    fn mark(&mut self, conn: ConnId);
+
+    /// Offers again what was not used.
+    fn resume(&mut self, conn: ConnId, doors: &mut impl Doors);
+
+    /// Sends what is left, then closes.
+    fn close(&mut self, now: Instant, conn: ConnId, reason: CloseReason);
+
+    /// Writes to all marked connections.
+    fn flush(&mut self, doors: &mut impl Doors);
+}
+
+/// A node, its disk and its clock.
+#[derive(Debug)]
+pub struct Engine<A, D> {
+    clock: Clock,
+    /// The core with its application.
+    pub node: Node<A>,
+    disk: D,
+    status: Arc<StatusBoard>,
+}
+
+impl<A: Application, D: Disk> Engine<A, D> {
+    /// Starts the clock and the node.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn new(
+        config: Config,
+        loaded: Loaded<A, D>,
+        status: Arc<StatusBoard>,
+    ) -> Result<Self, Error> {
+        let clock = Clock::start();
+        let node = Node::new(clock.now(), config, loaded.recovered, loaded.app)?;
+        Ok(Self { clock, node, disk: loaded.disk, status })
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// The core's doors, at the time `now`.
+    pub fn doors(&mut self, now: Instant) -> NodeDoors<'_, A, D> {
+        NodeDoors { now, node: &mut self.node, disk: &mut self.disk }
+    }
+
+    /// Tells the core that its deadline has passed, if it has.
+    pub fn on_time(&mut self, now: Instant) {
+        if self.node.poll_timeout().is_some_and(|at| at <= now) {
+            self.node.handle_input(now, Input::Timeout);
+        }
+    }
+
+    /// Drains the core into disk and network until nothing is left.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] if a write failed: nothing was sent after that, and nothing may be (rule
+    /// R10).
+    pub fn turn(&mut self, now: Instant, net: &mut impl Network) -> Result<(), Error> {
+        let mut flushed = false;
+        loop {
+            self.take_persisted(now)?;
+            let drained = self.drain(now, net);
+            self.disk.submit();
+            // An inline disk is done already.
+            if self.take_persisted(now)? {
+                flushed = false;
+                continue;
+            }
+            if flushed && !drained {
+                return Ok(());
+            }
+            net.flush(&mut self.doors(now));
+            flushed = true;
+        }
+    }
+
+    fn take_persisted(&mut self, now: Instant) -> Result<bool, Error> {
+        let through = self.disk.poll().map_err(|error| Error::Storage(Box::new(error)))?;
+        if let Some(through) = through {
+            self.node.handle_input(now, Input::Persisted { through });
+        }
+        Ok(through.is_some())
+    }
+
+    fn drain(&mut self, now: Instant, net: &mut impl Network) -> bool {
+        let mut drained = false;
+        while let Some(output) = self.node.poll_output(now, &mut self.disk) {
+            drained = true;
+            match output {
+                NetOutput::Connect { conn, channel, addresses } => {
+                    net.connect(now, conn, channel, &addresses);
+                }
+                NetOutput::Transmit(conn) => net.mark(conn),
+                NetOutput::Resume(conn) => net.resume(conn, &mut self.doors(now)),
+                NetOutput::Close(conn, reason) => net.close(now, conn, reason),
+                NetOutput::Became(status) => self.status.report(status),
+            }
+        }
+        drained
+    }
+}
+
+/// The doors of a node during one turn.
+pub struct NodeDoors<'a, A, D> {
+    now: Instant,
+    node: &'a mut Node<A>,
+    disk: &'a mut D,
+}
+
+impl<A, D> fmt::Debug for NodeDoors<'_, A, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeDoors").field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
+impl<A: Application, D: Disk> Doors for NodeDoors<'_, A, D> {
+    fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn accept(&mut self, channel: Channel, remote: SocketAddr) -> Option<ConnId> {
+        self.node.accept(self.now, channel, remote)
+    }
+
+    fn input(&mut self, input: Input) {
+        self.node.handle_input(self.now, input);
+    }
+
+    fn receive(&mut self, conn: ConnId, bytes: &[u8]) -> usize {
+        self.node.handle_bytes(self.now, conn, bytes, self.disk)
+    }
+
+    fn transmit(&mut self, conn: ConnId, buf: &mut [u8]) -> usize {
+        self.node.poll_transmit(self.now, conn, buf)
+    }
+}

@@ -1,0 +1,124 @@
+//! What other threads may do with a server.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use zab_proto::{Instant, Node, Phase};
+
+use crate::StatusBoard;
+
+type Call<A> = Box<dyn FnOnce(Instant, &mut Node<A>) + Send>;
+
+/// A server's end that other threads may hold.
+pub struct Handle<A> {
+    stop: Arc<AtomicBool>,
+    status: Arc<StatusBoard>,
+    wake: Arc<dyn Fn() + Send + Sync>,
+    calls: Sender<Call<A>>,
+}
+
+impl<A> Clone for Handle<A> {
+    fn clone(&self) -> Self {
+        Self {
+            stop: Arc::clone(&self.stop),
+            status: Arc::clone(&self.status),
+            wake: Arc::clone(&self.wake),
+            calls: self.calls.clone(),
+        }
+    }
+}
+
+impl<A> fmt::Debug for Handle<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("status", &self.status.get()).finish_non_exhaustive()
+    }
+}
+
+impl<A> Handle<A> {
+    /// Asks the server to end. Returns at once.
+    pub fn shutdown(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Makes the loop turn.
+    pub fn wake(&self) {
+        (self.wake)();
+    }
+
+    /// Runs `call` on the server's thread, between two events. Not run if the server has ended.
+    pub fn call(&self, call: impl FnOnce(Instant, &mut Node<A>) + Send + 'static) {
+        if self.calls.send(Box::new(call)).is_ok() {
+            self.wake();
+        }
+    }
+
+    /// Role, phase and leader, as last reported; and a way to wait for a change.
+    #[must_use]
+    pub fn status(&self) -> &StatusBoard {
+        &self.status
+    }
+
+    /// Waits until the server serves clients; false if that took longer than `timeout` or the
+    /// server has ended.
+    #[must_use]
+    pub fn wait_serving(&self, timeout: Duration) -> bool {
+        self.status.wait(timeout, |status| status.phase == Phase::Broadcast).is_some()
+    }
+}
+
+/// A server's own end of its [`Handle`]s.
+pub struct Control<A> {
+    handle: Handle<A>,
+    calls: Receiver<Call<A>>,
+}
+
+impl<A> fmt::Debug for Control<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").field("handle", &self.handle).finish_non_exhaustive()
+    }
+}
+
+impl<A> Control<A> {
+    /// `wake` makes the server's loop turn, from any thread.
+    #[must_use]
+    pub fn new(wake: Arc<dyn Fn() + Send + Sync>) -> Self {
+        let (sender, calls) = channel();
+        let (stop, status) = (Arc::default(), Arc::default());
+        Self { handle: Handle { stop, status, wake, calls: sender }, calls }
+    }
+
+    /// One more handle.
+    #[must_use]
+    pub fn handle(&self) -> Handle<A> {
+        self.handle.clone()
+    }
+
+    /// The status that the handles show.
+    #[must_use]
+    pub fn status(&self) -> &Arc<StatusBoard> {
+        &self.handle.status
+    }
+
+    /// Whether [`Handle::shutdown`] was called.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.handle.stop.load(Ordering::Acquire)
+    }
+
+    /// Runs what [`Handle::call`] has brought.
+    pub fn run_calls(&self, now: Instant, node: &mut Node<A>) {
+        while let Ok(call) = self.calls.try_recv() {
+            call(now, node);
+        }
+    }
+}
+
+impl<A> Drop for Control<A> {
+    fn drop(&mut self) {
+        self.handle.status.stop();
+    }
+}
