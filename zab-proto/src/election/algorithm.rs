@@ -117,7 +117,13 @@ impl Algorithm {
         &self.electorate
     }
 
-    /// What this server tells others at present.
+    /// What this server answers; between two roles there is nothing to say.
+    pub(super) fn answer(&self) -> Option<CastVote> {
+        let silent = self.own.state == ServerState::Looking && !self.is_looking();
+        (!silent).then_some(self.own)
+    }
+
+    /// What this server stands for at present.
     pub(super) fn vote(&self) -> CastVote {
         self.own
     }
@@ -169,19 +175,15 @@ impl Algorithm {
         let mut step = Step::default();
         let looking = heard.state == ServerState::Looking;
         if !self.is_looking() {
-            // Between two roles there is nothing to say.
-            let has_leader = self.own.state != ServerState::Looking;
             let asked = looking || !self.electorate.is_voter(from);
-            step.answer = (has_leader && asked).then_some(self.own);
+            step.answer = self.answer().filter(|_| asked);
             return step;
         }
         if !self.electorate.is_voter(from) {
             step.answer = Some(self.own);
             return step;
         }
-        // A peer without a history of its own wants to hear that we are alive, see `bootstrap`.
-        let mut answer = looking
-            && (heard.election_epoch < self.own.election_epoch || heard.vote.zxid == Zxid::NONE);
+        let mut answer = looking && heard.election_epoch < self.own.election_epoch;
         if self.electorate.is_voter(heard.vote.leader) {
             match heard.state {
                 ServerState::Looking => {

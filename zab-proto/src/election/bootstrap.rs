@@ -18,12 +18,14 @@ pub(super) struct Bootstrap {
 
 impl Bootstrap {
     /// Takes a voter's notification. The first one of a connection may repeat something said long
-    /// ago, when the ensemble was empty; those after it were said to this process.
-    pub(super) fn hear(&mut self, from: Sid, vote: &CastVote, first: bool) {
+    /// ago, when the ensemble was empty; those after it were said to this process. Returns whether
+    /// the voter looks for the same proof and is to be given a second notification.
+    pub(super) fn hear(&mut self, from: Sid, vote: &CastVote, first: bool) -> bool {
         self.empty.retain(|sid| *sid != from || says_empty(vote));
         if !first && says_empty(vote) && !self.empty.contains(&from) {
             self.empty.push(from);
         }
+        first && vote.state == ServerState::Looking && vote.vote.zxid == Zxid::NONE
     }
 
     /// Whether all `voters` but `me` were heard to be empty.

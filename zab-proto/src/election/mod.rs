@@ -196,7 +196,9 @@ impl ElectionPort {
     /// The deadline has passed.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         for sid in self.connections.handle_timeout(now) {
-            self.connections.answer(now, sid, self.algorithm.vote());
+            if let Some(vote) = self.algorithm.answer() {
+                self.connections.answer(now, sid, vote);
+            }
         }
         let step = self.algorithm.handle_timeout(now, |sid| self.connections.is_gone(sid));
         self.carry_out(now, step);
@@ -247,8 +249,11 @@ impl ElectionPort {
         if is_voter && frame.first {
             self.algorithm.hurry(now);
         }
-        if is_voter && let Some(bootstrap) = &mut self.bootstrap {
-            bootstrap.hear(frame.from, &heard, frame.first);
+        if is_voter
+            && let Some(bootstrap) = &mut self.bootstrap
+            && bootstrap.hear(frame.from, &heard, frame.first)
+        {
+            self.connections.answer(now, frame.from, self.algorithm.vote());
         }
         self.on_vote(now, frame.from, heard);
         self.try_bootstrap(now);

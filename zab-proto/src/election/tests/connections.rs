@@ -313,3 +313,35 @@ fn unreachable_servers_are_redialled_at_a_growing_pace() {
     assert_eq!(millis[..6], [0, 1, 3, 7, 15, 31]);
     assert!(millis.windows(2).all(|pair| pair[1] - pair[0] <= 1001), "{millis:?}");
 }
+
+/// Whatever comes, the port neither panics nor loses another connection, and takes whole frames.
+#[test]
+fn noise_does_no_harm() {
+    let mut random = 0x1234_5678_9abc_def1_u64;
+    let mut next = move |below: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random >> 11) % below
+    };
+    let mut driver = looking();
+    let good = driver.called_by(3);
+    for _ in 0..3000 {
+        let conn = driver.accept();
+        let mut bytes = match next(3) {
+            0 => vec![],
+            1 => handshake(1, "h:2001"),
+            _ => handshake(100 + i64::try_from(next(50)).unwrap(), "x:1"),
+        };
+        bytes.extend_from_slice(&vote(0, 2));
+        for _ in 0..next(4) {
+            let at = usize::try_from(next(bytes.len() as u64)).unwrap();
+            bytes[at] = u8::try_from(next(256)).unwrap();
+        }
+        assert!(driver.feed(conn, &bytes) <= bytes.len());
+        driver.close(conn);
+        driver.pass(MS);
+        driver.dials.clear();
+    }
+    assert!(driver.closed.iter().all(|(conn, _)| *conn != good));
+}

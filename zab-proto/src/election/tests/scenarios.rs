@@ -75,20 +75,20 @@ fn cold_start_staggered() {
     }
 }
 
-/// Starts within a few round trips of each other race with refused dials. Whoever wins, everybody
-/// agrees without a time-out of the leader.
+/// Starts within a few round trips of each other race with refused dials, and sometimes a minority
+/// decides too early. Whoever wins, nobody waits for it.
 #[test]
 fn cold_start_within_milliseconds() {
     for seed in 0..400 {
         for n in [3, 5] {
             let mut net = Net::new(ensemble(n, &[], &[]), seed);
             for i in 0..n {
-                let gap = net.random(600);
+                let gap = net.random(if seed.is_multiple_of(2) { 600 } else { 3000 });
                 net.run_for(US * u32::try_from(gap).unwrap());
                 net.boot(1 + (i + i64::try_from(seed).unwrap()) % n, 0, 0, true);
             }
             let (_, time) = net.elect(1000 * MS);
-            assert!(time < 450 * MS, "{time:?}, seed {seed}");
+            assert!(time < 3 * MS, "{time:?}, seed {seed}");
         }
     }
 }
