@@ -580,8 +580,7 @@ impl Network for Net {
             Socket::Dial(_) => self.release(at),
             Socket::Conn(conn) => {
                 let remote = conn.stream.peer_addr().map_or_else(|_| "?".into(), |a| a.to_string());
-                let level = if id.is_client() { log::Level::Debug } else { log::Level::Info };
-                log::log!(level, "Closing connection {id:?} with {remote}: {reason}");
+                log::log!(level(reason), "Closing connection {id:?} with {remote}: {reason}");
                 conn.stage = Stage::Flushing;
                 let deadline = now + self.options.flush_timeout;
                 self.set_deadline(at, Some(deadline));
@@ -615,6 +614,16 @@ impl Network for Net {
 /// Reads and forgets.
 fn discard(source: &mut impl Read, scratch: &mut [u8], turn: usize) -> io::Result<ReadEnd> {
     Inbox::default().read(source, scratch, (turn, usize::MAX), <[u8]>::len)
+}
+
+/// How interesting the end of a connection is: very, if the other side was at fault.
+fn level(reason: CloseReason) -> log::Level {
+    match reason {
+        CloseReason::Superseded | CloseReason::RoleEnded | CloseReason::Application => {
+            log::Level::Debug
+        }
+        _ => log::Level::Warn,
+    }
 }
 
 /// Errors of `accept` that concern only the connection that was about to be accepted.

@@ -7,4 +7,5 @@ pub mod exit;
 pub mod local;
 pub mod logging;
 mod options;
+mod purge;
 pub mod server;

@@ -11,6 +11,7 @@ use zab_proto::Channel;
 use zk_service::Service;
 
 use crate::config::{LoadError, ServerConfig, SystemProperties};
+use crate::purge::Purge;
 use crate::{exit, logging, options};
 
 /// Where the configuration comes from.
@@ -61,6 +62,7 @@ pub fn run(source: &Source, properties: SystemProperties, with_parent: bool) -> 
 fn serve(config: &ServerConfig, with_parent: bool) -> Result<(), Error> {
     log_start(config);
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let purge = Purge::start(config);
     let options = options::server(config)?;
     let listeners = bind(config, &options.listen)?;
     for addr in listeners.addresses(Channel::Client) {
@@ -87,6 +89,7 @@ fn serve(config: &ServerConfig, with_parent: bool) -> Result<(), Error> {
     on_signal.close();
     // It has ended by the signal or by the line above.
     let _ = stopper.join();
+    drop(purge);
     result
 }
 

@@ -1,0 +1,199 @@
+//! The program as it is used.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn zabd(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zabd"));
+    command.args(arguments).env_remove("RUST_LOG").env_remove("SERVER_JVMFLAGS");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    zabd(arguments).output().unwrap()
+}
+
+/// A directory that is gone with the test.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("zabd-cli-{}-{n}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        Self(dir)
+    }
+
+    fn config(&self, text: &str) -> String {
+        let path = self.0.join("zoo.cfg");
+        fs::write(&path, text.replace("DIR", self.0.to_str().unwrap())).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+/// A running program; killed if a test fails.
+struct Running {
+    child: Child,
+    lines: Box<dyn Iterator<Item = String>>,
+}
+
+impl Running {
+    fn logging(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let stderr = child.stderr.take().unwrap();
+        Self { child, lines: Box::new(BufReader::new(stderr).lines().map_while(Result::ok)) }
+    }
+
+    fn telling(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        Self { child, lines: Box::new(BufReader::new(stdout).lines().map_while(Result::ok)) }
+    }
+
+    /// Reads lines up to the one with `text`.
+    fn wait_for(&mut self, text: &str) -> String {
+        let mut seen = Vec::new();
+        for line in self.lines.by_ref() {
+            if line.contains(text) {
+                return line;
+            }
+            seen.push(line);
+        }
+        panic!("ended without {text:?}: {seen:#?}");
+    }
+
+    fn wait(&mut self) -> i32 {
+        self.lines.by_ref().for_each(drop);
+        self.child.wait().unwrap().code().expect("an exit code")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn kill(signal: &str, pid: u32) {
+    assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
+}
+
+/// The answer to a four-letter word.
+fn ask(address: &str, word: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(word.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn help_and_version() {
+    let help = run(&["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&help.stdout).contains("zabd ensemble"));
+    let version = run(&["--version"]);
+    assert_eq!(version.status.code(), Some(0));
+    let want = concat!("zabd ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(String::from_utf8_lossy(&version.stdout), want);
+    for arguments in [&[][..], &["a", "b", "c", "d", "e"], &["--nonsense"]] {
+        assert_eq!(run(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn exit_codes() {
+    let dir = Dir::new();
+    let invalid = dir.config("dataDir=DIR\n\ntickTime=two\n");
+    let file = dir.0.join("file");
+    fs::write(&file, "").unwrap();
+    let not_a_dir = format!("dataDir={}\nclientPort=0\n", file.display());
+    let cases = [
+        (invalid, 2, "zoo.cfg:3: tickTime: For input string: \"two\" (accepted: "),
+        (dir.0.join("none").display().to_string(), 2, "Error processing"),
+    ];
+    for (config, code, text) in cases {
+        let output = run(&[&config]);
+        let log = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{log}");
+        assert!(log.contains(text), "{log}");
+    }
+    let stranger =
+        "initLimit=5\nsyncLimit=5\ndataDir=DIR\nserver.1=127.0.0.1:1:2\nserver.2=127.0.0.1:3:4";
+    fs::write(dir.0.join("myid"), "3").unwrap();
+    let output = run(&[&dir.config(stranger)]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("My id 3 not in the peer list"));
+    let output = run(&[&dir.config(&not_a_dir)]);
+    assert_ne!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("file"), "names the directory");
+}
+
+#[test]
+fn a_server_without_a_file_ends_at_sigterm() {
+    let dir = Dir::new();
+    let data = dir.0.to_str().unwrap();
+    let flags = ["-Dzookeeper.4lw.commands.whitelist=*", "0", data, "500"];
+    let mut server = Running::logging(zabd(&flags));
+    let line = server.wait_for("binding to port ");
+    let port = line.rsplit_once(':').unwrap().1.to_owned();
+    server.wait_for("leading - broadcast");
+    let address = format!("127.0.0.1:{port}");
+    assert_eq!(ask(&address, "ruok"), "imok");
+    assert!(ask(&address, "srvr").contains("Mode: standalone"));
+    let second = run(&["0", data]);
+    assert_eq!(second.status.code(), Some(3), "the directory is in use");
+    kill("-TERM", server.child.id());
+    assert_eq!(server.wait(), 0);
+    TcpStream::connect(address).expect_err("closed");
+}
+
+#[test]
+fn an_ensemble_outlives_its_leader() {
+    let dir = Dir::new();
+    let path = dir.0.to_str().unwrap();
+    let arguments = ["ensemble", "--observers", "1", "--client-port", "0", "--dir", path];
+    let mut ensemble = Running::telling(zabd(&arguments));
+    let mut servers = Vec::new();
+    while servers.len() < 4 {
+        let line = ensemble.wait_for("client port");
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        servers.push((words[3].parse::<u32>().unwrap(), format!("127.0.0.1:{}", words[6])));
+    }
+    let leader_of = |line: &str| {
+        let number = line.split("server ").nth(1).unwrap().split(' ').next().unwrap();
+        number.parse::<usize>().unwrap() - 1
+    };
+    let leader = leader_of(&ensemble.wait_for("election 1: server "));
+    ensemble.wait_for("Connect to ");
+    assert!(ask(&servers[leader].1, "srvr").contains("Mode: leader"));
+    kill("-KILL", servers[leader].0);
+    ensemble.wait_for("the leader, has ended");
+    let next = leader_of(&ensemble.wait_for("election 2: server "));
+    assert_ne!(leader, next);
+    assert!(ask(&servers[next].1, "srvr").contains("Mode: leader"));
+    kill("-INT", ensemble.child.id());
+    assert_eq!(ensemble.wait(), 0);
+    for (_, address) in &servers {
+        TcpStream::connect(address).expect_err("stopped");
+    }
+    assert!(Path::new(path).join("server-1/log").exists(), "a given directory stays");
+}
