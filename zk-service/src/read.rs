@@ -144,7 +144,7 @@ impl<'a> Reading<'a> {
     }
 
     fn get_ephemerals(&self, prefix: &str, out: &mut Vec<u8>) {
-        let all = prefix.trim().is_empty();
+        let all = matches!(prefix.trim(), "" | "/");
         let at = out.len();
         out.put_i32(0);
         let mut count = 0_i32;
