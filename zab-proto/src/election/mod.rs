@@ -255,18 +255,18 @@ impl ElectionPort {
         {
             self.connections.answer(now, frame.from, self.algorithm.vote());
         }
-        self.on_vote(now, frame, heard);
+        self.on_vote(now, frame.from, heard);
         self.try_bootstrap(now);
     }
 
-    fn on_vote(&mut self, now: Instant, frame: &Frame<'_>, heard: CastVote) {
+    fn on_vote(&mut self, now: Instant, from: Sid, heard: CastVote) {
         if let Some(desertion) = &mut self.desertion {
-            desertion.hear(frame.from, &heard, frame.first, &self.algorithm);
+            desertion.hear(from, &heard, &self.algorithm);
         }
         let gone = |sid| self.connections.is_gone(sid);
-        let step = self.algorithm.on_notification(now, frame.from, heard, gone);
+        let step = self.algorithm.on_notification(now, from, heard, gone);
         if let Some(vote) = step.answer {
-            self.connections.answer(now, frame.from, vote);
+            self.connections.answer(now, from, vote);
         }
         self.carry_out(now, step);
         self.watch_desertion();

@@ -125,6 +125,7 @@ impl Leader {
             .find(|index| ensemble.is_quorum(|sid| has(sid, *index)));
         if let Some(index) = newest {
             shared.history.commit(index);
+            self.release_syncs(shared);
         }
     }
 

@@ -116,8 +116,9 @@ impl Leader {
         }
     }
 
-    /// Answers own clients whose transactions are delivered.
-    pub(crate) fn release_syncs(&mut self, shared: &mut Shared) {
+    /// Answers own clients for whom everything proposed before they asked is committed. Deliveries
+    /// come out first.
+    pub(super) fn release_syncs(&mut self, shared: &mut Shared) {
         let committed = shared.history.committed();
         let control = &mut shared.control;
         self.freshness.proven.retain(|(gate, token)| {

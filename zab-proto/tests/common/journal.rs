@@ -1,5 +1,6 @@
 //! The smallest useful application: a journal of lines. A client frame is one length byte and as
-//! many bytes; every committed line is echoed to the client that sent it.
+//! many bytes; every committed line is echoed to the client that sent it. The line `?` is no line but
+//! a sync of the leader's own.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -101,7 +102,9 @@ impl Application for Journal {
                 break;
             }
             let owner = owner(core, conn);
-            if self.leading {
+            if self.leading && line == b"?" {
+                core.sync();
+            } else if self.leading {
                 self.submit(core, owner, line);
             } else {
                 let mut data = owner.to_be_bytes().to_vec();
