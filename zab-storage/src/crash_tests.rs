@@ -24,12 +24,9 @@ struct State {
     /// Names as they are, and as they are on the medium.
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
-    /// Changes of names since then.
-    pending: Vec<NameChange>,
+    /// Changes of names since then: what went, what came.
+    pending: Vec<(Option<PathBuf>, Option<(PathBuf, usize)>)>,
 }
-
-/// What went, what came.
-type NameChange = (Option<PathBuf>, Option<(PathBuf, usize)>);
 
 #[derive(Clone, Debug, Default)]
 struct Content {

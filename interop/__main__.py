@@ -1,0 +1,104 @@
+"""Command line: `python3 -m interop COMMAND`. Exit code 0 if everything held."""
+
+import argparse
+import os
+import subprocess
+import sys
+
+from . import logs, mixed, servers
+from .ensemble import Ensemble
+from .scenarios import NEED_PROXIES, SCENARIOS
+from .suite import Suite
+
+
+def run(options):
+    """One scenario on one ensemble."""
+    suite = Suite("interop run")
+
+    def go(name):
+        extra = dict(seconds=options.seconds) if name == "chaos" else {}
+        if name == "failover":
+            extra = dict(times=options.times)
+        kinds, observers = options.members.split(","), [kind for kind in options.observers.split(",") if kind]
+        with Ensemble(kinds, observers, options.directory, options.partitions or name in NEED_PROXIES, options.tick,
+                      options.set) as ensemble:
+            ensemble.start()
+            detail = SCENARIOS[name](ensemble, **extra)
+            for item in sorted(logs.new(ensemble.members)):
+                print(f"          new in Java's log: {' '.join(item)}")
+            return detail
+
+    for name in options.scenario.split(","):
+        suite.case(f"{name} on {options.members}{' + ' + options.observers if options.observers else ''}", go, name,
+                   limit=int(options.seconds) + 300)
+    return suite.close()
+
+
+def fetch(options):
+    """The jars of ZooKeeper 3.9, out of pyspark's source archive."""
+    place = os.environ.get("ZOOKEEPER_39_JARS") or os.path.join(servers.ROOT, "target", "zookeeper-3.9")
+    archive = options.archive
+    if archive is None:
+        cache = os.path.join(servers.ROOT, ".cache")
+        os.makedirs(cache, exist_ok=True)
+        subprocess.run([sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation",
+                        "--quiet", "-d", cache, "pyspark"], check=True)
+        archive = os.path.join(cache, max(name for name in os.listdir(cache) if name.startswith("pyspark-")))
+    servers.unpack_39(archive, place)
+    servers.check(["3.9"])
+    print(f"ZooKeeper 3.9 in {place}")
+    return 0
+
+
+def suite(module):
+    def start(options):
+        from importlib import import_module
+        return import_module(f".{module}", __package__).main(options)
+    return start
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python3 -m interop", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    one = commands.add_parser("run", help="one or more scenarios on any mix of members")
+    one.add_argument("--members", default="zabd,zabd,zabd", help=f"voters, of {', '.join(servers.KINDS)}")
+    one.add_argument("--observers", default="")
+    one.add_argument("--scenario", default="crashes", help=", ".join(SCENARIOS))
+    one.add_argument("--partitions", action="store_true", help="links through proxies")
+    one.add_argument("--tick", type=int, default=2000, help="tickTime, ms")
+    one.add_argument("--set", action="append", default=[], metavar="LINE", help="further line of zoo.cfg")
+    one.add_argument("--directory", help="keep everything there")
+    one.add_argument("--seconds", type=float, default=60, help="of chaos")
+    one.add_argument("--times", type=int, default=20, help="of failover")
+    one.set_defaults(start=run)
+
+    for name, module, text in (
+        ("clients", "clients", "stock clients (kazoo, zkCli.sh) on three zabd"),
+        ("e2e", "e2e", "fail-over, catching up, loss of quorum, on zabd alone"),
+        ("malformed", "malformed", "malformed input on all three ports of zabd"),
+    ):
+        commands.add_parser(name, help=text).set_defaults(start=suite(module))
+
+    mix = commands.add_parser("mixed", help="ensembles of ours and Apache's")
+    mix.add_argument("--selection", choices=list(mixed.SELECTIONS), default="short")
+    mix.set_defaults(start=mixed.main)
+    soak = commands.add_parser("soak", help="all mixes, again and again")
+    soak.add_argument("--minutes", type=float, default=30)
+    soak.add_argument("--seed", type=int, default=1)
+    soak.set_defaults(start=mixed.soak)
+    commands.add_parser("baseline", help="record what Java logs without us").set_defaults(start=mixed.baseline)
+    jars = commands.add_parser("fetch-3.9", help="the jars of ZooKeeper 3.9, from PyPI's pyspark (450 MB)")
+    jars.add_argument("--archive", help="pyspark-*.tar.gz that is here already")
+    jars.set_defaults(start=fetch)
+
+    options = parser.parse_args()
+    try:
+        sys.exit(options.start(options))
+    except servers.Missing as missing:
+        print(missing, file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""What must hold at the end: acknowledged writes, equal trees, sessions, digests, quiet logs."""
+
+import re
+from collections import Counter
+
+from . import wire
+from .ensemble import eventually
+from .load import ROOT
+
+
+class Findings(list):
+    """Violations, as sentences. Long lists are cut."""
+
+    def add(self, text):
+        self.append(text)
+
+
+def walk(member):
+    client = wire.Client(member.address, 30000, wait=20.0)
+    try:
+        client.sync()
+        tree = wire.walk(client)
+    finally:
+        client.close()
+    # Each server makes this node by itself when it starts, with its own clock and its own addresses.
+    tree.pop("/zookeeper/config", None)
+    return tree
+
+
+def trees(members):
+    """The tree of each member."""
+    return {member: walk(member) for member in members}
+
+
+def compare(found, findings):
+    """Every member holds the same nodes, data, ACLs and stats."""
+    (first, expected), *others = found.items()
+    for member, tree in others:
+        for path in sorted(set(expected) | set(tree)):
+            if expected.get(path) != tree.get(path):
+                findings.add(f"{path} differs: {first} {expected.get(path)} / {member} {tree.get(path)}")
+
+
+def acknowledged(operations, tree, findings):
+    """Every acknowledged write is there once, in the transaction it was told; unknown ones at most once."""
+    outcome = Counter()
+    deleted = {op.path: op.outcome for op in operations if op.kind == "delete"}
+    zxids = Counter(op.zxid for op in operations if op.outcome == "ok")
+    for zxid, times in zxids.items():
+        if times > 1:
+            findings.add(f"zxid 0x{zxid:x} acknowledged {times} times")
+    for op in operations:
+        outcome[op.outcome] += 1
+        node = tree.get(op.path)
+        if op.outcome not in ("ok", "unknown"):
+            if op.kind != "delete" or op.outcome != wire.NO_NODE:
+                findings.add(f"{op.kind} {op.path}: error {op.outcome}")
+        elif op.kind == "delete":
+            if op.outcome == "ok" and node is not None:
+                findings.add(f"{op.path}: deletion acknowledged (zxid 0x{op.zxid:x}), still there")
+        elif op.kind != "set":
+            created(op, node, deleted.get(op.path), findings)
+    sequences(operations, tree, findings)
+    for writer in {op.writer for op in operations}:
+        writer_order([op for op in operations if op.writer == writer], tree, findings)
+    return outcome
+
+
+def created(op, node, deletion, findings):
+    if op.outcome == "ok" and node is None and deletion not in ("ok", "unknown"):
+        findings.add(f"{op.path}: {op.kind} acknowledged (zxid 0x{op.zxid:x}), lost")
+    if node is not None and op.kind != "sequence" and node[0] != op.data:
+        findings.add(f"{op.path}: holds {node[0]}, not {op.data}")
+    if op.outcome == "ok" and node is not None and node[2].czxid != op.zxid:
+        findings.add(f"{op.path}: acknowledged with zxid 0x{op.zxid:x}, applied with 0x{node[2].czxid:x}")
+
+
+def sequences(operations, tree, findings):
+    """Sequential nodes: each datum at most once, each name given to one request."""
+    holders = Counter(node[0] for path, node in tree.items() if path.startswith(f"{ROOT}/seq/"))
+    for data, times in holders.items():
+        if times > 1:
+            findings.add(f"sequence write {data} applied {times} times")
+    for op in operations:
+        if op.kind == "sequence" and op.outcome == "ok" and tree.get(op.path, (None,))[0] != op.data:
+            findings.add(f"{op.path}: acknowledged to {op.data}, holds {tree.get(op.path, (None,))[0]}")
+
+
+def writer_order(operations, tree, findings):
+    """Writes of one client are in its order, and its counters went up once per write."""
+    last = 0
+    for op in operations:
+        if op.outcome == "ok":
+            if op.zxid <= last:
+                findings.add(f"writer {op.writer}: zxid 0x{op.zxid:x} after 0x{last:x}")
+            last = op.zxid
+    for kind, name in (("set", "count"), ("multi", "multi")):
+        mine = [op for op in operations if op.kind == kind]
+        sure = sum(op.outcome == "ok" for op in mine)
+        most = sure + sum(op.outcome == "unknown" for op in mine)
+        node = tree.get(f"{ROOT}/w{operations[0].writer}/{name}")
+        if node is None or not sure <= node[2].version <= most:
+            findings.add(f"writer {operations[0].writer}: {name} at {node and node[2].version}, must be {sure}..{most}")
+
+
+def sessions(keepers, tree, findings):
+    """Nodes of living sessions are there, nodes of ended ones are not, no node without a session."""
+    owners = {path: node[2].ephemeral_owner for path, node in tree.items() if node[2].ephemeral_owner}
+    for keeper in keepers:
+        there = [path for path in keeper.paths if owners.get(path) == keeper.session]
+        if keeper.ended == "alive" and len(there) != len(keeper.paths):
+            findings.add(f"session 0x{keeper.session:x} lives, its nodes are gone: {keeper.paths}")
+        if keeper.ended in ("closed", "dropped", "lost") and there:
+            findings.add(f"session 0x{keeper.session:x} is {keeper.ended}, its nodes stay: {there}")
+
+
+def expired(keepers, member, seconds=40.0):
+    """Waits until the sessions left to die are dead: their nodes must go by themselves."""
+    waiting = {path for keeper in keepers if keeper.ended == "dropped" for path in keeper.paths}
+    if not waiting:
+        return
+    client = wire.Client(member.address, 30000)
+
+    def gone():
+        client.sync()
+        names = client.children(f"{ROOT}/ephemeral")
+        return not waiting & {f"{ROOT}/ephemeral/{name}" for name in names}
+
+    try:
+        eventually("nodes of dead clients are removed", gone, seconds, 0.3)
+    finally:
+        client.close()
+
+
+def digests(members, findings):
+    for member in members:
+        for line in member.words("mntr").splitlines():
+            name, _, value = line.partition("\t")
+            if name == "zk_digest_mismatches_count" and float(value):
+                findings.add(f"{member}: {value} digest mismatches")
+        if "Digests are not matching" in member.log_text():
+            findings.add(f"{member}: digest mismatch in its log")
+
+
+def panics(members, findings):
+    for member in members:
+        for line in member.log_text().splitlines():
+            if re.search(r"panicked at|Exiting JVM with code|diverg", line):
+                findings.add(f"{member}: {line[:200]}")
+
+
+def everything(ensemble, load):
+    """All checks, on all members; raises with what was found."""
+    findings = Findings()
+    if load.stuck:
+        findings.add(f"load threads did not end: {load.stuck}")
+    ensemble.settled()
+    members = ensemble.members
+    expired(load.keepers, members[0])
+    found = trees(members)
+    compare(found, findings)
+    tree = found[members[0]]
+    acknowledged(load.operations, tree, findings)
+    sessions(load.keepers, tree, findings)
+    digests(members, findings)
+    panics(members, findings)
+    if findings:
+        shown = findings[:12] + ([f"and {len(findings) - 12} more"] if len(findings) > 12 else [])
+        raise AssertionError("\n".join(shown))
+    counts = Counter(op.kind for op in load.operations if op.outcome == "ok")
+    return (f"{sum(counts.values())} writes acknowledged, {load.unknown} unknown, "
+            f"{len(tree)} nodes equal on {len(members)} members, {len(load.keepers)} sessions")

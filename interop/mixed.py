@@ -1,0 +1,191 @@
+"""Ensembles of ours and Apache's: who leads, who follows, who observes, in every combination."""
+
+import itertools
+import random
+import time
+
+from . import logs, scenarios, servers
+from .ensemble import Ensemble
+from .suite import Suite
+
+
+def available():
+    """The kinds that can be started here; ours must be among them."""
+    servers.check(["zabd"])
+    kinds = ["zabd"]
+    for kind in ("3.8", "3.9"):
+        try:
+            servers.check([kind])
+            kinds.append(kind)
+        except servers.Missing as missing:
+            print(f"without {kind}: {missing}")
+    return kinds
+
+
+def mixes(kinds, size):
+    """All (leader, followers) with at least one of ours and one of Apache's."""
+    for leader in kinds:
+        for followers in itertools.combinations_with_replacement(kinds, size - 1):
+            if len({"zabd"} & {leader, *followers}) and {leader, *followers} != {"zabd"}:
+                yield leader, list(followers)
+
+
+def led_by(leader, followers, observers=(), **options):
+    """Starts an ensemble in which the first leader is of the given kind: it has the highest id, and starts first."""
+    ensemble = Ensemble([*followers, leader], observers, **options)
+    try:
+        voters = ensemble.voters
+        for member in (voters[-1], *voters[: len(voters) // 2]):
+            member.start()
+        ensemble.serving()
+        first = ensemble.leader()
+        assert first is voters[-1], f"{first} leads, not {voters[-1]}"
+        ensemble.start()
+        ensemble.settled()
+    except BaseException:
+        ensemble.stop()
+        raise
+    return ensemble
+
+
+def quiet(ensemble):
+    """No member of Java logs what it would not log among its own."""
+    new = logs.new(ensemble.members)
+    assert not new, "new in Java's logs:\n" + "\n".join(" ".join(item) for item in sorted(new))
+
+
+def exercise(leader, followers, observers=(), scenario=scenarios.crashes, **options):
+    with led_by(leader, followers, observers, **options) as ensemble:
+        detail = scenario(ensemble)
+        quiet(ensemble)
+        return detail
+
+
+def from_java(kinds, scenario, **options):
+    with Ensemble(kinds, **options) as ensemble:
+        ensemble.start()
+        ensemble.settled()
+        detail = scenario(ensemble)
+        quiet(ensemble)
+        return detail
+
+
+def name(leader, followers, observers=()):
+    text = f"leader {leader}, followers {' '.join(followers)}"
+    return text + (f", observers {' '.join(observers)}" if observers else "")
+
+
+def short(suite, kinds):
+    java = kinds[1:]
+    suite.case(name("zabd", java[:1] * 2), exercise, "zabd", java[:1] * 2)
+    suite.case(name(java[-1], ["zabd", "zabd"], ["zabd"]), exercise, java[-1], ["zabd", "zabd"], ["zabd"])
+    suite.case(name("zabd", ["zabd", java[-1]], [java[0]]), exercise, "zabd", ["zabd", java[-1]], [java[0]])
+    suite.case(f"migration {java[0]} -> zabd -> {java[0]}", from_java, java[:1] * 3, scenarios.migration)
+
+
+def three(suite, kinds):
+    for leader, followers in mixes(kinds, 3):
+        suite.case(name(leader, followers), exercise, leader, followers)
+    for leader, observer in itertools.product(kinds, kinds):
+        if "zabd" in (leader, observer) and leader != observer:
+            case = (leader, ["zabd", leader], [observer])
+            suite.case(name(*case), exercise, *case)
+
+
+def five(suite, kinds):
+    rng = random.Random(5)
+    for leader in kinds:
+        options = [followers for first, followers in mixes(kinds, 5) if first == leader and len({first, *followers}) > 2]
+        for followers in rng.sample(options, min(3, len(options))):
+            suite.case(name(leader, followers), exercise, leader, followers, limit=400)
+    suite.case("five, loss of quorum", from_java, [*kinds, *kinds][:5], scenarios.quorum_loss)
+
+
+def directories(suite, kinds):
+    java = kinds[1:]
+    swap = tuple(kind for one in (*java[::-1], java[0]) for kind in ("zabd", one))
+    for kind in java:
+        suite.case(f"swaps from {kind}", from_java, [kind] * 3, lambda e: scenarios.swaps(e, swap), limit=500)
+        suite.case(f"migration {kind} -> zabd -> {kind}", from_java, [kind] * 3, scenarios.migration, limit=400)
+
+
+def faults(suite, kinds):
+    for kind in kinds[1:]:
+        for case in (("zabd", [kind, "zabd"]), (kind, ["zabd", kind])):
+            for scenario in (scenarios.wipes, scenarios.everybody_dies):
+                suite.case(f"{scenario.__name__}, {name(*case)}", exercise, *case, scenario=scenario)
+            for scenario in (scenarios.catch_up, scenarios.partitions):
+                suite.case(f"{scenario.__name__}, {name(*case)}", exercise, *case, scenario=scenario, partitions=True,
+                           tick_ms=500)
+
+
+def elections(suite, kinds):
+    """Times of fail-over, by mix, with our early decision and without."""
+    for leader, followers in mixes(kinds, 3):
+        suite.case(f"fail-over, {name(leader, followers)}", exercise, leader, followers,
+                   scenario=lambda e: scenarios.fail_overs(e, 5))
+
+
+SELECTIONS = {
+    "short": [short], "three": [three], "five": [five], "directories": [directories], "faults": [faults],
+    "elections": [elections], "full": [three, directories, faults, five, elections],
+}
+
+
+def main(options):
+    suite = Suite(f"mixed ensembles ({options.selection})")
+    kinds = available()
+    if len(kinds) == 1:
+        raise servers.Missing("no Apache ZooKeeper here")
+    for part in SELECTIONS[options.selection]:
+        part(suite, kinds)
+    return suite.close()
+
+
+def soak(options):
+    """Every mix gets chaos in turn, until the time is over."""
+    suite = Suite(f"soak {options.minutes:g} minutes, seed {options.seed}")
+    kinds, rng = available(), random.Random(options.seed)
+    end = time.monotonic() + options.minutes * 60
+    while time.monotonic() < end:
+        order = [(*mix, []) for mix in mixes(kinds, 3)]
+        order += [(*rng.choice(list(mixes(kinds, 5))), [rng.choice(kinds)]) for _ in range(3)]
+        rng.shuffle(order)
+        for leader, followers, observers in order:
+            if time.monotonic() > end:
+                break
+            seed = rng.randrange(1 << 30)
+            suite.case(f"seed {seed}, {name(leader, followers, observers)}", exercise, leader, followers, observers,
+                       scenario=lambda e, seed=seed: scenarios.chaos(e, 40, seed), limit=400)
+    return suite.close()
+
+
+def baseline(_options):
+    """All scenarios on all-Java ensembles; what they log is normal."""
+    suite = Suite("all-Java baseline")
+    items = logs.load_baseline()
+
+    def record(kinds, observers, scenario, **extra):
+        ensemble = Ensemble(kinds, observers, **extra)
+        try:
+            ensemble.start()
+            ensemble.settled()
+            return scenario(ensemble)
+        finally:
+            ensemble.stop()
+            items.update(logs.of(ensemble.members))
+
+    cases = [(["3.8"] * 3, ["3.8"]), (["3.9"] * 3, ["3.9"]), (["3.8", "3.9", "3.8"], []), (["3.9", "3.8", "3.9"], ["3.8"])]
+    links = dict(partitions=True, tick_ms=500)
+    for kinds, observers in cases:
+        text = " ".join([*kinds, *observers])
+        for scenario in (scenarios.crashes, scenarios.wipes, scenarios.everybody_dies, lambda e: scenarios.chaos(e, 60, 3)):
+            suite.case(f"{text} {scenario.__name__}", record, kinds, observers, scenario, limit=400)
+        for scenario in (scenarios.catch_up, scenarios.partitions):
+            suite.case(f"{text} {scenario.__name__}", record, kinds, observers, scenario, limit=400, **links)
+    suite.case("migration", record, ["3.8"] * 3, [], lambda e: scenarios.migration(e, "3.9"), limit=400)
+    suite.case("swaps", record, ["3.8"] * 3, [], lambda e: scenarios.swaps(e, ("3.9", "3.8")), limit=400)
+    suite.case("loss of quorum", record, ["3.8", "3.9", "3.8", "3.9", "3.8"], [], scenarios.quorum_loss, limit=400)
+    logs.save_baseline(items)
+    print(f"{len(items)} messages in the baseline")
+    return suite.close()
