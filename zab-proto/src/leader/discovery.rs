@@ -105,7 +105,9 @@ impl Leader {
             }
         }
         self.count_promises(now, shared);
-        if self.step >= Step::Syncs {
+        // If this was the promise that was missing, it has begun with the others.
+        let waits = self.link(conn).is_some_and(|link| link.stage == Stage::Promised);
+        if waits && self.step >= Step::Syncs {
             self.synchronize(shared, conn);
         }
         Ok(())

@@ -363,12 +363,13 @@ impl Leader {
         Reign::Continues
     }
 
-    /// A learner that takes what it is sent is busy, not silent.
+    /// A learner that takes what it is sent is busy, not silent. And one that is not awaited, as it
+    /// waits for its snapshot for instance, is not late at the moment it becomes awaited.
     fn note_progress(&mut self, now: Instant, shared: &Shared) {
         let silent_at = now + shared.config.ticks(shared.config.init_limit);
         for link in self.links.iter_mut().flatten() {
             let receives = (Stage::Lent..=Stage::Asked).contains(&link.stage);
-            if receives && link.sent_bytes != link.sent_before {
+            if !link.is_awaited() || receives && link.sent_bytes != link.sent_before {
                 link.silent_at = silent_at;
             }
             link.sent_before = link.sent_bytes;
