@@ -1,6 +1,10 @@
 //! What the fuzz targets have in common.
 #![forbid(unsafe_code)]
 
+pub mod disk;
+pub mod peer;
+pub mod said;
+
 use zab_proto::wire::Parsed;
 
 /// What `write` appends to an empty buffer.
