@@ -162,6 +162,7 @@ pub(crate) fn service(config: &ServerConfig) -> ServiceOptions {
             words.split(',').map(|word| word.trim().to_owned()).collect()
         }),
         extended_types: properties.bool("extendedTypesEnabled", default.extended_types),
+        enforce_quota: properties.bool("enforceQuota", default.enforce_quota),
         skip_acl: properties.text("skipACL") == Some("yes"),
         digest_auth: properties.bool("DigestAuthenticationProvider.enabled", default.digest_auth),
         super_digest: properties

@@ -45,6 +45,7 @@ impl<'a> Env<'a> {
             tree: self.tree,
             access: self.access,
             extended_types: self.options.extended_types,
+            enforce_quota: self.options.enforce_quota,
             digests: self.tree.digest().is_some(),
         }
     }

@@ -59,6 +59,8 @@ pub struct ServiceOptions {
     pub four_letter_whitelist: Vec<String>,
     /// `zookeeper.extendedTypesEnabled`: TTL nodes may be created.
     pub extended_types: bool,
+    /// `zookeeper.enforceQuota`: hard limits of quotas are enforced.
+    pub enforce_quota: bool,
     /// `zookeeper.skipACL`.
     pub skip_acl: bool,
     /// `zookeeper.DigestAuthenticationProvider.enabled`.
@@ -104,6 +106,7 @@ impl Default for ServiceOptions {
             sessionless_timeout: Duration::from_secs(10),
             four_letter_whitelist: vec!["srvr".into()],
             extended_types: false,
+            enforce_quota: false,
             skip_acl: false,
             digest_auth: true,
             super_digest: None,

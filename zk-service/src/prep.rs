@@ -43,8 +43,20 @@ pub(crate) struct View<'a> {
     pub(crate) access: &'a Access,
     /// TTL nodes may be created.
     pub(crate) extended_types: bool,
+    /// Hard limits of quotas are enforced.
+    pub(crate) enforce_quota: bool,
     /// Transactions carry the digest of the tree.
     pub(crate) digests: bool,
+}
+
+impl View<'_> {
+    /// The quota as it is used now: what is in flight may exceed it, as in ZooKeeper.
+    fn check_quota(&self, path: &str, nodes: i64, bytes: i64) -> Result<(), Code> {
+        if self.enforce_quota && !self.tree.quota_allows(path, nodes, bytes) {
+            return Err(Code::QUOTA_EXCEEDED);
+        }
+        Ok(())
+    }
 }
 
 /// A node as it will be.
@@ -57,6 +69,7 @@ struct Record {
     children: u32,
     /// `None`: the one in the tree.
     acl: Option<Arc<[Acl]>>,
+    data_len: usize,
     /// Checksum of path and data, to which a stat is added.
     content: ContentCrc,
 }
@@ -316,6 +329,8 @@ impl Prep {
         if matches!(parent.stat.owner(), Owner::Session(_)) {
             return Err(Code::NO_CHILDREN_FOR_EPHEMERALS);
         }
+        let data_len = len(create.data);
+        view.check_quota(&path, 1, difference(data_len, 0))?;
         parent.stat.cversion = parent.stat.cversion.wrapping_add(1);
         let parent_cversion = parent.stat.cversion;
         parent.stat.pzxid = from.zxid;
@@ -327,6 +342,7 @@ impl Prep {
             stat: StatPersisted::created(from.zxid, from.time, owner(kind, from.session)),
             children: 0,
             acl: Some(self.share_acl(acl)),
+            data_len,
             content: ContentCrc::new(&path, create.data),
         };
         self.put(view, from.zxid, &path, node);
@@ -373,9 +389,11 @@ impl Prep {
         if is_bad_quota_stats(path, data) {
             return Err(Code::BAD_ARGUMENTS);
         }
+        view.check_quota(normal(path), 0, difference(len(data), node.data_len))?;
         check_version(node.stat.version, version)?;
         let version = node.stat.version.wrapping_add(1);
         node.stat.version = version;
+        node.data_len = len(data);
         node.stat.mzxid = from.zxid;
         node.stat.mtime = from.time;
         node.content = ContentCrc::new(normal(path), data);
@@ -450,6 +468,7 @@ impl Prep {
             stat: *node.persisted(),
             children: node.child_count(),
             acl: None,
+            data_len: len(node.data()),
             content: ContentCrc::new(path, node.data()),
         })
     }
@@ -546,6 +565,15 @@ fn normal(path: &str) -> &str {
 
 fn shown(path: &str) -> Cow<'_, str> {
     Cow::Borrowed(path)
+}
+
+fn len(data: Option<&[u8]>) -> usize {
+    data.map_or(0, <[u8]>::len)
+}
+
+fn difference(after: usize, before: usize) -> i64 {
+    let signed = |len| i64::try_from(len).unwrap_or(i64::MAX);
+    signed(after) - signed(before)
 }
 
 fn check_version(current: i32, expected: i32) -> Result<(), Code> {

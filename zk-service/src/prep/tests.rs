@@ -119,7 +119,13 @@ impl Fixture {
         };
         let container = self.random.path();
         let tree = &self.database.tree;
-        let view = View { tree, access: &self.access, extended_types: true, digests: true };
+        let view = View {
+            tree,
+            access: &self.access,
+            extended_types: true,
+            enforce_quota: false,
+            digests: true,
+        };
         let from = Requester {
             session,
             cxid: 1,
@@ -191,4 +197,58 @@ fn a_prepared_request_applies_and_its_digest_is_reached() {
         (applied, refused) = (applied + fixture.applied, refused + fixture.refused);
     }
     assert!(applied > 2000 && refused > 2000, "{applied} applied, {refused} refused");
+}
+
+#[test]
+fn hard_limits_of_a_quota() {
+    let mut fixture = Fixture::new(1);
+    let request = |fixture: &mut Fixture, op: i32, path: &str, data: &[u8]| {
+        let mut record = Vec::new();
+        record.put_ustring(Some(path));
+        record.put_buffer(Some(data));
+        if op == op::CREATE {
+            write_acls(&[Acl::world(perms::ALL)], &mut record);
+            record.put_i32(0);
+        } else {
+            record.put_i32(-1);
+        }
+        fixture.zxid += 1;
+        let tree = &fixture.database.tree;
+        let access = &fixture.access;
+        let view = View { tree, access, extended_types: false, enforce_quota: true, digests: true };
+        let from = Requester {
+            session: 1,
+            cxid: 1,
+            valid: Ok(()),
+            ids: Ids::default(),
+            zxid: Zxid::from_raw(fixture.zxid),
+            time: 1,
+        };
+        let mut txn = Vec::new();
+        fixture.prep.request(view, &from, op, &record, &mut txn);
+        let payload = Payload::decode(&txn).unwrap();
+        let applied = fixture.database.apply(&payload.header, &payload.txn, &mut |_| {});
+        fixture.prep.applied(payload.header.zxid);
+        applied.outcome.code
+    };
+    let limits = b"count=1,bytes=1=;byteHardLimit=10;countHardLimit=3";
+    for (path, data) in [
+        ("/app", &b"1234"[..]),
+        ("/zookeeper/quota/app", b""),
+        ("/zookeeper/quota/app/zookeeper_limits", limits),
+        ("/zookeeper/quota/app/zookeeper_stats", b""),
+    ] {
+        assert_eq!(request(&mut fixture, op::CREATE, path, data), Code::OK, "{path}");
+    }
+    for (op, path, data, code) in [
+        (op::CREATE, "/app/1", &b"123456"[..], Code::OK),
+        (op::SET_DATA, "/app/1", b"1234567", Code::QUOTA_EXCEEDED),
+        (op::SET_DATA, "/app/1", b"654321", Code::OK),
+        (op::CREATE, "/app/2", b"x", Code::QUOTA_EXCEEDED),
+        (op::CREATE, "/app/2", b"", Code::OK),
+        (op::CREATE, "/app/3", b"", Code::QUOTA_EXCEEDED),
+        (op::CREATE, "/elsewhere", b"", Code::OK),
+    ] {
+        assert_eq!(request(&mut fixture, op, path, data), code, "{path}");
+    }
 }

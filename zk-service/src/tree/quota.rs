@@ -102,6 +102,25 @@ impl Tree {
         std::iter::successors(Some(path), upwards).find(|&path| self.quotas.paths.contains(path))
     }
 
+    /// Whether `nodes` and `bytes` more at `path` keep to the hard limits of its quota, going by the
+    /// usage at present. A limit that is only to be warned of is warned of.
+    pub(crate) fn quota_allows(&self, path: &str, nodes: i64, bytes: i64) -> bool {
+        let Some(limited) = self.quota_path(path) else { return true };
+        let read = |path: String| self.node(&path)?.data().and_then(QuotaText::parse);
+        let Some(usage) = read(quota_stats_path(limited)) else { return true };
+        let Some(limits) = read(quota_limits_path(limited)) else { return true };
+        let within = |what, usage: i64, more: i64, hard: i64, soft: i64| {
+            let limit = if hard > -1 { hard } else { soft };
+            let exceeded = more != 0 && limit > -1 && usage.saturating_add(more) > limit;
+            if exceeded {
+                log::debug!("Quota exceeded: {limited} [{what} {usage} + {more}, limit {limit}]");
+            }
+            !exceeded || hard <= -1
+        };
+        within("count", usage.count, nodes, limits.count_hard_limit, limits.count)
+            && within("bytes", usage.bytes, bytes, limits.byte_hard_limit, limits.bytes)
+    }
+
     /// After the creation of a node.
     pub(crate) fn quota_created(&mut self, id: NodeId) {
         let node = self.get(id);
