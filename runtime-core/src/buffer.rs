@@ -79,6 +79,17 @@ impl Inbox {
         }
     }
 
+    /// Offers `bytes` that were read elsewhere, behind what waits.
+    pub fn push(&mut self, bytes: &[u8], take: impl FnOnce(&[u8]) -> usize) {
+        if self.rest.is_empty() {
+            let used = take(bytes);
+            self.keep(&bytes[used..]);
+        } else {
+            self.rest.extend_from_slice(bytes);
+            self.offer(take);
+        }
+    }
+
     /// Offers again what waits.
     pub fn offer(&mut self, take: impl FnOnce(&[u8]) -> usize) {
         if self.rest.is_empty() {

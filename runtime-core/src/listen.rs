@@ -128,6 +128,11 @@ impl Listeners {
         self.ports.iter().filter(move |port| port.0 == channel).map(|port| port.2)
     }
 
+    /// All ports, with their real numbers.
+    pub fn ports(&self) -> impl Iterator<Item = (Channel, SocketAddr)> + '_ {
+        self.ports.iter().map(|(channel, _, addr)| (*channel, *addr))
+    }
+
     /// The sockets, non-blocking, to be served.
     pub fn into_sockets(self) -> impl Iterator<Item = (Channel, TcpListener)> {
         self.ports.into_iter().map(|(channel, listener, _)| (channel, listener))

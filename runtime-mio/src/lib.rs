@@ -56,8 +56,8 @@ impl<A: Application + Send + 'static> Server<A> {
         })
     }
 
-    /// Starts a server on ports that are bound already, with storage of the caller's. `load` runs on the server's thread, given
-    /// what wakes its loop; connections wait meanwhile. Returns when the loop runs.
+    /// The same with storage of the caller's. `load` runs on the server's thread, given what wakes
+    /// its loop; connections wait meanwhile.
     ///
     /// # Errors
     /// That of `load`, or those of [`Driver::new`].
@@ -71,11 +71,7 @@ impl<A: Application + Send + 'static> Server<A> {
         D: Disk,
         L: FnOnce(Arc<Waker>) -> Result<Loaded<A, D>, Error> + Send + 'static,
     {
-        let channels = [Channel::Election, Channel::Quorum, Channel::Client];
-        let ports = channels
-            .iter()
-            .flat_map(|channel| listeners.addresses(*channel).map(|addr| (*channel, addr)));
-        let ports = ports.collect();
+        let ports = listeners.ports().collect();
         let (started, start) = sync_channel(1);
         let thread = Builder::new().name(format!("zab-{}", config.sid)).spawn(move || {
             let set_up = || {
