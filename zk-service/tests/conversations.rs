@@ -291,6 +291,12 @@ fn create_ttl() {
 }
 
 #[test]
+fn quota() {
+    let options = ServiceOptions { enforce_quota: true, ..ServiceOptions::default() };
+    play(&["quota"], options, &[]);
+}
+
+#[test]
 fn real_zkcli_session() {
     play(&["real-zkcli-session", "real-kazoo-session"], ServiceOptions::default(), &[]);
 }
