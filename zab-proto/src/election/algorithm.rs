@@ -254,18 +254,25 @@ impl Algorithm {
             return (false, false);
         }
         let before = self.own;
-        if heard.election_epoch > before.election_epoch {
-            self.own.election_epoch = heard.election_epoch;
-            self.received.clear();
+        // A vote for more history than this server has: it was cast before a crash or a wiped disk
+        // took it. Votes only rise within a round, so only a new round gets rid of it.
+        let outdated = heard.vote.leader == self.me && self.is_better(&heard.vote, &self.initial);
+        let round = heard.election_epoch.saturating_add(i64::from(outdated));
+        if round > before.election_epoch {
+            self.own.election_epoch = round;
             self.own.vote = self.initial;
+            self.received.clear();
         }
-        if self.is_better(&heard.vote, &self.own.vote) {
+        if !outdated && self.is_better(&heard.vote, &self.own.vote) {
             self.own.vote = heard.vote;
         }
         let changed = self.own != before;
         if changed {
             self.final_at = None;
             self.count_own();
+        }
+        if outdated {
+            return (changed, false);
         }
         let known = self.received.insert(from, CastVote { version: 0, ..heard });
         (changed, known.is_none_or(|vote| vote.state != ServerState::Looking))

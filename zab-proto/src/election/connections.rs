@@ -183,10 +183,16 @@ impl Connections {
         }
     }
 
+    /// Somebody has connected. When there are too many, the one that has kept us waiting for its
+    /// handshake for longest makes room.
     pub(super) fn accept(&mut self, now: Instant) -> Option<ConnId> {
-        let open = self.slots.iter().filter(|slot| slot.link.is_some()).count();
-        if open >= self.links_max {
-            return None;
+        let links = || {
+            self.slots.iter().enumerate().filter_map(|(at, slot)| Some((at, slot.link.as_ref()?)))
+        };
+        if links().count() >= self.links_max {
+            let waiting = links().filter(|(_, link)| link.stage == Stage::Accepted);
+            let (oldest, _) = waiting.min_by_key(|(_, link)| link.since)?;
+            self.close(oldest, CloseReason::Silent);
         }
         let slot = self.open(now, Stage::Accepted);
         Some(self.id(slot))

@@ -16,21 +16,22 @@ pub(super) struct Desertion {
 }
 
 impl Desertion {
-    /// Takes a voter's notification.
-    pub(super) fn hear(&mut self, from: Sid, heard: &CastVote, algorithm: &Algorithm) {
+    /// Takes a voter's notification. The `first` one of a connection may be a late copy.
+    ///
+    /// Within a round votes only rise, so a late copy is never for a better candidate. A leader
+    /// that looks in another round has given up or been restarted, whatever it votes for.
+    pub(super) fn hear(&mut self, from: Sid, heard: &CastVote, first: bool, algorithm: &Algorithm) {
         let own = algorithm.vote();
         if !algorithm.electorate().is_voter(from) || heard.state != ServerState::Looking {
             return;
         }
-        let newer = heard.election_epoch > own.election_epoch;
-        let same_round = heard.election_epoch == own.election_epoch;
-        let elsewhere = heard.vote.leader != own.vote.leader;
-        let better = elsewhere && algorithm.is_better(&heard.vote, &own.vote);
-        // Within a round votes only rise, so a late copy of an earlier vote is never better. A
-        // leader that looks again has given up, whatever it votes for.
-        let deserts = (better && (newer || same_round)) || (newer && from == own.vote.leader);
+        let round = heard.election_epoch.cmp(&own.election_epoch);
+        let elsewhere = round.is_ge()
+            && heard.vote.leader != own.vote.leader
+            && algorithm.is_better(&heard.vote, &own.vote);
+        let looks_again = from == own.vote.leader && (round.is_gt() || (round.is_lt() && !first));
         self.deserters.retain(|sid| *sid != from);
-        if deserts {
+        if elsewhere || looks_again {
             self.deserters.push(from);
         }
     }

@@ -1,5 +1,7 @@
 //! Who votes: the committed configuration, and during a reconfiguration the next one with it.
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::{Ensemble, Role, Sid};
@@ -20,6 +22,11 @@ impl Electorate {
         voters.sort_unstable();
         voters.dedup();
         Self { ensembles, voters }
+    }
+
+    /// The version of the committed configuration.
+    pub(super) fn version(&self) -> i64 {
+        self.ensembles[0].version
     }
 
     /// All voters, ascending.
@@ -48,7 +55,7 @@ impl Electorate {
     }
 
     /// The election addresses of a member, as `host:port` joined by `|`.
-    pub(super) fn addresses(&self, sid: Sid) -> Option<alloc::string::String> {
+    pub(super) fn addresses(&self, sid: Sid) -> Option<String> {
         let member = self.ensembles.iter().find_map(|ensemble| ensemble.members.get(&sid))?;
         let each = member.addresses.iter().map(|at| address(&at.host, at.election_port));
         Some(each.collect::<Vec<_>>().join("|"))
@@ -61,10 +68,41 @@ impl Electorate {
 }
 
 /// `host:port`, with brackets around an IPv6 address.
-pub(super) fn address(host: &str, port: u16) -> alloc::string::String {
-    if host.contains(':') {
-        alloc::format!("[{host}]:{port}")
-    } else {
-        alloc::format!("{host}:{port}")
+pub(super) fn address(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(version: i64, lines: &[(&str, &str)]) -> Ensemble {
+        let mut ensemble = Ensemble { version, ..Ensemble::default() };
+        for (key, value) in lines {
+            ensemble.set(key, value).unwrap();
+        }
+        ensemble.complete().unwrap();
+        ensemble
+    }
+
+    /// While a configuration is being introduced, both have to agree.
+    #[test]
+    fn two_configurations() {
+        let old = of(0, &[("server.1", "a:1:2"), ("server.2", "b:1:2"), ("server.3", "[::1]:1:2")]);
+        let next =
+            of(9, &[("server.3", "c:1:2"), ("server.4", "d:1:2"), ("server.1", "a:1:2:observer")]);
+        let electorate = Electorate::new(old.clone(), Some(next));
+        assert_eq!(electorate.voters(), [1, 2, 3, 4].map(Sid));
+        assert!(!electorate.is_observer(Sid(1)), "not yet");
+        let quorum = |sids: &[i64]| electorate.is_quorum(|sid| sids.contains(&sid.0));
+        assert!(!quorum(&[1, 2]));
+        assert!(!quorum(&[3, 4]));
+        assert!(quorum(&[2, 3, 4]));
+        assert_eq!(electorate.addresses(Sid(3)).as_deref(), Some("[::1]:2"));
+        assert_eq!(electorate.addresses(Sid(4)).as_deref(), Some("d:2"));
+        assert_eq!(electorate.addresses(Sid(5)), None);
+        // One that is no newer changes nothing.
+        let stale = of(0, &[("server.4", "d:1:2")]);
+        assert_eq!(Electorate::new(old, Some(stale)).voters(), [1, 2, 3].map(Sid));
     }
 }

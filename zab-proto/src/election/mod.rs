@@ -20,7 +20,7 @@ use self::connections::{Connections, Frame};
 use self::desertion::Desertion;
 use self::electorate::Electorate;
 use crate::wire::notification::Notification;
-use crate::{CloseReason, Config, ConnId, Epoch, Instant, ServerState, Sid, Vote, Zxid};
+use crate::{CloseReason, Config, ConnId, Ensemble, Epoch, Instant, ServerState, Sid, Vote, Zxid};
 
 /// What the election port asks of the world.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -64,8 +64,10 @@ pub(crate) enum ElectionOutput {
 pub(crate) struct ElectionCounters {
     /// Notifications that could not be read.
     pub(crate) malformed: u64,
-    /// Notifications with a configuration that is not ours, or no configuration at all.
-    pub(crate) foreign_config: u64,
+    /// Configurations in them that could not.
+    pub(crate) malformed_config: u64,
+    /// Configurations newer than ours. Membership cannot change yet, so they are not adopted.
+    pub(crate) newer_config: u64,
 }
 
 /// The election port of one server.
@@ -226,10 +228,7 @@ impl ElectionPort {
             self.counters.malformed += 1;
             return;
         };
-        // Membership cannot change yet, so another configuration than ours is only worth a note.
-        if notification.config != Some(self.connections.text()) {
-            self.counters.foreign_config += 1;
-        }
+        self.note_config(notification.config);
         let is_voter = self.algorithm.electorate().is_voter(frame.from);
         let state = match notification.server_state() {
             Some(state) => state,
@@ -255,18 +254,29 @@ impl ElectionPort {
         {
             self.connections.answer(now, frame.from, self.algorithm.vote());
         }
-        self.on_vote(now, frame.from, heard);
+        self.on_vote(now, frame, heard);
         self.try_bootstrap(now);
     }
 
-    fn on_vote(&mut self, now: Instant, from: Sid, heard: CastVote) {
+    fn note_config(&mut self, text: Option<&[u8]>) {
+        let Some(text) = text.filter(|text| *text != self.connections.text()) else { return };
+        match Ensemble::parse_text(text) {
+            Ok(other) if other.version > self.algorithm.electorate().version() => {
+                self.counters.newer_config += 1;
+            }
+            Ok(_) => {}
+            Err(_) => self.counters.malformed_config += 1,
+        }
+    }
+
+    fn on_vote(&mut self, now: Instant, frame: &Frame<'_>, heard: CastVote) {
         if let Some(desertion) = &mut self.desertion {
-            desertion.hear(from, &heard, &self.algorithm);
+            desertion.hear(frame.from, &heard, frame.first, &self.algorithm);
         }
         let gone = |sid| self.connections.is_gone(sid);
-        let step = self.algorithm.on_notification(now, from, heard, gone);
+        let step = self.algorithm.on_notification(now, frame.from, heard, gone);
         if let Some(vote) = step.answer {
-            self.connections.answer(now, from, vote);
+            self.connections.answer(now, frame.from, vote);
         }
         self.carry_out(now, step);
         self.watch_desertion();

@@ -459,6 +459,7 @@ impl Net {
     /// leader itself (E1). Nobody without a weight or a vote is elected (E5).
     fn check_decision(&mut self, sid: Sid, leader: Sid) {
         let elected = self.server(sid).port.algorithm.vote();
+        assert_ne!(elected.vote.zxid, Zxid::NONE, "{leader} has no history to be elected for");
         let stood = |sid: Sid| {
             self.servers.get(&sid).is_some_and(|server| {
                 server.cast.iter().any(|cast| {

@@ -35,12 +35,21 @@ fn supervise(net: &mut Net, patience: Duration) {
         } else if !net.servers[&sid].established && (sid == outcome.leader || leader.established) {
             let newest = net.servers.values().map(|server| server.epoch).max().unwrap_or(0);
             let epoch = if sid == outcome.leader { newest + 1 } else { leader.epoch };
+            let zxid = leader.zxid;
             let server = net.server(sid);
             server.established = true;
+            server.trusted = true;
+            server.zxid = zxid;
             server.epoch = epoch;
             server.port.established(Epoch(epoch));
         }
     }
+}
+
+fn reboot(net: &mut Net, sid: Sid) {
+    let server = &net.servers[&sid];
+    let (epoch, zxid, trusted) = (server.epoch, server.zxid, server.trusted);
+    net.boot(sid.0, epoch, zxid, trusted);
 }
 
 fn trouble(net: &mut Net, n: i64) {
@@ -57,15 +66,18 @@ fn trouble(net: &mut Net, n: i64) {
             net.cut.insert((a.min(b), a.max(b)));
         }
         3 => net.heal(),
-        _ if !net.servers[&a].running => {
-            let server = &net.servers[&a];
-            let (epoch, zxid) = (server.epoch, server.zxid);
-            net.boot(a.0, epoch, zxid, true);
+        // At most one disk is lost at a time, as in life one hopes.
+        4 if !net.servers[&a].running
+            && net.servers.values().all(|server| server.trusted && server.epoch > 0) =>
+        {
+            net.boot(a.0, 0, 0, false);
         }
-        _ => {
+        _ if !net.servers[&a].running => reboot(net, a),
+        _ if net.servers[&a].trusted => {
             let more = i64::try_from(net.random(3)).unwrap();
             net.server(a).zxid += more;
         }
+        _ => {}
     }
 }
 
@@ -84,9 +96,7 @@ fn schedule(seed: u64, n: i64, chunk: usize) {
     net.heal();
     for sid in 1..=n {
         if !net.servers[&Sid(sid)].running {
-            let server = &net.servers[&Sid(sid)];
-            let (epoch, zxid) = (server.epoch, server.zxid);
-            net.boot(sid, epoch, zxid, true);
+            reboot(&mut net, Sid(sid));
         }
     }
     // Dials into the dark end after 5 s; then two elections, and the patience between them.
