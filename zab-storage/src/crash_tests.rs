@@ -24,9 +24,12 @@ struct State {
     /// Names as they are, and as they are on the medium.
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
-    /// Changes of names since then: what went, what came.
-    pending: Vec<(Option<PathBuf>, Option<(PathBuf, usize)>)>,
+    /// Changes of names since then.
+    pending: Vec<NameChange>,
 }
+
+/// What went, what came.
+type NameChange = (Option<PathBuf>, Option<(PathBuf, usize)>);
 
 #[derive(Clone, Debug, Default)]
 struct Content {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 use zab_proto::{Epoch, EpochKind, SnapshotDigest, Storage, Ticket, Zxid};
@@ -10,6 +10,7 @@ use zab_proto::{Epoch, EpochKind, SnapshotDigest, Storage, Ticket, Zxid};
 use crate::batch::{Batch, Executor, Write};
 use crate::due::Due;
 use crate::error::Error;
+use crate::history::{History, Pipe, Stretch, Walk};
 use crate::log_file::{LogWriter, Roll};
 use crate::own::{OwnSnapshot, Published};
 use crate::store::{Options, Store};
@@ -53,6 +54,8 @@ pub struct Disk {
     executor: Hands,
     dirs: crate::switch::Dirs,
     published: Arc<Published>,
+    base: Zxid,
+    readings: Vec<(Weak<Pipe>, JoinHandle<()>)>,
     /// The first error of the inline mode; also set once an error was reported.
     failed: Option<Error>,
     stopped: bool,
@@ -132,6 +135,8 @@ impl Store {
             executor: Hands::new(mode, executor),
             dirs,
             published,
+            base: self.base,
+            readings: Vec::new(),
             failed: None,
             stopped: false,
             options,
@@ -282,6 +287,35 @@ impl Disk {
         Ok(Some(durable))
     }
 
+    /// Begins to read what was logged behind `after` up to and including `through`, for a learner
+    /// that has everything up to `after`. `None` if it cannot be proven that nothing is missing
+    /// there, or if it is switched off (`snapshotSizeFactor`); the learner needs a snapshot then.
+    ///
+    /// `through` must have been appended and submitted. What [`History::poll`] yields can be
+    /// trusted like a DIFF: the whole stretch is checked before its first transaction is given.
+    /// Known to be without a hole is the history behind the snapshot that this server started
+    /// from or was sent since.
+    pub fn history(&mut self, after: Zxid, through: Zxid) -> Option<History> {
+        let factor = self.options.snapshot_size_factor;
+        if after < self.base || factor < 0.0 {
+            return None;
+        }
+        let stretch = Stretch { base: self.base, after, through, factor };
+        let Hands::Thread { shared, .. } = &self.executor else {
+            return Some(History::here(Walk::new(&self.dirs, stretch)));
+        };
+        let pipe = Arc::new(Pipe::default());
+        let (theirs, shared) = (Arc::clone(&pipe), Arc::clone(shared));
+        let walk = Walk::new(&self.dirs, stretch);
+        let thread = std::thread::Builder::new()
+            .name("zab-history".into())
+            .spawn(move || theirs.run(walk, &|| shared.wake()))
+            .ok()?;
+        self.readings.retain(|(_, thread)| !thread.is_finished());
+        self.readings.push((Arc::downgrade(&pipe), thread));
+        Some(History::piped(pipe))
+    }
+
     /// Writes what was pushed and ends the threads. A snapshot that is not finished is dropped.
     ///
     /// # Errors
@@ -315,7 +349,13 @@ impl Disk {
             }
             shared.done.notify_all();
         }
-        for thread in self.own_threads.drain(..) {
+        let readings = self.readings.drain(..).map(|(pipe, thread)| {
+            if let Some(pipe) = pipe.upgrade() {
+                pipe.close();
+            }
+            thread
+        });
+        for thread in self.own_threads.drain(..).chain(readings) {
             let _ = thread.join();
         }
         self.locks.clear();
@@ -359,6 +399,7 @@ impl Storage for Disk {
 
     fn truncate(&mut self, ticket: Ticket, after: Zxid) {
         let void = self.drop_own();
+        self.base = self.base.min(after);
         self.push(Write::Truncate { after, void }, ticket);
     }
 
@@ -372,6 +413,7 @@ impl Storage for Disk {
 
     fn install(&mut self, ticket: Ticket, zxid: Zxid, digest: Option<SnapshotDigest>) {
         let void = self.drop_own();
+        self.base = zxid;
         self.push(Write::Install { zxid, digest, void }, ticket);
     }
 

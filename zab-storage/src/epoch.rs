@@ -29,7 +29,7 @@ fn name(kind: EpochKind) -> &'static str {
 pub(crate) fn write(fs: &Fs, dir: &Path, kind: EpochKind, epoch: Epoch) -> Result<(), Error> {
     let (name, text) = (name(kind), epoch.to_string());
     let path = dir.join(name);
-    match std::fs::metadata(&path) {
+    match fs::metadata(&path) {
         Ok(old) if old.is_file() && old.len() == text.len() as u64 => {
             let mut file = fs.open(path)?;
             file.write_all(text.as_bytes()).context("write", file.path())?;

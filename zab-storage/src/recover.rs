@@ -41,6 +41,10 @@ impl Store {
             None => self.begin_empty(&mut recovered, app)?,
         }
         let reached = self.replay(&mut recovered, loaded.as_ref())?;
+        self.base = match self.options.allow_holes {
+            true => reached,
+            false => recovered.snapshot.unwrap_or(Zxid::ZERO),
+        };
         if let Some(Loaded { skipped: Some((zxid, path)), .. }) = &loaded
             && reached < *zxid
             && !self.options.allow_holes

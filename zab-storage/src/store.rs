@@ -4,6 +4,8 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use zab_proto::Zxid;
+
 use crate::error::{Context, Error};
 use crate::fs::Fs;
 use crate::names::{self, Compression};
@@ -48,6 +50,9 @@ pub struct Options {
     pub trust_empty_snapshot: bool,
     /// The operator accepts that transactions are missing. Nothing is known then of the state.
     pub allow_holes: bool,
+    /// A learner is synchronised from the log files only if that takes at most this part of the
+    /// newest snapshot's size (`snapshotSizeFactor`); negative: never.
+    pub snapshot_size_factor: f64,
     /// Seed of the random part of when snapshots are due.
     pub seed: u64,
 }
@@ -73,6 +78,7 @@ impl Options {
             autocreate: true,
             trust_empty_snapshot: false,
             allow_holes: false,
+            snapshot_size_factor: 0.33,
             seed: 0,
         }
     }
@@ -91,6 +97,8 @@ pub struct Store {
     pub(crate) initial: Option<Vec<u8>>,
     /// Records replayed since the snapshot, and their bytes.
     pub(crate) replayed: (u64, u64),
+    /// From here on the history is known to be without a hole.
+    pub(crate) base: Zxid,
     /// Held open: closing the files ends the locks.
     pub(crate) locks: Vec<File>,
 }
@@ -121,6 +129,7 @@ impl Store {
             log_dir,
             initial: None,
             replayed: (0, 0),
+            base: Zxid::ZERO,
             locks,
         })
     }

@@ -3,6 +3,7 @@
 #![warn(missing_docs)]
 
 pub mod config;
+mod ending;
 pub mod exit;
 pub mod local;
 pub mod logging;

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use runtime_core::{Error, Listeners};
 use runtime_mio::Server;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use zab_proto::Channel;
 use zk_service::Service;
 
 use crate::config::{LoadError, ServerConfig, SystemProperties};
+use crate::ending::Ending;
 use crate::purge::Purge;
 use crate::{exit, logging, options};
 
@@ -61,7 +60,10 @@ pub fn run(source: &Source, properties: SystemProperties, with_parent: bool) -> 
 
 fn serve(config: &ServerConfig, with_parent: bool) -> Result<(), Error> {
     log_start(config);
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let ending = Ending::on_signals()?;
+    if with_parent {
+        ending.clone().on_end_of_stdin();
+    }
     let purge = Purge::start(config);
     let options = options::server(config)?;
     let listeners = bind(config, &options.listen)?;
@@ -70,25 +72,8 @@ fn serve(config: &ServerConfig, with_parent: bool) -> Result<(), Error> {
     }
     let server = Server::start_on(listeners, options, Service::new(options::service(config)))?;
     let handle = server.handle().clone();
-    let on_signal = signals.handle();
-    let stopper = thread::spawn(move || {
-        if let Some(signal) = signals.forever().next() {
-            log::info!("Shutting down: signal {signal}");
-            handle.shutdown();
-        }
-    });
-    if with_parent {
-        let handle = server.handle().clone();
-        thread::spawn(move || {
-            // Nothing is ever written: the read ends when the parent does.
-            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-            handle.shutdown();
-        });
-    }
+    ending.serving(move || handle.shutdown());
     let result = server.join();
-    on_signal.close();
-    // It has ended by the signal or by the line above.
-    let _ = stopper.join();
     drop(purge);
     result
 }

@@ -24,8 +24,17 @@ pub struct Database {
     /// A fuzzy snapshot's digest belongs to the state after this transaction of its future; until
     /// then digests differ.
     pub(crate) pending_digest: Option<SnapshotDigest>,
-    /// State of each open image's digest.
-    pub(crate) image_digests: [Option<SnapshotDigest>; crate::tree::LOCAL_IMAGES_MAX],
+    /// The open snapshots, by the tree's slots for images.
+    pub(crate) snapshots: [Option<Snapshot>; crate::tree::LOCAL_IMAGES_MAX],
+    pub(crate) next_snapshot: u32,
+}
+
+/// An open snapshot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Snapshot {
+    /// Never given again, so that nobody takes a new snapshot for one that an installation ended.
+    pub(crate) id: u32,
+    pub(crate) digest: Option<SnapshotDigest>,
 }
 
 /// What came of a comparison of digests.
@@ -58,7 +67,8 @@ impl Database {
             last_zxid: Zxid::ZERO,
             digest_history: VecDeque::new(),
             pending_digest: None,
-            image_digests: [None; crate::tree::LOCAL_IMAGES_MAX],
+            snapshots: [None; crate::tree::LOCAL_IMAGES_MAX],
+            next_snapshot: 0,
         }
     }
 

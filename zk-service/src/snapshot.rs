@@ -5,7 +5,7 @@ use zab_proto::wire::jute::{Reader, Writer, text};
 use zab_proto::{BadSnapshot, DecodeError, InstallProgress, SnapshotDigest, Zxid};
 
 use crate::acl::AclList;
-use crate::database::{Database, DigestCheck, Sessions};
+use crate::database::{Database, DigestCheck, Sessions, Snapshot};
 use crate::tree::{NodeRecord, StatPersisted, Tree};
 
 /// Ends the nodes.
@@ -21,38 +21,48 @@ impl Database {
             head.put_i32(timeout_ms);
         }
         let slot = self.tree.image_open(head)?;
-        self.image_digests[slot] = self.digest();
-        u32::try_from(slot).ok()
+        let id = self.next_snapshot;
+        self.next_snapshot = id.wrapping_add(1);
+        self.snapshots[slot] = Some(Snapshot { id, digest: self.digest() });
+        Some(id)
     }
 
-    /// Writes the next bytes of a snapshot; 0 means its end. Work is bounded by `buf`, or by the
-    /// longest node if that is longer.
+    fn slot(&self, snapshot: u32) -> Option<usize> {
+        self.snapshots.iter().position(|open| open.is_some_and(|open| open.id == snapshot))
+    }
+
+    /// Writes the next bytes of a snapshot; 0 means its end, or that an installation has ended it.
+    /// Work is bounded by `buf`, or by the longest node if that is longer.
     pub fn snapshot_read(&mut self, snapshot: u32, buf: &mut [u8]) -> usize {
-        self.tree.image_read(snapshot as usize, buf)
+        self.slot(snapshot).map_or(0, |slot| self.tree.image_read(slot, buf))
     }
 
     /// The digest of the state in a snapshot; `None` if digests are off.
     #[must_use]
     pub fn snapshot_digest(&self, snapshot: u32) -> Option<SnapshotDigest> {
-        self.image_digests.get(snapshot as usize).copied().flatten()
+        self.slot(snapshot).and_then(|slot| self.snapshots[slot]?.digest)
     }
 
     /// Closes a snapshot, read to its end or not.
     pub fn snapshot_close(&mut self, snapshot: u32) {
-        self.tree.image_close(snapshot as usize);
+        if let Some(slot) = self.slot(snapshot) {
+            self.snapshots[slot] = None;
+            self.tree.image_close(slot);
+        }
     }
 
     /// A loaded snapshot becomes the state, as of `zxid`. `digest` is what its file says; it is
     /// compared now, or when the transaction it belongs to has been applied if the snapshot is
-    /// fuzzy. Open snapshots of the old state end without their rest, which is no valid end.
+    /// fuzzy. Open snapshots of the old state end here, without their rest.
     pub fn install(
         &mut self,
         loaded: Loaded,
         zxid: Zxid,
         digest: Option<SnapshotDigest>,
     ) -> DigestCheck {
+        let next_snapshot = self.next_snapshot;
         *self = Self::from_parts(loaded.tree, loaded.sessions);
-        self.last_zxid = zxid;
+        (self.last_zxid, self.next_snapshot) = (zxid, next_snapshot);
         match digest {
             Some(digest) if digest.zxid == zxid && zxid != Zxid::ZERO => {
                 self.compare(digest.version, digest.digest)

@@ -171,6 +171,24 @@ fn replay_over_a_fuzzy_snapshot_converges() {
 }
 
 #[test]
+fn an_installation_ends_open_snapshots() {
+    let mut history = History::new(5);
+    for _ in 0..50 {
+        history.step();
+    }
+    let mut whole = Open::new(&mut history.database).unwrap();
+    while !whole.read(&mut history.database, 1000) {}
+    let mut old = Open::new(&mut history.database).unwrap();
+    assert!(!old.read(&mut history.database, 100));
+    let zxid = history.database.last_zxid();
+    history.database.install(load(&whole.bytes), zxid, None);
+    assert!(old.read(&mut history.database, 100));
+    let mut new = Open::new(&mut history.database).unwrap();
+    history.database.snapshot_close(old.id);
+    assert!(!new.read(&mut history.database, 100));
+}
+
+#[test]
 fn damaged_snapshots_are_refused_or_read_without_harm() {
     let mut history = History::new(3);
     for _ in 0..100 {

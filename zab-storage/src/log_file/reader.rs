@@ -23,8 +23,18 @@ pub struct LogReader {
     file_len: u64,
     offset: u64,
     last: Option<Zxid>,
+    /// The present record, with its end marker.
     payload: Vec<u8>,
+    place: Option<Place>,
     end: Option<End>,
+}
+
+/// What is known of the present record beside its payload.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    offset: u64,
+    zxid: Zxid,
+    checksum: u32,
 }
 
 /// One record of a log.
@@ -66,6 +76,7 @@ impl LogReader {
             offset: 0,
             last: None,
             payload: Vec::new(),
+            place: None,
             end: None,
         };
         if file_len < HEADER_LEN {
@@ -109,8 +120,22 @@ impl LogReader {
     /// transaction header.
     #[expect(clippy::should_implement_trait, reason = "a record borrows the reader")]
     pub fn next(&mut self) -> Result<Option<Record<'_>>, Error> {
+        Ok(if self.advance()? { self.record() } else { None })
+    }
+
+    /// The record that [`next`](Self::next) returned last, unless the log has ended.
+    #[must_use]
+    pub fn record(&self) -> Option<Record<'_>> {
+        let (_, txn) = self.payload.split_last()?;
+        let Place { offset, zxid, checksum } = self.place?;
+        Some(Record { offset, zxid, checksum, txn })
+    }
+
+    /// Goes to the next record; false at the end of the log.
+    pub(crate) fn advance(&mut self) -> Result<bool, Error> {
+        self.place = None;
         if self.end.is_some() {
-            return Ok(None);
+            return Ok(false);
         }
         let left = self.file_len.saturating_sub(self.offset);
         let prefix_len = PREFIX_LEN as u64;
@@ -147,17 +172,17 @@ impl LogReader {
         let Some(zxid) = zxid_of(&self.payload[..payload_len]) else {
             return Err(self.damaged(Damage::NoHeader));
         };
-        let offset = self.offset;
-        self.offset += prefix_len + payload_len as u64 + 1;
-        self.last = Some(zxid);
         #[expect(clippy::cast_possible_truncation, reason = "equal to a 32-bit checksum")]
         let checksum = checksum as u32;
-        Ok(Some(Record { offset, zxid, checksum, txn: &self.payload[..payload_len] }))
+        self.place = Some(Place { offset: self.offset, zxid, checksum });
+        self.offset += prefix_len + payload_len as u64 + 1;
+        self.last = Some(zxid);
+        Ok(true)
     }
 
-    fn ended<T>(&mut self, end: End) -> Option<T> {
+    fn ended(&mut self, end: End) -> bool {
         self.end = Some(end);
-        None
+        false
     }
 
     fn fill(&mut self, buf: &mut [u8]) -> Result<(), Error> {

@@ -183,9 +183,9 @@ fn a_prepared_request_applies_and_its_digest_is_reached() {
             // In flight: none at times, twenty at others.
             let full = fixture.pending.len() >= 20;
             if full || fixture.random.below(5) < 2 {
-                fixture.apply()
+                fixture.apply();
             } else {
-                fixture.prepare()
+                fixture.prepare();
             }
             if fixture.random.below(40) == 0 {
                 while !fixture.pending.is_empty() {

@@ -1,0 +1,422 @@
+//! Reading a stretch of the log again, for a learner that is further behind than the leader's
+//! memory reaches.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use zab_proto::Zxid;
+
+use crate::be::{be_u32, be_u64};
+use crate::error::{Context, Error};
+use crate::log_file::{self, LogReader};
+use crate::names;
+use crate::switch::Dirs;
+
+/// A chunk holds at least one record, and is full above this many bytes.
+const CHUNK_LEN: usize = 64 << 10;
+/// Chunks that may wait for the owner.
+const CHUNKS_MAX: usize = 4;
+/// As much log is always better than a snapshot, whatever the size of the last one.
+const LEN_MIN: u64 = 1 << 20;
+/// Records looked at in one call, on the caller's thread.
+const RECORDS_PER_CALL: usize = 256;
+
+/// A stretch of the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stretch {
+    /// The history is known to be without a hole from here on.
+    pub(crate) base: Zxid,
+    /// What the learner has.
+    pub(crate) after: Zxid,
+    /// The last transaction wanted.
+    pub(crate) through: Zxid,
+    /// More bytes than this part of the newest snapshot are not worth it.
+    pub(crate) factor: f64,
+}
+
+/// Walks over a stretch of the log twice: first to prove that nothing is missing in it, then to
+/// read it.
+#[derive(Debug)]
+pub(crate) struct Walk {
+    stretch: Stretch,
+    dirs: Dirs,
+    plan: Option<Plan>,
+    at: usize,
+    reader: Option<LogReader>,
+    last: Option<Zxid>,
+    anchor: Zxid,
+    len: u64,
+}
+
+#[derive(Debug)]
+struct Plan {
+    paths: Vec<PathBuf>,
+    len_max: u64,
+}
+
+/// How the proof stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Proof {
+    /// Not decided yet.
+    Open,
+    /// Nothing is missing.
+    Proven,
+    /// Something is missing, or there is too much.
+    Failed,
+}
+
+impl Walk {
+    /// Nothing is read yet.
+    pub(crate) fn new(dirs: &Dirs, stretch: Stretch) -> Self {
+        Self {
+            stretch,
+            dirs: dirs.clone(),
+            plan: None,
+            at: 0,
+            reader: None,
+            last: None,
+            anchor: stretch.base,
+            len: 0,
+        }
+    }
+
+    /// Which files to read, and how much at most.
+    fn plan(&self) -> Result<Plan, Error> {
+        let Stretch { after, through, factor, .. } = self.stretch;
+        let mut logs = names::logs(&self.dirs.log)?;
+        let first = logs.partition_point(|log| log.zxid <= after).saturating_sub(1);
+        logs.drain(..first);
+        logs.retain(|log| log.zxid <= through);
+        let paths = logs.into_iter().map(|log| log.path).collect();
+        let len_max = match names::snapshots(&self.dirs.snap)?.first() {
+            Some(newest) => part_of(file_len(&newest.path)?, factor).max(LEN_MIN),
+            None => u64::MAX,
+        };
+        Ok(Plan { paths, len_max })
+    }
+
+    /// Looks at up to `records` more records.
+    fn prove(&mut self, records: usize) -> Result<Proof, Error> {
+        if self.plan.is_none() {
+            self.plan = Some(self.plan()?);
+        }
+        let len_max = self.plan.as_ref().map_or(0, |plan| plan.len_max);
+        for _ in 0..records {
+            let last = self.last.unwrap_or(self.stretch.base);
+            if last == self.stretch.through {
+                return Ok(Proof::Proven);
+            }
+            let stretch = self.stretch;
+            let Some(record) = self.next()? else { return Ok(Proof::Failed) };
+            let (zxid, len) = (record.zxid, record.txn.len() as u64);
+            let repeated = zxid == last && log_file::is_error(record.txn);
+            if zxid <= stretch.base || repeated {
+                continue;
+            }
+            // The record that the walk begins with follows what is known, or is known itself.
+            let begins = self.last.is_none() && zxid <= stretch.after;
+            if !begins && !follows(last, zxid) {
+                return Ok(Proof::Failed);
+            }
+            self.last = Some(zxid);
+            if zxid <= stretch.after {
+                self.anchor = zxid;
+            } else {
+                self.len += len;
+                if self.len > len_max {
+                    return Ok(Proof::Failed);
+                }
+            }
+        }
+        Ok(Proof::Open)
+    }
+
+    /// Goes back to the start, to read what was proven.
+    fn rewind(&mut self) {
+        (self.at, self.reader, self.last) = (0, None, None);
+    }
+
+    /// Adds the next transaction to a chunk; false at the end of the stretch.
+    fn read(&mut self, chunk: &mut Vec<u8>) -> Result<bool, Error> {
+        let Stretch { after, through, .. } = self.stretch;
+        let last = self.last.unwrap_or(after);
+        loop {
+            if last >= through {
+                return Ok(false);
+            }
+            let Some(record) = self.next()? else { return Ok(false) };
+            if record.zxid > last {
+                let zxid = record.zxid;
+                let len = u32::try_from(record.txn.len()).expect("a record is shorter than 2 GiB");
+                chunk.extend_from_slice(&zxid.raw().to_be_bytes());
+                chunk.extend_from_slice(&len.to_be_bytes());
+                chunk.extend_from_slice(record.txn);
+                self.last = Some(zxid);
+                return Ok(true);
+            }
+        }
+    }
+
+    /// The next record of any of the files.
+    fn next(&mut self) -> Result<Option<log_file::Record<'_>>, Error> {
+        loop {
+            if self.reader.is_none() {
+                let paths = self.plan.as_ref().map_or(&[][..], |plan| &plan.paths);
+                let Some(path) = paths.get(self.at) else { return Ok(None) };
+                self.reader = Some(LogReader::open(path)?);
+            }
+            let reader = self.reader.as_mut().expect("just opened");
+            if reader.advance()? {
+                break;
+            }
+            self.reader = None;
+            self.at += 1;
+        }
+        Ok(self.reader.as_ref().and_then(LogReader::record))
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "a rough limit; the factor is not negative"
+)]
+fn part_of(len: u64, factor: f64) -> u64 {
+    (len as f64 * factor) as u64
+}
+
+fn file_len(path: &Path) -> Result<u64, Error> {
+    Ok(std::fs::metadata(path).context("read", path)?.len())
+}
+
+/// Whether nothing can be missing between two neighbours. The first of an epoch follows whatever
+/// was last: a history that a snapshot has shortened has no logs from before it.
+fn follows(last: Zxid, next: Zxid) -> bool {
+    if next.epoch() == last.epoch() {
+        next.raw() == last.raw() + 1
+    } else {
+        next > last && next.counter() == 1
+    }
+}
+
+/// What [`History::poll`] has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HistoryStep<'a> {
+    /// Nothing yet. On a thread `wake` is called when there is more; otherwise poll again.
+    Wait,
+    /// The proof: nothing is missing between the newest transaction of this history at or below
+    /// `after`, which is `anchor`, and `through`. It comes first, and once. If `anchor` is below
+    /// `after`, the learner has transactions that this history has not.
+    Proven {
+        /// Where the histories part.
+        anchor: Zxid,
+    },
+    /// The next transaction behind `after`.
+    Txn {
+        /// Its zxid.
+        zxid: Zxid,
+        /// Its payload.
+        txn: &'a [u8],
+    },
+    /// All transactions up to `through` were read.
+    End,
+    /// There is no proof, or there is more to read than a snapshot is worth: before `Proven`, use a
+    /// snapshot; after it (the file broke in between), close the connection.
+    Unavailable,
+}
+
+/// A stretch of the log that is being read for a learner, in bounded pieces.
+///
+/// Made by [`Disk::history`](crate::Disk::history). Dropping it ends the reading.
+#[derive(Debug)]
+pub struct History {
+    source: Source,
+    chunk: Vec<u8>,
+    at: usize,
+    ended: bool,
+}
+
+#[derive(Debug)]
+enum Source {
+    Thread(Arc<Pipe>),
+    Here { walk: Box<Walk>, proven: bool },
+}
+
+impl History {
+    pub(crate) fn here(walk: Walk) -> Self {
+        Self::new(Source::Here { walk: Box::new(walk), proven: false })
+    }
+
+    pub(crate) fn piped(pipe: Arc<Pipe>) -> Self {
+        Self::new(Source::Thread(pipe))
+    }
+
+    fn new(source: Source) -> Self {
+        Self { source, chunk: Vec::new(), at: 0, ended: false }
+    }
+
+    /// The next step, without waiting for the disk (on the caller's thread: with bounded work).
+    pub fn poll(&mut self) -> HistoryStep<'_> {
+        if self.ended {
+            return HistoryStep::End;
+        }
+        if self.at == self.chunk.len() {
+            self.at = 0;
+            self.chunk.clear();
+            match self.next_piece() {
+                Piece::Chunk(chunk) => self.chunk = chunk,
+                Piece::Proven(anchor) => return HistoryStep::Proven { anchor },
+                Piece::Nothing => return HistoryStep::Wait,
+                Piece::End => {
+                    self.ended = true;
+                    return HistoryStep::End;
+                }
+                Piece::Failed => return HistoryStep::Unavailable,
+            }
+        }
+        let (head, rest) = self.chunk[self.at..].split_at(12);
+        let zxid = Zxid::from_raw(be_u64(&head[..8]).cast_signed());
+        let txn = &rest[..be_u32(&head[8..]) as usize];
+        self.at += 12 + txn.len();
+        HistoryStep::Txn { zxid, txn }
+    }
+
+    fn next_piece(&mut self) -> Piece {
+        match &mut self.source {
+            Source::Thread(pipe) => pipe.pop(std::mem::take(&mut self.chunk)),
+            Source::Here { walk, proven } => {
+                let piece = if *proven {
+                    fill(walk, std::mem::take(&mut self.chunk))
+                } else {
+                    walk.prove(RECORDS_PER_CALL).map(|proof| match proof {
+                        Proof::Open => Piece::Nothing,
+                        Proof::Failed => Piece::Failed,
+                        Proof::Proven => {
+                            *proven = true;
+                            walk.rewind();
+                            Piece::Proven(walk.anchor)
+                        }
+                    })
+                };
+                piece.unwrap_or_else(failed)
+            }
+        }
+    }
+}
+
+impl Drop for History {
+    fn drop(&mut self) {
+        if let Source::Thread(pipe) = &self.source {
+            pipe.close();
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Piece {
+    Nothing,
+    Proven(Zxid),
+    Chunk(Vec<u8>),
+    End,
+    Failed,
+}
+
+fn fill(walk: &mut Walk, mut chunk: Vec<u8>) -> Result<Piece, Error> {
+    chunk.clear();
+    while chunk.len() < CHUNK_LEN {
+        if !walk.read(&mut chunk)? {
+            break;
+        }
+    }
+    Ok(if chunk.is_empty() { Piece::End } else { Piece::Chunk(chunk) })
+}
+
+/// A log that cannot be read does not harm anyone here: the learner gets a snapshot.
+#[expect(clippy::needless_pass_by_value, reason = "the end of an error")]
+fn failed(error: Error) -> Piece {
+    log::warn!("the log cannot be used to synchronise a learner: {error}");
+    Piece::Failed
+}
+
+/// Between the thread that reads and the one that sends.
+#[derive(Debug, Default)]
+pub(crate) struct Pipe {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    pieces: VecDeque<Piece>,
+    spare: Vec<Vec<u8>>,
+    closed: bool,
+}
+
+impl Pipe {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pop(&self, spare: Vec<u8>) -> Piece {
+        let mut queue = self.lock();
+        if spare.capacity() > 0 {
+            queue.spare.push(spare);
+        }
+        let piece = queue.pieces.pop_front().unwrap_or(Piece::Nothing);
+        self.changed.notify_one();
+        piece
+    }
+
+    /// False when nobody reads any more.
+    fn push(&self, piece: Piece) -> bool {
+        let mut queue = self.lock();
+        while queue.pieces.len() >= CHUNKS_MAX && !queue.closed {
+            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        queue.pieces.push_back(piece);
+        !queue.closed
+    }
+
+    /// Ends the reading, from either side.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// The thread: proves, then reads.
+    pub(crate) fn run(&self, mut walk: Walk, wake: &dyn Fn()) {
+        let send = |piece| {
+            let open = self.push(piece);
+            wake();
+            open
+        };
+        loop {
+            match walk.prove(RECORDS_PER_CALL).unwrap_or_else(|error| {
+                failed(error);
+                Proof::Failed
+            }) {
+                Proof::Open if self.lock().closed => return,
+                Proof::Open => {}
+                Proof::Proven => break,
+                Proof::Failed => {
+                    send(Piece::Failed);
+                    return;
+                }
+            }
+        }
+        walk.rewind();
+        if !send(Piece::Proven(walk.anchor)) {
+            return;
+        }
+        loop {
+            let spare = self.lock().spare.pop().unwrap_or_default();
+            let piece = fill(&mut walk, spare).unwrap_or_else(failed);
+            let last = !matches!(piece, Piece::Chunk(_));
+            if !send(piece) || last {
+                return;
+            }
+        }
+    }
+}

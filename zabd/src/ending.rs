@@ -1,0 +1,65 @@
+//! How a server is asked to end.
+
+use std::io;
+use std::mem;
+use std::process;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::exit;
+
+/// SIGTERM, SIGINT, or the end of the parent. The first ends the server cleanly, if it serves
+/// already; a second one ends the process.
+#[derive(Clone)]
+pub(crate) struct Ending(Arc<Mutex<State>>);
+
+enum State {
+    /// Data is being loaded, which may take long and loses nothing by being cut short.
+    Starting,
+    /// How to end what runs.
+    Serving(Box<dyn Fn() + Send>),
+    Ending,
+}
+
+impl Ending {
+    /// From now on signals count.
+    pub(crate) fn on_signals() -> io::Result<Self> {
+        let ending = Self(Arc::new(Mutex::new(State::Starting)));
+        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        let asked = ending.clone();
+        thread::spawn(move || {
+            for signal in signals.forever() {
+                asked.ask(&format!("signal {signal}"));
+            }
+        });
+        Ok(ending)
+    }
+
+    /// From now on the end of stdin counts, too. Nothing is ever written to it: a parent holds
+    /// its other end, and it ends with the parent, however that ends.
+    pub(crate) fn on_end_of_stdin(self) {
+        thread::spawn(move || {
+            // An error is an end, too.
+            let _ = io::copy(&mut io::stdin(), &mut io::sink());
+            self.ask("the parent has ended");
+        });
+    }
+
+    /// The server serves; `shutdown` ends it.
+    pub(crate) fn serving(&self, shutdown: impl Fn() + Send + 'static) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State::Serving(Box::new(shutdown));
+    }
+
+    fn ask(&self, why: &str) {
+        log::info!("Shutting down: {why}");
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match mem::replace(&mut *state, State::Ending) {
+            State::Serving(shutdown) => shutdown(),
+            State::Starting => process::exit(exit::OK.into()),
+            State::Ending => process::exit(exit::UNEXPECTED.into()),
+        }
+    }
+}
