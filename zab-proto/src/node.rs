@@ -58,6 +58,8 @@ struct OpenLog {
     log: u32,
     through: Zxid,
     last: Zxid,
+    /// Storage has said that nothing is missing in it.
+    proven: bool,
 }
 
 impl<A: Application> Node<A> {
@@ -222,9 +224,11 @@ impl<A: Application> Node<A> {
                     self.lent.push(Lent { conn, snapshot });
                 }
                 Output::Log { conn, after, through } => {
-                    let log = disk.log_open(after, through);
-                    self.peer.log_opened(conn, log.is_some());
-                    self.logs.extend(log.map(|log| OpenLog { conn, log, through, last: after }));
+                    let Some(log) = disk.log_open(after, through) else {
+                        self.peer.log_opened(conn, false);
+                        continue;
+                    };
+                    self.logs.push(OpenLog { conn, log, through, last: after, proven: false });
                 }
                 Output::Connect { conn, channel, addresses } => {
                     return Some(NetOutput::Connect { conn, channel, addresses: addresses.into() });
@@ -279,16 +283,37 @@ impl<A: Application> Node<A> {
             }
             needed
         });
-        let wanted = |open: &OpenLog| self.peer.wants_log(open.conn) == Some(true);
-        let Some(at) = self.logs.iter().position(wanted) else { return false };
+        let mut progress = false;
+        for at in (0..self.logs.len()).rev() {
+            progress |= self.read_log(at, disk);
+        }
+        progress
+    }
+
+    /// Takes what storage has of one log. The proof comes first, then the transactions, as many as
+    /// the learner's link takes.
+    fn read_log(&mut self, at: usize, disk: &mut impl Storage) -> bool {
         let open = &mut self.logs[at];
-        while self.peer.wants_log(open.conn) == Some(true) {
+        let mut progress = false;
+        if !open.proven {
+            let Some(proven) = disk.log_ready(open.log) else { return false };
+            self.peer.log_opened(open.conn, proven);
+            if !proven {
+                disk.log_close(open.log);
+                self.logs.swap_remove(at);
+                return true;
+            }
+            open.proven = true;
+            progress = true;
+        }
+        while self.peer.wants_log(open.conn) == Some(true) && disk.log_ready(open.log).is_some() {
+            progress = true;
             if let Some(zxid) = disk.log_read(open.log, &mut self.record) {
                 open.last = zxid;
                 self.peer.log_record(open.conn, Some((zxid, &self.record)));
                 continue;
             }
-            let OpenLog { conn, log, through, last } = self.logs.swap_remove(at);
+            let OpenLog { conn, log, through, last, .. } = self.logs.swap_remove(at);
             disk.log_close(log);
             if last == through {
                 self.peer.log_record(conn, None);
@@ -297,7 +322,7 @@ impl<A: Application> Node<A> {
             }
             break;
         }
-        true
+        progress
     }
 
     /// Fills `buf` with bytes for `conn`; 0 means nothing to send now.

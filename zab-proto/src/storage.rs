@@ -60,9 +60,18 @@ pub trait Storage {
 
     /// Opens the log for reading what follows `after` up to `through`, if it holds both and nothing
     /// between is missing; the number names it. A learner is then synchronised without a snapshot.
+    /// That nothing is missing may be found out later: see [`log_ready`](Self::log_ready).
     fn log_open(&mut self, after: Zxid, through: Zxid) -> Option<u32> {
         let _ = (after, through);
         None
+    }
+
+    /// Whether [`log_read`](Self::log_read) has an answer now; `None`: not yet, and the driver is
+    /// woken when it has. The first `Some` says whether nothing is missing in the log; if something
+    /// is, it cannot be read.
+    fn log_ready(&mut self, log: u32) -> Option<bool> {
+        let _ = log;
+        Some(true)
     }
 
     /// Replaces `txn` with the next transaction and returns its zxid; `None` at the end, which is

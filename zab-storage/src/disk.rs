@@ -1,8 +1,9 @@
 //! The storage of a running server.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use zab_proto::{Epoch, EpochKind, SnapshotDigest, Storage, Ticket, Zxid};
@@ -55,7 +56,10 @@ pub struct Disk {
     dirs: crate::switch::Dirs,
     published: Arc<Published>,
     base: Zxid,
-    readings: Vec<(Weak<Pipe>, JoinHandle<()>)>,
+    /// Stretches of the log that are being read, by number.
+    readings: BTreeMap<u32, History>,
+    readings_count: u32,
+    reading_threads: Vec<JoinHandle<()>>,
     /// The first error of the inline mode; also set once an error was reported.
     failed: Option<Error>,
     stopped: bool,
@@ -136,7 +140,9 @@ impl Store {
             dirs,
             published,
             base: self.base,
-            readings: Vec::new(),
+            readings: BTreeMap::new(),
+            readings_count: 0,
+            reading_threads: Vec::new(),
             failed: None,
             stopped: false,
             options,
@@ -287,35 +293,6 @@ impl Disk {
         Ok(Some(durable))
     }
 
-    /// Begins to read what was logged behind `after` up to and including `through`, for a learner
-    /// that has everything up to `after`. `None` if it cannot be proven that nothing is missing
-    /// there, or if it is switched off (`snapshotSizeFactor`); the learner needs a snapshot then.
-    ///
-    /// `through` must have been appended and submitted. What [`History::poll`] yields can be
-    /// trusted like a DIFF: the whole stretch is checked before its first transaction is given.
-    /// Known to be without a hole is the history behind the snapshot that this server started
-    /// from or was sent since.
-    pub fn history(&mut self, after: Zxid, through: Zxid) -> Option<History> {
-        let factor = self.options.snapshot_size_factor;
-        if after < self.base || factor < 0.0 {
-            return None;
-        }
-        let stretch = Stretch { base: self.base, after, through, factor };
-        let Hands::Thread { shared, .. } = &self.executor else {
-            return Some(History::here(Walk::new(&self.dirs, stretch)));
-        };
-        let pipe = Arc::new(Pipe::default());
-        let (theirs, shared) = (Arc::clone(&pipe), Arc::clone(shared));
-        let walk = Walk::new(&self.dirs, stretch);
-        let thread = std::thread::Builder::new()
-            .name("zab-history".into())
-            .spawn(move || theirs.run(walk, &|| shared.wake()))
-            .ok()?;
-        self.readings.retain(|(_, thread)| !thread.is_finished());
-        self.readings.push((Arc::downgrade(&pipe), thread));
-        Some(History::piped(pipe))
-    }
-
     /// Writes what was pushed and ends the threads. A snapshot that is not finished is dropped.
     ///
     /// # Errors
@@ -349,13 +326,8 @@ impl Disk {
             }
             shared.done.notify_all();
         }
-        let readings = self.readings.drain(..).map(|(pipe, thread)| {
-            if let Some(pipe) = pipe.upgrade() {
-                pipe.close();
-            }
-            thread
-        });
-        for thread in self.own_threads.drain(..).chain(readings) {
+        self.readings.clear();
+        for thread in self.own_threads.drain(..).chain(self.reading_threads.drain(..)) {
             let _ = thread.join();
         }
         self.locks.clear();
@@ -364,6 +336,23 @@ impl Disk {
     fn push(&mut self, write: Write, ticket: Ticket) {
         self.last = ticket;
         self.front.push(write, ticket);
+    }
+
+    /// Reads a stretch on a thread of its own, or here.
+    fn read_history(&mut self, stretch: Stretch) -> Option<History> {
+        let walk = Walk::new(&self.dirs, stretch);
+        let Hands::Thread { shared, .. } = &self.executor else {
+            return Some(History::here(walk));
+        };
+        let pipe = Arc::new(Pipe::default());
+        let (theirs, shared) = (Arc::clone(&pipe), Arc::clone(shared));
+        let thread = std::thread::Builder::new()
+            .name("zab-history".into())
+            .spawn(move || theirs.run(walk, &|| shared.wake()))
+            .ok()?;
+        self.reading_threads.retain(|thread| !thread.is_finished());
+        self.reading_threads.push(thread);
+        Some(History::piped(stretch.after, pipe))
     }
 
     /// The history changes under a snapshot that is being written.
@@ -467,5 +456,30 @@ impl Storage for Disk {
             let result = own.finish(digest);
             self.keep_error(result);
         }
+    }
+
+    /// Known to be without a hole is the history behind the snapshot that this server started from
+    /// or was sent since; only there a stretch is read (`docs/storage.md`).
+    fn log_open(&mut self, after: Zxid, through: Zxid) -> Option<u32> {
+        let factor = self.options.snapshot_size_factor;
+        if after < self.base || factor < 0.0 {
+            return None;
+        }
+        let history = self.read_history(Stretch { base: self.base, after, through, factor })?;
+        self.readings_count = self.readings_count.wrapping_add(1);
+        self.readings.insert(self.readings_count, history);
+        Some(self.readings_count)
+    }
+
+    fn log_ready(&mut self, log: u32) -> Option<bool> {
+        self.readings.get_mut(&log)?.is_ready()
+    }
+
+    fn log_read(&mut self, log: u32, txn: &mut Vec<u8>) -> Option<Zxid> {
+        self.readings.get_mut(&log)?.read(txn)
+    }
+
+    fn log_close(&mut self, log: u32) {
+        self.readings.remove(&log);
     }
 }

@@ -19,8 +19,8 @@ const CHUNK_LEN: usize = 64 << 10;
 const CHUNKS_MAX: usize = 4;
 /// As much log is always better than a snapshot, whatever the size of the last one.
 const LEN_MIN: u64 = 1 << 20;
-/// Records looked at in one call, on the caller's thread.
-const RECORDS_PER_CALL: usize = 256;
+/// Records looked at before asking whether the proof is still wanted.
+const RECORDS_PER_STEP: usize = 256;
 
 /// A stretch of the log.
 #[derive(Clone, Copy, Debug)]
@@ -132,9 +132,24 @@ impl Walk {
         Ok(Proof::Open)
     }
 
-    /// Goes back to the start, to read what was proven.
-    fn rewind(&mut self) {
-        (self.at, self.reader, self.last) = (0, None, None);
+    /// Proves the whole stretch, as long as somebody waits for it, and goes back to its start.
+    /// Returns the newest transaction of this history that is not above `after`.
+    fn prove_all(&mut self, wanted: impl Fn() -> bool) -> Option<Zxid> {
+        while wanted() {
+            match self.prove(RECORDS_PER_STEP) {
+                Ok(Proof::Open) => {}
+                Ok(Proof::Proven) => {
+                    (self.at, self.reader, self.last) = (0, None, None);
+                    return Some(self.anchor);
+                }
+                Ok(Proof::Failed) => return None,
+                Err(error) => {
+                    failed(error);
+                    return None;
+                }
+            }
+        }
+        None
     }
 
     /// Adds the next transaction to a chunk; false at the end of the stretch.
@@ -201,107 +216,90 @@ fn follows(last: Zxid, next: Zxid) -> bool {
     }
 }
 
-/// What [`History::poll`] has.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum HistoryStep<'a> {
-    /// Nothing yet. On a thread `wake` is called when there is more; otherwise poll again.
-    Wait,
-    /// The proof: nothing is missing between the newest transaction of this history at or below
-    /// `after`, which is `anchor`, and `through`. It comes first, and once. If `anchor` is below
-    /// `after`, the learner has transactions that this history has not.
-    Proven {
-        /// Where the histories part.
-        anchor: Zxid,
-    },
-    /// The next transaction behind `after`.
-    Txn {
-        /// Its zxid.
-        zxid: Zxid,
-        /// Its payload.
-        txn: &'a [u8],
-    },
-    /// All transactions up to `through` were read.
-    End,
-    /// There is no proof, or there is more to read than a snapshot is worth: before `Proven`, use a
-    /// snapshot; after it (the file broke in between), close the connection.
-    Unavailable,
-}
-
-/// A stretch of the log that is being read for a learner, in bounded pieces.
-///
-/// Made by [`Disk::history`](crate::Disk::history). Dropping it ends the reading.
+/// A stretch of the log that is being read for a learner, in bounded pieces. Dropping it ends the
+/// reading.
 #[derive(Debug)]
-pub struct History {
+pub(crate) struct History {
     source: Source,
+    after: Zxid,
+    progress: Progress,
     chunk: Vec<u8>,
     at: usize,
-    ended: bool,
 }
 
 #[derive(Debug)]
 enum Source {
     Thread(Arc<Pipe>),
-    Here { walk: Box<Walk>, proven: bool },
+    Here(Box<Walk>),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Progress {
+    Proving,
+    Refused,
+    Reading,
+    Ended,
 }
 
 impl History {
+    /// Read on the caller's thread, which waits for the disk.
     pub(crate) fn here(walk: Walk) -> Self {
-        Self::new(Source::Here { walk: Box::new(walk), proven: false })
+        Self::new(walk.stretch.after, Source::Here(Box::new(walk)))
     }
 
-    pub(crate) fn piped(pipe: Arc<Pipe>) -> Self {
-        Self::new(Source::Thread(pipe))
+    /// Read on another thread.
+    pub(crate) fn piped(after: Zxid, pipe: Arc<Pipe>) -> Self {
+        Self::new(after, Source::Thread(pipe))
     }
 
-    fn new(source: Source) -> Self {
-        Self { source, chunk: Vec::new(), at: 0, ended: false }
+    fn new(after: Zxid, source: Source) -> Self {
+        Self { source, after, progress: Progress::Proving, chunk: Vec::new(), at: 0 }
     }
 
-    /// The next step, without waiting for the disk (on the caller's thread: with bounded work).
-    pub fn poll(&mut self) -> HistoryStep<'_> {
-        if self.ended {
-            return HistoryStep::End;
-        }
-        if self.at == self.chunk.len() {
-            self.at = 0;
-            self.chunk.clear();
+    /// Whether [`read`](Self::read) has an answer; `None`: not yet. The first `true` is the proof
+    /// that nothing is missing; `false` that there is none.
+    pub(crate) fn is_ready(&mut self) -> Option<bool> {
+        let idle = self.progress == Progress::Proving
+            || self.progress == Progress::Reading && self.at == self.chunk.len();
+        if idle {
             match self.next_piece() {
-                Piece::Chunk(chunk) => self.chunk = chunk,
-                Piece::Proven(anchor) => return HistoryStep::Proven { anchor },
-                Piece::Nothing => return HistoryStep::Wait,
-                Piece::End => {
-                    self.ended = true;
-                    return HistoryStep::End;
+                Piece::Nothing => return None,
+                // The counter 0 is that of a leader which had all there was, and added nothing.
+                Piece::Proven(anchor) if anchor == self.after || self.after.counter() == 0 => {
+                    self.progress = Progress::Reading;
                 }
-                Piece::Failed => return HistoryStep::Unavailable,
+                Piece::Proven(_) => self.progress = Progress::Refused,
+                Piece::Failed if self.progress == Progress::Proving => {
+                    self.progress = Progress::Refused;
+                }
+                Piece::Chunk(chunk) => (self.chunk, self.at) = (chunk, 0),
+                Piece::End | Piece::Failed => self.progress = Progress::Ended,
             }
         }
-        let (head, rest) = self.chunk[self.at..].split_at(12);
-        let zxid = Zxid::from_raw(be_u64(&head[..8]).cast_signed());
-        let txn = &rest[..be_u32(&head[8..]) as usize];
-        self.at += 12 + txn.len();
-        HistoryStep::Txn { zxid, txn }
+        Some(self.progress != Progress::Refused)
+    }
+
+    /// Replaces `txn` with the next transaction; `None` at the end, or when the reading failed.
+    pub(crate) fn read(&mut self, txn: &mut Vec<u8>) -> Option<Zxid> {
+        self.is_ready()?;
+        let (head, rest) = self.chunk.get(self.at..)?.split_at_checked(12)?;
+        let bytes = &rest[..be_u32(&head[8..]) as usize];
+        txn.clear();
+        txn.extend_from_slice(bytes);
+        self.at += 12 + bytes.len();
+        Some(Zxid::from_raw(be_u64(&head[..8]).cast_signed()))
     }
 
     fn next_piece(&mut self) -> Piece {
+        let spare = std::mem::take(&mut self.chunk);
+        self.at = 0;
         match &mut self.source {
-            Source::Thread(pipe) => pipe.pop(std::mem::take(&mut self.chunk)),
-            Source::Here { walk, proven } => {
-                let piece = if *proven {
-                    fill(walk, std::mem::take(&mut self.chunk))
-                } else {
-                    walk.prove(RECORDS_PER_CALL).map(|proof| match proof {
-                        Proof::Open => Piece::Nothing,
-                        Proof::Failed => Piece::Failed,
-                        Proof::Proven => {
-                            *proven = true;
-                            walk.rewind();
-                            Piece::Proven(walk.anchor)
-                        }
-                    })
-                };
-                piece.unwrap_or_else(failed)
+            Source::Thread(pipe) => pipe.pop(spare),
+            Source::Here(walk) if self.progress == Progress::Proving => {
+                let proven = walk.prove_all(|| true);
+                proven.map_or(Piece::Failed, Piece::Proven)
             }
+            Source::Here(walk) => fill(walk, spare).unwrap_or_else(failed),
         }
     }
 }
@@ -392,22 +390,9 @@ impl Pipe {
             wake();
             open
         };
-        loop {
-            match walk.prove(RECORDS_PER_CALL).unwrap_or_else(|error| {
-                failed(error);
-                Proof::Failed
-            }) {
-                Proof::Open if self.lock().closed => return,
-                Proof::Open => {}
-                Proof::Proven => break,
-                Proof::Failed => {
-                    send(Piece::Failed);
-                    return;
-                }
-            }
-        }
-        walk.rewind();
-        if !send(Piece::Proven(walk.anchor)) {
+        let proven = walk.prove_all(|| !self.lock().closed);
+        let proven = send(proven.map_or(Piece::Failed, Piece::Proven)) && proven.is_some();
+        if !proven {
             return;
         }
         loop {

@@ -32,7 +32,6 @@ mod switch;
 pub use disk::{Disk, Mode};
 pub use epoch::read_myid;
 pub use error::{Damage, Error};
-pub use history::{History, HistoryStep};
 pub use log_file::{End, LogReader, Record};
 pub use names::Compression;
 pub use purge::purge;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::{Bytes, TempDir, body, captured, txn};
 use zab_proto::{Storage, Ticket, Zxid};
-use zab_storage::{Disk, HistoryStep, Mode, Options, Store};
+use zab_storage::{Disk, Mode, Options, Store};
 
 const EPOCH_1: i64 = 1 << 32;
 
@@ -32,31 +32,33 @@ fn start(dir: &TempDir, thread: bool, factor: f64) -> (Disk, Receiver<()>) {
 enum Outcome {
     Refused,
     Unavailable,
-    Read { anchor: i64, zxids: Vec<i64> },
+    Read(Vec<i64>),
 }
 
 /// Reads a stretch to its end.
 fn read(disk: &mut Disk, woken: &Receiver<()>, after: i64, through: i64) -> Outcome {
-    let stretch = disk.history(Zxid::from_raw(after), Zxid::from_raw(through));
-    let Some(mut history) = stretch else { return Outcome::Refused };
-    let (mut anchor, mut zxids) = (None, Vec::new());
-    loop {
-        match history.poll() {
-            HistoryStep::Wait => {
-                let _ = woken.recv_timeout(Duration::from_millis(1));
-            }
-            HistoryStep::Proven { anchor: at } => {
-                assert!(anchor.replace(at.raw()).is_none() && zxids.is_empty());
-            }
-            HistoryStep::Txn { zxid, txn } => {
-                assert!(anchor.is_some());
-                assert_eq!(txn[12..20], zxid.raw().to_be_bytes());
-                zxids.push(zxid.raw());
-            }
-            HistoryStep::End => return Outcome::Read { anchor: anchor.unwrap(), zxids },
-            HistoryStep::Unavailable => return Outcome::Unavailable,
+    let log = disk.log_open(Zxid::from_raw(after), Zxid::from_raw(through));
+    let Some(log) = log else { return Outcome::Refused };
+    let wait = |disk: &mut Disk| loop {
+        match disk.log_ready(log) {
+            Some(ready) => return ready,
+            None => woken.recv_timeout(Duration::from_secs(60)).expect("an answer"),
         }
+    };
+    let mut zxids = Vec::new();
+    if !wait(disk) {
+        disk.log_close(log);
+        return Outcome::Unavailable;
     }
+    let mut payload = Vec::new();
+    loop {
+        assert!(wait(disk));
+        let Some(zxid) = disk.log_read(log, &mut payload) else { break };
+        assert_eq!(payload[12..20], zxid.raw().to_be_bytes());
+        zxids.push(zxid.raw());
+    }
+    disk.log_close(log);
+    Outcome::Read(zxids)
 }
 
 fn append(disk: &mut Disk, ticket: &mut u64, zxids: impl IntoIterator<Item = i64>, len: usize) {
@@ -96,14 +98,12 @@ fn any_stretch_across_files_epochs_and_restarts() {
             let after = if from == 0 { 0 } else { all[from - 1] };
             let zxids = all[from..to].to_vec();
             let read = read(&mut disk, &woken, after, all[to - 1]);
-            assert_eq!(read, Outcome::Read { anchor: after, zxids }, "{from}..{to}");
+            assert_eq!(read, Outcome::Read(zxids), "{from}..{to}");
         }
-        // A learner with a tail that this history has not, and an idle leader of old.
-        for after in [705, EPOCH_1] {
-            let zxids = vec![EPOCH_1 + 1];
-            let expected = Outcome::Read { anchor: 700, zxids };
-            assert_eq!(read(&mut disk, &woken, after, EPOCH_1 + 1), expected);
-        }
+        // A learner with a tail that this history has not; an idle leader of old.
+        assert_eq!(read(&mut disk, &woken, 705, EPOCH_1 + 1), Outcome::Unavailable);
+        let one = Outcome::Read(vec![EPOCH_1 + 1]);
+        assert_eq!(read(&mut disk, &woken, EPOCH_1, EPOCH_1 + 1), one);
         // Not logged yet.
         assert_eq!(read(&mut disk, &woken, 5, EPOCH_1 + 301), Outcome::Unavailable);
     }
@@ -116,7 +116,7 @@ fn no_proof_no_stretch() {
     // Below the snapshot nobody has looked.
     assert_eq!(read(&mut disk, &woken, 0xb, 0x12), Outcome::Refused);
     let zxids = (0xd..=0x12).collect();
-    assert_eq!(read(&mut disk, &woken, 0xc, 0x12), Outcome::Read { anchor: 0xc, zxids });
+    assert_eq!(read(&mut disk, &woken, 0xc, 0x12), Outcome::Read(zxids));
     // A file goes, or is damaged.
     let log = dir.version_2().join("log.d");
     let mut bytes = fs::read(&log).unwrap();
@@ -140,7 +140,7 @@ fn an_installed_snapshot_begins_a_new_history() {
     settle(&mut disk, &woken, ticket);
     assert_eq!(read(&mut disk, &woken, 10, EPOCH_1 + 5), Outcome::Refused);
     let zxids = (EPOCH_1 + 1..=EPOCH_1 + 5).collect();
-    let expected = Outcome::Read { anchor: EPOCH_1, zxids };
+    let expected = Outcome::Read(zxids);
     assert_eq!(read(&mut disk, &woken, EPOCH_1, EPOCH_1 + 5), expected);
 }
 
@@ -152,7 +152,7 @@ fn a_snapshot_is_better_than_a_long_log() {
     append(&mut disk, &mut ticket, 1..=30, 50_000);
     settle(&mut disk, &woken, ticket);
     assert_eq!(read(&mut disk, &woken, 0, 30), Outcome::Unavailable);
-    assert!(matches!(read(&mut disk, &woken, 20, 30), Outcome::Read { anchor: 20, .. }));
+    assert!(matches!(read(&mut disk, &woken, 20, 30), Outcome::Read(_)));
     drop(disk);
     let (mut disk, woken) = start(&dir, true, -1.0);
     assert_eq!(read(&mut disk, &woken, 20, 30), Outcome::Refused);
@@ -165,12 +165,13 @@ fn a_reader_that_stops_reading_stops_nothing() {
     let mut ticket = 0;
     append(&mut disk, &mut ticket, 1..=900, 1000);
     settle(&mut disk, &woken, ticket);
-    let dropped = disk.history(Zxid::ZERO, Zxid::from_raw(900)).unwrap();
-    let mut kept = disk.history(Zxid::ZERO, Zxid::from_raw(900)).unwrap();
-    drop(dropped);
-    while kept.poll() == HistoryStep::Wait {
-        let _ = woken.recv_timeout(Duration::from_secs(60));
+    let closed = disk.log_open(Zxid::ZERO, Zxid::from_raw(900)).unwrap();
+    let kept = disk.log_open(Zxid::ZERO, Zxid::from_raw(900)).unwrap();
+    disk.log_close(closed);
+    while disk.log_ready(kept).is_none() {
+        woken.recv_timeout(Duration::from_secs(60)).expect("the proof");
     }
+    assert_eq!(read(&mut disk, &woken, 890, 900), Outcome::Read((891..=900).collect()));
     // Closing ends the thread, which waits for its reader.
     disk.close().unwrap();
 }
