@@ -27,7 +27,7 @@ impl Service {
         self.stats.commits += 1;
         let applied = self.apply_and_notify(&header, &txn);
         if let DigestCheck::Mismatch { expected, actual } = self.db.check_digest(zxid, digest) {
-            self.stats.digest_mismatches += 1;
+            self.digest_mismatches += 1;
             log::error!("digest after {zxid} is {actual:#x}, should be {expected:#x}");
         }
         if let Some(leader) = &mut self.leader {

@@ -327,7 +327,7 @@ impl Service {
                 ("connection_drop_count", stats.dropped),
                 ("revalidate_count", stats.revalidations),
                 ("sessionless_connections_expired", stats.sessionless_expired),
-                ("digest_mismatches_count", stats.digest_mismatches),
+                ("digest_mismatches_count", self.digest_mismatches),
             ],
         );
     }

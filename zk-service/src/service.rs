@@ -49,6 +49,7 @@ pub struct Service {
     /// Connections whose request could not be proposed or forwarded.
     pub(crate) stalled: Vec<ConnId>,
     pub(crate) stats: Stats,
+    pub(crate) digest_mismatches: u64,
     /// Buffers that are used again and again.
     pub(crate) record: Vec<u8>,
     pub(crate) frame: Vec<u8>,
@@ -86,6 +87,7 @@ impl Service {
             greeting: VecDeque::new(),
             stalled: Vec::new(),
             stats: Stats::default(),
+            digest_mismatches: 0,
             record: Vec::new(),
             frame: Vec::new(),
             hit: Vec::new(),
@@ -108,6 +110,13 @@ impl Service {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.clients.len()
+    }
+
+    /// How often the digest that came with a transaction or snapshot was not that of the tree:
+    /// replicas have diverged, or something was changed outside of the log. Never, in health.
+    #[must_use]
+    pub fn digest_mismatches(&self) -> u64 {
+        self.digest_mismatches
     }
 
     pub(crate) fn is_serving(&self) -> bool {
@@ -374,7 +383,7 @@ impl Application for Service {
         };
         if let DigestCheck::Mismatch { expected, actual } = self.db.install(loaded, zxid, digest) {
             log::error!("digest of snapshot {zxid} is {actual:#x}, should be {expected:#x}");
-            self.stats.digest_mismatches += 1;
+            self.digest_mismatches += 1;
         }
     }
 

@@ -25,7 +25,6 @@ pub(crate) struct Stats {
     pub(crate) dropped: u64,
     pub(crate) revalidations: u64,
     pub(crate) sessionless_expired: u64,
-    pub(crate) digest_mismatches: u64,
 }
 
 impl Stats {

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use harness::Server;
-use zab_proto::ConnId;
+use harness::{Client, World};
 use zk_service::{ServiceOptions, WallClock};
 
 /// What our server's wall clock says in transactions; recordings have other times of 2026 here.
@@ -75,7 +74,7 @@ fn play(names: &[&str], mut options: ServiceOptions, deviations: &[Deviation]) {
     let clock = Arc::new(AtomicI64::new((first & 0x00ff_ffff_ffff_ffff) >> 16));
     let read_clock = Arc::clone(&clock);
     options.wall_clock = WallClock::new(move || read_clock.load(Ordering::Relaxed));
-    let mut play = Play::new(Server::start(options));
+    let mut play = Play::new(World::standalone(options));
     clock.store(WALL_MS, Ordering::Relaxed);
     play.server.clock = clock;
     for (name, script) in names.iter().zip(&scripts) {
@@ -84,6 +83,7 @@ fn play(names: &[&str], mut options: ServiceOptions, deviations: &[Deviation]) {
             play.line(line, ours.map(|(.., ours)| *ours), &format!("{name}:{number}"));
         }
     }
+    assert_eq!(play.server.service(0).digest_mismatches(), 0);
     let failures = play.failures;
     assert!(failures.is_empty(), "{} differences\n{}", failures.len(), failures.join("\n"));
 }
@@ -95,14 +95,14 @@ fn read(name: &str) -> String {
 
 /// A recording being played.
 struct Play<'a> {
-    server: Server,
-    conns: HashMap<&'a str, ConnId>,
+    server: World,
+    conns: HashMap<&'a str, Client>,
     ops: HashMap<(&'a str, i32), i32>,
     failures: Vec<String>,
 }
 
 impl<'a> Play<'a> {
-    fn new(server: Server) -> Self {
+    fn new(server: World) -> Self {
         Self { server, conns: HashMap::new(), ops: HashMap::new(), failures: Vec::new() }
     }
 
@@ -136,7 +136,7 @@ impl<'a> Play<'a> {
                 |at: usize| i32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
             self.ops.insert((label, number(4)), number(8));
         }
-        let conn = self.conns.get(label).copied().or_else(|| self.server.connect());
+        let conn = self.conns.get(label).copied().or_else(|| self.server.connect(0));
         if let Some(conn) = conn {
             self.conns.insert(label, conn);
             self.server.send(conn, bytes);

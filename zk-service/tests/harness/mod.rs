@@ -1,16 +1,16 @@
-//! One standalone server in memory, with clients: no sockets, no disk, and time as the test says.
+//! Servers in memory, with clients: no sockets, no disk, and time as the test says.
 
 #![allow(dead_code, reason = "each test uses a part")]
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use zab_proto::{
-    Channel, Config, ConnId, Epoch, EpochKind, Input, Instant, NetOutput, Node, Recovered, Sid,
-    SnapshotDigest, Storage, Ticket, Zxid,
+    Channel, Config, ConnId, Ensemble, Epoch, EpochKind, Input, Instant, Member, NetOutput, Node,
+    Phase, Recovered, ServerState, Sid, SnapshotDigest, Storage, Ticket, Zxid,
 };
 use zk_service::{Service, ServiceOptions};
 
@@ -67,138 +67,316 @@ struct Wire {
     deaf: bool,
 }
 
-/// A server and its clients.
+/// A client's connection: to which server, and its name there.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct Client {
+    pub(crate) server: usize,
+    slot: u32,
+    generation: u32,
+}
+
+impl Client {
+    fn new(server: usize, conn: ConnId) -> Self {
+        Self { server, slot: conn.slot(), generation: conn.generation() }
+    }
+
+    fn conn(self) -> ConnId {
+        ConnId::client(self.slot, self.generation)
+    }
+}
+
+/// One end of a stream between servers.
+type End = (usize, ConnId);
+
+/// Servers and their clients.
 #[derive(Debug)]
-pub(crate) struct Server {
-    pub(crate) node: Node<Service>,
-    pub(crate) disk: Nothing,
+pub(crate) struct World {
+    pub(crate) nodes: Vec<Node<Service>>,
+    pub(crate) disks: Vec<Nothing>,
     pub(crate) now: Instant,
-    wires: BTreeMap<(u32, u32), Wire>,
+    wires: BTreeMap<Client, Wire>,
+    links: Vec<(End, End)>,
+    /// Bytes between servers that are not consumed yet.
+    held: Vec<(End, Vec<u8>)>,
+    /// Pairs of servers whose streams stand still.
+    pub(crate) cut: Vec<(usize, usize)>,
     /// The wall clock, which goes with `now`.
     pub(crate) clock: Arc<AtomicI64>,
-    /// Bytes offered to the server at a time; 0: all there are.
+    /// Bytes of clients offered to a server at a time; 0: all there are.
     pub(crate) segment: usize,
 }
 
-fn key(conn: ConnId) -> (u32, u32) {
-    (conn.slot(), conn.generation())
-}
-
-impl Server {
-    pub(crate) fn start(options: ServiceOptions) -> Self {
-        let now = Instant::from_nanos(1_000_000_000);
+impl World {
+    /// A standalone server, serving.
+    pub(crate) fn standalone(options: ServiceOptions) -> Self {
         let mut config = Config::standalone(Sid(1));
         config.tick_time = options.tick_time;
+        let mut world = Self::empty();
+        world.add(config, options);
+        world.run();
+        world
+    }
+
+    /// An ensemble, all members serving.
+    pub(crate) fn ensemble(voters: i64, observers: i64, options: &ServiceOptions) -> Self {
+        let mut ensemble = Ensemble::default();
+        for sid in 1..=voters + observers {
+            let role = if sid > voters { ":observer" } else { "" };
+            let line = format!("h:{}:{}{role}", 1000 + sid, 2000 + sid);
+            ensemble.members.insert(Sid(sid), Member::parse(Sid(sid), &line).expect("good"));
+        }
+        let mut world = Self::empty();
+        for sid in 1..=voters + observers {
+            let mut config = Config::new(Sid(sid), ensemble.clone());
+            config.tick_time = options.tick_time;
+            config.init_limit = 10;
+            config.sync_limit = 5;
+            config.trust_empty = true;
+            world.add(config, ServiceOptions { session_server_id: sid, ..options.clone() });
+        }
+        world.run();
+        for _ in 0..600 {
+            if world.nodes.iter().all(|node| node.peer().status().phase == Phase::Broadcast) {
+                return world;
+            }
+            world.pass(Duration::from_millis(10));
+        }
+        panic!("no service after six seconds");
+    }
+
+    fn empty() -> Self {
+        Self {
+            nodes: Vec::new(),
+            disks: Vec::new(),
+            now: Instant::from_nanos(1_000_000_000),
+            wires: BTreeMap::new(),
+            links: Vec::new(),
+            held: Vec::new(),
+            cut: Vec::new(),
+            clock: Arc::default(),
+            segment: 0,
+        }
+    }
+
+    fn add(&mut self, config: Config, options: ServiceOptions) {
         let service = Service::new(options);
-        let node = Node::new(now, config, Recovered::default(), service).expect("a good config");
-        let wires = BTreeMap::new();
-        let clock = Arc::default();
-        let mut server = Self { node, disk: Nothing::default(), now, wires, clock, segment: 0 };
-        server.run();
-        server
+        let node = Node::new(self.now, config, Recovered::default(), service);
+        self.nodes.push(node.expect("a good configuration"));
+        self.disks.push(Nothing::default());
+    }
+
+    pub(crate) fn service(&self, server: usize) -> &Service {
+        self.nodes[server].app()
+    }
+
+    /// The server that leads.
+    pub(crate) fn leader(&self) -> usize {
+        let leads = |node: &Node<Service>| node.peer().status().state == ServerState::Leading;
+        self.nodes.iter().position(leads).expect("one leads")
     }
 
     /// Lets everything happen that can happen without time passing.
     pub(crate) fn run(&mut self) {
-        loop {
-            while let Some(output) = self.node.poll_output(self.now, &mut self.disk) {
-                match output {
-                    NetOutput::Transmit(conn) => self.transmit(conn),
-                    NetOutput::Resume(conn) => self.offer(conn),
-                    NetOutput::Close(conn, _) => {
-                        self.transmit(conn);
-                        if let Some(wire) = self.wires.get_mut(&key(conn)) {
-                            wire.ended = true;
-                        }
-                        self.node.handle_input(self.now, Input::Closed { conn });
-                    }
-                    NetOutput::Became(_) | NetOutput::Connect { .. } => {}
+        while (0..self.nodes.len()).fold(false, |active, i| self.drain(i) | active) {}
+    }
+
+    fn drain(&mut self, i: usize) -> bool {
+        let mut active = false;
+        while let Some(output) = self.nodes[i].poll_output(self.now, &mut self.disks[i]) {
+            active = true;
+            match output {
+                NetOutput::Connect { conn, channel, addresses } => {
+                    self.dial((i, conn), channel, &addresses);
                 }
+                NetOutput::Transmit(conn) => self.transmit(i, conn),
+                NetOutput::Resume(conn) if conn.is_client() => self.offer(Client::new(i, conn)),
+                NetOutput::Resume(conn) => self.feed((i, conn), &[]),
+                NetOutput::Close(conn, _) => {
+                    self.transmit(i, conn);
+                    self.close(i, conn);
+                }
+                NetOutput::Became(_) => {}
             }
-            if self.disk.stalled {
-                return;
+        }
+        if !self.disks[i].stalled
+            && let Some(through) = self.disks[i].last.take()
+        {
+            self.nodes[i].handle_input(self.now, Input::Persisted { through });
+            active = true;
+        }
+        active
+    }
+
+    fn dial(&mut self, from: End, channel: Channel, addresses: &str) {
+        let port: usize = addresses[2..].parse().expect("as configured");
+        let to = port % 1000 - 1;
+        let remote = "127.0.0.1:1".parse().expect("an address");
+        let conn = from.1;
+        let reachable = to < self.nodes.len() && !self.is_cut(from.0, to);
+        let input = match reachable.then(|| self.nodes[to].accept(self.now, channel, remote)) {
+            Some(Some(accepted)) => {
+                self.links.push((from, (to, accepted)));
+                Input::Opened { conn }
             }
-            let Some(through) = self.disk.last.take() else { return };
-            self.node.handle_input(self.now, Input::Persisted { through });
+            _ => Input::Closed { conn },
+        };
+        self.nodes[from.0].handle_input(self.now, input);
+    }
+
+    fn is_cut(&self, a: usize, b: usize) -> bool {
+        self.cut.iter().any(|pair| *pair == (a, b) || *pair == (b, a))
+    }
+
+    fn peer_of(&self, end: End) -> Option<End> {
+        let (a, b) = self.links.iter().find(|(a, b)| *a == end || *b == end)?;
+        Some(if *a == end { *b } else { *a })
+    }
+
+    fn close(&mut self, i: usize, conn: ConnId) {
+        if conn.is_client() {
+            if let Some(wire) = self.wires.get_mut(&Client::new(i, conn)) {
+                wire.ended = true;
+            }
+            self.nodes[i].handle_input(self.now, Input::Closed { conn });
+        } else if let Some(other) = self.peer_of((i, conn)) {
+            self.links.retain(|(a, b)| *a != other && *b != other);
+            self.nodes[other.0].handle_input(self.now, Input::Closed { conn: other.1 });
         }
     }
 
-    fn transmit(&mut self, conn: ConnId) {
-        let Some(wire) = self.wires.get_mut(&key(conn)) else { return };
+    fn transmit(&mut self, i: usize, conn: ConnId) {
+        let client = Client::new(i, conn);
         let mut buf = [0; 4096];
-        while !wire.deaf {
-            let n = self.node.poll_transmit(self.now, conn, &mut buf);
+        while !(conn.is_client() && self.wires.get(&client).is_none_or(|wire| wire.deaf)) {
+            let n = self.nodes[i].poll_transmit(self.now, conn, &mut buf);
             if n == 0 {
                 return;
             }
-            wire.from_server.extend(&buf[..n]);
+            if conn.is_client() {
+                let wire = self.wires.get_mut(&client).expect("just seen");
+                wire.from_server.extend(&buf[..n]);
+            } else if let Some(other) = self.peer_of((i, conn)) {
+                self.feed(other, &buf[..n]);
+            }
         }
     }
 
-    fn offer(&mut self, conn: ConnId) {
-        let Some(wire) = self.wires.get_mut(&key(conn)) else { return };
-        if wire.ended {
-            return;
+    /// Gives bytes to one end of a stream between servers, after what it has left before.
+    fn feed(&mut self, end: End, bytes: &[u8]) {
+        let at = self.held.iter().position(|(of, _)| *of == end);
+        let mut held = at.map_or_else(Vec::new, |at| self.held.swap_remove(at).1);
+        held.extend_from_slice(bytes);
+        let stands = self.peer_of(end).is_none_or(|other| self.is_cut(end.0, other.0));
+        if !stands {
+            let disk = &mut self.disks[end.0];
+            let used = self.nodes[end.0].handle_bytes(self.now, end.1, &held, disk);
+            held.drain(..used);
         }
+        if !held.is_empty() {
+            self.held.push((end, held));
+        }
+    }
+
+    /// Joins what was cut.
+    pub(crate) fn heal(&mut self) {
+        self.cut.clear();
+        for (end, _) in self.held.clone() {
+            self.feed(end, &[]);
+        }
+        self.run();
+    }
+
+    fn offer(&mut self, client: Client) {
+        let Some(wire) = self.wires.get_mut(&client).filter(|wire| !wire.ended) else { return };
         let pending = std::mem::take(&mut wire.to_server);
-        let mut seen = 0;
-        let mut used = 0;
+        let (mut seen, mut used) = (0, 0);
+        let disk = &mut self.disks[client.server];
         while seen < pending.len() {
             let step = if self.segment == 0 { pending.len() } else { self.segment };
             seen = (seen + step).min(pending.len());
-            let bytes = &pending[used..seen];
-            used += self.node.handle_bytes(self.now, conn, bytes, &mut self.disk);
+            let node = &mut self.nodes[client.server];
+            used += node.handle_bytes(self.now, client.conn(), &pending[used..seen], disk);
         }
-        if let Some(wire) = self.wires.get_mut(&key(conn)) {
+        if let Some(wire) = self.wires.get_mut(&client) {
             wire.to_server.splice(0..0, pending[used..].iter().copied());
         }
     }
 
-    pub(crate) fn connect(&mut self) -> Option<ConnId> {
-        self.connect_from("127.0.0.1".parse().expect("an address"))
-    }
-
-    pub(crate) fn connect_from(&mut self, address: IpAddr) -> Option<ConnId> {
-        let remote = SocketAddr::new(address, 40_000);
-        let conn = self.node.accept(self.now, Channel::Client, remote)?;
-        self.wires.insert(key(conn), Wire::default());
+    pub(crate) fn connect(&mut self, server: usize) -> Option<Client> {
+        let remote = SocketAddr::from(([127, 0, 0, 1], 40_000));
+        let conn = self.nodes[server].accept(self.now, Channel::Client, remote)?;
+        let client = Client::new(server, conn);
+        self.wires.insert(client, Wire::default());
         self.run();
-        Some(conn)
+        Some(client)
     }
 
-    pub(crate) fn send(&mut self, conn: ConnId, bytes: &[u8]) {
-        let Some(wire) = self.wires.get_mut(&key(conn)) else { return };
+    /// Connects and shakes hands; also the session's id and password.
+    pub(crate) fn open(&mut self, server: usize, timeout_ms: i32) -> (Client, i64, [u8; 16]) {
+        let client = self.connect(server).expect("accepted");
+        self.send(client, &connect_request(timeout_ms, 0, [0; 16]));
+        let frame = self.frame(client).expect("an answer");
+        let session = i64::from_be_bytes(frame[8..16].try_into().expect("eight bytes"));
+        assert_ne!(session, 0, "refused");
+        (client, session, frame[20..36].try_into().expect("sixteen bytes"))
+    }
+
+    /// Connects with a session that there is; whether it was accepted.
+    pub(crate) fn reopen(
+        &mut self,
+        server: usize,
+        session: i64,
+        password: [u8; 16],
+    ) -> (Client, bool) {
+        let client = self.connect(server).expect("accepted");
+        self.send(client, &connect_request(10_000, session, password));
+        let frame = self.frame(client).expect("an answer");
+        (client, frame[8..16] == session.to_be_bytes())
+    }
+
+    pub(crate) fn send(&mut self, client: Client, bytes: &[u8]) {
+        let Some(wire) = self.wires.get_mut(&client) else { return };
         wire.to_server.extend_from_slice(bytes);
-        self.offer(conn);
+        self.offer(client);
         self.run();
+    }
+
+    /// Sends a request and returns the reply: error code and body.
+    pub(crate) fn call(&mut self, client: Client, op: i32, record: &[u8]) -> (i32, Vec<u8>) {
+        self.send(client, &request(77, op, record));
+        let frame = self.frame(client).expect("a reply");
+        let (xid, _, code, body) = reply(&frame);
+        assert_eq!(xid, if op == 11 { -2 } else { 77 });
+        (code, body.to_vec())
     }
 
     /// The client hangs up.
-    pub(crate) fn hang_up(&mut self, conn: ConnId) {
-        if let Some(wire) = self.wires.get_mut(&key(conn)) {
+    pub(crate) fn hang_up(&mut self, client: Client) {
+        if let Some(wire) = self.wires.get_mut(&client) {
             wire.ended = true;
         }
-        self.node.handle_input(self.now, Input::Closed { conn });
+        let conn = client.conn();
+        self.nodes[client.server].handle_input(self.now, Input::Closed { conn });
         self.run();
     }
 
     /// The client stops reading, or begins again.
-    pub(crate) fn set_deaf(&mut self, conn: ConnId, deaf: bool) {
-        if let Some(wire) = self.wires.get_mut(&key(conn)) {
+    pub(crate) fn set_deaf(&mut self, client: Client, deaf: bool) {
+        if let Some(wire) = self.wires.get_mut(&client) {
             wire.deaf = deaf;
         }
-        self.transmit(conn);
+        self.transmit(client.server, client.conn());
         self.run();
     }
 
     /// Bytes that the server has not consumed yet.
-    pub(crate) fn unconsumed(&self, conn: ConnId) -> usize {
-        self.wires.get(&key(conn)).map_or(0, |wire| wire.to_server.len())
+    pub(crate) fn unconsumed(&self, client: Client) -> usize {
+        self.wires.get(&client).map_or(0, |wire| wire.to_server.len())
     }
 
     /// The next frame, without its length, if it is there.
-    pub(crate) fn frame(&mut self, conn: ConnId) -> Option<Vec<u8>> {
-        let wire = self.wires.get_mut(&key(conn))?;
+    pub(crate) fn frame(&mut self, client: Client) -> Option<Vec<u8>> {
+        let wire = self.wires.get_mut(&client)?;
         let len: Vec<u8> = wire.from_server.iter().take(4).copied().collect();
         let len = i32::from_be_bytes(len.try_into().ok()?);
         let len = usize::try_from(len).expect("a length");
@@ -210,28 +388,37 @@ impl Server {
     }
 
     /// Everything received, as text.
-    pub(crate) fn text(&mut self, conn: ConnId) -> String {
-        let wire = self.wires.get_mut(&key(conn)).expect("a connection");
+    pub(crate) fn text(&mut self, client: Client) -> String {
+        let wire = self.wires.get_mut(&client).expect("a connection");
         String::from_utf8(wire.from_server.drain(..).collect()).expect("text")
     }
 
-    pub(crate) fn received(&self, conn: ConnId) -> usize {
-        self.wires.get(&key(conn)).map_or(0, |wire| wire.from_server.len())
+    pub(crate) fn received(&self, client: Client) -> usize {
+        self.wires.get(&client).map_or(0, |wire| wire.from_server.len())
     }
 
-    pub(crate) fn has_ended(&self, conn: ConnId) -> bool {
-        self.wires.get(&key(conn)).is_none_or(|wire| wire.ended)
+    pub(crate) fn has_ended(&self, client: Client) -> bool {
+        self.wires.get(&client).is_none_or(|wire| wire.ended)
     }
 
-    /// Time passes, in steps that a running server makes.
+    /// Time passes, in the steps that running servers make.
     pub(crate) fn pass(&mut self, time: Duration) {
         let end = self.now + time;
-        while let Some(next) = self.node.poll_timeout().filter(|next| *next <= end) {
+        loop {
+            let next = self.nodes.iter().filter_map(Node::poll_timeout).min();
+            let Some(next) = next.filter(|next| *next <= end) else { break };
             self.set_now(self.now.max(next));
-            self.node.handle_input(self.now, Input::Timeout);
+            for i in 0..self.nodes.len() {
+                self.nodes[i].handle_input(self.now, Input::Timeout);
+            }
             self.run();
         }
         self.set_now(end);
+    }
+
+    /// Time passes of which nobody takes notice, as when the machine sleeps.
+    pub(crate) fn sleep(&mut self, time: Duration) {
+        self.set_now(self.now + time);
     }
 
     fn set_now(&mut self, now: Instant) {

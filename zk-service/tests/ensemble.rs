@@ -1,0 +1,243 @@
+//! What clients of different servers of one ensemble see.
+
+mod harness;
+
+use std::time::Duration;
+
+use harness::{Client, World, create, reply, request, string};
+use zk_service::ServiceOptions;
+
+const EXISTS: i32 = 3;
+const GET_DATA: i32 = 4;
+const SET_DATA: i32 = 5;
+const SYNC: i32 = 9;
+const CREATE: i32 = 1;
+const DELETE: i32 = 2;
+const CLOSE: i32 = -11;
+const PING: i32 = 11;
+
+fn read(path: &str, watch: bool) -> Vec<u8> {
+    let mut record = string(path);
+    record.push(watch.into());
+    record
+}
+
+fn versioned(path: &str) -> Vec<u8> {
+    let mut record = string(path);
+    record.extend_from_slice(&[0xff; 4]);
+    record
+}
+
+fn set_data(path: &str, data: &str) -> Vec<u8> {
+    let mut record = string(path);
+    record.extend(string(data));
+    record.extend_from_slice(&[0xff; 4]);
+    record
+}
+
+fn options() -> ServiceOptions {
+    ServiceOptions { tick_time: Duration::from_secs(2), ..ServiceOptions::default() }
+}
+
+fn world() -> World {
+    World::ensemble(3, 1, &options())
+}
+
+/// All trees are equal and nobody's digest differs.
+fn assert_equal_trees(world: &World) {
+    for node in &world.nodes {
+        let (first, other) = (world.service(0).database(), node.app().database());
+        assert_eq!(other.last_zxid(), first.last_zxid());
+        assert_eq!(other.tree.digest(), first.tree.digest());
+        assert_eq!(other.sessions, first.sessions);
+        assert_eq!(node.app().digest_mismatches(), 0);
+    }
+}
+
+fn exists(world: &mut World, client: Client, path: &str) -> bool {
+    world.call(client, EXISTS, &read(path, false)).0 == 0
+}
+
+#[test]
+fn a_write_through_any_server_is_seen_on_all() {
+    let mut world = world();
+    let clients: Vec<Client> = (0..4).map(|server| world.open(server, 10_000).0).collect();
+    for (i, client) in clients.iter().enumerate() {
+        let (code, body) = world.call(*client, CREATE, &create("/n-", b"x", 2));
+        assert_eq!((code, body), (0, string(&format!("/n-{i:010}"))));
+        for other in &clients {
+            assert!(exists(&mut world, *other, &format!("/n-{i:010}")));
+        }
+    }
+    assert_equal_trees(&world);
+}
+
+#[test]
+fn a_refusal_by_the_leader_reaches_the_client_of_a_learner() {
+    let mut world = world();
+    for server in 0..4 {
+        let (client, ..) = world.open(server, 10_000);
+        assert_eq!(world.call(client, DELETE, &versioned("/none")).0, -101);
+        assert_eq!(world.call(client, CREATE, &create("/a/../b", b"", 0)).0, -101);
+        assert_eq!(world.call(client, CREATE, &[1, 2, 3]).0, -5);
+    }
+    assert_equal_trees(&world);
+}
+
+#[test]
+fn ephemerals_go_with_their_session_everywhere() {
+    let mut world = world();
+    let (watcher, ..) = world.open(1, 10_000);
+    for server in 0..4 {
+        let (client, ..) = world.open(server, 10_000);
+        assert_eq!(world.call(client, CREATE, &create("/e", b"", 1)).0, 0);
+        assert_eq!(world.call(watcher, EXISTS, &read("/e", true)).0, 0);
+        assert_eq!(world.call(client, CLOSE, &[]).0, 0);
+        assert!(world.has_ended(client));
+        let event = world.frame(watcher).expect("an event");
+        let (xid, _, code, body) = reply(&event);
+        assert_eq!((xid, code, &body[..8]), (-1, 0, &[0, 0, 0, 2, 0, 0, 0, 3][..]));
+        assert!(!exists(&mut world, watcher, "/e"));
+    }
+    assert_equal_trees(&world);
+}
+
+#[test]
+fn a_silent_session_expires_and_a_pinging_one_does_not() {
+    let mut world = world();
+    for server in 0..4 {
+        let (silent, session, password) = world.open(server, 4000);
+        let (alive, ..) = world.open(server, 4000);
+        assert_eq!(world.call(silent, CREATE, &create("/e", b"", 1)).0, 0);
+        for _ in 0..10 {
+            world.pass(Duration::from_secs(1));
+            world.call(alive, PING, &[]);
+        }
+        assert!(world.has_ended(silent), "server {server}");
+        assert_eq!(world.received(silent), 0, "no frame says goodbye");
+        assert!(!world.has_ended(alive));
+        assert!(!exists(&mut world, alive, "/e"));
+        let (_, valid) = world.reopen(server, session, password);
+        assert!(!valid);
+    }
+    assert_equal_trees(&world);
+}
+
+#[test]
+fn a_session_moves_and_its_old_connection_cannot_write() {
+    let mut world = world();
+    for (from, to) in [(0, 1), (1, 2), (2, 3), (3, 0)] {
+        let (old, session, password) = world.open(from, 10_000);
+        assert_eq!(world.call(old, CREATE, &create("/e", b"", 1)).0, 0);
+        let (new, valid) = world.reopen(to, session, password);
+        assert!(valid);
+        assert!(exists(&mut world, old, "/e"), "reads go on");
+        world.send(old, &request(5, CREATE, &create("/old", b"", 0)));
+        assert!(world.has_ended(old));
+        assert_eq!(world.received(old), 0);
+        assert!(exists(&mut world, new, "/e"));
+        assert!(!exists(&mut world, new, "/old"));
+        assert_eq!(world.call(new, DELETE, &versioned("/e")).0, 0);
+        assert_eq!(world.call(new, CLOSE, &[]).0, 0);
+    }
+    assert_equal_trees(&world);
+}
+
+#[test]
+fn a_wrong_password_leaves_the_owner_alone() {
+    let mut world = world();
+    let (owner, session, mut password) = world.open(0, 10_000);
+    password[3] ^= 1;
+    let (thief, valid) = world.reopen(0, session, password);
+    assert!(!valid && world.has_ended(thief));
+    assert_eq!(world.call(owner, CREATE, &create("/mine", b"", 0)).0, 0);
+    password[3] ^= 1;
+    let (again, valid) = world.reopen(0, session, password);
+    assert!(valid && world.has_ended(owner) && !world.has_ended(again));
+}
+
+#[test]
+fn replies_come_in_the_order_of_the_requests() {
+    for segment in [0, 1, 7] {
+        let mut world = world();
+        world.segment = segment;
+        for server in 0..4 {
+            let (client, ..) = world.open(server, 10_000);
+            let path = format!("/fifo-{server}");
+            let mut bytes = Vec::new();
+            let mut wanted = Vec::new();
+            let mut ask = |op: i32, record: &[u8]| {
+                let xid = i32::try_from(wanted.len()).expect("few") + 1;
+                bytes.extend(request(xid, op, record));
+                wanted.push(if op == PING { -2 } else { xid });
+            };
+            ask(CREATE, &create(&path, b"0", 0));
+            for i in 1..60 {
+                match i % 5 {
+                    0 => ask(PING, &[]),
+                    1 => ask(SET_DATA, &set_data(&path, &i.to_string())),
+                    2 => ask(SYNC, &string(&path)),
+                    _ => ask(GET_DATA, &read(&path, false)),
+                }
+            }
+            world.send(client, &bytes);
+            let (mut last_zxid, mut data) = (0, "0".to_owned());
+            for (i, wanted) in wanted.into_iter().enumerate() {
+                let frame = world.frame(client).expect("a reply");
+                let (xid, zxid, code, body) = reply(&frame);
+                assert_eq!((xid, code), (wanted, 0), "reply {i} on server {server}");
+                assert!(zxid >= last_zxid);
+                last_zxid = zxid;
+                match i % 5 {
+                    1 => data = i.to_string(),
+                    3 | 4 => assert!(body.starts_with(&string(&data)), "own writes are read"),
+                    _ => {}
+                }
+            }
+        }
+        assert_equal_trees(&world);
+    }
+}
+
+#[test]
+fn a_sync_sees_what_another_server_has_acknowledged() {
+    let mut world = world();
+    let leader = world.leader();
+    let lagging = (leader + 1) % 3;
+    let (writer, ..) = world.open(leader, 10_000);
+    let (reader, ..) = world.open(lagging, 10_000);
+    world.cut.push((leader, lagging));
+    assert_eq!(world.call(writer, CREATE, &create("/news", b"", 0)).0, 0);
+    assert!(!exists(&mut world, reader, "/news"), "it lags");
+    world.send(reader, &request(1, SYNC, &string("/")));
+    world.send(reader, &request(2, EXISTS, &read("/news", false)));
+    assert_eq!(world.received(reader), 0, "the read waits for the sync");
+    world.heal();
+    for xid in [1, 2] {
+        let frame = world.frame(reader).expect("a reply");
+        assert_eq!((reply(&frame).0, reply(&frame).2), (xid, 0));
+    }
+}
+
+#[test]
+fn no_service_without_a_quorum() {
+    let mut world = world();
+    let leader = world.leader();
+    let (client, session, password) = world.open(leader, 20_000);
+    for other in 0..4 {
+        if other != leader {
+            world.cut.push((leader, other));
+        }
+    }
+    world.send(client, &request(1, CREATE, &create("/lost", b"", 0)));
+    assert_eq!(world.received(client), 0);
+    world.pass(Duration::from_secs(15));
+    assert!(world.has_ended(client), "a leader without a quorum stops serving");
+    let other = (0..3).find(|i| *i != leader).expect("three voters");
+    let (client, valid) = world.reopen(other, session, password);
+    assert!(valid, "the session goes on with the next leader");
+    assert!(!exists(&mut world, client, "/lost"));
+    world.heal();
+    world.pass(Duration::from_secs(10));
+    assert_equal_trees(&world);
+}
