@@ -13,6 +13,7 @@ mod error;
 mod handle;
 mod listen;
 mod options;
+mod queued;
 mod resolve;
 mod status;
 
@@ -24,5 +25,6 @@ pub use error::Error;
 pub use handle::{Control, Handle};
 pub use listen::{Listen, Listeners, local_address};
 pub use options::{NetOptions, ServerOptions, load};
+pub use queued::{Chunk, Ends, Event, QueuedNet, Workers};
 pub use resolve::{Resolver, Target, targets};
 pub use status::{StatusBoard, describe};

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant as SystemInstant};
 
-use runtime_core::{Control, Disk, Engine, Error, Handle, Listeners, Loaded, NetOptions};
+use runtime_core::{
+    Control, Disk, Engine, Error, Handle, Listeners, Loaded, NetOptions, QueuedNet,
+};
 use zab_proto::{Application, Config};
 
 use crate::Wake;
-use crate::net::Net;
-use crate::threads::Event;
+use crate::net::{Event, Threads};
 
 /// One server, to be run on a thread of the caller's. Dropping it closes its sockets and waits
 /// for its other threads.
@@ -18,7 +19,7 @@ pub struct Driver<A, D> {
     engine: Engine<A, D>,
     /// Before `net` goes and waits for its threads, nobody must wait to bring an event.
     events: Receiver<Event>,
-    net: Net,
+    net: QueuedNet<Threads>,
     control: Control<A>,
 }
 
@@ -41,7 +42,7 @@ impl<A: Application, D: Disk> Driver<A, D> {
         let control = Control::new(Arc::clone(&wake));
         let loaded = load(wake)?;
         let engine = Engine::new(config, loaded, Arc::clone(control.status()))?;
-        let net = Net::new(sender, listeners, options)?;
+        let net = QueuedNet::new(Threads::new(sender, listeners)?, options);
         Ok(Self { engine, events, net, control })
     }
 

@@ -7,7 +7,6 @@
 
 mod driver;
 mod net;
-mod threads;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

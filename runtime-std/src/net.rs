@@ -1,379 +1,193 @@
-//! Connections, as the loop sees them: what is left over in each direction, and the threads that
-//! have the sockets.
+//! The threads around the loop. Each does one blocking thing and tells the loop of it.
 
-use std::collections::{BTreeSet, HashMap};
-use std::io::{self, ErrorKind};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, Sender, SyncSender};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
+use std::thread::{Builder, sleep};
+use std::time::{Duration, Instant};
 
-use runtime_core::{Doors, Error, Inbox, Listeners, NetOptions, Network};
+use runtime_core::{Chunk, Ends, Error, Listeners, Target, Workers, targets};
 use socket2::SockRef;
-use zab_proto::{Channel, CloseReason, ConnId, Input, Instant};
+use zab_proto::{Channel, ConnId};
 
-use crate::threads::{Chunk, Event, Events};
+pub(crate) type Event = runtime_core::Event<TcpStream>;
 
-/// All connections of one server.
+/// Starts threads, and ends them when dropped.
 #[derive(Debug)]
-pub(crate) struct Net {
-    /// `None` while the server ends.
+pub(crate) struct Threads {
     events: Option<Events>,
-    threads: Receiver<()>,
-    options: NetOptions,
     /// The acceptors' sockets, to shut them down.
     listeners: Vec<TcpListener>,
-    /// Named by a number that is never used again: a thread may speak of a connection that is gone.
-    conns: HashMap<u64, Conn>,
-    next_key: u64,
-    /// Connections that core or application know.
-    ids: HashMap<ConnId, u64>,
-    /// Dials under way.
-    dials: HashMap<ConnId, Channel>,
-    /// Keys of connections with something to send; each at most once.
-    dirty: Vec<u64>,
-    /// Connections whose other side has ended or broken, dials that failed.
-    ended: Vec<u64>,
-    failed: Vec<ConnId>,
-    deadlines: BTreeSet<(Instant, u64)>,
+    /// Hangs up once all threads but diallers have ended.
+    ended: Receiver<()>,
 }
 
-#[derive(Debug)]
-struct Conn {
-    id: ConnId,
-    stream: TcpStream,
-    inbox: Inbox,
-    stage: Stage,
-    reader: Sender<Vec<u8>>,
-    writer: Sender<Chunk>,
-    /// The reader's buffer, kept back while too much is left untaken.
-    kept: Option<Vec<u8>>,
-    /// The writer's buffer, when it is not with the writer.
-    spare: Option<Vec<u8>>,
-    dirty: bool,
-    eof: bool,
+/// Where threads report to.
+#[derive(Clone, Debug)]
+struct Events {
+    sender: SyncSender<Event>,
+    #[expect(dead_code, reason = "it only has to be dropped")]
+    alive: Sender<()>,
 }
 
-/// How far a connection is from its end; see the same in `runtime-mio`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
-    Open,
-    Flushing,
-    Lingering,
-}
-
-impl Net {
-    pub(crate) fn new(
-        sender: SyncSender<Event>,
-        listeners: Listeners,
-        options: NetOptions,
-    ) -> Result<Self, Error> {
-        let (events, threads) = Events::new(sender);
-        let mut net = Self {
-            events: Some(events.clone()),
-            threads,
-            options,
-            listeners: Vec::new(),
-            conns: HashMap::new(),
-            next_key: 0,
-            ids: HashMap::new(),
-            dials: HashMap::new(),
-            dirty: Vec::new(),
-            ended: Vec::new(),
-            failed: Vec::new(),
-            deadlines: BTreeSet::new(),
-        };
+impl Threads {
+    /// Accepts connections on `listeners` and reports everything to `sender`.
+    pub(crate) fn new(sender: SyncSender<Event>, listeners: Listeners) -> Result<Self, Error> {
+        let (alive, ended) = channel();
+        let events = Events { sender, alive };
+        let mut threads = Self { events: Some(events.clone()), listeners: Vec::new(), ended };
         for (channel, listener) in listeners.into_sockets() {
-            net.listeners.push(listener.try_clone()?);
-            events.acceptor(channel, listener)?;
+            listener.set_nonblocking(false)?;
+            threads.listeners.push(listener.try_clone()?);
+            let events = events.clone();
+            spawn("acceptor", move || events.accept(channel, &listener))?;
         }
-        Ok(net)
+        Ok(threads)
     }
 
-    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(at, _)| *at)
+    fn events(&self) -> io::Result<&Events> {
+        self.events.as_ref().ok_or_else(|| ErrorKind::Interrupted.into())
+    }
+}
+
+impl Workers for Threads {
+    type Stream = TcpStream;
+
+    fn dial(&self, conn: ConnId, addresses: &str, limit: Duration) -> io::Result<()> {
+        let targets = targets(addresses);
+        // Neither a look-up nor an attempt to connect can be cut short: the thread may outlive the
+        // loop and then ends by itself.
+        let sender = self.events()?.sender.clone();
+        spawn("dialler", move || {
+            let until = Instant::now() + limit;
+            let stream = targets.into_iter().flat_map(resolve).find_map(|addr| {
+                let left = until.saturating_duration_since(Instant::now());
+                TcpStream::connect_timeout(&addr, left.max(Duration::from_millis(1))).ok()
+            });
+            // An error means that the loop has ended.
+            let _ = sender.send(Event::Dialled(conn, stream));
+        })
     }
 
-    /// Ends connections that take too long over their last bytes.
-    pub(crate) fn on_time(&mut self, doors: &mut impl Doors) {
-        let now = doors.now();
-        while let Some((_, key)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
-            self.deadlines.pop_first();
-            let Some(conn) = self.conns.get(&key) else { continue };
-            if conn.stage == Stage::Flushing && conn.id.is_client() {
-                doors.input(Input::Closed { conn: conn.id });
-            }
-            self.release(key);
-        }
-    }
-
-    pub(crate) fn on_event(&mut self, event: Event, doors: &mut impl Doors) {
-        match event {
-            Event::Wake => {}
-            Event::Accepted(channel, stream, remote) => {
-                self.accepted(channel, stream, remote, doors);
-            }
-            Event::Dialled(conn, stream) => self.dialled(conn, stream, doors),
-            Event::Received(key, buffer, n) => self.received(key, buffer, n, doors),
-            Event::Sent(key, buffer) => {
-                if let Some(conn) = self.conns.get_mut(&key) {
-                    conn.spare = Some(buffer);
-                    self.mark_key(key);
-                }
-            }
-            Event::Ended(key) => {
-                if let Some(conn) = self.conns.get_mut(&key) {
-                    conn.eof = true;
-                    self.ended.push(key);
-                }
-            }
-        }
-    }
-
-    /// Tells the core of connections that ended, after what their last bytes caused. Returns
-    /// whether it may have something to say.
-    pub(crate) fn on_ended(&mut self, doors: &mut impl Doors) -> bool {
-        let mut told = !self.failed.is_empty();
-        for conn in self.failed.drain(..) {
-            doors.input(Input::Closed { conn });
-        }
-        for key in std::mem::take(&mut self.ended) {
-            let Some(conn) = self.conns.get(&key) else { continue };
-            // A connection that the application has closed meanwhile still sends its last bytes.
-            if conn.stage != Stage::Flushing {
-                if conn.stage == Stage::Open {
-                    doors.input(Input::Closed { conn: conn.id });
-                    told = true;
-                }
-                self.release(key);
-            }
-        }
-        told
-    }
-
-    fn accepted(
-        &mut self,
-        channel: Channel,
-        stream: TcpStream,
-        remote: SocketAddr,
-        doors: &mut impl Doors,
-    ) {
-        if self.conns.len() >= self.options.connections_max {
-            log::warn!("Too many connections: refusing {remote}");
-            return;
-        }
-        // A socket for both families shows the older one's addresses in the newer one's form.
-        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-        let Some(id) = doors.accept(channel, remote) else { return };
-        if let Err(error) = self.open(id, stream, channel) {
-            log::warn!("Cannot serve {remote}: {error}");
-            self.failed.push(id);
-        }
-    }
-
-    fn dialled(&mut self, conn: ConnId, stream: Option<TcpStream>, doors: &mut impl Doors) {
-        // Given up meanwhile.
-        let Some(channel) = self.dials.remove(&conn) else { return };
-        let opened = stream.map(|stream| self.open(conn, stream, channel));
-        match opened {
-            Some(Ok(())) => doors.input(Input::Opened { conn }),
-            None | Some(Err(_)) => self.failed.push(conn),
-        }
-    }
-
-    fn open(&mut self, id: ConnId, stream: TcpStream, channel: Channel) -> io::Result<()> {
-        let keep_alive = match channel {
-            Channel::Client => self.options.client_keep_alive,
-            Channel::Election | Channel::Quorum => self.options.peer_keep_alive,
-        };
-        if keep_alive {
-            SockRef::from(&stream).set_keepalive(true)?;
-        }
+    fn serve(&self, key: u64, stream: &TcpStream, keep_alive: bool) -> io::Result<Ends> {
+        SockRef::from(stream).set_keepalive(keep_alive)?;
         stream.set_nodelay(true)?;
-        let Some(events) = &self.events else { return Err(ErrorKind::Interrupted.into()) };
-        let key = self.next_key;
-        self.next_key += 1;
-        let reader = events.reader(key, stream.try_clone()?)?;
-        let writer = events.writer(key, stream.try_clone()?)?;
-        let conn = Conn {
-            id,
-            stream,
-            inbox: Inbox::default(),
-            stage: Stage::Open,
-            reader,
-            writer,
-            kept: None,
-            spare: Some(Vec::new()),
-            dirty: false,
-            eof: false,
-        };
-        self.conns.insert(key, conn);
-        self.ids.insert(id, key);
-        self.mark_key(key);
-        Ok(())
+        let (events, stream) = (self.events()?, stream.try_clone()?);
+        let (reader, writer) = ((events.clone(), stream.try_clone()?), (events.clone(), stream));
+        let (back, buffers) = channel();
+        spawn("reader", move || reader.0.read(key, reader.1, &buffers))?;
+        let (send, chunks) = channel();
+        spawn("writer", move || writer.0.write(key, writer.1, &chunks))?;
+        Ok(Ends {
+            // The reader may have ended, and has told so.
+            give_back: Box::new(move |buffer| drop(back.send(buffer))),
+            send: Box::new(move |chunk| send.send(chunk).is_ok()),
+        })
     }
 
-    fn received(&mut self, key: u64, buffer: Vec<u8>, n: usize, doors: &mut impl Doors) {
-        let Some(conn) = self.conns.get_mut(&key) else { return };
-        if conn.stage == Stage::Open {
-            let id = conn.id;
-            conn.inbox.push(&buffer[..n], |bytes| doors.receive(id, bytes));
-        }
-        if conn.inbox.len() < self.options.unread_max_bytes {
-            // The reader may have ended.
-            let _ = conn.reader.send(buffer);
-        } else {
-            conn.kept = Some(buffer);
-        }
+    fn remote(stream: &TcpStream) -> Option<SocketAddr> {
+        stream.peer_addr().ok()
     }
 
-    fn mark_key(&mut self, key: u64) {
-        if let Some(conn) = self.conns.get_mut(&key)
-            && !conn.dirty
-        {
-            conn.dirty = true;
-            self.dirty.push(key);
-        }
-    }
-
-    /// Gives the writer what there is to send, one buffer at a time.
-    fn feed(&mut self, key: u64, now: Instant, doors: &mut impl Doors) {
-        let Some(conn) = self.conns.get_mut(&key) else { return };
-        conn.dirty = false;
-        let Some(mut buffer) = conn.spare.take().filter(|_| conn.stage != Stage::Lingering) else {
-            return;
-        };
-        let (mut filled, max) = (0, self.options.scratch_bytes);
-        loop {
-            if filled == buffer.len() {
-                buffer.resize((2 * filled).clamp(SEND_LEN_MIN, max), 0);
-            }
-            match doors.transmit(conn.id, &mut buffer[filled..]) {
-                0 => break,
-                n => filled += n,
-            }
-            if filled == max {
-                break;
-            }
-        }
-        if filled > 0 {
-            // The writer may have ended, and has told so.
-            let _ = conn.writer.send(Some((buffer, filled)));
-        } else {
-            // An idle connection holds no memory.
-            conn.spare = Some(Vec::new());
-            if conn.stage == Stage::Flushing {
-                self.shut(key, now, doors);
-            }
-        }
-    }
-
-    /// The last bytes are out.
-    fn shut(&mut self, key: u64, now: Instant, doors: &mut impl Doors) {
-        let Some(conn) = self.conns.get_mut(&key) else { return };
-        let id = conn.id;
-        conn.stage = Stage::Lingering;
-        if conn.writer.send(None).is_err() || conn.eof {
-            self.release(key);
-        } else {
-            self.set_deadline(key, now + self.options.linger_timeout);
-        }
-        if id.is_client() {
-            self.ids.remove(&id);
-            doors.input(Input::Closed { conn: id });
-        }
-    }
-
-    fn set_deadline(&mut self, key: u64, at: Instant) {
-        self.deadlines.retain(|(_, of)| *of != key);
-        self.deadlines.insert((at, key));
-    }
-
-    /// Forgets a connection; its threads end as its socket does.
-    fn release(&mut self, key: u64) {
-        let Some(conn) = self.conns.remove(&key) else { return };
-        if self.ids.get(&conn.id) == Some(&key) {
-            self.ids.remove(&conn.id);
-        }
-        self.deadlines.retain(|(_, of)| *of != key);
+    fn shut(stream: &TcpStream) {
         // It may be closed already.
-        let _ = conn.stream.shutdown(Shutdown::Both);
+        let _ = stream.shutdown(Shutdown::Both);
     }
 }
 
-impl Network for Net {
-    fn connect(&mut self, _: Instant, conn: ConnId, channel: Channel, addresses: &str) {
-        let Some(events) = &self.events else { return };
-        match events.dialler(conn, addresses, self.options.connect_timeout) {
-            Ok(()) => {
-                self.dials.insert(conn, channel);
-            }
-            Err(error) => {
-                log::warn!("Cannot dial {addresses}: {error}");
-                self.failed.push(conn);
-            }
-        }
-    }
-
-    fn mark(&mut self, conn: ConnId) {
-        if let Some(key) = self.ids.get(&conn).copied() {
-            self.mark_key(key);
-        }
-    }
-
-    fn resume(&mut self, id: ConnId, doors: &mut impl Doors) {
-        let Some(conn) = self.ids.get(&id).and_then(|key| self.conns.get_mut(key)) else { return };
-        if conn.stage == Stage::Open {
-            conn.inbox.offer(|bytes| doors.receive(id, bytes));
-            if conn.inbox.len() < self.options.unread_max_bytes
-                && let Some(buffer) = conn.kept.take()
-            {
-                // The reader may have ended.
-                let _ = conn.reader.send(buffer);
-            }
-        }
-    }
-
-    fn close(&mut self, now: Instant, id: ConnId, reason: CloseReason) {
-        self.dials.remove(&id);
-        let Some(key) = self.ids.get(&id).copied() else { return };
-        if !id.is_client() {
-            // The core may use the name again at once.
-            self.ids.remove(&id);
-        }
-        let Some(conn) = self.conns.get_mut(&key) else { return };
-        let remote = conn.stream.peer_addr().map_or_else(|_| "?".into(), |a| a.to_string());
-        let level = if id.is_client() { log::Level::Debug } else { log::Level::Info };
-        log::log!(level, "Closing connection {id:?} with {remote}: {reason}");
-        conn.stage = Stage::Flushing;
-        self.set_deadline(key, now + self.options.flush_timeout);
-        self.mark_key(key);
-    }
-
-    fn flush(&mut self, doors: &mut impl Doors) {
-        let now = doors.now();
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for key in dirty.drain(..) {
-            self.feed(key, now, doors);
-        }
-        if self.dirty.is_empty() {
-            self.dirty = dirty;
-        }
-    }
-}
-
-impl Drop for Net {
+impl Drop for Threads {
     fn drop(&mut self) {
         for listener in &self.listeners {
             // On Linux this ends a blocked accept.
             let _ = SockRef::from(listener).shutdown(Shutdown::Both);
         }
-        for (_, conn) in self.conns.drain() {
-            let _ = conn.stream.shutdown(Shutdown::Both);
-        }
         self.events = None;
-        // Hung up when the last thread has ended.
-        let _ = self.threads.recv();
+        let _ = self.ended.recv();
     }
 }
 
-/// A writer's buffer at first.
-const SEND_LEN_MIN: usize = 4 * 1024;
+impl Events {
+    fn accept(&self, channel: Channel, listener: &TcpListener) {
+        loop {
+            match listener.accept() {
+                Ok((stream, remote)) => {
+                    if self.sender.send(Event::Accepted(channel, stream, remote)).is_err() {
+                        return;
+                    }
+                }
+                // Shut down by the loop.
+                Err(error) if error.kind() == ErrorKind::InvalidInput => return,
+                Err(error) => {
+                    log::warn!("Cannot accept connections: {error}");
+                    sleep(ACCEPT_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Reads, and reads on when the last buffer comes back.
+    fn read(&self, key: u64, mut stream: TcpStream, buffers: &Receiver<Vec<u8>>) {
+        let mut buffer = vec![0; READ_LEN_MIN];
+        while let Ok(n @ 1..) = stream.read(&mut buffer) {
+            if self.sender.send(Event::Received(key, buffer, n)).is_err() {
+                return;
+            }
+            match buffers.recv() {
+                Ok(returned) => buffer = returned,
+                Err(_) => return,
+            }
+            // A connection that fills its buffer gets a larger one, an idle one a small one.
+            if n == buffer.len() {
+                buffer.resize((2 * n).min(READ_LEN_MAX), 0);
+            } else if n < buffer.len() / 8 && buffer.len() > READ_LEN_MIN {
+                buffer = vec![0; READ_LEN_MIN];
+            }
+        }
+        // An error means that the loop has ended.
+        let _ = self.sender.send(Event::Ended(key));
+    }
+
+    fn write(&self, key: u64, mut stream: TcpStream, chunks: &Receiver<Chunk>) {
+        while let Ok(chunk) = chunks.recv() {
+            let Some((buffer, n)) = chunk else {
+                // The other side may have gone already.
+                let _ = stream.shutdown(Shutdown::Write);
+                return;
+            };
+            let event = match stream.write_all(&buffer[..n]) {
+                Ok(()) => Event::Sent(key, buffer),
+                Err(_) => Event::Ended(key),
+            };
+            if self.sender.send(event).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    Builder::new().name(name.into()).stack_size(STACK_LEN).spawn(work).map(drop)
+}
+
+fn resolve(target: Target) -> Vec<SocketAddr> {
+    match target {
+        Target::Literal(addr) => vec![addr],
+        Target::Name { host, port } => match (host.as_str(), port).to_socket_addrs() {
+            Ok(found) => found.collect(),
+            Err(error) => {
+                log::warn!("Cannot resolve {host}: {error}");
+                Vec::new()
+            }
+        },
+    }
+}
+
+/// These threads call little; ten thousand connections need twenty thousand stacks.
+const STACK_LEN: usize = 128 * 1024;
+
+/// A reader's buffer, between an idle client and a busy learner.
+const READ_LEN_MIN: usize = 4 * 1024;
+const READ_LEN_MAX: usize = 256 * 1024;
+
+/// Between two attempts to accept when descriptors or memory are used up.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

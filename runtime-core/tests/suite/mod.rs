@@ -85,16 +85,24 @@ impl Ensembled {
         self.servers.iter().flatten()
     }
 
-    /// Waits until all that run serve, and returns the leader's index.
+    /// Waits until all that run serve and one of them leads, and returns the leader's index. (Those
+    /// who have just lost their leader may not know it yet.)
     fn wait(&self) -> usize {
-        for server in self.up() {
-            assert!(server.handle().wait_serving(PATIENCE), "{:?}", server.handle());
-        }
+        let until = Instant::now() + PATIENCE;
         let is_leader = |server: &Server<Journal>| {
             server.handle().status().get().is_some_and(|s| s.state == ServerState::Leading)
         };
-        let leader = self.servers.iter().position(|s| s.as_ref().is_some_and(is_leader));
-        leader.expect("somebody leads")
+        loop {
+            for server in self.up() {
+                assert!(server.handle().wait_serving(PATIENCE), "{:?}", server.handle());
+            }
+            let leader = self.servers.iter().position(|s| s.as_ref().is_some_and(is_leader));
+            if let Some(leader) = leader {
+                return leader;
+            }
+            assert!(Instant::now() < until, "nobody leads");
+            std::thread::yield_now();
+        }
     }
 
     /// Waits until all that run have the same `n` lines.

@@ -1,0 +1,412 @@
+//! The sockets of a runtime in which others (threads, tasks) do the reading and writing and tell
+//! the loop by events: what the loop keeps of each connection.
+//!
+//! One buffer travels between the loop and each reader, another between the loop and each writer,
+//! so that neither side can run ahead of the other.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use zab_proto::{Channel, CloseReason, ConnId, Input, Instant};
+
+use crate::{Doors, Inbox, NetOptions, Network};
+
+/// What happened on one of the sockets.
+#[derive(Debug)]
+pub enum Event<S> {
+    /// Something is durable, or somebody calls.
+    Wake,
+    /// Somebody has connected.
+    Accepted(Channel, S, SocketAddr),
+    /// A dial has succeeded or not.
+    Dialled(ConnId, Option<S>),
+    /// Bytes of a connection: the buffer, and how much of it is filled. The reader goes on when
+    /// the buffer comes back.
+    Received(u64, Vec<u8>, usize),
+    /// A connection has ended or broken.
+    Ended(u64),
+    /// A buffer is written out and comes back.
+    Sent(u64, Vec<u8>),
+}
+
+/// A buffer for a writer and how much of it is filled; `None` ends the sending.
+pub type Chunk = Option<(Vec<u8>, usize)>;
+
+/// The loop's ends of a connection's reader and writer.
+pub struct Ends {
+    /// Gives the reader its buffer back.
+    pub give_back: Box<dyn Fn(Vec<u8>) + Send>,
+    /// Gives the writer something; false if it has ended.
+    pub send: Box<dyn Fn(Chunk) -> bool + Send>,
+}
+
+impl fmt::Debug for Ends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ends")
+    }
+}
+
+/// Those who have the sockets.
+pub trait Workers {
+    /// A connected socket.
+    type Stream;
+
+    /// Begins to dial; an [`Event::Dialled`] follows.
+    ///
+    /// # Errors
+    /// If there is nobody to do it.
+    fn dial(&self, conn: ConnId, addresses: &str, limit: Duration) -> io::Result<()>;
+
+    /// Begins to read and write a connection, which events will call `key`.
+    ///
+    /// # Errors
+    /// If there is nobody to do it, or the socket's options cannot be set.
+    fn serve(&self, key: u64, stream: &Self::Stream, keep_alive: bool) -> io::Result<Ends>;
+
+    /// The address of the other side, for the log.
+    fn remote(stream: &Self::Stream) -> Option<SocketAddr>;
+
+    /// Ends both directions, which ends reader and writer.
+    fn shut(stream: &Self::Stream);
+}
+
+/// All connections of one server.
+#[derive(Debug)]
+pub struct QueuedNet<W: Workers> {
+    workers: W,
+    options: NetOptions,
+    /// Named by a number that is never used again: an event may speak of a connection that is gone.
+    conns: HashMap<u64, Conn<W::Stream>>,
+    next_key: u64,
+    /// Connections that core or application know.
+    ids: HashMap<ConnId, u64>,
+    /// Dials under way.
+    dials: HashMap<ConnId, Channel>,
+    /// Keys of connections with something to send; each at most once.
+    dirty: Vec<u64>,
+    /// Connections whose other side has ended or broken, dials that failed.
+    ended: Vec<u64>,
+    failed: Vec<ConnId>,
+    deadlines: BTreeSet<(Instant, u64)>,
+}
+
+#[derive(Debug)]
+struct Conn<S> {
+    id: ConnId,
+    stream: S,
+    inbox: Inbox,
+    stage: Stage,
+    ends: Ends,
+    /// The reader's buffer, kept back while too much is left untaken.
+    kept: Option<Vec<u8>>,
+    /// The writer's buffer, when it is not with the writer.
+    spare: Option<Vec<u8>>,
+    dirty: bool,
+    eof: bool,
+}
+
+/// How far a connection is from its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Open,
+    /// Closed by the core or the application; the last bytes go out.
+    Flushing,
+    /// Our side is shut; the other's bytes are thrown away until it ends too, because closing a
+    /// socket with unread bytes would reset it, and the reset would overtake our last ones.
+    Lingering,
+}
+
+impl<W: Workers> QueuedNet<W> {
+    /// No connections yet.
+    pub fn new(workers: W, options: NetOptions) -> Self {
+        Self {
+            workers,
+            options,
+            conns: HashMap::new(),
+            next_key: 0,
+            ids: HashMap::new(),
+            dials: HashMap::new(),
+            dirty: Vec::new(),
+            ended: Vec::new(),
+            failed: Vec::new(),
+            deadlines: BTreeSet::new(),
+        }
+    }
+
+    /// When [`on_time`](Self::on_time) is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// Ends connections that take too long over their last bytes.
+    pub fn on_time(&mut self, doors: &mut impl Doors) {
+        let now = doors.now();
+        while let Some((_, key)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            self.deadlines.pop_first();
+            let Some(conn) = self.conns.get(&key) else { continue };
+            if conn.stage == Stage::Flushing && conn.id.is_client() {
+                doors.input(Input::Closed { conn: conn.id });
+            }
+            self.release(key);
+        }
+    }
+
+    /// Takes an event.
+    pub fn on_event(&mut self, event: Event<W::Stream>, doors: &mut impl Doors) {
+        match event {
+            Event::Wake => {}
+            Event::Accepted(channel, stream, remote) => {
+                self.accepted(channel, stream, remote, doors);
+            }
+            Event::Dialled(conn, stream) => self.dialled(conn, stream, doors),
+            Event::Received(key, buffer, n) => self.received(key, buffer, n, doors),
+            Event::Sent(key, buffer) => {
+                if let Some(conn) = self.conns.get_mut(&key) {
+                    conn.spare = Some(buffer);
+                    self.mark_key(key);
+                }
+            }
+            Event::Ended(key) => {
+                if let Some(conn) = self.conns.get_mut(&key) {
+                    conn.eof = true;
+                    self.ended.push(key);
+                }
+            }
+        }
+    }
+
+    /// Tells the core of connections that ended, after what their last bytes caused. Returns
+    /// whether it may have something to say.
+    pub fn on_ended(&mut self, doors: &mut impl Doors) -> bool {
+        let mut told = !self.failed.is_empty();
+        for conn in self.failed.drain(..) {
+            doors.input(Input::Closed { conn });
+        }
+        for key in std::mem::take(&mut self.ended) {
+            let Some(conn) = self.conns.get(&key) else { continue };
+            // A connection that the application has closed meanwhile still sends its last bytes.
+            if conn.stage != Stage::Flushing {
+                if conn.stage == Stage::Open {
+                    doors.input(Input::Closed { conn: conn.id });
+                    told = true;
+                }
+                self.release(key);
+            }
+        }
+        told
+    }
+
+    fn accepted(
+        &mut self,
+        channel: Channel,
+        stream: W::Stream,
+        remote: SocketAddr,
+        doors: &mut impl Doors,
+    ) {
+        if self.conns.len() >= self.options.connections_max {
+            log::warn!("Too many connections: refusing {remote}");
+            return;
+        }
+        // A socket for both families shows the older one's addresses in the newer one's form.
+        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let Some(id) = doors.accept(channel, remote) else { return };
+        if let Err(error) = self.open(id, stream, channel) {
+            log::warn!("Cannot serve {remote}: {error}");
+            self.failed.push(id);
+        }
+    }
+
+    fn dialled(&mut self, conn: ConnId, stream: Option<W::Stream>, doors: &mut impl Doors) {
+        // Given up meanwhile.
+        let Some(channel) = self.dials.remove(&conn) else { return };
+        let opened = stream.map(|stream| self.open(conn, stream, channel));
+        match opened {
+            Some(Ok(())) => doors.input(Input::Opened { conn }),
+            None | Some(Err(_)) => self.failed.push(conn),
+        }
+    }
+
+    fn open(&mut self, id: ConnId, stream: W::Stream, channel: Channel) -> io::Result<()> {
+        let keep_alive = match channel {
+            Channel::Client => self.options.client_keep_alive,
+            Channel::Election | Channel::Quorum => self.options.peer_keep_alive,
+        };
+        let key = self.next_key;
+        self.next_key += 1;
+        let ends = self.workers.serve(key, &stream, keep_alive)?;
+        let conn = Conn {
+            id,
+            stream,
+            inbox: Inbox::default(),
+            stage: Stage::Open,
+            ends,
+            kept: None,
+            spare: Some(Vec::new()),
+            dirty: false,
+            eof: false,
+        };
+        self.conns.insert(key, conn);
+        self.ids.insert(id, key);
+        self.mark_key(key);
+        Ok(())
+    }
+
+    fn received(&mut self, key: u64, buffer: Vec<u8>, n: usize, doors: &mut impl Doors) {
+        let Some(conn) = self.conns.get_mut(&key) else { return };
+        if conn.stage == Stage::Open {
+            let id = conn.id;
+            conn.inbox.push(&buffer[..n], |bytes| doors.receive(id, bytes));
+        }
+        if conn.inbox.len() < self.options.unread_max_bytes {
+            (conn.ends.give_back)(buffer);
+        } else {
+            conn.kept = Some(buffer);
+        }
+    }
+
+    fn mark_key(&mut self, key: u64) {
+        if let Some(conn) = self.conns.get_mut(&key)
+            && !conn.dirty
+        {
+            conn.dirty = true;
+            self.dirty.push(key);
+        }
+    }
+
+    /// Gives the writer what there is to send, one buffer at a time.
+    fn feed(&mut self, key: u64, now: Instant, doors: &mut impl Doors) {
+        let Some(conn) = self.conns.get_mut(&key) else { return };
+        conn.dirty = false;
+        let Some(mut buffer) = conn.spare.take().filter(|_| conn.stage != Stage::Lingering) else {
+            return;
+        };
+        let (mut filled, max) = (0, self.options.scratch_bytes);
+        loop {
+            if filled == buffer.len() {
+                buffer.resize((2 * filled).clamp(SEND_LEN_MIN, max), 0);
+            }
+            match doors.transmit(conn.id, &mut buffer[filled..]) {
+                0 => break,
+                n => filled += n,
+            }
+            if filled == max {
+                break;
+            }
+        }
+        if filled > 0 {
+            // If the writer has ended, it has told so.
+            (conn.ends.send)(Some((buffer, filled)));
+        } else {
+            // An idle connection holds no memory.
+            conn.spare = Some(Vec::new());
+            if conn.stage == Stage::Flushing {
+                self.shut(key, now, doors);
+            }
+        }
+    }
+
+    /// The last bytes are out.
+    fn shut(&mut self, key: u64, now: Instant, doors: &mut impl Doors) {
+        let Some(conn) = self.conns.get_mut(&key) else { return };
+        let id = conn.id;
+        conn.stage = Stage::Lingering;
+        if !(conn.ends.send)(None) || conn.eof {
+            self.release(key);
+        } else {
+            self.set_deadline(key, now + self.options.linger_timeout);
+        }
+        if id.is_client() {
+            self.ids.remove(&id);
+            doors.input(Input::Closed { conn: id });
+        }
+    }
+
+    fn set_deadline(&mut self, key: u64, at: Instant) {
+        self.deadlines.retain(|(_, of)| *of != key);
+        self.deadlines.insert((at, key));
+    }
+
+    /// Forgets a connection; its threads end as its socket does.
+    fn release(&mut self, key: u64) {
+        let Some(conn) = self.conns.remove(&key) else { return };
+        if self.ids.get(&conn.id) == Some(&key) {
+            self.ids.remove(&conn.id);
+        }
+        self.deadlines.retain(|(_, of)| *of != key);
+        W::shut(&conn.stream);
+    }
+}
+
+impl<W: Workers> Network for QueuedNet<W> {
+    fn connect(&mut self, _: Instant, conn: ConnId, channel: Channel, addresses: &str) {
+        match self.workers.dial(conn, addresses, self.options.connect_timeout) {
+            Ok(()) => {
+                self.dials.insert(conn, channel);
+            }
+            Err(error) => {
+                log::warn!("Cannot dial {addresses}: {error}");
+                self.failed.push(conn);
+            }
+        }
+    }
+
+    fn mark(&mut self, conn: ConnId) {
+        if let Some(key) = self.ids.get(&conn).copied() {
+            self.mark_key(key);
+        }
+    }
+
+    fn resume(&mut self, id: ConnId, doors: &mut impl Doors) {
+        let Some(conn) = self.ids.get(&id).and_then(|key| self.conns.get_mut(key)) else { return };
+        if conn.stage == Stage::Open {
+            conn.inbox.offer(|bytes| doors.receive(id, bytes));
+            if conn.inbox.len() < self.options.unread_max_bytes
+                && let Some(buffer) = conn.kept.take()
+            {
+                (conn.ends.give_back)(buffer);
+            }
+        }
+    }
+
+    fn close(&mut self, now: Instant, id: ConnId, reason: CloseReason) {
+        self.dials.remove(&id);
+        let Some(key) = self.ids.get(&id).copied() else { return };
+        if !id.is_client() {
+            // The core may use the name again at once.
+            self.ids.remove(&id);
+        }
+        let Some(conn) = self.conns.get_mut(&key) else { return };
+        let remote = W::remote(&conn.stream).map_or_else(|| "?".into(), |a| a.to_string());
+        let level = if id.is_client() { log::Level::Debug } else { log::Level::Info };
+        log::log!(level, "Closing connection {id:?} with {remote}: {reason}");
+        conn.stage = Stage::Flushing;
+        self.set_deadline(key, now + self.options.flush_timeout);
+        self.mark_key(key);
+    }
+
+    fn flush(&mut self, doors: &mut impl Doors) {
+        let now = doors.now();
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for key in dirty.drain(..) {
+            self.feed(key, now, doors);
+        }
+        if self.dirty.is_empty() {
+            self.dirty = dirty;
+        }
+    }
+}
+
+impl<W: Workers> Drop for QueuedNet<W> {
+    fn drop(&mut self) {
+        for (_, conn) in self.conns.drain() {
+            W::shut(&conn.stream);
+        }
+    }
+}
+
+/// A writer's buffer at first.
+const SEND_LEN_MIN: usize = 4 * 1024;
