@@ -201,8 +201,12 @@ impl<A: Application> Node<A> {
             match output {
                 Output::SetEpoch { ticket, kind, epoch } => disk.set_epoch(ticket, kind, epoch),
                 Output::Append { ticket, zxid, txn } => disk.append(ticket, zxid, txn),
-                Output::Truncate { ticket, after } => disk.truncate(ticket, after),
+                Output::Truncate { ticket, after } => {
+                    self.drop_own_snapshot();
+                    disk.truncate(ticket, after);
+                }
                 Output::Install { ticket, zxid } => {
+                    self.drop_own_snapshot();
                     disk.install(ticket, zxid, None);
                     self.app.install_commit(zxid, None);
                 }
@@ -270,6 +274,13 @@ impl<A: Application> Node<A> {
                 break;
             }
             disk.snapshot_piece(&self.piece[..n]);
+        }
+    }
+
+    /// The history changes under the server's own snapshot, which storage drops with it.
+    fn drop_own_snapshot(&mut self) {
+        if let Some(snapshot) = self.to_disk.take() {
+            self.app.snapshot_close(snapshot);
         }
     }
 

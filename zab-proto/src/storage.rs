@@ -46,7 +46,8 @@ pub trait Storage {
     /// being written.
     fn snapshot_due(&self) -> bool;
 
-    /// Begins a snapshot of the application's state as of `zxid`.
+    /// Begins a snapshot of the application's state as of `zxid`. A [`truncate`](Self::truncate) or
+    /// [`install`](Self::install) before its end drops it; it is then not finished.
     fn snapshot_begin(&mut self, zxid: Zxid);
 
     /// How many bytes of the snapshot may be given now without queueing too much.

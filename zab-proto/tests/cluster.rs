@@ -141,6 +141,27 @@ fn uncommitted_proposals_of_an_isolated_leader_are_truncated() {
 }
 
 #[test]
+fn a_snapshot_that_is_being_written_ends_with_the_history_it_belongs_to() {
+    let mut cluster = three();
+    let leader = cluster.leader().expect("a leader");
+    cluster.servers[leader].disk.snapshot_every = Some(1);
+    cluster.servers[leader].disk.snapshot_stalled = true;
+    cluster.write(leader, &[b"a"]);
+    cluster.isolate(leader);
+    cluster.write(leader, &[b"lost"]);
+    cluster.run(30 * SECOND);
+    cluster.cut.clear();
+    cluster.run(30 * SECOND);
+    assert_eq!(sync_mode(&cluster, leader), Some(SyncMode::Trunc));
+    assert_eq!(cluster.servers[leader].disk.image.snapshot, None);
+    cluster.servers[leader].disk.snapshot_stalled = false;
+    cluster.write(leader, &[b"b"]);
+    cluster.run(SECOND);
+    assert!(cluster.servers[leader].disk.image.snapshot.is_some(), "another one is begun");
+    assert_eq!(cluster.lines(leader), ["a", "b"]);
+}
+
+#[test]
 fn five_servers_survive_two_and_stop_without_a_quorum() {
     let mut cluster = Cluster::new(5, 0);
     cluster.start_all();

@@ -30,6 +30,8 @@ pub(crate) struct Memory {
     /// Writes stay in the queue.
     pub(crate) stalled: bool,
     pub(crate) snapshot_every: Option<usize>,
+    /// No piece of the server's own snapshot is taken.
+    pub(crate) snapshot_stalled: bool,
 }
 
 impl Memory {
@@ -95,6 +97,7 @@ impl Storage for Memory {
     }
 
     fn truncate(&mut self, ticket: Ticket, after: Zxid) {
+        self.snapshot = None;
         self.push(ticket, Op::Truncate(after));
     }
 
@@ -107,6 +110,7 @@ impl Storage for Memory {
     }
 
     fn install(&mut self, ticket: Ticket, zxid: Zxid, _: Option<SnapshotDigest>) {
+        self.snapshot = None;
         let stage = std::mem::take(&mut self.stage);
         self.push(ticket, Op::Install(zxid, stage));
     }
@@ -121,7 +125,7 @@ impl Storage for Memory {
     }
 
     fn snapshot_room(&self) -> usize {
-        usize::MAX
+        if self.snapshot_stalled { 0 } else { usize::MAX }
     }
 
     fn snapshot_piece(&mut self, piece: &[u8]) {
