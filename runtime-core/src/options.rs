@@ -46,8 +46,17 @@ pub fn load<A: Application>(
     wake: Box<dyn Fn() + Send + Sync>,
 ) -> Result<Loaded<A, zab_storage::Disk>, Error> {
     let failed = |error| Error::Storage(Box::new(error));
+    let data_dir = storage.data_dir.clone();
     let mut store = Store::open(storage).map_err(failed)?;
     let recovered = store.recover(&mut app).map_err(failed)?;
+    if recovered.snapshot.is_none() {
+        log::warn!(
+            "{0} holds no data. This server does not vote before all voters are seen to be empty \
+             or a leader has synchronised it. Is its empty history the right one? Create \
+             {0}/initialize before the start, then it votes at once.",
+            data_dir.display()
+        );
+    }
     let mode = if inline { Mode::Inline } else { Mode::Thread { wake } };
     Ok(Loaded { app, recovered, disk: store.into_disk(mode) })
 }
