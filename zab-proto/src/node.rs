@@ -60,6 +60,8 @@ struct OpenLog {
     last: Zxid,
     /// Storage has said that nothing is missing in it.
     proven: bool,
+    /// Storage has nothing to give yet, and wakes the driver when it has.
+    waiting: bool,
 }
 
 impl<A: Application> Node<A> {
@@ -232,7 +234,8 @@ impl<A: Application> Node<A> {
                         self.peer.log_opened(conn, false);
                         continue;
                     };
-                    self.logs.push(OpenLog { conn, log, through, last: after, proven: false });
+                    let (proven, waiting) = (false, false);
+                    self.logs.push(OpenLog { conn, log, through, last: after, proven, waiting });
                 }
                 Output::Connect { conn, channel, addresses } => {
                     return Some(NetOutput::Connect { conn, channel, addresses: addresses.into() });
@@ -307,7 +310,9 @@ impl<A: Application> Node<A> {
         let open = &mut self.logs[at];
         let mut progress = false;
         if !open.proven {
-            let Some(proven) = disk.log_ready(open.log) else { return false };
+            let ready = disk.log_ready(open.log);
+            open.waiting = ready.is_none();
+            let Some(proven) = ready else { return false };
             self.peer.log_opened(open.conn, proven);
             if !proven {
                 disk.log_close(open.log);
@@ -317,7 +322,11 @@ impl<A: Application> Node<A> {
             open.proven = true;
             progress = true;
         }
-        while self.peer.wants_log(open.conn) == Some(true) && disk.log_ready(open.log).is_some() {
+        while self.peer.wants_log(open.conn) == Some(true) {
+            open.waiting = disk.log_ready(open.log).is_none();
+            if open.waiting {
+                break;
+            }
             progress = true;
             if let Some(zxid) = disk.log_read(open.log, &mut self.record) {
                 open.last = zxid;
@@ -360,7 +369,8 @@ impl<A: Application> Node<A> {
     /// When [`Input::Timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let reading = self.logs.iter().any(|open| self.peer.wants_log(open.conn) == Some(true));
+        let wanted = |open: &OpenLog| self.peer.wants_log(open.conn) == Some(true);
+        let reading = self.logs.iter().any(|open| !open.waiting && wanted(open));
         let now = reading.then_some(Instant::ZERO);
         [now, self.peer.poll_timeout(), self.app.poll_timeout()].into_iter().flatten().min()
     }
