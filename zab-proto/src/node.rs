@@ -42,6 +42,8 @@ pub struct Node<A> {
     to_disk: Option<u32>,
     piece: Vec<u8>,
     touched: Vec<u8>,
+    /// Answered syncs that the application is to hear of once all commits before are delivered.
+    synced: u32,
 }
 
 /// A snapshot that goes out to a learner.
@@ -84,6 +86,7 @@ impl<A: Application> Node<A> {
             to_disk: None,
             piece: Vec::new(),
             touched: Vec::new(),
+            synced: 0,
         })
     }
 
@@ -169,7 +172,8 @@ impl<A: Application> Node<A> {
             Message::Touched { from, sessions } => self.app.touched(core, from, sessions),
             Message::Revalidate { from, data } => self.app.revalidate(core, from, data),
             Message::Revalidated { data } => self.app.revalidated(core, data),
-            Message::Synced => self.app.synced(core, None),
+            // What was committed before it is still to be delivered.
+            Message::Synced => self.synced += 1,
             Message::Ping => {
                 self.touched.clear();
                 self.app.take_touched(&mut self.touched);
@@ -199,7 +203,15 @@ impl<A: Application> Node<A> {
     /// Carries out what the core wants of storage and application, and returns the next thing that
     /// only the runtime can do. `None`: nothing is left until the next input.
     pub fn poll_output(&mut self, now: Instant, disk: &mut impl Storage) -> Option<NetOutput> {
-        while let Some(output) = self.peer.poll_output() {
+        loop {
+            let Some(output) = self.peer.poll_output() else {
+                if self.synced == 0 {
+                    break;
+                }
+                self.synced -= 1;
+                self.app.synced(&mut Core::new(now, &mut self.peer), None);
+                continue;
+            };
             match output {
                 Output::SetEpoch { ticket, kind, epoch } => disk.set_epoch(ticket, kind, epoch),
                 Output::Append { ticket, zxid, txn } => disk.append(ticket, zxid, txn),
@@ -218,6 +230,7 @@ impl<A: Application> Node<A> {
                 }
                 Output::Deliver { zxid, txn } => self.app.deliver(now, zxid, txn),
                 Output::Became(status) => {
+                    self.synced = 0;
                     self.app.became(&mut Core::new(now, &mut self.peer), &status);
                     return Some(NetOutput::Became(status));
                 }
