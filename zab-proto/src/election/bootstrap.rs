@@ -35,8 +35,8 @@ impl Bootstrap {
 }
 
 /// A vote is never for less than the voter's own history, so an empty vote says that it is empty.
+/// Epochs do not matter: at the birth of an ensemble some voters may have promised or begun one
+/// when the others crashed, and without a transaction there is nothing to be lost.
 fn says_empty(vote: &CastVote) -> bool {
-    vote.state == ServerState::Looking
-        && vote.vote.peer_epoch <= Epoch(0)
-        && (Zxid::NONE..=Zxid::ZERO).contains(&vote.vote.zxid)
+    vote.state == ServerState::Looking && (Zxid::NONE..=Zxid::ZERO).contains(&vote.vote.zxid)
 }
