@@ -1,0 +1,349 @@
+//! What an all-knowing observer holds against the servers: the committed history and the
+//! invariants of broadcast, by their names in the literature on ZAB and in `docs/simulator.md`.
+//!
+//! The observer sees deliveries, storage calls, disks and bytes on the wire. It never asks the core
+//! what it thinks.
+
+use std::collections::BTreeMap;
+
+use zab_proto::{Epoch, EpochKind, Status, Zxid};
+
+use crate::coverage::Coverage;
+use crate::epochs::Reign;
+use crate::image::{Image, Op, Rec};
+use crate::queue::HostIx;
+use crate::rng::Map;
+
+/// A broken invariant.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// Its name, for instance `B7`.
+    pub invariant: &'static str,
+    /// What happened.
+    pub text: String,
+}
+
+/// What is remembered of a server across its incarnations.
+#[derive(Clone, Debug, Default)]
+pub struct Watched {
+    /// How many transactions of the committed history its application holds.
+    pub position: usize,
+    /// Its last reported status; `None` while it is down.
+    pub status: Option<Status>,
+    /// How often its role or phase changed, and with that the meaning of its votes.
+    pub elections: u32,
+    /// Highest epochs that were durable on its disk.
+    pub(crate) accepted: Option<Epoch>,
+    pub(crate) current: Option<Epoch>,
+}
+
+/// The observer.
+#[derive(Debug)]
+pub struct Ghost {
+    pub(crate) voters: usize,
+    /// The committed history: zxid and chain of each transaction.
+    canon: Vec<(Zxid, u64)>,
+    /// The application's digest after each transaction, from whoever got there first.
+    digests: Map<usize, u64>,
+    /// Chain of each transaction that ever got a zxid.
+    named: Map<Zxid, u64>,
+    pub(crate) reigns: BTreeMap<(Epoch, HostIx), Reign>,
+    pub(crate) established: BTreeMap<Epoch, HostIx>,
+    pub(crate) promises: BTreeMap<(HostIx, Epoch), HostIx>,
+    pub(crate) servers: Vec<Watched>,
+    /// Deliveries that made a transaction committed and are to be compared with the disks.
+    pending: Vec<(Zxid, u64)>,
+    /// A disk lost something.
+    shrunk: bool,
+    /// Steps that plans can be hooked to, since the last look.
+    pub hooks: Vec<(HostIx, &'static str)>,
+    /// What was reached.
+    pub coverage: Coverage,
+    failure: Option<Failure>,
+}
+
+impl Ghost {
+    /// An observer of `voters` voters among `servers` servers.
+    #[must_use]
+    pub fn new(voters: usize, servers: usize) -> Self {
+        Self {
+            voters,
+            canon: Vec::new(),
+            digests: Map::default(),
+            named: Map::default(),
+            reigns: BTreeMap::new(),
+            established: BTreeMap::new(),
+            promises: BTreeMap::new(),
+            servers: vec![Watched::default(); servers],
+            pending: Vec::new(),
+            shrunk: false,
+            hooks: Vec::new(),
+            coverage: Coverage::default(),
+            failure: None,
+        }
+    }
+
+    /// Records a broken invariant; the first one counts.
+    pub fn fail(&mut self, invariant: &'static str, text: String) {
+        self.failure.get_or_insert(Failure { invariant, text });
+    }
+
+    /// The first broken invariant.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+
+    /// What is known of a server.
+    #[must_use]
+    pub fn server(&self, server: HostIx) -> &Watched {
+        &self.servers[server]
+    }
+
+    /// Number of committed transactions.
+    #[must_use]
+    pub fn committed(&self) -> usize {
+        self.canon.len()
+    }
+
+    /// The last committed zxid.
+    #[must_use]
+    pub fn last_committed(&self) -> Zxid {
+        self.canon.last().map_or(Zxid::ZERO, |(zxid, _)| *zxid)
+    }
+
+    /// How many committed transactions are at or below `zxid`.
+    #[must_use]
+    pub fn position_of(&self, zxid: Zxid) -> usize {
+        if self.last_committed() <= zxid {
+            return self.canon.len();
+        }
+        self.canon.partition_point(|(z, _)| *z <= zxid)
+    }
+
+    /// The chain of the committed history up to `zxid`.
+    #[must_use]
+    pub fn chain_at(&self, zxid: Zxid) -> u64 {
+        let position = self.position_of(zxid);
+        if position == 0 { 0 } else { self.canon[position - 1].1 }
+    }
+
+    /// Whether an image holds the history that ends with `(zxid, chain)`.
+    #[must_use]
+    pub fn holds(&self, image: &Image, zxid: Zxid, chain: u64) -> bool {
+        if zxid <= image.base() || zxid == Zxid::ZERO {
+            return self.chain_at(zxid) == chain;
+        }
+        image.find(zxid).is_some_and(|rec| rec.chain == chain)
+    }
+
+    /// Whether the voters whose disk satisfies `test` form a quorum.
+    pub(crate) fn quorum(&self, test: impl Fn(HostIx) -> bool) -> bool {
+        (0..self.voters).filter(|server| test(*server)).count() > self.voters / 2
+    }
+
+    // Storage calls.
+
+    /// A server asks its disk for something.
+    pub fn on_issue(&mut self, server: HostIx, what: &'static str) {
+        self.hooks.push((server, what));
+        self.coverage.count(what);
+    }
+
+    /// A server appends to its log. B11, and one zxid for one transaction (B16, B1).
+    pub fn on_append(&mut self, server: HostIx, last: Zxid, zxid: Zxid, chain: u64) {
+        self.hooks.push((server, "append"));
+        let starts = zxid.epoch() > last.epoch() && zxid.counter() == 1;
+        let follows = zxid.epoch() == last.epoch() && zxid.raw() == last.raw() + 1;
+        if !starts && !follows {
+            self.fail("B11", format!("s{} logs {zxid} after {last}", server + 1));
+        }
+        if zxid.counter() == u32::MAX {
+            self.fail("B16", format!("s{} uses {zxid}", server + 1));
+        }
+        let leading = self.reigns.contains_key(&(zxid.epoch(), server));
+        match self.named.get(&zxid) {
+            Some(known) if *known != chain => {
+                let text = format!("s{} logs another history at {zxid}", server + 1);
+                self.fail("B3", text);
+            }
+            Some(_) => {}
+            None => {
+                if !leading && self.voters > 1 {
+                    let text = format!("s{} logs {zxid}, which nobody proposed", server + 1);
+                    self.fail("B1", text);
+                }
+                self.named.insert(zxid, chain);
+            }
+        }
+    }
+
+    /// A server cuts its log. V6: nothing committed goes.
+    pub fn on_truncate(&mut self, server: HostIx, image: &Image, after: Zxid) {
+        self.on_issue(server, "truncate");
+        let kept = self.position_of(after);
+        if let Some((zxid, chain)) = self.canon.get(kept).copied()
+            && self.holds(image, zxid, chain)
+        {
+            let text = format!("s{} truncates to {after}: {zxid} is committed", server + 1);
+            self.fail("V6", text);
+        }
+    }
+
+    /// A server replaces its history by a snapshot. V6.
+    pub fn on_install(&mut self, server: HostIx, image: &Image, zxid: Zxid) {
+        self.on_issue(server, "install");
+        let (last, chain) = self.canon.last().copied().unwrap_or((Zxid::ZERO, 0));
+        if last > zxid && self.holds(image, last, chain) {
+            let text = format!("s{} installs {zxid} over {last}, which is committed", server + 1);
+            self.fail("V6", text);
+        }
+    }
+
+    /// A server begins a snapshot of its own. R6, R7: only committed state.
+    pub fn on_snapshot(&mut self, server: HostIx, zxid: Zxid) {
+        self.on_issue(server, "snapshot");
+        if self.position_of(zxid) != self.servers[server].position {
+            let text = format!("s{} labels its state as of {zxid}", server + 1);
+            self.fail("B14", text);
+        }
+    }
+
+    /// A write is durable. P1, P3, and rule R3: an epoch after its history.
+    pub fn on_durable(&mut self, server: HostIx, image: &Image, op: &Op) {
+        match op {
+            Op::Append(_) => {}
+            Op::Truncate(_) | Op::Install(_) => self.shrunk = true,
+            Op::SetEpoch(kind, epoch) => self.on_durable_epoch(server, image, *kind, *epoch),
+        }
+    }
+
+    fn on_durable_epoch(&mut self, server: HostIx, image: &Image, kind: EpochKind, epoch: Epoch) {
+        let watched = &mut self.servers[server];
+        let highest = match kind {
+            EpochKind::Accepted => &mut watched.accepted,
+            EpochKind::Current => &mut watched.current,
+        };
+        let before = highest.replace(epoch);
+        if before.is_some_and(|before| before > epoch) {
+            self.fail("P1", format!("s{}: {kind:?} falls to {epoch}", server + 1));
+        }
+        if image.current.unwrap_or_default() > image.accepted.unwrap_or_default() {
+            self.fail("P3", format!("s{}: current epoch {epoch} was not accepted", server + 1));
+        }
+        if kind == EpochKind::Current && !self.holds_initial(image, epoch) {
+            let text = format!("s{}: current epoch {epoch} without its history", server + 1);
+            self.fail("V2", text);
+        }
+    }
+
+    /// A process or host has died. P1, P3, B11, B15 on what is left.
+    pub fn on_death(&mut self, server: HostIx, image: &Image) {
+        self.shrunk = true;
+        self.servers[server].status = None;
+        let watched = &self.servers[server];
+        if image.accepted < watched.accepted || image.current < watched.current {
+            self.fail("P1", format!("s{} forgets an epoch", server + 1));
+        }
+        let mut last = image.base();
+        for rec in &image.log {
+            if rec.zxid <= last || !last.is_followed_by(rec.zxid) {
+                let text = format!("s{}: {} follows {last} in its log", server + 1, rec.zxid);
+                self.fail("B11", text);
+                break;
+            }
+            last = rec.zxid;
+        }
+    }
+
+    /// A disk is replaced by an empty one.
+    pub fn on_wipe(&mut self, server: HostIx) {
+        self.servers[server] = Watched::default();
+        self.promises.retain(|(promiser, _), _| *promiser != server);
+        self.shrunk = true;
+    }
+
+    // The application.
+
+    /// A process starts with the state of a snapshot as of `zxid`.
+    pub fn on_start(&mut self, server: HostIx, zxid: Zxid, digest: u64) {
+        self.on_state(server, zxid, digest);
+    }
+
+    /// The application's state is replaced. B13, B14.
+    pub fn on_state(&mut self, server: HostIx, zxid: Zxid, digest: u64) {
+        let position = self.position_of(zxid);
+        self.servers[server].position = position;
+        let known = *self.digests.entry(position).or_insert(digest);
+        if known != digest {
+            let text = format!("s{}: the snapshot at {zxid} has another state", server + 1);
+            self.fail("B14", text);
+        }
+    }
+
+    /// A transaction is delivered. B1, B2, B3, B5, B12, B13.
+    pub fn on_deliver(&mut self, server: HostIx, zxid: Zxid, content: u64, digest: u64) {
+        self.coverage.delivered += 1;
+        let position = self.servers[server].position;
+        let before = if position == 0 { 0 } else { self.canon[position - 1].1 };
+        let chain = Rec::link(before, zxid, content);
+        match self.canon.get(position) {
+            Some(expected) if *expected != (zxid, chain) => {
+                let expected = expected.0;
+                let what = if expected == zxid { "another " } else { "" };
+                let text = format!("s{} applies {what}{zxid}, not {expected}", server + 1);
+                self.fail("B2", text);
+            }
+            Some(_) => {}
+            None => {
+                if zxid <= self.last_committed() {
+                    self.fail("B12", format!("s{} applies {zxid} again", server + 1));
+                }
+                if self.named.get(&zxid) != Some(&chain) {
+                    self.fail("B1", format!("s{} applies {zxid}: never logged", server + 1));
+                }
+                self.canon.push((zxid, chain));
+                self.pending.push((zxid, chain));
+            }
+        }
+        self.servers[server].position = position + 1;
+        let known = *self.digests.entry(position + 1).or_insert(digest);
+        if known != digest {
+            self.fail("B13", format!("s{}: states differ after {zxid}", server + 1));
+        }
+    }
+
+    /// Everything in `image` up to `zxid` is committed from now on.
+    pub(crate) fn commit_through(&mut self, server: HostIx, image: &Image, zxid: Zxid) {
+        let (last, chain) = self.canon.last().copied().unwrap_or((Zxid::ZERO, 0));
+        if zxid <= last {
+            return;
+        }
+        if !self.holds(image, last, chain) {
+            let text = format!("s{} commits {zxid} without {last} in its history", server + 1);
+            self.fail("V8", text);
+            return;
+        }
+        let from = image.log.partition_point(|rec| rec.zxid <= last);
+        let new = image.log[from..].iter().take_while(|rec| rec.zxid <= zxid);
+        self.canon.extend(new.map(|rec| (rec.zxid, rec.chain)));
+    }
+
+    /// Compares the committed history with the disks, after each event. B7, B8.
+    pub fn compare<'a>(&mut self, durable: impl Fn(HostIx) -> &'a Image) {
+        let mut pending = std::mem::take(&mut self.pending);
+        for (zxid, chain) in pending.drain(..) {
+            if !self.quorum(|server| self.holds(durable(server), zxid, chain)) {
+                self.fail("B7", format!("{zxid} is committed, but not on the disks of a quorum"));
+            }
+        }
+        self.pending = pending;
+        if !std::mem::take(&mut self.shrunk) {
+            return;
+        }
+        let Some((zxid, chain)) = self.canon.last().copied() else { return };
+        if self.quorum(|server| !self.holds(durable(server), zxid, chain)) {
+            self.fail("B8", format!("a quorum's disks lack {zxid}, which is committed"));
+        }
+    }
+}

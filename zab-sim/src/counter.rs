@@ -1,0 +1,225 @@
+//! The simulator's own application: a counter, whose every answer can be judged.
+
+use crate::check::{Failure, Ghost};
+use crate::options::Options;
+use crate::queue::{HostIx, MILLI, SECOND};
+use crate::replica::{ANSWER_LEN, Ask, Replica, StateMachine};
+use crate::subject::{Client, Subject, Wish};
+
+/// Counts commands, and mixes them so that order matters.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counter {
+    count: u64,
+    mixed: u64,
+}
+
+impl StateMachine for Counter {
+    fn apply(&mut self, command: u64) -> u64 {
+        self.count += 1;
+        self.mixed = self.mixed.wrapping_mul(31).wrapping_add(command);
+        self.count
+    }
+
+    fn read(&self) -> u64 {
+        self.count
+    }
+
+    fn save(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.count.to_be_bytes());
+        out.extend_from_slice(&self.mixed.to_be_bytes());
+    }
+
+    fn load(bytes: &[u8]) -> Option<Self> {
+        let (count, mixed) = bytes.split_first_chunk()?;
+        let (mixed, rest) = mixed.split_first_chunk()?;
+        let state = Self { count: u64::from_be_bytes(*count), mixed: u64::from_be_bytes(*mixed) };
+        rest.is_empty().then_some(state)
+    }
+}
+
+impl Subject for Replica<Counter> {
+    type Client = CounterClient;
+
+    fn start(_server: HostIx, incarnation: u32, _seed: u64) -> Self {
+        Self::new(incarnation)
+    }
+
+    fn digest(&self) -> u64 {
+        self.state().count ^ self.state().mixed.rotate_left(20)
+    }
+
+    fn judge(clients: &[CounterClient], _ghost: &Ghost) -> Result<(), Failure> {
+        judge(clients)
+    }
+}
+
+/// An operation as its client saw it.
+#[derive(Clone, Copy, Debug)]
+struct Done {
+    invoked: u64,
+    answered: u64,
+    ask: Ask,
+    value: u64,
+}
+
+/// A client that adds and reads, one request at a time or several.
+#[derive(Debug)]
+pub struct CounterClient {
+    name: u64,
+    left: u32,
+    think: u64,
+    number: u64,
+    pending: Vec<(u64, u64, Ask)>,
+    history: Vec<Done>,
+    connected: bool,
+    dialling: bool,
+    /// The lowest value this connection may still be answered with.
+    floor: u64,
+    broken: Option<String>,
+    patience: u64,
+}
+
+impl Client for CounterClient {
+    fn new(index: usize, options: &Options) -> Self {
+        Self {
+            name: index as u64 + 1,
+            left: options.requests,
+            think: options.think,
+            number: 0,
+            pending: Vec::new(),
+            history: Vec::new(),
+            connected: false,
+            dialling: false,
+            floor: 0,
+            broken: None,
+            patience: 0,
+        }
+    }
+
+    fn wake(&mut self, wish: &mut Wish<'_>) {
+        if self.left == 0 {
+            return;
+        }
+        wish.wake_at = Some(wish.now + 1 + wish.rng.exponential(self.think));
+        if self.connected && wish.now > self.patience {
+            wish.disconnect = true;
+            self.forget();
+        }
+        if !self.connected {
+            if !self.dialling || wish.now > self.patience {
+                wish.connect = Some(wish.rng.index(wish.servers));
+                self.dialling = true;
+                self.patience = wish.now + SECOND;
+            }
+            return;
+        }
+        if self.pending.len() >= 8 {
+            return;
+        }
+        self.left -= 1;
+        self.number += 1;
+        let number = self.name << 32 | self.number;
+        let ask = wish.rng.pick(&[Ask::Write, Ask::Write, Ask::Write, Ask::Read, Ask::SyncRead]);
+        let pad = u16::try_from(wish.rng.below(200)).unwrap_or(0);
+        wish.send.push(ask as u8);
+        wish.send.extend_from_slice(&number.to_be_bytes());
+        wish.send.extend_from_slice(&wish.rng.next_u64().to_be_bytes());
+        wish.send.extend_from_slice(&pad.to_be_bytes());
+        self.pending.push((number, wish.now, ask));
+        self.patience = wish.now + 2 * SECOND;
+    }
+
+    fn opened(&mut self, wish: &mut Wish<'_>) {
+        self.connected = true;
+        self.dialling = false;
+        self.patience = wish.now + 2 * SECOND;
+    }
+
+    fn received(&mut self, bytes: &[u8], wish: &mut Wish<'_>) -> usize {
+        let mut used = 0;
+        while let Some(answer) = bytes[used..].first_chunk::<ANSWER_LEN>() {
+            used += ANSWER_LEN;
+            let word = |at: usize| answer[at..].first_chunk().map_or(0, |w| u64::from_be_bytes(*w));
+            let (number, value) = (word(0), word(9));
+            let Some(at) = self.pending.iter().position(|(n, _, _)| *n == number) else {
+                self.broken = Some(format!("client {}: unasked answer {number:#x}", self.name));
+                continue;
+            };
+            let (_, invoked, ask) = self.pending.remove(at);
+            if answer[8] == 0 {
+                continue;
+            }
+            if value < self.floor {
+                let (name, floor) = (self.name, self.floor);
+                self.broken = Some(format!("client {name} sees {value} after {floor}"));
+            }
+            self.floor = value;
+            self.history.push(Done { invoked, answered: wish.now, ask, value });
+        }
+        used
+    }
+
+    fn closed(&mut self, wish: &mut Wish<'_>) {
+        self.forget();
+        self.patience = wish.now + wish.rng.range(MILLI, 50 * MILLI);
+        self.dialling = true;
+        if self.left > 0 {
+            wish.wake_at = Some(self.patience + 1);
+        }
+    }
+
+    fn completed(&self) -> u64 {
+        self.history.iter().filter(|done| done.ask == Ask::Write).count() as u64
+    }
+
+    fn persevere(&mut self) {
+        self.left = u32::MAX;
+        self.think = self.think.max(20 * MILLI);
+    }
+}
+
+impl CounterClient {
+    fn forget(&mut self) {
+        self.connected = false;
+        self.dialling = false;
+        self.pending.clear();
+        self.floor = 0;
+    }
+}
+
+/// W1, W2, W5, W13: writes and synced reads are linearizable, plain reads of a connection never go
+/// back, no two writes got the same place.
+fn judge(clients: &[CounterClient]) -> Result<(), Failure> {
+    let fail = |invariant, text| Err(Failure { invariant, text });
+    if let Some(text) = clients.iter().find_map(|client| client.broken.clone()) {
+        return fail("W2", text);
+    }
+    let mut done: Vec<&Done> = clients.iter().flat_map(|client| &client.history).collect();
+    let mut writes: Vec<u64> =
+        done.iter().filter(|d| d.ask == Ask::Write).map(|d| d.value).collect();
+    writes.sort_unstable();
+    if let Some(pair) = writes.windows(2).find(|pair| pair[0] == pair[1]) {
+        return fail("W13", format!("two writes were answered with {}", pair[0]));
+    }
+    let mut answers: Vec<(u64, u64)> = done.iter().map(|d| (d.answered, d.value)).collect();
+    answers.sort_unstable();
+    done.sort_by_key(|d| d.invoked);
+    let (mut seen, mut highest) = (0, 0);
+    for d in done {
+        while seen < answers.len() && answers[seen].0 < d.invoked {
+            highest = highest.max(answers[seen].1);
+            seen += 1;
+        }
+        let stale = match d.ask {
+            Ask::Write => d.value <= highest,
+            Ask::SyncRead => d.value < highest,
+            Ask::Read => false,
+        };
+        if stale {
+            let invariant = if d.ask == Ask::Write { "W1" } else { "W5" };
+            let text = format!("{:?} got {} when {highest} was known before", d.ask, d.value);
+            return fail(invariant, text);
+        }
+    }
+    Ok(())
+}

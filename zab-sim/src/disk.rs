@@ -1,0 +1,324 @@
+//! A disk at the level of what storage promises: an ordered queue of writes, of which a prefix is
+//! durable, and the faults that make the prefix short.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use zab_proto::{Epoch, EpochKind, Recovered, SnapshotDigest, Storage, Ticket, Zxid};
+
+use crate::check::Ghost;
+use crate::image::{Image, Op, Rec, Snapshot};
+use crate::mutation::Mutation;
+use crate::options::DiskOptions;
+use crate::queue::HostIx;
+use crate::rng::{Rng, hash};
+
+/// How a process or its host dies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Death {
+    /// The process alone: what was written survives in the page cache.
+    Kill,
+    /// The host: only what is durable survives, or a little more.
+    Power,
+}
+
+/// A snapshot of the server's own, on its way to the disk.
+#[derive(Debug)]
+struct Writing {
+    zxid: Zxid,
+    bytes: Vec<u8>,
+    digest: Option<SnapshotDigest>,
+    sealed: bool,
+}
+
+/// What the disk has to do next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Work {
+    /// The next batch is durable after this many ns.
+    pub batch: Option<u64>,
+    /// The background snapshot is published after this many ns.
+    pub publish: Option<u64>,
+}
+
+/// One server's disk.
+#[derive(Debug)]
+pub struct Disk {
+    server: HostIx,
+    ghost: Rc<RefCell<Ghost>>,
+    options: DiskOptions,
+    mutation: Option<Mutation>,
+    rng: Rng,
+    /// Payloads; records hold ranges of it.
+    arena: Vec<u8>,
+    /// What survives a power cut.
+    pub durable: Image,
+    /// What there will be when the queue is done.
+    pub issued: Image,
+    queue: VecDeque<(Ticket, Op)>,
+    /// Operations of the batch that is being synced.
+    syncing: usize,
+    stage: Vec<u8>,
+    writing: Option<Writing>,
+    publishing: bool,
+    logged: usize,
+    stalled: bool,
+    /// Most recent ticket.
+    pub last_ticket: Ticket,
+}
+
+impl Disk {
+    /// An empty disk. `initialize`: its emptiness is to be trusted.
+    #[must_use]
+    pub fn new(
+        server: HostIx,
+        ghost: Rc<RefCell<Ghost>>,
+        options: DiskOptions,
+        mutation: Option<Mutation>,
+        initialize: bool,
+        rng: Rng,
+    ) -> Self {
+        let image = Image { initialize, ..Image::default() };
+        Self {
+            server,
+            ghost,
+            options,
+            mutation,
+            rng,
+            arena: Vec::new(),
+            durable: image.clone(),
+            issued: image,
+            queue: VecDeque::new(),
+            syncing: 0,
+            stage: Vec::new(),
+            writing: None,
+            publishing: false,
+            logged: 0,
+            stalled: false,
+            last_ticket: Ticket(0),
+        }
+    }
+
+    /// Ends everything that makes the disk bad. An fsync takes at most `delay_max` on average from
+    /// here on.
+    pub fn heal(&mut self, delay_max: u64) {
+        self.options.min = self.options.min.min(delay_max);
+        self.options.mean = self.options.mean.min(delay_max);
+        self.options.stall_per_mille = 0;
+        self.options.fail_per_million = 0;
+        self.stalled = false;
+    }
+
+    /// Holds back completions until released.
+    pub fn stall(&mut self, stalled: bool) {
+        self.stalled = stalled;
+    }
+
+    /// Whether completions are held back.
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
+        self.stalled
+    }
+
+    /// Whether writes are waiting.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Starts what can be started.
+    pub fn start(&mut self) -> Work {
+        let mut work = Work { batch: None, publish: None };
+        if self.syncing == 0 && !self.queue.is_empty() && !self.stalled {
+            let epoch = self.queue.iter().position(|(_, op)| !matches!(op, Op::Append(_)));
+            let end = epoch.map_or(self.queue.len(), |at| at + 1);
+            self.syncing = end.min(self.options.batch);
+            let mut latency = self.options.min + self.rng.exponential(self.options.mean);
+            if self.rng.chance(self.options.stall_per_mille) {
+                latency += self.rng.exponential(self.options.stall);
+            }
+            work.batch = Some(latency);
+        }
+        if self.writing.as_ref().is_some_and(|w| w.sealed) && !self.publishing {
+            self.publishing = true;
+            work.publish = Some(10 * self.options.min + self.rng.exponential(self.options.mean));
+        }
+        work
+    }
+
+    /// The batch is done. Returns the highest durable ticket, or `None` if the disk failed.
+    pub fn complete(&mut self) -> Option<Ticket> {
+        if self.rng.below(1_000_000) < u64::from(self.options.fail_per_million) {
+            return None;
+        }
+        let mut through = None;
+        for _ in 0..std::mem::take(&mut self.syncing) {
+            let (ticket, op) = self.queue.pop_front().expect("a batch is part of the queue");
+            self.make_durable(&op);
+            through = Some(ticket);
+        }
+        through
+    }
+
+    fn make_durable(&mut self, op: &Op) {
+        let skipped = match self.mutation {
+            Some(Mutation::AppendErrorIgnored) => matches!(op, Op::Append(_)) && self.rng.chance(5),
+            Some(Mutation::TruncateKeepsTail) => matches!(op, Op::Truncate(_)),
+            _ => false,
+        };
+        if skipped {
+            return;
+        }
+        self.durable.remember_for(self.mutation, op);
+        self.durable.apply(op, self.mutation);
+        self.ghost.borrow_mut().on_durable(self.server, &self.durable, op);
+    }
+
+    /// The background snapshot is published.
+    pub fn publish(&mut self) {
+        self.publishing = false;
+        let Some(writing) = self.writing.take() else { return };
+        let snapshot = Snapshot {
+            zxid: writing.zxid,
+            bytes: Rc::new(writing.bytes),
+            digest: writing.digest,
+            chain: self.ghost.borrow().chain_at(writing.zxid),
+        };
+        self.durable.publish(&snapshot);
+        self.issued.publish(&snapshot);
+    }
+
+    /// What is left after the process or the host died.
+    pub fn die(&mut self, death: Death) {
+        // A kill loses what the process still held back; a power cut keeps what the kernel had
+        // flushed of its own accord.
+        let survivors = self.rng.index(self.queue.len() + 1);
+        let kept = match death {
+            Death::Kill => survivors.max(self.syncing),
+            Death::Power => survivors.min(self.syncing),
+        };
+        let synced = self.durable.log.len();
+        for (_, op) in self.queue.drain(..).take(kept).collect::<Vec<_>>() {
+            self.make_durable(&op);
+        }
+        self.syncing = 0;
+        self.writing = None;
+        self.publishing = false;
+        self.stage.clear();
+        if death == Death::Power {
+            self.durable.lose_for(self.mutation);
+        } else if self.mutation == Some(Mutation::RecoveredTailNotSynced) {
+            self.durable.unsynced = Some(synced.min(self.durable.log.len()));
+        }
+        self.issued = self.durable.clone();
+        self.ghost.borrow_mut().on_death(self.server, &self.durable);
+    }
+
+    /// The disk is replaced by an empty one, as its operator declares.
+    pub fn wipe(&mut self) {
+        self.durable = Image::default();
+        self.issued = Image::default();
+        self.ghost.borrow_mut().on_wipe(self.server);
+    }
+
+    /// What a starting process finds.
+    pub fn recover(&mut self) -> (Recovered, Option<Snapshot>) {
+        self.logged = self.durable.log.len();
+        let image = &self.durable;
+        let mut recovered = Recovered::default();
+        recovered.accepted_epoch = image.accepted;
+        recovered.current_epoch = image.current;
+        recovered.snapshot = image.snapshot.as_ref().map(|s| s.zxid);
+        recovered.snapshot_end = image.base();
+        recovered.initialize = image.initialize;
+        for rec in &image.log {
+            recovered.push(rec.zxid, &self.arena[rec.range()]);
+        }
+        (recovered, image.snapshot.clone())
+    }
+
+    fn issue(&mut self, ticket: Ticket, op: Op) {
+        assert!(ticket > self.last_ticket, "tickets rise");
+        self.last_ticket = ticket;
+        if let (Some(Mutation::EpochBeforeHistory), Op::SetEpoch(EpochKind::Current, epoch)) =
+            (self.mutation, &op)
+        {
+            self.durable.current = Some(*epoch);
+            let op = Op::SetEpoch(EpochKind::Current, *epoch);
+            self.ghost.borrow_mut().on_durable(self.server, &self.durable, &op);
+        }
+        self.issued.apply(&op, None);
+        self.queue.push_back((ticket, op));
+    }
+}
+
+impl Storage for Disk {
+    fn set_epoch(&mut self, ticket: Ticket, kind: EpochKind, epoch: Epoch) {
+        self.ghost.borrow_mut().on_issue(self.server, "set_epoch");
+        self.issue(ticket, Op::SetEpoch(kind, epoch));
+    }
+
+    fn append(&mut self, ticket: Ticket, zxid: Zxid, txn: &[u8]) {
+        let start = u32::try_from(self.arena.len()).expect("a run writes less than 4 GiB");
+        self.arena.extend_from_slice(txn);
+        let len = u32::try_from(txn.len()).expect("a transaction is far below 4 GiB");
+        let (last, chain) = self.issued.last();
+        let content = hash(txn);
+        let rec = Rec { zxid, chain: Rec::link(chain, zxid, content), start, len };
+        self.ghost.borrow_mut().on_append(self.server, last, zxid, rec.chain);
+        self.logged += 1;
+        self.issue(ticket, Op::Append(rec));
+    }
+
+    fn truncate(&mut self, ticket: Ticket, after: Zxid) {
+        self.ghost.borrow_mut().on_truncate(self.server, &self.issued, after);
+        self.issue(ticket, Op::Truncate(after));
+    }
+
+    fn stage(&mut self, piece: &[u8]) {
+        self.stage.extend_from_slice(piece);
+    }
+
+    fn discard_stage(&mut self) {
+        self.stage.clear();
+    }
+
+    fn install(&mut self, ticket: Ticket, zxid: Zxid, digest: Option<SnapshotDigest>) {
+        let bytes = Rc::new(std::mem::take(&mut self.stage));
+        let chain = {
+            let mut ghost = self.ghost.borrow_mut();
+            ghost.on_install(self.server, &self.issued, zxid);
+            ghost.chain_at(zxid)
+        };
+        self.writing = None;
+        self.issue(ticket, Op::Install(Snapshot { zxid, bytes, digest, chain }));
+    }
+
+    fn snapshot_due(&self) -> bool {
+        let every = self.options.snapshot_every;
+        every > 0 && self.logged >= every && self.writing.is_none()
+    }
+
+    fn snapshot_begin(&mut self, zxid: Zxid) {
+        self.logged = 0;
+        self.ghost.borrow_mut().on_snapshot(self.server, zxid);
+        self.writing = Some(Writing { zxid, bytes: Vec::new(), digest: None, sealed: false });
+    }
+
+    fn snapshot_room(&self) -> usize {
+        1 << 20
+    }
+
+    fn snapshot_piece(&mut self, piece: &[u8]) {
+        if let Some(writing) = &mut self.writing {
+            writing.bytes.extend_from_slice(piece);
+        }
+    }
+
+    fn snapshot_finish(&mut self, digest: Option<SnapshotDigest>) {
+        if let Some(writing) = &mut self.writing {
+            writing.digest = digest;
+            writing.sealed = true;
+        }
+    }
+}

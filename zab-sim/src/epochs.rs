@@ -1,0 +1,216 @@
+//! The observer's view of epochs: promises, leaders, the history each begins with.
+
+use zab_proto::{Epoch, Phase, ServerState, Status, Zxid};
+
+use crate::check::Ghost;
+use crate::disk::Disk;
+use crate::image::Image;
+use crate::queue::HostIx;
+
+/// A leader's attempt at an epoch.
+#[derive(Clone, Copy, Debug)]
+pub struct Reign {
+    /// The last zxid and chain of the history it begins with.
+    initial: (Zxid, u64),
+}
+
+impl Ghost {
+    /// Whether `image` holds the history with which `epoch` began, for every server that tried to
+    /// lead it (an epoch that failed may be led by another server later).
+    pub(crate) fn holds_initial(&self, image: &Image, epoch: Epoch) -> bool {
+        let mut reigns = self.reigns.range((epoch, 0)..=(epoch, usize::MAX)).peekable();
+        reigns.peek().is_none()
+            || reigns.any(|(_, reign)| self.holds(image, reign.initial.0, reign.initial.1))
+    }
+
+    /// A leader tells its new epoch. P4 (its own part).
+    pub fn on_leader_info(&mut self, leader: HostIx, epoch: Epoch, disk: &Disk) {
+        if disk.durable.accepted < Some(epoch) {
+            let text = format!("s{} proposes epoch {epoch} before it accepted it", leader + 1);
+            self.fail("P4", text);
+        }
+        let initial = disk.issued.last();
+        self.reigns.entry((epoch, leader)).or_insert(Reign { initial });
+    }
+
+    /// A learner acknowledges a leader's epoch. P2, and what it claims must be durable (R4).
+    pub fn on_ack_epoch(
+        &mut self,
+        learner: HostIx,
+        leader: HostIx,
+        epoch: Epoch,
+        claim: Option<(Epoch, Zxid)>,
+        disk: &Disk,
+    ) {
+        let name = learner + 1;
+        if disk.durable.accepted < Some(epoch) {
+            self.fail("P2", format!("s{name} acknowledges epoch {epoch}, which is not durable"));
+        }
+        let Some((current, last)) = claim else { return };
+        if learner < self.voters && last != Zxid::NONE {
+            let promised = *self.promises.entry((learner, epoch)).or_insert(leader);
+            if promised != leader {
+                let text = format!("s{name} promises epoch {epoch} to two servers");
+                self.fail("P2", text);
+            }
+        }
+        self.check_claim(learner, "ACKEPOCH", current, last, disk);
+    }
+
+    /// What a server says of its history is what its disk holds (E3, R4).
+    pub(crate) fn check_claim(
+        &mut self,
+        server: HostIx,
+        message: &str,
+        current: Epoch,
+        last: Zxid,
+        disk: &Disk,
+    ) {
+        let (durable, _) = disk.durable.last();
+        let recorded = disk.durable.current.unwrap_or_default();
+        if last != Zxid::NONE && last != durable {
+            let text = format!("s{}: {message} claims {last}, disk has {durable}", server + 1);
+            self.fail("E3", text);
+        }
+        if last != Zxid::NONE && current > recorded.max(durable.epoch()) {
+            let text =
+                format!("s{}: {message} claims epoch {current}, disk has {recorded}", server + 1);
+            self.fail("E3", text);
+        }
+    }
+
+    /// A learner acknowledges NEWLEADER. V2.
+    pub fn on_ack_new_leader(
+        &mut self,
+        learner: HostIx,
+        leader: HostIx,
+        epoch: Epoch,
+        disk: &Disk,
+    ) {
+        let Some(reign) = self.reigns.get(&(epoch, leader)) else { return };
+        let (zxid, chain) = reign.initial;
+        let is_durable = disk.durable.current >= Some(epoch);
+        if !is_durable || !self.holds(&disk.durable, zxid, chain) {
+            let what = if is_durable { "history" } else { "epoch" };
+            let text = format!("s{} acknowledges NEWLEADER {epoch} without {what}", learner + 1);
+            self.fail("V2", text);
+        }
+        self.hooks.push((learner, "ack newleader"));
+    }
+
+    /// A learner acknowledges a proposal. V3.
+    pub fn on_ack(&mut self, learner: HostIx, zxid: Zxid, disk: &Disk) {
+        if zxid > disk.durable.base() && disk.durable.find(zxid).is_none() {
+            let text = format!("s{} acknowledges {zxid}, which is not on its disk", learner + 1);
+            self.fail("V3", text);
+        }
+        self.hooks.push((learner, "ack"));
+    }
+
+    /// A leader tells that a transaction of its own epoch is committed. B7.
+    pub fn on_commit(&mut self, leader: HostIx, zxid: Zxid, disks: &[Disk]) {
+        if zxid <= self.last_committed() || !self.reigns.contains_key(&(zxid.epoch(), leader)) {
+            return;
+        }
+        let Some(rec) = disks[leader].issued.find(zxid) else {
+            self.fail("B7", format!("s{} commits {zxid} and does not have it", leader + 1));
+            return;
+        };
+        let chain = rec.chain;
+        if !self.quorum(|server| self.holds(&disks[server].durable, zxid, chain)) {
+            let text = format!("s{} commits {zxid}, not on the disks of a quorum", leader + 1);
+            self.fail("B7", text);
+        }
+        self.commit_through(leader, &disks[leader].issued, zxid);
+        self.hooks.push((leader, "commit"));
+    }
+
+    /// A server's role or phase has changed.
+    pub fn on_became(&mut self, server: HostIx, status: &Status, disks: &[Disk]) {
+        self.coverage.became(status);
+        self.servers[server].status = Some(*status);
+        self.hooks.push((server, hook_of(status)));
+        self.servers[server].elections += 1;
+        if status.state == ServerState::Leading && server >= self.voters {
+            self.fail("E5", format!("s{} leads and has no vote", server + 1));
+        }
+        if status.phase != Phase::Broadcast {
+            return;
+        }
+        if status.state == ServerState::Leading {
+            self.establish(server, status.epoch, disks);
+        } else {
+            self.check_serving(server, status);
+        }
+    }
+
+    /// V1, V2 (of a quorum), V8, V9.
+    fn establish(&mut self, leader: HostIx, epoch: Epoch, disks: &[Disk]) {
+        let initial = disks[leader].issued.last();
+        let reign = *self.reigns.entry((epoch, leader)).or_insert(Reign { initial });
+        let (zxid, chain) = reign.initial;
+        let name = leader + 1;
+        let other = *self.established.entry(epoch).or_insert(leader);
+        if other != leader {
+            self.fail("V1", format!("s{} and s{name} both lead epoch {epoch}", other + 1));
+        }
+        if self.established.keys().next_back() != Some(&epoch) {
+            // Older than an epoch that is established already: it had its quorum before, and
+            // learns of it late. Its history is a prefix of the newer one (V9).
+            let newer = self.canon_holds(zxid, chain);
+            if !newer {
+                self.fail("V9", format!("epoch {epoch} of s{name} is not part of the newer one"));
+            }
+            return;
+        }
+        let synced = |server: HostIx| {
+            let image = &disks[server].durable;
+            image.current >= Some(epoch) && self.holds(image, zxid, chain)
+        };
+        if !self.quorum(synced) {
+            let text = format!("s{name} leads epoch {epoch} without a synchronised quorum");
+            self.fail("V2", text);
+        }
+        let image = &disks[leader].issued;
+        let last = self.last_committed();
+        if last > zxid || !self.holds(image, last, self.chain_at(last)) {
+            let text = format!("s{name} leads epoch {epoch} at {zxid} without committed {last}");
+            self.fail("V8", text);
+        }
+        self.commit_through(leader, image, zxid);
+    }
+
+    fn canon_holds(&self, zxid: Zxid, chain: u64) -> bool {
+        zxid <= self.last_committed() && self.chain_at(zxid) == chain
+    }
+
+    /// V5: who serves has applied the history its epoch began with.
+    fn check_serving(&mut self, server: HostIx, status: &Status) {
+        let name = server + 1;
+        let Some(leader) = self.established.get(&status.epoch).copied() else {
+            let text = format!("s{name} serves in epoch {}, not established", status.epoch);
+            self.fail("V5", text);
+            return;
+        };
+        let Some(reign) = self.reigns.get(&(status.epoch, leader)) else { return };
+        let needed = self.position_of(reign.initial.0);
+        let position = self.servers[server].position;
+        if position < needed {
+            let text = format!("s{name} serves with {position} transactions, not {needed}");
+            self.fail("V5", text);
+        }
+    }
+}
+
+/// The name under which a plan can be hooked to a change of role.
+fn hook_of(status: &Status) -> &'static str {
+    match (status.state, status.phase) {
+        (ServerState::Looking, _) => "looking",
+        (ServerState::Leading, Phase::Broadcast) => "leading",
+        (ServerState::Leading, _) => "about to lead",
+        (_, Phase::Discovery) => "discovery",
+        (_, Phase::Synchronization) => "synchronization",
+        (_, Phase::Broadcast) => "following",
+        (_, Phase::Election) => "election",
+    }
+}

@@ -1,0 +1,174 @@
+//! What a disk holds at an instant, and how one write changes it.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use zab_proto::{Epoch, EpochKind, SnapshotDigest, Zxid};
+
+use crate::mutation::Mutation;
+use crate::rng::mix;
+
+/// A record of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rec {
+    /// Its zxid.
+    pub zxid: Zxid,
+    /// A hash of the whole history up to and including the record: two histories with the same
+    /// chain at a zxid are equal up to there.
+    pub chain: u64,
+    /// Where its payload lies in the disk's memory.
+    pub start: u32,
+    /// The payload's length.
+    pub len: u32,
+}
+
+impl Rec {
+    /// The chain after a transaction of the given content hash.
+    #[must_use]
+    pub fn link(chain: u64, zxid: Zxid, content: u64) -> u64 {
+        mix(chain.rotate_left(17) ^ mix(zxid.raw().cast_unsigned()) ^ content)
+    }
+
+    /// Where the payload lies.
+    #[must_use]
+    pub fn range(&self) -> Range<usize> {
+        self.start as usize..(self.start + self.len) as usize
+    }
+}
+
+/// A snapshot of the application's state.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The last transaction it contains.
+    pub zxid: Zxid,
+    /// The application's bytes.
+    pub bytes: Rc<Vec<u8>>,
+    /// The digest stored beside it.
+    pub digest: Option<SnapshotDigest>,
+    /// The chain of the committed history at `zxid`.
+    pub chain: u64,
+}
+
+/// A write.
+#[derive(Clone, Debug)]
+pub enum Op {
+    /// See [`zab_proto::Storage::append`].
+    Append(Rec),
+    /// See [`zab_proto::Storage::set_epoch`].
+    SetEpoch(EpochKind, Epoch),
+    /// See [`zab_proto::Storage::truncate`].
+    Truncate(Zxid),
+    /// See [`zab_proto::Storage::install`].
+    Install(Snapshot),
+}
+
+/// The contents of a disk.
+#[derive(Clone, Debug, Default)]
+pub struct Image {
+    /// `acceptedEpoch`.
+    pub accepted: Option<Epoch>,
+    /// `currentEpoch`.
+    pub current: Option<Epoch>,
+    /// The newest snapshot.
+    pub snapshot: Option<Snapshot>,
+    /// The log above the snapshot.
+    pub log: Vec<Rec>,
+    /// Whether there is a marker that makes an empty directory trustworthy.
+    pub initialize: bool,
+    /// Records from here on were never synced (a mutation).
+    pub unsynced: Option<usize>,
+    /// What a power cut brings back (mutations).
+    pub(crate) undo: Option<Box<Self>>,
+}
+
+impl Image {
+    /// The last zxid and the chain there.
+    #[must_use]
+    pub fn last(&self) -> (Zxid, u64) {
+        let base = || self.snapshot.as_ref().map_or((Zxid::ZERO, 0), |s| (s.zxid, s.chain));
+        self.log.last().map_or_else(base, |rec| (rec.zxid, rec.chain))
+    }
+
+    /// The zxid of the snapshot.
+    #[must_use]
+    pub fn base(&self) -> Zxid {
+        self.snapshot.as_ref().map_or(Zxid::ZERO, |s| s.zxid)
+    }
+
+    /// The record with this zxid.
+    #[must_use]
+    pub fn find(&self, zxid: Zxid) -> Option<&Rec> {
+        let at = self.log.binary_search_by_key(&zxid, |rec| rec.zxid).ok()?;
+        self.log.get(at)
+    }
+
+    /// Carries out a write.
+    pub fn apply(&mut self, op: &Op, mutation: Option<Mutation>) {
+        match op {
+            Op::Append(rec) => self.log.push(*rec),
+            Op::SetEpoch(EpochKind::Accepted, epoch) => self.accepted = Some(*epoch),
+            Op::SetEpoch(EpochKind::Current, epoch) => self.current = Some(*epoch),
+            Op::Truncate(after) => self.cut(*after),
+            Op::Install(snapshot) => {
+                if mutation == Some(Mutation::InstallKeepsLogTail) {
+                    self.log.retain(|rec| rec.zxid > snapshot.zxid);
+                } else {
+                    self.log.clear();
+                }
+                self.snapshot = Some(snapshot.clone());
+            }
+        }
+    }
+
+    fn cut(&mut self, after: Zxid) {
+        self.log.retain(|rec| rec.zxid <= after);
+        if self.base() > after {
+            self.snapshot = None;
+        }
+    }
+
+    /// A snapshot of the server's own is complete: the log below it can go.
+    pub fn publish(&mut self, snapshot: &Snapshot) {
+        if snapshot.zxid > self.base() && snapshot.zxid <= self.last().0 {
+            self.log.retain(|rec| rec.zxid > snapshot.zxid);
+            self.snapshot = Some(snapshot.clone());
+            self.unsynced = None;
+        }
+    }
+
+    /// Keeps what a mutation's power cut would bring back.
+    pub fn remember_for(&mut self, mutation: Option<Mutation>, op: &Op) {
+        let fits = match mutation {
+            Some(Mutation::EpochRenameLost) => {
+                matches!(op, Op::SetEpoch(EpochKind::Accepted, _))
+            }
+            Some(Mutation::TruncateNotDurable) => matches!(op, Op::Truncate(_)),
+            Some(Mutation::InstallNotDurable) => matches!(op, Op::Install(_)),
+            _ => false,
+        };
+        if fits {
+            let before = Self { undo: None, ..self.clone() };
+            self.undo = Some(Box::new(before));
+        }
+    }
+
+    /// What a power cut takes under a mutation.
+    pub fn lose_for(&mut self, mutation: Option<Mutation>) {
+        match (mutation, self.undo.take(), self.unsynced.take()) {
+            (Some(Mutation::EpochRenameLost), Some(before), _) => self.accepted = before.accepted,
+            (Some(Mutation::TruncateNotDurable), Some(before), _) => {
+                let cut = before.log.into_iter().filter(|rec| self.find(rec.zxid).is_none());
+                let cut: Vec<_> = cut.collect();
+                self.log.extend(cut);
+                self.log.sort_by_key(|rec| rec.zxid);
+            }
+            (Some(Mutation::InstallNotDurable), Some(before), _) => {
+                self.snapshot = before.snapshot;
+            }
+            (Some(Mutation::RecoveredTailNotSynced), _, Some(synced)) => {
+                self.log.truncate(synced);
+            }
+            _ => {}
+        }
+    }
+}

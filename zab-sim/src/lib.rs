@@ -1,0 +1,40 @@
+//! Deterministic simulation of ensembles.
+//!
+//! Any number of servers, their clients, disks, clocks and the network between them live in one
+//! thread on virtual time; one seed decides everything. After every event an observer compares what
+//! it saw on the wire and on the disks with the invariants of the protocol.
+//!
+//! [`Options`] says what a run is like, [`run()`] does it. To put an application of your own into
+//! the simulator, implement [`StateMachine`](replica::StateMachine) or the whole of [`Subject`].
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod check;
+pub mod counter;
+pub mod coverage;
+pub mod disk;
+mod drive;
+pub mod epochs;
+pub mod image;
+pub mod minimise;
+pub mod mutation;
+pub mod net;
+pub mod options;
+pub mod plan;
+pub mod probe;
+pub mod queue;
+pub mod replica;
+pub mod rng;
+pub mod run;
+pub mod subject;
+mod tap;
+pub mod trace;
+pub mod world;
+
+pub use check::{Failure, Ghost};
+pub use mutation::Mutation;
+pub use options::Options;
+pub use run::{Outcome, run};
+pub use subject::{Client, Subject, Wish};
+pub use trace::Trace;
+pub use world::World;

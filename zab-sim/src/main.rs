@@ -1,0 +1,227 @@
+//! The simulator's command line.
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use clap::Parser;
+
+use zab_sim::counter::Counter;
+use zab_sim::coverage::Coverage;
+use zab_sim::minimise::minimise;
+use zab_sim::plan::draw;
+use zab_sim::replica::Replica;
+use zab_sim::run::keep_panics;
+use zab_sim::{Mutation, Options, Outcome, run};
+
+type App = Replica<Counter>;
+
+/// Runs ensembles through bad luck and checks that they stay right.
+#[derive(Parser, Debug)]
+#[command(version)]
+struct Args {
+    /// Run this seed and show its trace.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Run these seeds, for instance `0..1000`.
+    #[arg(long, value_parser = parse_range)]
+    seeds: Option<(u64, u64)>,
+    /// Threads.
+    #[arg(long, default_value_t = 1)]
+    jobs: u64,
+    /// Lines of the trace to show.
+    #[arg(long, default_value_t = 80)]
+    lines: usize,
+    /// Put this fault into the code; see `--list`.
+    #[arg(long)]
+    mutation: Option<String>,
+    /// Do not make failing runs smaller.
+    #[arg(long)]
+    no_minimise: bool,
+    /// Go on after a failure, to count them.
+    #[arg(long)]
+    keep_going: bool,
+    /// List scenarios and mutations.
+    #[arg(long)]
+    list: bool,
+    /// Find every mutation by random search and print a table of what it took.
+    #[arg(long)]
+    mutations: bool,
+}
+
+fn parse_range(text: &str) -> Result<(u64, u64), String> {
+    let (from, to) = text.split_once("..").ok_or("expected A..B")?;
+    let number = |text: &str| text.parse().map_err(|error| format!("{text}: {error}"));
+    Ok((number(from)?, number(to)?))
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    keep_panics();
+    let mutation = match args.mutation.as_deref().map(Mutation::named) {
+        Some(None) => {
+            eprintln!("no such mutation; see --list");
+            return ExitCode::FAILURE;
+        }
+        other => other.flatten(),
+    };
+    if args.list {
+        Mutation::ALL.iter().for_each(|mutation| println!("mutation {mutation:?}"));
+        return ExitCode::SUCCESS;
+    }
+    if args.mutations {
+        return mutation_table();
+    }
+    if let Some((from, to)) = args.seeds {
+        return sweep(&args, from, to, mutation);
+    }
+    single(&args, args.seed.unwrap_or(0), mutation)
+}
+
+fn options_of(seed: u64, mutation: Option<Mutation>) -> Options {
+    Options { mutation, ..Options::swarm(seed) }
+}
+
+fn single(args: &Args, seed: u64, mutation: Option<Mutation>) -> ExitCode {
+    let options = options_of(seed, mutation);
+    let outcome = run::<App>(&options, args.lines);
+    if outcome.failure.is_some() {
+        report(args, &options, outcome);
+        return ExitCode::FAILURE;
+    }
+    outcome.trace.iter().for_each(|line| println!("{line}"));
+    println!(
+        "seed {seed}: {} events, {:.3} s of virtual time, fingerprint {:016x}",
+        outcome.events,
+        seconds(outcome.virtual_time),
+        outcome.fingerprint
+    );
+    print!("{}", outcome.coverage);
+    ExitCode::SUCCESS
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for the eye")]
+fn seconds(nanos: u64) -> f64 {
+    nanos as f64 / 1e9
+}
+
+/// Shows a failing run, made as small as possible.
+fn report(args: &Args, options: &Options, outcome: Outcome) {
+    let seed = options.seed;
+    let describe = |outcome: &Outcome| {
+        let failure = outcome.failure.as_ref().expect("only failing runs are reported");
+        format!("{} after {} events: {}", failure.invariant, outcome.events, failure.text)
+    };
+    println!("seed {seed}: {}", describe(&outcome));
+    let tries = if args.no_minimise { 0 } else { 300 };
+    let (smaller, _) = minimise::<App>(options, outcome, tries);
+    let again = run::<App>(&smaller, args.lines);
+    println!("--- smallest variant: {smaller:?}");
+    for (index, planned) in draw(&smaller).iter().enumerate() {
+        if !smaller.without.contains(&index) {
+            println!("--- fault {index}: {planned:?}");
+        }
+    }
+    again.trace.iter().for_each(|line| println!("{line}"));
+    println!("seed {seed}: {}", describe(&again));
+}
+
+/// What the threads of a sweep share.
+#[derive(Debug, Default)]
+struct Sum {
+    events: u64,
+    virtual_time: u64,
+    runs: u64,
+    coverage: Coverage,
+    failures: Vec<(u64, &'static str, String)>,
+}
+
+fn sweep(args: &Args, from: u64, to: u64, mutation: Option<Mutation>) -> ExitCode {
+    let started = Instant::now();
+    let next = AtomicU64::new(from);
+    let sum = Mutex::new(Sum::default());
+    std::thread::scope(|scope| {
+        for _ in 0..args.jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= to {
+                        break;
+                    }
+                    let outcome = run::<App>(&options_of(seed, mutation), 0);
+                    let mut sum = sum.lock().expect("no thread panics with the lock");
+                    add(&mut sum, seed, outcome, started);
+                    if !args.keep_going && !sum.failures.is_empty() {
+                        next.store(to, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let sum = sum.into_inner().expect("no thread panicked");
+    let elapsed = started.elapsed();
+    print!("{}", sum.coverage);
+    println!(
+        "{} runs, {} events, {:.0} s of virtual time, {:.1} s, {:.0} events/s",
+        sum.runs,
+        sum.events,
+        seconds(sum.virtual_time),
+        elapsed.as_secs_f64(),
+        rate(sum.events, elapsed.as_secs_f64())
+    );
+    for (seed, invariant, text) in sum.failures.iter().take(200) {
+        let line = text.lines().next().unwrap_or_default();
+        println!("FAILED seed {seed}: {invariant}: {line}");
+    }
+    if let Some((seed, _, _)) = sum.failures.iter().min() {
+        if !args.keep_going {
+            let options = options_of(*seed, mutation);
+            let outcome = run::<App>(&options, 0);
+            report(args, &options, outcome);
+        }
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for the eye")]
+fn rate(events: u64, seconds: f64) -> f64 {
+    events as f64 / seconds
+}
+
+fn add(sum: &mut Sum, seed: u64, outcome: Outcome, started: Instant) {
+    sum.runs += 1;
+    sum.events += outcome.events;
+    sum.virtual_time += outcome.virtual_time;
+    sum.coverage.add(&outcome.coverage);
+    if let Some(failure) = outcome.failure {
+        sum.failures.push((seed, failure.invariant, failure.text));
+    }
+    if sum.runs % 1000 == 0 {
+        let speed = rate(sum.events, started.elapsed().as_secs_f64());
+        eprintln!("{} runs, {} failures, {speed:.0} events/s", sum.runs, sum.failures.len());
+    }
+}
+
+/// Searches each mutation by its first failing seed.
+fn mutation_table() -> ExitCode {
+    println!("| fault put in | found by | after seeds | after events |");
+    println!("|---|---|---:|---:|");
+    let mut all_found = true;
+    for mutation in Mutation::ALL {
+        let mut events = 0;
+        let found = (0..20_000).find_map(|seed| {
+            let outcome = run::<App>(&options_of(seed, Some(*mutation)), 0);
+            events += outcome.events;
+            outcome.failure.map(|failure| (seed, failure.invariant))
+        });
+        if let Some((seed, invariant)) = found {
+            println!("| {mutation:?} | {invariant} | {} | {events} |", seed + 1);
+        } else {
+            println!("| {mutation:?} | not found | 20000 | {events} |");
+            all_found = false;
+        }
+    }
+    if all_found { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,60 @@
+//! Faults put in on purpose, to show that the checks bite.
+//!
+//! Each re-introduces a faulty order that was found in the field. They live in the simulator's
+//! disk and driver, which then lie to the core as the faulty code of old would have done.
+
+/// A faulty order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Mutation {
+    /// Writes are reported durable when they are issued (B-02).
+    AckBeforeFsync,
+    /// An epoch file overtakes the log records before it (B-01).
+    EpochBeforeHistory,
+    /// An accepted epoch is reported durable and lost at a power cut (H1, B-26).
+    EpochRenameLost,
+    /// A truncation is reported durable and undone at a power cut (H2).
+    TruncateNotDurable,
+    /// A snapshot installed by a sync is lost at a power cut, the log after it is not (B-17, H3).
+    InstallNotDurable,
+    /// Installing a snapshot leaves log records above it in place (B-14).
+    InstallKeepsLogTail,
+    /// A failed append is skipped and the next ones succeed (B-11).
+    AppendErrorIgnored,
+    /// What a restart read back is lost at a later power cut (H4).
+    RecoveredTailNotSynced,
+    /// A proposal of the synchronisation is dropped together with its commit (B-09, B-20).
+    SyncSkipsOne,
+    /// An acknowledgement overtakes the one of NEWLEADER (B-05).
+    AckOvertakesNewLeader,
+    /// A vote claims one transaction more than the disk holds (B-27).
+    VoteLies,
+    /// The application skips a transaction right after a restart (etcd's consistent index).
+    ApplySkipsOne,
+    /// Truncation does not reach the disk: what was cut is read at the next start (B-13).
+    TruncateKeepsTail,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::AckBeforeFsync,
+        Self::EpochBeforeHistory,
+        Self::EpochRenameLost,
+        Self::TruncateNotDurable,
+        Self::InstallNotDurable,
+        Self::InstallKeepsLogTail,
+        Self::AppendErrorIgnored,
+        Self::RecoveredTailNotSynced,
+        Self::SyncSkipsOne,
+        Self::AckOvertakesNewLeader,
+        Self::VoteLies,
+        Self::ApplySkipsOne,
+        Self::TruncateKeepsTail,
+    ];
+
+    /// The mutation of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|m| format!("{m:?}").eq_ignore_ascii_case(name))
+    }
+}

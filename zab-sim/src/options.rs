@@ -1,0 +1,271 @@
+//! What a run is like: drawn from its seed before it starts, each fault class on or off ("swarm").
+
+use std::time::Duration;
+
+use crate::mutation::Mutation;
+use crate::queue::{HostIx, MICRO, MILLI, SECOND};
+use crate::rng::Rng;
+
+/// How written bytes are cut into arrivals.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Segmentation {
+    /// As written.
+    Whole,
+    /// A few random pieces.
+    Halves,
+    /// Byte by byte (the first forty of each write).
+    Bytes,
+}
+
+/// The network's nature.
+#[derive(Clone, Debug)]
+pub struct NetOptions {
+    /// Shortest delay in ns.
+    pub min: u64,
+    /// Mean of what comes on top, in ns.
+    pub mean: u64,
+    /// Chance of a delay spike per segment.
+    pub spike_per_mille: u32,
+    /// Mean length of a spike in ns.
+    pub spike: u64,
+    /// Segmentation of writes.
+    pub segmentation: Segmentation,
+    /// Bytes in flight and unread per direction.
+    pub window: usize,
+    /// Chance that a reader rests after a read.
+    pub slow_reader_per_mille: u32,
+    /// Chance that a connection breaks when the cut link under it is mended.
+    pub reset_on_heal_per_mille: u32,
+    /// Delay between zones in ns, row by row, and each host's zone; empty: none.
+    pub zones: Vec<Vec<u64>>,
+}
+
+impl NetOptions {
+    /// The shortest delay between two hosts.
+    #[must_use]
+    pub fn base(&self, from: HostIx, to: HostIx) -> u64 {
+        if self.zones.is_empty() {
+            return self.min;
+        }
+        let n = self.zones.len();
+        self.min + self.zones[from % n][to % n]
+    }
+}
+
+/// A disk's nature.
+#[derive(Clone, Debug)]
+pub struct DiskOptions {
+    /// Shortest fsync in ns.
+    pub min: u64,
+    /// Mean of what comes on top, in ns.
+    pub mean: u64,
+    /// Chance of a stall per fsync.
+    pub stall_per_mille: u32,
+    /// Mean length of a stall in ns.
+    pub stall: u64,
+    /// Most operations made durable by one fsync.
+    pub batch: usize,
+    /// Transactions between snapshots; 0: none.
+    pub snapshot_every: usize,
+    /// Chance that an fsync fails, which ends the process, per million.
+    pub fail_per_million: u32,
+}
+
+/// How often each fault is planned, in events per second of virtual time and per mille.
+#[derive(Clone, Debug, Default)]
+pub struct FaultOptions {
+    /// Process killed; issued writes survive.
+    pub kill: u32,
+    /// Host crashed; writes that are not durable are lost.
+    pub crash: u32,
+    /// Process paused.
+    pub pause: u32,
+    /// One direction of a link cut.
+    pub cut_one_way: u32,
+    /// Both directions of a link cut.
+    pub cut: u32,
+    /// A server cut off from all.
+    pub isolate: u32,
+    /// A connection reset.
+    pub reset: u32,
+    /// A disk stalled for long.
+    pub stall: u32,
+    /// A disk wiped, declared.
+    pub wipe: u32,
+    /// Faults tied to steps of the protocol.
+    pub hooked: u32,
+}
+
+/// All that describes a run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The seed.
+    pub seed: u64,
+    /// Voters; they have the sids 1, 2, ….
+    pub voters: usize,
+    /// Observers, after the voters.
+    pub observers: usize,
+    /// Clients.
+    pub clients: usize,
+    /// Requests per client.
+    pub requests: u32,
+    /// Mean pause of a client between requests in ns.
+    pub think: u64,
+    /// The network.
+    pub net: NetOptions,
+    /// The disks.
+    pub disk: DiskOptions,
+    /// Clock drift of up to this many parts per million.
+    pub drift_ppm: i64,
+    /// The faults.
+    pub faults: FaultOptions,
+    /// How long faults go on, in ns of virtual time.
+    pub chaos: u64,
+    /// Upper bound of events in the chaos phase.
+    pub events_max: u64,
+    /// `tickTime`.
+    pub tick_time: Duration,
+    /// `initLimit`.
+    pub init_limit: u32,
+    /// `syncLimit`.
+    pub sync_limit: u32,
+    /// Committed transactions kept for DIFF.
+    pub retained_txns: usize,
+    /// Decide elections without the 200 ms wait where possible.
+    pub early_finalize: bool,
+    /// Delay transmissions to events of their own.
+    pub lazy_transmit: bool,
+    /// A fault built into the code on purpose.
+    pub mutation: Option<Mutation>,
+    /// Faults of the plan left out, by index (minimisation).
+    pub without: Vec<usize>,
+}
+
+impl Options {
+    /// A calm run: nothing goes wrong.
+    #[must_use]
+    pub fn calm(seed: u64, voters: usize) -> Self {
+        Self {
+            seed,
+            voters,
+            observers: 0,
+            clients: 2,
+            requests: 50,
+            think: 5 * MILLI,
+            net: NetOptions {
+                min: 50 * MICRO,
+                mean: 50 * MICRO,
+                spike_per_mille: 0,
+                spike: 0,
+                segmentation: Segmentation::Whole,
+                window: 64 * 1024,
+                slow_reader_per_mille: 0,
+                reset_on_heal_per_mille: 0,
+                zones: Vec::new(),
+            },
+            disk: DiskOptions {
+                min: 100 * MICRO,
+                mean: 100 * MICRO,
+                stall_per_mille: 0,
+                stall: 0,
+                batch: 1000,
+                snapshot_every: 0,
+                fail_per_million: 0,
+            },
+            drift_ppm: 0,
+            faults: FaultOptions::default(),
+            chaos: 0,
+            events_max: 1_000_000,
+            tick_time: Duration::from_millis(200),
+            init_limit: 10,
+            sync_limit: 5,
+            retained_txns: 500,
+            early_finalize: true,
+            lazy_transmit: false,
+            mutation: None,
+            without: Vec::new(),
+        }
+    }
+
+    /// A run drawn from `seed`.
+    #[must_use]
+    pub fn swarm(seed: u64) -> Self {
+        let mut rng = Rng::new(seed, 0x5ea);
+        let rng = &mut rng;
+        let voters = rng.pick(&[1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 7]);
+        let mut options = Self::calm(seed, voters);
+        options.observers = rng.pick(&[0, 0, 0, 1, 1, 2]);
+        options.clients = rng.pick(&[1, 2, 3, 5]);
+        options.requests = rng.pick(&[20, 100, 300]);
+        options.think = rng.pick(&[100 * MICRO, MILLI, 20 * MILLI]);
+        options.drift_ppm = rng.pick(&[0, 100, 50_000]);
+        options.chaos = rng.range(SECOND, 12 * SECOND);
+        options.events_max = rng.pick(&[2000, 6000, 20_000]);
+        options.tick_time = Duration::from_millis(rng.pick(&[20, 100, 500]));
+        options.init_limit = rng.pick(&[5, 10]);
+        options.sync_limit = rng.pick(&[2, 5]);
+        options.retained_txns = rng.pick(&[1, 5, 50, 500]);
+        options.early_finalize = rng.chance(750);
+        options.lazy_transmit = rng.chance(300);
+        options.net = draw_net(rng);
+        options.disk = draw_disk(rng);
+        options.faults = draw_faults(rng);
+        options
+    }
+
+    /// Servers.
+    #[must_use]
+    pub fn servers(&self) -> usize {
+        self.voters + self.observers
+    }
+}
+
+fn draw_net(rng: &mut Rng) -> NetOptions {
+    let mean = rng.pick(&[10 * MICRO, 100 * MICRO, MILLI, 20 * MILLI]);
+    NetOptions {
+        min: rng.pick(&[MICRO, 50 * MICRO, MILLI]),
+        mean,
+        spike_per_mille: rng.pick(&[0, 0, 1, 10]),
+        // The times of the election's finalising wait are a hot spot.
+        spike: rng.pick(&[20 * MILLI, 200 * MILLI, SECOND]),
+        segmentation: rng.pick(&[
+            Segmentation::Whole,
+            Segmentation::Whole,
+            Segmentation::Whole,
+            Segmentation::Halves,
+            Segmentation::Bytes,
+        ]),
+        window: rng.pick(&[8 * 1024, 64 * 1024]),
+        slow_reader_per_mille: rng.pick(&[0, 0, 0, 2]),
+        reset_on_heal_per_mille: rng.pick(&[0, 300, 1000]),
+        zones: Vec::new(),
+    }
+}
+
+fn draw_disk(rng: &mut Rng) -> DiskOptions {
+    DiskOptions {
+        min: rng.pick(&[10 * MICRO, 100 * MICRO, MILLI]),
+        mean: rng.pick(&[10 * MICRO, MILLI, 10 * MILLI]),
+        stall_per_mille: rng.pick(&[0, 0, 1, 10]),
+        stall: rng.pick(&[50 * MILLI, 500 * MILLI]),
+        batch: rng.pick(&[1, 3, 1000]),
+        snapshot_every: rng.pick(&[0, 7, 40]),
+        fail_per_million: rng.pick(&[0, 0, 0, 2000]),
+    }
+}
+
+fn draw_faults(rng: &mut Rng) -> FaultOptions {
+    let mut rate = |choices: &[u32]| if rng.chance(400) { rng.pick(choices) } else { 0 };
+    FaultOptions {
+        kill: rate(&[200, 1000]),
+        crash: rate(&[200, 1000]),
+        pause: rate(&[200, 1000]),
+        cut_one_way: rate(&[200, 1000, 3000]),
+        cut: rate(&[200, 1000]),
+        isolate: rate(&[200, 1000]),
+        reset: rate(&[200, 1000, 5000]),
+        stall: rate(&[200, 1000]),
+        wipe: rate(&[100]),
+        hooked: rate(&[1000, 4000, 8000]),
+    }
+}

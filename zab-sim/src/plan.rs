@@ -1,0 +1,166 @@
+//! The plan of a run: which fault happens when. Drawn from the seed before the run starts, so that
+//! a failing run can be made smaller by leaving faults out.
+
+use crate::disk::Death;
+use crate::options::Options;
+use crate::queue::{HostIx, MICRO, MILLI, SECOND};
+use crate::rng::Rng;
+
+/// Something bad. Lengths are in ns of virtual time.
+#[expect(missing_docs, reason = "the fields are named as in the sentence above each")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// A process or host dies and starts again later.
+    Die { server: HostIx, death: Death, down: u64 },
+    /// A process does nothing for a while; its connections stay open.
+    Pause { server: HostIx, length: u64 },
+    /// Nothing sent by `from` reaches `to`.
+    CutOneWay { from: HostIx, to: HostIx, length: u64 },
+    /// Nothing passes between the two.
+    Cut { a: HostIx, b: HostIx, length: u64 },
+    /// A server is cut off from all others.
+    Isolate { server: HostIx, length: u64 },
+    /// Some connections of a server break.
+    Reset { server: HostIx },
+    /// A disk completes nothing for a while.
+    Stall { server: HostIx, length: u64 },
+    /// A server gets an empty disk, as its operator declares; only if the others can spare it.
+    Wipe { server: HostIx, down: u64 },
+}
+
+impl Fault {
+    /// Its class, for the coverage table.
+    #[must_use]
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Die { death: Death::Kill, .. } => "fault: kill",
+            Self::Die { death: Death::Power, .. } => "fault: power cut",
+            Self::Pause { .. } => "fault: pause",
+            Self::CutOneWay { .. } => "fault: link cut one way",
+            Self::Cut { .. } => "fault: link cut",
+            Self::Isolate { .. } => "fault: server isolated",
+            Self::Reset { .. } => "fault: connections reset",
+            Self::Stall { .. } => "fault: disk stalled",
+            Self::Wipe { .. } => "fault: disk wiped",
+        }
+    }
+
+    /// The same fault for another server.
+    #[must_use]
+    pub fn aimed_at(self, server: HostIx) -> Self {
+        match self {
+            Self::Die { death, down, .. } => Self::Die { server, death, down },
+            Self::Pause { length, .. } => Self::Pause { server, length },
+            Self::CutOneWay { to, length, .. } => Self::CutOneWay { from: server, to, length },
+            Self::Cut { b, length, .. } => Self::Cut { a: server, b, length },
+            Self::Isolate { length, .. } => Self::Isolate { server, length },
+            Self::Reset { .. } => Self::Reset { server },
+            Self::Stall { length, .. } => Self::Stall { server, length },
+            Self::Wipe { down, .. } => Self::Wipe { server, down },
+        }
+    }
+}
+
+/// When a fault happens.
+#[expect(missing_docs, reason = "the fields are named as in the sentence above each")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum When {
+    /// At a time.
+    At(u64),
+    /// `delay` after the step `hook` was seen for the `nth` time, at the server that did it.
+    After { hook: &'static str, nth: u32, delay: u64 },
+}
+
+/// A planned fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Planned {
+    /// When.
+    pub when: When,
+    /// What.
+    pub what: Fault,
+}
+
+/// Steps of the protocol to which faults can be tied.
+pub const HOOKS: &[&str] = &[
+    "set_epoch",
+    "append",
+    "truncate",
+    "install",
+    "snapshot",
+    "newleader",
+    "ack newleader",
+    "ack",
+    "commit",
+    "looking",
+    "about to lead",
+    "leading",
+    "discovery",
+    "synchronization",
+    "following",
+];
+
+/// Draws the plan of a run.
+#[must_use]
+pub fn draw(options: &Options) -> Vec<Planned> {
+    let rng = &mut Rng::new(options.seed, 0xfa_017);
+    let faults = &options.faults;
+    let seconds = options.chaos.div_ceil(SECOND);
+    let mut plan = Vec::new();
+    let classes: [(u32, fn(&mut Rng, usize) -> Fault); 9] = [
+        (faults.kill, |rng, n| die(rng, n, Death::Kill)),
+        (faults.crash, |rng, n| die(rng, n, Death::Power)),
+        (faults.pause, |rng, n| Fault::Pause { server: rng.index(n), length: length(rng) }),
+        (faults.cut_one_way, |rng, n| {
+            let (from, to) = pair(rng, n);
+            Fault::CutOneWay { from, to, length: length(rng) }
+        }),
+        (faults.cut, |rng, n| {
+            let (a, b) = pair(rng, n);
+            Fault::Cut { a, b, length: length(rng) }
+        }),
+        (faults.isolate, |rng, n| Fault::Isolate { server: rng.index(n), length: length(rng) }),
+        (faults.reset, |rng, n| Fault::Reset { server: rng.index(n) }),
+        (faults.stall, |rng, n| Fault::Stall { server: rng.index(n), length: length(rng) }),
+        (faults.wipe, |rng, n| Fault::Wipe { server: rng.index(n), down: length(rng) }),
+    ];
+    for (rate, make) in classes {
+        for _ in 0..u64::from(rate) * seconds / 1000 {
+            let what = make(rng, options.servers());
+            plan.push(Planned { when: When::At(rng.below(options.chaos)), what });
+        }
+    }
+    let hooked = u64::from(faults.hooked) * seconds / 1000;
+    for _ in 0..hooked {
+        plan.push(draw_hooked(rng, options.servers()));
+    }
+    plan
+}
+
+fn draw_hooked(rng: &mut Rng, servers: usize) -> Planned {
+    let hook = rng.pick(HOOKS);
+    let often = matches!(hook, "append" | "ack" | "commit");
+    let nth = u32::try_from(rng.range(1, if often { 200 } else { 12 })).unwrap_or(1);
+    let delay = rng.pick(&[0, 0, 10 * MICRO, 200 * MICRO, 3 * MILLI, 50 * MILLI]);
+    let what = match rng.below(6) {
+        0 | 1 => die(rng, servers, Death::Power),
+        2 => die(rng, servers, Death::Kill),
+        3 => Fault::Isolate { server: 0, length: length(rng) },
+        4 => Fault::Reset { server: 0 },
+        _ => Fault::Stall { server: 0, length: length(rng) },
+    };
+    Planned { when: When::After { hook, nth, delay: rng.below(delay + 1) }, what }
+}
+
+fn die(rng: &mut Rng, servers: usize, death: Death) -> Fault {
+    Fault::Die { server: rng.index(servers), death, down: length(rng) }
+}
+
+fn pair(rng: &mut Rng, servers: usize) -> (HostIx, HostIx) {
+    let a = rng.index(servers);
+    (a, (a + 1 + rng.index(servers.max(2) - 1)) % servers)
+}
+
+fn length(rng: &mut Rng) -> u64 {
+    let mean = rng.pick(&[MILLI, 30 * MILLI, 300 * MILLI, 2 * SECOND]);
+    rng.exponential(mean).min(20 * SECOND)
+}

@@ -1,0 +1,144 @@
+//! Stands between the core and the application and tells the observer what passes.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use zab_proto::{
+    Application, BadSnapshot, ClientOutput, ConnId, Core, InstallProgress, Instant, Origin,
+    SnapshotDigest, Status, Zxid,
+};
+
+use crate::check::Ghost;
+use crate::mutation::Mutation;
+use crate::queue::HostIx;
+use crate::rng::hash;
+use crate::subject::Subject;
+
+/// An observed application.
+#[derive(Debug)]
+pub struct Probe<A> {
+    /// The application.
+    pub app: A,
+    server: HostIx,
+    ghost: Rc<RefCell<Ghost>>,
+    mutation: Option<Mutation>,
+    delivered: u64,
+    /// Snapshot bytes read since the caller last set it to 0.
+    pub raw: usize,
+    /// A snapshot was read to its end since the caller last set it to false.
+    pub ended: bool,
+}
+
+impl<A: Subject> Probe<A> {
+    /// Observes `app` of `server`.
+    pub fn new(
+        app: A,
+        server: HostIx,
+        ghost: Rc<RefCell<Ghost>>,
+        mutation: Option<Mutation>,
+    ) -> Self {
+        Self { app, server, ghost, mutation, delivered: 0, raw: 0, ended: false }
+    }
+}
+
+impl<A: Subject> Application for Probe<A> {
+    fn deliver(&mut self, now: Instant, zxid: Zxid, txn: &[u8]) {
+        self.delivered += 1;
+        let skip = self.mutation == Some(Mutation::ApplySkipsOne) && self.delivered == 3;
+        if !skip {
+            self.app.deliver(now, zxid, txn);
+        }
+        let digest = self.app.digest();
+        self.ghost.borrow_mut().on_deliver(self.server, zxid, hash(txn), digest);
+    }
+
+    fn became(&mut self, core: &mut Core<'_>, status: &Status) {
+        self.app.became(core, status);
+    }
+
+    fn request(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8], auth: &[u8]) {
+        self.app.request(core, from, data, auth);
+    }
+
+    fn touched(&mut self, core: &mut Core<'_>, from: Origin, sessions: &[u8]) {
+        self.app.touched(core, from, sessions);
+    }
+
+    fn revalidate(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8]) {
+        self.app.revalidate(core, from, data);
+    }
+
+    fn take_touched(&mut self, sessions: &mut Vec<u8>) {
+        self.app.take_touched(sessions);
+    }
+
+    fn revalidated(&mut self, core: &mut Core<'_>, data: &[u8]) {
+        self.app.revalidated(core, data);
+    }
+
+    fn synced(&mut self, core: &mut Core<'_>, token: Option<u64>) {
+        self.app.synced(core, token);
+    }
+
+    fn accept(&mut self, core: &mut Core<'_>, remote: SocketAddr) -> Option<ConnId> {
+        self.app.accept(core, remote)
+    }
+
+    fn handle_bytes(&mut self, core: &mut Core<'_>, conn: ConnId, bytes: &[u8]) -> usize {
+        self.app.handle_bytes(core, conn, bytes)
+    }
+
+    fn poll_transmit(&mut self, conn: ConnId, buf: &mut [u8]) -> usize {
+        self.app.poll_transmit(conn, buf)
+    }
+
+    fn closed(&mut self, core: &mut Core<'_>, conn: ConnId) {
+        self.app.closed(core, conn);
+    }
+
+    fn poll_output(&mut self) -> Option<ClientOutput> {
+        self.app.poll_output()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.app.poll_timeout()
+    }
+
+    fn handle_timeout(&mut self, core: &mut Core<'_>) {
+        self.app.handle_timeout(core);
+    }
+
+    fn snapshot_open(&mut self) -> u32 {
+        self.app.snapshot_open()
+    }
+
+    fn snapshot_read(&mut self, snapshot: u32, buf: &mut [u8]) -> usize {
+        let n = self.app.snapshot_read(snapshot, buf);
+        self.raw += n;
+        self.ended |= n == 0;
+        n
+    }
+
+    fn snapshot_digest(&self, snapshot: u32) -> Option<SnapshotDigest> {
+        self.app.snapshot_digest(snapshot)
+    }
+
+    fn snapshot_close(&mut self, snapshot: u32) {
+        self.app.snapshot_close(snapshot);
+    }
+
+    fn install(&mut self, bytes: &[u8]) -> Result<InstallProgress, BadSnapshot> {
+        self.app.install(bytes)
+    }
+
+    fn install_commit(&mut self, zxid: Zxid, digest: Option<SnapshotDigest>) {
+        self.app.install_commit(zxid, digest);
+        let digest = self.app.digest();
+        self.ghost.borrow_mut().on_state(self.server, zxid, digest);
+    }
+
+    fn install_abort(&mut self) {
+        self.app.install_abort();
+    }
+}

@@ -1,0 +1,69 @@
+//! What is put into the simulator: an application and the clients that use it.
+
+use zab_proto::Application;
+
+use crate::check::{Failure, Ghost};
+use crate::options::Options;
+use crate::queue::HostIx;
+use crate::rng::Rng;
+
+/// An application that can be simulated.
+pub trait Subject: Application + Sized {
+    /// Its clients.
+    type Client: Client;
+
+    /// The application of a starting server, with the empty state.
+    fn start(server: HostIx, incarnation: u32, seed: u64) -> Self;
+
+    /// A digest of its replicated state.
+    fn digest(&self) -> u64;
+
+    /// Judges what the clients have seen, at the end of a run.
+    ///
+    /// # Errors
+    /// The broken promise.
+    fn judge(clients: &[Self::Client], ghost: &Ghost) -> Result<(), Failure>;
+}
+
+/// A client: a state machine that is told what happens and says what it wants in a [`Wish`].
+pub trait Client: Sized {
+    /// A client at its start.
+    fn new(index: usize, options: &Options) -> Self;
+
+    /// Time has come for the next thing.
+    fn wake(&mut self, wish: &mut Wish<'_>);
+
+    /// The dial succeeded.
+    fn opened(&mut self, wish: &mut Wish<'_>);
+
+    /// Bytes have arrived; returns how many are consumed.
+    fn received(&mut self, bytes: &[u8], wish: &mut Wish<'_>) -> usize;
+
+    /// The dial failed, or the connection is gone.
+    fn closed(&mut self, wish: &mut Wish<'_>);
+
+    /// Operations completed so far.
+    fn completed(&self) -> u64;
+
+    /// The chaos is over: go on without end.
+    fn persevere(&mut self);
+}
+
+/// What a client wants.
+#[derive(Debug)]
+pub struct Wish<'a> {
+    /// Virtual time in ns.
+    pub now: u64,
+    /// Chance.
+    pub rng: &'a mut Rng,
+    /// Servers there are.
+    pub servers: usize,
+    /// Dial this server (a present connection is closed first).
+    pub connect: Option<HostIx>,
+    /// Close the connection.
+    pub disconnect: bool,
+    /// Send these bytes.
+    pub send: Vec<u8>,
+    /// Wake at this time.
+    pub wake_at: Option<u64>,
+}

@@ -1,0 +1,353 @@
+//! The world: servers, clients, network, disks and time, moved by one event after the other.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use zab_proto::{
+    Address, Config, ConnId, ElectionConfig, Ensemble, Instant, Limits, Member, Node, Role,
+    ServerState, Sid, Zxid,
+};
+
+use crate::check::{Failure, Ghost};
+use crate::disk::{Death, Disk};
+use crate::net::Net;
+use crate::options::Options;
+use crate::plan::{Planned, When, draw};
+use crate::probe::Probe;
+use crate::queue::{Event, HostIx, Queue};
+use crate::rng::{Map, Rng, mix};
+use crate::subject::{Client, Subject};
+use crate::tap::Tap;
+use crate::trace::Trace;
+
+/// A server's process and clock.
+#[derive(Debug)]
+pub(crate) struct Server<A> {
+    pub(crate) node: Option<Node<Probe<A>>>,
+    pub(crate) incarnation: u32,
+    /// Whether the host answers: a dead process on a live host refuses connections.
+    pub(crate) host_up: bool,
+    pub(crate) paused: bool,
+    /// Events that wait for the end of the pause.
+    pub(crate) deferred: Vec<Event>,
+    drift_ppm: i64,
+    /// The earliest timer event that is queued.
+    armed: Option<u64>,
+    /// Its names of connections.
+    pub(crate) names: Map<ConnId, u32>,
+}
+
+impl<A> Server<A> {
+    /// The server's clock at virtual time `now`.
+    pub(crate) fn clock(&self, now: u64) -> Instant {
+        let drift = i128::from(now) * i128::from(self.drift_ppm) / 1_000_000;
+        let local = i128::from(now) + drift;
+        Instant::from_nanos(u64::try_from(local).unwrap_or(0))
+    }
+
+    /// The virtual time at which the server's clock shows `at`.
+    fn when(&self, at: Instant) -> u64 {
+        let local = u128::from(at.as_nanos());
+        let rate = u128::try_from(1_000_000 + self.drift_ppm).expect("clocks go forward");
+        u64::try_from((local * 1_000_000).div_ceil(rate)).unwrap_or(u64::MAX)
+    }
+}
+
+/// A client and its connection.
+#[derive(Debug)]
+pub(crate) struct Seat<C> {
+    pub(crate) client: C,
+    pub(crate) conn: Option<u32>,
+    pub(crate) rng: Rng,
+}
+
+/// Everything.
+#[derive(Debug)]
+pub struct World<A: Subject> {
+    /// What the run is like.
+    pub options: Options,
+    /// Virtual time in ns.
+    pub now: u64,
+    /// Events so far.
+    pub events: u64,
+    /// A running hash of all events.
+    pub fingerprint: u64,
+    pub(crate) queue: Queue,
+    pub(crate) net: Net,
+    pub(crate) servers: Vec<Server<A>>,
+    pub(crate) disks: Vec<Disk>,
+    pub(crate) clients: Vec<Seat<A::Client>>,
+    pub(crate) ghost: Rc<RefCell<Ghost>>,
+    pub(crate) taps: Vec<Tap>,
+    /// The log for humans.
+    pub trace: Trace,
+    pub(crate) plan: Vec<Planned>,
+    /// Hooked faults that are still to come.
+    pub(crate) hooked: Vec<(usize, u32)>,
+    pub(crate) rng: Rng,
+    pub(crate) scratch: Vec<u8>,
+    /// Faults no longer happen.
+    pub(crate) healed: bool,
+}
+
+impl<A: Subject> World<A> {
+    /// A world at its beginning: all servers about to start.
+    #[must_use]
+    pub fn new(options: Options, trace: Trace) -> Self {
+        let mut world = Self::asleep(options, trace);
+        for server in 0..world.options.servers() {
+            let at = world.rng.below(50_000_000);
+            world.queue.push(at, Event::Start { server });
+        }
+        for client in 0..world.clients.len() {
+            world.queue.push(1000, Event::Client { client });
+        }
+        world
+    }
+
+    /// A world in which nothing happens unasked.
+    #[must_use]
+    pub fn asleep(options: Options, trace: Trace) -> Self {
+        let n = options.servers();
+        let mut rng = Rng::new(options.seed, 1);
+        let ghost = Rc::new(RefCell::new(Ghost::new(options.voters, n)));
+        let initialize = rng.chance(500);
+        let disks = (0..n).map(|server| {
+            let rng = Rng::new(options.seed, 1000 + server as u64);
+            let disk = options.disk.clone();
+            Disk::new(server, Rc::clone(&ghost), disk, options.mutation, initialize, rng)
+        });
+        let disks = disks.collect();
+        let servers = (0..n).map(|_| Server {
+            node: None,
+            incarnation: 0,
+            host_up: true,
+            paused: false,
+            deferred: Vec::new(),
+            drift_ppm: i64::try_from(rng.below(2 * options.drift_ppm.unsigned_abs() + 1))
+                .unwrap_or(0)
+                - options.drift_ppm,
+            armed: None,
+            names: Map::default(),
+        });
+        let servers = servers.collect();
+        let clients = (0..options.clients).map(|index| Seat {
+            client: A::Client::new(index, &options),
+            conn: None,
+            rng: Rng::new(options.seed, 2000 + index as u64),
+        });
+        let clients = clients.collect();
+        let hosts = n + options.clients;
+        let net = Net::new(options.net.clone(), hosts, Rng::new(options.seed, 3));
+        let mut world = Self {
+            now: 0,
+            events: 0,
+            fingerprint: options.seed,
+            queue: Queue::default(),
+            net,
+            servers,
+            disks,
+            clients,
+            ghost,
+            taps: Vec::new(),
+            trace,
+            plan: draw(&options),
+            hooked: Vec::new(),
+            rng,
+            scratch: vec![0; 64 * 1024],
+            healed: false,
+            options,
+        };
+        world.schedule_plan();
+        world
+    }
+
+    fn schedule_plan(&mut self) {
+        for (index, planned) in self.plan.iter().enumerate() {
+            if self.options.without.contains(&index) {
+                continue;
+            }
+            match planned.when {
+                When::At(at) => self.queue.push(at, Event::Fault { index }),
+                When::After { nth, .. } => self.hooked.push((index, nth)),
+            }
+        }
+    }
+
+    /// The first broken invariant, if any.
+    #[must_use]
+    pub fn failure(&self) -> Option<Failure> {
+        self.ghost.borrow().failure().cloned()
+    }
+
+    /// The observer.
+    pub fn ghost(&self) -> std::cell::Ref<'_, Ghost> {
+        self.ghost.borrow()
+    }
+
+    /// The server's application, if it runs.
+    #[must_use]
+    pub fn app(&self, server: HostIx) -> Option<&A> {
+        self.servers[server].node.as_ref().map(|node| &node.app().app)
+    }
+
+    /// Whether the server's process runs.
+    #[must_use]
+    pub fn is_up(&self, server: HostIx) -> bool {
+        self.servers[server].node.is_some()
+    }
+
+    /// The server that leads with an established epoch, by its last reported status.
+    #[must_use]
+    pub fn leader(&self) -> Option<HostIx> {
+        let ghost = self.ghost.borrow();
+        let leads = |server: &HostIx| {
+            ghost.server(*server).status.is_some_and(|status| {
+                status.state == ServerState::Leading && status.phase == zab_proto::Phase::Broadcast
+            })
+        };
+        let epoch = |server: &HostIx| ghost.server(*server).status.map(|s| s.epoch);
+        (0..self.servers.len()).filter(leads).max_by_key(epoch)
+    }
+
+    /// Does the next event, if it happens before `until`.
+    pub fn step(&mut self, until: u64) -> bool {
+        if self.queue.next_at().is_none_or(|at| at > until) {
+            self.now = self.now.max(until);
+            return false;
+        }
+        let (at, event) = self.queue.pop().expect("there is a next event");
+        self.now = self.now.max(at);
+        self.events += 1;
+        self.fingerprint = mix(self.fingerprint ^ at).wrapping_add(self.net.written);
+        self.trace.at(self.now);
+        self.handle(event);
+        true
+    }
+
+    /// Does events until the time has come, the condition holds or an invariant is broken; whether
+    /// the condition holds.
+    pub fn run_until(&mut self, until: u64, mut done: impl FnMut(&Self) -> bool) -> bool {
+        loop {
+            if done(self) {
+                return true;
+            }
+            if self.ghost.borrow().failure().is_some() || !self.step(until) {
+                return false;
+            }
+        }
+    }
+
+    /// A process starts.
+    pub(crate) fn start(&mut self, server: HostIx) {
+        if self.servers[server].node.is_some() {
+            return;
+        }
+        let (recovered, snapshot) = self.disks[server].recover();
+        let s = &mut self.servers[server];
+        s.incarnation += 1;
+        s.host_up = true;
+        s.armed = None;
+        let seed = self.options.seed ^ mix(u64::from(s.incarnation) << 16 | server as u64);
+        let mut app = A::start(server, s.incarnation, seed);
+        let at = snapshot.as_ref().map_or(Zxid::ZERO, |s| s.zxid);
+        if let Some(snapshot) = snapshot {
+            let progress = app.install(&snapshot.bytes);
+            if progress.is_ok_and(|p| p.done) {
+                app.install_commit(snapshot.zxid, snapshot.digest);
+            } else {
+                self.ghost.borrow_mut().fail("B15", format!("s{}: snapshot unusable", server + 1));
+            }
+        }
+        let last = self.disks[server].durable.last().0;
+        self.trace.say(|| format!("s{} starts with a log up to {last}", server + 1));
+        self.ghost.borrow_mut().on_start(server, at, app.digest());
+        let ghost = Rc::clone(&self.ghost);
+        let probe = Probe::new(app, server, ghost, self.options.mutation);
+        let now = s.clock(self.now);
+        let mut config = config(&self.options, server);
+        config.seed = seed;
+        match Node::new(now, config, recovered, probe) {
+            Ok(node) => s.node = Some(node),
+            Err(error) => self.ghost.borrow_mut().fail("config", error.to_string()),
+        }
+        self.disks[server].last_ticket = zab_proto::Ticket(0);
+        self.settle(server);
+    }
+
+    /// A process dies.
+    pub(crate) fn die(&mut self, server: HostIx, death: Death) {
+        if self.servers[server].node.take().is_none() {
+            return;
+        }
+        let s = &mut self.servers[server];
+        s.host_up = death == Death::Kill;
+        s.paused = false;
+        s.deferred.clear();
+        s.names.clear();
+        self.disks[server].die(death);
+        let last = self.disks[server].durable.last().0;
+        self.trace.say(|| format!("s{} dies ({death:?}), its disk holds {last}", server + 1));
+        self.abandon(server, death);
+        self.compare();
+    }
+
+    /// Compares the observer's history with the disks.
+    pub(crate) fn compare(&mut self) {
+        let disks = &self.disks;
+        self.ghost.borrow_mut().compare(|server| &disks[server].durable);
+    }
+
+    /// Queues a timer event for the server's next deadline, unless an earlier one is queued.
+    pub(crate) fn arm(&mut self, server: HostIx) {
+        let s = &mut self.servers[server];
+        let Some(deadline) = s.node.as_ref().and_then(Node::poll_timeout) else { return };
+        let at = s.when(deadline).max(self.now);
+        if s.armed.is_none_or(|armed| at < armed) {
+            s.armed = Some(at);
+            self.queue.push(at, Event::Timer { server });
+        }
+    }
+
+    /// A timer event has come; whether it is the one that counts.
+    pub(crate) fn disarm(&mut self, server: HostIx) -> bool {
+        let s = &mut self.servers[server];
+        if s.armed.is_some_and(|armed| armed <= self.now) {
+            s.armed = None;
+            return true;
+        }
+        false
+    }
+}
+
+/// The configuration of a server.
+fn config(options: &Options, server: HostIx) -> Config {
+    let sid = |server: usize| Sid(i64::try_from(server + 1).expect("a small number"));
+    let members = (0..options.servers()).map(|server| {
+        let role = if server < options.voters { Role::Participant } else { Role::Observer };
+        let host = format!("s{}", server + 1);
+        let address = Address { host, quorum_port: 2888, election_port: 3888 };
+        (sid(server), Member { role, addresses: vec![address], client: None })
+    });
+    Config {
+        sid: sid(server),
+        ensemble: Ensemble { members: members.collect(), ..Ensemble::default() },
+        standalone: false,
+        tick_time: options.tick_time,
+        init_limit: options.init_limit,
+        sync_limit: options.sync_limit,
+        connect_to_learner_master_limit: 0,
+        multi_address: false,
+        trust_empty: false,
+        election: ElectionConfig {
+            early_finalize: options.early_finalize,
+            ..ElectionConfig::default()
+        },
+        limits: Limits {
+            retained_txns: options.retained_txns,
+            links_max: 4 * options.servers() + 16,
+            ..Limits::default()
+        },
+        seed: 0,
+    }
+}
