@@ -39,6 +39,8 @@ pub struct Node<A> {
     lent: Vec<Lent>,
     logs: Vec<OpenLog>,
     record: Vec<u8>,
+    /// The leader's connection, while its snapshot arrives faster than storage takes it.
+    staging: Option<ConnId>,
     to_disk: Option<u32>,
     piece: Vec<u8>,
     touched: Vec<u8>,
@@ -83,6 +85,7 @@ impl<A: Application> Node<A> {
             lent: Vec::new(),
             logs: Vec::new(),
             record: Vec::new(),
+            staging: None,
             to_disk: None,
             piece: Vec::new(),
             touched: Vec::new(),
@@ -190,6 +193,12 @@ impl<A: Application> Node<A> {
         bytes: &[u8],
         disk: &mut impl Storage,
     ) -> usize {
+        let room = disk.stage_room();
+        if room == 0 {
+            self.staging = Some(conn);
+            return 0;
+        }
+        let bytes = &bytes[..bytes.len().min(room)];
         if let Ok(progress) = self.app.install(bytes) {
             disk.stage(&bytes[..progress.consumed]);
             self.peer.snapshot_received(now, conn, progress.done);
@@ -260,6 +269,9 @@ impl<A: Application> Node<A> {
                     return Some(NetOutput::Close(conn, reason));
                 }
             }
+        }
+        if let Some(conn) = self.staging.take_if(|_| disk.stage_room() > 0) {
+            return Some(NetOutput::Resume(conn));
         }
         self.write_snapshot(disk);
         if self.read_logs(disk) {

@@ -35,6 +35,12 @@ pub trait Storage {
     /// Stages the next piece of a snapshot that a leader sends. Nothing durable changes.
     fn stage(&mut self, piece: &[u8]);
 
+    /// How many bytes may be staged now without queueing too much. When there is room again, the
+    /// driver is woken.
+    fn stage_room(&self) -> usize {
+        usize::MAX
+    }
+
     /// Forgets what was staged.
     fn discard_stage(&mut self);
 

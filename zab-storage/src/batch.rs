@@ -92,6 +92,20 @@ impl Batch {
         self.push(Write::Stage { len: piece.len() }, through);
     }
 
+    /// How many bytes are pieces of a leader's snapshot.
+    pub(crate) fn staged_len(&self) -> usize {
+        let len = |entry: &Entry| match entry.write {
+            Write::Stage { len } => len,
+            Write::Append { .. }
+            | Write::Epoch { .. }
+            | Write::Truncate { .. }
+            | Write::Install { .. }
+            | Write::DiscardStage
+            | Write::Roll => 0,
+        };
+        self.entries.iter().map(len).sum()
+    }
+
     /// Adds everything in `other` behind what is here, and empties it.
     pub(crate) fn take_from(&mut self, other: &mut Self) {
         if self.is_empty() {

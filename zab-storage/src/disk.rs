@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -36,6 +36,9 @@ impl fmt::Debug for Mode {
         })
     }
 }
+
+/// Bytes of a leader's snapshot that may wait for the writer.
+const STAGE_LEN_MAX: usize = 16 << 20;
 
 /// The storage of a running server: takes what the core wants written, tells what is durable.
 ///
@@ -80,6 +83,8 @@ pub(crate) struct Shared {
     /// A batch is written.
     done: Condvar,
     durable: AtomicU64,
+    /// Bytes of a leader's snapshot that are not written yet.
+    staged: AtomicUsize,
     failed: AtomicBool,
     error: Mutex<Option<Error>>,
     wake: Box<dyn Fn() + Send + Sync>,
@@ -161,6 +166,7 @@ impl Hands {
             ready: Condvar::new(),
             done: Condvar::new(),
             durable: AtomicU64::new(0),
+            staged: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
             error: Mutex::new(None),
             wake,
@@ -179,6 +185,7 @@ impl Shared {
     fn write_all(&self, executor: &mut Executor) {
         let mut batch = Batch::default();
         while self.take(&mut batch) {
+            let staged = batch.staged_len();
             let result = executor.run(&mut batch, |ticket| {
                 if ticket.0 > self.durable.load(Ordering::Relaxed) {
                     self.durable.store(ticket.0, Ordering::Release);
@@ -187,6 +194,9 @@ impl Shared {
             });
             if let Err(error) = result {
                 self.fail(error);
+            } else if staged > 0 {
+                self.staged.fetch_sub(staged, Ordering::AcqRel);
+                self.wake();
             }
         }
     }
@@ -393,7 +403,19 @@ impl Storage for Disk {
     }
 
     fn stage(&mut self, piece: &[u8]) {
+        if let Hands::Thread { shared, .. } = &self.executor {
+            shared.staged.fetch_add(piece.len(), Ordering::AcqRel);
+        }
         self.front.stage(piece, self.last);
+    }
+
+    fn stage_room(&self) -> usize {
+        match &self.executor {
+            Hands::Thread { shared, .. } => {
+                STAGE_LEN_MAX.saturating_sub(shared.staged.load(Ordering::Acquire))
+            }
+            Hands::Inline { .. } => STAGE_LEN_MAX,
+        }
     }
 
     fn discard_stage(&mut self) {

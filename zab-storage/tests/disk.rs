@@ -141,6 +141,32 @@ fn an_installed_snapshot_replaces_the_history() {
 }
 
 #[test]
+fn a_leaders_snapshot_does_not_pile_up() {
+    let dir = TempDir::new();
+    let (mut disk, woken) = start(options(&dir), true);
+    let tree = body(&vec![9; 40 << 20]);
+    let room = disk.stage_room();
+    let mut left = &tree[..];
+    let mut waited = false;
+    while !left.is_empty() {
+        let n = disk.stage_room().min(left.len());
+        assert!(disk.stage_room() <= room);
+        if n == 0 {
+            waited = true;
+            disk.submit();
+            woken.recv_timeout(Duration::from_secs(60)).expect("room");
+        }
+        disk.stage(&left[..n]);
+        left = &left[n..];
+    }
+    assert!(waited);
+    disk.install(Ticket(1), Zxid::from_raw(5), None);
+    wait(&mut disk, &woken, 1);
+    disk.close().unwrap();
+    assert!(recover(&dir).1.state == tree);
+}
+
+#[test]
 fn snapshots_of_our_own() {
     for thread in [false, true] {
         let dir = TempDir::new();
