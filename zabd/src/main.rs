@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use zabd::config::SystemProperties;
 use zabd::local::{self, LocalOptions};
-use zabd::server::{self, Source};
+use zabd::server::{self, Runtime, Source};
 use zabd::{exit, logging};
 
 fn main() -> ExitCode {
@@ -31,7 +31,9 @@ fn main() -> ExitCode {
         Err(arguments) => Source::Arguments(arguments),
     };
     let with_parent = matches.get_flag("with-parent");
-    server::run(&source, system_properties(&matches), with_parent).into()
+    let runtime = matches.get_one::<String>("runtime").and_then(|name| Runtime::from_name(name));
+    let runtime = runtime.unwrap_or_default();
+    server::run(&source, system_properties(&matches), runtime, with_parent).into()
 }
 
 fn command() -> Command {
@@ -73,7 +75,7 @@ fn command() -> Command {
 fn runtime() -> Arg {
     Arg::new("runtime")
         .long("runtime")
-        .value_parser(["mio"])
+        .value_parser(Runtime::NAMES)
         .default_value("mio")
         .help("The event loop to run on")
 }

@@ -3,8 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use runtime_core::{Error, Listeners};
-use runtime_mio::Server;
+use runtime_core::{Error, Handle, Listeners, ServerOptions};
 use zab_proto::Channel;
 use zk_service::Service;
 
@@ -22,10 +21,68 @@ pub enum Source {
     Arguments(Vec<String>),
 }
 
+/// The event loop to run on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Runtime {
+    /// One `mio` event loop.
+    #[default]
+    Mio,
+    /// `smol` tasks.
+    Smol,
+    /// Blocking threads.
+    Std,
+}
+
+impl Runtime {
+    /// The names of all.
+    pub const NAMES: [&'static str; 3] = ["mio", "smol", "std"];
+
+    /// The runtime of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "mio" => Some(Self::Mio),
+            "smol" => Some(Self::Smol),
+            "std" => Some(Self::Std),
+            _ => None,
+        }
+    }
+
+    /// Starts a server; the second value waits for its end.
+    fn start(
+        self,
+        listeners: Listeners,
+        options: ServerOptions,
+        service: Service,
+    ) -> Result<(Handle<Service>, Join), Error> {
+        Ok(match self {
+            Self::Mio => {
+                let server = runtime_mio::Server::start_on(listeners, options, service)?;
+                (server.handle().clone(), Box::new(|| server.join()))
+            }
+            Self::Smol => {
+                let server = runtime_smol::Server::start_on(listeners, options, service)?;
+                (server.handle().clone(), Box::new(|| server.join()))
+            }
+            Self::Std => {
+                let server = runtime_std::Server::start_on(listeners, options, service)?;
+                (server.handle().clone(), Box::new(|| server.join()))
+            }
+        })
+    }
+}
+
+type Join = Box<dyn FnOnce() -> Result<(), Error>>;
+
 /// Runs a server until a signal, the end of stdin (if `with_parent`) or an error; returns the exit
 /// code.
 #[must_use]
-pub fn run(source: &Source, properties: SystemProperties, with_parent: bool) -> u8 {
+pub fn run(
+    source: &Source,
+    properties: SystemProperties,
+    runtime: Runtime,
+    with_parent: bool,
+) -> u8 {
     let config = match source {
         Source::File(path) => {
             log::info!("Reading configuration from: {}", path.display());
@@ -34,7 +91,7 @@ pub fn run(source: &Source, properties: SystemProperties, with_parent: bool) -> 
         Source::Arguments(arguments) => ServerConfig::from_arguments(arguments, properties),
     };
     let code = match config {
-        Ok(config) => match serve(&config, with_parent) {
+        Ok(config) => match serve(&config, runtime, with_parent) {
             Ok(()) => exit::OK,
             Err(error) => {
                 let code = exit::code(&error);
@@ -58,7 +115,7 @@ pub fn run(source: &Source, properties: SystemProperties, with_parent: bool) -> 
     code
 }
 
-fn serve(config: &ServerConfig, with_parent: bool) -> Result<(), Error> {
+fn serve(config: &ServerConfig, runtime: Runtime, with_parent: bool) -> Result<(), Error> {
     log_start(config);
     let ending = Ending::on_signals()?;
     if with_parent {
@@ -70,10 +127,10 @@ fn serve(config: &ServerConfig, with_parent: bool) -> Result<(), Error> {
     for addr in listeners.addresses(Channel::Client) {
         log::info!("binding to port {addr}");
     }
-    let server = Server::start_on(listeners, options, Service::new(options::service(config)))?;
-    let handle = server.handle().clone();
+    let service = Service::new(options::service(config));
+    let (handle, join) = runtime.start(listeners, options, service)?;
     ending.serving(move || handle.shutdown());
-    let result = server.join();
+    let result = join();
     drop(purge);
     result
 }

@@ -167,10 +167,25 @@ fn a_server_without_a_file_ends_at_sigterm() {
 }
 
 #[test]
-fn an_ensemble_outlives_its_leader() {
+fn an_ensemble_outlives_its_leader_on_mio() {
+    an_ensemble_outlives_its_leader("mio");
+}
+
+#[test]
+fn an_ensemble_outlives_its_leader_on_smol() {
+    an_ensemble_outlives_its_leader("smol");
+}
+
+#[test]
+fn an_ensemble_outlives_its_leader_on_std() {
+    an_ensemble_outlives_its_leader("std");
+}
+
+fn an_ensemble_outlives_its_leader(runtime: &str) {
     let dir = Dir::new();
     let path = dir.0.to_str().unwrap();
     let arguments = ["ensemble", "--observers", "1", "--client-port", "0", "--dir", path];
+    let arguments = [&arguments[..], &["--runtime", runtime]].concat();
     let mut ensemble = Running::telling(zabd(&arguments));
     let mut servers = Vec::new();
     while servers.len() < 4 {
