@@ -1,6 +1,7 @@
 //! What the fuzz targets have in common.
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod disk;
 pub mod peer;
 pub mod said;

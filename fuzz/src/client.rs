@@ -1,0 +1,198 @@
+//! A standalone server and its clients. The input is a sequence of pieces: a byte for the
+//! connection, two for the length, and that many bytes of a client.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use zab_proto::wire::Parsed;
+use zab_proto::wire::notification::parse_frame;
+use zab_proto::{
+    Channel, Config, ConnId, ElectionConfig, Ensemble, Epoch, EpochKind, Input, Instant, Limits,
+    Member, NetOutput, Node, Recovered, Sid, SnapshotDigest, Storage, Ticket, Zxid,
+};
+use zk_service::{Service, ServiceOptions, WallClock};
+
+/// A disk that is always done.
+#[derive(Default)]
+struct Disk(Option<Ticket>);
+
+impl Storage for Disk {
+    fn set_epoch(&mut self, ticket: Ticket, _: EpochKind, _: Epoch) {
+        self.0 = Some(ticket);
+    }
+    fn append(&mut self, ticket: Ticket, _: Zxid, _: &[u8]) {
+        self.0 = Some(ticket);
+    }
+    fn truncate(&mut self, ticket: Ticket, _: Zxid) {
+        self.0 = Some(ticket);
+    }
+    fn stage(&mut self, _: &[u8]) {}
+    fn discard_stage(&mut self) {}
+    fn install(&mut self, ticket: Ticket, _: Zxid, _: Option<SnapshotDigest>) {
+        self.0 = Some(ticket);
+    }
+    fn snapshot_due(&self) -> bool {
+        false
+    }
+    fn snapshot_begin(&mut self, _: Zxid) {}
+    fn snapshot_room(&self) -> usize {
+        0
+    }
+    fn snapshot_piece(&mut self, _: &[u8]) {}
+    fn snapshot_finish(&mut self, _: Option<SnapshotDigest>) {}
+}
+
+#[derive(Default)]
+struct Client {
+    conn: Option<ConnId>,
+    inbox: Vec<u8>,
+    /// What the server has said and is no whole frame yet.
+    heard: Vec<u8>,
+    framing: Framing,
+}
+
+/// Four-letter words are answered with plain text, everything else with frames.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Framing {
+    #[default]
+    Unknown,
+    Text,
+    Frames,
+}
+
+struct World {
+    node: Node<Service>,
+    now: Instant,
+    disk: Disk,
+    clients: [Client; 3],
+}
+
+/// Runs the pieces in `data`.
+pub fn run(data: &[u8]) {
+    let mut world = World::new();
+    let mut rest = data;
+    while let Some((&[who, high, low], more)) = rest.split_first_chunk::<3>() {
+        let len = usize::from(u16::from_be_bytes([high, low])).min(more.len());
+        let (bytes, after) = more.split_at(len);
+        rest = after;
+        world.send(usize::from(who % 3), bytes);
+        world.settle();
+        if who & 0x40 != 0 {
+            world.now = world.now + Duration::from_secs(7);
+            world.node.handle_input(world.now, Input::Timeout);
+            world.settle();
+        }
+        if who & 0x80 != 0 {
+            world.hang_up(usize::from(who % 3));
+            world.settle();
+        }
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        let mut ensemble = Ensemble::default();
+        let member = Member::parse(Sid(1), "h:1:2").expect("a good line");
+        ensemble.members.insert(Sid(1), member);
+        let config = Config {
+            sid: Sid(1),
+            ensemble,
+            standalone: true,
+            tick_time: Duration::from_secs(2),
+            init_limit: 10,
+            sync_limit: 5,
+            connect_to_learner_master_limit: 0,
+            multi_address: false,
+            trust_empty: true,
+            election: ElectionConfig::default(),
+            limits: Limits::default(),
+            seed: 1,
+        };
+        let service = Service::new(ServiceOptions {
+            extended_types: true,
+            four_letter_whitelist: vec!["*".into()],
+            wall_clock: WallClock::new(|| 1_700_000_000_000),
+            super_digest: Some("super:0bX78nEegDzJM3ju0iLBEJdWzjg=".into()),
+            ..ServiceOptions::default()
+        });
+        let now = Instant::ZERO;
+        let node = Node::new(now, config, Recovered::default(), service).expect("a good one");
+        let mut world = Self { node, now, disk: Disk::default(), clients: Default::default() };
+        world.settle();
+        world
+    }
+
+    fn send(&mut self, at: usize, bytes: &[u8]) {
+        if self.clients[at].conn.is_none() {
+            let remote = SocketAddr::from((Ipv4Addr::LOCALHOST, 1000));
+            let conn = self.node.accept(self.now, Channel::Client, remote);
+            self.clients[at] = Client { conn, ..Client::default() };
+        }
+        let client = &mut self.clients[at];
+        if let (Framing::Unknown, Some(first)) = (client.framing, bytes.first()) {
+            let word = first.is_ascii_lowercase();
+            client.framing = if word { Framing::Text } else { Framing::Frames };
+        }
+        client.inbox.extend_from_slice(bytes);
+    }
+
+    fn hang_up(&mut self, at: usize) {
+        if let Some(conn) = self.clients[at].conn.take() {
+            self.node.handle_input(self.now, Input::Closed { conn });
+        }
+    }
+
+    /// Lets the server have its way until it is at rest.
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            let mut active = false;
+            while let Some(output) = self.node.poll_output(self.now, &mut self.disk) {
+                active = true;
+                if let NetOutput::Close(conn, _) = output
+                    && let Some(at) = self.clients.iter().position(|c| c.conn == Some(conn))
+                {
+                    self.hear(at);
+                    self.hang_up(at);
+                }
+            }
+            if let Some(through) = self.disk.0.take() {
+                self.node.handle_input(self.now, Input::Persisted { through });
+                active = true;
+            }
+            for at in 0..self.clients.len() {
+                active |= self.offer(at) | self.hear(at);
+            }
+            if !active {
+                return;
+            }
+        }
+        panic!("the server does not come to rest");
+    }
+
+    fn offer(&mut self, at: usize) -> bool {
+        let client = &mut self.clients[at];
+        let Some(conn) = client.conn.filter(|_| !client.inbox.is_empty()) else { return false };
+        let used = self.node.handle_bytes(self.now, conn, &client.inbox, &mut self.disk);
+        client.inbox.drain(..used);
+        used > 0
+    }
+
+    /// Reads what the server sends: whole frames of a plausible length.
+    fn hear(&mut self, at: usize) -> bool {
+        let client = &mut self.clients[at];
+        let Some(conn) = client.conn else { return false };
+        let mut buf = [0; 4096];
+        let n = self.node.poll_transmit(self.now, conn, &mut buf);
+        if client.framing == Framing::Frames {
+            client.heard.extend_from_slice(&buf[..n]);
+            loop {
+                match parse_frame(&client.heard) {
+                    Parsed::Complete { len, .. } => drop(client.heard.drain(..len)),
+                    Parsed::Incomplete => break,
+                    Parsed::Malformed(error) => panic!("the server said something odd: {error}"),
+                }
+            }
+        }
+        n > 0
+    }
+}
