@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use zab_proto::{Core, Instant, Phase, ServerState};
+use zab_proto::{Core, Instant, ServerState};
 
 use crate::client::{Client, State};
-use crate::mntr::{put, put_counters};
 use crate::service::Service;
 use crate::stats::Stats;
 
@@ -132,7 +131,7 @@ impl Service {
     }
 
     /// What `srvr` and `mntr` call the server's role.
-    fn mode(&self) -> &'static str {
+    pub(crate) fn mode(&self) -> &'static str {
         match self.status.map(|status| status.state) {
             _ if self.standalone => "standalone",
             Some(ServerState::Leading) => "leader",
@@ -166,15 +165,15 @@ impl Service {
     }
 
     /// ZooKeeper counts the root twice.
-    fn node_count(&self) -> usize {
+    pub(crate) fn node_count(&self) -> usize {
         self.db.tree.node_count() + 1
     }
 
-    fn outstanding(&self) -> usize {
+    pub(crate) fn outstanding(&self) -> usize {
         self.clients.iter().map(|(_, client)| client.queue.len()).sum()
     }
 
-    fn proposal_sizes(&self) -> (i64, i64, i64) {
+    pub(crate) fn proposal_sizes(&self) -> (i64, i64, i64) {
         let size = |n: usize| match self.stats.proposal_last {
             Some(_) => i64::try_from(n).unwrap_or(i64::MAX),
             None => -1,
@@ -269,84 +268,6 @@ impl Service {
         }
         out.push('\n');
     }
-
-    fn mntr(&self, core: &Core<'_>, out: &mut String) {
-        put(out, "version", &self.options.version);
-        put(out, "server_state", self.mode());
-        let uptime = core.now().saturating_since(self.serving_since).as_millis();
-        if let Some(status) = self.status.filter(|_| !self.standalone) {
-            put(out, "peer_state", peer_state(status.state, status.phase));
-            put(out, "quorum_size", core.peer().config().ensemble.voters().count());
-        }
-        if self.mode() == "leader" {
-            let (last, min, max) = self.proposal_sizes();
-            put(out, "last_proposal_size", last);
-            put(out, "min_proposal_size", min);
-            put(out, "max_proposal_size", max);
-            put(out, "leader_uptime", uptime);
-        }
-        let stats = &self.stats;
-        let response = |n: usize| match stats.response_last {
-            Some(_) => i64::try_from(n).unwrap_or(i64::MAX),
-            None => -1,
-        };
-        put(out, "uptime", uptime);
-        put(out, "avg_latency", stats.latency_avg());
-        put(out, "min_latency", stats.latency_min_ms);
-        put(out, "max_latency", stats.latency_max_ms);
-        put(out, "packets_received", stats.received);
-        put(out, "packets_sent", stats.sent);
-        put(out, "num_alive_connections", self.clients.len());
-        put(out, "outstanding_requests", self.outstanding());
-        put(out, "znode_count", self.node_count());
-        put(out, "watch_count", self.watches.len());
-        put(out, "ephemerals_count", self.db.tree.ephemerals_count());
-        put(out, "approximate_data_size", self.db.tree.approximate_data_size());
-        put(out, "global_sessions", self.db.sessions.len());
-        put(out, "last_client_response_size", response(stats.response_last.unwrap_or(0)));
-        put(out, "min_client_response_size", response(stats.response_min));
-        put(out, "max_client_response_size", response(stats.response_max));
-        put(out, "connection_drop_probability", "0.0");
-        for name in [
-            "local_sessions",
-            "auth_failed_count",
-            "non_mtls_local_conn_count",
-            "non_mtls_remote_conn_count",
-            "outstanding_tls_handshake",
-        ] {
-            put(out, name, 0);
-        }
-        put_counters(
-            out,
-            &[
-                ("bytes_received_count", stats.bytes_received),
-                ("commit_count", stats.commits),
-                ("proposal_count", stats.proposals),
-                ("connection_request_count", stats.connections),
-                ("connection_rejected", stats.refused),
-                ("connection_drop_count", stats.dropped),
-                ("revalidate_count", stats.revalidations),
-                ("sessionless_connections_expired", stats.sessionless_expired),
-                ("digest_mismatches_count", self.digest_mismatches),
-            ],
-        );
-    }
-}
-
-fn peer_state(state: ServerState, phase: Phase) -> String {
-    let state = match state {
-        ServerState::Looking => "looking",
-        ServerState::Following => "following",
-        ServerState::Leading => "leading",
-        ServerState::Observing => "observing",
-    };
-    let phase = match phase {
-        Phase::Election => return state.into(),
-        Phase::Discovery => "discovery",
-        Phase::Synchronization => "synchronization",
-        Phase::Broadcast => "broadcast",
-    };
-    format!("{state} - {phase}")
 }
 
 fn put_connection(now: Instant, client: &Client, interest: i32, full: bool, out: &mut String) {

@@ -1,0 +1,163 @@
+//! The four-letter words.
+
+mod harness;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use harness::{World, create, string};
+use zk_service::{ServiceOptions, WallClock};
+
+fn options() -> ServiceOptions {
+    ServiceOptions {
+        tick_time: Duration::from_secs(2),
+        four_letter_whitelist: vec!["*".into()],
+        version: "3.9.4-test, built on 2026-01-01 00:00 UTC".into(),
+        wall_clock: WallClock::new(|| 1_795_249_836_000),
+        ..ServiceOptions::default()
+    }
+}
+
+/// Sends a word on a connection of its own.
+fn ask(world: &mut World, server: usize, word: &str) -> String {
+    let client = world.connect(server).expect("accepted");
+    world.send(client, word.as_bytes());
+    assert!(world.has_ended(client), "{word} ends the connection");
+    world.text(client)
+}
+
+#[test]
+fn short_answers() {
+    let mut world = World::standalone(options());
+    for (word, answer) in [
+        ("ruok", "imok"),
+        ("isro", "rw"),
+        ("gtmk", "306"),
+        ("stmk\0\0\0\0\0\0\0\u{7f}", "127"),
+        ("srst", "Server stats reset.\n"),
+        ("crst", "Connection stats reset.\n"),
+        ("dirs", "datadir_size: 0\nlogdir_size: 0\n"),
+        ("hash", ""),
+        ("wchc", "\n"),
+        ("wchs\n", "0 connections watching 0 paths\nTotal watches:0\n"),
+    ] {
+        assert_eq!(ask(&mut world, 0, word), answer, "{word}");
+    }
+    assert!(ask(&mut world, 0, "envi").starts_with("Environment:\nzookeeper.version=3.9.4-test"));
+}
+
+#[test]
+fn only_what_is_whitelisted() {
+    let four_letter_whitelist = vec!["ruok".into()];
+    let mut world = World::standalone(ServiceOptions { four_letter_whitelist, ..options() });
+    assert_eq!(ask(&mut world, 0, "ruok"), "imok");
+    assert!(ask(&mut world, 0, "srvr").ends_with("Mode: standalone\nNode count: 5\n"));
+    let refusal = "mntr is not executed because it is not in the whitelist.\n";
+    assert_eq!(ask(&mut world, 0, "mntr"), refusal);
+}
+
+#[test]
+fn before_service() {
+    let mut world = World::ensemble(3, 0, &options());
+    let leader = world.leader();
+    world.cut = (0..3).filter(|i| *i != leader).map(|i| (leader, i)).collect();
+    world.pass(Duration::from_secs(20));
+    let refusal = "This ZooKeeper instance is not currently serving requests\n";
+    for (word, answer) in [
+        ("ruok", "imok"),
+        ("isro", "null"),
+        ("srvr", refusal),
+        ("mntr", refusal),
+        ("cons", refusal),
+    ] {
+        assert_eq!(ask(&mut world, leader, word), answer, "{word}");
+    }
+    let client = world.connect(leader).expect("accepted");
+    world.send(client, &harness::connect_request(10_000, 0, [0; 16]));
+    assert!(world.has_ended(client) && world.received(client) == 0);
+}
+
+#[test]
+fn a_telnet_client_may_give_up() {
+    let mut world = World::standalone(options());
+    let client = world.connect(0).expect("accepted");
+    world.send(client, &[0xff, 0xf4, 0xff, 0xfd]);
+    assert!(world.has_ended(client) && world.received(client) == 0);
+}
+
+#[test]
+fn sessions_connections_and_watches() {
+    let mut world = World::standalone(options());
+    let (client, session, _) = world.open(0, 20_000);
+    assert_eq!(world.call(client, 1, &create("/app", b"abc", 0)).0, 0);
+    assert_eq!(world.call(client, 1, &create("/app/eph", b"", 1)).0, 0);
+    let mut watch = string("/app");
+    watch.push(1);
+    assert_eq!(world.call(client, 4, &watch).0, 0);
+    assert_eq!(
+        ask(&mut world, 0, "srvr"),
+        "Zookeeper version: 3.9.4-test, built on 2026-01-01 00:00 UTC\n\
+         Latency min/avg/max: 0/0.0/0\nReceived: 5\nSent: 4\nConnections: 2\nOutstanding: 0\n\
+         Zxid: 0x3\nMode: standalone\nNode count: 7\n"
+    );
+    let cons = ask(&mut world, 0, "cons");
+    let (first, rest) = cons.split_once('\n').expect("lines");
+    assert_eq!(
+        first,
+        format!(
+            " /127.0.0.1:40000[1](queued=0,recved=4,sent=4,sid={session:#x},lop=GETD,\
+             est=1795249836000,to=20000,lcxid=0x4d,lzxid=0x3,lresp=1000,llat=0,minlat=0,avglat=0,\
+             maxlat=0)"
+        )
+    );
+    assert_eq!(rest, " /127.0.0.1:40000[0](queued=0,recved=1,sent=0)\n\n");
+    assert!(ask(&mut world, 0, "stat").contains(
+        "Clients:\n /127.0.0.1:40000[1](queued=0,recved=4,sent=4)\n \
+         /127.0.0.1:40000[0](queued=0,recved=1,sent=0)\n\nLatency"
+    ));
+    assert_eq!(ask(&mut world, 0, "wchs"), "1 connections watching 1 paths\nTotal watches:1\n");
+    assert_eq!(ask(&mut world, 0, "wchc"), format!("{session:#x}\n\t/app\n\n"));
+    assert_eq!(ask(&mut world, 0, "wchp"), format!("/app\n\t{session:#x}\n\n"));
+    assert!(ask(&mut world, 0, "dump").starts_with(&format!(
+        "SessionTracker dump:\nSession Sets (1)/(1):\n1 expire at Sat Nov 21 08:30:57 UTC 2026:\n\
+         \t{session:#x}\nephemeral nodes dump:\nSessions with Ephemerals (1):\n{session:#x}:\n\
+         \t/app/eph\nConnections dump:\n"
+    )));
+}
+
+/// Names in an answer to mntr, without those made of znodes and of server ids.
+fn names(text: &str) -> BTreeSet<&str> {
+    let ours = |name: &&str| {
+        let recorded = ["_app_", "_eph2_", "_zookeeper_write_"];
+        !recorded.iter().any(|part| name.contains(part))
+            && !name.contains("_learner_handler_")
+            && !name.ends_with("_file_descriptor_count")
+    };
+    text.lines()
+        .filter_map(|line| line.split_once('\t'))
+        .map(|(name, _)| name)
+        .filter(ours)
+        .collect()
+}
+
+#[test]
+fn mntr_has_every_name_that_dashboards_know() {
+    let mut alone = World::standalone(options());
+    let mut ensemble = World::ensemble(3, 0, &options());
+    let leader = ensemble.leader();
+    let cases = [
+        (ask(&mut alone, 0, "mntr"), include_str!("vectors/4lw/v394-standalone-mntr.txt")),
+        (ask(&mut ensemble, leader, "mntr"), include_str!("vectors/4lw/v394-leader-mntr.txt")),
+        (
+            ask(&mut ensemble, (leader + 1) % 3, "mntr"),
+            include_str!("vectors/4lw/v394-follower-mntr.txt"),
+        ),
+    ];
+    for (answer, recorded) in cases {
+        let (ours, theirs) = (names(&answer), names(recorded));
+        let missing: Vec<_> = theirs.difference(&ours).collect();
+        assert!(missing.is_empty(), "missing: {missing:?}");
+        let unknown: Vec<_> = ours.difference(&theirs).collect();
+        assert!(unknown.is_empty(), "unknown: {unknown:?}");
+    }
+}

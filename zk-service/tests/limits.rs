@@ -1,0 +1,231 @@
+//! What clients cannot do to a server, and what waits instead.
+
+mod harness;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use harness::{Client, World, connect_request, create, reply, request, string};
+use zk_service::{ServiceOptions, WallClock};
+
+const CREATE: i32 = 1;
+const EXISTS: i32 = 3;
+const GET_DATA: i32 = 4;
+const SET_DATA: i32 = 5;
+const PING: i32 = 11;
+const MULTI: i32 = 14;
+const ADD_WATCH: i32 = 106;
+
+fn read(path: &str) -> Vec<u8> {
+    let mut record = string(path);
+    record.push(0);
+    record
+}
+
+fn set_data(path: &str, data: &[u8]) -> Vec<u8> {
+    let mut record = string(path);
+    record.extend_from_slice(&i32::try_from(data.len()).expect("short").to_be_bytes());
+    record.extend_from_slice(data);
+    record.extend_from_slice(&[0xff; 4]);
+    record
+}
+
+fn options() -> ServiceOptions {
+    ServiceOptions { tick_time: Duration::from_secs(2), ..ServiceOptions::default() }
+}
+
+fn xids(world: &mut World, client: Client) -> Vec<i32> {
+    std::iter::from_fn(|| world.frame(client)).map(|frame| reply(&frame).0).collect()
+}
+
+#[test]
+fn a_client_that_does_not_read_is_not_read_either() {
+    let mut world = World::standalone(options());
+    let (client, ..) = world.open(0, 10_000);
+    let big = vec![7; 200_000];
+    assert_eq!(world.call(client, CREATE, &create("/big", &big, 0)).0, 0);
+    world.set_deaf(client, true);
+    let reads: Vec<u8> = (1..=50).flat_map(|xid| request(xid, GET_DATA, &read("/big"))).collect();
+    world.send(client, &reads);
+    assert!(world.unconsumed(client) > 0, "the rest waits");
+    let (other, ..) = world.open(0, 10_000);
+    assert_eq!(world.call(other, PING, &[]).0, 0);
+    world.set_deaf(client, false);
+    assert_eq!(world.unconsumed(client), 0);
+    assert_eq!(xids(&mut world, client), (1..=50).collect::<Vec<_>>(), "and nothing is lost");
+}
+
+#[test]
+fn a_client_that_never_reads_its_events_is_disconnected() {
+    let mut world = World::standalone(ServiceOptions { out_len_max_bytes: 10_000, ..options() });
+    let (deaf, ..) = world.open(0, 10_000);
+    let mut watch = string("/");
+    watch.extend_from_slice(&1_i32.to_be_bytes());
+    assert_eq!(world.call(deaf, ADD_WATCH, &watch).0, 0);
+    world.set_deaf(deaf, true);
+    let (writer, ..) = world.open(0, 10_000);
+    for _ in 0..400 {
+        assert_eq!(world.call(writer, CREATE, &create("/n", b"", 2)).0, 0);
+    }
+    assert!(world.has_ended(deaf));
+}
+
+#[test]
+fn too_many_requests_in_flight_wait() {
+    let mut world = World::standalone(ServiceOptions { in_flight_max: 10, ..options() });
+    let (client, ..) = world.open(0, 10_000);
+    world.disks[0].stalled = true;
+    let writes: Vec<u8> =
+        (1..=25).flat_map(|xid| request(xid, CREATE, &create("/s", b"", 2))).collect();
+    world.send(client, &writes);
+    assert_eq!(world.received(client), 0);
+    assert!(world.unconsumed(client) > writes.len() / 2);
+    world.disks[0].stalled = false;
+    world.run();
+    assert_eq!(xids(&mut world, client), (1..=25).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_full_window_makes_clients_wait_and_loses_nothing() {
+    let mut world = World::standalone(options());
+    let clients: Vec<Client> = (0..40).map(|_| world.open(0, 40_000).0).collect();
+    world.disks[0].stalled = true;
+    let data = vec![1; 900_000];
+    for client in &clients {
+        let writes: Vec<u8> =
+            (1..=3).flat_map(|xid| request(xid, CREATE, &create("/w", &data, 2))).collect();
+        world.send(*client, &writes);
+    }
+    let waiting = clients.iter().filter(|client| world.unconsumed(**client) > 0).count();
+    assert!(waiting > 0, "the window is smaller than that");
+    world.disks[0].stalled = false;
+    world.run();
+    for client in clients {
+        assert_eq!(xids(&mut world, client), [1, 2, 3]);
+    }
+    assert_eq!(world.service(0).digest_mismatches(), 0);
+}
+
+#[test]
+fn a_connection_without_a_session_does_not_stay() {
+    let mut world = World::standalone(options());
+    let idle = world.connect(0).expect("accepted");
+    world.send(idle, &[0, 0]);
+    world.pass(Duration::from_secs(9));
+    assert!(!world.has_ended(idle));
+    world.pass(Duration::from_secs(11));
+    assert!(world.has_ended(idle));
+    assert_eq!(world.service(0).connections(), 0);
+}
+
+#[test]
+fn an_oversized_frame_ends_the_connection_at_its_length() {
+    let mut world = World::standalone(ServiceOptions { jute_max_buffer: 1000, ..options() });
+    let (client, ..) = world.open(0, 10_000);
+    world.send(client, &1001_i32.to_be_bytes());
+    assert!(world.has_ended(client));
+    let (client, ..) = world.open(0, 10_000);
+    world.send(client, &1000_i32.to_be_bytes());
+    assert!(!world.has_ended(client));
+}
+
+#[test]
+fn any_bytes_end_their_own_connection_at_most() {
+    let mut world = World::standalone(options());
+    let (judge, ..) = world.open(0, 40_000);
+    let mut seed = 1_u64;
+    let mut random = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    for round in 0..500 {
+        let (client, ..) = world.open(0, 10_000);
+        for _ in 0..4 {
+            let op = i32::try_from(random() % 110).expect("small") - 2;
+            let len = usize::try_from(random() % 60).expect("small");
+            let mut record: Vec<u8> = (0..len).map(|_| (random() % 4).to_le_bytes()[0]).collect();
+            if random() % 2 == 0 {
+                record.splice(0..0, create("/x", b"abc", 0));
+                let at = usize::try_from(random()).expect("64 bits") % record.len();
+                record[at] = random().to_le_bytes()[0];
+            }
+            world.send(client, &request(round, op, &record));
+        }
+        let ahead = connect_request(1000, 0, [0; 16]);
+        world.send(client, &ahead[..usize::try_from(random() % 40).expect("small")]);
+        world.hang_up(client);
+    }
+    assert_eq!(world.call(judge, PING, &[]).0, 0);
+    assert_eq!(world.service(0).connections(), 1);
+    assert_eq!(world.service(0).digest_mismatches(), 0);
+}
+
+#[test]
+fn a_null_acl_in_a_multi_is_refused_in_its_place() {
+    let mut world = World::standalone(options());
+    let (client, ..) = world.open(0, 10_000);
+    let mut record = Vec::new();
+    for (op, done) in [(1, false), (-1, true)] {
+        record.extend_from_slice(&i32::to_be_bytes(op));
+        record.push(done.into());
+        record.extend_from_slice(&[0xff; 4]);
+        if !done {
+            record.extend(string("/n"));
+            record.extend_from_slice(&[0xff; 8]);
+            record.extend_from_slice(&[0; 4]);
+        }
+    }
+    let (code, body) = world.call(client, MULTI, &record);
+    assert_eq!(code, 0);
+    assert_eq!(body[..9], [0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0xff, 0x8e]);
+    assert_eq!(world.call(client, EXISTS, &read("/n")).0, -101);
+}
+
+#[test]
+fn after_a_pause_of_the_server_no_session_is_expired_at_once() {
+    let mut world = World::standalone(options());
+    let (client, ..) = world.open(0, 4000);
+    world.sleep(Duration::from_secs(60));
+    world.pass(Duration::ZERO);
+    assert!(!world.has_ended(client), "its pings may still be waiting to be read");
+    assert_eq!(world.call(client, PING, &[]).0, 0);
+    world.pass(Duration::from_secs(3));
+    assert_eq!(world.call(client, SET_DATA, &set_data("/", b"x")).0, 0);
+    world.pass(Duration::from_secs(10));
+    assert!(world.has_ended(client), "silence counts again");
+}
+
+#[test]
+fn containers_and_ttl_nodes_go_when_nobody_needs_them() {
+    let clock: Arc<AtomicI64> = Arc::default();
+    let read_clock = Arc::clone(&clock);
+    let mut world = World::standalone(ServiceOptions {
+        extended_types: true,
+        wall_clock: WallClock::new(move || read_clock.load(Ordering::Relaxed)),
+        container_check_interval: Duration::from_secs(1),
+        ..options()
+    });
+    world.clock = clock;
+    let (client, ..) = world.open(0, 40_000);
+    let mut ttl = create("/ttl", b"", 5);
+    ttl.extend_from_slice(&5000_i64.to_be_bytes());
+    assert_eq!(world.call(client, 21, &ttl).0, 0);
+    assert_eq!(world.call(client, 19, &create("/used", b"", 4)).0, 0);
+    assert_eq!(world.call(client, 19, &create("/unused", b"", 4)).0, 0);
+    assert_eq!(world.call(client, CREATE, &create("/used/child", b"", 0)).0, 0);
+    world.pass(Duration::from_secs(3));
+    assert_eq!(world.call(client, EXISTS, &read("/used")).0, 0);
+    let mut delete = string("/used/child");
+    delete.extend_from_slice(&[0xff; 4]);
+    assert_eq!(world.call(client, 2, &delete).0, 0);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.call(client, EXISTS, &read("/used")).0, -101);
+    assert_eq!(world.call(client, EXISTS, &read("/ttl")).0, 0);
+    world.pass(Duration::from_secs(3));
+    assert_eq!(world.call(client, EXISTS, &read("/ttl")).0, -101);
+    assert_eq!(world.call(client, EXISTS, &read("/unused")).0, 0);
+    assert_eq!(world.service(0).digest_mismatches(), 0);
+}
