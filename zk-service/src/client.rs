@@ -13,8 +13,10 @@ use crate::auth;
 use crate::code::Code;
 use crate::request::op;
 
-/// Buffers above this capacity are given back when they run empty.
-const KEPT_LEN_MAX_BYTES: usize = 64 << 10;
+/// Buffers above this capacity are given back when they run empty: many connections are idle.
+const KEPT_LEN_MAX_BYTES: usize = 4 << 10;
+/// From here on a buffer that is half used up is moved to its front.
+const COMPACT_LEN_BYTES: usize = 64 << 10;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -240,23 +242,14 @@ impl Client {
         record.clear();
         record.extend_from_slice(&self.kept[self.kept_at..self.kept_at + len]);
         self.kept_at += len;
-        if self.kept_at == self.kept.len() {
-            recycle(&mut self.kept);
-            self.kept_at = 0;
-        }
+        compact(&mut self.kept, &mut self.kept_at);
     }
 
     fn send(&mut self, buf: &mut [u8]) -> usize {
         let n = self.unsent().min(buf.len());
         buf[..n].copy_from_slice(&self.out[self.out_at..self.out_at + n]);
         self.out_at += n;
-        if self.out_at == self.out.len() {
-            recycle(&mut self.out);
-            self.out_at = 0;
-        } else if self.out_at > KEPT_LEN_MAX_BYTES && self.out_at > self.out.len() / 2 {
-            self.out.drain(..self.out_at);
-            self.out_at = 0;
-        }
+        compact(&mut self.out, &mut self.out_at);
         n
     }
 
@@ -268,11 +261,17 @@ impl Client {
     }
 }
 
-fn recycle(buffer: &mut Vec<u8>) {
-    if buffer.capacity() > KEPT_LEN_MAX_BYTES {
-        *buffer = Vec::new();
-    } else {
+/// Gives back what a buffer holds before `at`, if that is worth it.
+fn compact(buffer: &mut Vec<u8>, at: &mut usize) {
+    if *at == buffer.len() {
+        if buffer.capacity() > KEPT_LEN_MAX_BYTES {
+            *buffer = Vec::new();
+        }
         buffer.clear();
+        *at = 0;
+    } else if *at > COMPACT_LEN_BYTES && *at > buffer.len() / 2 {
+        buffer.drain(..*at);
+        *at = 0;
     }
 }
 

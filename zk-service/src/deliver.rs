@@ -31,13 +31,13 @@ impl Service {
             log::error!("digest after {zxid} is {actual:#x}, should be {expected:#x}");
         }
         if let Some(leader) = &mut self.leader {
-            leader.prep.applied(zxid);
+            leader.prep.applied(&self.db.tree, zxid);
         }
         self.settle(now, &header, &txn, &applied);
     }
 
     fn apply_and_notify(&mut self, header: &TxnHeader, txn: &Txn<'_>) -> Applied {
-        let Self { db, watches, clients, access, frame, hit, options, .. } = self;
+        let Self { db, watches, clients, access, frame, hit, options, stats, .. } = self;
         let mut too_slow = Vec::new();
         let applied = db.apply(header, txn, &mut |trigger| {
             watches.trigger(trigger.path, trigger.event, hit);
@@ -54,6 +54,7 @@ impl Service {
                 let unsent = client.unsent();
                 client.out.extend_from_slice(frame);
                 client.stats.sent += 1;
+                stats.sent += 1;
                 if unsent > options.out_len_max_bytes {
                     too_slow.push(slot);
                 }

@@ -281,7 +281,12 @@ impl Leader {
 
     /// When [`Self::expire`] wants to be called.
     pub(crate) fn poll_timeout(&self) -> Instant {
-        self.next_scan.min(self.awake + self.tick / 2)
+        let regular = self.next_scan.min(self.awake + self.tick / 2);
+        // A bucket that is overdue waits for the end of a doubt, or for room.
+        match self.tracker.next_deadline().filter(|deadline| *deadline > self.awake) {
+            Some(deadline) => regular.min(deadline),
+            None => regular,
+        }
     }
 
     /// Closes the sessions whose time is up and removes containers and TTL nodes that are not

@@ -109,8 +109,8 @@ impl Prep {
         Self { digest: tree.digest().unwrap_or_default(), ..Self::default() }
     }
 
-    /// Everything up to `zxid` is applied.
-    pub(crate) fn applied(&mut self, zxid: Zxid) {
+    /// Everything up to `zxid` is applied to the tree.
+    pub(crate) fn applied(&mut self, tree: &Tree, zxid: Zxid) {
         while let Some((at, path)) = self.queue.front() {
             if *at > zxid {
                 return;
@@ -120,6 +120,8 @@ impl Prep {
             }
             self.queue.pop_front();
         }
+        // With nothing pending the prediction starts from the truth again.
+        self.digest = tree.digest().unwrap_or_default();
     }
 
     /// Turns a client's request into a transaction in `out`. A request that is refused becomes an

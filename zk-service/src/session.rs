@@ -104,6 +104,11 @@ impl Tracker {
         self.sessions.get_mut(&id).map(|tracked| tracked.closing = true).is_some()
     }
 
+    /// When the first bucket ends.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.buckets.keys().next().map(|deadline| Instant::from_nanos(*deadline))
+    }
+
     /// The next session whose time is up. It is listed again one tick later, in case its close
     /// cannot be proposed now.
     pub(crate) fn expired(&mut self, now: Instant) -> Option<i64> {

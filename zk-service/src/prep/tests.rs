@@ -162,7 +162,7 @@ impl Fixture {
         assert_eq!(digest.is_none(), matches!(txn, Txn::Error(_)));
         let check = self.database.check_digest(header.zxid, digest);
         assert!(!matches!(check, DigestCheck::Mismatch { .. }), "{txn:?}: {check:?}");
-        self.prep.applied(header.zxid);
+        self.prep.applied(&self.database.tree, header.zxid);
         self.applied += usize::from(!refused);
         self.refused += usize::from(refused);
     }
@@ -228,7 +228,7 @@ fn hard_limits_of_a_quota() {
         fixture.prep.request(view, &from, op, &record, &mut txn);
         let payload = Payload::decode(&txn).unwrap();
         let applied = fixture.database.apply(&payload.header, &payload.txn, &mut |_| {});
-        fixture.prep.applied(payload.header.zxid);
+        fixture.prep.applied(&fixture.database.tree, payload.header.zxid);
         applied.outcome.code
     };
     let limits = b"count=1,bytes=1=;byteHardLimit=10;countHardLimit=3";
