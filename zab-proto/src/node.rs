@@ -193,12 +193,10 @@ impl<A: Application> Node<A> {
         bytes: &[u8],
         disk: &mut impl Storage,
     ) -> usize {
-        let room = disk.stage_room();
-        if room == 0 {
+        if disk.stage_room() == 0 {
             self.staging = Some(conn);
             return 0;
         }
-        let bytes = &bytes[..bytes.len().min(room)];
         if let Ok(progress) = self.app.install(bytes) {
             disk.stage(&bytes[..progress.consumed]);
             self.peer.snapshot_received(now, conn, progress.done);

@@ -35,8 +35,8 @@ pub trait Storage {
     /// Stages the next piece of a snapshot that a leader sends. Nothing durable changes.
     fn stage(&mut self, piece: &[u8]);
 
-    /// How many bytes may be staged now without queueing too much. When there is room again, the
-    /// driver is woken.
+    /// How many bytes may be staged now without queueing too much; the last piece may be larger.
+    /// When there is room again, the driver is woken.
     fn stage_room(&self) -> usize {
         usize::MAX
     }
