@@ -88,10 +88,10 @@ fn too_many_requests_in_flight_wait() {
 
 #[test]
 fn a_full_window_makes_clients_wait_and_loses_nothing() {
-    let mut world = World::standalone(options());
-    let clients: Vec<Client> = (0..40).map(|_| world.open(0, 40_000).0).collect();
+    let mut world = World::with_window(options(), 1 << 20);
+    let clients: Vec<Client> = (0..10).map(|_| world.open(0, 40_000).0).collect();
     world.disks[0].stalled = true;
-    let data = vec![1; 900_000];
+    let data = vec![1; 100_000];
     for client in &clients {
         let writes: Vec<u8> =
             (1..=3).flat_map(|xid| request(xid, CREATE, &create("/w", &data, 2))).collect();

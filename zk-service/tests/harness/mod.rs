@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use zab_proto::{
-    Channel, Config, ConnId, Ensemble, Epoch, EpochKind, Input, Instant, Member, NetOutput, Node,
-    Phase, Recovered, ServerState, Sid, SnapshotDigest, Storage, Ticket, Zxid,
+    Channel, Config, ConnId, Ensemble, Epoch, EpochKind, Input, Instant, Limits, Member, NetOutput,
+    Node, Phase, Recovered, ServerState, Sid, SnapshotDigest, Storage, Ticket, Zxid,
 };
 use zk_service::{Service, ServiceOptions};
 
@@ -109,8 +109,14 @@ pub(crate) struct World {
 impl World {
     /// A standalone server, serving.
     pub(crate) fn standalone(options: ServiceOptions) -> Self {
+        Self::with_window(options, Limits::default().window_len_max_bytes)
+    }
+
+    /// A standalone server with so much room for what is not durable yet.
+    pub(crate) fn with_window(options: ServiceOptions, window_len_max_bytes: usize) -> Self {
         let mut config = Config::standalone(Sid(1));
         config.tick_time = options.tick_time;
+        config.limits.window_len_max_bytes = window_len_max_bytes;
         let mut world = Self::empty();
         world.add(config, options);
         world.run();
