@@ -135,7 +135,12 @@ impl Peer {
     /// A connection was accepted on the election or quorum port; `None` refuses it.
     pub fn accept(&mut self, now: Instant, channel: Channel) -> Option<ConnId> {
         match (channel, &mut self.role) {
-            (Channel::Election, _) => self.election.accept(now),
+            (Channel::Election, _) => {
+                let conn = self.election.accept(now);
+                // It may have closed an older connection to make room.
+                self.settle(now);
+                conn
+            }
             (Channel::Client, _) | (Channel::Quorum, Role::Learner(_)) => None,
             (Channel::Quorum, Role::Leader(leader)) => {
                 let conn = self.shared.slots.allot()?;

@@ -8,7 +8,7 @@
 use alloc::vec::Vec;
 
 use super::algorithm::CastVote;
-use crate::{Epoch, ServerState, Sid, Zxid};
+use crate::{ServerState, Sid, Zxid};
 
 /// The voters that were heard to be empty since this server began to look.
 #[derive(Debug, Default)]
