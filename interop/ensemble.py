@@ -115,6 +115,11 @@ class Member:
         self.signal(signal.SIGCONT)
         self.stopped = False
 
+    def initialise(self):
+        """Says that this server's empty directory is a new one, as zkServer-initialize.sh does."""
+        with open(os.path.join(self.data, "initialize"), "w"):
+            pass
+
     def wipe(self):
         """Deletes everything but the id, as an operator with a new disk would."""
         assert not self.running
@@ -149,7 +154,7 @@ class Ensemble:
     With `partitions`, every link between two members goes through a proxy of this process, so that it can be cut.
     """
 
-    def __init__(self, kinds, observers=(), directory=None, partitions=False, tick_ms=TICK_MS, extra=(), initialise=True):
+    def __init__(self, kinds, observers=(), directory=None, partitions=False, tick_ms=TICK_MS, extra=()):
         servers.check([*kinds, *observers])
         self.own_directory = directory is None
         self.directory = directory or tempfile.mkdtemp(prefix="interop-")

@@ -35,6 +35,9 @@ def led_by(leader, followers, observers=(), **options):
     ensemble = Ensemble([*followers, leader], observers, **options)
     try:
         voters = ensemble.voters
+        for member in ensemble.members:
+            # An empty directory of ours only counts before all voters are up if an operator says so.
+            member.initialise()
         for member in (voters[-1], *voters[: len(voters) // 2]):
             member.start()
         ensemble.serving()
