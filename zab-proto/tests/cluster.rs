@@ -246,7 +246,7 @@ fn a_sync_of_the_leader_ends_with_the_writes_before_it() {
     }
     cluster.settle();
     assert_eq!(cluster.lines(leader), ["before"]);
-    assert_eq!(cluster.node(leader).app().synced, [Some(1)]);
+    assert_eq!(cluster.node(leader).app().synced, [(Some(1), 1)]);
 }
 
 #[test]

@@ -47,7 +47,11 @@ impl Leader {
 
     /// A learner does.
     pub(crate) fn sync_learner(&mut self, now: Instant, shared: &mut Shared, conn: ConnId) {
-        self.ask(now, shared, Who::Learner(conn));
+        let gate = shared.history.end();
+        if let Some(link) = self.link(conn) {
+            link.syncs.push_back(gate);
+            self.ask(now, shared, Who::Learner(conn));
+        }
     }
 
     fn ask(&mut self, now: Instant, shared: &mut Shared, who: Who) {
@@ -104,7 +108,7 @@ impl Leader {
                 Who::Own(token) => self.freshness.proven.push((gate, token)),
                 Who::Learner(conn) => {
                     if let Some(link) = self.link(conn) {
-                        link.syncs.push_back(gate);
+                        link.proven += 1;
                     }
                 }
             }

@@ -60,8 +60,11 @@ pub(super) struct Link {
     pub(super) cut: Index,
     /// Transactions below are acknowledged.
     pub(super) acked: Index,
-    /// Answers to forwarded syncs: each goes out once everything below is committed there.
+    /// Forwarded syncs, by their place in the stream: each is answered behind the COMMIT of
+    /// everything below, before any other, and as soon as it is proven.
     pub(super) syncs: VecDeque<Index>,
+    /// How many of them, from the oldest on, are proven fresh.
+    pub(super) proven: usize,
     /// PINGs that it has to answer, and those that it has answered, in the same order.
     pub(super) pings_sent: u64,
     pub(super) pongs: u64,
@@ -93,6 +96,7 @@ impl Link {
             cut: 0,
             acked: 0,
             syncs: VecDeque::new(),
+            proven: 0,
             pings_sent: 0,
             pongs: 0,
             sent_bytes: 0,
@@ -142,26 +146,33 @@ impl Link {
             Stage::Asked | Stage::Synced if !self.observer && self.next < history.end() => {
                 Step::Txn(PacketType::PROPOSAL)
             }
-            Stage::Live if self.observer => {
-                if self.next < history.committed() {
-                    Step::Txn(PacketType::INFORM)
-                } else if self.is_sync_due(self.next) {
-                    Step::Sync
-                } else {
-                    Step::Nothing
-                }
-            }
-            // A proposal begun must be finished before anything else.
-            Stage::Live if self.part_sent > 0 => Step::Txn(PacketType::PROPOSAL),
-            Stage::Live if self.commits_sent < history.committed().min(self.next) => Step::Commit,
-            Stage::Live if self.is_sync_due(self.commits_sent) => Step::Sync,
-            Stage::Live if self.next < history.end() => Step::Txn(PacketType::PROPOSAL),
+            Stage::Live => self.live_step(history),
             _ => Step::Nothing,
         }
     }
 
-    fn is_sync_due(&self, committed: Index) -> bool {
-        self.syncs.front().is_some_and(|gate| *gate <= committed)
+    /// A Java learner takes the answers to its own writes and syncs in the order in which it sent
+    /// the requests: a COMMIT that overtakes a SYNC would pass for another server's, and its
+    /// client would wait for ever. So a sync that is not proven yet holds back what follows it.
+    fn live_step(&self, history: &History) -> Step {
+        let told = if self.observer { self.next } else { self.commits_sent };
+        let sync_due = self.syncs.front().is_some_and(|gate| *gate <= told);
+        if self.part_sent > 0 {
+            // What is begun must be finished before anything else.
+            let kind = if self.observer { PacketType::INFORM } else { PacketType::PROPOSAL };
+            Step::Txn(kind)
+        } else if sync_due && self.proven > 0 {
+            Step::Sync
+        } else if self.observer {
+            let more = !sync_due && self.next < history.committed();
+            if more { Step::Txn(PacketType::INFORM) } else { Step::Nothing }
+        } else if !sync_due && self.commits_sent < history.committed().min(self.next) {
+            Step::Commit
+        } else if self.next < history.end() {
+            Step::Txn(PacketType::PROPOSAL)
+        } else {
+            Step::Nothing
+        }
     }
 
     /// Whether `transmit` has something to write.
@@ -209,6 +220,7 @@ impl Link {
                 }
                 Step::Sync => {
                     self.syncs.pop_front();
+                    self.proven -= 1;
                     self.out.put_bare(PacketType::SYNC, Zxid::ZERO);
                 }
                 Step::NewLeader => {
@@ -269,4 +281,42 @@ enum Step {
     Commit,
     Sync,
     NewLeader,
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+    use crate::window::Window;
+
+    #[test]
+    fn a_sync_keeps_its_place_among_the_commits() {
+        let epoch = Epoch(1);
+        let mut history =
+            History::new(Window::new(Zxid::ZERO), Zxid::ZERO, Zxid::ZERO, epoch, epoch, true);
+        let mut link = Link::new(ConnId::core(0, 0), Instant::ZERO, Instant::ZERO);
+        link.stage = Stage::Live;
+        history.push(Zxid::new(epoch, 1), b"before the sync");
+        link.syncs.push_back(history.end());
+        history.push(Zxid::new(epoch, 2), b"behind the sync");
+        history.commit(history.end());
+        let kinds = |link: &mut Link| {
+            let mut buf = [0; 1024];
+            let len = link.transmit(&history, (Zxid::ZERO, ""), &mut buf);
+            let mut rest = &buf[..len];
+            let mut kinds = Vec::new();
+            while let crate::wire::Parsed::Complete { value, len } =
+                packet::Packet::parse(rest, 1024)
+            {
+                kinds.push(value.kind);
+                rest = &rest[len..];
+            }
+            kinds
+        };
+        let (proposal, commit) = (PacketType::PROPOSAL, PacketType::COMMIT);
+        assert_eq!(kinds(&mut link), [proposal, commit, proposal]);
+        link.proven += 1;
+        assert_eq!(kinds(&mut link), [PacketType::SYNC, commit]);
+    }
 }

@@ -24,7 +24,8 @@ pub(crate) struct Journal {
     leading: bool,
     clients: HashMap<ConnId, Vec<u8>>,
     outputs: Vec<ClientOutput>,
-    pub(crate) synced: Vec<Option<u64>>,
+    /// Syncs that have ended, and how many lines there were by then.
+    pub(crate) synced: Vec<(Option<u64>, usize)>,
 }
 
 impl Journal {
@@ -84,7 +85,7 @@ impl Application for Journal {
     fn revalidated(&mut self, _: &mut Core<'_>, _: &[u8]) {}
 
     fn synced(&mut self, _: &mut Core<'_>, token: Option<u64>) {
-        self.synced.push(token);
+        self.synced.push((token, self.lines.len()));
     }
 
     fn accept(&mut self, _: &mut Core<'_>, _: SocketAddr) -> Option<ConnId> {
