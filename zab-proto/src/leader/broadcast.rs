@@ -7,7 +7,7 @@ use crate::shared::Shared;
 use crate::window::Index;
 use crate::wire::packet::{Packet, PacketType};
 use crate::wire::txn::TxnHeader;
-use crate::{CloseReason, ConnId, DecodeError, Instant, Message, ProposeError, Zxid};
+use crate::{CloseReason, ConnId, DecodeError, Instant, Message, ProposeError, Sid, Zxid};
 
 impl Link {
     /// Whether the learner is expected to say something, so that silence is a fault. While it
@@ -93,7 +93,14 @@ impl Leader {
         }
         link.acked = link.acked.max(acked);
         let (sid, observer) = (link.sid, link.observer);
-        if !observer && let Some(entry) = self.acks.iter_mut().find(|entry| entry.0 == sid) {
+        if !observer {
+            self.hear_ack(sid, acked);
+        }
+    }
+
+    /// A participant has everything below `acked` on disk.
+    pub(super) fn hear_ack(&mut self, sid: Sid, acked: Index) {
+        if let Some(entry) = self.acks.iter_mut().find(|entry| entry.0 == sid) {
             entry.1 = entry.1.max(acked);
             self.acks_changed = true;
         }
@@ -125,6 +132,7 @@ impl Leader {
             .find(|index| ensemble.is_quorum(|sid| has(sid, *index)));
         if let Some(index) = newest {
             shared.history.commit(index);
+            self.welcome_synced(shared);
             self.release_syncs(shared);
         }
     }

@@ -57,6 +57,8 @@ pub(crate) struct Leader {
     acks: Vec<(Sid, Index)>,
     acks_sorted: Vec<Index>,
     acks_changed: bool,
+    /// Learners that are synchronised may wait for their UPTODATE.
+    welcome_waiting: bool,
     config_text: String,
     /// When the present step must be over.
     deadline: Instant,
@@ -106,6 +108,7 @@ impl Leader {
             acks,
             acks_sorted: Vec::with_capacity(shared.voters.len()),
             acks_changed: false,
+            welcome_waiting: false,
             config_text: config.ensemble.text(),
             deadline,
             half_tick: now + config.tick_time / 2,

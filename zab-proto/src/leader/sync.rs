@@ -184,9 +184,15 @@ impl Leader {
         link.stage = Stage::Synced;
         link.silent_at = silent_at;
         link.acked = link.acked.max(link.cut);
-        let (sid, observer) = (link.sid, link.observer);
+        let (sid, observer, acked) = (link.sid, link.observer, link.acked);
+        if !observer {
+            // No acknowledgement comes for what it brought along.
+            self.hear_ack(sid, acked);
+            self.commit_acked(shared);
+        }
         if established {
-            self.welcome(conn);
+            self.welcome_waiting = true;
+            self.welcome_synced(shared);
         } else if step == Step::Syncs && !observer {
             self.hear_synced(sid);
             self.count_syncs(now, shared);
@@ -218,23 +224,34 @@ impl Leader {
         shared.history.commit(self.first);
         let alive_until = now + shared.config.ticks(shared.config.sync_limit + 1);
         let silent_at = now + shared.config.ticks(shared.config.sync_limit);
-        for slot in 0..self.links.len() {
-            let Some(link) = &mut self.links[slot] else { continue };
-            if link.stage == Stage::Synced {
-                link.alive_until = link.alive_until.max(alive_until);
-                link.silent_at = silent_at;
-                let conn = link.conn;
-                self.welcome(conn);
-            }
+        for link in self.links.iter_mut().flatten().filter(|link| link.stage == Stage::Synced) {
+            link.alive_until = link.alive_until.max(alive_until);
+            link.silent_at = silent_at;
         }
+        self.welcome_waiting = true;
+        self.welcome_synced(shared);
         self.announce(shared);
     }
 
-    /// UPTODATE: commits flow from here on.
-    fn welcome(&mut self, conn: ConnId) {
-        let Some(link) = self.link(conn) else { return };
-        link.stage = Stage::Live;
-        link.out.put_bare(PacketType::UPTODATE, Zxid::from_raw(-1));
+    /// UPTODATE to all that are synchronised: commits flow from here on.
+    ///
+    /// A learner takes all that it holds then as committed, and may hold proposals that are not
+    /// (its acknowledgements of them may have been lost with its last connection). It waits until
+    /// they are.
+    pub(super) fn welcome_synced(&mut self, shared: &Shared) {
+        if !self.welcome_waiting {
+            return;
+        }
+        self.welcome_waiting = false;
+        let committed = shared.history.committed();
+        for link in self.links.iter_mut().flatten().filter(|link| link.stage == Stage::Synced) {
+            if link.cut <= committed {
+                link.stage = Stage::Live;
+                link.out.put_bare(PacketType::UPTODATE, Zxid::from_raw(-1));
+            } else {
+                self.welcome_waiting = true;
+            }
+        }
     }
 }
 
