@@ -593,14 +593,17 @@ impl<A: Subject> World<A> {
         }
     }
 
-    /// A disk is replaced, if every committed transaction stays on the disks of a quorum and no
-    /// other voter's promise is in doubt.
+    /// A disk is replaced, if every transaction is committed and on the disks of all others, so that
+    /// nothing relies on what the replaced one has acknowledged.
     fn wipe(&mut self, server: HostIx, down: u64) {
         let spare = {
             let ghost = self.ghost.borrow();
             let last = ghost.last_committed();
             let chain = ghost.chain_at(last);
-            let has = |other: HostIx| ghost.holds(&self.disks[other].durable, last, chain);
+            let has = |other: HostIx| {
+                let disk = &self.disks[other];
+                disk.issued.last().0 == last && ghost.holds(&disk.durable, last, chain)
+            };
             (0..self.options.voters).all(has) && self.options.voters >= 3
         };
         if server < self.options.voters && !spare {

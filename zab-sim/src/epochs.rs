@@ -89,7 +89,7 @@ impl Ghost {
     ) {
         let Some(reign) = self.reigns.get(&(epoch, leader)) else { return };
         let (zxid, chain) = reign.initial;
-        let is_durable = disk.durable.current >= Some(epoch);
+        let is_durable = disk.durable.current_in_effect() >= epoch;
         if !is_durable || !self.holds(&disk.durable, zxid, chain) {
             let what = if is_durable { "history" } else { "epoch" };
             let text = format!("s{} acknowledges NEWLEADER {epoch} without {what}", learner + 1);
@@ -165,7 +165,7 @@ impl Ghost {
         }
         let synced = |server: HostIx| {
             let image = &disks[server].durable;
-            image.current >= Some(epoch) && self.holds(image, zxid, chain)
+            image.current_in_effect() >= epoch && self.holds(image, zxid, chain)
         };
         if !self.quorum(synced) {
             let text = format!("s{name} leads epoch {epoch} without a synchronised quorum");

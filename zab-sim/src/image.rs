@@ -89,6 +89,13 @@ impl Image {
         self.log.last().map_or_else(base, |rec| (rec.zxid, rec.chain))
     }
 
+    /// The current epoch that a restart goes by: to hold a transaction of an epoch is as good as
+    /// having synchronised with its leader.
+    #[must_use]
+    pub fn current_in_effect(&self) -> Epoch {
+        self.current.unwrap_or_default().max(self.last().0.epoch())
+    }
+
     /// The zxid of the snapshot.
     #[must_use]
     pub fn base(&self) -> Zxid {
