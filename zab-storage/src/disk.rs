@@ -184,6 +184,7 @@ impl Shared {
     /// The writer's thread: whatever has arrived is the next batch.
     fn write_all(&self, executor: &mut Executor) {
         let mut batch = Batch::default();
+        let _guard = PanicGuard(self);
         while self.take(&mut batch) {
             let staged = batch.staged_len();
             let result = executor.run(&mut batch, |ticket| {
@@ -254,6 +255,17 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A thread that panics must not leave a server behind that waits for it in silence.
+pub(crate) struct PanicGuard<'a>(pub(crate) &'a Shared);
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(Error::Stopped);
+        }
     }
 }
 

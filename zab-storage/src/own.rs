@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use zab_proto::{SnapshotDigest, Ticket, Zxid};
 
-use crate::disk::Shared;
+use crate::disk::{PanicGuard, Shared};
 use crate::error::Error;
 use crate::names::{self, Compression};
 use crate::snapshot::SnapshotWriter;
@@ -174,6 +174,7 @@ struct Job {
 
 impl Job {
     fn run(&self, pieces: &Receiver<Piece>) {
+        let _guard = PanicGuard(&self.shared);
         if let Err(error) = self.write(pieces) {
             self.shared.fail(error);
         }
