@@ -144,7 +144,8 @@ impl Leader {
         shared.history.release(needed, limits.retained_txns, limits.retained_len_max_bytes);
         let window = &shared.history.window;
         let bound = limits.window_len_max_bytes;
-        if window.len_bytes() <= bound / 2 {
+        // What is retained stays in the window for good, and is not what fills it.
+        if window.len_bytes() <= bound / 2 + limits.retained_len_max_bytes {
             self.resume(shared);
         } else if window.len_bytes() > bound
             && needed < shared.history.delivered().min(shared.history.durable())
