@@ -331,7 +331,8 @@ impl Service {
             Some(ids) => ids.write(&mut self.frame),
             None => self.frame.put_i32(-1),
         }
-        core.request(&self.record, &self.frame)
+        core.can_propose(self.record.len() + self.frame.len())
+            && core.request(&self.record, &self.frame)
     }
 
     fn sync(&mut self, core: &mut Core<'_>, slot: u32, xid: i32, record: &[u8]) -> Taken {
