@@ -1,6 +1,12 @@
-//! Tables.
+//! Tables, and where results go.
 
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{env, fs, io};
+
+use crate::json::Json;
+use crate::plot::{self, Plot};
 
 /// Rows of a Markdown table, the first one its head.
 #[must_use]
@@ -32,4 +38,110 @@ pub fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
     values.sort_by(f64::total_cmp);
     let at = |i: usize| values.get(i).copied().unwrap_or(f64::NAN);
     (at(0), at(values.len() / 2), at(values.len().saturating_sub(1)))
+}
+
+/// How some numbers are distributed.
+#[derive(Clone, Copy, Debug)]
+pub struct Percentiles {
+    /// How many there are.
+    pub count: usize,
+    /// Half of them are at most this.
+    pub p50: f64,
+    /// Nine of ten are at most this.
+    pub p90: f64,
+    /// 99 of 100 are at most this.
+    pub p99: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+impl Percentiles {
+    /// Of `values`.
+    #[must_use]
+    pub fn new(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let last = values.len().saturating_sub(1);
+        let at = |percent: usize| {
+            values.get((values.len() * percent / 100).min(last)).copied().unwrap_or(f64::NAN)
+        };
+        Self { count: values.len(), p50: at(50), p90: at(90), p99: at(99), max: at(100) }
+    }
+
+    /// All of them.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    pub fn json(&self) -> Json {
+        Json::object([
+            ("count", (self.count as f64).into()),
+            ("p50", self.p50.into()),
+            ("p90", self.p90.into()),
+            ("p99", self.p99.into()),
+            ("max", self.max.into()),
+        ])
+    }
+}
+
+/// Processor time of this process so far.
+#[must_use]
+pub fn cpu() -> Duration {
+    cpu_of("self")
+}
+
+/// Processor time of a process so far; zero if there is no such process.
+#[must_use]
+pub fn cpu_of(pid: &str) -> Duration {
+    let ticks = || -> Option<u64> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+    };
+    // The kernel's tick for user space is a hundredth of a second.
+    Duration::from_millis(ticks().unwrap_or(0) * 10)
+}
+
+/// What the benches are told on the command line.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Small numbers, to see that everything works.
+    pub quick: bool,
+    /// Where results go besides the terminal.
+    pub out: Option<PathBuf>,
+    /// What else is said: what to measure, for instance.
+    pub words: Vec<String>,
+}
+
+impl Options {
+    /// Reads `[--quick] [--out DIR] WORD …`.
+    #[must_use]
+    pub fn from_args() -> Self {
+        let mut options = Self::default();
+        let mut args = env::args().skip(1);
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                "--quick" => options.quick = true,
+                // Cargo's own.
+                "--bench" => {}
+                "--out" => options.out = args.next().map(PathBuf::from),
+                _ => options.words.push(arg),
+            }
+        }
+        // Benches are started in their package's directory, commands are written for the project's.
+        if let Some(out) = &mut options.out
+            && out.is_relative()
+        {
+            *out = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(&*out);
+        }
+        options
+    }
+
+    /// Writes `name.json` and `name.svg`, if results are to be kept.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn save(&self, name: &str, json: &Json, plots: &[Plot]) -> io::Result<()> {
+        let Some(out) = &self.out else { return Ok(()) };
+        fs::create_dir_all(out)?;
+        fs::write(out.join(format!("{name}.json")), format!("{json}\n"))?;
+        fs::write(out.join(format!("{name}.svg")), plot::svg(plots))
+    }
 }

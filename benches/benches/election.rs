@@ -1,0 +1,215 @@
+//! How long an ensemble takes to agree: real nodes on loopback in one process, on each runtime.
+//!
+//! `cargo bench -p benches --bench election [-- --quick] [--out DIR] [RUNTIME …]` measures cold
+//! starts (until every member has decided, and until the first commit) and the abrupt loss of the
+//! leader (until the next one serves, and until its first commit). With `--out` the results also
+//! go to `election.json` and `election.svg` in that directory.
+
+use std::error::Error;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use benches::flow::{self, Progress};
+use benches::json::Json;
+use benches::nodes::{Nodes, PATIENCE, Runtime, Setting};
+use benches::plot::{Bar, Plot};
+use benches::report::{self, Options, Percentiles};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Pause between two starts of a staggered cold start.
+const STAGGER: Duration = Duration::from_millis(3);
+
+/// How often each thing is measured.
+struct Rounds {
+    nodes: usize,
+    cold: usize,
+    failover: usize,
+}
+
+const EARLY: [Rounds; 4] = [
+    Rounds { nodes: 3, cold: 100, failover: 300 },
+    Rounds { nodes: 5, cold: 40, failover: 100 },
+    Rounds { nodes: 7, cold: 25, failover: 60 },
+    Rounds { nodes: 9, cold: 15, failover: 40 },
+];
+
+const WAITING: [Rounds; 4] = [
+    Rounds { nodes: 3, cold: 10, failover: 30 },
+    Rounds { nodes: 5, cold: 5, failover: 10 },
+    Rounds { nodes: 7, cold: 5, failover: 5 },
+    Rounds { nodes: 9, cold: 5, failover: 5 },
+];
+
+/// One line of the result.
+struct Line {
+    setting: Setting,
+    what: &'static str,
+    times: Percentiles,
+}
+
+fn main() -> Result<()> {
+    let options = Options::from_args();
+    let wanted =
+        |r: &Runtime| options.words.is_empty() || options.words.iter().any(|w| w == r.name());
+    let runtimes: Vec<Runtime> = Runtime::ALL.into_iter().filter(wanted).collect();
+    let mut lines = Vec::new();
+    for (early_finalize, fsync, table) in
+        [(true, true, &EARLY[..]), (true, false, &EARLY[..1]), (false, true, &WAITING[..])]
+    {
+        for rounds in table {
+            // The runtimes in turns: what disturbs the machine disturbs all alike.
+            for &runtime in &runtimes {
+                let nodes = rounds.nodes;
+                let setting =
+                    Setting { runtime, nodes, early_finalize, fsync, prealloc_bytes: 1 << 20 };
+                let part = if options.quick { 10 } else { 1 };
+                cold(setting, rounds.cold.div_ceil(part), &mut lines)?;
+                failover(setting, rounds.failover.div_ceil(part), &mut lines)?;
+            }
+        }
+    }
+    println!("{}", table(&lines));
+    options.save("election", &json(&lines), &plots(&lines))?;
+    Ok(())
+}
+
+fn cold(setting: Setting, rounds: usize, lines: &mut Vec<Line>) -> Result<()> {
+    for (stagger, decided_name, commit_name) in [
+        (None, DECIDED, COLD_COMMIT),
+        (Some(STAGGER), "cold start staggered: all decided", "cold start staggered: first commit"),
+    ] {
+        let (mut decided, mut commits) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            let mut ensemble = Nodes::new(setting)?;
+            let begin = Instant::now();
+            for i in 0..setting.nodes {
+                ensemble.start(i)?;
+                stagger.into_iter().for_each(thread::sleep);
+            }
+            let members = ensemble.wait_all();
+            let last = members.iter().filter_map(|own| own.decided).max();
+            decided.push(since(begin, last)?);
+            // The first to deliver is the leader.
+            commits.push(since(begin, members.iter().filter_map(|own| own.delivered).min())?);
+        }
+        lines.push(Line { setting, what: decided_name, times: Percentiles::new(decided) });
+        lines.push(Line { setting, what: commit_name, times: Percentiles::new(commits) });
+    }
+    Ok(())
+}
+
+fn failover(setting: Setting, rounds: usize, lines: &mut Vec<Line>) -> Result<()> {
+    let mut ensemble = Nodes::new(setting)?;
+    (0..setting.nodes).try_for_each(|i| ensemble.start(i))?;
+    let (mut elected, mut serves, mut commits) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let members = ensemble.wait_all();
+        let old = flow::leader(&members).ok_or("nobody leads")?;
+        let begin = Instant::now();
+        ensemble.stop(old);
+        let next = |members: &[Progress]| {
+            let others = members.iter().enumerate().filter(|(i, _)| *i != old);
+            others.map(|(_, own)| own).find(|own| own.is_leading_since(begin)).copied()
+        };
+        let led = |members: &[Progress]| next(members).is_some_and(|own| own.delivered.is_some());
+        let members = ensemble.board.wait(PATIENCE, led).ok_or("no next leader")?;
+        let leader = next(&members).ok_or("it has gone")?;
+        elected.push(since(begin, leader.decided)?);
+        serves.push(since(begin, leader.serves)?);
+        commits.push(since(begin, leader.delivered)?);
+        ensemble.start(old)?;
+    }
+    for (what, times) in
+        [(ELECTED, elected), (SERVES, serves), ("leader lost: next commit", commits)]
+    {
+        lines.push(Line { setting, what, times: Percentiles::new(times) });
+    }
+    Ok(())
+}
+
+const DECIDED: &str = "cold start: all decided";
+const COLD_COMMIT: &str = "cold start: first commit";
+const ELECTED: &str = "leader lost: next elected";
+const SERVES: &str = "leader lost: next serves";
+
+/// Milliseconds.
+fn since(begin: Instant, end: Option<Instant>) -> Result<f64> {
+    let end = end.ok_or("it has not happened")?;
+    Ok(end.saturating_duration_since(begin).as_secs_f64() * 1e3)
+}
+
+fn mode(setting: &Setting) -> &'static str {
+    match (setting.early_finalize, setting.fsync) {
+        (true, true) => "early",
+        (true, false) => "early, no fsync",
+        (false, _) => "waiting 200 ms",
+    }
+}
+
+fn table(lines: &[Line]) -> String {
+    let head = ["ms", "finalising", "nodes", "runtime", "rounds", "p50", "p90", "p99", "max"];
+    let mut rows = vec![head.map(String::from).to_vec()];
+    // All runtimes' lines of one thing together.
+    let mut order: Vec<&Line> = lines.iter().collect();
+    order.sort_by_key(|line| {
+        (!line.setting.early_finalize, !line.setting.fsync, line.what, line.setting.nodes)
+    });
+    for Line { setting, what, times } in order {
+        let mut row: Vec<String> = vec![
+            (*what).into(),
+            mode(setting).into(),
+            setting.nodes.to_string(),
+            setting.runtime.name().into(),
+            times.count.to_string(),
+        ];
+        row.extend([times.p50, times.p90, times.p99, times.max].map(|ms| format!("{ms:.1}")));
+        rows.push(row);
+    }
+    report::markdown(&rows)
+}
+
+fn json(lines: &[Line]) -> Json {
+    let line = |Line { setting, what, times }: &Line| {
+        #[expect(clippy::cast_precision_loss, reason = "a few nodes")]
+        let nodes = setting.nodes as f64;
+        Json::object([
+            ("what", (*what).into()),
+            ("finalising", mode(setting).into()),
+            ("nodes", nodes.into()),
+            ("runtime", setting.runtime.name().into()),
+            ("ms", times.json()),
+        ])
+    };
+    Json::List(lines.iter().map(line).collect())
+}
+
+fn plots(lines: &[Line]) -> Vec<Plot> {
+    let groups = [3, 5, 7, 9];
+    let plot = |what: &str, wanted: &str| {
+        let bars = |runtime: Runtime| {
+            let bar = |nodes: usize| {
+                let is = |line: &&Line| {
+                    line.what == what
+                        && mode(&line.setting) == wanted
+                        && line.setting.nodes == nodes
+                        && line.setting.runtime == runtime
+                };
+                let times = &lines.iter().find(is)?.times;
+                Some(Bar { value: times.p50, high: Some(times.p99) })
+            };
+            (runtime.name().into(), groups.iter().map(|nodes| bar(*nodes)).collect())
+        };
+        Plot {
+            title: format!("{what} (finalising: {wanted})"),
+            unit: "ms, median; whisker: p99".into(),
+            groups: groups.map(|nodes| format!("{nodes} nodes")).into(),
+            series: Runtime::ALL.map(bars).into(),
+        }
+    };
+    let mut plots = Vec::new();
+    for mode in ["early", "waiting 200 ms"] {
+        plots.extend([DECIDED, COLD_COMMIT, ELECTED, SERVES].map(|what| plot(what, mode)));
+    }
+    plots
+}
