@@ -36,6 +36,11 @@ pub struct BadSnapshot;
 ///
 /// Called by [`Node`](crate::Node) on one thread; nothing may block. Everything the application
 /// asks of the core goes through the [`Core`] handed to each call that may cause actions.
+///
+/// What every application has to say is required: how a transaction is applied, how a request
+/// becomes one, and how the state is saved and loaded ([`Staged`](crate::Staged) and
+/// [`Images`](crate::Images) do that for a state that fits into one buffer). The rest does nothing
+/// unless it is written: an application without clients of its own, sessions or timers leaves it out.
 pub trait Application {
     // The replicated log.
 
@@ -45,7 +50,9 @@ pub trait Application {
 
     /// Role or phase changed. Clients are served in `Phase::Broadcast` only: on leaving it their
     /// connections are closed and everything speculative is dropped.
-    fn became(&mut self, core: &mut Core<'_>, status: &Status);
+    fn became(&mut self, core: &mut Core<'_>, status: &Status) {
+        let _ = (core, status);
+    }
 
     // Leader: traffic of its learners.
 
@@ -54,49 +61,77 @@ pub trait Application {
     fn request(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8], auth: &[u8]);
 
     /// A learner reports sessions that were alive: entries of session id (i64), time-out (i32).
-    fn touched(&mut self, core: &mut Core<'_>, from: Origin, sessions: &[u8]);
+    fn touched(&mut self, core: &mut Core<'_>, from: Origin, sessions: &[u8]) {
+        let _ = (core, from, sessions);
+    }
 
     /// A learner asks whether a session is valid (session id, time-out). Answer, now or later,
     /// with [`Core::revalidated`].
-    fn revalidate(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8]);
+    fn revalidate(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8]) {
+        let _ = (core, from, data);
+    }
 
     // Learner: answers of its leader.
 
     /// Appends the sessions touched since the last call (entries of i64, i32) to `sessions`.
-    fn take_touched(&mut self, sessions: &mut Vec<u8>);
+    fn take_touched(&mut self, sessions: &mut Vec<u8>) {
+        let _ = sessions;
+    }
 
     /// The leader's answer to [`Core::revalidate`]: session id (i64), valid (bool).
-    fn revalidated(&mut self, core: &mut Core<'_>, data: &[u8]);
+    fn revalidated(&mut self, core: &mut Core<'_>, data: &[u8]) {
+        let _ = (core, data);
+    }
 
     /// On a learner the oldest forwarded sync is answered (`token` is `None`); on the leader the
     /// round that [`Core::sync`] numbered `token` has ended.
-    fn synced(&mut self, core: &mut Core<'_>, token: Option<u64>);
+    fn synced(&mut self, core: &mut Core<'_>, token: Option<u64>) {
+        let _ = (core, token);
+    }
 
-    // Clients.
+    // Clients. Needed if the server listens for them.
 
     /// A client has connected; `None` refuses it.
-    fn accept(&mut self, core: &mut Core<'_>, remote: SocketAddr) -> Option<ConnId>;
+    fn accept(&mut self, core: &mut Core<'_>, remote: SocketAddr) -> Option<ConnId> {
+        let _ = (core, remote);
+        None
+    }
 
     /// Bytes of a client; returns how many were consumed (whole frames only, but see
     /// [`ClientOutput::Resume`] for leaving some as back-pressure).
-    fn handle_bytes(&mut self, core: &mut Core<'_>, conn: ConnId, bytes: &[u8]) -> usize;
+    fn handle_bytes(&mut self, core: &mut Core<'_>, conn: ConnId, bytes: &[u8]) -> usize {
+        let _ = (core, conn);
+        bytes.len()
+    }
 
     /// Fills `buf` with bytes for a client; 0 means nothing to send.
-    fn poll_transmit(&mut self, conn: ConnId, buf: &mut [u8]) -> usize;
+    fn poll_transmit(&mut self, conn: ConnId, buf: &mut [u8]) -> usize {
+        let _ = (conn, buf);
+        0
+    }
 
     /// A client connection is gone.
-    fn closed(&mut self, core: &mut Core<'_>, conn: ConnId);
+    fn closed(&mut self, core: &mut Core<'_>, conn: ConnId) {
+        let _ = (core, conn);
+    }
 
     /// The next thing to do for a client connection.
-    fn poll_output(&mut self) -> Option<ClientOutput>;
+    fn poll_output(&mut self) -> Option<ClientOutput> {
+        None
+    }
 
     // Time.
 
     /// When `handle_timeout` wants to be called.
-    fn poll_timeout(&self) -> Option<Instant>;
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
 
-    /// A deadline has passed; early or repeated calls are harmless.
-    fn handle_timeout(&mut self, core: &mut Core<'_>);
+    /// A deadline has passed, or there is room again for what
+    /// [`can_propose`](Core::can_propose) refused; early or repeated calls are harmless.
+    fn handle_timeout(&mut self, core: &mut Core<'_>) {
+        let _ = core;
+    }
 
     // Snapshots out: several may be open, each a point in time.
 
@@ -108,7 +143,10 @@ pub trait Application {
     fn snapshot_read(&mut self, snapshot: u32, buf: &mut [u8]) -> usize;
 
     /// The digest that belongs to the snapshot's state, if digests are kept.
-    fn snapshot_digest(&self, snapshot: u32) -> Option<SnapshotDigest>;
+    fn snapshot_digest(&self, snapshot: u32) -> Option<SnapshotDigest> {
+        let _ = snapshot;
+        None
+    }
 
     /// The snapshot is no longer needed, finished or not.
     fn snapshot_close(&mut self, snapshot: u32);

@@ -12,6 +12,7 @@ mod ensemble;
 mod error;
 mod event;
 mod history;
+mod image;
 mod leader;
 mod learner;
 mod node;
@@ -32,6 +33,7 @@ pub use event::{
     Channel, ConnId, EpochKind, Input, Message, Origin, Output, Phase, Received, ServerState,
     Status, SyncMode, Ticket,
 };
+pub use image::{Images, Staged};
 pub use leader::LearnerStatus;
 pub use node::{NetOutput, Node};
 pub use peer::Peer;

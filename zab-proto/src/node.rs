@@ -111,6 +111,11 @@ impl<A: Application> Node<A> {
         &mut self.app
     }
 
+    /// Lets the application act outside of an event: propose, forward a request, begin a sync.
+    pub fn with<T>(&mut self, now: Instant, act: impl FnOnce(&mut A, &mut Core<'_>) -> T) -> T {
+        act(&mut self.app, &mut Core::new(now, &mut self.peer))
+    }
+
     /// A connection was accepted; `None` means: close it.
     pub fn accept(&mut self, now: Instant, channel: Channel, remote: SocketAddr) -> Option<ConnId> {
         match channel {
