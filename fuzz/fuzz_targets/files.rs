@@ -2,7 +2,7 @@
 #![no_main]
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use libfuzzer_sys::fuzz_target;
 use zab_storage::{LogReader, SnapshotReader};
@@ -27,7 +27,7 @@ fn file(name: &str) -> PathBuf {
     dir.join(name)
 }
 
-fn read_log(path: &PathBuf, len: usize) {
+fn read_log(path: &Path, len: usize) {
     let Ok(mut log) = LogReader::open(path) else { return };
     let mut read = 0;
     while let Ok(Some(record)) = log.next() {
@@ -37,7 +37,7 @@ fn read_log(path: &PathBuf, len: usize) {
     assert!(log.offset() <= len as u64);
 }
 
-fn read_snapshot(path: &PathBuf) {
+fn read_snapshot(path: &Path) {
     let Ok(mut snapshot) = SnapshotReader::open(path) else { return };
     let mut loader = Loader::new(true, 100_000);
     loop {

@@ -17,6 +17,9 @@ pub enum Op {
     Install(Zxid),
 }
 
+/// Part of a log.
+pub type Records = VecDeque<(Zxid, Vec<u8>)>;
+
 /// What is on a disk.
 #[derive(Clone, Debug, Default)]
 pub struct Image {
@@ -61,7 +64,7 @@ impl Image {
 
     /// The transactions behind `after` up to `through`, if the log has both.
     #[must_use]
-    pub fn between(&self, after: Zxid, through: Zxid) -> Option<VecDeque<(Zxid, Vec<u8>)>> {
+    pub fn between(&self, after: Zxid, through: Zxid) -> Option<Records> {
         let whole = after < through && self.log.contains_key(&after);
         let records = self.log.iter().filter(|(zxid, _)| **zxid > after && **zxid <= through);
         (whole && self.log.contains_key(&through))

@@ -3,7 +3,6 @@
 //! The input is a program of small steps, so that random changes of it are changes of a story
 //! rather than noise. Everything the peer asks for and says is checked against what it may.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use zab_proto::wire::body::{LearnerInfo, PROTOCOL_VERSION, Request};
@@ -17,7 +16,7 @@ use zab_proto::{
     Message, Output, Peer, Recovered, Sid, Status, Violation, Zxid,
 };
 
-use crate::disk::{Disk, Op};
+use crate::disk::{Disk, Op, Records};
 use crate::encoded;
 use crate::said::Said;
 
@@ -90,7 +89,7 @@ struct World {
     links: Vec<(ConnId, Link)>,
     lent: Vec<ConnId>,
     /// Logs being read for a learner: what is left of each.
-    logs: Vec<(ConnId, VecDeque<(Zxid, Vec<u8>)>)>,
+    logs: Vec<(ConnId, Records)>,
     delivered: Zxid,
     /// Outputs are taken and writes done after every step.
     eager: bool,
