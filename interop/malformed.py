@@ -50,20 +50,18 @@ ELECTION = {
     "protocol of another world": hello(1, version=-1),
     "handshake with a negative address length": hello(1, length=-5),
     "handshake with an address of two thousand million bytes": hello(1, length=0x7FFFFFFF),
-    "handshake of a server that is not in the list": hello(77),
     "handshake with own id": None,
-    "notification of negative length": hello(1) + struct.pack(">i", -1),
-    "notification of two thousand million bytes": hello(1) + struct.pack(">i", 0x7FFFFFFF),
-    "notification of an unknown size": hello(1) + wire.frame(b"\0" * 5),
     "random bytes": bytes(range(64, 164)),
+}
+# Behind a handshake with a higher id, which takes the place of that server's connection.
+NOTIFICATION = {
+    "notification of negative length": hello(3) + struct.pack(">i", -1),
+    "notification of two thousand million bytes": hello(3) + struct.pack(">i", 0x7FFFFFFF),
 }
 QUORUM = {
     "first packet is no introduction": packet(5),
-    "introduction without data": packet(11),
-    "introduction with short data": packet(11, 0, b"\0\0\0"),
     "negative data length": struct.pack(">iqi", 11, 0, -7) + b"\xff" * 4,
     "data of two thousand million bytes": struct.pack(">iqi", 11, 0, 0x7FFFFFFF),
-    "negative count of identities": packet(11, 0, INFO, struct.pack(">i", -7)),
     "two thousand million identities": packet(11, 0, INFO, struct.pack(">i", 0x7FFFFFFF)),
     "unknown type first": packet(99, 0, b"x"),
     "request before synchronisation": packet(11, 0, INFO) + packet(1, 0, b"\0" * 32),
@@ -156,6 +154,9 @@ def main(_options):
                 if data is None:
                     data = hello(member.sid)
                 suite.case(f"election port of the {role}: {name}", closes, watchers, member, member.election_port, data, limit=30)
+        for name, data in NOTIFICATION.items():
+            suite.case(f"election port of server 1: {name}", closes, watchers, ensemble.members[0],
+                       ensemble.members[0].election_port, data, limit=30)
         for name, data in QUORUM.items():
             suite.case(f"quorum port of the leader: {name}", closes, watchers, leader, leader.quorum_port, data, limit=30)
         suite.case("byte by byte", fragments, watchers, follower)

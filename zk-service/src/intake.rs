@@ -1,6 +1,8 @@
 //! From a client's bytes to requests: framing, handshake, and the decision what is done now, what is
 //! forwarded and what waits.
 
+use std::fmt;
+
 use zab_proto::wire::jute::{Reader, Writer};
 use zab_proto::{Core, Instant, Zxid};
 
@@ -40,10 +42,14 @@ impl Service {
             if greeting && let Some(known) = self.four_letter_word(core, slot, *head, &rest[4..]) {
                 return if known { bytes.len() } else { used };
             }
-            let len = i32::from_be_bytes(*head);
-            let len = usize::try_from(len).ok().filter(|len| *len <= self.options.jute_max_buffer);
-            let (true, Some(len)) = (self.is_serving(), len) else {
+            if !self.is_serving() {
+                // Every client of a server that looks for a leader comes by here: no news.
                 self.close(slot, false);
+                return bytes.len();
+            }
+            let len = i32::from_be_bytes(*head);
+            let Some(len) = self.frame_len(len) else {
+                self.hang_up(slot, format_args!("frame length {len}"));
                 return bytes.len();
             };
             let Some(frame) = rest[4..].get(..len) else { return used };
@@ -61,6 +67,10 @@ impl Service {
         }
     }
 
+    fn frame_len(&self, len: i32) -> Option<usize> {
+        usize::try_from(len).ok().filter(|len| *len <= self.options.jute_max_buffer)
+    }
+
     fn count_received(&mut self, slot: u32, len: usize) {
         self.stats.received += 1;
         self.stats.bytes_received += len as u64;
@@ -75,13 +85,19 @@ impl Service {
         Taken::NotNow
     }
 
-    fn hang_up(&mut self, slot: u32) -> Taken {
+    /// Closes the connection of a client that does not keep to the protocol.
+    fn hang_up(&mut self, slot: u32, why: fmt::Arguments<'_>) -> Taken {
+        if let Some(client) = self.clients.get(slot) {
+            log::info!("Closing connection with {}: {why}", client.remote);
+        }
         self.close(slot, false);
         Taken::Closed
     }
 
     fn handshake(&mut self, core: &mut Core<'_>, slot: u32, frame: &[u8]) -> Taken {
-        let Ok(connect) = Connect::decode(frame) else { return self.hang_up(slot) };
+        let Ok(connect) = Connect::decode(frame) else {
+            return self.hang_up(slot, format_args!("malformed handshake"));
+        };
         let last_zxid = self.db.last_zxid();
         if connect.last_zxid_seen > last_zxid.raw() {
             log::info!(
@@ -90,7 +106,8 @@ impl Service {
                 connect.session,
                 connect.last_zxid_seen
             );
-            return self.hang_up(slot);
+            self.close(slot, false);
+            return Taken::Closed;
         }
         let timeout_ms = self.options.session_timeout_ms(connect.timeout_ms);
         let Some(client) = self.clients.get_mut(slot) else { return Taken::Closed };
@@ -208,7 +225,9 @@ impl Service {
 
     fn request(&mut self, core: &mut Core<'_>, slot: u32, frame: &[u8]) -> Taken {
         let mut reader = Reader::new(frame);
-        let (Ok(xid), Ok(op)) = (reader.i32(), reader.i32()) else { return self.hang_up(slot) };
+        let (Ok(xid), Ok(op)) = (reader.i32(), reader.i32()) else {
+            return self.hang_up(slot, format_args!("malformed request header"));
+        };
         let record = reader.rest();
         if self.must_wait(slot, op) {
             return Taken::NotNow;
@@ -234,6 +253,9 @@ impl Service {
             // Without a SASL login on the server: a null token, and the client goes on without.
             op::SASL => Answer { code: Code::OK, zxid: Some(0), null_token: true, close: false },
             _ => {
+                if let Some(client) = self.clients.get(slot) {
+                    log::info!("Closing connection with {}: unknown operation {op}", client.remote);
+                }
                 let code = Code::UNIMPLEMENTED;
                 Answer { code, zxid: Some(-1), null_token: false, close: true }
             }
