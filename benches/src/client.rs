@@ -1,4 +1,5 @@
-//! The few requests of ZooKeeper's client protocol that a load needs, and a blocking connection.
+//! The few requests that a load needs, in ZooKeeper's client protocol and in etcd's, and a blocking
+//! connection.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -6,19 +7,137 @@ use std::time::Duration;
 
 use zab_proto::wire::jute::{Reader, Writer};
 
+use crate::grpc;
+
 /// A request of the load.
 #[derive(Clone, Copy, Debug)]
 pub enum Request<'a> {
-    /// create, persistent, open to the world.
+    /// create, persistent, open to the world; put in etcd.
     Create(&'a str, &'a [u8]),
-    /// setData, any version.
+    /// setData, any version; put in etcd.
     Set(&'a str, &'a [u8]),
-    /// getData without a watch.
+    /// getData without a watch; range in etcd, answered by the server that is asked, as in
+    /// ZooKeeper (`serializable`).
     Get(&'a str),
 }
 
+/// The language of a server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wire {
+    /// ZooKeeper's client protocol.
+    ZooKeeper,
+    /// etcd's version 3: gRPC.
+    Etcd,
+}
+
+/// An answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Reply<'a> {
+    /// The number that [`Codec::request`] gave the request.
+    pub seq: u64,
+    /// ZooKeeper's error code; for etcd 0, or -1 for any failure.
+    pub err: i32,
+    /// What comes after the header: a record, or a message.
+    pub body: &'a [u8],
+}
+
+/// One connection's side of a protocol, without the connection.
+#[derive(Debug)]
+pub enum Codec {
+    /// ZooKeeper's: requests sent so far, and whether the session is open.
+    ZooKeeper(u64, bool),
+    /// etcd's.
+    Etcd(grpc::Calls),
+}
+
+impl Codec {
+    /// At the beginning of a connection.
+    #[must_use]
+    pub fn new(wire: Wire) -> Self {
+        match wire {
+            Wire::ZooKeeper => Self::ZooKeeper(0, false),
+            Wire::Etcd => Self::Etcd(grpc::Calls::default()),
+        }
+    }
+
+    /// Appends what a connection begins with.
+    pub fn hello(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::ZooKeeper(..) => connect(out, 20_000),
+            Self::Etcd(_) => grpc::hello(out),
+        }
+    }
+
+    /// Appends a request and returns its number; they count from 0.
+    ///
+    /// # Panics
+    /// If a connection has had 2^31 requests.
+    pub fn request(&mut self, out: &mut Vec<u8>, what: Request<'_>) -> u64 {
+        match self {
+            Self::ZooKeeper(sent, _) => {
+                *sent += 1;
+                let xid = i32::try_from(*sent).expect("fewer than 2^31 requests");
+                request(out, xid, what);
+                *sent - 1
+            }
+            Self::Etcd(calls) => calls.request(out, what),
+        }
+    }
+
+    /// Reads what is at the front of `bytes`: its length, and the answer if it is one. What has to
+    /// be said in turn is appended to `out`. `None`: more bytes are needed.
+    ///
+    /// # Errors
+    /// If the server refuses the session, or talks of something else.
+    pub fn decode<'b>(
+        &mut self,
+        bytes: &'b [u8],
+        out: &mut Vec<u8>,
+    ) -> io::Result<Option<(usize, Option<Reply<'b>>)>> {
+        let (_, open) = match self {
+            Self::ZooKeeper(sent, open) => (sent, open),
+            Self::Etcd(calls) => return calls.decode(bytes, out),
+        };
+        let Some(len) = frame_len(bytes) else { return Ok(None) };
+        let frame = &bytes[4..len];
+        if !*open {
+            // ConnectResponse: a session that is refused has no time-out.
+            *open = frame.get(4..8).is_some_and(|timeout| timeout != [0; 4]);
+            let refused = io::ErrorKind::ConnectionRefused;
+            return if *open { Ok(Some((len, None))) } else { Err(refused.into()) };
+        }
+        let mut reader = Reader::new(frame);
+        let mut header = || Some((reader.i32().ok()?, reader.i64().ok()?, reader.i32().ok()?));
+        let (xid, _, err) = header().ok_or(io::ErrorKind::InvalidData)?;
+        let seq = u64::try_from(xid - 1).ok();
+        Ok(Some((len, seq.map(|seq| Reply { seq, err, body: &frame[16..] }))))
+    }
+
+    /// Whether `reply` is a good answer to `request`: no error, and exactly the record that belongs
+    /// to it, with the data asked for.
+    #[must_use]
+    pub fn is_good(&self, reply: Reply<'_>, request: Request<'_>, data: &[u8]) -> bool {
+        if reply.err != 0 {
+            return false;
+        }
+        let body = reply.body;
+        match (self, request) {
+            (Self::Etcd(_), Request::Get(_)) => grpc::has_value(body, data),
+            (Self::Etcd(_), _) => true,
+            (Self::ZooKeeper(..), Request::Get(_)) => {
+                body.len() == 4 + data.len() + STAT_LEN && body[4..].starts_with(data)
+            }
+            (Self::ZooKeeper(..), Request::Set(..)) => body.len() == STAT_LEN,
+            (Self::ZooKeeper(..), Request::Create(path, _)) => body.len() == 4 + path.len(),
+        }
+    }
+}
+
+/// Bytes of a `Stat` record.
+const STAT_LEN: usize = 68;
+
 /// Appends the ConnectRequest of a new session.
-pub fn connect(out: &mut Vec<u8>, timeout_ms: i32) {
+fn connect(out: &mut Vec<u8>, timeout_ms: i32) {
     frame(out, |out| {
         out.put_i32(0);
         out.put_i64(0);
@@ -30,7 +149,7 @@ pub fn connect(out: &mut Vec<u8>, timeout_ms: i32) {
 }
 
 /// Appends a request.
-pub fn request(out: &mut Vec<u8>, xid: i32, request: Request<'_>) {
+fn request(out: &mut Vec<u8>, xid: i32, request: Request<'_>) {
     frame(out, |out| {
         out.put_i32(xid);
         match request {
@@ -59,14 +178,6 @@ pub fn request(out: &mut Vec<u8>, xid: i32, request: Request<'_>) {
     });
 }
 
-/// Appends a ping, which keeps the session alive.
-pub fn ping(out: &mut Vec<u8>) {
-    frame(out, |out| {
-        out.put_i32(-2);
-        out.put_i32(11);
-    });
-}
-
 fn frame(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
     let at = out.len();
     out.put_i32(0);
@@ -76,46 +187,36 @@ fn frame(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
 }
 
 /// The length of the first whole frame in `bytes`, its prefix included.
-#[must_use]
-pub fn frame_len(bytes: &[u8]) -> Option<usize> {
+fn frame_len(bytes: &[u8]) -> Option<usize> {
     let prefix = bytes.first_chunk::<4>()?;
     let len = 4 + usize::try_from(i32::from_be_bytes(*prefix)).ok()?;
     (bytes.len() >= len).then_some(len)
 }
 
-/// xid and error code of a reply frame.
-#[must_use]
-pub fn reply(frame: &[u8]) -> (i32, i32) {
-    let mut reader = Reader::new(&frame[4..]);
-    let mut header = || Some((reader.i32().ok()?, reader.i64().ok()?, reader.i32().ok()?));
-    header().map_or((0, -1), |(xid, _, err)| (xid, err))
-}
-
-/// A session on one blocking connection.
+/// One blocking connection, with one request at a time.
 #[derive(Debug)]
 pub struct Session {
     stream: TcpStream,
-    buf: Vec<u8>,
-    xid: i32,
+    codec: Codec,
+    out: Vec<u8>,
+    input: Vec<u8>,
 }
 
 impl Session {
-    /// Opens a session.
+    /// Connects; in ZooKeeper, opens a session.
     ///
     /// # Errors
     /// If the server does not answer, or not with a session, within `limit`.
-    pub fn open(addr: SocketAddr, limit: Duration) -> io::Result<Self> {
-        let mut stream = TcpStream::connect_timeout(&addr, limit)?;
+    pub fn open(wire: Wire, addr: SocketAddr, limit: Duration) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&addr, limit)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(limit))?;
-        let mut buf = Vec::new();
-        connect(&mut buf, 20_000);
-        stream.write_all(&buf)?;
-        let mut session = Self { stream, buf, xid: 0 };
-        session.read_frame()?;
-        let timeout = session.buf.get(8..12).ok_or(io::ErrorKind::InvalidData)?;
-        if timeout == [0; 4] {
-            return Err(io::ErrorKind::ConnectionRefused.into());
+        let codec = Codec::new(wire);
+        let mut session = Self { stream, codec, out: Vec::new(), input: Vec::new() };
+        session.codec.hello(&mut session.out);
+        session.flush()?;
+        while wire == Wire::ZooKeeper && !matches!(session.codec, Codec::ZooKeeper(_, true)) {
+            session.read(None)?;
         }
         Ok(session)
     }
@@ -125,32 +226,50 @@ impl Session {
     /// # Errors
     /// If the connection breaks first.
     pub fn call(&mut self, what: Request<'_>) -> io::Result<i32> {
-        self.xid += 1;
-        self.buf.clear();
-        request(&mut self.buf, self.xid, what);
-        self.stream.write_all(&self.buf)?;
+        let seq = self.codec.request(&mut self.out, what);
+        self.flush()?;
         loop {
-            self.read_frame()?;
-            let (xid, err) = reply(&self.buf);
-            if xid == self.xid {
+            if let Some(err) = self.read(Some(seq))? {
                 return Ok(err);
             }
         }
     }
 
-    /// The connection, between two requests.
+    /// The connection between two requests: nothing is on its way but what etcd says unasked.
     #[must_use]
-    pub fn into_stream(self) -> TcpStream {
-        self.stream
+    pub fn into_parts(self) -> (TcpStream, Codec, Vec<u8>) {
+        (self.stream, self.codec, self.input)
     }
 
-    fn read_frame(&mut self) -> io::Result<()> {
-        self.buf.resize(4, 0);
-        self.stream.read_exact(&mut self.buf)?;
-        let prefix: [u8; 4] = self.buf[..].try_into().expect("four bytes");
-        let len = usize::try_from(i32::from_be_bytes(prefix))
-            .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-        self.buf.resize(4 + len, 0);
-        self.stream.read_exact(&mut self.buf[4..])
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.write_all(&self.out)?;
+        self.out.clear();
+        Ok(())
+    }
+
+    /// Takes what has come, and waits for something if nothing has.
+    fn read(&mut self, awaited: Option<u64>) -> io::Result<Option<i32>> {
+        let mut found = None;
+        loop {
+            let decoded = self.codec.decode(&self.input, &mut self.out)?;
+            let Some((len, reply)) = decoded else { break };
+            if let Some(reply) = reply.filter(|reply| Some(reply.seq) == awaited) {
+                found = Some(reply.err);
+            }
+            self.input.drain(..len);
+            if found.is_some() || awaited.is_none() {
+                self.flush()?;
+                return Ok(found);
+            }
+        }
+        self.flush()?;
+        let mut buf = [0; 4096];
+        match self.stream.read(&mut buf)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            n => {
+                self.input.extend_from_slice(&buf[..n]);
+                Ok(None)
+            }
+        }
     }
 }

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::client::{Request, Session};
+use crate::client::{Request, Session, Wire};
+use crate::report;
 
 /// Which server.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -17,6 +18,19 @@ pub enum Kind {
     Zabd(String),
     /// Apache's, from Debian's package.
     ZooKeeper,
+    /// etcd, from Debian's package.
+    Etcd,
+}
+
+impl Kind {
+    /// Its language.
+    #[must_use]
+    pub fn wire(&self) -> Wire {
+        match self {
+            Self::Zabd(_) | Self::ZooKeeper => Wire::ZooKeeper,
+            Self::Etcd => Wire::Etcd,
+        }
+    }
 }
 
 impl fmt::Display for Kind {
@@ -24,6 +38,7 @@ impl fmt::Display for Kind {
         match self {
             Self::Zabd(runtime) => write!(f, "zabd ({runtime})"),
             Self::ZooKeeper => f.write_str("ZooKeeper 3.8.0"),
+            Self::Etcd => f.write_str("etcd 3.4.23"),
         }
     }
 }
@@ -46,6 +61,8 @@ pub struct Ensemble {
     /// Client addresses.
     pub clients: Vec<SocketAddr>,
     children: Vec<Option<Child>>,
+    /// Client, quorum and election port of each.
+    ports: Vec<u16>,
 }
 
 impl Ensemble {
@@ -79,6 +96,7 @@ impl Ensemble {
             programs: programs.clone(),
             dir,
             clients: (0..n).map(client).collect(),
+            ports,
             children: (0..n).map(|_| None).collect(),
         })
     }
@@ -104,11 +122,40 @@ impl Ensemble {
                 command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain");
                 command
             }
+            Kind::Etcd => {
+                let mut command = Command::new("etcd");
+                command.args(self.etcd_arguments(i));
+                command
+            }
         };
         let log = File::options().create(true).append(true).open(data.join("log"))?;
-        command.arg(config).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        if self.kind != Kind::Etcd {
+            command.arg(config);
+        }
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.children[i] = Some(command.spawn()?);
         Ok(())
+    }
+
+    /// etcd is configured by its command line.
+    fn etcd_arguments(&self, i: usize) -> Vec<String> {
+        let n = self.clients.len();
+        let peer = |i: usize| format!("http://127.0.0.1:{}", self.ports[3 * i + 1]);
+        let client = format!("http://{}", self.clients[i]);
+        let members: Vec<String> = (0..n).map(|i| format!("m{i}={}", peer(i))).collect();
+        let data = self.dir.join(format!("{}", i + 1)).join("etcd");
+        [
+            format!("--name=m{i}"),
+            format!("--data-dir={}", data.display()),
+            format!("--listen-client-urls={client}"),
+            format!("--advertise-client-urls={client}"),
+            format!("--listen-peer-urls={}", peer(i)),
+            format!("--initial-advertise-peer-urls={}", peer(i)),
+            format!("--initial-cluster={}", members.join(",")),
+            String::from("--initial-cluster-state=new"),
+            String::from("--log-level=error"),
+        ]
+        .into()
     }
 
     /// Kills server `i` with SIGKILL and waits for its end.
@@ -132,9 +179,21 @@ impl Ensemble {
     /// The leader, asked with `srvr`.
     #[must_use]
     pub fn leader(&self) -> Option<usize> {
-        (0..self.clients.len())
-            .filter(|i| self.is_running(*i))
-            .find(|i| srvr(self.clients[*i]).is_ok_and(|text| text.contains("Mode: leader")))
+        (0..self.clients.len()).filter(|i| self.is_running(*i)).find(|i| self.leads(*i))
+    }
+
+    fn leads(&self, i: usize) -> bool {
+        match self.kind.wire() {
+            Wire::ZooKeeper => {
+                ask(self.clients[i], "srvr").is_ok_and(|text| text.contains("Mode: leader"))
+            }
+            Wire::Etcd => {
+                let text = ask(self.clients[i], ETCD_STATUS).unwrap_or_default();
+                let value = |key: &str| text.split(key).nth(1)?.split('"').next().map(String::from);
+                let own = value("\"member_id\":\"");
+                own.is_some() && own == value("\"leader\":\"")
+            }
+        }
     }
 
     /// Writes through any running server until one succeeds; the time it took.
@@ -145,8 +204,10 @@ impl Ensemble {
         let start = Instant::now();
         while start.elapsed() < limit {
             for i in (0..self.clients.len()).filter(|i| self.is_running(*i)) {
-                let wait = Duration::from_millis(500);
-                let written = Session::open(self.clients[i], wait)
+                // etcd keeps a client waiting where ZooKeeper refuses it.
+                let etcd = self.kind == Kind::Etcd;
+                let wait = Duration::from_millis(if etcd { 100 } else { 500 });
+                let written = Session::open(self.kind.wire(), self.clients[i], wait)
                     .and_then(|mut session| session.call(Request::Create(path, b"x")));
                 // Node exists: an attempt whose answer was lost went through.
                 if written.is_ok_and(|err| err == 0 || err == -110) {
@@ -172,13 +233,12 @@ impl Ensemble {
     /// Processor time of all running servers so far.
     #[must_use]
     pub fn cpu(&self) -> Duration {
-        let of = |pid: u32| -> Option<u64> {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-            Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
-        };
-        let ticks: u64 = self.children.iter().flatten().filter_map(|child| of(child.id())).sum();
-        Duration::from_millis(ticks * 10)
+        self.children.iter().flatten().map(|child| report::cpu_of(&child.id().to_string())).sum()
+    }
+
+    /// Process numbers of the running servers.
+    pub fn pids(&self) -> impl Iterator<Item = u32> + '_ {
+        self.children.iter().flatten().map(Child::id)
     }
 }
 
@@ -192,19 +252,26 @@ impl Drop for Ensemble {
     }
 }
 
-/// The answer to the four-letter word `srvr`.
-fn srvr(addr: SocketAddr) -> io::Result<String> {
+/// The question who leads, for etcd's JSON gateway.
+const ETCD_STATUS: &str = "POST /v3/maintenance/status HTTP/1.1\r\nHost: localhost\r\n\
+    Connection: close\r\nContent-Length: 2\r\n\r\n{}";
+
+/// Everything a server answers to `question` until it closes the connection.
+fn ask(addr: SocketAddr, question: &str) -> io::Result<String> {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect_timeout(&addr, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-    stream.write_all(b"srvr")?;
+    stream.write_all(question.as_bytes())?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     Ok(text)
 }
 
 /// Ports that nobody listens on at the moment.
-fn free_ports(n: usize) -> io::Result<Vec<u16>> {
+///
+/// # Errors
+/// If there are not so many.
+pub fn free_ports(n: usize) -> io::Result<Vec<u16>> {
     let listeners: Vec<TcpListener> =
         (0..n).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<_, _>>()?;
     listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()

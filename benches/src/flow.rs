@@ -2,15 +2,14 @@
 //! it makes itself, on the leader, so that nothing but replication is measured.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{
-    Application, BadSnapshot, ClientOutput, ConnId, Core, InstallProgress, Origin, Phase,
-    ServerState, SnapshotDigest, Status, Zxid,
+    Application, BadSnapshot, Core, InstallProgress, Origin, Phase, ServerState, SnapshotDigest,
+    Status, Zxid,
 };
 
 /// What one member has come to since it was started.
@@ -174,31 +173,37 @@ impl Flow {
 
     fn go_on(&mut self, core: &mut Core<'_>) {
         let Some(mut running) = self.running.take() else { return };
-        if running.begun.elapsed() < running.job.span {
-            while running.proposed.len() < running.job.depth
-                && self.propose(core, running.job.payload_len)
-            {
-                running.proposed.push_back(Instant::now());
-            }
+        let goes_on = running.begun.elapsed() < running.job.span;
+        while goes_on
+            && running.proposed.len() < running.job.depth
+            && self.propose(core, running.job.payload_len)
+        {
+            running.proposed.push_back(Instant::now());
         }
-        self.running = Some(running);
+        if goes_on || !running.proposed.is_empty() {
+            self.running = Some(running);
+        } else {
+            running.end();
+        }
     }
 
     fn note_delivery(&mut self) {
         let Some(running) = &mut self.running else { return };
-        let now = Instant::now();
         if let Some(proposed) = running.proposed.pop_front() {
-            running.latencies.push(now - proposed);
+            running.latencies.push(proposed.elapsed());
         }
-        self.wants_core = now - running.begun < running.job.span;
-        if !self.wants_core && running.proposed.is_empty() {
-            let Some(running) = self.running.take() else { return };
-            let mut latencies = running.latencies;
-            latencies.sort_unstable();
-            let (commits, span) = (latencies.len() as u64, now - running.begun);
-            // Nobody may be waiting any more.
-            let _ = running.job.done.send(Flowed { commits, span, latencies });
-        }
+        self.wants_core = true;
+    }
+}
+
+impl Running {
+    fn end(self) {
+        let span = self.begun.elapsed();
+        let mut latencies = self.latencies;
+        let commits = latencies.len() as u64;
+        latencies.sort_unstable();
+        // Nobody may be waiting any more.
+        let _ = self.job.done.send(Flowed { commits, span, latencies });
     }
 }
 
@@ -258,10 +263,6 @@ impl Application for Flow {
         8
     }
 
-    fn snapshot_digest(&self, _: u32) -> Option<SnapshotDigest> {
-        None
-    }
-
     fn snapshot_close(&mut self, _: u32) {}
 
     fn install(&mut self, bytes: &[u8]) -> Result<InstallProgress, BadSnapshot> {
@@ -278,35 +279,6 @@ impl Application for Flow {
 
     fn install_abort(&mut self) {}
 
-    // No clients, and nothing to say between learners and leader.
-
+    // No clients, so that no learner forwards anything.
     fn request(&mut self, _: &mut Core<'_>, _: Origin, _: &[u8], _: &[u8]) {}
-
-    fn touched(&mut self, _: &mut Core<'_>, _: Origin, _: &[u8]) {}
-
-    fn revalidate(&mut self, _: &mut Core<'_>, _: Origin, _: &[u8]) {}
-
-    fn take_touched(&mut self, _: &mut Vec<u8>) {}
-
-    fn revalidated(&mut self, _: &mut Core<'_>, _: &[u8]) {}
-
-    fn synced(&mut self, _: &mut Core<'_>, _: Option<u64>) {}
-
-    fn accept(&mut self, _: &mut Core<'_>, _: SocketAddr) -> Option<ConnId> {
-        None
-    }
-
-    fn handle_bytes(&mut self, _: &mut Core<'_>, _: ConnId, _: &[u8]) -> usize {
-        0
-    }
-
-    fn poll_transmit(&mut self, _: ConnId, _: &mut [u8]) -> usize {
-        0
-    }
-
-    fn closed(&mut self, _: &mut Core<'_>, _: ConnId) {}
-
-    fn poll_output(&mut self) -> Option<ClientOutput> {
-        None
-    }
 }

@@ -5,6 +5,7 @@ pub mod alloc;
 pub mod client;
 pub mod ensemble;
 pub mod flow;
+pub mod grpc;
 pub mod json;
 pub mod load;
 pub mod nodes;

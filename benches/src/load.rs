@@ -1,5 +1,6 @@
 //! A load generator: several connections on one thread, each with a number of requests in flight.
 
+use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::client::{self, Request};
+use crate::client::{Codec, Request, Session, Wire};
 
 /// What a load consists of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +26,8 @@ pub enum Mix {
 /// A load.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
+    /// The servers' language.
+    pub wire: Wire,
     /// Kind of requests.
     pub mix: Mix,
     /// Connections, spread over the servers.
@@ -44,8 +47,10 @@ pub struct Load {
 pub struct Outcome {
     /// Requests answered without error.
     pub done: u64,
-    /// Requests answered with an error.
+    /// Requests answered with an error, or with something that is no answer to them.
     pub errors: u64,
+    /// Bytes of all answers.
+    pub bytes: u64,
     /// Seconds it took.
     pub seconds: f64,
     /// Latencies in microseconds, sorted (one request in flight only).
@@ -73,6 +78,7 @@ impl Outcome {
 
 struct Connection {
     stream: TcpStream,
+    codec: Codec,
     path: String,
     out: Vec<u8>,
     input: Vec<u8>,
@@ -105,7 +111,7 @@ pub fn run(servers: &[SocketAddr], load: Load) -> io::Result<Outcome> {
         for event in &events {
             let connection = &mut connections[event.token().0];
             if event.is_readable() {
-                connection.read(&mut scratch, load, &mut outcome)?;
+                connection.read(&mut scratch, load, &data, &mut outcome)?;
             }
             connection.fill(load, &data, &mut issued)?;
         }
@@ -121,18 +127,21 @@ fn open(poll: &Poll, servers: &[SocketAddr], load: Load) -> io::Result<Vec<Conne
         let addr = servers[i % servers.len()];
         let path = format!("/bench-{i}");
         // The handshake, and the node that is read and written, on a blocking connection.
-        let mut session = client::Session::open(addr, Duration::from_secs(10))?;
+        let mut session = Session::open(load.wire, addr, Duration::from_secs(10))?;
         session.call(Request::Create(&path, &vec![b'x'; load.data_len]))?;
-        let stream = session.into_stream();
+        // Not only this server has it now.
+        session.call(Request::Set(&path, &vec![b'x'; load.data_len]))?;
+        let (stream, codec, input) = session.into_parts();
         stream.set_nonblocking(true)?;
         let mut stream = TcpStream::from_std(stream);
         let interest = Interest::READABLE | Interest::WRITABLE;
         poll.registry().register(&mut stream, Token(i), interest)?;
         connections.push(Connection {
             stream,
+            codec,
             path,
             out: Vec::new(),
-            input: Vec::new(),
+            input,
             in_flight: 0,
             sent: 0,
             asked: Instant::now(),
@@ -141,22 +150,39 @@ fn open(poll: &Poll, servers: &[SocketAddr], load: Load) -> io::Result<Vec<Conne
     Ok(connections)
 }
 
+/// What connection requests begin with after the two that [`open`] makes.
+const FIRST_SEQ: u64 = 2;
+
+/// Room for the path of a created node.
+type PathBuffer = String;
+
+/// The `n`th request of a connection.
+fn nth<'a>(
+    mix: Mix,
+    n: u64,
+    node: &'a str,
+    data: &'a [u8],
+    path: &'a mut PathBuffer,
+) -> Request<'a> {
+    match mix {
+        Mix::Writes => Request::Set(node, data),
+        Mix::Reads => Request::Get(node),
+        Mix::Mixed if n % 10 == 9 => Request::Set(node, data),
+        Mix::Mixed => Request::Get(node),
+        Mix::Creates => {
+            path.clear();
+            let _ = write!(path, "{node}/n{n}");
+            Request::Create(path, data)
+        }
+    }
+}
+
 impl Connection {
     fn fill(&mut self, load: Load, data: &[u8], issued: &mut u64) -> io::Result<()> {
+        let mut path = PathBuffer::new();
         while self.in_flight < load.in_flight && *issued < load.requests {
-            let path;
-            let request = match load.mix {
-                Mix::Writes => Request::Set(&self.path, data),
-                Mix::Reads => Request::Get(&self.path),
-                Mix::Mixed if self.sent % 10 == 9 => Request::Set(&self.path, data),
-                Mix::Mixed => Request::Get(&self.path),
-                Mix::Creates => {
-                    path = format!("{}/n{}", self.path, self.sent);
-                    Request::Create(&path, data)
-                }
-            };
-            let xid = i32::try_from(self.sent % 0x7fff_0000).expect("below 2^31") + 10;
-            client::request(&mut self.out, xid, request);
+            let request = nth(load.mix, self.sent, &self.path, data, &mut path);
+            self.codec.request(&mut self.out, request);
             self.sent += 1;
             self.in_flight += 1;
             *issued += 1;
@@ -174,7 +200,13 @@ impl Connection {
         Ok(())
     }
 
-    fn read(&mut self, scratch: &mut [u8], load: Load, outcome: &mut Outcome) -> io::Result<()> {
+    fn read(
+        &mut self,
+        scratch: &mut [u8],
+        load: Load,
+        data: &[u8],
+        outcome: &mut Outcome,
+    ) -> io::Result<()> {
         loop {
             match self.stream.read(scratch) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -184,14 +216,14 @@ impl Connection {
             }
         }
         let mut used = 0;
-        while let Some(len) = client::frame_len(&self.input[used..]) {
-            let (xid, err) = client::reply(&self.input[used..used + len]);
+        let mut path = PathBuffer::new();
+        while let Some((len, reply)) = self.codec.decode(&self.input[used..], &mut self.out)? {
             used += len;
-            if xid < 0 {
-                continue;
-            }
+            let Some(reply) = reply else { continue };
+            let request = nth(load.mix, reply.seq - FIRST_SEQ, &self.path, data, &mut path);
             self.in_flight -= 1;
-            if err == 0 {
+            outcome.bytes += len as u64;
+            if self.codec.is_good(reply, request, data) {
                 outcome.done += 1;
             } else {
                 outcome.errors += 1;

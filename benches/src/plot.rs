@@ -80,14 +80,16 @@ impl Plot {
         (low, high.max(low + 1))
     }
 
+    /// Where a value stands on the page.
+    fn y(&self, value: f64) -> f64 {
+        let (low, high) = self.range();
+        let (low, span) = (f64::from(low), f64::from(high - low));
+        let power = if value > 0.0 { value.log10() } else { low };
+        TOP + HEIGHT * (1.0 - ((power - low) / span).clamp(0.0, 1.0))
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "a few groups")]
     fn draw(&self, text: &mut String) {
-        let (low, high) = self.range();
-        let span = f64::from(high - low);
-        let y = |value: f64| {
-            let power = if value > 0.0 { value.log10() } else { f64::from(low) };
-            TOP + HEIGHT * (1.0 - ((power - f64::from(low)) / span).clamp(0.0, 1.0))
-        };
         let right = LEFT + self.groups.len() as f64 * self.group_width();
         let _ = writeln!(
             text,
@@ -96,9 +98,9 @@ impl Plot {
             escape(&self.title),
             escape(&self.unit)
         );
-        for power in low..=high {
-            let value = 10f64.powi(power);
-            let y = y(value);
+        let (low, high) = self.range();
+        for value in (low..=high).map(|power| 10f64.powi(power)) {
+            let y = self.y(value);
             let _ = writeln!(
                 text,
                 "<line x1=\"{LEFT}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#ddd\"/>\
@@ -108,40 +110,8 @@ impl Plot {
                 short(value)
             );
         }
-        for (g, group) in self.groups.iter().enumerate() {
-            let x = LEFT + g as f64 * self.group_width() + 9.0;
-            for (s, (name, bars)) in self.series.iter().enumerate() {
-                let Some(bar) = bars.get(g).copied().flatten() else { continue };
-                let (x, top) = (x + s as f64 * BAR, y(bar.value));
-                let _ = writeln!(
-                    text,
-                    "<rect x=\"{x:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\" \
-                     fill=\"{}\"><title>{} {}: {}</title></rect>",
-                    BAR - 2.0,
-                    TOP + HEIGHT - top,
-                    COLOURS[s % COLOURS.len()],
-                    escape(name),
-                    escape(group),
-                    short(bar.value)
-                );
-                if let Some(high) = bar.high {
-                    let (middle, end) = (x + BAR / 2.0 - 1.0, y(high));
-                    let _ = writeln!(
-                        text,
-                        "<path d=\"M{middle:.1} {top:.1}V{end:.1}M{:.1} {end:.1}H{:.1}\" \
-                         stroke=\"#333\" fill=\"none\"/>",
-                        middle - 4.0,
-                        middle + 4.0
-                    );
-                }
-            }
-            let _ = writeln!(
-                text,
-                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-                x + BAR * self.series.len() as f64 / 2.0,
-                TOP + HEIGHT + 16.0,
-                escape(group)
-            );
+        for group in 0..self.groups.len() {
+            self.draw_group(group, LEFT + group as f64 * self.group_width() + 9.0, text);
         }
         for (s, (name, _)) in self.series.iter().enumerate() {
             let y = TOP + 18.0 * s as f64;
@@ -156,6 +126,41 @@ impl Plot {
                 escape(name)
             );
         }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a few series")]
+    fn draw_group(&self, group: usize, x: f64, text: &mut String) {
+        let label = escape(&self.groups[group]);
+        for (s, (name, bars)) in self.series.iter().enumerate() {
+            let Some(bar) = bars.get(group).copied().flatten() else { continue };
+            let (x, top) = (x + s as f64 * BAR, self.y(bar.value));
+            let _ = writeln!(
+                text,
+                "<rect x=\"{x:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\" \
+                 fill=\"{}\"><title>{} {label}: {}</title></rect>",
+                BAR - 2.0,
+                TOP + HEIGHT - top,
+                COLOURS[s % COLOURS.len()],
+                escape(name),
+                short(bar.value)
+            );
+            if let Some(high) = bar.high {
+                let (middle, end) = (x + BAR / 2.0 - 1.0, self.y(high));
+                let _ = writeln!(
+                    text,
+                    "<path d=\"M{middle:.1} {top:.1}V{end:.1}M{:.1} {end:.1}H{:.1}\" \
+                     stroke=\"#333\" fill=\"none\"/>",
+                    middle - 4.0,
+                    middle + 4.0
+                );
+            }
+        }
+        let _ = writeln!(
+            text,
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>",
+            x + BAR * self.series.len() as f64 / 2.0,
+            TOP + HEIGHT + 16.0
+        );
     }
 }
 

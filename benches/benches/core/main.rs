@@ -140,7 +140,7 @@ fn show(options: &Options, all: &[Box<dyn Replicas>], costs: &[Vec<Cost>]) -> st
         rows.push(row);
     }
     println!("{}", report::markdown(&rows));
-    let entry = |(replicas, costs): (&Box<dyn Replicas>, &Vec<Cost>)| {
+    let entry = |replicas: &dyn Replicas, costs: &[Cost]| {
         let depths = DEPTHS.iter().zip(costs).map(|(depth, cost)| {
             let cost = Json::object([
                 ("ns_median", cost.nanos.into()),
@@ -151,7 +151,8 @@ fn show(options: &Options, all: &[Box<dyn Replicas>], costs: &[Vec<Cost>]) -> st
         });
         (String::from(replicas.name()), Json::Object(depths.collect()))
     };
-    let json = Json::Object(all.iter().zip(costs).map(entry).collect());
+    let json =
+        Json::Object(all.iter().zip(costs).map(|(r, costs)| entry(r.as_ref(), costs)).collect());
     let bars = |costs: &Vec<Cost>| {
         let bar = |cost: &Cost| Some(Bar { value: cost.nanos, high: Some(cost.nanos_max) });
         costs.iter().map(bar).collect()

@@ -1,0 +1,217 @@
+//! What servers weigh: binaries, memory with idle clients, threads, and allocations per write.
+//!
+//! `cargo run --release -p benches --bin footprint [-- --quick] [--out DIR]`. Needs
+//! `target/release/zabd` and, for the minimal embedder, `target/small/minimal` (see there).
+
+use std::env;
+use std::error::Error;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use benches::alloc;
+use benches::client::{Session, Wire};
+use benches::ensemble::{Ensemble, Kind, Programs, free_ports};
+use benches::json::Json;
+use benches::load::{self, Load, Mix};
+use benches::report::{self, Options};
+use runtime_core::{Listen, Listeners, ServerOptions};
+use zab_proto::{Channel, Config, Member, Sid};
+use zk_service::{Service, ServiceOptions};
+
+#[global_allocator]
+static ALLOCATOR: alloc::Counting = alloc::Counting;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn main() -> Result<()> {
+    if env::args().nth(1).as_deref() == Some("serve") {
+        return serve();
+    }
+    let options = Options::from_args();
+    let dir = env::temp_dir().join(format!("zab-footprint-{}", std::process::id()));
+    fs::create_dir_all(&dir)?;
+    let mut figures = Vec::new();
+    binaries(&mut figures)?;
+    clients(&dir, if options.quick { 1_000 } else { 10_000 }, &mut figures)?;
+    embedder(&dir, &mut figures)?;
+    allocations(&dir, if options.quick { 10_000 } else { 100_000 }, &mut figures)?;
+    fs::remove_dir_all(&dir)?;
+    let mut rows = vec![vec![String::from("footprint"), String::new()]];
+    rows.extend(figures.iter().map(|(name, value)| vec![name.clone(), format!("{value:.2}")]));
+    println!("{}", report::markdown(&rows));
+    let json = figures.into_iter().map(|(name, value)| (name, value.into()));
+    options.save("footprint", &Json::Object(json.collect()), &[])?;
+    Ok(())
+}
+
+type Figures = Vec<(String, f64)>;
+
+fn target() -> Result<std::path::PathBuf> {
+    let release = env::current_exe()?;
+    let target = release.ancestors().nth(2).ok_or("no target directory")?;
+    Ok(target.into())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^52")]
+fn binaries(figures: &mut Figures) -> Result<()> {
+    for path in ["release/zabd", "small/zabd", "small/minimal"] {
+        if let Ok(metadata) = fs::metadata(target()?.join(path)) {
+            figures.push((format!("size of {path}, MB"), metadata.len() as f64 / 1e6));
+        }
+    }
+    Ok(())
+}
+
+/// Memory and threads of the fullest of three servers, with sessions on it.
+fn clients(dir: &Path, most: usize, figures: &mut Figures) -> Result<()> {
+    let programs = Programs { zabd: target()?.join("release/zabd"), class_path: String::new() };
+    let mut ensemble = Ensemble::new(Kind::Zabd("mio".into()), &programs, dir, 3)?;
+    (0..3).try_for_each(|i| ensemble.start(i))?;
+    ensemble.first_write("/first", LIMIT)?;
+    thread::sleep(Duration::from_secs(1));
+    let pids: Vec<u32> = ensemble.pids().collect();
+    figures.push(("zabd, threads".into(), status(pids[0], "Threads:")));
+    figures.push(("zabd, resident idle, MB".into(), status(pids[0], "VmRSS:") / 1024.0));
+    let mut sessions = Vec::new();
+    for count in [1, 100, most] {
+        while sessions.len() < count {
+            sessions.push(Session::open(Wire::ZooKeeper, ensemble.clients[0], LIMIT)?);
+        }
+        let name = format!("zabd, resident with {count} client sessions, MB");
+        figures.push((name, status(pids[0], "VmRSS:") / 1024.0));
+    }
+    figures.push((format!("zabd, threads with {most} sessions"), status(pids[0], "Threads:")));
+    Ok(())
+}
+
+/// A number of `/proc/PID/status`.
+fn status(pid: u32, key: &str) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(f64::NAN)
+}
+
+/// Child processes, ended with their owner.
+struct Children(Vec<Child>);
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Three minimal embedders.
+fn embedder(dir: &Path, figures: &mut Figures) -> Result<()> {
+    let program = target()?.join("small/minimal");
+    if !program.exists() {
+        return Ok(());
+    }
+    let ports = free_ports(6)?;
+    let member = |i: usize| format!("{}=127.0.0.1:{}:{}", i + 1, ports[2 * i], ports[2 * i + 1]);
+    let members: Vec<String> = (0..3).map(member).collect();
+    let mut children = Children(Vec::new());
+    for i in 0..3 {
+        let data = dir.join(format!("minimal-{i}"));
+        fs::create_dir_all(&data)?;
+        let mut command = Command::new(&program);
+        command.arg((i + 1).to_string()).arg(data).args(&members);
+        children.0.push(command.spawn()?);
+    }
+    thread::sleep(Duration::from_secs(1));
+    let pid = children.0[0].id();
+    figures.push(("minimal embedder, threads".into(), status(pid, "Threads:")));
+    figures.push(("minimal embedder, resident, MB".into(), status(pid, "VmRSS:") / 1024.0));
+    Ok(())
+}
+
+/// Allocations of three whole servers in one other process, per write of a client.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+fn allocations(dir: &Path, writes: u64, figures: &mut Figures) -> Result<()> {
+    let mut command = Command::new(env::current_exe()?);
+    command.arg("serve").arg(dir.join("serve")).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn()?;
+    let mut asks = child.stdin.take().ok_or("no pipe")?;
+    let mut answers = BufReader::new(child.stdout.take().ok_or("no pipe")?).lines();
+    let _children = Children(vec![child]);
+    let mut line = || -> Result<String> { Ok(answers.next().ok_or("it has ended")??) };
+    let servers: Vec<SocketAddr> =
+        line()?.split(' ').map(str::parse).collect::<std::result::Result<_, _>>()?;
+    let mut count = || -> Result<f64> {
+        asks.write_all(b"\n")?;
+        Ok(line()?.parse()?)
+    };
+    for (name, connections, in_flight, part) in
+        [("one in flight", 1, 1, 20), ("9 × 128 in flight", 9, 128, 1)]
+    {
+        let load = Load {
+            wire: Wire::ZooKeeper,
+            mix: Mix::Writes,
+            connections,
+            in_flight,
+            data_len: 100,
+            requests: writes / part,
+            limit: LIMIT,
+        };
+        // The first run is for buffers to find their size.
+        load::run(&servers, load)?;
+        let before = count()?;
+        let outcome = load::run(&servers, load)?;
+        let each = (count()? - before) / outcome.done as f64;
+        figures.push((format!("allocations of three servers per setData, {name}"), each));
+    }
+    Ok(())
+}
+
+/// Three servers in this process. Says where they are, then, for every line, how many allocations
+/// there were.
+fn serve() -> Result<()> {
+    let dir = env::args().nth(2).ok_or("no directory")?;
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let mut config = Config::new(Sid(0), zab_proto::Ensemble::default());
+    config.trust_empty = true;
+    let (mut bound, mut clients) = (Vec::new(), Vec::new());
+    for sid in (1..=3).map(Sid) {
+        let mut listeners = Listeners::default();
+        let quorum = listeners.add(Channel::Quorum, any, None)?;
+        let election = listeners.add(Channel::Election, any, None)?;
+        clients.push(listeners.add(Channel::Client, any, None)?.to_string());
+        let line = format!("127.0.0.1:{}:{}", quorum.port(), election.port());
+        config.ensemble.members.insert(sid, Member::parse(sid, &line)?);
+        bound.push((sid, listeners));
+    }
+    let mut servers = Vec::new();
+    for (sid, listeners) in bound {
+        let config = Config { sid, ..config.clone() };
+        let data = Path::new(&dir).join(sid.to_string());
+        fs::create_dir_all(&data)?;
+        let options = ServerOptions::new(config, Listen::default(), data);
+        let service = Service::new(ServiceOptions {
+            session_server_id: sid.0,
+            max_client_cnxns: 0,
+            ..ServiceOptions::default()
+        });
+        servers.push(runtime_mio::Server::start_on(listeners, options, service)?);
+    }
+    for server in &servers {
+        if !server.handle().wait_serving(LIMIT) {
+            return Err("it does not serve".into());
+        }
+    }
+    println!("{}", clients.join(" "));
+    for line in std::io::stdin().lines() {
+        line?;
+        println!("{}", alloc::count());
+    }
+    Ok(())
+}
