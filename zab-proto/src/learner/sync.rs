@@ -175,7 +175,12 @@ impl Learner {
         if zxid <= last {
             return Ok(());
         }
-        if !last.is_followed_by(zxid) {
+        // Counter 0 names an epoch, and what a leader makes itself is of its own epoch.
+        let epoch = zxid.epoch();
+        let stray = zxid.counter() == 0
+            || epoch > self.epoch
+            || (self.step == Step::Live && epoch != self.epoch);
+        if stray || !last.is_followed_by(zxid) {
             return Err(CloseReason::Violation(Violation::Gap));
         }
         if TxnHeader::parse(txn).map(|header| header.zxid) != Ok(zxid) {
