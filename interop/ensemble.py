@@ -50,6 +50,7 @@ class Member:
         self.directory = directory
         self.data = os.path.join(directory, "data")
         self.client_port, self.quorum_port, self.election_port = free_ports(3)
+        self.environment = {}
         self.process = None
         self.stopped = False
         self.starts = 0
@@ -74,7 +75,7 @@ class Member:
         self.starts += 1
         log = os.path.join(self.directory, f"run-{self.starts:03d}-{self.kind}.log")
         self.logs.append((self.kind, log))
-        environment = dict(os.environ)
+        environment = {**os.environ, **self.environment}
         environment.setdefault("RUST_LOG", "info")
         environment.setdefault("RUST_BACKTRACE", "1")
         with open(log, "wb") as sink:
@@ -151,15 +152,17 @@ class Member:
 class Ensemble:
     """Members with one configuration. `kinds` are the voters, `observers` come after them.
 
-    With `partitions`, every link between two members goes through a proxy of this process, so that it can be cut.
+    With `partitions`, every link between two members goes through a proxy of this process, so that it can be cut. With
+    `second_address`, every server has its ports on 127.0.0.2 as well.
     """
 
-    def __init__(self, kinds, observers=(), directory=None, partitions=False, tick_ms=TICK_MS, extra=()):
+    def __init__(self, kinds, observers=(), directory=None, partitions=False, tick_ms=TICK_MS, extra=(),
+                 second_address=False):
         servers.check([*kinds, *observers])
         self.own_directory = directory is None
         self.directory = directory or tempfile.mkdtemp(prefix="interop-")
         self.extra = list(extra)
-        self.tick_ms = tick_ms
+        self.tick_ms, self.second_address = tick_ms, second_address
         self.members = []
         for at, kind in enumerate([*kinds, *observers]):
             path = os.path.join(self.directory, f"member-{at + 1}")
@@ -168,6 +171,9 @@ class Ensemble:
         self.proxies = Proxies(self.members) if partitions else None
         for member in self.members:
             self.configure(member)
+            if second_address:
+                # Java looks for it before it has read it from the file.
+                member.environment["JDK_JAVA_OPTIONS"] = "-Dzookeeper.multiAddress.enabled=true"
 
     def __enter__(self):
         return self
@@ -203,8 +209,10 @@ class Ensemble:
             quorum, election = other.quorum_port, other.election_port
             if self.proxies is not None and other is not member:
                 quorum, election = self.proxies.ports(member, other)
+            hosts = ("127.0.0.1", "127.0.0.2") if self.second_address else ("127.0.0.1",)
             suffix = ":observer" if other.observer else ""
-            lines.append(f"server.{other.sid}=127.0.0.1:{quorum}:{election}{suffix}")
+            addresses = "|".join(f"{host}:{quorum}:{election}{suffix}" for host in hosts)
+            lines.append(f"server.{other.sid}={addresses}")
         with open(os.path.join(member.directory, "zoo.cfg"), "w") as file:
             file.write("\n".join(lines) + "\n")
 

@@ -10,7 +10,7 @@ LINE = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} (WARN|ERROR|FATAL) (\S+) - (.*)$")
 def normalise(text):
     """Two occurrences of one message must become one text: no numbers, addresses or names of nodes."""
     text = re.sub(r"0x[0-9a-fA-F]+", "#", text)
-    text = re.sub(r"/?(localhost|127\.0\.0\.1)(/127\.0\.0\.1)?(:\d+)?", "@", text)
+    text = re.sub(r"/?(localhost|127\.0\.0\.\d)(/127\.0\.0\.\d)?(:\d+)?", "@", text).replace("@|@", "@")
     text = re.sub(r"/(load|features|probe)[\w/-]*", "/…", text)
     text = re.sub(r"/\S*/version-2\S*|/\S*interop-\S*", "FILE", text)
     text = re.sub(r"(Current zxid # is <= # for) \w+", r"\1 TXN", text)

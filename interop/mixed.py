@@ -125,13 +125,26 @@ def faults(suite, kinds):
 def elections(suite, kinds):
     """Times of fail-over, by mix, with our early decision and without."""
     for leader, followers in mixes(kinds, 3):
-        suite.case(f"fail-over, {name(leader, followers)}", exercise, leader, followers,
-                   scenario=lambda e: scenarios.fail_overs(e, 5))
+        for how, extra in (("", []), (", no early decision", ["election.earlyFinalize=false"])):
+            suite.case(f"fail-over, {name(leader, followers)}{how}", exercise, leader, followers,
+                       scenario=lambda e: scenarios.fail_overs(e, 5), extra=extra)
+
+
+def configurations(suite, kinds):
+    """Groups with weights, and several addresses per server."""
+    groups = ["group.1=1", "group.2=2", "group.3=3:4:5", *(f"weight.{sid}={2 if sid == 3 else 1}" for sid in range(1, 6))]
+    for kind in kinds[1:]:
+        for leader, followers in (("zabd", [kind, "zabd"]), (kind, ["zabd", kind])):
+            suite.case(f"two addresses each, {name(leader, followers)}", exercise, leader, followers,
+                       extra=["multiAddress.enabled=true"], second_address=True)
+            suite.case(f"groups and weights, {name(leader, followers + followers)}", exercise, leader, followers + followers,
+                       extra=groups, limit=400)
 
 
 SELECTIONS = {
     "short": [short], "three": [three], "five": [five], "directories": [directories], "faults": [faults],
-    "elections": [elections], "full": [three, directories, faults, five, elections],
+    "configurations": [configurations], "elections": [elections],
+    "full": [three, configurations, directories, faults, five, elections],
 }
 
 
