@@ -43,6 +43,30 @@ fn captured_files(prefix: &str) -> Vec<PathBuf> {
     found
 }
 
+/// A few zeros are padding, however short; a few other bytes are the beginning of a record.
+#[test]
+fn the_last_bytes_of_a_log() {
+    let path = vectors().join("basic-crud/version-2/log.1");
+    let whole = fs::read(path).unwrap();
+    let dir = TempDir::new();
+    let path = dir.path().join("log.1");
+    let end_with = |rest: &[u8]| {
+        let end = whole.iter().rposition(|&byte| byte != 0).unwrap() + 1;
+        fs::write(&path, [&whole[..end], rest].concat()).unwrap();
+        let mut reader = LogReader::open(&path).unwrap();
+        while reader.next().unwrap().is_some() {}
+        assert_eq!(reader.offset(), end as u64);
+        reader.end()
+    };
+    assert_eq!(end_with(&[]), Some(End::File));
+    for len in 1..30 {
+        assert_eq!(end_with(&vec![0; len]), Some(End::Padding), "{len}");
+    }
+    for len in 1..11 {
+        assert_eq!(end_with(&[&vec![0; len][..], &[1]].concat()), Some(End::Torn), "{len}");
+    }
+}
+
 #[test]
 fn logs_are_written_as_they_were_read() {
     let files = captured_files("log.");

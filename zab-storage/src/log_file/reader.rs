@@ -139,10 +139,13 @@ impl LogReader {
         }
         let left = self.file_len.saturating_sub(self.offset);
         let prefix_len = PREFIX_LEN as u64;
-        if left < prefix_len {
-            return Ok(self.ended(if left == 0 { End::File } else { End::Torn }));
-        }
         let mut prefix = [0; PREFIX_LEN];
+        if left < prefix_len {
+            let rest = &mut prefix[..usize::try_from(left).expect("less than a prefix")];
+            self.file.read_exact(rest).context("read", &self.path)?;
+            let padding = if left == 0 { End::File } else { End::Padding };
+            return Ok(self.ended(if prefix == [0; PREFIX_LEN] { padding } else { End::Torn }));
+        }
         self.fill(&mut prefix)?;
         let checksum = be_u64(&prefix[..8]);
         let len = be_u32(&prefix[8..]).cast_signed();
