@@ -10,6 +10,7 @@ use runtime_core::{Handle, Listeners, ServerOptions};
 use zab_proto::{Application, Config, Phase, Role, ServerState, Sid};
 
 use crate::Error;
+#[cfg(feature = "zookeeper")]
 use crate::builder::Builder;
 use crate::links::Links;
 use crate::place::{Port, TempDir};

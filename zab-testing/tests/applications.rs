@@ -1,5 +1,4 @@
 //! Ensembles of applications that are not ZooKeeper's: the map of the examples.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 // The runtimes' example.
 #[path = "../../runtime-core/examples/kv/map.rs"]
