@@ -8,6 +8,10 @@ pub const UNEXPECTED: u8 = 1;
 pub const INVALID: u8 = 2;
 /// The data directory is not accessible.
 pub const DATA_DIR: u8 = 3;
+/// `zabd inspect`: the log ends in a record that is cut off, as after a crash.
+pub const TORN: u8 = 4;
+/// `zabd inspect`: the file is damaged.
+pub const DAMAGED: u8 = 5;
 /// The election port cannot be bound.
 pub const ELECTION_PORT: u8 = 14;
 

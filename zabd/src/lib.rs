@@ -5,6 +5,7 @@
 pub mod config;
 mod ending;
 pub mod exit;
+pub mod inspect;
 pub mod local;
 pub mod logging;
 mod options;

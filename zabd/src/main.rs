@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::io::BufWriter;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,7 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use zabd::config::SystemProperties;
 use zabd::local::{self, LocalOptions};
 use zabd::server::{self, Runtime, Source};
-use zabd::{exit, logging};
+use zabd::{exit, inspect, logging};
 
 fn main() -> ExitCode {
     let matches = match command().try_get_matches() {
@@ -22,6 +23,9 @@ fn main() -> ExitCode {
     };
     if let Some(("ensemble", matches)) = matches.subcommand() {
         return local::run(&local_options(matches)).into();
+    }
+    if let Some(("inspect", matches)) = matches.subcommand() {
+        return inspect_file(matches).into();
     }
     let arguments: Vec<String> =
         matches.get_many("config").map_or_else(Vec::new, |values| values.cloned().collect());
@@ -43,7 +47,8 @@ fn command() -> Command {
         .override_usage(
             "zabd [-Dname=value]... <zoo.cfg>\n       \
              zabd [-Dname=value]... <clientPort> <dataDir> [tickTime] [maxClientCnxns]\n       \
-             zabd ensemble [--nodes N] [--observers N] [--dir DIR] [--client-port PORT]",
+             zabd ensemble [--nodes N] [--observers N] [--dir DIR] [--client-port PORT]\n       \
+             zabd inspect log|snapshot [--json] FILE",
         )
         .after_help(
             "SERVER_JVMFLAGS and JVMFLAGS are searched for -Dname=value, too. RUST_LOG sets what \
@@ -70,6 +75,43 @@ fn command() -> Command {
         )
         .arg(runtime())
         .subcommand(ensemble())
+        .subcommand(inspect_command())
+}
+
+fn inspect_command() -> Command {
+    let kind = |name: &'static str, about: &'static str| {
+        Command::new(name)
+            .about(about)
+            .arg(
+                Arg::new("file")
+                    .value_name("FILE")
+                    .value_parser(value_parser!(PathBuf))
+                    .required(true),
+            )
+            .arg(
+                Arg::new("json")
+                    .long("json")
+                    .action(ArgAction::SetTrue)
+                    .help("One JSON object per line"),
+            )
+    };
+    Command::new("inspect")
+        .about("Prints a file of a data directory, and tells whether it is whole")
+        .after_help(
+            "Exit code 0: the file is whole; 4: the log ends in a torn record, as after a crash; 5: \
+             the file is damaged; 1: it cannot be read.",
+        )
+        .subcommand_required(true)
+        .subcommand(kind("log", "A transaction log, log.<zxid>"))
+        .subcommand(kind("snapshot", "A snapshot, snapshot.<zxid>, .gz and .snappy as well"))
+}
+
+fn inspect_file(matches: &ArgMatches) -> u8 {
+    let Some((kind, matches)) = matches.subcommand() else { return exit::INVALID };
+    let Some(file) = matches.get_one::<PathBuf>("file") else { return exit::INVALID };
+    let kind = if kind == "log" { inspect::Kind::Log } else { inspect::Kind::Snapshot };
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    inspect::run(kind, file, matches.get_flag("json"), &mut out, &mut std::io::stderr())
 }
 
 fn runtime() -> Arg {
