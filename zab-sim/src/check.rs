@@ -32,6 +32,8 @@ pub struct Watched {
     pub status: Option<Status>,
     /// How often its role or phase changed, and with that the meaning of its votes.
     pub elections: u32,
+    /// Its disk was wiped, as everybody knows, and has not caught up.
+    pub(crate) excused: bool,
     /// Highest epochs that were durable on its disk.
     pub(crate) accepted: Option<Epoch>,
     pub(crate) current: Option<Epoch>,
@@ -56,7 +58,7 @@ pub struct Ghost {
     /// A disk lost something.
     shrunk: bool,
     /// Steps that plans can be hooked to, since the last look.
-    pub hooks: Vec<(HostIx, &'static str)>,
+    pub(crate) hooks: Vec<(HostIx, &'static str)>,
     /// What was reached.
     pub coverage: Coverage,
     failure: Option<Failure>,
@@ -64,8 +66,7 @@ pub struct Ghost {
 
 impl Ghost {
     /// An observer of `voters` voters among `servers` servers.
-    #[must_use]
-    pub fn new(voters: usize, servers: usize) -> Self {
+    pub(crate) fn new(voters: usize, servers: usize) -> Self {
         Self {
             voters,
             canon: Vec::new(),
@@ -84,7 +85,7 @@ impl Ghost {
     }
 
     /// Records a broken invariant; the first one counts.
-    pub fn fail(&mut self, invariant: &'static str, text: String) {
+    pub(crate) fn fail(&mut self, invariant: &'static str, text: String) {
         self.failure.get_or_insert(Failure { invariant, text });
     }
 
@@ -122,15 +123,13 @@ impl Ghost {
     }
 
     /// The chain of the committed history up to `zxid`.
-    #[must_use]
-    pub fn chain_at(&self, zxid: Zxid) -> u64 {
+    pub(crate) fn chain_at(&self, zxid: Zxid) -> u64 {
         let position = self.position_of(zxid);
         if position == 0 { 0 } else { self.canon[position - 1].1 }
     }
 
     /// Whether an image holds the history that ends with `(zxid, chain)`.
-    #[must_use]
-    pub fn holds(&self, image: &Image, zxid: Zxid, chain: u64) -> bool {
+    pub(crate) fn holds(&self, image: &Image, zxid: Zxid, chain: u64) -> bool {
         if zxid <= image.base() || zxid == Zxid::ZERO {
             return self.chain_at(zxid) == chain;
         }
@@ -145,13 +144,13 @@ impl Ghost {
     // Storage calls.
 
     /// A server asks its disk for something.
-    pub fn on_issue(&mut self, server: HostIx, what: &'static str) {
+    pub(crate) fn on_issue(&mut self, server: HostIx, what: &'static str) {
         self.hooks.push((server, what));
         self.coverage.count(what);
     }
 
     /// A server appends to its log. B11, and one zxid for one transaction (B16, B1).
-    pub fn on_append(&mut self, server: HostIx, last: Zxid, zxid: Zxid, chain: u64) {
+    pub(crate) fn on_append(&mut self, server: HostIx, last: Zxid, zxid: Zxid, chain: u64) {
         self.hooks.push((server, "append"));
         let starts = zxid.epoch() > last.epoch() && zxid.counter() == 1;
         let follows = zxid.epoch() == last.epoch() && zxid.raw() == last.raw() + 1;
@@ -162,6 +161,9 @@ impl Ghost {
             self.fail("B16", format!("s{} uses {zxid}", server + 1));
         }
         let leading = self.reigns.contains_key(&(zxid.epoch(), server));
+        if leading {
+            self.hooks.push((server, "propose"));
+        }
         match self.named.get(&zxid) {
             Some(known) if *known != chain => {
                 let text = format!("s{} logs another history at {zxid}", server + 1);
@@ -179,7 +181,7 @@ impl Ghost {
     }
 
     /// A server cuts its log. V6: nothing committed goes.
-    pub fn on_truncate(&mut self, server: HostIx, image: &Image, after: Zxid) {
+    pub(crate) fn on_truncate(&mut self, server: HostIx, image: &Image, after: Zxid) {
         self.on_issue(server, "truncate");
         let kept = self.position_of(after);
         if let Some((zxid, chain)) = self.canon.get(kept).copied()
@@ -191,7 +193,7 @@ impl Ghost {
     }
 
     /// A server replaces its history by a snapshot. V6.
-    pub fn on_install(&mut self, server: HostIx, image: &Image, zxid: Zxid) {
+    pub(crate) fn on_install(&mut self, server: HostIx, image: &Image, zxid: Zxid) {
         self.on_issue(server, "install");
         let (last, chain) = self.canon.last().copied().unwrap_or((Zxid::ZERO, 0));
         if last > zxid && self.holds(image, last, chain) {
@@ -201,7 +203,7 @@ impl Ghost {
     }
 
     /// A server begins a snapshot of its own. R6, R7: only committed state.
-    pub fn on_snapshot(&mut self, server: HostIx, zxid: Zxid) {
+    pub(crate) fn on_snapshot(&mut self, server: HostIx, zxid: Zxid) {
         self.on_issue(server, "snapshot");
         if self.position_of(zxid) != self.servers[server].position {
             let text = format!("s{} labels its state as of {zxid}", server + 1);
@@ -210,7 +212,7 @@ impl Ghost {
     }
 
     /// A write is durable. P1, P3, and rule R3: an epoch after its history.
-    pub fn on_durable(&mut self, server: HostIx, image: &Image, op: &Op) {
+    pub(crate) fn on_durable(&mut self, server: HostIx, image: &Image, op: &Op) {
         match op {
             Op::Append(_) => {}
             Op::Truncate(_) | Op::Install(_) => self.shrunk = true,
@@ -238,7 +240,7 @@ impl Ghost {
     }
 
     /// A process or host has died. P1, P3, B11, B15 on what is left.
-    pub fn on_death(&mut self, server: HostIx, image: &Image) {
+    pub(crate) fn on_death(&mut self, server: HostIx, image: &Image) {
         self.shrunk = true;
         self.servers[server].status = None;
         let watched = &self.servers[server];
@@ -257,8 +259,8 @@ impl Ghost {
     }
 
     /// A disk is replaced by an empty one.
-    pub fn on_wipe(&mut self, server: HostIx) {
-        self.servers[server] = Watched::default();
+    pub(crate) fn on_wipe(&mut self, server: HostIx) {
+        self.servers[server] = Watched { excused: true, ..Watched::default() };
         self.promises.retain(|(promiser, _), _| *promiser != server);
         self.shrunk = true;
     }
@@ -266,12 +268,12 @@ impl Ghost {
     // The application.
 
     /// A process starts with the state of a snapshot as of `zxid`.
-    pub fn on_start(&mut self, server: HostIx, zxid: Zxid, digest: u64) {
+    pub(crate) fn on_start(&mut self, server: HostIx, zxid: Zxid, digest: u64) {
         self.on_state(server, zxid, digest);
     }
 
     /// The application's state is replaced. B13, B14.
-    pub fn on_state(&mut self, server: HostIx, zxid: Zxid, digest: u64) {
+    pub(crate) fn on_state(&mut self, server: HostIx, zxid: Zxid, digest: u64) {
         let position = self.position_of(zxid);
         self.servers[server].position = position;
         let known = *self.digests.entry(position).or_insert(digest);
@@ -282,7 +284,7 @@ impl Ghost {
     }
 
     /// A transaction is delivered. B1, B2, B3, B5, B12, B13.
-    pub fn on_deliver(&mut self, server: HostIx, zxid: Zxid, content: u64, digest: u64) {
+    pub(crate) fn on_deliver(&mut self, server: HostIx, zxid: Zxid, content: u64, digest: u64) {
         self.coverage.delivered += 1;
         let position = self.servers[server].position;
         let before = if position == 0 { 0 } else { self.canon[position - 1].1 };
@@ -330,7 +332,7 @@ impl Ghost {
     }
 
     /// Compares the committed history with the disks, after each event. B7, B8.
-    pub fn compare<'a>(&mut self, durable: impl Fn(HostIx) -> &'a Image) {
+    pub(crate) fn compare<'a>(&mut self, durable: impl Fn(HostIx) -> &'a Image) {
         let mut pending = std::mem::take(&mut self.pending);
         for (zxid, chain) in pending.drain(..) {
             if !self.quorum(|server| self.holds(durable(server), zxid, chain)) {
@@ -342,7 +344,13 @@ impl Ghost {
             return;
         }
         let Some((zxid, chain)) = self.canon.last().copied() else { return };
-        if self.quorum(|server| !self.holds(durable(server), zxid, chain)) {
+        for server in 0..self.voters {
+            self.servers[server].excused &= !self.holds(durable(server), zxid, chain);
+        }
+        let lacks = |server: HostIx| {
+            !self.servers[server].excused && !self.holds(durable(server), zxid, chain)
+        };
+        if self.quorum(lacks) {
             self.fail("B8", format!("a quorum's disks lack {zxid}, which is committed"));
         }
     }

@@ -1,10 +1,10 @@
 //! The simulator's own application: a counter, whose every answer can be judged.
 
-use crate::check::{Failure, Ghost};
+use crate::check::Failure;
 use crate::options::Options;
 use crate::queue::{HostIx, MILLI, SECOND};
-use crate::replica::{ANSWER_LEN, Ask, Replica, StateMachine};
-use crate::subject::{Client, Subject, Wish};
+use crate::replica::{ANSWER_LEN, Ask, StateMachine, parse_answer, request};
+use crate::subject::{Client, Wish};
 
 /// Counts commands, and mixes them so that order matters.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -14,6 +14,8 @@ pub struct Counter {
 }
 
 impl StateMachine for Counter {
+    type Client = CounterClient;
+
     fn apply(&mut self, command: u64) -> u64 {
         self.count += 1;
         self.mixed = self.mixed.wrapping_mul(31).wrapping_add(command);
@@ -35,20 +37,12 @@ impl StateMachine for Counter {
         let state = Self { count: u64::from_be_bytes(*count), mixed: u64::from_be_bytes(*mixed) };
         rest.is_empty().then_some(state)
     }
-}
-
-impl Subject for Replica<Counter> {
-    type Client = CounterClient;
-
-    fn start(_server: HostIx, incarnation: u32, _seed: u64) -> Self {
-        Self::new(incarnation)
-    }
 
     fn digest(&self) -> u64 {
-        self.state().count ^ self.state().mixed.rotate_left(20)
+        self.count ^ self.mixed.rotate_left(20)
     }
 
-    fn judge(clients: &[CounterClient], _ghost: &Ghost) -> Result<(), Failure> {
+    fn judge(clients: &[CounterClient]) -> Result<(), Failure> {
         judge(clients)
     }
 }
@@ -77,6 +71,8 @@ pub struct CounterClient {
     floor: u64,
     broken: Option<String>,
     patience: u64,
+    /// Requests of a script that wait for the connection.
+    scripted: Vec<Ask>,
 }
 
 impl Client for CounterClient {
@@ -93,6 +89,7 @@ impl Client for CounterClient {
             floor: 0,
             broken: None,
             patience: 0,
+            scripted: Vec::new(),
         }
     }
 
@@ -117,38 +114,30 @@ impl Client for CounterClient {
             return;
         }
         self.left -= 1;
-        self.number += 1;
-        let number = self.name << 32 | self.number;
         let ask = wish.rng.pick(&[Ask::Write, Ask::Write, Ask::Write, Ask::Read, Ask::SyncRead]);
-        let pad = u16::try_from(wish.rng.below(200)).unwrap_or(0);
-        wish.send.push(ask as u8);
-        wish.send.extend_from_slice(&number.to_be_bytes());
-        wish.send.extend_from_slice(&wish.rng.next_u64().to_be_bytes());
-        wish.send.extend_from_slice(&pad.to_be_bytes());
-        self.pending.push((number, wish.now, ask));
-        self.patience = wish.now + 2 * SECOND;
+        self.send(ask, wish);
     }
 
     fn opened(&mut self, wish: &mut Wish<'_>) {
         self.connected = true;
         self.dialling = false;
         self.patience = wish.now + 2 * SECOND;
+        for ask in std::mem::take(&mut self.scripted) {
+            self.send(ask, wish);
+        }
     }
 
     fn received(&mut self, bytes: &[u8], wish: &mut Wish<'_>) -> usize {
         let mut used = 0;
         while let Some(answer) = bytes[used..].first_chunk::<ANSWER_LEN>() {
             used += ANSWER_LEN;
-            let word = |at: usize| answer[at..].first_chunk().map_or(0, |w| u64::from_be_bytes(*w));
-            let (number, value) = (word(0), word(9));
+            let (number, value) = parse_answer(answer);
             let Some(at) = self.pending.iter().position(|(n, _, _)| *n == number) else {
                 self.broken = Some(format!("client {}: unasked answer {number:#x}", self.name));
                 continue;
             };
             let (_, invoked, ask) = self.pending.remove(at);
-            if answer[8] == 0 {
-                continue;
-            }
+            let Some(value) = value else { continue };
             if value < self.floor {
                 let (name, floor) = (self.name, self.floor);
                 self.broken = Some(format!("client {name} sees {value} after {floor}"));
@@ -161,11 +150,12 @@ impl Client for CounterClient {
 
     fn closed(&mut self, wish: &mut Wish<'_>) {
         self.forget();
+        if self.left == 0 {
+            return;
+        }
         self.patience = wish.now + wish.rng.range(MILLI, 50 * MILLI);
         self.dialling = true;
-        if self.left > 0 {
-            wish.wake_at = Some(self.patience + 1);
-        }
+        wish.wake_at = Some(self.patience + 1);
     }
 
     fn completed(&self) -> u64 {
@@ -179,6 +169,29 @@ impl Client for CounterClient {
 }
 
 impl CounterClient {
+    /// Sends a request to `server` as soon as it is connected; for scripts.
+    pub(crate) fn ask(&mut self, server: HostIx, ask: Ask, wish: &mut Wish<'_>) {
+        if self.connected {
+            self.send(ask, wish);
+            return;
+        }
+        self.scripted.push(ask);
+        if !self.dialling {
+            self.dialling = true;
+            wish.connect = Some(server);
+        }
+    }
+
+    fn send(&mut self, ask: Ask, wish: &mut Wish<'_>) {
+        self.number += 1;
+        let number = self.name << 32 | self.number;
+        let pad = u16::try_from(wish.rng.below(200)).unwrap_or(0);
+        let command = wish.rng.next_u64();
+        wish.send.extend_from_slice(&request(ask, number, command, pad));
+        self.pending.push((number, wish.now, ask));
+        self.patience = wish.now + 2 * SECOND;
+    }
+
     fn forget(&mut self) {
         self.connected = false;
         self.dialling = false;

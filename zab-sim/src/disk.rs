@@ -11,17 +11,9 @@ use crate::check::Ghost;
 use crate::image::{Image, Op, Rec, Snapshot};
 use crate::mutation::Mutation;
 use crate::options::DiskOptions;
+use crate::plan::Death;
 use crate::queue::HostIx;
 use crate::rng::{Rng, hash};
-
-/// How a process or its host dies.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Death {
-    /// The process alone: what was written survives in the page cache.
-    Kill,
-    /// The host: only what is durable survives, or a little more.
-    Power,
-}
 
 /// A snapshot of the server's own, on its way to the disk.
 #[derive(Debug)]
@@ -34,16 +26,16 @@ struct Writing {
 
 /// What the disk has to do next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Work {
+pub(crate) struct Work {
     /// The next batch is durable after this many ns.
-    pub batch: Option<u64>,
+    pub(crate) batch: Option<u64>,
     /// The background snapshot is published after this many ns.
-    pub publish: Option<u64>,
+    pub(crate) publish: Option<u64>,
 }
 
 /// One server's disk.
 #[derive(Debug)]
-pub struct Disk {
+pub(crate) struct Disk {
     server: HostIx,
     ghost: Rc<RefCell<Ghost>>,
     options: DiskOptions,
@@ -52,9 +44,9 @@ pub struct Disk {
     /// Payloads; records hold ranges of it.
     arena: Vec<u8>,
     /// What survives a power cut.
-    pub durable: Image,
+    pub(crate) durable: Image,
     /// What there will be when the queue is done.
-    pub issued: Image,
+    pub(crate) issued: Image,
     queue: VecDeque<(Ticket, Op)>,
     /// Operations of the batch that is being synced.
     syncing: usize,
@@ -64,13 +56,13 @@ pub struct Disk {
     logged: usize,
     stalled: bool,
     /// Most recent ticket.
-    pub last_ticket: Ticket,
+    pub(crate) last_ticket: Ticket,
 }
 
 impl Disk {
     /// An empty disk. `initialize`: its emptiness is to be trusted.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         server: HostIx,
         ghost: Rc<RefCell<Ghost>>,
         options: DiskOptions,
@@ -101,7 +93,7 @@ impl Disk {
 
     /// Ends everything that makes the disk bad. An fsync takes at most `delay_max` on average from
     /// here on.
-    pub fn heal(&mut self, delay_max: u64) {
+    pub(crate) fn heal(&mut self, delay_max: u64) {
         self.options.min = self.options.min.min(delay_max);
         self.options.mean = self.options.mean.min(delay_max);
         self.options.stall_per_mille = 0;
@@ -110,24 +102,12 @@ impl Disk {
     }
 
     /// Holds back completions until released.
-    pub fn stall(&mut self, stalled: bool) {
+    pub(crate) fn stall(&mut self, stalled: bool) {
         self.stalled = stalled;
     }
 
-    /// Whether completions are held back.
-    #[must_use]
-    pub fn is_stalled(&self) -> bool {
-        self.stalled
-    }
-
-    /// Whether writes are waiting.
-    #[must_use]
-    pub fn is_busy(&self) -> bool {
-        !self.queue.is_empty()
-    }
-
     /// Starts what can be started.
-    pub fn start(&mut self) -> Work {
+    pub(crate) fn start(&mut self) -> Work {
         let mut work = Work { batch: None, publish: None };
         if self.syncing == 0 && !self.queue.is_empty() && !self.stalled {
             let epoch = self.queue.iter().position(|(_, op)| !matches!(op, Op::Append(_)));
@@ -147,7 +127,7 @@ impl Disk {
     }
 
     /// The batch is done. Returns the highest durable ticket, or `None` if the disk failed.
-    pub fn complete(&mut self) -> Option<Ticket> {
+    pub(crate) fn complete(&mut self) -> Option<Ticket> {
         if self.rng.below(1_000_000) < u64::from(self.options.fail_per_million) {
             return None;
         }
@@ -175,7 +155,7 @@ impl Disk {
     }
 
     /// The background snapshot is published.
-    pub fn publish(&mut self) {
+    pub(crate) fn publish(&mut self) {
         self.publishing = false;
         let Some(writing) = self.writing.take() else { return };
         let snapshot = Snapshot {
@@ -189,11 +169,12 @@ impl Disk {
     }
 
     /// What is left after the process or the host died.
-    pub fn die(&mut self, death: Death) {
+    pub(crate) fn die(&mut self, death: Death) {
         // A kill loses what the process still held back; a power cut keeps what the kernel had
         // flushed of its own accord.
         let survivors = self.rng.index(self.queue.len() + 1);
         let kept = match death {
+            Death::Kill if self.options.kill_keeps_all => self.queue.len(),
             Death::Kill => survivors.max(self.syncing),
             Death::Power => survivors.min(self.syncing),
         };
@@ -215,14 +196,14 @@ impl Disk {
     }
 
     /// The disk is replaced by an empty one, as its operator declares.
-    pub fn wipe(&mut self) {
+    pub(crate) fn wipe(&mut self) {
         self.durable = Image::default();
         self.issued = Image::default();
         self.ghost.borrow_mut().on_wipe(self.server);
     }
 
     /// What a starting process finds.
-    pub fn recover(&mut self) -> (Recovered, Option<Snapshot>) {
+    pub(crate) fn recover(&mut self) -> (Recovered, Option<Snapshot>) {
         self.logged = self.durable.log.len();
         let image = &self.durable;
         let mut recovered = Recovered::default();

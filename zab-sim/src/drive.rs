@@ -4,10 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use zab_proto::{Channel, ConnId, Input, NetOutput};
 
-use crate::disk::Death;
 use crate::mutation::Mutation;
 use crate::net::{EndState, Side};
-use crate::plan::{Fault, When};
+use crate::plan::{Death, Fault, When};
 use crate::queue::{Event, HostIx, MICRO, SECOND};
 use crate::subject::{Client, Subject, Wish};
 use crate::tap::{Flow, Tap};
@@ -321,7 +320,7 @@ impl<A: Subject> World<A> {
     }
 
     /// Lets a disk begin its next piece of work.
-    fn kick(&mut self, server: HostIx) {
+    pub(crate) fn kick(&mut self, server: HostIx) {
         let incarnation = self.servers[server].incarnation;
         let early = self.options.mutation == Some(Mutation::AckBeforeFsync);
         let through = self.disks[server].last_ticket;
@@ -518,6 +517,9 @@ impl<A: Subject> World<A> {
             for (server, hook) in &seen {
                 self.pull_hook(*server, hook);
             }
+        }
+        if self.plan.is_empty() {
+            self.steps.extend_from_slice(&seen);
         }
         seen.clear();
         self.ghost.borrow_mut().hooks = seen;

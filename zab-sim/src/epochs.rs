@@ -9,7 +9,7 @@ use crate::queue::HostIx;
 
 /// A leader's attempt at an epoch.
 #[derive(Clone, Copy, Debug)]
-pub struct Reign {
+pub(crate) struct Reign {
     /// The last zxid and chain of the history it begins with.
     initial: (Zxid, u64),
 }
@@ -24,7 +24,7 @@ impl Ghost {
     }
 
     /// A leader tells its new epoch. P4 (its own part).
-    pub fn on_leader_info(&mut self, leader: HostIx, epoch: Epoch, disk: &Disk) {
+    pub(crate) fn on_leader_info(&mut self, leader: HostIx, epoch: Epoch, disk: &Disk) {
         if disk.durable.accepted < Some(epoch) {
             let text = format!("s{} proposes epoch {epoch} before it accepted it", leader + 1);
             self.fail("P4", text);
@@ -34,7 +34,7 @@ impl Ghost {
     }
 
     /// A learner acknowledges a leader's epoch. P2, and what it claims must be durable (R4).
-    pub fn on_ack_epoch(
+    pub(crate) fn on_ack_epoch(
         &mut self,
         learner: HostIx,
         leader: HostIx,
@@ -80,7 +80,7 @@ impl Ghost {
     }
 
     /// A learner acknowledges NEWLEADER. V2.
-    pub fn on_ack_new_leader(
+    pub(crate) fn on_ack_new_leader(
         &mut self,
         learner: HostIx,
         leader: HostIx,
@@ -99,7 +99,7 @@ impl Ghost {
     }
 
     /// A learner acknowledges a proposal. V3.
-    pub fn on_ack(&mut self, learner: HostIx, zxid: Zxid, disk: &Disk) {
+    pub(crate) fn on_ack(&mut self, learner: HostIx, zxid: Zxid, disk: &Disk) {
         if zxid > disk.durable.base() && disk.durable.find(zxid).is_none() {
             let text = format!("s{} acknowledges {zxid}, which is not on its disk", learner + 1);
             self.fail("V3", text);
@@ -108,7 +108,7 @@ impl Ghost {
     }
 
     /// A leader tells that a transaction of its own epoch is committed. B7.
-    pub fn on_commit(&mut self, leader: HostIx, zxid: Zxid, disks: &[Disk]) {
+    pub(crate) fn on_commit(&mut self, leader: HostIx, zxid: Zxid, disks: &[Disk]) {
         if zxid <= self.last_committed() || !self.reigns.contains_key(&(zxid.epoch(), leader)) {
             return;
         }
@@ -126,7 +126,7 @@ impl Ghost {
     }
 
     /// A server's role or phase has changed.
-    pub fn on_became(&mut self, server: HostIx, status: &Status, disks: &[Disk]) {
+    pub(crate) fn on_became(&mut self, server: HostIx, status: &Status, disks: &[Disk]) {
         self.coverage.became(status);
         self.servers[server].status = Some(*status);
         self.hooks.push((server, hook_of(status)));

@@ -10,48 +10,48 @@ use crate::rng::mix;
 
 /// A record of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Rec {
+pub(crate) struct Rec {
     /// Its zxid.
-    pub zxid: Zxid,
+    pub(crate) zxid: Zxid,
     /// A hash of the whole history up to and including the record: two histories with the same
     /// chain at a zxid are equal up to there.
-    pub chain: u64,
+    pub(crate) chain: u64,
     /// Where its payload lies in the disk's memory.
-    pub start: u32,
+    pub(crate) start: u32,
     /// The payload's length.
-    pub len: u32,
+    pub(crate) len: u32,
 }
 
 impl Rec {
     /// The chain after a transaction of the given content hash.
     #[must_use]
-    pub fn link(chain: u64, zxid: Zxid, content: u64) -> u64 {
+    pub(crate) fn link(chain: u64, zxid: Zxid, content: u64) -> u64 {
         mix(chain.rotate_left(17) ^ mix(zxid.raw().cast_unsigned()) ^ content)
     }
 
     /// Where the payload lies.
     #[must_use]
-    pub fn range(&self) -> Range<usize> {
+    pub(crate) fn range(&self) -> Range<usize> {
         self.start as usize..(self.start + self.len) as usize
     }
 }
 
 /// A snapshot of the application's state.
 #[derive(Clone, Debug)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// The last transaction it contains.
-    pub zxid: Zxid,
+    pub(crate) zxid: Zxid,
     /// The application's bytes.
-    pub bytes: Rc<Vec<u8>>,
+    pub(crate) bytes: Rc<Vec<u8>>,
     /// The digest stored beside it.
-    pub digest: Option<SnapshotDigest>,
+    pub(crate) digest: Option<SnapshotDigest>,
     /// The chain of the committed history at `zxid`.
-    pub chain: u64,
+    pub(crate) chain: u64,
 }
 
 /// A write.
 #[derive(Clone, Debug)]
-pub enum Op {
+pub(crate) enum Op {
     /// See [`zab_proto::Storage::append`].
     Append(Rec),
     /// See [`zab_proto::Storage::set_epoch`].
@@ -64,19 +64,19 @@ pub enum Op {
 
 /// The contents of a disk.
 #[derive(Clone, Debug, Default)]
-pub struct Image {
+pub(crate) struct Image {
     /// `acceptedEpoch`.
-    pub accepted: Option<Epoch>,
+    pub(crate) accepted: Option<Epoch>,
     /// `currentEpoch`.
-    pub current: Option<Epoch>,
+    pub(crate) current: Option<Epoch>,
     /// The newest snapshot.
-    pub snapshot: Option<Snapshot>,
+    pub(crate) snapshot: Option<Snapshot>,
     /// The log above the snapshot.
-    pub log: Vec<Rec>,
+    pub(crate) log: Vec<Rec>,
     /// Whether there is a marker that makes an empty directory trustworthy.
-    pub initialize: bool,
+    pub(crate) initialize: bool,
     /// Records from here on were never synced (a mutation).
-    pub unsynced: Option<usize>,
+    pub(crate) unsynced: Option<usize>,
     /// What a power cut brings back (mutations).
     pub(crate) undo: Option<Box<Self>>,
 }
@@ -84,7 +84,7 @@ pub struct Image {
 impl Image {
     /// The last zxid and the chain there.
     #[must_use]
-    pub fn last(&self) -> (Zxid, u64) {
+    pub(crate) fn last(&self) -> (Zxid, u64) {
         let base = || self.snapshot.as_ref().map_or((Zxid::ZERO, 0), |s| (s.zxid, s.chain));
         self.log.last().map_or_else(base, |rec| (rec.zxid, rec.chain))
     }
@@ -92,25 +92,25 @@ impl Image {
     /// The current epoch that a restart goes by: to hold a transaction of an epoch is as good as
     /// having synchronised with its leader.
     #[must_use]
-    pub fn current_in_effect(&self) -> Epoch {
+    pub(crate) fn current_in_effect(&self) -> Epoch {
         self.current.unwrap_or_default().max(self.last().0.epoch())
     }
 
     /// The zxid of the snapshot.
     #[must_use]
-    pub fn base(&self) -> Zxid {
+    pub(crate) fn base(&self) -> Zxid {
         self.snapshot.as_ref().map_or(Zxid::ZERO, |s| s.zxid)
     }
 
     /// The record with this zxid.
     #[must_use]
-    pub fn find(&self, zxid: Zxid) -> Option<&Rec> {
+    pub(crate) fn find(&self, zxid: Zxid) -> Option<&Rec> {
         let at = self.log.binary_search_by_key(&zxid, |rec| rec.zxid).ok()?;
         self.log.get(at)
     }
 
     /// Carries out a write.
-    pub fn apply(&mut self, op: &Op, mutation: Option<Mutation>) {
+    pub(crate) fn apply(&mut self, op: &Op, mutation: Option<Mutation>) {
         match op {
             Op::Append(rec) => self.log.push(*rec),
             Op::SetEpoch(EpochKind::Accepted, epoch) => self.accepted = Some(*epoch),
@@ -135,7 +135,7 @@ impl Image {
     }
 
     /// A snapshot of the server's own is complete: the log below it can go.
-    pub fn publish(&mut self, snapshot: &Snapshot) {
+    pub(crate) fn publish(&mut self, snapshot: &Snapshot) {
         if snapshot.zxid > self.base() && snapshot.zxid <= self.last().0 {
             self.log.retain(|rec| rec.zxid > snapshot.zxid);
             self.snapshot = Some(snapshot.clone());
@@ -144,7 +144,7 @@ impl Image {
     }
 
     /// Keeps what a mutation's power cut would bring back.
-    pub fn remember_for(&mut self, mutation: Option<Mutation>, op: &Op) {
+    pub(crate) fn remember_for(&mut self, mutation: Option<Mutation>, op: &Op) {
         let fits = match mutation {
             Some(Mutation::EpochRenameLost) => {
                 matches!(op, Op::SetEpoch(EpochKind::Accepted, _))
@@ -160,7 +160,7 @@ impl Image {
     }
 
     /// What a power cut takes under a mutation.
-    pub fn lose_for(&mut self, mutation: Option<Mutation>) {
+    pub(crate) fn lose_for(&mut self, mutation: Option<Mutation>) {
         match (mutation, self.undo.take(), self.unsynced.take()) {
             (Some(Mutation::EpochRenameLost), Some(before), _) => self.accepted = before.accepted,
             (Some(Mutation::TruncateNotDurable), Some(before), _) => {

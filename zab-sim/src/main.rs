@@ -13,7 +13,8 @@ use zab_sim::minimise::minimise;
 use zab_sim::plan::draw;
 use zab_sim::replica::Replica;
 use zab_sim::run::keep_panics;
-use zab_sim::{Mutation, Options, Outcome, run};
+use zab_sim::script::verify;
+use zab_sim::{Mutation, Options, Outcome, run, scenarios};
 
 type App = Replica<Counter>;
 
@@ -42,6 +43,9 @@ struct Args {
     /// Go on after a failure, to count them.
     #[arg(long)]
     keep_going: bool,
+    /// Play this scenario (or `all`) and show its trace.
+    #[arg(long)]
+    scenario: Option<String>,
     /// List scenarios and mutations.
     #[arg(long)]
     list: bool,
@@ -67,8 +71,14 @@ fn main() -> ExitCode {
         other => other.flatten(),
     };
     if args.list {
+        for scenario in scenarios::ALL {
+            println!("scenario {}: {}", scenario.name, scenario.title());
+        }
         Mutation::ALL.iter().for_each(|mutation| println!("mutation {mutation:?}"));
         return ExitCode::SUCCESS;
+    }
+    if let Some(name) = &args.scenario {
+        return play(&args, name, mutation);
     }
     if args.mutations {
         return mutation_table();
@@ -77,6 +87,38 @@ fn main() -> ExitCode {
         return sweep(&args, from, to, mutation);
     }
     single(&args, args.seed.unwrap_or(0), mutation)
+}
+
+fn play(args: &Args, name: &str, mutation: Option<Mutation>) -> ExitCode {
+    if name == "all" {
+        let mut code = ExitCode::SUCCESS;
+        for scenario in scenarios::ALL {
+            match verify(scenario) {
+                Ok(()) => println!("{}: ok", scenario.name),
+                Err(failure) => {
+                    println!("{}: {}: {}", scenario.name, failure.invariant, failure.text);
+                    code = ExitCode::FAILURE;
+                }
+            }
+        }
+        return code;
+    }
+    let Some(scenario) = scenarios::named(name) else {
+        eprintln!("no such scenario; see --list");
+        return ExitCode::FAILURE;
+    };
+    let outcome = scenario.play(mutation, args.lines);
+    outcome.trace.iter().for_each(|line| println!("{line}"));
+    match outcome.failure {
+        None => {
+            println!("{}: ok after {} events", scenario.name, outcome.events);
+            ExitCode::SUCCESS
+        }
+        Some(failure) => {
+            println!("{}: {}: {}", scenario.name, failure.invariant, failure.text);
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn options_of(seed: u64, mutation: Option<Mutation>) -> Options {
@@ -198,7 +240,7 @@ fn add(sum: &mut Sum, seed: u64, outcome: Outcome, started: Instant) {
     if let Some(failure) = outcome.failure {
         sum.failures.push((seed, failure.invariant, failure.text));
     }
-    if sum.runs % 1000 == 0 {
+    if sum.runs.is_multiple_of(1000) {
         let speed = rate(sum.events, started.elapsed().as_secs_f64());
         eprintln!("{} runs, {} failures, {speed:.0} events/s", sum.runs, sum.failures.len());
     }

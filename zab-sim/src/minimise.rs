@@ -41,7 +41,7 @@ impl Search {
     fn soften<A: Subject>(&mut self) {
         let steps: [fn(&mut Options); 12] = [
             |o| o.chaos = o.chaos * 2 / 3,
-            |o| o.chaos = o.chaos / 2,
+            |o| o.chaos /= 2,
             |o| o.requests = o.requests / 2 + 1,
             |o| o.requests = 5,
             |o| o.clients = 1,

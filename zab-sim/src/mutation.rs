@@ -26,8 +26,6 @@ pub enum Mutation {
     SyncSkipsOne,
     /// An acknowledgement overtakes the one of NEWLEADER (B-05).
     AckOvertakesNewLeader,
-    /// A vote claims one transaction more than the disk holds (B-27).
-    VoteLies,
     /// The application skips a transaction right after a restart (etcd's consistent index).
     ApplySkipsOne,
     /// Truncation does not reach the disk: what was cut is read at the next start (B-13).
@@ -47,7 +45,6 @@ impl Mutation {
         Self::RecoveredTailNotSynced,
         Self::SyncSkipsOne,
         Self::AckOvertakesNewLeader,
-        Self::VoteLies,
         Self::ApplySkipsOne,
         Self::TruncateKeepsTail,
     ];

@@ -11,7 +11,7 @@ use crate::rng::Rng;
 
 /// One of the two ends of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Side {
+pub(crate) enum Side {
     /// The end that dialled.
     Dialler,
     /// The end that accepted.
@@ -21,7 +21,7 @@ pub enum Side {
 impl Side {
     /// The other end.
     #[must_use]
-    pub fn other(self) -> Self {
+    pub(crate) fn other(self) -> Self {
         match self {
             Self::Dialler => Self::Acceptor,
             Self::Acceptor => Self::Dialler,
@@ -35,7 +35,7 @@ impl Side {
 
 /// What a process knows of its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum EndState {
+pub(crate) enum EndState {
     /// Not yet opened or accepted.
     Pending,
     /// In use.
@@ -48,13 +48,13 @@ pub enum EndState {
 
 /// One end of a connection.
 #[derive(Clone, Copy, Debug)]
-pub struct End {
+pub(crate) struct End {
     /// Whose end it is.
-    pub host: HostIx,
+    pub(crate) host: HostIx,
     /// The host's name for the connection.
-    pub name: Option<ConnId>,
+    pub(crate) name: Option<ConnId>,
     /// What the process knows.
-    pub state: EndState,
+    pub(crate) state: EndState,
 }
 
 /// Bytes on their way in one direction.
@@ -80,9 +80,9 @@ struct Pipe {
 
 /// A connection.
 #[derive(Debug)]
-pub struct Conn {
+pub(crate) struct Conn {
     /// Which port was dialled.
-    pub channel: Channel,
+    pub(crate) channel: Channel,
     ends: [End; 2],
     pipes: [Pipe; 2],
 }
@@ -90,14 +90,14 @@ pub struct Conn {
 impl Conn {
     /// An end.
     #[must_use]
-    pub fn end(&self, side: Side) -> &End {
+    pub(crate) fn end(&self, side: Side) -> &End {
         &self.ends[side.ix()]
     }
 }
 
 /// All connections and links.
 #[derive(Debug)]
-pub struct Net {
+pub(crate) struct Net {
     options: NetOptions,
     rng: Rng,
     conns: Vec<Conn>,
@@ -105,20 +105,20 @@ pub struct Net {
     cut: Vec<bool>,
     spare: Vec<Vec<u8>>,
     /// Bytes written so far.
-    pub written: u64,
+    pub(crate) written: u64,
 }
 
 impl Net {
     /// A network of `hosts` servers and clients.
     #[must_use]
-    pub fn new(options: NetOptions, hosts: usize, rng: Rng) -> Self {
+    pub(crate) fn new(options: NetOptions, hosts: usize, rng: Rng) -> Self {
         let cut = vec![false; hosts * hosts];
         Self { options, rng, conns: Vec::new(), hosts, cut, spare: Vec::new(), written: 0 }
     }
 
     /// Ends everything that makes the network bad. Delays are at most `delay_max` on average from
     /// here on.
-    pub fn heal(&mut self, delay_max: u64) {
+    pub(crate) fn heal(&mut self, delay_max: u64) {
         self.options.min = self.options.min.min(delay_max);
         self.options.mean = self.options.mean.min(delay_max);
         self.options.spike_per_mille = 0;
@@ -127,42 +127,36 @@ impl Net {
 
     /// The connection.
     #[must_use]
-    pub fn conn(&self, conn: u32) -> &Conn {
+    pub(crate) fn conn(&self, conn: u32) -> &Conn {
         &self.conns[conn as usize]
     }
 
     /// An end, to be changed.
-    pub fn end_mut(&mut self, conn: u32, side: Side) -> &mut End {
+    pub(crate) fn end_mut(&mut self, conn: u32, side: Side) -> &mut End {
         &mut self.conns[conn as usize].ends[side.ix()]
     }
 
     /// How many connections there were.
     #[must_use]
-    pub fn len(&self) -> u32 {
+    pub(crate) fn count(&self) -> u32 {
         u32::try_from(self.conns.len()).expect("fewer than 2^32 connections")
-    }
-
-    /// Whether there was no connection yet.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.conns.is_empty()
     }
 
     /// Whether bytes from `from` do not reach `to`.
     #[must_use]
-    pub fn is_cut(&self, from: HostIx, to: HostIx) -> bool {
+    pub(crate) fn is_cut(&self, from: HostIx, to: HostIx) -> bool {
         self.cut[from * self.hosts + to]
     }
 
     /// Cuts one direction of a link.
-    pub fn cut(&mut self, from: HostIx, to: HostIx) {
+    pub(crate) fn cut(&mut self, from: HostIx, to: HostIx) {
         self.cut[from * self.hosts + to] = true;
     }
 
     /// Mends one direction of a link; what was held back arrives soon, or the connection breaks.
-    pub fn mend(&mut self, now: u64, from: HostIx, to: HostIx, queue: &mut Queue) {
+    pub(crate) fn mend(&mut self, now: u64, from: HostIx, to: HostIx, queue: &mut Queue) {
         self.cut[from * self.hosts + to] = false;
-        for conn in 0..self.len() {
+        for conn in 0..self.count() {
             for side in [Side::Dialler, Side::Acceptor] {
                 let ends = &self.conns[conn as usize].ends;
                 if ends[side.ix()].host != from || ends[side.other().ix()].host != to {
@@ -182,7 +176,7 @@ impl Net {
     }
 
     /// One draw of the delay from `from` to `to`.
-    pub fn delay(&mut self, from: HostIx, to: HostIx) -> u64 {
+    pub(crate) fn delay(&mut self, from: HostIx, to: HostIx) -> u64 {
         let options = &self.options;
         let mut delay = options.base(from, to) + self.rng.exponential(options.mean);
         if self.rng.chance(options.spike_per_mille) {
@@ -192,7 +186,7 @@ impl Net {
     }
 
     /// Dials `to`; the connection's number.
-    pub fn dial(
+    pub(crate) fn dial(
         &mut self,
         now: u64,
         from: HostIx,
@@ -201,7 +195,7 @@ impl Net {
         channel: Channel,
         queue: &mut Queue,
     ) -> u32 {
-        let conn = self.len();
+        let conn = self.count();
         let end = |host, name| End { host, name, state: EndState::Pending };
         let mut pipes = [Pipe::default(), Pipe::default()];
         for pipe in &mut pipes {
@@ -214,13 +208,13 @@ impl Net {
     }
 
     /// How a dial ends whose target does not answer at all.
-    pub fn dial_timeout(&mut self, now: u64, conn: u32, queue: &mut Queue) {
+    pub(crate) fn dial_timeout(&mut self, now: u64, conn: u32, queue: &mut Queue) {
         let at = now + self.rng.range(SECOND / 2, 5 * SECOND);
         queue.push(at, Event::SynAck { conn, opened: false });
     }
 
     /// How many bytes may be written now.
-    pub fn room(&mut self, conn: u32, from: Side) -> usize {
+    pub(crate) fn room(&mut self, conn: u32, from: Side) -> usize {
         let pipe = &mut self.conns[conn as usize].pipes[from.ix()];
         let room = self.options.window.saturating_sub(pipe.buf.len() - pipe.head);
         pipe.blocked = room == 0;
@@ -228,7 +222,14 @@ impl Net {
     }
 
     /// Bytes go on their way.
-    pub fn write(&mut self, now: u64, conn: u32, from: Side, bytes: &[u8], queue: &mut Queue) {
+    pub(crate) fn write(
+        &mut self,
+        now: u64,
+        conn: u32,
+        from: Side,
+        bytes: &[u8],
+        queue: &mut Queue,
+    ) {
         self.written += bytes.len() as u64;
         let pipe = &mut self.conns[conn as usize].pipes[from.ix()];
         if pipe.lost {
@@ -261,7 +262,7 @@ impl Net {
     }
 
     /// Bytes arrive. Returns whether there is something new to read.
-    pub fn arrive(&mut self, conn: u32, from: Side, len: u32) -> bool {
+    pub(crate) fn arrive(&mut self, conn: u32, from: Side, len: u32) -> bool {
         let Conn { ends, pipes, .. } = &mut self.conns[conn as usize];
         let pipe = &mut pipes[from.ix()];
         if pipe.lost {
@@ -279,7 +280,7 @@ impl Net {
 
     /// What `at` can read, and whether that is the end.
     #[must_use]
-    pub fn readable(&self, conn: u32, at: Side) -> (&[u8], bool) {
+    pub(crate) fn readable(&self, conn: u32, at: Side) -> (&[u8], bool) {
         let pipe = &self.conns[conn as usize].pipes[at.other().ix()];
         if pipe.unread {
             return (&[], false);
@@ -288,7 +289,7 @@ impl Net {
     }
 
     /// `at` has consumed some bytes.
-    pub fn consume(&mut self, now: u64, conn: u32, at: Side, len: usize, queue: &mut Queue) {
+    pub(crate) fn consume(&mut self, now: u64, conn: u32, at: Side, len: usize, queue: &mut Queue) {
         let from = at.other();
         let window = self.options.window;
         let pipe = &mut self.conns[conn as usize].pipes[from.ix()];
@@ -315,12 +316,12 @@ impl Net {
     }
 
     /// `at` reads again.
-    pub fn read_on(&mut self, conn: u32, at: Side) {
+    pub(crate) fn read_on(&mut self, conn: u32, at: Side) {
         self.conns[conn as usize].pipes[at.other().ix()].unread = false;
     }
 
     /// A process closes its end: orderly, or with a reset if it has not read everything.
-    pub fn close(&mut self, now: u64, conn: u32, at: Side, queue: &mut Queue) {
+    pub(crate) fn close(&mut self, now: u64, conn: u32, at: Side, queue: &mut Queue) {
         self.conns[conn as usize].ends[at.ix()].state = EndState::Closed;
         let incoming = &self.conns[conn as usize].pipes[at.other().ix()];
         let unread = incoming.head < incoming.buf.len();
@@ -348,13 +349,13 @@ impl Net {
     }
 
     /// The connection has ended for both sides: free its memory.
-    pub fn forget(&mut self, conn: u32) {
+    pub(crate) fn forget(&mut self, conn: u32) {
         self.drop_pipe(conn, Side::Dialler);
         self.drop_pipe(conn, Side::Acceptor);
     }
 
     /// The connection breaks: each side learns it in its own time, having read what came before.
-    pub fn reset(&mut self, now: u64, conn: u32, queue: &mut Queue) {
+    pub(crate) fn reset(&mut self, now: u64, conn: u32, queue: &mut Queue) {
         for at in [Side::Dialler, Side::Acceptor] {
             let when = now + self.rng.below(2 * self.options.mean + 100 * MICRO);
             queue.push(when, Event::Reset { conn, at });
@@ -362,7 +363,7 @@ impl Net {
     }
 
     /// The connections with an open end at `host`, and which end that is.
-    pub fn of_host(&self, host: HostIx) -> Vec<(u32, Side)> {
+    pub(crate) fn of_host(&self, host: HostIx) -> Vec<(u32, Side)> {
         let mut found = Vec::new();
         for (conn, c) in (0..).zip(&self.conns) {
             for side in [Side::Dialler, Side::Acceptor] {

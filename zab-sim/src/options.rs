@@ -69,6 +69,8 @@ pub struct DiskOptions {
     pub snapshot_every: usize,
     /// Chance that an fsync fails, which ends the process, per million.
     pub fail_per_million: u32,
+    /// Whether a killed process had handed all its writes to the kernel.
+    pub kill_keeps_all: bool,
 }
 
 /// How often each fault is planned, in events per second of virtual time and per mille.
@@ -171,6 +173,7 @@ impl Options {
                 batch: 1000,
                 snapshot_every: 0,
                 fail_per_million: 0,
+                kill_keeps_all: false,
             },
             drift_ppm: 0,
             faults: FaultOptions::default(),
@@ -251,6 +254,7 @@ fn draw_disk(rng: &mut Rng) -> DiskOptions {
         batch: rng.pick(&[1, 3, 1000]),
         snapshot_every: rng.pick(&[0, 7, 40]),
         fail_per_million: rng.pick(&[0, 0, 0, 2000]),
+        kill_keeps_all: false,
     }
 }
 

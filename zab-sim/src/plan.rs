@@ -1,10 +1,18 @@
 //! The plan of a run: which fault happens when. Drawn from the seed before the run starts, so that
 //! a failing run can be made smaller by leaving faults out.
 
-use crate::disk::Death;
 use crate::options::Options;
 use crate::queue::{HostIx, MICRO, MILLI, SECOND};
 use crate::rng::Rng;
+
+/// How a process or its host dies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Death {
+    /// The process alone: what was written survives in the page cache.
+    Kill,
+    /// The host: only what is durable survives, or a little more.
+    Power,
+}
 
 /// Something bad. Lengths are in ns of virtual time.
 #[expect(missing_docs, reason = "the fields are named as in the sentence above each")]
@@ -84,6 +92,7 @@ pub struct Planned {
 pub const HOOKS: &[&str] = &[
     "set_epoch",
     "append",
+    "propose",
     "truncate",
     "install",
     "snapshot",
@@ -106,7 +115,7 @@ pub fn draw(options: &Options) -> Vec<Planned> {
     let faults = &options.faults;
     let seconds = options.chaos.div_ceil(SECOND);
     let mut plan = Vec::new();
-    let classes: [(u32, fn(&mut Rng, usize) -> Fault); 9] = [
+    let classes: [(u32, Draw); 9] = [
         (faults.kill, |rng, n| die(rng, n, Death::Kill)),
         (faults.crash, |rng, n| die(rng, n, Death::Power)),
         (faults.pause, |rng, n| Fault::Pause { server: rng.index(n), length: length(rng) }),
@@ -136,9 +145,12 @@ pub fn draw(options: &Options) -> Vec<Planned> {
     plan
 }
 
+/// Draws a fault for one of so many servers.
+type Draw = fn(&mut Rng, usize) -> Fault;
+
 fn draw_hooked(rng: &mut Rng, servers: usize) -> Planned {
     let hook = rng.pick(HOOKS);
-    let often = matches!(hook, "append" | "ack" | "commit");
+    let often = matches!(hook, "append" | "propose" | "ack" | "commit");
     let nth = u32::try_from(rng.range(1, if often { 200 } else { 12 })).unwrap_or(1);
     let delay = rng.pick(&[0, 0, 10 * MICRO, 200 * MICRO, 3 * MILLI, 50 * MILLI]);
     let what = match rng.below(6) {

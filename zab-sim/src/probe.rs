@@ -17,22 +17,22 @@ use crate::subject::Subject;
 
 /// An observed application.
 #[derive(Debug)]
-pub struct Probe<A> {
+pub(crate) struct Probe<A> {
     /// The application.
-    pub app: A,
+    pub(crate) app: A,
     server: HostIx,
     ghost: Rc<RefCell<Ghost>>,
     mutation: Option<Mutation>,
     delivered: u64,
     /// Snapshot bytes read since the caller last set it to 0.
-    pub raw: usize,
+    pub(crate) raw: usize,
     /// A snapshot was read to its end since the caller last set it to false.
-    pub ended: bool,
+    pub(crate) ended: bool,
 }
 
 impl<A: Subject> Probe<A> {
     /// Observes `app` of `server`.
-    pub fn new(
+    pub(crate) fn new(
         app: A,
         server: HostIx,
         ghost: Rc<RefCell<Ghost>>,

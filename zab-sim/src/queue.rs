@@ -9,9 +9,8 @@ use crate::net::Side;
 pub type HostIx = usize;
 
 /// Something that happens at a moment.
-#[expect(missing_docs, reason = "the fields are numbers of what the sentence names")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Event {
+pub(crate) enum Event {
     /// A dial reaches its target's kernel.
     Syn { conn: u32 },
     /// The target's process takes the connection from its backlog.
@@ -57,7 +56,7 @@ struct Key {
 
 /// Events by time; at the same time, in the order in which they were added.
 #[derive(Debug, Default)]
-pub struct Queue {
+pub(crate) struct Queue {
     heap: BinaryHeap<Reverse<Key>>,
     events: Vec<Event>,
     free: Vec<u32>,
@@ -66,7 +65,7 @@ pub struct Queue {
 
 impl Queue {
     /// Adds an event.
-    pub fn push(&mut self, at: u64, event: Event) {
+    pub(crate) fn push(&mut self, at: u64, event: Event) {
         let slot = if let Some(slot) = self.free.pop() {
             self.events[slot as usize] = event;
             slot
@@ -79,15 +78,14 @@ impl Queue {
     }
 
     /// Takes the next event and its time.
-    pub fn pop(&mut self) -> Option<(u64, Event)> {
+    pub(crate) fn pop(&mut self) -> Option<(u64, Event)> {
         let Reverse(key) = self.heap.pop()?;
         self.free.push(key.slot);
         Some((key.at, self.events[key.slot as usize]))
     }
 
     /// When the next event happens.
-    #[must_use]
-    pub fn next_at(&self) -> Option<u64> {
+    pub(crate) fn next_at(&self) -> Option<u64> {
         self.heap.peek().map(|Reverse(key)| key.at)
     }
 }

@@ -10,8 +10,15 @@ use zab_proto::{
     ServerState, SnapshotDigest, Status, Zxid,
 };
 
+use crate::check::{Failure, Ghost};
+use crate::queue::HostIx;
+use crate::rng::hash;
+use crate::subject::{Client, Subject};
+
 /// A deterministic state machine of 64-bit commands and answers.
 pub trait StateMachine: Default {
+    /// The clients that use it in the simulator.
+    type Client: Client;
     /// Carries out a committed command.
     fn apply(&mut self, command: u64) -> u64;
     /// Looks at the state.
@@ -20,6 +27,33 @@ pub trait StateMachine: Default {
     fn save(&self, out: &mut Vec<u8>);
     /// Reads what `save` wrote.
     fn load(bytes: &[u8]) -> Option<Self>;
+    /// A digest of the state.
+    fn digest(&self) -> u64 {
+        let mut state = Vec::new();
+        self.save(&mut state);
+        hash(&state)
+    }
+    /// Judges what the clients have seen.
+    ///
+    /// # Errors
+    /// The broken promise.
+    fn judge(clients: &[Self::Client]) -> Result<(), Failure>;
+}
+
+impl<S: StateMachine> Subject for Replica<S> {
+    type Client = S::Client;
+
+    fn start(_server: HostIx, incarnation: u32, _seed: u64) -> Self {
+        Self::new(incarnation)
+    }
+
+    fn digest(&self) -> u64 {
+        self.state.digest()
+    }
+
+    fn judge(clients: &[S::Client], _ghost: &Ghost) -> Result<(), Failure> {
+        S::judge(clients)
+    }
 }
 
 /// What a client asks: one byte, then the request's number and the command.
@@ -37,6 +71,22 @@ pub enum Ask {
 pub const REQUEST_LEN: usize = 1 + 8 + 8 + 2;
 /// Bytes of an answer: number, done (1) or refused (0), value.
 pub const ANSWER_LEN: usize = 8 + 1 + 8;
+
+/// A client's request. `number` must be its own among all clients.
+#[must_use]
+pub fn request(ask: Ask, number: u64, command: u64, pad: u16) -> [u8; REQUEST_LEN] {
+    let mut bytes = [ask as u8; REQUEST_LEN];
+    bytes[1..9].copy_from_slice(&number.to_be_bytes());
+    bytes[9..17].copy_from_slice(&command.to_be_bytes());
+    bytes[17..].copy_from_slice(&pad.to_be_bytes());
+    bytes
+}
+
+/// The request's number and, unless it was refused, the value.
+#[must_use]
+pub fn parse_answer(bytes: &[u8; ANSWER_LEN]) -> (u64, Option<u64>) {
+    (word(bytes), (bytes[8] == 1).then(|| word(&bytes[9..])))
+}
 
 /// A replicated `S`.
 #[derive(Debug)]

@@ -38,7 +38,7 @@ impl Rng {
     /// A number below `bound`; 0 if that is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         let wide = u128::from(self.next_u64()) * u128::from(bound);
-        u64::try_from(wide >> 64).expect("the product of two u64 has its high half in u64")
+        u64::try_from(wide >> 64).unwrap_or(u64::MAX)
     }
 
     /// A number in `from..=to`.
@@ -48,7 +48,7 @@ impl Rng {
 
     /// An index below `len`.
     pub fn index(&mut self, len: usize) -> usize {
-        usize::try_from(self.below(len as u64)).expect("below a usize")
+        usize::try_from(self.below(len as u64)).unwrap_or(usize::MAX)
     }
 
     /// True `per_mille` times in a thousand.
@@ -78,7 +78,7 @@ impl Rng {
 
 /// Spreads the bits of `x`.
 #[must_use]
-pub fn mix(mut x: u64) -> u64 {
+pub(crate) fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
@@ -86,7 +86,7 @@ pub fn mix(mut x: u64) -> u64 {
 
 /// A hash of `bytes`, eight at a time.
 #[must_use]
-pub fn hash(bytes: &[u8]) -> u64 {
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
     let mut hash = 0x51_7c_c1_b7_27_22_0a_95 ^ bytes.len() as u64;
     for chunk in bytes.chunks(8) {
         let mut word = [0; 8];
@@ -98,7 +98,7 @@ pub fn hash(bytes: &[u8]) -> u64 {
 
 /// A fast hasher for small keys, the same in every run.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct Quick(u64);
+pub(crate) struct Quick(u64);
 
 impl Hasher for Quick {
     fn finish(&self) -> u64 {
@@ -127,7 +127,7 @@ impl Hasher for Quick {
 }
 
 /// A map with [`Quick`].
-pub type Map<K, V> = HashMap<K, V, BuildHasherDefault<Quick>>;
+pub(crate) type Map<K, V> = HashMap<K, V, BuildHasherDefault<Quick>>;
 
 #[cfg(test)]
 mod tests {

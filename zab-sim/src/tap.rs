@@ -14,7 +14,7 @@ use crate::trace::Trace;
 
 /// What was read so far on one connection between servers.
 #[derive(Debug, Default)]
-pub struct Tap {
+pub(crate) struct Tap {
     partial: [Vec<u8>; 2],
     /// Quorum port: the epoch its leader proposed.
     epoch: Epoch,
@@ -49,29 +49,29 @@ struct CastVote {
 
 /// Whose bytes are read.
 #[derive(Debug)]
-pub struct Flow<'a> {
+pub(crate) struct Flow<'a> {
     /// The sender.
-    pub from: HostIx,
+    pub(crate) from: HostIx,
     /// The receiver.
-    pub to: HostIx,
+    pub(crate) to: HostIx,
     /// The sender's end.
-    pub side: Side,
+    pub(crate) side: Side,
     /// All disks.
-    pub disks: &'a [Disk],
+    pub(crate) disks: &'a [Disk],
     /// The observer.
-    pub ghost: &'a mut Ghost,
+    pub(crate) ghost: &'a mut Ghost,
     /// The log for humans.
-    pub trace: &'a mut Trace,
+    pub(crate) trace: &'a mut Trace,
     /// The fault put in on purpose.
-    pub mutation: Option<Mutation>,
+    pub(crate) mutation: Option<Mutation>,
     /// What is to be sent instead, under a mutation of the wire.
-    pub out: Option<Vec<u8>>,
+    pub(crate) out: Option<Vec<u8>>,
 }
 
 impl Tap {
     /// Reads along on the quorum port. `raw` of the bytes belong to a snapshot, whose end was
     /// among them if `ended`.
-    pub fn quorum(&mut self, bytes: &[u8], raw: usize, ended: bool, flow: &mut Flow<'_>) {
+    pub(crate) fn quorum(&mut self, bytes: &[u8], raw: usize, ended: bool, flow: &mut Flow<'_>) {
         let ix = flow.side as usize;
         let mut partial = std::mem::take(&mut self.partial[ix]);
         if partial.is_empty() {
@@ -200,7 +200,9 @@ impl Tap {
         let hold = |held: &mut Vec<u8>| packet.write(held);
         match flow.mutation {
             Some(Mutation::SyncSkipsOne) if !self.up_to_date => match packet.kind {
-                PacketType::PROPOSAL if self.skipped.is_none() && zxid.counter() % 3 == 0 => {
+                PacketType::PROPOSAL
+                    if self.skipped.is_none() && zxid.counter().is_multiple_of(3) =>
+                {
                     self.skipped = Some(zxid);
                     false
                 }
@@ -223,7 +225,7 @@ impl Tap {
     }
 
     /// Reads along on the election port.
-    pub fn election(&mut self, bytes: &[u8], flow: &mut Flow<'_>) {
+    pub(crate) fn election(&mut self, bytes: &[u8], flow: &mut Flow<'_>) {
         let ix = flow.side as usize;
         let mut partial = std::mem::take(&mut self.partial[ix]);
         partial.extend_from_slice(bytes);

@@ -9,10 +9,10 @@ use zab_proto::{
 };
 
 use crate::check::{Failure, Ghost};
-use crate::disk::{Death, Disk};
+use crate::disk::Disk;
 use crate::net::Net;
 use crate::options::Options;
-use crate::plan::{Planned, When, draw};
+use crate::plan::{Death, Planned, When, draw};
 use crate::probe::Probe;
 use crate::queue::{Event, HostIx, Queue};
 use crate::rng::{Map, Rng, mix};
@@ -86,6 +86,8 @@ pub struct World<A: Subject> {
     pub(crate) hooked: Vec<(usize, u32)>,
     pub(crate) rng: Rng,
     pub(crate) scratch: Vec<u8>,
+    /// Steps of the protocol since a script last cleared them.
+    pub(crate) steps: Vec<(HostIx, &'static str)>,
     /// Faults no longer happen.
     pub(crate) healed: bool,
 }
@@ -155,6 +157,7 @@ impl<A: Subject> World<A> {
             hooked: Vec::new(),
             rng,
             scratch: vec![0; 64 * 1024],
+            steps: Vec::new(),
             healed: false,
             options,
         };
@@ -174,6 +177,14 @@ impl<A: Subject> World<A> {
         }
     }
 
+    /// The emptiness of all disks is to be trusted.
+    pub(crate) fn initialize(&mut self) {
+        for disk in &mut self.disks {
+            disk.durable.initialize = true;
+            disk.issued.initialize = true;
+        }
+    }
+
     /// The first broken invariant, if any.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
@@ -181,6 +192,7 @@ impl<A: Subject> World<A> {
     }
 
     /// The observer.
+    #[must_use]
     pub fn ghost(&self) -> std::cell::Ref<'_, Ghost> {
         self.ghost.borrow()
     }
@@ -212,11 +224,11 @@ impl<A: Subject> World<A> {
 
     /// Does the next event, if it happens before `until`.
     pub fn step(&mut self, until: u64) -> bool {
-        if self.queue.next_at().is_none_or(|at| at > until) {
+        let due = self.queue.next_at().is_some_and(|at| at <= until);
+        let Some((at, event)) = due.then(|| self.queue.pop()).flatten() else {
             self.now = self.now.max(until);
             return false;
-        }
-        let (at, event) = self.queue.pop().expect("there is a next event");
+        };
         self.now = self.now.max(at);
         self.events += 1;
         self.fingerprint = mix(self.fingerprint ^ at).wrapping_add(self.net.written);

@@ -1,0 +1,97 @@
+//! An application of one's own in the simulator: a register that keeps the largest value written.
+//!
+//! `Replica` makes a server of any `StateMachine`. What is needed besides is a client and a
+//! judgement of what the clients have seen; the observer checks the protocol by itself.
+
+use zab_sim::check::Failure;
+use zab_sim::replica::{ANSWER_LEN, Ask, Replica, StateMachine, parse_answer, request};
+use zab_sim::{Client, Options, Wish, run};
+
+#[derive(Default)]
+struct Register(u64);
+
+impl StateMachine for Register {
+    type Client = Writer;
+
+    fn apply(&mut self, command: u64) -> u64 {
+        self.0 = self.0.max(command);
+        self.0
+    }
+
+    fn read(&self) -> u64 {
+        self.0
+    }
+
+    fn save(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0.to_be_bytes());
+    }
+
+    fn load(bytes: &[u8]) -> Option<Self> {
+        Some(Self(u64::from_be_bytes(bytes.try_into().ok()?)))
+    }
+
+    fn judge(clients: &[Writer]) -> Result<(), Failure> {
+        let lost = clients.iter().find(|client| client.lost);
+        lost.map_or(Ok(()), |client| {
+            let text = format!("client {} saw less than it had written", client.index);
+            Err(Failure { invariant: "register", text })
+        })
+    }
+}
+
+/// Writes ever larger values, and must be answered with at least what it wrote.
+struct Writer {
+    index: u64,
+    connected: bool,
+    value: u64,
+    answered: u64,
+    lost: bool,
+}
+
+impl Client for Writer {
+    fn new(index: usize, _options: &Options) -> Self {
+        Self { index: index as u64, connected: false, value: 0, answered: 0, lost: false }
+    }
+
+    fn wake(&mut self, wish: &mut Wish<'_>) {
+        wish.wake_at = Some(wish.now + wish.rng.range(1_000_000, 20_000_000));
+        if self.connected {
+            self.value += 1;
+            let number = self.index << 32 | self.value;
+            wish.send.extend_from_slice(&request(Ask::Write, number, self.value, 0));
+        } else {
+            wish.connect = Some(wish.rng.index(wish.servers));
+            wish.wake_at = Some(wish.now + 500_000_000);
+        }
+    }
+
+    fn opened(&mut self, _wish: &mut Wish<'_>) {
+        self.connected = true;
+    }
+
+    fn received(&mut self, bytes: &[u8], _wish: &mut Wish<'_>) -> usize {
+        let (answers, _) = bytes.as_chunks::<ANSWER_LEN>();
+        for (number, value) in answers.iter().map(parse_answer) {
+            self.answered += u64::from(value.is_some());
+            self.lost |= value.is_some_and(|value| value < number & u64::from(u32::MAX));
+        }
+        answers.len() * ANSWER_LEN
+    }
+
+    fn closed(&mut self, _wish: &mut Wish<'_>) {
+        self.connected = false;
+    }
+
+    fn completed(&self) -> u64 {
+        self.answered
+    }
+
+    fn persevere(&mut self) {}
+}
+
+fn main() {
+    for seed in 0..200 {
+        let outcome = run::<Replica<Register>>(&Options::swarm(seed), 0);
+        assert_eq!(outcome.failure, None, "seed {seed}");
+    }
+}

@@ -1,0 +1,236 @@
+//! Scenarios: scripts that bring servers into one situation that has broken ZooKeeper, or could.
+//!
+//! A script is a text of commands, one a line; `#` begins a comment. Servers are named by sid.
+//!
+//! | command | meaning |
+//! |---|---|
+//! | `servers V [O]` | V voters and O observers; first line |
+//! | `retain N` | committed transactions kept for DIFF |
+//! | `snapshots N` | a snapshot every N transactions |
+//! | `unmarked` | empty directories have no marker that makes them trustworthy |
+//! | `start I…`, `kill I…`, `power I…` | a process starts or dies; `power` loses what is not synced |
+//! | `wipe I` | a dead server gets an empty disk |
+//! | `cut A B`, `cut A > B`, `mend …` | both directions of a link, or one |
+//! | `isolate I`, `rejoin I` | all links of a server |
+//! | `stall I`, `unstall I` | its disk completes nothing |
+//! | `write I [N]`, `read I`, `sync I` | clients of server I write N times, read, read after sync |
+//! | `until leader I` | I leads with an established epoch |
+//! | `until serves I` | I serves |
+//! | `until committed N` | N transactions are committed |
+//! | `until applied I N` | I has applied N |
+//! | `until logged I N` | N transactions are in I's log or snapshot, asked for or durable |
+//! | `until STEP I` | I takes a step: `newleader`, `looking`, `set_epoch`, `truncate`, … |
+//! | `run N ms` | time passes |
+//! | `heal` | all faults end; everything must recover |
+//! | `breaks FAULT INVARIANT` | with that fault put into the code, this script finds it |
+
+use crate::check::Failure;
+use crate::counter::{Counter, CounterClient};
+use crate::mutation::Mutation;
+use crate::options::Options;
+use crate::plan::Death;
+use crate::queue::{HostIx, MILLI, SECOND};
+use crate::replica::{Ask, Replica};
+use crate::run::{Outcome, converge, guarded};
+use crate::trace::Trace;
+use crate::world::World;
+
+type Sim = World<Replica<Counter>>;
+
+/// A named script.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// Its name in the catalogue of failures.
+    pub name: &'static str,
+    /// Its text.
+    pub text: &'static str,
+}
+
+impl Scenario {
+    /// The faults put in on purpose that this script is to find, and the invariants they break.
+    pub fn mutations(&self) -> impl Iterator<Item = (Mutation, &'static str)> {
+        let breaks = self.lines().filter(|words| words[0] == "breaks");
+        breaks.filter_map(|words| Some((Mutation::named(words[1])?, words[2])))
+    }
+
+    /// The first line: what it is about.
+    #[must_use]
+    pub fn title(&self) -> &'static str {
+        self.text.lines().next().unwrap_or_default().trim_start_matches(['#', ' '])
+    }
+
+    fn lines(&self) -> impl Iterator<Item = Vec<&'static str>> {
+        self.text.lines().filter_map(|line| {
+            let words: Vec<_> = line.split('#').next()?.split_whitespace().collect();
+            (!words.is_empty()).then_some(words)
+        })
+    }
+
+    /// Plays the script.
+    #[must_use]
+    pub fn play(&self, mutation: Option<Mutation>, lines: usize) -> Outcome {
+        let mut options = Options { mutation, requests: 0, clients: 0, ..Options::calm(1, 3) };
+        options.disk.batch = 1;
+        options.disk.kill_keeps_all = true;
+        for words in self.lines() {
+            match words[0] {
+                "servers" => {
+                    options.voters = number(&words, 1);
+                    options.observers = words.get(2).map_or(0, |_| number(&words, 2));
+                }
+                "retain" => options.retained_txns = number(&words, 1),
+                "snapshots" => options.disk.snapshot_every = number(&words, 1),
+                _ => {}
+            }
+        }
+        options.clients = options.servers();
+        let mut world = Sim::asleep(options, Trace::new(lines));
+        if !self.lines().any(|words| words[0] == "unmarked") {
+            world.initialize();
+        }
+        guarded(&mut world, |world| {
+            for words in self.lines() {
+                if world.failure().is_none() {
+                    world.command(&words);
+                }
+            }
+        });
+        world.conclude()
+    }
+}
+
+fn number(words: &[&str], at: usize) -> usize {
+    let text = words.get(at).copied().unwrap_or_default();
+    text.parse().unwrap_or_else(|_| panic!("a number is missing in {words:?}"))
+}
+
+fn server(words: &[&str], at: usize) -> HostIx {
+    number(words, at) - 1
+}
+
+impl Sim {
+    fn command(&mut self, words: &[&str]) {
+        self.trace.at(self.now);
+        self.trace.say(|| format!("---- {}", words.join(" ")));
+        let all = || (1..words.len()).map(|at| server(words, at));
+        match words[0] {
+            "start" => all().for_each(|server| self.start(server)),
+            "kill" => all().for_each(|server| self.die(server, Death::Kill)),
+            "power" => all().for_each(|server| self.die(server, Death::Power)),
+            "wipe" => self.disks[server(words, 1)].wipe(),
+            "cut" | "mend" => self.link(words),
+            "isolate" | "rejoin" => self.surround(server(words, 1), words[0] == "isolate"),
+            "stall" => self.disks[server(words, 1)].stall(true),
+            "unstall" => {
+                self.disks[server(words, 1)].stall(false);
+                self.kick(server(words, 1));
+            }
+            "write" => {
+                let times = words.get(2).map_or(1, |_| number(words, 2));
+                (0..times).for_each(|_| self.ask(server(words, 1), Ask::Write));
+            }
+            "read" => self.ask(server(words, 1), Ask::Read),
+            "sync" => self.ask(server(words, 1), Ask::SyncRead),
+            "until" => self.wait(words),
+            "run" => {
+                let until = self.now + number(words, 1) as u64 * MILLI;
+                self.run_until(until, |_| false);
+            }
+            "heal" => converge(self),
+            "servers" | "retain" | "snapshots" | "unmarked" | "breaks" => {}
+            _ => panic!("unknown command {words:?}"),
+        }
+    }
+
+    fn link(&mut self, words: &[&str]) {
+        let one_way = words[2] == ">";
+        let (a, b) = (server(words, 1), server(words, if one_way { 3 } else { 2 }));
+        let directions = if one_way { vec![(a, b)] } else { vec![(a, b), (b, a)] };
+        for (from, to) in directions {
+            if words[0] == "cut" {
+                self.net.cut(from, to);
+            } else {
+                self.net.mend(self.now, from, to, &mut self.queue);
+            }
+        }
+    }
+
+    fn surround(&mut self, server: HostIx, cut: bool) {
+        for other in (0..self.servers.len()).filter(|other| *other != server) {
+            for (from, to) in [(server, other), (other, server)] {
+                if cut {
+                    self.net.cut(from, to);
+                } else {
+                    self.net.mend(self.now, from, to, &mut self.queue);
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, server: HostIx, ask: Ask) {
+        self.with_client(server, |client: &mut CounterClient, wish| {
+            client.ask(server, ask, wish);
+        });
+    }
+
+    fn wait(&mut self, words: &[&str]) {
+        let deadline = self.now + 60 * SECOND;
+        let done = match words[1] {
+            "leader" => {
+                let wanted = server(words, 2);
+                self.run_until(deadline, |world| world.leader() == Some(wanted))
+            }
+            "serves" => {
+                let wanted = server(words, 2);
+                self.run_until(deadline, |world| {
+                    let status = world.ghost.borrow().server(wanted).status;
+                    status.is_some_and(|s| s.phase == zab_proto::Phase::Broadcast)
+                })
+            }
+            "committed" => {
+                let n = number(words, 2);
+                self.run_until(deadline, |world| world.ghost.borrow().committed() >= n)
+            }
+            "applied" => {
+                let (who, n) = (server(words, 2), number(words, 3));
+                self.run_until(deadline, |w| w.ghost.borrow().server(who).position >= n)
+            }
+            "logged" => {
+                let (who, n) = (server(words, 2), number(words, 3));
+                self.run_until(deadline, |world| {
+                    let image = &world.disks[who].issued;
+                    world.ghost.borrow().position_of(image.base()) + image.log.len() >= n
+                })
+            }
+            step => {
+                let who = server(words, 2);
+                self.steps.clear();
+                self.run_until(deadline, |world| {
+                    world.steps.iter().any(|(server, hook)| *server == who && *hook == step)
+                })
+            }
+        };
+        if !done && self.failure().is_none() {
+            let text = format!("the script waits in vain: {}", words.join(" "));
+            self.ghost.borrow_mut().fail("script", text);
+        }
+    }
+}
+
+/// Plays a scenario as it is, and with each fault that it is to find.
+///
+/// # Errors
+/// What broke, or was not found.
+pub fn verify(scenario: &Scenario) -> Result<(), Failure> {
+    if let Some(failure) = scenario.play(None, 0).failure {
+        return Err(failure);
+    }
+    for (mutation, invariant) in scenario.mutations() {
+        let found = scenario.play(Some(mutation), 0).failure.map(|failure| failure.invariant);
+        if found != Some(invariant) {
+            let text = format!("{mutation:?} is found by {found:?}, not by {invariant}");
+            return Err(Failure { invariant: "script", text });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! A short random search, and what every search relies on.
+
+use zab_sim::counter::Counter;
+use zab_sim::coverage::Coverage;
+use zab_sim::replica::Replica;
+use zab_sim::{Mutation, Options, run};
+
+type App = Replica<Counter>;
+
+/// Same seed, same run: byte for byte in the trace.
+#[test]
+fn seeds_reproduce() {
+    for seed in [3, 8, 21] {
+        let mut options = Options::swarm(seed);
+        options.events_max = 2000;
+        let (first, second) = (run::<App>(&options, 100_000), run::<App>(&options, 100_000));
+        assert!(!first.trace.is_empty());
+        assert_eq!(first.trace, second.trace, "seed {seed}");
+        assert_eq!(first.fingerprint, second.fingerprint, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_short_search_finds_nothing_and_reaches_everything() {
+    let mut coverage = Coverage::default();
+    for seed in 0..60 {
+        let mut options = Options::swarm(seed);
+        options.events_max = options.events_max.min(6000);
+        let outcome = run::<App>(&options, 0);
+        assert_eq!(outcome.failure, None, "seed {seed}");
+        coverage.add(&outcome.coverage);
+    }
+    for what in [
+        "Leading in Broadcast",
+        "Following in Broadcast by Diff",
+        "Following in Broadcast by Snap",
+        "Observing in Broadcast by Diff",
+        "install",
+        "snapshot",
+        "fault: kill",
+        "fault: power cut",
+        "fault: server isolated",
+        "fault: disk stalled",
+    ] {
+        assert!(coverage.of(what) > 0, "not reached: {what}\n{coverage}");
+    }
+}
+
+/// The checks bite: the commonest of the old mistakes is found at once.
+#[test]
+fn a_fault_put_in_is_found() {
+    for mutation in [Mutation::AckBeforeFsync, Mutation::AppendErrorIgnored] {
+        let found = (0..50).any(|seed| {
+            let options = Options { mutation: Some(mutation), ..Options::swarm(seed) };
+            run::<App>(&options, 0).failure.is_some()
+        });
+        assert!(found, "{mutation:?}");
+    }
+}
+
+/// Seeds that found something, once. The bug each found is in the changelog; a scenario of
+/// `scenarios/` holds its schedule.
+#[test]
+fn seeds_that_found_something() {
+    for seed in [25, 41, 56, 99, 107, 190, 282, 339, 522, 532, 557, 645, 2051, 2688] {
+        let outcome = run::<App>(&Options::swarm(seed), 0);
+        assert_eq!(outcome.failure, None, "seed {seed}");
+    }
+}
