@@ -40,23 +40,29 @@ impl StateMachine for Register {
 }
 
 /// Writes ever larger values, and must be answered with at least what it wrote.
+#[derive(Default)]
 struct Writer {
     index: u64,
     connected: bool,
     value: u64,
     answered: u64,
+    silence: u32,
     lost: bool,
 }
 
 impl Client for Writer {
     fn new(index: usize, _options: &Options) -> Self {
-        Self { index: index as u64, connected: false, value: 0, answered: 0, lost: false }
+        Self { index: index as u64, ..Self::default() }
     }
 
     fn wake(&mut self, wish: &mut Wish<'_>) {
         wish.wake_at = Some(wish.now + wish.rng.range(1_000_000, 20_000_000));
-        if self.connected {
+        if self.silence > 50 {
+            // The server may be gone without a word.
+            (wish.disconnect, self.connected, self.silence) = (true, false, 0);
+        } else if self.connected {
             self.value += 1;
+            self.silence += 1;
             let number = self.index << 32 | self.value;
             wish.send.extend_from_slice(&request(Ask::Write, number, self.value, 0));
         } else {
@@ -66,10 +72,11 @@ impl Client for Writer {
     }
 
     fn opened(&mut self, _wish: &mut Wish<'_>) {
-        self.connected = true;
+        (self.connected, self.silence) = (true, 0);
     }
 
     fn received(&mut self, bytes: &[u8], _wish: &mut Wish<'_>) -> usize {
+        self.silence = 0;
         let (answers, _) = bytes.as_chunks::<ANSWER_LEN>();
         for (number, value) in answers.iter().map(parse_answer) {
             self.answered += u64::from(value.is_some());
