@@ -1,7 +1,6 @@
 //! An application of one's own in the simulator: a register that keeps the largest value written.
 //!
-//! `Replica` makes a server of any `StateMachine`. What is needed besides is a client and a
-//! judgement of what the clients have seen; the observer checks the protocol by itself.
+//! `Replica` makes a server of any `StateMachine`. The rest is a client and its judgement.
 
 use zab_sim::check::Failure;
 use zab_sim::replica::{ANSWER_LEN, Ask, Replica, StateMachine, parse_answer, request};
@@ -23,19 +22,17 @@ impl StateMachine for Register {
     }
 
     fn save(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.0.to_be_bytes());
+        out.extend(self.0.to_be_bytes());
     }
 
     fn load(bytes: &[u8]) -> Option<Self> {
-        Some(Self(u64::from_be_bytes(bytes.try_into().ok()?)))
+        bytes.try_into().ok().map(|bytes| Self(u64::from_be_bytes(bytes)))
     }
 
     fn judge(clients: &[Writer]) -> Result<(), Failure> {
-        let lost = clients.iter().find(|client| client.lost);
-        lost.map_or(Ok(()), |client| {
-            let text = format!("client {} saw less than it had written", client.index);
-            Err(Failure { invariant: "register", text })
-        })
+        let text = "a client saw less than it had written".to_owned();
+        let lost = clients.iter().any(|client| client.lost);
+        if lost { Err(Failure { invariant: "register", text }) } else { Ok(()) }
     }
 }
 
@@ -47,6 +44,7 @@ struct Writer {
     value: u64,
     answered: u64,
     silence: u32,
+    pause: u64,
     lost: bool,
 }
 
@@ -56,15 +54,14 @@ impl Client for Writer {
     }
 
     fn wake(&mut self, wish: &mut Wish<'_>) {
-        wish.wake_at = Some(wish.now + wish.rng.range(1_000_000, 20_000_000));
+        wish.wake_at = Some(wish.now + self.pause + wish.rng.below(20_000_000));
         if self.silence > 50 {
-            // The server may be gone without a word.
             (wish.disconnect, self.connected, self.silence) = (true, false, 0);
         } else if self.connected {
             self.value += 1;
             self.silence += 1;
             let number = self.index << 32 | self.value;
-            wish.send.extend_from_slice(&request(Ask::Write, number, self.value, 0));
+            wish.send.extend(request(Ask::Write, number, self.value, 0));
         } else {
             wish.connect = Some(wish.rng.index(wish.servers));
             wish.wake_at = Some(wish.now + 500_000_000);
@@ -93,7 +90,9 @@ impl Client for Writer {
         self.answered
     }
 
-    fn persevere(&mut self) {}
+    fn persevere(&mut self) {
+        self.pause = 200_000_000;
+    }
 }
 
 fn main() {

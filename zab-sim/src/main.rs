@@ -212,10 +212,6 @@ fn sweep(args: &Args, from: u64, to: u64, mutation: Option<Mutation>) -> ExitCod
         elapsed.as_secs_f64(),
         rate(sum.events, elapsed.as_secs_f64())
     );
-    for (seed, invariant, text) in sum.failures.iter().take(200) {
-        let line = text.lines().next().unwrap_or_default();
-        println!("FAILED seed {seed}: {invariant}: {line}");
-    }
     if let Some((seed, _, _)) = sum.failures.iter().min() {
         if !args.keep_going {
             let options = options_of(*seed, mutation);
@@ -238,6 +234,8 @@ fn add(sum: &mut Sum, seed: u64, outcome: Outcome, started: Instant) {
     sum.virtual_time += outcome.virtual_time;
     sum.coverage.add(&outcome.coverage);
     if let Some(failure) = outcome.failure {
+        let line = failure.text.lines().next().unwrap_or_default();
+        eprintln!("seed {seed}: {}: {line}", failure.invariant);
         sum.failures.push((seed, failure.invariant, failure.text));
     }
     if sum.runs.is_multiple_of(1000) {

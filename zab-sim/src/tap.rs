@@ -269,6 +269,10 @@ impl Tap {
         if vote.server_state() != Some(ServerState::Looking) {
             return;
         }
+        // As ZooKeeper does, a new connection repeats the last vote, however old it is.
+        if !std::mem::replace(&mut self.voted[flow.side as usize], true) {
+            return;
+        }
         let own = vote.leader.0 == i64::try_from(name).unwrap_or(0);
         let candidate = usize::try_from(vote.leader.0).unwrap_or(0);
         if vote.zxid == Zxid::MIN || vote.leader.0 < 0 {
@@ -292,9 +296,7 @@ impl Tap {
             .server(from)
             .status
             .is_some_and(|status| status.state == ServerState::Looking);
-        // As ZooKeeper does, a new connection repeats the last vote, however old it is.
-        let first = !std::mem::replace(&mut self.voted[flow.side as usize], true);
-        if own && looks && !first {
+        if own && looks {
             let disk = &flow.disks[from];
             flow.ghost.check_claim(from, "its vote", vote.peer_epoch, vote.zxid, disk);
         }
