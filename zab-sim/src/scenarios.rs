@@ -42,6 +42,7 @@ scenarios! {
     "H4"
     "H5"
     "birth-interrupted"
+    "promise-elsewhere"
     "sync-after-commits"
     "tail-at-uptodate"
 }

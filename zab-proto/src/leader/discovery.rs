@@ -34,6 +34,11 @@ impl Leader {
                 self.hear(sid);
             }
         }
+        // It may have promised a higher epoch to a server that was never elected. It can only join
+        // once this ensemble has gone beyond that.
+        self.outbid |= self.is_established()
+            && packet.zxid.epoch() > self.epoch
+            && shared.config.ensemble.is_voter(sid);
         self.choose_epoch(now, shared);
         Ok(())
     }

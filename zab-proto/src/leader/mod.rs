@@ -57,6 +57,8 @@ pub(crate) struct Leader {
     acks: Vec<(Sid, Index)>,
     acks_sorted: Vec<Index>,
     acks_changed: bool,
+    /// A voter has accepted a higher epoch than this one and cannot join it.
+    outbid: bool,
     /// Learners that are synchronised may wait for their UPTODATE.
     welcome_waiting: bool,
     config_text: String,
@@ -108,6 +110,7 @@ impl Leader {
             acks,
             acks_sorted: Vec::with_capacity(shared.voters.len()),
             acks_changed: false,
+            outbid: false,
             welcome_waiting: false,
             config_text: config.ensemble.text(),
             deadline,
@@ -356,7 +359,7 @@ impl Leader {
         self.half_ticks += 1;
         if self.half_ticks.is_multiple_of(2)
             && self.is_established()
-            && !self.has_live_quorum(now, shared)
+            && (self.outbid || !self.has_live_quorum(now, shared))
         {
             return Reign::Ends;
         }
