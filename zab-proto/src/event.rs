@@ -290,7 +290,7 @@ pub enum Message<'b> {
         /// Entries of session id (i64) and time-out in ms (i32).
         sessions: &'b [u8],
     },
-    /// On the leader: is this session valid? Answer with [`Peer::revalidated`](crate::Peer).
+    /// On the leader: is a session still valid? Answer with [`Peer::revalidated`](crate::Peer).
     Revalidate {
         /// Who asks.
         from: Origin,

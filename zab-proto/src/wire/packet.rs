@@ -42,7 +42,7 @@ packet_types! {
     COMMIT = 4,
     /// Both ways: a sign of life; the learner's has the sessions that were alive.
     PING = 5,
-    /// Both ways: is this session valid?
+    /// Both ways: is a session still valid?
     REVALIDATE = 6,
     /// Leader to learner: the oldest forwarded sync is answered.
     SYNC = 7,
