@@ -4,6 +4,9 @@ import os
 import re
 
 BASELINE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "baseline.txt")
+# What Java logs of us and not of its own, known and harmless: a connection of ours that lost the race against the
+# other one of its pair before it had said anything.
+ACCEPTED = {("WARN", "QuorumCnxManager", "Exception reading or writing challenge")}
 LINE = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} (WARN|ERROR|FATAL) (\S+) - (.*)$")
 
 
@@ -53,4 +56,4 @@ def save_baseline(items):
 
 def new(members):
     """Complaints that no all-Java ensemble made in these scenarios."""
-    return of(members) - load_baseline()
+    return of(members) - load_baseline() - ACCEPTED

@@ -78,7 +78,8 @@ def catch_up(ensemble):
                 follower.wipe()
             follower.start()
             ensemble.settled()
-            seen.append((expected, synchronised(follower)))
+            # A server of Apache's with an empty disk says that it has everything up to nothing.
+            seen.append((expected if follower.kind == "zabd" else f"{expected} or diff", synchronised(follower)))
     detail = check.everything(ensemble, load)
     seen.append(("trunc", isolate_leader(ensemble, 0)))
     # With transactions of a later epoch in between ZooKeeper sends a snapshot; a cut is as good.
