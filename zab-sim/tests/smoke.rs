@@ -23,7 +23,7 @@ fn seeds_reproduce() {
 #[test]
 fn a_short_search_finds_nothing_and_reaches_everything() {
     let mut coverage = Coverage::default();
-    for seed in 0..60 {
+    for seed in 0..20 {
         let mut options = Options::swarm(seed);
         options.events_max = options.events_max.min(6000);
         let outcome = run::<App>(&options, 0);
