@@ -606,7 +606,11 @@ impl<A: Subject> World<A> {
                 let disk = &self.disks[other];
                 disk.issued.last().0 == last && ghost.holds(&disk.durable, last, chain)
             };
-            (0..self.options.voters).all(has) && self.options.voters >= 3
+            // Nor on an acknowledgement of the epoch that is still under way.
+            let settled = self.disks[0].durable.current.is_some()
+                && self.disks.iter().all(|d| d.durable.current == self.disks[0].durable.current);
+            let led = self.leader().is_some();
+            led && settled && (0..self.options.voters).all(has) && self.options.voters >= 3
         };
         if server < self.options.voters && !spare {
             return;
