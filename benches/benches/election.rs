@@ -69,7 +69,7 @@ fn main() -> Result<()> {
             }
         }
     }
-    println!("{}", table(&lines));
+    println!("{}", table(&lines, &runtimes));
     options.save("election", &json(&lines), &plots(&lines))?;
     Ok(())
 }
@@ -147,23 +147,30 @@ fn mode(setting: &Setting) -> &'static str {
     }
 }
 
-fn table(lines: &[Line]) -> String {
-    let head = ["ms", "finalising", "nodes", "runtime", "rounds", "p50", "p90", "p99", "max"];
-    let mut rows = vec![head.map(String::from).to_vec()];
-    // All runtimes' lines of one thing together.
-    let mut order: Vec<&Line> = lines.iter().collect();
+/// A row per thing measured, a column per runtime.
+fn table(lines: &[Line], runtimes: &[Runtime]) -> String {
+    let mut rows =
+        vec![["ms: p50 / p90 / p99 / max", "finalising", "nodes"].map(String::from).to_vec()];
+    rows[0].extend(runtimes.iter().map(|runtime| String::from(runtime.name())));
+    let first = |line: &&Line| runtimes.first() == Some(&line.setting.runtime);
+    let mut order: Vec<&Line> = lines.iter().filter(first).collect();
     order.sort_by_key(|line| {
         (!line.setting.early_finalize, !line.setting.fsync, line.what, line.setting.nodes)
     });
     for Line { setting, what, times } in order {
-        let mut row: Vec<String> = vec![
-            (*what).into(),
+        let mut row = vec![
+            format!("{what}, {} rounds", times.count),
             mode(setting).into(),
             setting.nodes.to_string(),
-            setting.runtime.name().into(),
-            times.count.to_string(),
         ];
-        row.extend([times.p50, times.p90, times.p99, times.max].map(|ms| format!("{ms:.1}")));
+        for runtime in runtimes {
+            let setting = Setting { runtime: *runtime, ..*setting };
+            let line = lines.iter().find(|line| line.setting == setting && line.what == *what);
+            row.push(line.map_or_else(String::new, |Line { times, .. }| {
+                let times = [times.p50, times.p90, times.p99, times.max];
+                times.map(|ms| format!("{ms:.1}")).join(" / ")
+            }));
+        }
         rows.push(row);
     }
     report::markdown(&rows)

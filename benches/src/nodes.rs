@@ -73,7 +73,7 @@ impl Server {
 }
 
 /// What the nodes of an ensemble have in common.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Setting {
     /// Event loop.
     pub runtime: Runtime,

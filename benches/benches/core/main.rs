@@ -1,6 +1,6 @@
 //! The core alone: three replicas in one thread, no sockets, no files.
 //!
-//! `cargo bench -p benches --bench core --features rivals [-- --quick] [--out DIR]` measures a
+//! `cargo bench -p benches --bench core --features rivals [-- --quick] [--out DIR] [NAME …]` measures a
 //! committed transaction of 100 bytes at several depths, beside the crates `raft` and `omnipaxos`,
 //! and the codecs. The core encodes every message to bytes and decodes it; the others pass owned
 //! messages. With `--out` the results also go to `core.json` and `core.svg` in that directory.
@@ -78,6 +78,9 @@ fn main() -> std::io::Result<()> {
     {
         all.push(Box::new(raft::Cluster::new()));
         all.push(Box::new(omnipaxos::Cluster::new()));
+    }
+    if !options.words.is_empty() {
+        all.retain(|replicas| options.words.iter().any(|word| replicas.name().starts_with(word)));
     }
     let costs: Vec<Vec<Cost>> = measure(&mut all, samples, commits);
     show(&options, &all, &costs)?;

@@ -7,6 +7,9 @@ use omnipaxos_storage::memory_storage::MemoryStorage;
 
 use crate::{PAYLOAD_LEN, Replicas};
 
+/// Decided entries that stay in the log at least.
+const KEPT: usize = 1024;
+
 #[derive(Clone, Debug)]
 struct Payload {
     #[expect(dead_code, reason = "carried, not read")]
@@ -78,8 +81,9 @@ impl Replicas for Cluster {
         }
         self.settle();
         let decided = self.nodes[self.leader].get_decided_idx();
-        if decided - self.nodes[self.leader].get_compacted_idx() >= 4096 {
-            self.nodes[self.leader].trim(Some(decided - 1024)).expect("everybody has it");
+        // Rarely, as moving what is kept is dear.
+        if decided - self.nodes[self.leader].get_compacted_idx() >= 8 * KEPT {
+            self.nodes[self.leader].trim(Some(decided - KEPT)).expect("everybody has it");
             self.settle();
         }
     }
