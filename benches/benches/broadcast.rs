@@ -38,7 +38,7 @@ fn main() -> Result<()> {
     let options = Options::from_args();
     let wanted =
         |r: &Runtime| options.words.is_empty() || options.words.iter().any(|w| w == r.name());
-    let span = Duration::from_millis(if options.quick { 50 } else { 500 });
+    let span = Duration::from_millis(if options.quick { 50 } else { 300 });
     let mut cells = Vec::new();
     for fsync in [true, false] {
         for (len, size) in SIZES {
@@ -54,10 +54,15 @@ fn main() -> Result<()> {
                 (0..3).try_for_each(|i| ensemble.start(i))?;
                 let leader = flow::leader(&ensemble.wait_all()).ok_or("nobody leads")?;
                 // The first run is for buffers to find their size.
-                run(&ensemble, leader, len, 128, span / 5)?;
+                run(&ensemble, leader, len, 16, span / 5)?;
                 for depth in DEPTHS {
                     let before = report::cpu();
-                    let flowed = run(&ensemble, leader, len, depth, span)?;
+                    let Ok(flowed) = run(&ensemble, leader, len, depth, span) else {
+                        // What the leader had proposed is lost with it.
+                        let name = runtime.name();
+                        eprintln!("{name}, {size}, {depth} in flight: the leader was lost");
+                        break;
+                    };
                     let cpu = (report::cpu() - before).as_secs_f64();
                     cells.push(cell(setting, size, depth, &flowed, cpu));
                 }
@@ -80,7 +85,7 @@ fn run(
     let job = Job { payload_len, depth, span, done };
     let handle = ensemble.handle(leader).ok_or("it does not run")?;
     handle.call(move |_, node| node.app_mut().begin(job));
-    Ok(outcome.recv_timeout(PATIENCE)?)
+    Ok(outcome.recv_timeout(PATIENCE / 4)?)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]

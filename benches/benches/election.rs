@@ -28,17 +28,17 @@ struct Rounds {
 }
 
 const EARLY: [Rounds; 4] = [
-    Rounds { nodes: 3, cold: 100, failover: 300 },
-    Rounds { nodes: 5, cold: 40, failover: 100 },
-    Rounds { nodes: 7, cold: 25, failover: 60 },
-    Rounds { nodes: 9, cold: 15, failover: 40 },
+    Rounds { nodes: 3, cold: 50, failover: 200 },
+    Rounds { nodes: 5, cold: 20, failover: 60 },
+    Rounds { nodes: 7, cold: 10, failover: 30 },
+    Rounds { nodes: 9, cold: 10, failover: 20 },
 ];
 
 const WAITING: [Rounds; 4] = [
-    Rounds { nodes: 3, cold: 10, failover: 30 },
-    Rounds { nodes: 5, cold: 5, failover: 10 },
-    Rounds { nodes: 7, cold: 5, failover: 5 },
-    Rounds { nodes: 9, cold: 5, failover: 5 },
+    Rounds { nodes: 3, cold: 5, failover: 20 },
+    Rounds { nodes: 5, cold: 3, failover: 5 },
+    Rounds { nodes: 7, cold: 3, failover: 5 },
+    Rounds { nodes: 9, cold: 3, failover: 5 },
 ];
 
 /// One line of the result.

@@ -70,7 +70,7 @@ struct Cost {
 
 fn main() -> std::io::Result<()> {
     let options = Options::from_args();
-    let (samples, commits) = if options.quick { (5, 20_000) } else { (31, 200_000) };
+    let (samples, commits) = if options.quick { (5, 20_000) } else { (11, 100_000) };
     let header = zab_proto::wire::txn::TxnHeader::LEN;
     let mut all: Vec<Box<dyn Replicas>> =
         vec![Box::new(Ours(trio::Trio::new(header + PAYLOAD_LEN)))];
