@@ -15,17 +15,27 @@ from .proxy import Proxies
 TICK_MS = 2000
 
 
+RESERVED = []
+
+
 def free_ports(count):
-    """Ports nobody listens on, outside the range the kernel gives to outgoing connections."""
+    """Ports nobody listens on, outside the range the kernel gives to outgoing connections.
+
+    The UDP port of the same number is held, so that another driver leaves the port alone while its server is down.
+    """
     found, port = [], random.randrange(11000, 30000)
     while len(found) < count:
         port = port + 1 if port < 31900 else 11000
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
+        claim = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            claim.bind(("127.0.0.1", port))
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        except OSError:
+            claim.close()
+            continue
+        RESERVED.append(claim)
         found.append(port)
     return found
 

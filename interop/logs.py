@@ -4,9 +4,12 @@ import os
 import re
 
 BASELINE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "baseline.txt")
-# What Java logs of us and not of its own, known and harmless: a connection of ours that lost the race against the
-# other one of its pair before it had said anything.
-ACCEPTED = {("WARN", "QuorumCnxManager", "Exception reading or writing challenge")}
+ACCEPTED = {
+    # A connection of ours that lost the race against the other one of its pair before it had said anything.
+    ("WARN", "QuorumCnxManager", "Exception reading or writing challenge"),
+    # A client of Java's own that closes while it is being answered.
+    ("WARN", "NIOServerCnxn", "CancelledKeyException causing close of session: #"),
+}
 LINE = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} (WARN|ERROR|FATAL) (\S+) - (.*)$")
 
 
