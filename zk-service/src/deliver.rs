@@ -27,8 +27,14 @@ impl Service {
         self.stats.commits += 1;
         let applied = self.apply_and_notify(&header, &txn);
         if let DigestCheck::Mismatch { expected, actual } = self.db.check_digest(zxid, digest) {
-            self.digest_mismatches += 1;
-            log::error!("digest after {zxid} is {actual:#x}, should be {expected:#x}");
+            // A Java leader's snapshot holds more than its zxid says; until the transactions behind
+            // it are replayed its digest is that of no transaction. What stays wrong shows again.
+            if self.is_serving() {
+                self.digest_mismatches += 1;
+                log::error!("digest after {zxid} is {actual:#x}, should be {expected:#x}");
+            } else {
+                log::debug!("digest after {zxid} is {actual:#x}, should be {expected:#x}");
+            }
         }
         if let Some(leader) = &mut self.leader {
             leader.prep.applied(&self.db.tree, zxid);
