@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 
@@ -93,6 +94,8 @@ def main():
     jars.set_defaults(start=fetch)
 
     options = parser.parse_args()
+    # Whoever ends the driver ends its servers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(options.start(options))
     except servers.Missing as missing:
