@@ -25,8 +25,15 @@ enum Plan {
 /// DIFF needs the proof that the learner's history is a prefix of this one: its last zxid is held
 /// exactly, never just within the range (safety.md B-19). A zxid with counter 0 is no transaction:
 /// it says "everything of the epochs before", which an established leader of that epoch reports.
-/// TRUNC goes to the newest own transaction below `peer`, if it is of the same epoch: then the
-/// learner got both from one leader, so it has that one too. Whatever is not certain is SNAP.
+///
+/// Otherwise the learner has a tail that this history lacks, and `below`, the newest own transaction
+/// under it, is what both have: if it is of the epoch of `peer`, the learner got both from one leader.
+/// If it is of an older epoch, the leader that proposed `peer` was established with a history that
+/// ended in `below`: this server has synchronised with that leader or a later one, or it could not
+/// lead, and has nothing of that epoch. An Apache learner can be cut within an epoch only; across,
+/// SNAP is preferred, but never one that holds less than the learner does: a crash between it and
+/// the transactions behind it would lose what the learner had acknowledged. Before the epoch is
+/// established the application lacks the end of the history (rule R6), so then it is TRUNC.
 fn plan(history: &History, peer: Zxid) -> Plan {
     let window = &history.window;
     if peer == Zxid::NONE {
@@ -37,9 +44,11 @@ fn plan(history: &History, peer: Zxid) -> Plan {
     }
     let next = window.after(peer);
     let below = window.zxid_before(next);
+    let same_epoch = below.epoch() == peer.epoch() && below.counter() > 0;
+    let whole = history.delivered() >= next;
     if below == peer || peer.counter() == 0 {
         Plan::Diff(next)
-    } else if below.epoch() == peer.epoch() && below.counter() > 0 {
+    } else if same_epoch || !whole {
         Plan::Trunc(below, next)
     } else {
         Plan::Snap
@@ -257,3 +266,50 @@ impl Leader {
 
 /// How much of the log is read ahead of a learner's socket.
 const LOG_AHEAD_LEN: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Epoch;
+    use crate::window::Window;
+
+    fn z(epoch: i64, counter: u32) -> Zxid {
+        Zxid::new(Epoch(epoch), counter)
+    }
+
+    /// (1,1) (1,2) (3,1), of which the first `delivered` are applied.
+    fn history(delivered: u64) -> History {
+        let epoch = Epoch(3);
+        let mut history = History::new(Window::new(z(1, 0)), z(1, 0), z(1, 0), epoch, epoch, true);
+        for zxid in [z(1, 1), z(1, 2), z(3, 1)] {
+            history.push(zxid, b"txn");
+        }
+        history.commit(delivered);
+        while history.poll_deliver().is_some() {}
+        history
+    }
+
+    #[test]
+    fn a_prefix_gets_the_rest() {
+        for (peer, next) in [(z(1, 0), 0), (z(1, 1), 1), (z(1, 2), 2), (z(2, 0), 2), (z(3, 1), 3)] {
+            assert_eq!(plan(&history(0), peer), Plan::Diff(next), "{peer}");
+        }
+        assert_eq!(plan(&history(3), z(0, 7)), Plan::Log);
+        assert_eq!(plan(&history(3), Zxid::NONE), Plan::Snap);
+    }
+
+    #[test]
+    fn a_tail_is_cut_off() {
+        assert_eq!(plan(&history(3), z(1, 9)), Plan::Trunc(z(1, 2), 2));
+        assert_eq!(plan(&history(3), z(3, 2)), Plan::Trunc(z(3, 1), 3));
+    }
+
+    #[test]
+    fn a_snapshot_never_holds_less_than_the_learner() {
+        // The learner shares (1,1) and (1,2), and the tail is another epoch's.
+        assert_eq!(plan(&history(2), z(2, 5)), Plan::Snap);
+        for delivered in [0, 1] {
+            assert_eq!(plan(&history(delivered), z(2, 5)), Plan::Trunc(z(1, 2), 2));
+        }
+    }
+}
