@@ -19,9 +19,9 @@ def normalise(text):
     text = re.sub(r"/?(localhost|127\.0\.0\.\d)(/127\.0\.0\.\d)?(:\d+)?", "@", text).replace("@|@", "@")
     text = re.sub(r"/(load|features|probe)[\w/-]*", "/…", text)
     text = re.sub(r"/\S*/version-2\S*|/\S*interop-\S*", "FILE", text)
-    text = re.sub(r"(Current zxid # is <= # for) \w+", r"\1 TXN", text)
     text = re.sub(r"\d+", "#", text)
     text = re.sub(r"(#,? ?)+", "#", text)
+    text = re.sub(r"(Current zxid #is <= #for) \w+", r"\1 TXN", text)
     return text.strip()[:160]
 
 
