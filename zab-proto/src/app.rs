@@ -48,6 +48,13 @@ pub trait Application {
     /// `txn` is lent from its window; what it makes possible is said through `poll_output`.)
     fn deliver(&mut self, now: Instant, zxid: Zxid, txn: &[u8]);
 
+    /// Whether the transaction delivered last brought a digest of the state behind it, and if so
+    /// whether the state has that digest. Storage asks when it finds zxids missing in a log: only this
+    /// can tell those that were never used from those that were lost.
+    fn agrees(&self) -> Option<bool> {
+        None
+    }
+
     /// Role or phase changed. Clients are served in `Phase::Broadcast` only: on leaving it their
     /// connections are closed and everything speculative is dropped.
     fn became(&mut self, core: &mut Core<'_>, status: &Status) {

@@ -45,6 +45,8 @@ pub(crate) struct History {
     current_durable: Epoch,
     /// Whether the directory holds a history that may be counted (rule R14).
     trusted: bool,
+    /// The last stream that should have completed the history had a gap: a snapshot has none.
+    snapshot_wanted: bool,
 }
 
 impl History {
@@ -74,6 +76,7 @@ impl History {
             accepted_durable: accepted,
             current_durable: current,
             trusted,
+            snapshot_wanted: false,
         }
     }
 
@@ -128,6 +131,14 @@ impl History {
         self.trusted = true;
     }
 
+    pub(crate) fn want_snapshot(&mut self, wanted: bool) {
+        self.snapshot_wanted = wanted;
+    }
+
+    pub(crate) fn is_snapshot_wanted(&self) -> bool {
+        self.snapshot_wanted
+    }
+
     /// Whether nothing is on its way to disk, so that a vote can be computed (rules R2, R4).
     pub(crate) fn is_settled(&self) -> bool {
         self.waiting.is_empty() && self.issued.is_empty() && self.durable == self.end()
@@ -167,6 +178,7 @@ impl History {
     pub(crate) fn install(&mut self, zxid: Zxid) {
         self.restart_at(zxid);
         self.trusted = true;
+        self.snapshot_wanted = false;
         self.enqueue(Op::Install(zxid));
     }
 

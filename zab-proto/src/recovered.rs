@@ -2,6 +2,7 @@
 
 use crate::history::History;
 use crate::window::Window;
+use crate::wire::txn::TxnHeader;
 use crate::{Epoch, Zxid};
 
 /// What storage found when the server started. All of it must be durable: synced again after
@@ -43,6 +44,21 @@ impl Recovered {
         if zxid > window.last() {
             window.push(zxid, txn);
         }
+    }
+
+    /// Fills the places between the newest record and `next`, of the same epoch: zxids that were taken
+    /// and never used. Learners refuse a history with gaps.
+    pub fn push_unused(&mut self, next: Zxid, time: i64) {
+        for zxid in self.last().raw() + 1..next.raw() {
+            let zxid = Zxid::from_raw(zxid);
+            self.push(zxid, &TxnHeader::unused_txn(zxid, time));
+        }
+    }
+
+    /// The transactions behind the snapshot.
+    pub fn txns(&self) -> impl Iterator<Item = (Zxid, &[u8])> {
+        let windows = self.window.iter();
+        windows.flat_map(|w| (w.first()..w.end()).map(|index| (w.zxid(index), w.txn(index))))
     }
 
     /// The newest zxid found.

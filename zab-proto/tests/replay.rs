@@ -12,8 +12,8 @@ use zab_proto::wire::notification::Notification;
 use zab_proto::wire::packet::{Packet, PacketType};
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{
-    Channel, Config, ConnId, Ensemble, Epoch, Input, Instant, Member, Message, Output, Peer, Phase,
-    Recovered, Sid, SyncMode, Zxid,
+    Channel, CloseReason, Config, ConnId, Ensemble, Epoch, Input, Instant, Member, Message, Output,
+    Peer, Phase, Recovered, Sid, SyncMode, Violation, Zxid,
 };
 
 const LIMIT: usize = 2_097_150;
@@ -96,6 +96,10 @@ struct Learner {
     unread: Vec<u8>,
     /// What is left of the snapshot stream that is coming.
     snapshot: usize,
+    /// Why the connection to the leader was closed.
+    closed: Option<CloseReason>,
+    /// Everything logged.
+    logged: Vec<(Zxid, Vec<u8>)>,
 }
 
 impl Learner {
@@ -141,6 +145,8 @@ impl Learner {
             delivered: Vec::new(),
             unread: Vec::new(),
             snapshot: 0,
+            closed: None,
+            logged: Vec::new(),
         }
     }
 
@@ -181,8 +187,11 @@ impl Learner {
     fn drain(&mut self) {
         while let Some(output) = self.peer.poll_output() {
             match output {
+                Output::Append { ticket, zxid, txn } => {
+                    self.logged.push((zxid, txn.to_vec()));
+                    self.peer.handle_input(NOW, Input::Persisted { through: ticket });
+                }
                 Output::SetEpoch { ticket, .. }
-                | Output::Append { ticket, .. }
                 | Output::Truncate { ticket, .. }
                 | Output::Install { ticket, .. } => {
                     self.peer.handle_input(NOW, Input::Persisted { through: ticket });
@@ -209,7 +218,9 @@ impl Learner {
                         }
                     }
                 }
-                Output::Close { conn, reason } => assert_ne!(Some(conn), self.quorum, "{reason}"),
+                Output::Close { conn, reason } if Some(conn) == self.quorum => {
+                    self.closed = Some(reason);
+                }
                 _ => {}
             }
         }
@@ -283,6 +294,7 @@ fn play(talk: &Conversation, piece: usize) -> SyncMode {
             _ => {}
         }
     }
+    assert_eq!(learner.closed, None, "{}", talk.file);
     let status = learner.peer.status();
     assert_eq!(status.phase, Phase::Broadcast, "{}", talk.file);
     let spoken = learner.spoken();
@@ -313,6 +325,15 @@ fn play(talk: &Conversation, piece: usize) -> SyncMode {
     status.sync.expect("synchronised")
 }
 
+/// Whether the recording goes from the introduction to broadcast.
+fn is_whole(talk: &Conversation) -> bool {
+    let names: Vec<&str> = talk.heard.iter().map(|(name, _)| name.as_str()).collect();
+    names.contains(&"UPTODATE")
+        && talk.said.len() > 2
+        && talk.learner != Sid(-1)
+        && !names.iter().any(|name| name.contains("cut") || name.contains("ACTIVATE"))
+}
+
 fn committed_started(learner: &Learner) -> bool {
     learner.peer.status().phase == Phase::Broadcast
 }
@@ -321,20 +342,124 @@ fn committed_started(learner: &Learner) -> bool {
 fn our_learner_understands_the_recorded_leaders() {
     let mut modes = Vec::new();
     let all = conversations();
-    for talk in &all {
-        let names: Vec<&str> = talk.heard.iter().map(|(name, _)| name.as_str()).collect();
-        let whole = names.contains(&"UPTODATE")
-            && talk.said.len() > 2
-            && talk.learner != Sid(-1)
-            && !names.iter().any(|name| name.contains("cut") || name.contains("ACTIVATE"));
-        if whole {
-            for piece in [usize::MAX, 7] {
-                modes.push(play(talk, piece));
-            }
+    for talk in all.iter().filter(|talk| is_whole(talk)) {
+        for piece in [usize::MAX, 7] {
+            modes.push(play(talk, piece));
         }
     }
     for mode in [SyncMode::Diff, SyncMode::Trunc, SyncMode::Snap] {
         assert!(modes.contains(&mode), "no {mode:?} among {}", modes.len());
     }
     assert!(modes.len() > 100, "only {} of {}", modes.len() / 2, all.len());
+}
+
+/// Plays a conversation from which what carries a zxid is left out, as if the leader had never
+/// proposed it. Snapshots come in one piece.
+fn play_without(talk: &Conversation, left_out: Zxid) -> Learner {
+    let epoch = packet(&talk.heard[0].1).zxid.epoch();
+    let mut learner = Learner::new(talk);
+    learner.find_leader(talk, epoch);
+    for (name, bytes) in &talk.heard {
+        if name == "snapshot" {
+            learner.snapshot = bytes.len() - (SNAPSHOT_END.len() - 5);
+        }
+        let carries = |kinds: &[PacketType]| {
+            name != "snapshot"
+                && packet(bytes).zxid == left_out
+                && kinds.contains(&packet(bytes).kind)
+        };
+        if !carries(&[PacketType::PROPOSAL, PacketType::COMMIT, PacketType::INFORM]) {
+            learner.hear(bytes, usize::MAX);
+        }
+        if learner.closed.is_some() {
+            break;
+        }
+    }
+    learner
+}
+
+/// The proposals and informs of a conversation, and whether each came in broadcast: behind NEWLEADER.
+fn proposals(talk: &Conversation) -> Vec<(Zxid, bool)> {
+    let mut live = false;
+    let mut found = Vec::new();
+    for (_, bytes) in talk.heard.iter().filter(|(name, _)| name != "snapshot") {
+        let heard = packet(bytes);
+        live |= heard.kind == PacketType::NEWLEADER;
+        if matches!(heard.kind, PacketType::PROPOSAL | PacketType::INFORM) {
+            found.push((heard.zxid, live));
+        }
+    }
+    found
+}
+
+/// A zxid of the conversation with its neighbours on both sides, all in broadcast or all before.
+fn followed(found: &[(Zxid, bool)], wanted: bool) -> Option<Zxid> {
+    let mut pairs = found.windows(3).filter(|w| w.iter().all(|(_, live)| *live == wanted));
+    let inside = |w: &&[(Zxid, bool)]| w.windows(2).all(|p| p[0].0.is_followed_by(p[1].0));
+    let same = |w: &&[(Zxid, bool)]| w[0].0.epoch() == w[2].0.epoch();
+    pairs.find(|w| inside(w) && same(w)).map(|w| w[1].0)
+}
+
+/// A 3.8 leader takes a zxid for some requests and proposes nothing: its place is filled, is not
+/// acknowledged, and everything behind it goes on.
+#[test]
+fn a_zxid_that_a_live_leader_leaves_out_was_never_used() {
+    let (mut followers, mut observers) = (0, 0);
+    for talk in conversations().iter().filter(|talk| is_whole(talk)) {
+        let found = proposals(talk);
+        let Some(unused) = followed(&found, true) else { continue };
+        let learner = play_without(talk, unused);
+        assert_eq!(learner.closed, None, "{}: {unused}", talk.file);
+        assert_eq!(learner.peer.status().phase, Phase::Broadcast, "{}", talk.file);
+        let of = |zxid| learner.logged.iter().filter(move |(logged, _)| *logged == zxid);
+        let filled: Vec<_> = of(unused).map(|(_, txn)| TxnHeader::parse(txn).unwrap()).collect();
+        assert!(matches!(filled[..], [header] if header.is_unused()), "{}", talk.file);
+        for pair in learner.logged.windows(2) {
+            assert!(pair[0].0.is_followed_by(pair[1].0), "{}: a hole in the log", talk.file);
+        }
+        let delivered = learner.delivered.windows(2).all(|pair| pair[0].is_followed_by(pair[1]));
+        assert!(delivered && learner.delivered.contains(&unused), "{}", talk.file);
+        let next = Zxid::from_raw(unused.raw() + 1);
+        assert!(learner.delivered.contains(&next), "{}: stuck behind {unused}", talk.file);
+        let acks: Vec<Zxid> =
+            learner.spoken().iter().filter(|s| s.0 == PacketType::ACK).map(|s| s.1).collect();
+        assert!(!acks.contains(&unused), "{}: acknowledged what nobody proposed", talk.file);
+        let follower = packet(&talk.said[0].1).kind == PacketType::FOLLOWERINFO;
+        if follower {
+            assert!(acks.contains(&next), "{}: {next} not acknowledged", talk.file);
+        }
+        *(if follower { &mut followers } else { &mut observers }) += 1;
+    }
+    assert!(followers > 5 && observers > 0, "{followers} followers, {observers} observers");
+}
+
+/// What a leader takes from its memory or its log may have holes that were committed transactions.
+#[test]
+fn a_gap_in_a_diff_is_refused_and_a_snapshot_asked_for() {
+    let mut tried = 0;
+    for talk in conversations().iter().filter(|talk| is_whole(talk)) {
+        let plan = packet(&talk.heard[1].1).kind;
+        if plan != PacketType::DIFF && plan != PacketType::TRUNC {
+            continue;
+        }
+        let Some(lost) = followed(&proposals(talk), false) else { continue };
+        let mut learner = play_without(talk, lost);
+        let reason = CloseReason::Violation(Violation::Gap);
+        assert_eq!(learner.closed.take(), Some(reason), "{}: {lost}", talk.file);
+        assert!(learner.logged.is_empty() && learner.delivered.is_empty(), "{}", talk.file);
+        if packet(&talk.said[0].1).kind == PacketType::OBSERVERINFO {
+            continue; // It waits before it looks for a leader again.
+        }
+        // The next attempt, with the same leader: nothing may build on this history.
+        (learner.quorum, learner.said, learner.unread) = (None, Vec::new(), Vec::new());
+        let epoch = packet(&talk.heard[0].1).zxid.epoch();
+        learner.find_leader(talk, epoch);
+        learner.hear(&talk.heard[0].1, usize::MAX);
+        let promise = learner.spoken()[1].clone();
+        assert_eq!((promise.0, promise.1), (PacketType::ACKEPOCH, Zxid::ZERO), "{}", talk.file);
+        learner.hear(&talk.heard[1].1, usize::MAX);
+        assert!(learner.closed.is_some(), "{}: {plan:?} onto what was concealed", talk.file);
+        tried += 1;
+    }
+    assert!(tried > 3, "only {tried}");
 }

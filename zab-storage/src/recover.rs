@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use zab_proto::{Application, EpochKind, Recovered, SnapshotDigest, Zxid};
+use zab_proto::wire::txn::TxnHeader;
+use zab_proto::{Application, EpochKind, Instant, Recovered, SnapshotDigest, Zxid};
 
 use crate::epoch;
 use crate::error::{Context, Damage, Error};
@@ -15,6 +16,8 @@ use crate::switch::Dirs;
 
 /// ZooKeeper tries this many snapshots before it gives up.
 const SNAPSHOTS_TRIED_MAX: usize = 100;
+/// More zxids in a row than this are not believed to be unused.
+const UNUSED_MAX: i64 = 1 << 16;
 
 impl Store {
     /// Loads the newest good snapshot into `app`, collects the log behind it, and reads the
@@ -40,7 +43,10 @@ impl Store {
             }
             None => self.begin_empty(&mut recovered, app)?,
         }
-        let reached = self.replay(&mut recovered, loaded.as_ref())?;
+        let (reached, holes) = self.replay(&mut recovered, loaded.as_ref())?;
+        if !holes.is_empty() {
+            verify(&recovered, loaded.as_ref(), app, holes)?;
+        }
         self.base = match self.options.allow_holes {
             true => reached,
             false => recovered.snapshot.unwrap_or(Zxid::ZERO),
@@ -84,7 +90,7 @@ impl Store {
         let candidates = dirs.plausible_snapshots()?;
         let mut skipped = None;
         for candidate in candidates.iter().take(SNAPSHOTS_TRIED_MAX) {
-            match load(candidate, app) {
+            match load(&candidate.path, candidate.zxid, app) {
                 Ok(trailer) => return Ok(Some(Loaded::new(candidate, trailer, skipped))),
                 Err(error) => {
                     app.install_abort();
@@ -127,12 +133,13 @@ impl Store {
         Ok(())
     }
 
-    /// Reads the records above the snapshot and returns the last zxid of the history.
+    /// Reads the records above the snapshot and returns the last zxid of the history, and the holes
+    /// in it.
     fn replay(
         &mut self,
         recovered: &mut Recovered,
         loaded: Option<&Loaded>,
-    ) -> Result<Zxid, Error> {
+    ) -> Result<(Zxid, Vec<Hole>), Error> {
         let mut tail = Tail {
             last: recovered.snapshot.unwrap_or(Zxid::ZERO),
             strict: loaded.is_some_and(|loaded| loaded.skipped.is_some()),
@@ -140,17 +147,30 @@ impl Store {
         };
         let base = tail.last;
         self.replayed = (0, 0);
+        let mut holes = Vec::new();
         for log in logs_above(names::logs(&self.log_dir)?, base) {
             let mut reader = LogReader::open(&log.path)?;
             while let Some(record) = reader.next()? {
-                if record.zxid > base && tail.accept(&log.path, &record)? {
-                    self.replayed.0 += 1;
-                    self.replayed.1 += record.txn.len() as u64;
-                    recovered.push(record.zxid, record.txn);
+                let after = tail.last;
+                let place = match record.zxid > base {
+                    true => tail.accept(&log.path, &record)?,
+                    false => Place::Repeats,
+                };
+                if place == Place::Repeats {
+                    continue;
                 }
+                if place == Place::BehindHole {
+                    let path = log.path.clone();
+                    let time = TxnHeader::parse(record.txn).map_or(0, |header| header.time);
+                    holes.push(Hole { path, after, next: record.zxid });
+                    recovered.push_unused(record.zxid, time);
+                }
+                self.replayed.0 += 1;
+                self.replayed.1 += record.txn.len() as u64;
+                recovered.push(record.zxid, record.txn);
             }
         }
-        Ok(tail.last)
+        Ok((tail.last, holes))
     }
 
     /// Makes durable what was found, and consumes the `initialize` files.
@@ -210,8 +230,8 @@ impl Loaded {
 }
 
 /// Loads one snapshot, all or nothing.
-fn load<A: Application>(from: &Numbered, app: &mut A) -> Result<Trailer, Error> {
-    let mut reader = SnapshotReader::open(&from.path)?;
+fn load<A: Application>(path: &Path, zxid: Zxid, app: &mut A) -> Result<Trailer, Error> {
+    let mut reader = SnapshotReader::open(path)?;
     loop {
         let Ok(progress) = app.install(reader.bytes()) else {
             return Err(reader.damaged(Damage::Undecodable));
@@ -227,8 +247,59 @@ fn load<A: Application>(from: &Numbered, app: &mut A) -> Result<Trailer, Error> 
     let trailer = reader.finish()?;
     // An all-zero section says that nothing was digested yet.
     let digest = trailer.digest.filter(|digest| digest.zxid != Zxid::ZERO);
-    app.install_commit(from.zxid, digest);
+    app.install_commit(zxid, digest);
     Ok(trailer)
+}
+
+/// Zxids that no record has.
+struct Hole {
+    path: PathBuf,
+    after: Zxid,
+    next: Zxid,
+}
+
+/// Finds out whether the zxids in the holes were lost or never used.
+///
+/// A leader of ZooKeeper 3.8 takes a zxid for some malformed requests and proposes nothing
+/// (quorum.md 11.1, the gap rule). The records are applied on trial: nothing that counts is missing in
+/// a hole if the state has the digest of the first record behind it that has one. Afterwards the state
+/// is that of the snapshot again: what is committed is not known here.
+fn verify<A: Application>(
+    recovered: &Recovered,
+    loaded: Option<&Loaded>,
+    app: &mut A,
+    holes: Vec<Hole>,
+) -> Result<(), Error> {
+    let mut holes = holes.into_iter();
+    let mut doubtful = holes.next();
+    if let Some(loaded) = loaded {
+        for (zxid, txn) in recovered.txns() {
+            app.deliver(Instant::ZERO, zxid, txn);
+            // Inside of a fuzzy snapshot no digest agrees.
+            let behind = |hole: &Hole| zxid >= hole.next && zxid >= loaded.end;
+            while doubtful.as_ref().is_some_and(behind) && app.agrees() == Some(true) {
+                doubtful = holes.next();
+            }
+            if doubtful.as_ref().is_some_and(behind) && app.agrees() == Some(false) {
+                break;
+            }
+        }
+        load(&loaded.path, loaded.zxid, app)?;
+    }
+    match doubtful {
+        Some(Hole { path, after, next }) => Err(Error::Hole { path, after, next }),
+        None => Ok(()),
+    }
+}
+
+/// Where a record stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// It is part of the history already.
+    Repeats,
+    Next,
+    /// Counters are missing in front of it.
+    BehindHole,
 }
 
 /// Checks that each record follows its predecessor.
@@ -240,11 +311,11 @@ struct Tail {
 }
 
 impl Tail {
-    /// Whether the record is the next of the history; false for one that is none.
-    fn accept(&mut self, path: &Path, record: &log_file::Record<'_>) -> Result<bool, Error> {
+    /// Where the record stands in the history.
+    fn accept(&mut self, path: &Path, record: &log_file::Record<'_>) -> Result<Place, Error> {
         let next = record.zxid;
         if next == self.last && log_file::is_error(record.txn) {
-            return Ok(false);
+            return Ok(Place::Repeats);
         }
         if next <= self.last {
             return Err(Error::Damaged {
@@ -255,19 +326,17 @@ impl Tail {
             });
         }
         let new_epoch = next.epoch() != self.last.epoch();
-        let hole = if new_epoch {
-            self.strict && next.counter() != 1
-        } else {
-            next.raw() != self.last.raw() + 1
-        };
-        if hole && !self.allow_holes {
+        let hole = !new_epoch && next.raw() != self.last.raw() + 1;
+        let late = new_epoch && next.counter() != 1;
+        let lost = late && self.strict || hole && next.raw() - self.last.raw() > UNUSED_MAX;
+        if lost && !self.allow_holes {
             return Err(Error::Hole { path: path.to_path_buf(), after: self.last, next });
         }
-        if hole || new_epoch && next.counter() != 1 {
+        if late || hole {
             log::warn!("{}: {} is followed by {next}", path.display(), self.last);
         }
         self.last = next;
-        Ok(true)
+        Ok(if hole && !self.allow_holes { Place::BehindHole } else { Place::Next })
     }
 }
 

@@ -25,8 +25,13 @@ impl Service {
         };
         let Payload { header, txn, digest } = payload;
         self.stats.commits += 1;
+        if header.is_unused() {
+            log::warn!("{zxid} was taken by a leader of ZooKeeper 3.8 and never proposed");
+        }
         let applied = self.apply_and_notify(&header, &txn);
-        if let DigestCheck::Mismatch { expected, actual } = self.db.check_digest(zxid, digest) {
+        let check = self.db.check_digest(zxid, digest);
+        self.agreed = (check != DigestCheck::Skipped).then_some(check == DigestCheck::Equal);
+        if let DigestCheck::Mismatch { expected, actual } = check {
             // A Java leader's snapshot holds more than its zxid says; until the transactions behind
             // it are replayed its digest is that of no transaction. What stays wrong shows again.
             if self.is_serving() {

@@ -50,6 +50,8 @@ pub struct Service {
     pub(crate) stalled: Vec<ConnId>,
     pub(crate) stats: Stats,
     pub(crate) digest_mismatches: u64,
+    /// Whether the tree had the digest that the last transaction brought, if it did.
+    pub(crate) agreed: Option<bool>,
     /// Buffers that are used again and again.
     pub(crate) record: Vec<u8>,
     pub(crate) frame: Vec<u8>,
@@ -88,6 +90,7 @@ impl Service {
             stalled: Vec::new(),
             stats: Stats::default(),
             digest_mismatches: 0,
+            agreed: None,
             record: Vec::new(),
             frame: Vec::new(),
             hit: Vec::new(),
@@ -212,6 +215,10 @@ impl Service {
 impl Application for Service {
     fn deliver(&mut self, now: Instant, zxid: Zxid, txn: &[u8]) {
         self.apply(now, zxid, txn);
+    }
+
+    fn agrees(&self) -> Option<bool> {
+        self.agreed
     }
 
     fn became(&mut self, core: &mut Core<'_>, status: &Status) {

@@ -92,11 +92,14 @@ impl Learner {
             return;
         }
         let Some(conn) = self.conn else { return };
-        let (last, promise) = if history.is_trusted() {
-            (history.last(), self.promise.0)
-        } else {
+        let (last, promise) = if !history.is_trusted() {
             // No history to be counted: a full snapshot is needed (rule R14).
             (Zxid::NONE, -1)
+        } else if history.is_snapshot_wanted() {
+            // The promise counts, as the vote did; what is sent must not build on this history.
+            (Zxid::ZERO, self.promise.0)
+        } else {
+            (history.last(), self.promise.0)
         };
         let promise = i32::try_from(promise).expect("an epoch is the upper half of a zxid");
         self.out.put(PacketType::ACKEPOCH, last, Some(&promise.to_be_bytes()));

@@ -60,13 +60,18 @@ impl Learner {
         shared: &mut Shared,
         packet: &Packet<'_>,
     ) -> Result<(), CloseReason> {
-        let history = &shared.history;
+        let history = &mut shared.history;
         let unexpected = CloseReason::Violation(Violation::UnexpectedPacket(packet.kind.0));
+        let concealed = !history.is_trusted() || history.is_snapshot_wanted();
+        let replaced = packet.kind == PacketType::SNAP && packet.zxid >= history.last();
+        if history.is_snapshot_wanted() && !replaced {
+            // Asked once: not every leader has a snapshot that holds what this server does.
+            history.want_snapshot(false);
+            return Err(unexpected);
+        }
         match packet.kind {
-            // A history that this server has disowned cannot be the base of anything.
-            PacketType::DIFF | PacketType::TRUNC
-                if !history.is_trusted() && history.last() != Zxid::ZERO =>
-            {
+            // A history that the leader was not told of cannot be the base of anything.
+            PacketType::DIFF | PacketType::TRUNC if concealed && history.last() != Zxid::ZERO => {
                 return Err(unexpected);
             }
             PacketType::DIFF => {
@@ -180,20 +185,43 @@ impl Learner {
         let stray = zxid.counter() == 0
             || epoch > self.epoch
             || (self.step == Step::Live && epoch != self.epoch);
-        if stray || !last.is_followed_by(zxid) {
+        if stray {
             return Err(CloseReason::Violation(Violation::Gap));
         }
-        if TxnHeader::parse(txn).map(|header| header.zxid) != Ok(zxid) {
-            return Err(CloseReason::Violation(Violation::BadTxn));
-        }
-        if !aside {
-            shared.history.push(zxid, txn);
-            return Ok(());
-        }
-        if self.incoming.txns.len_bytes() > shared.config.limits.window_len_max_bytes {
+        let header = TxnHeader::parse(txn).ok().filter(|header| header.zxid == zxid);
+        let header = header.ok_or(CloseReason::Violation(Violation::BadTxn))?;
+        if aside && self.incoming.txns.len_bytes() > shared.config.limits.window_len_max_bytes {
             return Err(CloseReason::TooFarBehind);
         }
-        self.incoming.txns.push(zxid, txn);
+        if !last.is_followed_by(zxid) {
+            self.check_gap(shared, last, zxid)?;
+        }
+        let window = if aside { &mut self.incoming.txns } else { &mut shared.history.window };
+        if zxid.epoch() == last.epoch() {
+            // This server's log, and what it sends when it leads, is without gaps: learners and
+            // servers since 3.9.4 refuse them.
+            for unused in (last.raw() + 1..zxid.raw()).map(Zxid::from_raw) {
+                window.push(unused, &TxnHeader::unused_txn(unused, header.time));
+            }
+        }
+        window.push(zxid, txn);
+        Ok(())
+    }
+
+    /// Whether counters may be missing in front of `next`.
+    ///
+    /// A leader of ZooKeeper 3.8 takes a zxid for some malformed requests and proposes nothing
+    /// (quorum.md 11.1, the gap rule). What a leader sends as it proposes it, and what it has
+    /// outstanding at the cut, comes whole and in order: a counter missing there was never used. What
+    /// it takes from its memory of the past or from its log (DIFF, TRUNC) may lack transactions that
+    /// were committed (ZOOKEEPER-4925, 2099, 2846): then the next attempt asks for a snapshot, which
+    /// holds everything.
+    fn check_gap(&self, shared: &mut Shared, last: Zxid, next: Zxid) -> Result<(), CloseReason> {
+        let from_the_past = self.step == Step::Syncing && self.sync != Some(SyncMode::Snap);
+        if from_the_past || next.raw() - last.raw() > UNUSED_MAX {
+            shared.history.want_snapshot(shared.history.is_trusted());
+            return Err(CloseReason::Violation(Violation::Gap));
+        }
         Ok(())
     }
 
@@ -209,8 +237,13 @@ impl Learner {
         } else {
             (&shared.history.window, &mut self.committed)
         };
-        if *committed < window.end() && window.zxid(*committed) == zxid {
-            *committed += 1;
+        // Nobody commits an unused zxid.
+        let mut index = *committed;
+        while index < window.end() && window.zxid(index) < zxid && is_unused(window, index) {
+            index += 1;
+        }
+        if index < window.end() && window.zxid(index) == zxid {
+            *committed = index + 1;
             return Ok(());
         }
         // The commit of a repeated transaction is repeated as well.
@@ -265,7 +298,9 @@ impl Learner {
             return;
         }
         while self.acked < history.durable() {
-            self.out.put_bare(PacketType::ACK, history.window.zxid(self.acked));
+            if !is_unused(&history.window, self.acked) {
+                self.out.put_bare(PacketType::ACK, history.window.zxid(self.acked));
+            }
             self.acked += 1;
         }
     }
@@ -283,4 +318,11 @@ impl Learner {
         self.send_promise(shared);
         self.acknowledge(shared);
     }
+}
+
+/// More zxids in a row than this are not believed to be unused.
+const UNUSED_MAX: i64 = 1 << 16;
+
+fn is_unused(window: &Window, index: Index) -> bool {
+    TxnHeader::parse(window.txn(index)).is_ok_and(|header| header.is_unused())
 }

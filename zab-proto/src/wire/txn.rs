@@ -1,5 +1,7 @@
 //! The header in front of every transaction, in the log as on the wire.
 
+use alloc::vec::Vec;
+
 use super::jute::{Reader, Writer};
 use crate::{DecodeError, Zxid};
 
@@ -24,6 +26,29 @@ pub struct TxnHeader {
 impl TxnHeader {
     /// Encoded length in bytes.
     pub const LEN: usize = 32;
+
+    /// The header of the record that stands for a zxid which a Java leader took and never proposed.
+    /// It is an error transaction, which changes nothing in any implementation, of a request that
+    /// no client can send.
+    #[must_use]
+    pub fn unused(zxid: Zxid, time: i64) -> Self {
+        Self { client_id: 0, cxid: -1, zxid, time, kind: ERROR }
+    }
+
+    /// The whole record behind an [`unused`](Self::unused) header.
+    #[must_use]
+    pub fn unused_txn(zxid: Zxid, time: i64) -> Vec<u8> {
+        let mut txn = Vec::with_capacity(Self::LEN + 4);
+        Self::unused(zxid, time).write(&mut txn);
+        txn.put_i32(INCONSISTENT);
+        txn
+    }
+
+    /// Whether this is the header of an [`unused`](Self::unused) zxid.
+    #[must_use]
+    pub fn is_unused(&self) -> bool {
+        (self.client_id, self.cxid, self.kind) == (0, -1, ERROR)
+    }
 
     /// Reads a header from the front of a transaction.
     ///
@@ -58,10 +83,14 @@ impl TxnHeader {
     }
 }
 
+/// The type of a transaction that stands for a refused request; its body is the error's code (i32).
+const ERROR: i32 = -1;
+
+/// ZooKeeper's `RUNTIMEINCONSISTENCY`.
+const INCONSISTENT: i32 = -2;
+
 #[cfg(test)]
 mod tests {
-    use alloc::vec::Vec;
-
     use super::*;
 
     #[test]
