@@ -15,6 +15,18 @@ pub enum ReadEnd {
     Eof,
 }
 
+/// What a turn of reading may do.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadTurn {
+    /// Not much more bytes than these are read.
+    pub turn: usize,
+    /// Nothing is read while so many bytes or more are left untaken.
+    pub max: usize,
+    /// Only a read that finds nothing shows that the socket is empty; otherwise one that does not
+    /// fill the buffer does.
+    pub until_empty: bool,
+}
+
 /// Bytes received and not yet taken.
 #[derive(Debug, Default)]
 pub struct Inbox {
@@ -34,8 +46,8 @@ impl Inbox {
         self.rest.is_empty()
     }
 
-    /// Reads `source` until it would block, but not much more than `turn` bytes and not while
-    /// `max` bytes or more are left. `take` sees all bytes that wait, and says how many it used.
+    /// Reads `source` until it is empty, within the bounds of `turn`. `take` sees all bytes that
+    /// wait, and says how many it used.
     ///
     /// # Errors
     /// Those of `source`, except that it would block or was interrupted.
@@ -43,7 +55,7 @@ impl Inbox {
         &mut self,
         source: &mut impl Read,
         scratch: &mut [u8],
-        (turn, max): (usize, usize),
+        ReadTurn { turn, max, until_empty }: ReadTurn,
         mut take: impl FnMut(&[u8]) -> usize,
     ) -> io::Result<ReadEnd> {
         let mut total = 0;
@@ -67,6 +79,7 @@ impl Inbox {
                 Err(error) => return Err(error),
             };
             total += n;
+            let short = front + n < scratch.len();
             if front == self.rest.len() {
                 scratch[..front].copy_from_slice(&self.rest);
                 let bytes = &scratch[..front + n];
@@ -75,6 +88,9 @@ impl Inbox {
             } else {
                 self.rest.extend_from_slice(&scratch[..n]);
                 self.offer(&mut take);
+            }
+            if short && !until_empty {
+                return Ok(ReadEnd::Drained);
             }
         }
     }
@@ -265,7 +281,7 @@ mod tests {
         for step in [1, 7, 64, 1000, 100_000] {
             let mut socket = Socket { bytes: stream.clone(), step, calls: usize::MAX };
             let (mut inbox, mut got, mut scratch) = (Inbox::default(), Vec::new(), [0; 300]);
-            let bounds = (usize::MAX, 512);
+            let bounds = ReadTurn { turn: usize::MAX, max: 512, until_empty: true };
             let end = inbox.read(&mut socket, &mut scratch, bounds, |b| take(b, &mut got));
             assert_eq!(end.unwrap(), ReadEnd::Eof);
             assert_eq!(got, sent, "step {step}");
@@ -277,18 +293,35 @@ mod tests {
     fn what_is_not_taken_stops_the_reading_and_is_offered_again() {
         let mut socket = Socket { bytes: vec![7; 1000], step: 64, calls: usize::MAX };
         let (mut inbox, mut scratch) = (Inbox::default(), [0; 256]);
-        let end = inbox.read(&mut socket, &mut scratch, (usize::MAX, 200), |_| 0).unwrap();
+        let bounds = ReadTurn { turn: usize::MAX, max: 200, until_empty: true };
+        let end = inbox.read(&mut socket, &mut scratch, bounds, |_| 0).unwrap();
         assert_eq!((end, inbox.len(), socket.bytes.len()), (ReadEnd::Full, 256, 744));
         let mut seen = Vec::new();
         inbox.offer(|b| {
             seen.extend_from_slice(&b[..100]);
             100
         });
-        let end = inbox.read(&mut socket, &mut scratch, (usize::MAX, 200), |b| {
+        let end = inbox.read(&mut socket, &mut scratch, bounds, |b| {
             seen.extend_from_slice(b);
             b.len()
         });
         assert_eq!((end.unwrap(), seen), (ReadEnd::Eof, vec![7; 1000]));
+    }
+
+    #[test]
+    fn a_short_read_may_be_the_last() {
+        let mut socket = Socket { bytes: vec![7; 600], step: 256, calls: usize::MAX };
+        let (mut inbox, mut scratch, mut got) = (Inbox::default(), [0; 256], 0);
+        let turn = ReadTurn { turn: usize::MAX, max: 1000, until_empty: false };
+        let mut read = |socket: &mut Socket| {
+            inbox.read(socket, &mut scratch, turn, |bytes| {
+                got += bytes.len();
+                bytes.len()
+            })
+        };
+        assert_eq!(read(&mut socket).unwrap(), ReadEnd::Drained);
+        assert_eq!(read(&mut socket).unwrap(), ReadEnd::Eof);
+        assert_eq!((got, socket.bytes.len()), (600, 0));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod buffer;
 mod clock;
+mod conns;
 mod disk;
 mod engine;
 mod error;
@@ -15,10 +16,12 @@ mod listen;
 mod options;
 mod queued;
 mod resolve;
+mod server;
 mod status;
 
-pub use buffer::{Flushed, Inbox, Outbox, ReadEnd};
+pub use buffer::{Flushed, Inbox, Outbox, ReadEnd, ReadTurn};
 pub use clock::Clock;
+pub use conns::{Conns, Stream, prepare};
 pub use disk::{Disk, Loaded};
 pub use engine::{Doors, Engine, Network, NodeDoors};
 pub use error::Error;
@@ -27,4 +30,5 @@ pub use listen::{Listen, Listeners, local_address};
 pub use options::{NetOptions, ServerOptions, load};
 pub use queued::{Chunk, Ends, Event, QueuedNet, Workers};
 pub use resolve::{Resolver, Target, targets};
+pub use server::{Runtime, Server, Wake};
 pub use status::{StatusBoard, describe};

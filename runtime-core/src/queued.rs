@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use zab_proto::{Channel, CloseReason, ConnId, Input, Instant};
 
+use crate::conns::{Stage, level};
 use crate::{Doors, Inbox, NetOptions, Network};
 
 /// What happened on one of the sockets.
@@ -106,17 +107,6 @@ struct Conn<S> {
     spare: Option<Vec<u8>>,
     dirty: bool,
     eof: bool,
-}
-
-/// How far a connection is from its end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
-    Open,
-    /// Closed by the core or the application; the last bytes go out.
-    Flushing,
-    /// Our side is shut; the other's bytes are thrown away until it ends too, because closing a
-    /// socket with unread bytes would reset it, and the reset would overtake our last ones.
-    Lingering,
 }
 
 impl<W: Workers> QueuedNet<W> {
@@ -381,8 +371,7 @@ impl<W: Workers> Network for QueuedNet<W> {
         }
         let Some(conn) = self.conns.get_mut(&key) else { return };
         let remote = W::remote(&conn.stream).map_or_else(|| "?".into(), |a| a.to_string());
-        let level = if id.is_client() { log::Level::Debug } else { log::Level::Info };
-        log::log!(level, "Closing connection {id:?} with {remote}: {reason}");
+        log::log!(level(reason), "Closing connection {id:?} with {remote}: {reason}");
         conn.stage = Stage::Flushing;
         self.set_deadline(key, now + self.options.flush_timeout);
         self.mark_key(key);

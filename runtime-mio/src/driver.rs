@@ -49,13 +49,7 @@ impl<A: Application, D: Disk> Driver<A, D> {
         config: Config,
         loaded: Loaded<A, D>,
     ) -> Result<Self, Error> {
-        let on_wake = Arc::clone(waker);
-        let wake = move || {
-            if let Err(error) = on_wake.wake() {
-                log::warn!("Cannot wake the event loop: {error}");
-            }
-        };
-        let control = Control::new(Arc::new(wake));
+        let control = Control::new(crate::wake(waker));
         let engine = Engine::new(config, loaded, Arc::clone(control.status()))?;
         let net = Net::new(registry, waker, tokens, listeners, options)?;
         Ok(Self { engine, net, control })

@@ -1,19 +1,21 @@
-//! The loop: events from a channel, the core drained, one fsync, the writers fed, wait.
+//! The loop: events out of the mailbox, the core drained, one fsync, one write per connection,
+//! wait.
 
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant as SystemInstant;
 
-use smol::channel::{Receiver, bounded};
-use smol::future::or;
+use smol::future::yield_now;
 use smol::{LocalExecutor, Timer};
 
-use runtime_core::{
-    Control, Disk, Engine, Error, Handle, Listeners, Loaded, NetOptions, QueuedNet,
-};
+use runtime_core::{Control, Disk, Engine, Error, Handle, Listeners, Loaded, NetOptions, Wake};
 use zab_proto::{Application, Config};
 
-use crate::Wake;
-use crate::net::{Event, Tasks};
+use crate::mailbox::Mailbox;
+use crate::net::{Event, Net};
 
 /// One server, to be run as a task of the caller's. Dropping it closes its sockets and ends its
 /// other tasks.
@@ -21,9 +23,10 @@ use crate::net::{Event, Tasks};
 pub struct Driver<A, D> {
     engine: Engine<A, D>,
     executor: Rc<LocalExecutor<'static>>,
-    events: Receiver<Event>,
-    net: QueuedNet<Tasks>,
+    mailbox: Arc<Mailbox<Event>>,
+    net: Net,
     control: Control<A>,
+    alarm: Alarm,
 }
 
 impl<A: Application, D: Disk> Driver<A, D> {
@@ -31,24 +34,22 @@ impl<A: Application, D: Disk> Driver<A, D> {
     /// makes the loop turn when something has become durable.
     ///
     /// # Errors
-    /// That of `load`; [`Error::Config`]; [`Error::Io`] if a thread cannot be started.
+    /// That of `load`; [`Error::Config`]; [`Error::Io`] if a port cannot be served.
     pub fn new(
         listeners: Listeners,
         options: NetOptions,
         config: Config,
         load: impl FnOnce(Wake) -> Result<Loaded<A, D>, Error>,
     ) -> Result<Self, Error> {
-        let (sender, events) = bounded(EVENTS_MAX);
-        let waker = sender.clone();
-        // A full channel turns the loop without being told to.
-        let wake: Wake = Arc::new(move || drop(waker.try_send(Event::Wake)));
+        let mailbox = Arc::<Mailbox<Event>>::default();
+        let bell = Arc::clone(&mailbox);
+        let wake: Wake = Arc::new(move || bell.ring());
         let control = Control::new(Arc::clone(&wake));
         let loaded = load(wake)?;
         let engine = Engine::new(config, loaded, Arc::clone(control.status()))?;
         let executor = Rc::default();
-        let tasks = Tasks::new(Rc::clone(&executor), sender, listeners)?;
-        let net = QueuedNet::new(tasks, options);
-        Ok(Self { engine, executor, events, net, control })
+        let net = Net::new(Rc::clone(&executor), Arc::clone(&mailbox), listeners, options)?;
+        Ok(Self { engine, executor, mailbox, net, control, alarm: Alarm::new() })
     }
 
     /// The server's end that other threads may hold.
@@ -68,17 +69,14 @@ impl<A: Application, D: Disk> Driver<A, D> {
     }
 
     async fn serve(&mut self) -> Result<(), Error> {
-        let mut event = None;
         loop {
             let now = self.engine.clock().now();
-            self.control.run_calls(now, &mut self.engine.node);
-            // All that has come together shares one fsync and one write per connection.
-            let more = std::iter::from_fn(|| self.events.try_recv().ok()).take(EVENTS_MAX);
             let doors = &mut self.engine.doors(now);
-            for event in event.into_iter().chain(more) {
-                self.net.on_event(event, doors);
-            }
             self.net.on_time(doors);
+            // All that has come together shares one fsync and one write per connection. Calls come
+            // behind it, as it forgets who has rung.
+            self.net.on_events(doors);
+            self.control.run_calls(now, &mut self.engine.node);
             self.engine.on_time(now);
             loop {
                 self.engine.turn(now, &mut self.net)?;
@@ -89,19 +87,49 @@ impl<A: Application, D: Disk> Driver<A, D> {
             if self.control.is_stopped() {
                 return Ok(());
             }
-            event = or(async { self.events.recv().await.ok() }, self.deadline()).await;
+            if self.net.has_work() {
+                yield_now().await;
+            } else {
+                self.wait().await;
+            }
         }
     }
 
-    async fn deadline<T>(&self) -> Option<T> {
+    /// Waits for mail or the next deadline.
+    async fn wait(&mut self) {
         let deadlines = [self.engine.node.poll_timeout(), self.net.poll_timeout()];
-        match deadlines.into_iter().flatten().min() {
-            Some(at) => drop(Timer::at(self.engine.clock().to_system(at)).await),
-            None => smol::future::pending().await,
-        }
-        None
+        let next = deadlines.into_iter().flatten().min();
+        let next = next.map(|at| self.engine.clock().to_system(at));
+        poll_fn(|context| {
+            let alarm = self.alarm.poll(next, context);
+            if self.mailbox.poll(context.waker()).is_ready() { Poll::Ready(()) } else { alarm }
+        })
+        .await;
     }
 }
 
-/// Events that wait for the loop; whoever brings one more waits too.
-const EVENTS_MAX: usize = 1024;
+/// One timer for all deadlines. Deadlines mostly move away before they are reached, so that it is
+/// cheaper to be woken too early now and then than to set it anew in each turn of the loop.
+#[derive(Debug)]
+struct Alarm {
+    timer: Timer,
+    set: Option<SystemInstant>,
+}
+
+impl Alarm {
+    fn new() -> Self {
+        Self { timer: Timer::never(), set: None }
+    }
+
+    /// Ready when `next` is reached, or an earlier deadline that was once asked for.
+    fn poll(&mut self, next: Option<SystemInstant>, context: &mut Context<'_>) -> Poll<()> {
+        if let Some(next) = next
+            && self.set.is_none_or(|set| next < set)
+        {
+            self.timer.set_at(next);
+            self.set = Some(next);
+        }
+        let rung = Pin::new(&mut self.timer).poll(context);
+        rung.map(|_| self.set = None)
+    }
+}

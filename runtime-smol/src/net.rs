@@ -1,96 +1,273 @@
-//! The tasks around the loop. Each waits for one thing and tells the loop of it.
+//! Sockets: connections are read and written by the loop, which their wakers tell when; tasks
+//! accept and dial.
 
-use std::io::{self, ErrorKind};
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use runtime_core::{Chunk, Ends, Error, Listeners, Target, Workers, targets};
-use smol::channel::{Receiver, Sender, bounded};
+use runtime_core::{
+    Conns, Doors, Error, Listeners, NetOptions, Network, Stream, Target, prepare, targets,
+};
 use smol::future::or;
-use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::{Async, LocalExecutor, Timer};
 use socket2::SockRef;
-use zab_proto::{Channel, ConnId};
+use zab_proto::{Channel, CloseReason, ConnId, Input, Instant};
 
-pub(crate) type Event = runtime_core::Event<Arc<Async<TcpStream>>>;
+use crate::mailbox::Mailbox;
 
-/// Starts tasks; they end with the executor.
+/// What happened on one of the sockets.
 #[derive(Debug)]
-pub(crate) struct Tasks {
-    executor: Rc<LocalExecutor<'static>>,
-    events: Sender<Event>,
+pub(crate) enum Event {
+    /// Somebody has connected.
+    Accepted(Channel, Async<TcpStream>, SocketAddr),
+    /// A dial has succeeded or not.
+    Dialled(ConnId, Option<Async<TcpStream>>),
+    /// The connection in a slot is no longer empty, or no longer full.
+    Readable(usize),
+    Writable(usize),
 }
 
-impl Tasks {
-    /// Accepts connections on `listeners` and reports everything to `events`.
-    pub(crate) fn new(
-        executor: Rc<LocalExecutor<'static>>,
-        events: Sender<Event>,
-        listeners: Listeners,
-    ) -> Result<Self, Error> {
-        for (channel, listener) in listeners.into_sockets() {
-            let listener = Async::new(listener)?;
-            executor.spawn(accept(channel, listener, events.clone())).detach();
-        }
-        Ok(Self { executor, events })
+/// All sockets of one server.
+#[derive(Debug)]
+pub(crate) struct Net {
+    executor: Rc<LocalExecutor<'static>>,
+    mailbox: Arc<Mailbox<Event>>,
+    /// Takes turns with the mailbox's.
+    events: Vec<Event>,
+    options: NetOptions,
+    conns: Conns<Socket>,
+    /// Dials under way.
+    dials: HashMap<ConnId, Channel>,
+    failed: Vec<ConnId>,
+}
+
+/// A connected socket and whom to wake for it.
+#[derive(Debug)]
+struct Socket {
+    stream: Async<TcpStream>,
+    on_readable: Waker,
+    on_writable: Waker,
+}
+
+/// Tells the loop of a socket.
+struct Notice {
+    mailbox: Arc<Mailbox<Event>>,
+    event: fn(usize) -> Event,
+    slot: usize,
+}
+
+impl Wake for Notice {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.mailbox.send((self.event)(self.slot));
     }
 }
 
-impl Workers for Tasks {
-    type Stream = Arc<Async<TcpStream>>;
+impl Read for Socket {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.stream.get_ref().read(buf)
+    }
+}
 
-    fn dial(&self, conn: ConnId, addresses: &str, limit: Duration) -> io::Result<()> {
-        let (targets, events) = (targets(addresses), self.events.clone());
+impl Write for Socket {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.stream.get_ref().write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream for Socket {
+    /// Each wait is registered anew, and ends at once if there is something.
+    const TELLS_AGAIN: bool = true;
+
+    fn await_readable(&self) -> io::Result<()> {
+        let mut context = Context::from_waker(&self.on_readable);
+        // Ready tells of an event that was taken already.
+        while let Poll::Ready(told) = self.stream.poll_readable(&mut context) {
+            told?;
+        }
+        Ok(())
+    }
+
+    fn await_writable(&self) -> io::Result<()> {
+        let mut context = Context::from_waker(&self.on_writable);
+        while let Poll::Ready(told) = self.stream.poll_writable(&mut context) {
+            told?;
+        }
+        Ok(())
+    }
+
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.get_ref().peer_addr()
+    }
+
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.stream.get_ref().shutdown(how)
+    }
+}
+
+impl Net {
+    /// Accepts connections on `listeners`. What happens comes to `mailbox`.
+    pub(crate) fn new(
+        executor: Rc<LocalExecutor<'static>>,
+        mailbox: Arc<Mailbox<Event>>,
+        listeners: Listeners,
+        options: NetOptions,
+    ) -> Result<Self, Error> {
+        for (channel, listener) in listeners.into_sockets() {
+            let listener = Async::new(listener)?;
+            executor.spawn(accept(channel, listener, Arc::clone(&mailbox))).detach();
+        }
+        Ok(Self {
+            executor,
+            mailbox,
+            events: Vec::new(),
+            options,
+            conns: Conns::new(options, usize::MAX),
+            dials: HashMap::new(),
+            failed: Vec::new(),
+        })
+    }
+
+    /// Whether there is something to do without waiting for an event.
+    pub(crate) fn has_work(&self) -> bool {
+        self.conns.has_work()
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.conns.poll_timeout()
+    }
+
+    pub(crate) fn on_time(&mut self, doors: &mut impl Doors) {
+        self.conns.on_time(doors);
+    }
+
+    /// Takes what has happened and reads the sockets concerned, each for a bounded turn.
+    pub(crate) fn on_events(&mut self, doors: &mut impl Doors) {
+        let mut events = std::mem::take(&mut self.events);
+        self.mailbox.take(&mut events);
+        for event in events.drain(..) {
+            match event {
+                Event::Accepted(channel, stream, remote) => {
+                    self.accepted(channel, stream, remote, doors);
+                }
+                Event::Dialled(conn, stream) => self.dialled(conn, stream, doors),
+                Event::Readable(at) => self.conns.readable(at),
+                Event::Writable(at) => self.conns.writable(at),
+            }
+        }
+        self.events = events;
+        self.conns.on_ready(doors);
+    }
+
+    /// Tells the core of connections that ended. Returns whether it may have something to say.
+    pub(crate) fn on_ended(&mut self, doors: &mut impl Doors) -> bool {
+        let failed = !self.failed.is_empty();
+        for conn in self.failed.drain(..) {
+            doors.input(Input::Closed { conn });
+        }
+        self.conns.on_ended(doors) || failed
+    }
+
+    fn accepted(
+        &mut self,
+        channel: Channel,
+        stream: Async<TcpStream>,
+        remote: SocketAddr,
+        doors: &mut impl Doors,
+    ) {
+        let Some(at) = self.conns.allot() else {
+            log::warn!("Too many connections: refusing {remote}");
+            return;
+        };
+        // A socket for both families shows the older one's addresses in the newer one's form.
+        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let Some(id) = doors.accept(channel, remote) else {
+            self.conns.give_back(at);
+            return;
+        };
+        self.open(at, id, stream, channel);
+    }
+
+    fn dialled(&mut self, conn: ConnId, stream: Option<Async<TcpStream>>, doors: &mut impl Doors) {
+        // Given up meanwhile.
+        let Some(channel) = self.dials.remove(&conn) else { return };
+        match stream.and_then(|stream| Some((stream, self.conns.allot()?))) {
+            Some((stream, at)) => {
+                if self.open(at, conn, stream, channel) {
+                    doors.input(Input::Opened { conn });
+                }
+            }
+            None => self.failed.push(conn),
+        }
+    }
+
+    /// Makes slot `at` a connection; if that fails, it has ended.
+    fn open(&mut self, at: usize, id: ConnId, stream: Async<TcpStream>, channel: Channel) -> bool {
+        if let Err(error) = prepare(&SockRef::from(stream.get_ref()), channel, &self.options) {
+            log::warn!("Cannot use a new connection: {error}");
+            self.conns.give_back(at);
+            self.failed.push(id);
+            return false;
+        }
+        let waker = |event| {
+            Waker::from(Arc::new(Notice { mailbox: Arc::clone(&self.mailbox), event, slot: at }))
+        };
+        let (on_readable, on_writable) = (waker(Event::Readable), waker(Event::Writable));
+        self.conns.open(at, id, Socket { stream, on_readable, on_writable });
+        true
+    }
+}
+
+impl Network for Net {
+    fn connect(&mut self, _: Instant, conn: ConnId, channel: Channel, addresses: &str) {
+        let (targets, mailbox) = (targets(addresses), Arc::clone(&self.mailbox));
+        let limit = self.options.connect_timeout;
+        self.dials.insert(conn, channel);
         let dial = async move {
             let late = async {
                 Timer::after(limit).await;
                 None
             };
             let stream = or(connect(targets), late).await;
-            // An error means that the loop has ended.
-            let _ = events.send(Event::Dialled(conn, stream.map(Arc::new))).await;
+            mailbox.send(Event::Dialled(conn, stream));
         };
         self.executor.spawn(dial).detach();
-        Ok(())
     }
 
-    fn serve(&self, key: u64, stream: &Self::Stream, keep_alive: bool) -> io::Result<Ends> {
-        SockRef::from(stream.get_ref()).set_keepalive(keep_alive)?;
-        stream.get_ref().set_nodelay(true)?;
-        // One buffer is on its way at most.
-        let (back, buffers) = bounded(1);
-        self.executor.spawn(read(key, Arc::clone(stream), buffers, self.events.clone())).detach();
-        // One buffer and the end.
-        let (send, chunks) = bounded(2);
-        self.executor.spawn(write(key, Arc::clone(stream), chunks, self.events.clone())).detach();
-        Ok(Ends {
-            // The reader may have ended, and has told so.
-            give_back: Box::new(move |buffer| drop(back.try_send(buffer))),
-            send: Box::new(move |chunk| send.try_send(chunk).is_ok()),
-        })
+    fn mark(&mut self, conn: ConnId) {
+        self.conns.mark(conn);
     }
 
-    fn remote(stream: &Self::Stream) -> Option<SocketAddr> {
-        stream.get_ref().peer_addr().ok()
+    fn resume(&mut self, conn: ConnId, doors: &mut impl Doors) {
+        self.conns.resume(conn, doors);
     }
 
-    fn shut(stream: &Self::Stream) {
-        // It may be closed already.
-        let _ = stream.get_ref().shutdown(Shutdown::Both);
+    fn close(&mut self, now: Instant, conn: ConnId, reason: CloseReason) {
+        if self.dials.remove(&conn).is_none() {
+            self.conns.close(now, conn, reason);
+        }
+    }
+
+    fn flush(&mut self, doors: &mut impl Doors) {
+        self.conns.flush(doors);
     }
 }
 
-async fn accept(channel: Channel, listener: Async<TcpListener>, events: Sender<Event>) {
+async fn accept(channel: Channel, listener: Async<TcpListener>, mailbox: Arc<Mailbox<Event>>) {
     loop {
         match listener.accept().await {
-            Ok((stream, remote)) => {
-                let event = Event::Accepted(channel, Arc::new(stream), remote);
-                if events.send(event).await.is_err() {
-                    return;
-                }
-            }
+            Ok((stream, remote)) => mailbox.send(Event::Accepted(channel, stream, remote)),
             Err(error) => {
                 log::warn!("Cannot accept connections: {error}");
                 Timer::after(ACCEPT_PAUSE).await;
@@ -119,60 +296,6 @@ async fn connect(targets: Vec<Target>) -> Option<Async<TcpStream>> {
     }
     None
 }
-
-/// Reads, and reads on when the last buffer comes back.
-async fn read(
-    key: u64,
-    stream: Arc<Async<TcpStream>>,
-    buffers: Receiver<Vec<u8>>,
-    events: Sender<Event>,
-) {
-    let mut buffer = vec![0; READ_LEN_MIN];
-    while let Ok(n @ 1..) = (&*stream).read(&mut buffer).await {
-        if events.send(Event::Received(key, buffer, n)).await.is_err() {
-            return;
-        }
-        match buffers.recv().await {
-            Ok(returned) => buffer = returned,
-            Err(_) => return,
-        }
-        // A connection that fills its buffer gets a larger one, an idle one a small one.
-        if n == buffer.len() {
-            buffer.resize((2 * n).min(READ_LEN_MAX), 0);
-        } else if n < buffer.len() / 8 && buffer.len() > READ_LEN_MIN {
-            buffer = vec![0; READ_LEN_MIN];
-        }
-    }
-    // An error means that the loop has ended.
-    let _ = events.send(Event::Ended(key)).await;
-}
-
-async fn write(
-    key: u64,
-    stream: Arc<Async<TcpStream>>,
-    chunks: Receiver<Chunk>,
-    events: Sender<Event>,
-) {
-    while let Ok(chunk) = chunks.recv().await {
-        let Some((buffer, n)) = chunk else {
-            // The other side may have gone already.
-            let _ = stream.get_ref().shutdown(Shutdown::Write);
-            return;
-        };
-        let event = match (&*stream).write_all(&buffer[..n]).await {
-            Ok(()) => Event::Sent(key, buffer),
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(_) => Event::Ended(key),
-        };
-        if events.send(event).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// A reader's buffer, between an idle client and a busy learner.
-const READ_LEN_MIN: usize = 4 * 1024;
-const READ_LEN_MAX: usize = 256 * 1024;
 
 /// Between two attempts to accept when descriptors or memory are used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

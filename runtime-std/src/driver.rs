@@ -5,11 +5,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant as SystemInstant};
 
 use runtime_core::{
-    Control, Disk, Engine, Error, Handle, Listeners, Loaded, NetOptions, QueuedNet,
+    Control, Disk, Engine, Error, Handle, Listeners, Loaded, NetOptions, QueuedNet, Wake,
 };
 use zab_proto::{Application, Config};
 
-use crate::Wake;
 use crate::net::{Event, Threads};
 
 /// One server, to be run on a thread of the caller's. Dropping it closes its sockets and waits

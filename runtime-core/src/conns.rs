@@ -1,0 +1,443 @@
+//! The connections of a runtime whose loop reads and writes its sockets itself when they are
+//! ready: what `runtime-mio` and `runtime-smol` share.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+
+use socket2::SockRef;
+use zab_proto::{Channel, CloseReason, ConnId, Input, Instant};
+
+use crate::buffer::ReadTurn;
+use crate::{Doors, Flushed, Inbox, NetOptions, Outbox, ReadEnd};
+
+/// A connected socket that never waits.
+pub trait Stream: Read + Write {
+    /// Whether the event loop tells again of bytes that were left in the socket. If so, a read that
+    /// does not fill its buffer is the last one; if not, only one that finds nothing.
+    const TELLS_AGAIN: bool;
+
+    /// The socket was found empty: it is to be reported when it no longer is.
+    ///
+    /// # Errors
+    /// If it cannot be; the connection counts as broken.
+    fn await_readable(&self) -> io::Result<()>;
+
+    /// The socket was found full: it is to be reported when it no longer is.
+    ///
+    /// # Errors
+    /// If it cannot be; the connection counts as broken.
+    fn await_writable(&self) -> io::Result<()>;
+
+    /// The address of the other side.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    fn peer_addr(&self) -> io::Result<SocketAddr>;
+
+    /// Ends a direction.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    fn shutdown(&self, how: Shutdown) -> io::Result<()>;
+}
+
+/// Sets the options of a connected socket.
+///
+/// # Errors
+/// If the system refuses.
+pub fn prepare(socket: &SockRef<'_>, channel: Channel, options: &NetOptions) -> io::Result<()> {
+    let keep_alive = match channel {
+        Channel::Client => options.client_keep_alive,
+        Channel::Election | Channel::Quorum => options.peer_keep_alive,
+    };
+    if keep_alive {
+        socket.set_keepalive(true)?;
+    }
+    socket.set_tcp_nodelay(true)
+}
+
+/// All connections of one server, each in a slot. The runtime may use slots for other sockets too.
+#[derive(Debug)]
+pub struct Conns<S> {
+    options: NetOptions,
+    slots_max: usize,
+    slots: Vec<Slot<S>>,
+    free: Vec<usize>,
+    /// Slots of the connections that the core or the application knows.
+    ids: HashMap<ConnId, usize, BuildHasherDefault<IdHasher>>,
+    /// Slots with something to read; each at most once.
+    ready: Vec<usize>,
+    /// Slots with something to send; each at most once.
+    dirty: Vec<usize>,
+    /// Connections whose other side has ended or broken.
+    ended: Vec<(usize, ConnId)>,
+    /// Takes turns with `ready` and `dirty` while those are worked through.
+    spare: Vec<usize>,
+    deadlines: BTreeSet<(Instant, usize)>,
+    /// Every read and every write goes through here.
+    scratch: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Slot<S> {
+    conn: Option<Conn<S>>,
+    deadline: Option<Instant>,
+    queued: bool,
+}
+
+#[derive(Debug)]
+struct Conn<S> {
+    id: ConnId,
+    stream: S,
+    inbox: Inbox,
+    outbox: Outbox,
+    stage: Stage,
+    /// The socket may hold bytes although no event will say so.
+    readable: bool,
+    /// The socket is full; an event will tell when it no longer is.
+    blocked: bool,
+    dirty: bool,
+    eof: bool,
+}
+
+/// How far a connection is from its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stage {
+    Open,
+    /// Closed by the core or the application; the last bytes go out.
+    Flushing,
+    /// Our side is shut; the other's bytes are thrown away until it ends too, because closing a
+    /// socket with unread bytes would reset it, and the reset would overtake our last ones.
+    Lingering,
+}
+
+impl<S: Stream> Conns<S> {
+    /// No connections yet, and never more slots than `slots_max`.
+    #[must_use]
+    pub fn new(options: NetOptions, slots_max: usize) -> Self {
+        Self {
+            options,
+            slots_max: slots_max.min(options.connections_max),
+            slots: Vec::new(),
+            free: Vec::new(),
+            ids: HashMap::default(),
+            ready: Vec::new(),
+            dirty: Vec::new(),
+            ended: Vec::new(),
+            spare: Vec::new(),
+            deadlines: BTreeSet::new(),
+            scratch: vec![0; options.scratch_bytes],
+        }
+    }
+
+    /// An unused slot, for [`open`](Self::open) or for another socket of the caller's; `None` at
+    /// the bound.
+    pub fn allot(&mut self) -> Option<usize> {
+        if let Some(at) = self.free.pop() {
+            return Some(at);
+        }
+        let at = self.slots.len();
+        (at < self.slots_max).then(|| {
+            self.slots.push(Slot { conn: None, deadline: None, queued: false });
+            at
+        })
+    }
+
+    /// Gives a slot back that holds no connection.
+    pub fn give_back(&mut self, at: usize) {
+        self.free.push(at);
+    }
+
+    /// Makes an allotted slot a connection. It counts as readable and is asked for what to send.
+    pub fn open(&mut self, at: usize, id: ConnId, stream: S) {
+        let conn = Conn {
+            id,
+            stream,
+            inbox: Inbox::default(),
+            outbox: Outbox::default(),
+            stage: Stage::Open,
+            readable: true,
+            blocked: false,
+            dirty: false,
+            eof: false,
+        };
+        self.slots[at].conn = Some(conn);
+        self.ids.insert(id, at);
+        self.mark_slot(at);
+        self.queue(at);
+    }
+
+    /// Whether there is something to do without waiting for an event.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        !self.ready.is_empty() || !self.dirty.is_empty()
+    }
+
+    /// When [`on_time`](Self::on_time) is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// An event: there may be bytes, an end or an error in a socket. Does no harm if it comes too
+    /// late, for the slot's next connection.
+    pub fn readable(&mut self, at: usize) {
+        if let Some(conn) = self.conn(at) {
+            conn.readable = true;
+            self.queue(at);
+        }
+    }
+
+    /// An event: a socket that was full may have room.
+    pub fn writable(&mut self, at: usize) {
+        if let Some(conn) = self.conn(at)
+            && conn.blocked
+        {
+            conn.blocked = false;
+            self.mark_slot(at);
+        }
+    }
+
+    /// Ends connections that take too long over their last bytes.
+    pub fn on_time(&mut self, doors: &mut impl Doors) {
+        let now = doors.now();
+        while let Some(&(_, at)) = self.deadlines.first().filter(|(at, _)| *at <= now) {
+            self.set_deadline(at, None);
+            match self.conn(at).map(|conn| conn.stage) {
+                Some(Stage::Flushing) => self.shut(at, doors, true),
+                Some(_) => self.release(at),
+                None => {}
+            }
+        }
+    }
+
+    /// Reads the sockets that had events, each for a bounded turn.
+    pub fn on_ready(&mut self, doors: &mut impl Doors) {
+        let mut ready = std::mem::replace(&mut self.ready, std::mem::take(&mut self.spare));
+        for at in ready.drain(..) {
+            self.slots[at].queued = false;
+            self.read(at, doors);
+        }
+        self.spare = ready;
+    }
+
+    /// Tells the core of connections that ended. Returns whether it may have something to say.
+    pub fn on_ended(&mut self, doors: &mut impl Doors) -> bool {
+        let mut told = false;
+        for (at, id) in std::mem::take(&mut self.ended) {
+            let Some(conn) = self.conn(at) else { continue };
+            // A connection that the application has closed meanwhile still sends its last bytes.
+            if conn.id == id && conn.stage == Stage::Open {
+                doors.input(Input::Closed { conn: id });
+                told = true;
+                self.release(at);
+            }
+        }
+        told
+    }
+
+    /// There is something to send; it goes out at the next [`flush`](Self::flush).
+    pub fn mark(&mut self, id: ConnId) {
+        if let Some(at) = self.ids.get(&id).copied() {
+            self.mark_slot(at);
+        }
+    }
+
+    /// Offers again what was not used.
+    pub fn resume(&mut self, id: ConnId, doors: &mut impl Doors) {
+        let Some(at) = self.ids.get(&id).copied() else { return };
+        let Some(conn) = self.conn(at) else { return };
+        if conn.stage == Stage::Open {
+            conn.inbox.offer(|bytes| doors.receive(id, bytes));
+            if conn.readable {
+                self.queue(at);
+            }
+        }
+    }
+
+    /// Sends what is left, then closes.
+    pub fn close(&mut self, now: Instant, id: ConnId, reason: CloseReason) {
+        let Some(at) = self.ids.get(&id).copied() else { return };
+        if !id.is_client() {
+            // The core may use the name again at once.
+            self.ids.remove(&id);
+        }
+        let Some(conn) = self.conn(at) else { return };
+        let remote = conn.stream.peer_addr().map_or_else(|_| "?".into(), |a| a.to_string());
+        log::log!(level(reason), "Closing connection {id:?} with {remote}: {reason}");
+        conn.stage = Stage::Flushing;
+        let deadline = now + self.options.flush_timeout;
+        self.set_deadline(at, Some(deadline));
+        self.mark_slot(at);
+    }
+
+    /// Writes to all marked connections.
+    pub fn flush(&mut self, doors: &mut impl Doors) {
+        let mut dirty = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.spare));
+        for at in dirty.drain(..) {
+            let Some(conn) = &mut self.slots[at].conn else { continue };
+            conn.dirty = false;
+            if conn.blocked || conn.stage == Stage::Lingering {
+                continue;
+            }
+            let (id, turn) = (conn.id, self.options.write_turn_bytes);
+            let fill = |buf: &mut [u8]| doors.transmit(id, buf);
+            let end = conn.outbox.flush(&mut conn.stream, &mut self.scratch, turn, fill);
+            let end = end.and_then(|end| {
+                if end == Flushed::Blocked {
+                    conn.blocked = true;
+                    conn.stream.await_writable()?;
+                }
+                Ok(end)
+            });
+            match end {
+                Ok(Flushed::All) if conn.stage == Stage::Flushing => self.shut(at, doors, false),
+                Ok(Flushed::All | Flushed::Blocked) => {}
+                Ok(Flushed::Turn) => self.mark_slot(at),
+                Err(error) => self.broken(at, &error, doors),
+            }
+        }
+        self.spare = dirty;
+    }
+
+    fn read(&mut self, at: usize, doors: &mut impl Doors) {
+        let Some(conn) = &mut self.slots[at].conn else { return };
+        if !conn.readable || conn.eof {
+            return;
+        }
+        let turn = ReadTurn {
+            turn: self.options.read_turn_bytes,
+            max: self.options.unread_max_bytes,
+            until_empty: !S::TELLS_AGAIN,
+        };
+        let id = conn.id;
+        let end = if conn.stage == Stage::Open {
+            let take = |bytes: &[u8]| doors.receive(id, bytes);
+            conn.inbox.read(&mut conn.stream, &mut self.scratch, turn, take)
+        } else {
+            // What comes after the end is read and forgotten.
+            let turn = ReadTurn { max: usize::MAX, ..turn };
+            Inbox::default().read(&mut conn.stream, &mut self.scratch, turn, <[u8]>::len)
+        };
+        let end = end.and_then(|end| {
+            if end == ReadEnd::Drained {
+                conn.readable = false;
+                conn.stream.await_readable()?;
+            }
+            Ok(end)
+        });
+        match end {
+            Ok(ReadEnd::Turn) => self.queue(at),
+            // An event goes on, or `resume`.
+            Ok(ReadEnd::Drained | ReadEnd::Full) => {}
+            Ok(ReadEnd::Eof) => {
+                conn.eof = true;
+                if conn.stage == Stage::Lingering {
+                    self.release(at);
+                } else {
+                    self.ended.push((at, id));
+                }
+            }
+            Err(error) => self.broken(at, &error, doors),
+        }
+    }
+
+    /// The last bytes are out, or took too long (`cut`).
+    fn shut(&mut self, at: usize, doors: &mut impl Doors, cut: bool) {
+        let Some(conn) = self.conn(at) else { return };
+        let id = conn.id;
+        let gone = cut || conn.eof || conn.stream.shutdown(Shutdown::Write).is_err();
+        conn.stage = Stage::Lingering;
+        if id.is_client() {
+            self.ids.remove(&id);
+            doors.input(Input::Closed { conn: id });
+        }
+        if gone {
+            self.release(at);
+        } else {
+            self.set_deadline(at, Some(doors.now() + self.options.linger_timeout));
+            self.queue(at);
+        }
+    }
+
+    /// Reading or writing failed.
+    fn broken(&mut self, at: usize, error: &io::Error, doors: &mut impl Doors) {
+        let Some(conn) = &self.slots[at].conn else { return };
+        log::debug!("Connection {:?} broke: {error}", conn.id);
+        match conn.stage {
+            Stage::Open => self.ended.push((at, conn.id)),
+            Stage::Flushing => self.shut(at, doors, true),
+            Stage::Lingering => self.release(at),
+        }
+    }
+
+    fn conn(&mut self, at: usize) -> Option<&mut Conn<S>> {
+        self.slots.get_mut(at)?.conn.as_mut()
+    }
+
+    fn mark_slot(&mut self, at: usize) {
+        if let Some(conn) = self.conn(at)
+            && !conn.dirty
+        {
+            conn.dirty = true;
+            self.dirty.push(at);
+        }
+    }
+
+    fn queue(&mut self, at: usize) {
+        if !std::mem::replace(&mut self.slots[at].queued, true) {
+            self.ready.push(at);
+        }
+    }
+
+    /// Drops the socket of a slot. The slot may be in `ready`, `dirty` or `ended` still, where
+    /// finding a successor does no harm: reading or flushing it once more than needed.
+    fn release(&mut self, at: usize) {
+        self.set_deadline(at, None);
+        let Some(conn) = self.slots[at].conn.take() else { return };
+        if self.ids.get(&conn.id) == Some(&at) {
+            self.ids.remove(&conn.id);
+        }
+        self.free.push(at);
+    }
+
+    fn set_deadline(&mut self, at: usize, deadline: Option<Instant>) {
+        if let Some(old) = std::mem::replace(&mut self.slots[at].deadline, deadline) {
+            self.deadlines.remove(&(old, at));
+        }
+        if let Some(new) = deadline {
+            self.deadlines.insert((new, at));
+        }
+    }
+}
+
+/// How interesting the end of a connection is: very, if the other side was at fault.
+pub(crate) fn level(reason: CloseReason) -> log::Level {
+    match reason {
+        CloseReason::Superseded | CloseReason::RoleEnded | CloseReason::Application => {
+            log::Level::Debug
+        }
+        _ => log::Level::Warn,
+    }
+}
+
+/// Spreads connection ids, which nobody outside the process chooses.
+#[derive(Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32((*byte).into()));
+    }
+
+    fn write_u32(&mut self, n: u32) {
+        // Fibonacci hashing: the high bits, which the table uses, depend on all of the number.
+        self.0 = (self.0.rotate_left(32) ^ u64::from(n)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
