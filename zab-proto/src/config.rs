@@ -79,7 +79,8 @@ pub struct Limits {
     /// closes its connection; a longer transaction is not proposed.
     pub field_len_max_bytes: usize,
     /// Bytes of transactions in the window that are not yet committed, durable and sent. At the
-    /// bound a leader accepts no proposals, and closes the links of learners that hold it there.
+    /// bound a leader accepts no proposals, and closes the links of learners that hold it there
+    /// without taking a byte for half a tick; a learner reads nothing until its disk has caught up.
     pub window_len_max_bytes: usize,
     /// Committed transactions kept to synchronise learners by DIFF (`commitLogCount`).
     pub retained_txns: usize,

@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::Cluster;
-use zab_proto::{Phase, SyncMode};
+use zab_proto::{CloseReason, Phase, SyncMode};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -247,6 +247,53 @@ fn a_sync_of_the_leader_ends_with_the_writes_before_it() {
     cluster.settle();
     assert_eq!(cluster.lines(leader), ["before"]);
     assert_eq!(cluster.node(leader).app().synced, [(Some(1), 1)]);
+}
+
+/// Transactions that are large beside the window and slow on the wire: the leader waits, and drops
+/// nobody.
+#[test]
+fn a_full_window_waits_for_slow_streams_and_disks() {
+    let mut cluster = Cluster::new(3, 1).configure(|config| {
+        config.limits.window_len_max_bytes = 2048;
+        config.limits.retained_len_max_bytes = 1024;
+        config.limits.field_len_max_bytes = 1024;
+    });
+    cluster.start_all();
+    cluster.run(SECOND);
+    let leader = cluster.leader().expect("a leader");
+    cluster.closed.clear();
+    cluster.send_max = 100;
+    let lines: Vec<String> = (0..200).map(|i| format!("{i:250}")).collect();
+    cluster.write(leader, &lines.iter().map(String::as_bytes).collect::<Vec<_>>());
+    assert!((0..4).all(|i| cluster.lines(i) == lines));
+    // One follower's disk is slower than its stream.
+    cluster.send_max = usize::MAX;
+    let slow = (leader + 1) % 3;
+    cluster.servers[slow].disk.stalled = true;
+    cluster.write(leader, &lines.iter().map(String::as_bytes).collect::<Vec<_>>());
+    cluster.servers[slow].disk.stalled = false;
+    cluster.settle();
+    assert!((0..4).all(|i| cluster.lines(i).len() == 400));
+    assert_eq!(cluster.closed, []);
+}
+
+#[test]
+fn a_full_window_does_not_wait_for_who_takes_nothing() {
+    let mut cluster = Cluster::new(3, 0).configure(|config| {
+        config.limits.window_len_max_bytes = 2048;
+        config.limits.retained_len_max_bytes = 1024;
+    });
+    cluster.start_all();
+    cluster.run(SECOND);
+    let leader = cluster.leader().expect("a leader");
+    cluster.closed.clear();
+    cluster.deaf = Some((leader + 1) % 3);
+    let lines: Vec<String> = (0..200).map(|i| format!("{i:250}")).collect();
+    cluster.write(leader, &lines.iter().map(String::as_bytes).collect::<Vec<_>>());
+    assert!(cluster.lines(leader).len() < 20);
+    cluster.run(2 * SECOND);
+    assert_eq!(cluster.lines(leader), lines);
+    assert!(cluster.closed.contains(&(leader, CloseReason::TooFarBehind)));
 }
 
 #[test]

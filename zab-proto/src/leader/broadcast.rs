@@ -140,21 +140,26 @@ impl Leader {
     /// Forgets transactions that nobody needs any more.
     pub(crate) fn release(&mut self, shared: &mut Shared) {
         let limits = shared.config.limits;
-        let needed = self.all().filter_map(Link::needs).min().unwrap_or(Index::MAX);
+        let needed = self.needed();
         shared.history.release(needed, limits.retained_txns, limits.retained_len_max_bytes);
         let window = &shared.history.window;
         let bound = limits.window_len_max_bytes;
         // What is retained stays in the window for good, and is not what fills it.
         if window.len_bytes() <= bound / 2 + limits.retained_len_max_bytes {
             self.resume(shared);
-        } else if window.len_bytes() > bound
-            && needed < shared.history.delivered().min(shared.history.durable())
-        {
-            // A learner that does not read keeps the rest from going on.
+        } else if Self::is_held(shared, needed) {
+            // The rest waits for the slowest learner as long as it takes what it is sent.
             self.close_where(shared, CloseReason::TooFarBehind, |link| {
-                link.needs().is_some_and(|index| index <= needed)
+                link.stuck && link.needs().is_some_and(|index| index <= needed)
             });
         }
+    }
+
+    /// Whether the window is full and stays so until learners have been sent the transaction at
+    /// `needed`, as this server needs it no more.
+    fn is_held(shared: &Shared, needed: Index) -> bool {
+        shared.history.window.len_bytes() > shared.config.limits.window_len_max_bytes
+            && needed < shared.history.delivered().min(shared.history.durable())
     }
 
     /// Lets those go on who waited for room in the window.
@@ -211,21 +216,35 @@ impl Leader {
         }
     }
 
-    /// Closes learners that leave a proposal unacknowledged for `syncLimit` ticks.
+    /// Closes learners that leave a proposal unacknowledged for `syncLimit` ticks, and observers,
+    /// which acknowledge nothing, if they are not even sent it in this time and the others have to
+    /// wait for that.
     pub(super) fn watch_acks(&mut self, now: Instant, shared: &mut Shared) {
         let limit = shared.config.ticks(shared.config.sync_limit);
-        for link in self.links.iter_mut().flatten().filter(|link| !link.observer) {
-            if link.stage < Stage::Synced {
-                continue;
-            }
-            if link.watched.is_none_or(|(index, _)| index <= link.acked) {
-                let unacked = link.next > link.acked && link.next > self.first;
-                link.watched = unacked.then_some((link.next, now));
+        let committed = shared.history.committed();
+        for link in self.links.iter_mut().flatten().filter(|link| link.stage >= Stage::Synced) {
+            let (done, goal) =
+                if link.observer { (link.next, committed) } else { (link.acked, link.next) };
+            if link.watched.is_none_or(|(index, _)| index <= done) {
+                let open = goal > done && goal > self.first;
+                link.watched = open.then_some((goal, now));
             }
         }
-        self.close_where(shared, CloseReason::SlowAck, |link| {
+        let late = |link: &Link| {
             link.watched.is_some_and(|(_, since)| now.saturating_since(since) >= limit)
-        });
+        };
+        self.close_where(shared, CloseReason::SlowAck, |link| !link.observer && late(link));
+        let needed = self.needed();
+        if Self::is_held(shared, needed) {
+            self.close_where(shared, CloseReason::TooFarBehind, |link| {
+                late(link) && link.needs().is_some_and(|index| index <= needed)
+            });
+        }
+    }
+
+    /// The oldest transaction that a learner still needs from the window.
+    fn needed(&self) -> Index {
+        self.all().filter_map(Link::needs).min().unwrap_or(Index::MAX)
     }
 
     /// PING to everybody who has been sent NEWLEADER.

@@ -71,6 +71,9 @@ pub(super) struct Link {
     /// Bytes given to the driver, and how many it were at the last half tick.
     pub(super) sent_bytes: u64,
     pub(super) sent_before: u64,
+    /// There was something to send at the last half tick; and since then not a byte was taken.
+    pub(super) waits: bool,
+    pub(super) stuck: bool,
     /// When silence ends the connection.
     pub(super) silent_at: Instant,
     /// Until when it counts as alive in the leader's quorum test.
@@ -101,6 +104,8 @@ impl Link {
             pongs: 0,
             sent_bytes: 0,
             sent_before: 0,
+            waits: false,
+            stuck: false,
             silent_at,
             alive_until,
             watched: None,

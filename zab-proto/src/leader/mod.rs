@@ -306,6 +306,7 @@ impl Leader {
         let Some(link) = link.filter(|link| link.conn == conn) else { return 0 };
         let written = link.transmit(history, new_leader, buf);
         link.sent_bytes += written as u64;
+        link.stuck &= written == 0;
         link.idle = written < buf.len();
         written
     }
@@ -378,6 +379,9 @@ impl Leader {
             if !link.is_awaited() || receives && link.sent_bytes != link.sent_before {
                 link.silent_at = silent_at;
             }
+            let waits = receives || link.has_output(&shared.history);
+            link.stuck = waits && link.waits && link.sent_bytes == link.sent_before;
+            link.waits = waits;
             link.sent_before = link.sent_bytes;
         }
     }

@@ -171,6 +171,7 @@ impl Leader {
     pub(crate) fn snapshot_sent(&mut self, conn: ConnId, n: usize) {
         if let Some(link) = self.link(conn) {
             link.sent_bytes += n as u64;
+            link.stuck &= n == 0;
         }
     }
 

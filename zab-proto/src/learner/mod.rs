@@ -67,6 +67,8 @@ pub(crate) struct Learner {
     retry_pause: core::time::Duration,
     /// zxid of the PING to be answered.
     ping: Zxid,
+    /// The driver holds bytes of the leader's that wait for [`Control::Resume`].
+    paused: bool,
     failed: bool,
 }
 
@@ -93,6 +95,7 @@ impl Learner {
             retry: None,
             retry_pause: config.election.leader_retry_min,
             ping: Zxid::ZERO,
+            paused: false,
             failed: false,
         };
         learner.announce(shared);
@@ -164,6 +167,10 @@ impl Learner {
         let mut consumed = 0;
         let mut message = None;
         while message.is_none() && self.conn == Some(conn) && self.step != Step::Promising {
+            if Self::waits_for_disk(shared) {
+                self.paused = true;
+                break;
+            }
             let rest = &bytes[consumed..];
             if self.step == Step::Snapshot && !self.incoming.is_snapshot_done() {
                 message = (!rest.is_empty()).then_some(Message::Snapshot { bytes: rest });
@@ -265,12 +272,27 @@ impl Learner {
         if self.out.len_bytes() <= limits.requests_len_max_bytes / 2 {
             shared.offer_room();
         }
-        let held = shared.history.window.len_bytes();
-        if held > limits.window_len_max_bytes + limits.retained_len_max_bytes
-            && let Some(conn) = self.conn
-        {
+        let Some(conn) = self.conn else { return };
+        if self.paused && !Self::waits_for_disk(shared) {
+            self.paused = false;
+            shared.control.push_back(Control::Resume(conn));
+        }
+        // The leader keeps within its own bound; what is more here is what both retain, and one
+        // transaction.
+        let bound = limits.window_len_max_bytes + limits.field_len_max_bytes;
+        if shared.history.window.len_bytes() > bound + 2 * limits.retained_len_max_bytes {
             self.close(shared, conn, CloseReason::TooFarBehind);
         }
+    }
+
+    /// Whether the window is full of what is known to be committed and not yet on this server's
+    /// disk. Then the leader is not read, which makes it wait in turn. (When the window is full of
+    /// what is not committed, the commits must be read.)
+    fn waits_for_disk(shared: &Shared) -> bool {
+        let (history, limits) = (&shared.history, &shared.config.limits);
+        history.durable() < history.committed()
+            && history.window.len_bytes()
+                > limits.window_len_max_bytes + limits.retained_len_max_bytes
     }
 }
 

@@ -34,6 +34,12 @@ pub(crate) struct Cluster {
     pub(crate) cut: Vec<(usize, usize)>,
     /// Longest read; 1 gives every byte on its own.
     pub(crate) read_max: usize,
+    /// What a stream takes at a time; then it is full until the other side has read.
+    pub(crate) send_max: usize,
+    /// A server whose streams take nothing any more.
+    pub(crate) deaf: Option<usize>,
+    /// Streams that were full.
+    full: Vec<End>,
     pub(crate) closed: Vec<(usize, CloseReason)>,
     pub(crate) client_bytes: Vec<u8>,
 }
@@ -81,6 +87,9 @@ impl Cluster {
             config,
             cut: Vec::new(),
             read_max: usize::MAX,
+            send_max: usize::MAX,
+            deaf: None,
+            full: Vec::new(),
             closed: Vec::new(),
             client_bytes: Vec::new(),
         }
@@ -164,7 +173,11 @@ impl Cluster {
 
     /// Everything that can be done at the present instant. True if anything was.
     fn step(&mut self) -> bool {
-        let mut active = false;
+        let full = std::mem::take(&mut self.full);
+        let mut active = !full.is_empty();
+        for (i, conn) in full {
+            self.transmit(i, conn);
+        }
         for i in 0..self.servers.len() {
             active |= self.drain(i);
             active |= self.feed(i);
@@ -214,10 +227,20 @@ impl Cluster {
     fn transmit(&mut self, i: usize, conn: ConnId) {
         let mut buf = [0; 4096];
         let link = self.links.iter().find(|(a, b)| *a == (i, conn) || *b == (i, conn)).copied();
+        if link.is_some_and(|(a, b)| Some(if a == (i, conn) { b.0 } else { a.0 }) == self.deaf) {
+            return;
+        }
+        let mut room = if conn.is_client() { usize::MAX } else { self.send_max };
         loop {
             let now = self.now;
             let Some(node) = &mut self.servers[i].node else { return };
-            let n = node.poll_transmit(now, conn, &mut buf);
+            if room == 0 {
+                self.full.push((i, conn));
+                return;
+            }
+            let len = buf.len().min(room);
+            let n = node.poll_transmit(now, conn, &mut buf[..len]);
+            room -= n;
             if n == 0 {
                 return;
             }
