@@ -146,6 +146,17 @@ impl Ensemble {
                 && self.weights == other.weights
     }
 
+    /// The same without the addresses for clients, which are nobody's business but a member's own.
+    #[must_use]
+    pub fn has_same_peers(&self, other: &Self) -> bool {
+        let bare = |ensemble: &Self| {
+            let mut bare = ensemble.clone();
+            bare.members.values_mut().for_each(|member| member.client = None);
+            bare
+        };
+        bare(self).has_same_members(&bare(other))
+    }
+
     /// Checks groups and weights against the members, and gives participants without a weight
     /// their 1. To be called when the last [`set`](Self::set) is done.
     ///

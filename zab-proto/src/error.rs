@@ -43,6 +43,8 @@ pub enum Violation {
     LearnerAhead,
     /// A learner's configuration is newer than this leader's.
     NewerConfig,
+    /// The members of the ensemble change, or have changed, to others than this server's.
+    Reconfigured,
     /// A proposal that does not follow the last one.
     Gap,
     /// A commit without its proposal, or out of order.
@@ -63,6 +65,7 @@ impl fmt::Display for Violation {
             Self::OldEpoch => f.write_str("leader's epoch is below the accepted one"),
             Self::LearnerAhead => f.write_str("learner's history is ahead of ours"),
             Self::NewerConfig => f.write_str("learner's configuration is newer than ours"),
+            Self::Reconfigured => f.write_str("the ensemble's members have changed (reconfig)"),
             Self::Gap => f.write_str("proposal does not follow the last one"),
             Self::CommitOrder => f.write_str("commit does not match the oldest proposal"),
             Self::BadSnapshot => f.write_str("bad snapshot stream"),

@@ -17,6 +17,7 @@ mod leader;
 mod learner;
 mod node;
 mod peer;
+mod reconfig;
 mod recovered;
 mod shared;
 mod storage;

@@ -8,6 +8,7 @@ use core::time::Duration;
 use crate::election::{ElectionOutput, ElectionPort};
 use crate::leader::{Leader, Reign};
 use crate::learner::Learner;
+use crate::reconfig;
 use crate::recovered::Recovered;
 use crate::shared::{Control, Shared, Slots};
 use crate::{
@@ -65,6 +66,7 @@ impl Peer {
                 control: alloc::collections::VecDeque::with_capacity(64),
                 voters,
                 room_wanted: Cell::new(false),
+                outdated: false,
                 config,
             },
             role: Role::Looking(Looking { begun: false, not_before: now, lost: None }),
@@ -87,6 +89,14 @@ impl Peer {
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.shared.config
+    }
+
+    /// Whether the ensemble's members have changed, by `reconfig`, to others than those in this
+    /// server's configuration. It does not vote and follows nobody any more: it is to be ended, and
+    /// started again with the new configuration.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        self.shared.outdated
     }
 
     /// Role, phase, leader and epoch.
@@ -502,6 +512,9 @@ impl Peer {
     /// Begins the election once everything asked of storage is durable (rules R2, R4).
     fn begin_election(&mut self, now: Instant) {
         let Role::Looking(looking) = &mut self.role else { return };
+        if self.shared.outdated {
+            return;
+        }
         let history = &mut self.shared.history;
         if !looking.begun && history.is_settled() && now >= looking.not_before {
             looking.begun = true;
@@ -518,6 +531,11 @@ impl Peer {
     }
 
     fn decided(&mut self, now: Instant, state: ServerState, leader: Sid) {
+        let newer = self.election.take_newer_config();
+        if newer.is_some_and(|text| reconfig::heed(&mut self.shared, &text).is_err()) {
+            self.shared.control.push_back(Control::Became(self.status()));
+            return;
+        }
         let held = core::mem::take(&mut self.held);
         if state == ServerState::Leading {
             let mut leader = Leader::new(now, &mut self.shared);

@@ -53,7 +53,8 @@ impl Ending {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State::Serving(Box::new(shutdown));
     }
 
-    fn ask(&self, why: &str) {
+    /// Asks for the end.
+    pub(crate) fn ask(&self, why: &str) {
         log::info!("Shutting down: {why}");
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match mem::replace(&mut *state, State::Ending) {

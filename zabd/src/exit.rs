@@ -12,6 +12,8 @@ pub const DATA_DIR: u8 = 3;
 pub const TORN: u8 = 4;
 /// `zabd inspect`: the file is damaged.
 pub const DAMAGED: u8 = 5;
+/// The ensemble has been given other members (`reconfig`): to be started with the new list.
+pub const OUTDATED: u8 = 6;
 /// The election port cannot be bound.
 pub const ELECTION_PORT: u8 = 14;
 

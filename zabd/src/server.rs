@@ -1,11 +1,13 @@
 //! One server, from its configuration to its end.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use runtime_core::{Error, Handle, Listeners, ServerOptions};
 use zab_proto::Channel;
-use zk_service::Service;
+use zk_service::{OnOutdated, Service};
 
 use crate::config::{LoadError, ServerConfig, SystemProperties};
 use crate::ending::Ending;
@@ -92,7 +94,7 @@ pub fn run(
     };
     let code = match config {
         Ok(config) => match serve(&config, runtime, with_parent) {
-            Ok(()) => exit::OK,
+            Ok(code) => code,
             Err(error) => {
                 let code = exit::code(&error);
                 if code == exit::DATA_DIR {
@@ -115,7 +117,7 @@ pub fn run(
     code
 }
 
-fn serve(config: &ServerConfig, runtime: Runtime, with_parent: bool) -> Result<(), Error> {
+fn serve(config: &ServerConfig, runtime: Runtime, with_parent: bool) -> Result<u8, Error> {
     log_start(config);
     let ending = Ending::on_signals()?;
     if with_parent {
@@ -127,12 +129,32 @@ fn serve(config: &ServerConfig, runtime: Runtime, with_parent: bool) -> Result<(
     for addr in listeners.addresses(Channel::Client) {
         log::info!("binding to port {addr}");
     }
-    let service = Service::new(options::service(config));
+    let outdated = Arc::new(AtomicBool::new(false));
+    let mut service_options = options::service(config);
+    service_options.on_outdated = on_outdated(&ending, &outdated);
+    let service = Service::new(service_options);
     let (handle, join) = runtime.start(listeners, options, service)?;
     ending.serving(move || handle.shutdown());
     let result = join();
     drop(purge);
-    result
+    result?;
+    Ok(if outdated.load(Ordering::Relaxed) { exit::OUTDATED } else { exit::OK })
+}
+
+/// What to do when `reconfig` has given the ensemble other members than this server knows of.
+fn on_outdated(ending: &Ending, outdated: &Arc<AtomicBool>) -> OnOutdated {
+    let (ending, outdated) = (ending.clone(), Arc::clone(outdated));
+    OnOutdated::new(move || {
+        if outdated.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        log::error!(
+            "the members of the ensemble change, or have changed (reconfig), to others than in this              server's configuration, which is read at the start only. This server ends, so that it              counts no quorum that is none any more. Start it again with the new list of members,              once the change is committed: /zookeeper/config and the other servers'              dynamicConfigFile have it"
+        );
+        // Not on this thread, which is the one that has to end.
+        let ending = ending.clone();
+        thread::spawn(move || ending.ask("the ensemble's members have changed"));
+    })
 }
 
 fn log_start(config: &ServerConfig) {

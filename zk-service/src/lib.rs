@@ -35,6 +35,6 @@ mod watch;
 pub use apply::{Applied, Event, Outcome, Trigger};
 pub use code::Code;
 pub use database::{Database, DigestCheck, Sessions};
-pub use options::{ServiceOptions, WallClock};
+pub use options::{OnOutdated, ServiceOptions, WallClock};
 pub use service::Service;
 pub use snapshot::{Loaded, Loader};

@@ -36,6 +36,33 @@ impl fmt::Debug for WallClock {
     }
 }
 
+/// What is called when this server's list of members is out of date.
+#[derive(Clone)]
+pub struct OnOutdated(Arc<dyn Fn() + Send + Sync>);
+
+impl OnOutdated {
+    /// Calls `act`, on the server's thread.
+    pub fn new(act: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(act))
+    }
+
+    pub(crate) fn call(&self) {
+        (self.0)();
+    }
+}
+
+impl Default for OnOutdated {
+    fn default() -> Self {
+        Self::new(|| ())
+    }
+}
+
+impl fmt::Debug for OnOutdated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnOutdated")
+    }
+}
+
 /// Options of a [`Service`](crate::Service); the defaults are ZooKeeper's.
 #[derive(Clone, Debug)]
 pub struct ServiceOptions {
@@ -89,6 +116,8 @@ pub struct ServiceOptions {
     pub environment: Vec<(String, String)>,
     /// Sizes in bytes of the data and the log directory, for `dirs`.
     pub dir_sizes: fn() -> (u64, u64),
+    /// Called when the ensemble's members have changed to others than this server's: it is to end.
+    pub on_outdated: OnOutdated,
     /// Source of the times in transactions.
     pub wall_clock: WallClock,
 }
@@ -126,6 +155,7 @@ impl Default for ServiceOptions {
             membership: None,
             environment: Vec::new(),
             dir_sizes: || (0, 0),
+            on_outdated: OnOutdated::default(),
             wall_clock: WallClock::system(),
         }
     }

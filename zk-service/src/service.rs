@@ -161,8 +161,12 @@ impl Service {
     fn begin_role(&mut self, core: &mut Core<'_>, status: &Status) {
         self.serving_since = core.now();
         self.standalone = core.peer().config().standalone;
-        if let Some(text) = &self.options.membership {
-            self.db.set_config(text.as_bytes(), Zxid::ZERO, self.options.wall_clock.now_ms());
+        if self.options.membership.is_some() {
+            // Its version may have become known since the start.
+            let ensemble = &core.peer().config().ensemble;
+            let version = Zxid::from_raw(ensemble.version);
+            let now_ms = self.options.wall_clock.now_ms();
+            self.db.set_config(ensemble.text().as_bytes(), version, now_ms);
         }
         if status.state != ServerState::Leading {
             return;
@@ -223,6 +227,9 @@ impl Application for Service {
 
     fn became(&mut self, core: &mut Core<'_>, status: &Status) {
         let serving = |status: &Status| status.phase == Phase::Broadcast;
+        if core.peer().is_outdated() {
+            self.options.on_outdated.call();
+        }
         let before = self.status.replace(*status);
         let goes_on = before.is_some_and(|before| {
             serving(&before)

@@ -13,6 +13,7 @@ mod electorate;
 mod tests;
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use self::algorithm::{Algorithm, CastVote, Decision, Step};
 use self::bootstrap::Bootstrap;
@@ -82,6 +83,8 @@ pub(crate) struct ElectionPort {
     /// Present from a decision until the epoch is established.
     desertion: Option<Desertion>,
     counters: ElectionCounters,
+    /// A configuration that another member uses and that is newer than this server's.
+    newer_config: Option<Vec<u8>>,
 }
 
 impl ElectionPort {
@@ -95,7 +98,13 @@ impl ElectionPort {
             bootstrapped: false,
             desertion: None,
             counters: ElectionCounters::default(),
+            newer_config: None,
         }
+    }
+
+    /// The newer configuration that was heard of last.
+    pub(crate) fn take_newer_config(&mut self) -> Option<Vec<u8>> {
+        self.newer_config.take()
     }
 
     /// Whether a connection belongs to an election port.
@@ -228,8 +237,8 @@ impl ElectionPort {
             self.counters.malformed += 1;
             return;
         };
-        self.note_config(notification.config);
         let is_voter = self.algorithm.electorate().is_voter(frame.from);
+        self.note_config(notification.config, is_voter);
         let state = match notification.server_state() {
             Some(state) => state,
             None if is_voter => {
@@ -258,11 +267,12 @@ impl ElectionPort {
         self.try_bootstrap(now);
     }
 
-    fn note_config(&mut self, text: Option<&[u8]>) {
+    fn note_config(&mut self, text: Option<&[u8]>, of_voter: bool) {
         let Some(text) = text.filter(|text| *text != self.connections.text()) else { return };
         match Ensemble::parse_text(text) {
             Ok(other) if other.version > self.algorithm.electorate().version() => {
                 self.counters.newer_config += 1;
+                self.newer_config = of_voter.then(|| text.into());
             }
             Ok(_) => {}
             Err(_) => self.counters.malformed_config += 1,

@@ -5,6 +5,7 @@
 //! then the current epoch is, and only then NEWLEADER is acknowledged (rules R1, R3).
 
 use super::{Learner, Step};
+use crate::reconfig;
 use crate::shared::{SNAP_SIGNATURE, Shared};
 use crate::window::{Index, Window};
 use crate::wire::body;
@@ -143,7 +144,7 @@ impl Learner {
                 self.take_inform(shared, packet.zxid, txn)
             }
             PacketType::NEWLEADER if self.step == Step::Syncing => {
-                self.on_new_leader(shared, packet.zxid)
+                self.on_new_leader(shared, packet)
             }
             PacketType::UPTODATE if self.step == Step::Synced => {
                 self.on_up_to_date(shared);
@@ -190,6 +191,7 @@ impl Learner {
         }
         let header = TxnHeader::parse(txn).ok().filter(|header| header.zxid == zxid);
         let header = header.ok_or(CloseReason::Violation(Violation::BadTxn))?;
+        reconfig::heed_txn(shared, &header, txn)?;
         if aside && self.incoming.txns.len_bytes() > shared.config.limits.window_len_max_bytes {
             return Err(CloseReason::TooFarBehind);
         }
@@ -254,10 +256,15 @@ impl Learner {
     }
 
     /// NEWLEADER: what was kept aside becomes the history, then the epoch becomes current.
-    fn on_new_leader(&mut self, shared: &mut Shared, zxid: Zxid) -> Result<(), CloseReason> {
-        if zxid != Zxid::new(self.epoch, 0) {
+    fn on_new_leader(
+        &mut self,
+        shared: &mut Shared,
+        packet: &Packet<'_>,
+    ) -> Result<(), CloseReason> {
+        if packet.zxid != Zxid::new(self.epoch, 0) {
             return Err(CloseReason::Violation(Violation::OldEpoch));
         }
+        reconfig::heed(shared, packet.data.unwrap_or_default())?;
         let history = &mut shared.history;
         match self.sync {
             Some(SyncMode::Snap) => history.install(self.incoming.base),

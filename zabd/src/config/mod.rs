@@ -143,6 +143,9 @@ impl ServerConfig {
                 return Err(Invalid::new(reason).into());
             }
             keys.ensemble = load_dynamic(&dynamic)?;
+            if let Some(next) = path.map(next_of).filter(|next| next.exists()) {
+                log::warn!("{}: a reconfiguration is under way, and is not used", next.display());
+            }
         }
         keys.ensemble.complete().map_err(|error| Invalid::new(error.to_string()))?;
         Self::check(keys, properties, path, String::from_utf8_lossy(bytes).into_owned())
@@ -286,6 +289,13 @@ fn warn_if_relative(path: &Path) {
     if path.is_relative() && !path.starts_with(".") {
         log::warn!("{} is relative. Prepend ./ to indicate that you're sure!", path.display());
     }
+}
+
+/// Where ZooKeeper keeps a configuration that is proposed and not committed.
+fn next_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".dynamic.next");
+    name.into()
 }
 
 fn first_member_key(bytes: &[u8]) -> Option<String> {
