@@ -39,12 +39,22 @@ fn main() -> Result<()> {
     fs::create_dir_all(&dir)?;
     let mut figures = Vec::new();
     binaries(&mut figures)?;
-    clients(&dir, if options.quick { 1_000 } else { 10_000 }, &mut figures)?;
+    let most = if options.quick { 1_000 } else { 10_000 };
+    // Two threads for each session are more than many a system allows.
+    for (runtime, most) in [("mio", most), ("smol", most), ("std", most / 10)] {
+        eprintln!("zabd ({runtime}) …");
+        clients(&dir, runtime, most, &mut figures)?;
+    }
+    eprintln!("minimal embedder …");
     embedder(&dir, &mut figures)?;
     allocations(&dir, if options.quick { 10_000 } else { 100_000 }, &mut figures)?;
     fs::remove_dir_all(&dir)?;
     let mut rows = vec![vec![String::from("footprint"), String::new()]];
-    rows.extend(figures.iter().map(|(name, value)| vec![name.clone(), format!("{value:.2}")]));
+    let text = |name: &str, value: f64| {
+        let digits = if name.contains("threads") { 0 } else { 2 };
+        format!("{value:.digits$}")
+    };
+    rows.extend(figures.iter().map(|(name, value)| vec![name.clone(), text(name, *value)]));
     println!("{}", report::markdown(&rows));
     let json = figures.into_iter().map(|(name, value)| (name, value.into()));
     options.save("footprint", &Json::Object(json.collect()), &[])?;
@@ -70,24 +80,25 @@ fn binaries(figures: &mut Figures) -> Result<()> {
 }
 
 /// Memory and threads of the fullest of three servers, with sessions on it.
-fn clients(dir: &Path, most: usize, figures: &mut Figures) -> Result<()> {
+fn clients(dir: &Path, runtime: &str, most: usize, figures: &mut Figures) -> Result<()> {
     let programs = Programs { zabd: target()?.join("release/zabd"), class_path: String::new() };
-    let mut ensemble = Ensemble::new(Kind::Zabd("mio".into()), &programs, dir, 3)?;
+    let mut ensemble = Ensemble::new(Kind::Zabd(runtime.into()), &programs, dir, 3)?;
     (0..3).try_for_each(|i| ensemble.start(i))?;
     ensemble.first_write("/first", LIMIT)?;
     thread::sleep(Duration::from_secs(1));
     let pids: Vec<u32> = ensemble.pids().collect();
-    figures.push(("zabd, threads".into(), status(pids[0], "Threads:")));
-    figures.push(("zabd, resident idle, MB".into(), status(pids[0], "VmRSS:") / 1024.0));
+    let name = format!("zabd ({runtime})");
+    figures.push((format!("{name}, threads"), status(pids[0], "Threads:")));
+    figures.push((format!("{name}, resident idle, MB"), status(pids[0], "VmRSS:") / 1024.0));
     let mut sessions = Vec::new();
     for count in [1, 100, most] {
         while sessions.len() < count {
             sessions.push(Session::open(Wire::ZooKeeper, ensemble.clients[0], LIMIT)?);
         }
-        let name = format!("zabd, resident with {count} client sessions, MB");
+        let name = format!("{name}, resident with {count} sessions, MB");
         figures.push((name, status(pids[0], "VmRSS:") / 1024.0));
     }
-    figures.push((format!("zabd, threads with {most} sessions"), status(pids[0], "Threads:")));
+    figures.push((format!("{name}, threads with {most} sessions"), status(pids[0], "Threads:")));
     Ok(())
 }
 
