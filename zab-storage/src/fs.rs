@@ -2,7 +2,7 @@
 //! can stop the world between any two of them and look at what a crash would have left.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error};
@@ -121,6 +121,22 @@ impl OutFile {
             .context("resize", &self.path)
     }
 
+    /// Writes zeros over the zeros in a part of the padding: nothing changes but where they are
+    /// kept, so that tests need not know of it.
+    pub(crate) fn write_zeros(&mut self, from: u64, through: u64) -> Result<(), Error> {
+        let mut write = || {
+            let position = self.file.stream_position()?;
+            let mut at = self.file.seek(SeekFrom::Start(from))?;
+            while at < through {
+                let n = usize::try_from(through - at).map_or(ZEROS.len(), |n| n.min(ZEROS.len()));
+                self.file.write_all(&ZEROS[..n])?;
+                at += n as u64;
+            }
+            self.file.seek(SeekFrom::Start(position)).map(drop)
+        };
+        write().context("extend", &self.path)
+    }
+
     /// Makes the content (and the length) durable. Never call again after an error: the kernel
     /// has dropped the pages it could not write, and the next call would succeed without them.
     pub(crate) fn sync(&mut self) -> Result<(), Error> {
@@ -131,6 +147,8 @@ impl OutFile {
         result.context("fsync", &self.path)
     }
 }
+
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 impl Write for OutFile {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
