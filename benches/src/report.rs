@@ -1,36 +1,13 @@
 //! Tables, and where results go.
 
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, fs, io};
 
+pub use figures::table::{Percentiles, markdown};
+
 use crate::json::Json;
 use crate::plot::{self, Plot};
-
-/// Rows of a Markdown table, the first one its head.
-#[must_use]
-pub fn markdown(rows: &[Vec<String>]) -> String {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
-    };
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    let mut text = String::new();
-    for (i, row) in rows.iter().enumerate() {
-        for (cell, width) in row.iter().zip(&widths) {
-            let _ = write!(text, "| {cell:<width$} ");
-        }
-        text += "|\n";
-        if i == 0 {
-            for width in &widths {
-                let _ = write!(text, "|{:-<1$}", "", width + 2);
-            }
-            text += "|\n";
-        }
-    }
-    text
-}
 
 /// The smallest, middle and largest of some numbers.
 #[must_use]
@@ -38,47 +15,6 @@ pub fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
     values.sort_by(f64::total_cmp);
     let at = |i: usize| values.get(i).copied().unwrap_or(f64::NAN);
     (at(0), at(values.len() / 2), at(values.len().saturating_sub(1)))
-}
-
-/// How some numbers are distributed.
-#[derive(Clone, Copy, Debug)]
-pub struct Percentiles {
-    /// How many there are.
-    pub count: usize,
-    /// Half of them are at most this.
-    pub p50: f64,
-    /// Nine of ten are at most this.
-    pub p90: f64,
-    /// 99 of 100 are at most this.
-    pub p99: f64,
-    /// The largest.
-    pub max: f64,
-}
-
-impl Percentiles {
-    /// Of `values`.
-    #[must_use]
-    pub fn new(mut values: Vec<f64>) -> Self {
-        values.sort_by(f64::total_cmp);
-        let last = values.len().saturating_sub(1);
-        let at = |percent: usize| {
-            values.get((values.len() * percent / 100).min(last)).copied().unwrap_or(f64::NAN)
-        };
-        Self { count: values.len(), p50: at(50), p90: at(90), p99: at(99), max: at(100) }
-    }
-
-    /// All of them.
-    #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-    pub fn json(&self) -> Json {
-        Json::object([
-            ("count", (self.count as f64).into()),
-            ("p50", self.p50.into()),
-            ("p90", self.p90.into()),
-            ("p99", self.p99.into()),
-            ("max", self.max.into()),
-        ])
-    }
 }
 
 /// Processor time of this process so far.
