@@ -47,6 +47,9 @@ pub struct ElectionConfig {
     pub max_notification_interval: Duration,
     /// Decide without `finalize_wait` when no better vote can come soon.
     pub early_finalize: bool,
+    /// First pause before dialling a voter again that could not be reached, 1 ms to 1 s; doubles up
+    /// to 1 s. ZooKeeper dials again when it repeats its vote.
+    pub redial_min: Duration,
     /// First pause before dialling a leader again; doubles up to `leader_retry_max`.
     pub leader_retry_min: Duration,
     /// `leaderConnectDelayDuringRetryMs`.
@@ -64,6 +67,7 @@ impl Default for ElectionConfig {
             min_notification_interval: Duration::from_millis(200),
             max_notification_interval: Duration::from_secs(60),
             early_finalize: true,
+            redial_min: Duration::from_millis(1),
             leader_retry_min: Duration::from_millis(1),
             leader_retry_max: Duration::from_millis(100),
             observer_delay_max: Duration::from_millis(200),

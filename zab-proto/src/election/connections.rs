@@ -9,6 +9,7 @@
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::time::Duration;
 
 use super::ElectionOutput;
@@ -27,11 +28,15 @@ pub(super) struct Connections {
     /// Text of the configuration, the same in every notification.
     text: Vec<u8>,
     handshake_timeout: Duration,
+    redial_min: Duration,
     links_max: usize,
     looking: bool,
     remotes: BTreeMap<Sid, Remote>,
     slots: Vec<Slot>,
     next_nameless: i64,
+    /// What `poll_timeout` says, until something changes: it is asked after every event of the
+    /// server, and looks at all members.
+    deadline: Cell<Option<Option<Instant>>>,
     outputs: VecDeque<ElectionOutput>,
 }
 
@@ -119,11 +124,13 @@ impl Connections {
             handshake: own_handshake(config, electorate),
             text: config.ensemble.text().into_bytes(),
             handshake_timeout: config.election.handshake_timeout.max(REDIAL_MIN),
+            redial_min: config.election.redial_min.clamp(REDIAL_MIN, REDIAL_MAX),
             links_max: config.limits.links_max,
             looking: false,
             remotes,
             slots: Vec::new(),
             next_nameless: 0,
+            deadline: Cell::new(None),
             outputs: VecDeque::new(),
         }
     }
@@ -136,6 +143,7 @@ impl Connections {
     /// An election begins. `lost` is the leader whose loss is the reason.
     pub(super) fn start(&mut self, lost: Option<Sid>) {
         self.looking = true;
+        self.deadline.set(None);
         for (sid, remote) in &mut self.remotes {
             remote.gone = lost == Some(*sid) && remote.up.is_none();
             // A larger server that was told to call keeps its time to do so.
@@ -149,6 +157,7 @@ impl Connections {
     /// The election is over: from now on servers are dialled only when there is something to say.
     pub(super) fn stop(&mut self) {
         self.looking = false;
+        self.deadline.set(None);
     }
 
     /// Whether `sid` is known to be unreachable since the election began.
@@ -170,6 +179,7 @@ impl Connections {
     /// Answers `sid` with `vote`. The same answer is repeated only after a pause: two servers that
     /// answer whatever they hear would never stop.
     pub(super) fn answer(&mut self, now: Instant, sid: Sid, vote: CastVote) {
+        self.deadline.set(None);
         let Some(remote) = self.remotes.get_mut(&sid) else { return };
         match remote.answered {
             Some((at, same)) if same == vote && now < at + ANSWER_PAUSE => {
@@ -200,6 +210,7 @@ impl Connections {
 
     /// A dial has succeeded.
     pub(super) fn opened(&mut self, now: Instant, conn: ConnId) {
+        self.deadline.set(None);
         let Some(slot) = self.slot(conn) else { return };
         let handshake = self.handshake.clone();
         let Some(link) = &mut self.slots[slot].link else { return };
@@ -220,14 +231,17 @@ impl Connections {
 
     /// A dial has failed, or a connection is lost.
     pub(super) fn closed(&mut self, now: Instant, conn: ConnId) {
+        self.deadline.set(None);
         let Some(slot) = self.slot(conn) else { return };
         let Some(link) = self.slots[slot].link.take() else { return };
         match link.stage {
             Stage::Accepted => {}
-            Stage::Dialling(sid) | Stage::Calling(sid) => self.lose(now, sid, slot, REDIAL_MIN),
+            Stage::Dialling(sid) | Stage::Calling(sid) => {
+                self.lose(now, sid, slot, self.redial_min);
+            }
             // Reconnecting is the larger one's business first.
             Stage::Up(sid) if sid > self.me => self.lose(now, sid, slot, CALL_BACK_WAIT),
-            Stage::Up(sid) => self.lose(now, sid, slot, REDIAL_MIN),
+            Stage::Up(sid) => self.lose(now, sid, slot, self.redial_min),
         }
     }
 
@@ -303,9 +317,15 @@ impl Connections {
             link.out.clear();
             link.sent = 0;
             let Some(next) = next else {
+                // A notification holds the whole configuration, and after an election the next one
+                // may be weeks away.
+                if !self.looking {
+                    link.out = Vec::new();
+                }
                 link.announced = false;
                 return written;
             };
+            link.out.reserve(self.text.len() + NOTIFICATION_LEN);
             next.notification(&self.text).write_frame(&mut link.out);
         }
     }
@@ -319,6 +339,12 @@ impl Connections {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let deadline = self.deadline.get().unwrap_or_else(|| self.next_deadline());
+        self.deadline.set(Some(deadline));
+        deadline
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
         let links = self.slots.iter().filter_map(|slot| slot.link.as_ref());
         let handshakes = links.filter_map(|link| self.handshake_deadline(link));
         let redials = self.remotes.values().filter_map(|remote| self.redial_at(remote));
@@ -328,6 +354,7 @@ impl Connections {
 
     /// Redials, and drops connections that do not shake hands. Returns who is owed an answer.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Vec<Sid> {
+        self.deadline.set(None);
         for slot in 0..self.slots.len() {
             let Some(link) = &self.slots[slot].link else { continue };
             if self.handshake_deadline(link).is_some_and(|at| at <= now) {
@@ -335,7 +362,7 @@ impl Connections {
                     && let Some(remote) = self.remotes.get_mut(&sid)
                 {
                     remote.gone = true;
-                    remote.pause(now, REDIAL_MIN);
+                    remote.pause(now, self.redial_min);
                 }
                 self.close(slot, CloseReason::Silent);
             }
@@ -368,6 +395,7 @@ impl Connections {
 
     /// Acts on the handshake of an accepted connection.
     fn greeted(&mut self, now: Instant, slot: usize, handshake: &Handshake<'_>) {
+        self.deadline.set(None);
         let sid = match handshake.sid {
             // Once the id of all observers: it gets one of its own.
             Sid(i64::MAX) => {
@@ -460,6 +488,7 @@ impl Connections {
     }
 
     fn open(&mut self, now: Instant, stage: Stage) -> usize {
+        self.deadline.set(None);
         let free = self.slots.iter().position(|slot| slot.link.is_none());
         let slot = free.unwrap_or_else(|| {
             self.slots.push(Slot::default());
@@ -473,6 +502,7 @@ impl Connections {
     }
 
     fn close(&mut self, slot: usize, reason: CloseReason) {
+        self.deadline.set(None);
         let conn = self.id(slot);
         let Some(link) = self.slots[slot].link.take() else { return };
         self.outputs.push_back(ElectionOutput::Close { conn, reason });
@@ -558,6 +588,8 @@ const REDIAL_MAX: Duration = Duration::from_secs(1);
 const CALL_BACK_WAIT: Duration = Duration::from_millis(200);
 /// Dials of both sides at once cross within a round trip.
 const CROSSING: Duration = Duration::from_millis(100);
+/// More than a notification has besides its configuration.
+const NOTIFICATION_LEN: usize = 64;
 /// Pause between equal answers to the same server.
 const ANSWER_PAUSE: Duration = Duration::from_millis(10);
 /// Servers that are no members get one of so many connections.

@@ -100,8 +100,9 @@ impl Leader {
 
     /// A participant has everything below `acked` on disk.
     pub(super) fn hear_ack(&mut self, sid: Sid, acked: Index) {
-        if let Some(entry) = self.acks.iter_mut().find(|entry| entry.0 == sid) {
-            entry.1 = entry.1.max(acked);
+        if let Ok(at) = self.acks.binary_search_by_key(&sid, |entry| entry.0) {
+            let known = &mut self.acks[at].1;
+            *known = acked.max(*known);
             self.acks_changed = true;
         }
     }
@@ -119,19 +120,21 @@ impl Leader {
         }
         let committed = shared.history.committed();
         self.acks_sorted.clear();
-        self.acks_sorted.extend(self.acks.iter().map(|entry| entry.1));
+        let new = self.acks.iter().map(|entry| entry.1).filter(|index| *index > committed);
+        self.acks_sorted.extend(new);
         self.acks_sorted.sort_unstable_by(|a, b| b.cmp(a));
         let ensemble = &shared.config.ensemble;
         let acks = &self.acks;
-        let has = |sid, index| acks.iter().any(|(of, acked)| *of == sid && *acked >= index);
-        let newest: Option<Index> = self
-            .acks_sorted
-            .iter()
-            .copied()
-            .take_while(|index| *index > committed)
-            .find(|index| ensemble.is_quorum(|sid| has(sid, *index)));
-        if let Some(index) = newest {
-            shared.history.commit(index);
+        let has = |sid, index| {
+            let at = acks.binary_search_by_key(&sid, |entry| entry.0);
+            at.is_ok_and(|at| acks[at].1 >= index)
+        };
+        // Whoever has a transaction has all before it, so the newest that a quorum has is found by
+        // halving.
+        let lacks = |index: &Index| !ensemble.is_quorum(|sid| has(sid, *index));
+        let newest = self.acks_sorted.partition_point(lacks);
+        if let Some(index) = self.acks_sorted.get(newest) {
+            shared.history.commit(*index);
             self.welcome_synced(shared);
             self.release_syncs(shared);
         }

@@ -4,17 +4,17 @@
 use alloc::vec::Vec;
 
 use super::Leader;
-use super::link::Stage;
+use super::link::{Link, Stage};
 use crate::shared::{Control, Shared};
 use crate::window::Index;
-use crate::{ConnId, Instant};
+use crate::{ConnId, Instant, Sid};
 
 /// Rounds and who waits for them.
 #[derive(Debug, Default)]
 pub(super) struct Freshness {
-    /// Per learner: the PING whose answer counts for the running round.
-    round: Vec<(ConnId, u64)>,
     running: bool,
+    /// Who has answered, ascending; kept for its memory.
+    answered: Vec<Sid>,
     /// Requests that came before the running round began, and those that came since.
     asked: Vec<Asked>,
     next: Vec<Asked>,
@@ -64,13 +64,13 @@ impl Leader {
     fn begin_round(&mut self, now: Instant, shared: &mut Shared) {
         self.freshness.running = true;
         self.freshness.asked.append(&mut self.freshness.next);
-        self.freshness.round.clear();
         let zxid = self.last_proposed;
         for link in self.links.iter_mut().flatten() {
-            if link.stage == Stage::Live && !link.observer {
+            let counts = link.stage == Stage::Live && !link.observer;
+            if counts {
                 link.ping(zxid);
-                self.freshness.round.push((link.conn, link.pings_sent));
             }
+            link.round = counts.then_some(link.pings_sent);
         }
         self.count_pongs(now, shared);
     }
@@ -87,18 +87,15 @@ impl Leader {
         if !self.freshness.running {
             return;
         }
-        let me = shared.config.sid;
-        let answered = |sid| {
-            self.all().any(|link| {
-                link.sid == sid
-                    && self
-                        .freshness
-                        .round
-                        .iter()
-                        .any(|(conn, n)| *conn == link.conn && link.pongs >= *n)
-            })
-        };
-        if !shared.config.ensemble.is_quorum(|sid| sid == me || answered(sid)) {
+        let mut answered = core::mem::take(&mut self.freshness.answered);
+        answered.clear();
+        answered.push(shared.config.sid);
+        let done = |link: &&Link| link.round.is_some_and(|ping| link.pongs >= ping);
+        answered.extend(self.all().filter(done).map(|link| link.sid));
+        answered.sort_unstable();
+        let quorum = shared.config.ensemble.is_quorum(|sid| answered.binary_search(&sid).is_ok());
+        self.freshness.answered = answered;
+        if !quorum {
             return;
         }
         self.freshness.running = false;

@@ -68,6 +68,8 @@ pub(super) struct Link {
     /// PINGs that it has to answer, and those that it has answered, in the same order.
     pub(super) pings_sent: u64,
     pub(super) pongs: u64,
+    /// The PING whose answer counts for the running round of freshness.
+    pub(super) round: Option<u64>,
     /// Bytes given to the driver, and how many it were at the last half tick.
     pub(super) sent_bytes: u64,
     pub(super) sent_before: u64,
@@ -102,6 +104,7 @@ impl Link {
             proven: 0,
             pings_sent: 0,
             pongs: 0,
+            round: None,
             sent_bytes: 0,
             sent_before: 0,
             waits: false,

@@ -41,6 +41,8 @@ enum Step {
 pub(crate) struct Leader {
     /// By slot.
     links: Vec<Option<Link>>,
+    /// The slot at which the search for something to send goes on.
+    cursor: usize,
     step: Step,
     /// The chosen epoch, from `Step::Chosen` on.
     epoch: Epoch,
@@ -53,7 +55,7 @@ pub(crate) struct Leader {
     /// End of the initial history: index of the first own proposal.
     first: Index,
     last_proposed: Zxid,
-    /// What each voter has acknowledged, as the index after it.
+    /// What each voter has acknowledged, as the index after it; by ascending id.
     acks: Vec<(Sid, Index)>,
     acks_sorted: Vec<Index>,
     acks_changed: bool,
@@ -100,6 +102,7 @@ impl Leader {
         let acks = shared.voters.iter().map(|sid| (*sid, 0)).collect();
         let mut leader = Self {
             links: Vec::new(),
+            cursor: 0,
             step: Step::Introductions,
             epoch: history.current(),
             accepted_max: history.accepted(),
@@ -313,9 +316,15 @@ impl Leader {
 
     /// A connection that has something to send where there was nothing.
     pub(crate) fn poll_transmittable(&mut self, history: &History) -> Option<ConnId> {
-        let link =
-            self.links.iter_mut().flatten().find(|link| link.idle && link.has_output(history))?;
+        let cursor = self.cursor.min(self.links.len());
+        let (before, after) = self.links.split_at_mut(cursor);
+        let slots = (cursor..).zip(after).chain((0..).zip(before));
+        let mut links = slots.filter_map(|(slot, link)| Some((slot, link.as_mut()?)));
+        // Going on behind the last one found, not from the beginning, makes a commit for a thousand
+        // learners a thousand steps and not a million.
+        let (slot, link) = links.find(|(_, link)| link.idle && link.has_output(history))?;
         link.idle = false;
+        self.cursor = slot + 1;
         Some(link.conn)
     }
 
