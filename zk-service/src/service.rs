@@ -201,6 +201,20 @@ impl Service {
         }
     }
 
+    /// A fuzzy snapshot may lack the list of a node that changed while it was written, and the
+    /// transaction that made the list follows in the log. Whatever lacks one now lacks it for good,
+    /// until somebody sets it: a damaged snapshot. An Apache server throws when such a node changes.
+    fn report_missing_acls(&self) {
+        let keys: Vec<i64> = self.db.tree.missing_acls().collect();
+        if !keys.is_empty() {
+            log::error!(
+                "The snapshot lacks the ACLs {keys:?}, and no transaction behind it brings them: \
+                 nobody has permissions on the nodes that use them. Have a superuser set them, or \
+                 empty the data directory of this server."
+            );
+        }
+    }
+
     fn expire_greetings(&mut self, now: Instant) {
         while let Some((deadline, conn)) = self.greeting.front().copied() {
             if deadline > now {
@@ -244,6 +258,7 @@ impl Application for Service {
             self.end_role();
         }
         if serving(status) {
+            self.report_missing_acls();
             self.begin_role(core, status);
         }
     }

@@ -182,7 +182,8 @@ impl Tree {
     }
 
     /// Keys of ACLs that a fuzzy snapshot lacked and no replayed transaction has supplied yet.
-    /// Nobody has permissions on their nodes. None may be left when the server starts serving.
+    /// Nobody has permissions on their nodes. If any are left when the server starts serving, the log
+    /// says so.
     pub fn missing_acls(&self) -> impl Iterator<Item = i64> {
         self.acls.placeholders()
     }
