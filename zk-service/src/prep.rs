@@ -3,6 +3,10 @@
 //! A request is checked against the tree as it will be once everything proposed before it is
 //! applied: the committed tree with the pending records of this module on top.
 
+mod pending;
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -11,12 +15,13 @@ use zab_proto::wire::jute::{Reader, Writer};
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{DecodeError, Zxid};
 
-use crate::acl::{Acl, AclList, perms};
+use self::pending::{Record, SharedAcl};
+use crate::acl::{AclList, perms};
 use crate::auth::{Access, Ids};
 use crate::code::Code;
 use crate::path;
 use crate::request::{Create, Multi, Write, op};
-use crate::tree::{ContentCrc, NodeRef, Owner, StatPersisted, Tree};
+use crate::tree::{ContentCrc, Owner, StatPersisted, Tree};
 use crate::txn::{CreateKind, CreateTxn, PartsBuf, Paths, Txn, TxnDigest};
 
 /// A closeSession lists at most this many bytes of paths; beyond, each server removes what its own
@@ -57,33 +62,6 @@ impl View<'_> {
         }
         Ok(())
     }
-}
-
-/// A node as it will be.
-#[derive(Clone, Debug)]
-struct Record {
-    zxid: Zxid,
-    /// The node will be gone; the rest is as it was.
-    deleted: bool,
-    stat: StatPersisted,
-    children: u32,
-    /// `None`: the one in the tree.
-    acl: Option<Arc<[Acl]>>,
-    data_len: usize,
-    /// Checksum of path and data, to which a stat is added.
-    content: ContentCrc,
-}
-
-impl Record {
-    fn digest(&self) -> u64 {
-        if self.deleted { 0 } else { self.content.digest(&self.stat) }
-    }
-}
-
-#[derive(Debug)]
-struct SharedAcl {
-    encoded: Box<[u8]>,
-    acls: Arc<[Acl]>,
 }
 
 /// Changes that are proposed but not yet applied.
@@ -236,18 +214,6 @@ impl Prep {
                 encode(&Txn::Error(code), from, out);
             }
         }
-    }
-
-    fn rollback(&mut self, to: usize) {
-        while self.undo.len() > to {
-            let Some((path, before)) = self.undo.pop() else { return };
-            self.queue.pop_back();
-            match before {
-                Some(record) => self.records.insert(path, record),
-                None => self.records.remove(&path),
-            };
-        }
-        self.digest = self.undo_digest;
     }
 
     fn multi(&mut self, view: View<'_>, from: &Requester<'_>, multi: Multi<'_>) {
@@ -457,90 +423,6 @@ impl Prep {
         };
         if permitted { Ok(()) } else { Err(Code::NO_AUTH) }
     }
-
-    /// The node as it will be; `None` if it will not be.
-    fn lookup(&self, tree: &Tree, path: &str) -> Option<Record> {
-        if let Some(record) = self.records.get(path) {
-            return (!record.deleted).then(|| record.clone());
-        }
-        let node = tree.node(path)?;
-        Some(Record {
-            zxid: Zxid::ZERO,
-            deleted: false,
-            stat: *node.persisted(),
-            children: node.child_count(),
-            acl: None,
-            data_len: len(node.data()),
-            content: ContentCrc::new(path, node.data()),
-        })
-    }
-
-    /// Replaces the record of a node and brings the digest up to date.
-    fn put(&mut self, view: View<'_>, zxid: Zxid, path: &str, mut record: Record) {
-        let key: Arc<str> = match self.records.get_key_value(path) {
-            Some((key, _)) => Arc::clone(key),
-            None => path.into(),
-        };
-        record.zxid = zxid;
-        let after = record.digest();
-        let before = self.records.insert(Arc::clone(&key), record);
-        if view.digests && !path.starts_with("/zookeeper/") {
-            let digest_before = match &before {
-                Some(record) => record.digest(),
-                None => view.tree.node(path).map_or(0, NodeRef::digest),
-            };
-            self.digest = self.digest.wrapping_sub(digest_before).wrapping_add(after);
-        }
-        self.queue.push_back((zxid, Arc::clone(&key)));
-        self.undo.push((key, before));
-    }
-
-    /// Records that a node, which exists, and its entry in its parent are gone.
-    fn remove(&mut self, view: View<'_>, zxid: Zxid, path: &str) {
-        let parent_path = path::split(path).map_or("", |(parent, _)| parent);
-        if let Some(mut parent) = self.lookup(view.tree, parent_path) {
-            parent.stat.pzxid = zxid;
-            parent.children = parent.children.saturating_sub(1);
-            self.put(view, zxid, parent_path, parent);
-        }
-        if let Some(mut node) = self.lookup(view.tree, path) {
-            node.deleted = true;
-            self.put(view, zxid, path, node);
-        }
-    }
-
-    /// The ephemerals that a session will have, in order.
-    fn ephemerals(&self, tree: &Tree, session: i64) -> Vec<Arc<str>> {
-        let mut paths: Vec<Arc<str>> = tree
-            .ephemerals_of(session)
-            .map(NodeRef::path)
-            .filter(|path| !self.records.contains_key(*path))
-            .map(Arc::from)
-            .collect();
-        paths.extend(
-            self.records
-                .iter()
-                .filter(|(_, record)| {
-                    !record.deleted && record.stat.owner() == Owner::Session(session)
-                })
-                .map(|(path, _)| Arc::clone(path)),
-        );
-        paths.sort_unstable();
-        paths
-    }
-
-    /// The list as a shared value.
-    fn share_acl(&mut self, encoded: &[u8]) -> Arc<[Acl]> {
-        match &self.last_acl {
-            Some(last) if *last.encoded == *encoded => Arc::clone(&last.acls),
-            _ => {
-                let acls: Arc<[Acl]> = read_acl(encoded).to_acls().into();
-                self.last_acl =
-                    Some(SharedAcl { encoded: encoded.into(), acls: Arc::clone(&acls) });
-                acls
-            }
-        }
-    }
 }
 
 /// A list that [`Access::fix`] has written.
@@ -635,6 +517,3 @@ fn is_bad_quota_stats(path: &str, data: Option<&[u8]>) -> bool {
         value.is_none_or(|value| !value.is_empty() && value.parse::<i64>().is_err())
     })
 }
-
-#[cfg(test)]
-mod tests;

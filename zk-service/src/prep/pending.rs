@@ -1,0 +1,136 @@
+//! The records of nodes as they will be, on top of the committed tree.
+
+use std::sync::Arc;
+
+use zab_proto::Zxid;
+
+use super::{Prep, View, len, read_acl};
+use crate::acl::Acl;
+use crate::path;
+use crate::tree::{ContentCrc, NodeRef, Owner, StatPersisted, Tree};
+
+/// A node as it will be.
+#[derive(Clone, Debug)]
+pub(super) struct Record {
+    pub(super) zxid: Zxid,
+    /// The node will be gone; the rest is as it was.
+    pub(super) deleted: bool,
+    pub(super) stat: StatPersisted,
+    pub(super) children: u32,
+    /// `None`: the one in the tree.
+    pub(super) acl: Option<Arc<[Acl]>>,
+    pub(super) data_len: usize,
+    /// Checksum of path and data, to which a stat is added.
+    pub(super) content: ContentCrc,
+}
+
+impl Record {
+    fn digest(&self) -> u64 {
+        if self.deleted { 0 } else { self.content.digest(&self.stat) }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct SharedAcl {
+    pub(super) encoded: Box<[u8]>,
+    pub(super) acls: Arc<[Acl]>,
+}
+
+impl Prep {
+    /// The node as it will be; `None` if it will not be.
+    pub(super) fn lookup(&self, tree: &Tree, path: &str) -> Option<Record> {
+        if let Some(record) = self.records.get(path) {
+            return (!record.deleted).then(|| record.clone());
+        }
+        let node = tree.node(path)?;
+        Some(Record {
+            zxid: Zxid::ZERO,
+            deleted: false,
+            stat: *node.persisted(),
+            children: node.child_count(),
+            acl: None,
+            data_len: len(node.data()),
+            content: ContentCrc::new(path, node.data()),
+        })
+    }
+
+    /// Replaces the record of a node and brings the digest up to date.
+    pub(super) fn put(&mut self, view: View<'_>, zxid: Zxid, path: &str, mut record: Record) {
+        let key: Arc<str> = match self.records.get_key_value(path) {
+            Some((key, _)) => Arc::clone(key),
+            None => path.into(),
+        };
+        record.zxid = zxid;
+        let after = record.digest();
+        let before = self.records.insert(Arc::clone(&key), record);
+        if view.digests && !path.starts_with("/zookeeper/") {
+            let digest_before = match &before {
+                Some(record) => record.digest(),
+                None => view.tree.node(path).map_or(0, NodeRef::digest),
+            };
+            self.digest = self.digest.wrapping_sub(digest_before).wrapping_add(after);
+        }
+        self.queue.push_back((zxid, Arc::clone(&key)));
+        self.undo.push((key, before));
+    }
+
+    /// Records that a node, which exists, and its entry in its parent are gone.
+    pub(super) fn remove(&mut self, view: View<'_>, zxid: Zxid, path: &str) {
+        let parent_path = path::split(path).map_or("", |(parent, _)| parent);
+        if let Some(mut parent) = self.lookup(view.tree, parent_path) {
+            parent.stat.pzxid = zxid;
+            parent.children = parent.children.saturating_sub(1);
+            self.put(view, zxid, parent_path, parent);
+        }
+        if let Some(mut node) = self.lookup(view.tree, path) {
+            node.deleted = true;
+            self.put(view, zxid, path, node);
+        }
+    }
+
+    /// The ephemerals that a session will have, in order.
+    pub(super) fn ephemerals(&self, tree: &Tree, session: i64) -> Vec<Arc<str>> {
+        let mut paths: Vec<Arc<str>> = tree
+            .ephemerals_of(session)
+            .map(NodeRef::path)
+            .filter(|path| !self.records.contains_key(*path))
+            .map(Arc::from)
+            .collect();
+        paths.extend(
+            self.records
+                .iter()
+                .filter(|(_, record)| {
+                    !record.deleted && record.stat.owner() == Owner::Session(session)
+                })
+                .map(|(path, _)| Arc::clone(path)),
+        );
+        paths.sort_unstable();
+        paths
+    }
+
+    /// The list as a shared value.
+    pub(super) fn share_acl(&mut self, encoded: &[u8]) -> Arc<[Acl]> {
+        match &self.last_acl {
+            Some(last) if *last.encoded == *encoded => Arc::clone(&last.acls),
+            _ => {
+                let acls: Arc<[Acl]> = read_acl(encoded).to_acls().into();
+                self.last_acl =
+                    Some(SharedAcl { encoded: encoded.into(), acls: Arc::clone(&acls) });
+                acls
+            }
+        }
+    }
+
+    /// Takes back what the request in hand has recorded, but for the first `to` records.
+    pub(super) fn rollback(&mut self, to: usize) {
+        while self.undo.len() > to {
+            let Some((path, before)) = self.undo.pop() else { return };
+            self.queue.pop_back();
+            match before {
+                Some(record) => self.records.insert(path, record),
+                None => self.records.remove(&path),
+            };
+        }
+        self.digest = self.undo_digest;
+    }
+}
