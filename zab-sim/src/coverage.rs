@@ -12,6 +12,8 @@ pub struct Coverage {
     pub delivered: u64,
     /// Votes sent.
     pub notifications: u64,
+    /// Bytes sent on election ports.
+    pub election_bytes: u64,
     counts: BTreeMap<String, u64>,
     fixed: BTreeMap<&'static str, u64>,
 }
@@ -33,6 +35,7 @@ impl Coverage {
     pub fn add(&mut self, other: &Self) {
         self.delivered += other.delivered;
         self.notifications += other.notifications;
+        self.election_bytes += other.election_bytes;
         for (what, n) in &other.counts {
             *self.counts.entry(what.clone()).or_default() += n;
         }

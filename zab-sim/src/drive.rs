@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use zab_proto::{Channel, ConnId, Input, NetOutput};
+use zab_proto::{Channel, ConnId, Input, NetOutput, ServerState};
 
 use crate::mutation::Mutation;
 use crate::net::{EndState, Side};
@@ -84,12 +84,20 @@ impl<A: Subject> World<A> {
             self.net.dial_timeout(self.now, conn, &mut self.queue);
             return;
         }
-        let opened = self.servers[to].node.is_some();
+        let opened = self.servers[to].node.is_some() && self.listens(to, conn);
         let at = self.now + self.net.delay(to, from);
         if opened {
             self.queue.push(self.now, Event::Accept { conn });
         }
         self.queue.push(at, Event::SynAck { conn, opened });
+    }
+
+    /// Whether the port that was dialled is open, in a process that runs.
+    fn listens(&self, server: HostIx, conn: u32) -> bool {
+        let status = self.ghost.borrow().server(server).status;
+        !self.options.quorum_port_when_leading
+            || self.net.conn(conn).channel != Channel::Quorum
+            || status.is_some_and(|status| status.state == ServerState::Leading)
     }
 
     fn on_accept(&mut self, conn: u32) {
@@ -417,7 +425,10 @@ impl<A: Subject> World<A> {
         let tap = &mut self.taps[conn as usize];
         match channel {
             Channel::Quorum => tap.quorum(&self.scratch[..n], raw, ended, &mut flow),
-            Channel::Election => tap.election(&self.scratch[..n], &mut flow),
+            Channel::Election => {
+                flow.ghost.coverage.election_bytes += n as u64;
+                tap.election(&self.scratch[..n], &mut flow);
+            }
             Channel::Client => {}
         }
         flow.out

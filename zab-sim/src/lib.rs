@@ -26,6 +26,7 @@ pub mod queue;
 pub mod replica;
 pub mod rng;
 pub mod run;
+pub mod scale;
 pub mod scenarios;
 pub mod script;
 pub mod subject;

@@ -1,5 +1,6 @@
 //! The simulator's command line.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +15,7 @@ use zab_sim::plan::draw;
 use zab_sim::replica::Replica;
 use zab_sim::run::keep_panics;
 use zab_sim::script::verify;
-use zab_sim::{Mutation, Options, Outcome, run, scenarios};
+use zab_sim::{Mutation, Options, Outcome, run, scale, scenarios};
 
 type App = Replica<Counter>;
 
@@ -52,6 +53,18 @@ struct Args {
     /// Find every mutation by random search and print a table of what it took.
     #[arg(long)]
     mutations: bool,
+    /// Measure elections and commits of ensembles of many sizes in virtual time.
+    #[arg(long)]
+    scale: bool,
+    /// With `--scale`: only small ensembles, to see that it works.
+    #[arg(long)]
+    quick: bool,
+    /// With `--scale`: only these sizes, for instance `3,101,5+1000`.
+    #[arg(long, value_delimiter = ',')]
+    sizes: Vec<String>,
+    /// With `--scale`: also write `scale.md`, `scale.json` and `scale.svg` into this directory.
+    #[arg(long)]
+    out: Option<PathBuf>,
 }
 
 fn parse_range(text: &str) -> Result<(u64, u64), String> {
@@ -82,6 +95,9 @@ fn main() -> ExitCode {
     }
     if args.mutations {
         return mutation_table();
+    }
+    if args.scale {
+        return scale_table(&args);
     }
     if let Some((from, to)) = args.seeds {
         return sweep(&args, from, to, mutation);
@@ -264,4 +280,38 @@ fn mutation_table() -> ExitCode {
         }
     }
     if all_found { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn scale_table(args: &Args) -> ExitCode {
+    let wanted = |work: &scale::Work| {
+        args.sizes.is_empty() || args.sizes.contains(&work.case.size().replace(' ', ""))
+    };
+    let works: Vec<_> = scale::works(args.quick).into_iter().filter(wanted).collect();
+    let started = Instant::now();
+    let told = |case: &scale::Case, events: u64| {
+        eprintln!("{:6.1} s: {case:?}, {events} events", started.elapsed().as_secs_f64());
+    };
+    let results = match scale::run(&works, usize::try_from(args.jobs).unwrap_or(1), told) {
+        Ok(results) => results,
+        Err(failure) => {
+            println!("{}: {}", failure.invariant, failure.text);
+            return ExitCode::FAILURE;
+        }
+    };
+    let tables = scale::tables(&works, &results);
+    print!("{tables}");
+    let write = |out: &Path| {
+        std::fs::create_dir_all(out)?;
+        std::fs::write(out.join("scale.md"), &tables)?;
+        let json = scale::json(&works, &results);
+        std::fs::write(out.join("scale.json"), format!("{json}\n"))?;
+        std::fs::write(out.join("scale.svg"), figures::plot::svg(&scale::plots(&works, &results)))
+    };
+    match args.out.as_deref().map_or(Ok(()), write) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cannot write the results: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use zab_proto::ElectionConfig;
+
 use crate::mutation::Mutation;
 use crate::queue::{HostIx, MICRO, MILLI, SECOND};
 use crate::rng::Rng;
@@ -133,8 +135,10 @@ pub struct Options {
     pub sync_limit: u32,
     /// Committed transactions kept for DIFF.
     pub retained_txns: usize,
-    /// Decide elections without the 200 ms wait where possible.
-    pub early_finalize: bool,
+    /// The times of elections.
+    pub election: ElectionConfig,
+    /// The quorum port of a server that does not lead refuses, as Apache's does.
+    pub quorum_port_when_leading: bool,
     /// Delay transmissions to events of their own.
     pub lazy_transmit: bool,
     /// A fault built into the code on purpose.
@@ -183,7 +187,8 @@ impl Options {
             init_limit: 10,
             sync_limit: 5,
             retained_txns: 500,
-            early_finalize: true,
+            election: ElectionConfig::default(),
+            quorum_port_when_leading: false,
             lazy_transmit: false,
             mutation: None,
             without: Vec::new(),
@@ -208,7 +213,7 @@ impl Options {
         options.init_limit = rng.pick(&[5, 10]);
         options.sync_limit = rng.pick(&[2, 5]);
         options.retained_txns = rng.pick(&[1, 5, 50, 500]);
-        options.early_finalize = rng.chance(750);
+        options.election.early_finalize = rng.chance(750);
         options.lazy_transmit = rng.chance(300);
         options.net = draw_net(rng);
         options.disk = draw_disk(rng);

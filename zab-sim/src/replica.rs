@@ -153,7 +153,7 @@ impl<S: StateMachine> Replica<S> {
     }
 
     /// Proposes a command with the header every transaction has.
-    fn propose(core: &mut Core<'_>, body: &[u8]) -> bool {
+    pub(crate) fn propose(core: &mut Core<'_>, body: &[u8]) -> bool {
         let Some(zxid) = core.next_zxid() else { return false };
         let header = TxnHeader { client_id: 1, cxid: 1, zxid, time: 0, kind: 5 };
         let mut txn = Vec::with_capacity(TxnHeader::LEN + body.len());

@@ -227,30 +227,35 @@ impl Tap {
     /// Reads along on the election port.
     pub(crate) fn election(&mut self, bytes: &[u8], flow: &mut Flow<'_>) {
         let ix = flow.side as usize;
-        let mut partial = std::mem::take(&mut self.partial[ix]);
-        partial.extend_from_slice(bytes);
+        let mut joined = std::mem::take(&mut self.partial[ix]);
+        // Most of the time whole notifications come, and need not be copied.
+        let bytes = if joined.is_empty() {
+            bytes
+        } else {
+            joined.extend_from_slice(bytes);
+            &joined
+        };
         let mut at = 0;
         if flow.side == Side::Dialler && !self.shook {
-            let Some(len) = partial.get(16..20) else {
-                self.partial[ix] = partial;
+            let Some(len) = bytes.get(16..20) else {
+                self.partial[ix] = bytes.to_vec();
                 return;
             };
             let len = i32::from_be_bytes([len[0], len[1], len[2], len[3]]);
             at = 20 + usize::try_from(len).unwrap_or(0);
-            if partial.len() < at {
-                self.partial[ix] = partial;
+            if bytes.len() < at {
+                self.partial[ix] = bytes.to_vec();
                 return;
             }
             self.shook = true;
         }
-        while let Parsed::Complete { value, len } = parse_frame(&partial[at..]) {
+        while let Parsed::Complete { value, len } = parse_frame(&bytes[at..]) {
             if let Ok(notification) = Notification::parse(value) {
                 self.on_notification(&notification, flow);
             }
             at += len;
         }
-        partial.drain(..at);
-        self.partial[ix] = partial;
+        self.partial[ix] = bytes[at..].to_vec();
     }
 
     /// E2, E3, E5.

@@ -4,8 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use zab_proto::{
-    Address, Config, ConnId, ElectionConfig, Ensemble, Instant, Limits, Member, Node, Role,
-    ServerState, Sid, Zxid,
+    Address, Config, ConnId, Ensemble, Instant, Limits, Member, Node, Role, ServerState, Sid, Zxid,
 };
 
 use crate::check::{Failure, Ghost};
@@ -351,10 +350,7 @@ fn config(options: &Options, server: HostIx) -> Config {
         connect_to_learner_master_limit: 0,
         multi_address: false,
         trust_empty: false,
-        election: ElectionConfig {
-            early_finalize: options.early_finalize,
-            ..ElectionConfig::default()
-        },
+        election: options.election,
         limits: Limits {
             retained_txns: options.retained_txns,
             links_max: 4 * options.servers() + 16,

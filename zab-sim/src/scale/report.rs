@@ -1,0 +1,191 @@
+//! The results as tables, plots and numbers for programs.
+
+use figures::json::Json;
+use figures::plot::{Bar, Plot, short};
+use figures::table::{Percentiles, markdown};
+
+use super::{Place, Samples, Timing, What, Work};
+
+/// Results as Markdown: elections in both places, then commits.
+#[must_use]
+pub fn tables(works: &[Work], results: &[Samples]) -> String {
+    let mut text = String::new();
+    for place in Place::ALL {
+        text += &format!("Elections, {}:\n\n", place.name());
+        text += &markdown(&elections(place, works, results));
+        text += "\n";
+    }
+    text += "Commits, ms from the proposal to its delivery:\n\n";
+    text + &markdown(&commits(works, results))
+}
+
+fn strings<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.map(String::from).to_vec()
+}
+
+fn elections(place: Place, works: &[Work], results: &[Samples]) -> Vec<Vec<String>> {
+    let mut rows = vec![strings([
+        "servers",
+        "waits",
+        "cold start: voters decided, ms",
+        "first commit",
+        "all serve",
+        "votes / KB sent",
+        "leader lost: voters decided, ms",
+        "next serves",
+        "next commit",
+        "all serve",
+        "votes / KB sent",
+    ])];
+    for (work, samples) in zip(works, results).filter(|(work, _)| work.case.place == place) {
+        let times = |what| pair(samples.of(what));
+        let sent = |votes, bytes| {
+            let middle =
+                |what, unit: f64| short(Percentiles::new(samples.of(what).to_vec()).p50 / unit);
+            format!("{} / {}", middle(votes, 1.0), middle(bytes, 1e3))
+        };
+        rows.push(vec![
+            work.case.size(),
+            work.case.timing.name().into(),
+            times(What::ColdDecided),
+            times(What::ColdCommit),
+            times(What::ColdAll),
+            sent(What::ColdVotes, What::ColdBytes),
+            times(What::LostDecided),
+            times(What::LostServes),
+            times(What::LostCommit),
+            times(What::LostAll),
+            sent(What::LostVotes, What::LostBytes),
+        ]);
+    }
+    rows
+}
+
+fn commits(works: &[Work], results: &[Samples]) -> Vec<Vec<String>> {
+    let mut head = vec!["servers".to_owned()];
+    for place in Place::ALL {
+        for what in ["one in flight", "on the last member", "32 in flight"] {
+            head.push(format!("{}: {what}", place.name()));
+        }
+    }
+    let mut rows = vec![head];
+    let ours = || zip(works, results).filter(|(work, _)| work.case.timing == Timing::Early);
+    for (work, _) in ours().filter(|(work, _)| work.case.place == Place::Lan) {
+        let size = work.case.size();
+        let mut row = vec![size.clone()];
+        for place in Place::ALL {
+            let same = ours().find(|(w, _)| w.case.place == place && w.case.size() == size);
+            for what in [What::CommitOne, What::CommitOneAll, What::CommitMany] {
+                row.push(same.map(|(_, samples)| pair(samples.of(what))).unwrap_or_default());
+            }
+        }
+        rows.push(row);
+    }
+    rows
+}
+
+fn zip<'a>(
+    works: &'a [Work],
+    results: &'a [Samples],
+) -> impl Iterator<Item = (&'a Work, &'a Samples)> {
+    works.iter().zip(results)
+}
+
+/// Median and 99th percentile.
+fn pair(values: &[f64]) -> String {
+    let p = Percentiles::new(values.to_vec());
+    let number = |value: f64| match value {
+        v if v < 10.0 => format!("{v:.2}"),
+        v if v < 100.0 => format!("{v:.1}"),
+        v => format!("{v:.0}"),
+    };
+    format!("{} / {}", number(p.p50), number(p.p99))
+}
+
+/// Medians as bars, with whiskers up to the 99th percentile.
+#[must_use]
+pub fn plots(works: &[Work], results: &[Samples]) -> Vec<Plot> {
+    let elections = [
+        ("Cold start: first commit", What::ColdCommit, "ms"),
+        ("Leader lost: next commit", What::LostCommit, "ms"),
+        ("Leader lost: notifications sent", What::LostVotes, "notifications"),
+    ];
+    let mut plots: Vec<Plot> = elections
+        .into_iter()
+        .map(|(title, what, unit)| {
+            let series = Place::ALL.into_iter().flat_map(|place| {
+                Timing::ALL.map(|timing| {
+                    let name = format!("{}, {} waits", place.name(), timing.name());
+                    (name, bars(works, results, place, timing, what))
+                })
+            });
+            plot(title, unit, works, series.collect())
+        })
+        .collect();
+    let commits = [(What::CommitOne, "one in flight"), (What::CommitMany, "32 in flight")];
+    let series = Place::ALL.into_iter().flat_map(|place| {
+        commits.map(|(what, name)| {
+            let name = format!("{}, {name}", place.name());
+            (name, bars(works, results, place, Timing::Early, what))
+        })
+    });
+    plots.push(plot("Commit: proposal to delivery on the leader", "ms", works, series.collect()));
+    plots
+}
+
+fn plot(title: &str, unit: &str, works: &[Work], series: Vec<(String, Vec<Option<Bar>>)>) -> Plot {
+    let groups = sizes(works);
+    let unit = format!("{unit} by voters + observers, median and 99th percentile");
+    Plot { title: title.into(), unit, groups, series }
+}
+
+fn sizes(works: &[Work]) -> Vec<String> {
+    let mut sizes: Vec<String> = Vec::new();
+    for size in works.iter().map(|work| work.case.size()) {
+        if !sizes.contains(&size) {
+            sizes.push(size);
+        }
+    }
+    sizes
+}
+
+fn bars(
+    works: &[Work],
+    results: &[Samples],
+    place: Place,
+    timing: Timing,
+    what: What,
+) -> Vec<Option<Bar>> {
+    let bar = |size: String| {
+        let (_, samples) = zip(works, results).find(|(work, _)| {
+            let case = work.case;
+            case.size() == size && case.place == place && case.timing == timing
+        })?;
+        let p = Percentiles::new(samples.of(what).to_vec());
+        Some(Bar { value: p.p50, high: Some(p.p99) })
+    };
+    sizes(works).into_iter().map(bar).collect()
+}
+
+/// Everything, for programs.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+pub fn json(works: &[Work], results: &[Samples]) -> Json {
+    let case = |(work, samples): (&Work, &Samples)| {
+        let mut fields = vec![
+            ("voters".to_owned(), (work.case.voters as f64).into()),
+            ("observers".to_owned(), (work.case.observers as f64).into()),
+            ("place".to_owned(), work.case.place.name().into()),
+            ("waits".to_owned(), work.case.timing.name().into()),
+            ("seeds".to_owned(), (work.seeds as f64).into()),
+            ("losses of the leader per seed".to_owned(), (work.losses as f64).into()),
+            ("events".to_owned(), (samples.events as f64).into()),
+        ];
+        for (what, name) in What::ALL {
+            let values = Percentiles::new(samples.of(what).to_vec());
+            fields.push((name.to_owned(), values.json()));
+        }
+        Json::Object(fields)
+    };
+    Json::List(zip(works, results).map(case).collect())
+}
