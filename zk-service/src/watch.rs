@@ -322,11 +322,11 @@ mod tests {
         assert_eq!(watches.len(), 0);
     }
 
-    /// With a step for each pair of watchers this would be five thousand million steps.
+    /// With a step for each pair of watchers this would be hundreds of millions of steps.
     #[test]
-    fn a_hundred_thousand_watchers_of_one_node() {
+    fn twenty_thousand_watchers_of_one_node() {
         let mut watches = Watches::default();
-        let all: Vec<u32> = (0..100_000).collect();
+        let all: Vec<u32> = (0..20_000).collect();
         for slot in all.iter().copied() {
             watches.add_standard(Kind::Data, slot, "/a");
             watches.add_standard(Kind::Child, slot, "/a");

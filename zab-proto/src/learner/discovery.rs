@@ -9,15 +9,21 @@ use crate::wire::packet::{Packet, PacketType};
 use crate::{Channel, CloseReason, ConnId, Epoch, EpochKind, Instant, Violation, Zxid};
 
 impl Learner {
-    /// How long to try to reach the leader. A dead leader refuses at once, and then it is better
-    /// to look for another one soon; Java gives up after five refusals 100 ms apart.
+    /// How long to try to reach a leader that does not answer: a tick, in which the handshake of TCP
+    /// goes around the world and may be lost once.
     pub(super) fn connect_limit(shared: &Shared) -> Duration {
         let config = &shared.config;
         let ticks = match config.connect_to_learner_master_limit {
             0 => config.init_limit,
             ticks => ticks,
         };
-        config.ticks(ticks).min(config.election.leader_retry_max * CONNECT_ATTEMPTS)
+        config.ticks(ticks).min(config.tick_time.max(Self::refused_limit(shared)))
+    }
+
+    /// How long to dial a leader that refuses. A dead one does, and then it is better to look for
+    /// another one soon; Java gives up after five refusals 100 ms apart.
+    pub(super) fn refused_limit(shared: &Shared) -> Duration {
+        shared.config.election.leader_retry_max * CONNECT_ATTEMPTS
     }
 
     pub(super) fn dial(&mut self, shared: &mut Shared) {
@@ -53,6 +59,13 @@ impl Learner {
         shared.slots.free(conn);
         self.conn = None;
         if self.step == Step::Connecting {
+            self.refusals += 1;
+            // Far away, a refusal alone takes longer than Java's pause: both limits must be reached,
+            // or the first dial, which came before the leader knew that it leads, would be the last.
+            if self.refusals >= CONNECT_ATTEMPTS && now >= self.give_up_at {
+                self.failed = true;
+                return;
+            }
             self.retry = Some(now + self.retry_pause);
             self.retry_pause = (self.retry_pause * 2).min(shared.config.election.leader_retry_max);
         } else {

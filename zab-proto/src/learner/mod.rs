@@ -63,6 +63,9 @@ pub(crate) struct Learner {
     committed: Index,
     /// When silence, or connecting in vain, ends the role.
     deadline: Instant,
+    /// Refused dials, and from when on one more of them ends the role.
+    refusals: u32,
+    give_up_at: Instant,
     retry: Option<Instant>,
     retry_pause: core::time::Duration,
     /// zxid of the PING to be answered.
@@ -92,6 +95,8 @@ impl Learner {
             acked: shared.history.end(),
             committed: shared.history.committed(),
             deadline: now + Self::connect_limit(shared),
+            refusals: 0,
+            give_up_at: now + Self::refused_limit(shared),
             retry: None,
             retry_pause: config.election.leader_retry_min,
             ping: Zxid::ZERO,

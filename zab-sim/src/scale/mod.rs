@@ -348,4 +348,16 @@ mod tests {
         }
         assert_eq!(plots(&works, &first).len(), 4);
     }
+
+    /// Where a refusal takes longer than the pause behind it, the first dial of a leader, which came
+    /// before that knew that it leads, was the last: election followed election for over a minute.
+    #[test]
+    fn far_leaders_that_open_their_port_late_are_reached() {
+        let case = Case { voters: 3, observers: 0, place: Place::Wan, timing: Timing::Apache };
+        for seed in 0..40 {
+            let samples = measure(&case, seed, 5).expect("nothing fails");
+            let latest = samples.of(What::LostCommit).iter().copied().fold(0.0, f64::max);
+            assert!(latest < 3000.0, "seed {seed}: {latest} ms");
+        }
+    }
 }
