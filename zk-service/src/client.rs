@@ -177,6 +177,10 @@ pub(crate) struct Client {
     pub(crate) timeout_ms: i32,
     /// Whether the client knows the `readOnly` byte of the handshake.
     pub(crate) wants_read_only: bool,
+    /// Re-attaching on a learner: the leader has confirmed the session.
+    pub(crate) confirmed: bool,
+    /// Re-attaching on a learner: everything before is applied here.
+    pub(crate) caught_up: bool,
     /// When the session's present touch runs out, as the tracker rounds it (leader), or the number
     /// of the report that has it (learner).
     pub(crate) touched: u64,
@@ -204,6 +208,8 @@ impl Client {
             session: 0,
             timeout_ms: 0,
             wants_read_only: false,
+            confirmed: false,
+            caught_up: false,
             touched: u64::MAX,
             ids,
             queue: VecDeque::new(),

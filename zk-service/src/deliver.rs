@@ -195,6 +195,11 @@ impl Service {
     pub(crate) fn sync_ended(&mut self, now: Instant, conn: ConnId) {
         let Some(slot) = self.clients.slot(conn) else { return };
         let Some(client) = self.clients.get_mut(slot) else { return };
+        if client.state == State::Connecting {
+            client.caught_up = true;
+            self.reattached(now, slot);
+            return;
+        }
         let oldest = client.queue.iter_mut().find_map(|request| match &mut request.awaiting {
             Awaiting::Sync { done, .. } if !*done => Some(done),
             _ => None,
@@ -203,6 +208,18 @@ impl Service {
             *done = true;
         }
         self.drain(now, slot);
+    }
+
+    /// Learner: one of the two things has come that a client waits for which goes on with its
+    /// session. By now that may have been closed.
+    pub(crate) fn reattached(&mut self, now: Instant, slot: u32) {
+        let Some(client) = self.client(slot) else { return };
+        if client.confirmed && client.caught_up {
+            let session = client.session;
+            let live = self.db.sessions.get(session).is_some();
+            self.attached(now, slot, live);
+            self.clients.resume(slot);
+        }
     }
 
     /// Answers everything at the head of a connection's queue that waits for nothing more.

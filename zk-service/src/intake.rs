@@ -152,17 +152,15 @@ impl Service {
     }
 
     fn reattach(&mut self, core: &mut Core<'_>, slot: u32, session: i64, timeout_ms: i32) -> Taken {
+        // Its old connection here, if any, may hold requests from before it was on another server.
+        if let Some(old) = self.clients.of_session(session) {
+            self.close(old, false);
+        }
         let now = core.now();
         let valid =
             self.lead(|leader, _| leader.revalidate(now, session, timeout_ms, Owner::Local));
-        if valid.is_none() {
-            let mut data = Vec::with_capacity(12);
-            data.put_i64(session);
-            data.put_i32(timeout_ms);
-            if !core.revalidate(&data) {
-                return self.stall(slot);
-            }
-            self.revalidations.push((session, self.clients.conn(slot)));
+        if valid.is_none() && !self.revalidate(core, slot, session, timeout_ms) {
+            return self.stall(slot);
         }
         if let Some(client) = self.clients.get_mut(slot) {
             client.state = State::Connecting;
@@ -175,6 +173,39 @@ impl Service {
                 if valid { Taken::Done } else { Taken::Closed }
             }
         }
+    }
+
+    /// Learner: asks the leader about a session, and for a sync behind that. False: not now.
+    ///
+    /// From its answer on, the leader refuses what the session's last server may still forward, and
+    /// at the end of the sync everything before is applied here. Without it, the transaction of an
+    /// old request could be taken for that of a new one with the same number: not all clients go on
+    /// counting after a reconnect.
+    fn revalidate(
+        &mut self,
+        core: &mut Core<'_>,
+        slot: u32,
+        session: i64,
+        timeout_ms: i32,
+    ) -> bool {
+        const SYNC_LEN: usize = 64;
+        let mut data = Vec::with_capacity(12);
+        data.put_i64(session);
+        data.put_i32(timeout_ms);
+        if !core.can_propose(SYNC_LEN) || !core.revalidate(&data) {
+            return false;
+        }
+        let conn = self.clients.conn(slot);
+        self.revalidations.push((session, conn));
+        let mut path = Vec::new();
+        path.put_ustring(Some("/"));
+        if self.forward(core, (session, 0, op::SYNC), &path, Some(Ids::default())) {
+            self.forwarded_syncs.push_back(conn);
+        } else if let Some(client) = self.clients.get_mut(slot) {
+            // There is no leader any more, and soon no connection.
+            client.caught_up = true;
+        }
+        true
     }
 
     /// The handshake is decided: the client has its session, or is refused.
@@ -212,8 +243,11 @@ impl Service {
             if client.touched == deadline {
                 return true;
             }
-            client.touched = deadline;
-            return leader.tracker.touch(now, session, timeout);
+            let live = leader.tracker.touch(now, session, timeout);
+            if live {
+                client.touched = deadline;
+            }
+            return live;
         }
         if client.touched != self.report {
             client.touched = self.report;

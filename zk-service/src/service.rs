@@ -300,9 +300,12 @@ impl Application for Service {
         let (Ok(session), Ok(valid)) = (reader.i64(), reader.bool()) else { return };
         let Some(at) = self.revalidations.iter().position(|(id, _)| *id == session) else { return };
         let (_, conn) = self.revalidations.remove(at);
-        if let Some(slot) = self.clients.slot(conn) {
-            self.attached(core.now(), slot, valid);
-            self.clients.resume(slot);
+        let Some(slot) = self.clients.slot(conn) else { return };
+        if !valid {
+            self.attached(core.now(), slot, false);
+        } else if let Some(client) = self.clients.get_mut(slot) {
+            client.confirmed = true;
+            self.reattached(core.now(), slot);
         }
     }
 
