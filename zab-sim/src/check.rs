@@ -45,6 +45,8 @@ pub struct Ghost {
     pub(crate) voters: usize,
     /// The committed history: zxid and chain of each transaction.
     canon: Vec<(Zxid, u64)>,
+    /// The committed transactions themselves, if the subject wants them.
+    records: BTreeMap<Zxid, Box<[u8]>>,
     /// The application's digest after each transaction, from whoever got there first.
     digests: Map<usize, u64>,
     /// Chain of each transaction that ever got a zxid.
@@ -70,6 +72,7 @@ impl Ghost {
         Self {
             voters,
             canon: Vec::new(),
+            records: BTreeMap::new(),
             digests: Map::default(),
             named: Map::default(),
             reigns: BTreeMap::new(),
@@ -111,6 +114,17 @@ impl Ghost {
     #[must_use]
     pub fn last_committed(&self) -> Zxid {
         self.canon.last().map_or(Zxid::ZERO, |(zxid, _)| *zxid)
+    }
+
+    /// The committed history, with the transactions if [`Subject::RECORDS`](crate::Subject::RECORDS)
+    /// is set and somebody has delivered them.
+    pub fn history(&self) -> impl Iterator<Item = (Zxid, Option<&[u8]>)> {
+        self.canon.iter().map(|(zxid, _)| (*zxid, self.records.get(zxid).map(|txn| &**txn)))
+    }
+
+    /// Keeps a delivered transaction.
+    pub(crate) fn record(&mut self, zxid: Zxid, txn: &[u8]) {
+        self.records.entry(zxid).or_insert_with(|| txn.into());
     }
 
     /// How many committed transactions are at or below `zxid`.

@@ -24,6 +24,13 @@ impl Coverage {
         *self.fixed.entry(what).or_default() += 1;
     }
 
+    /// Counts a situation that occurred `n` times.
+    pub fn add_count(&mut self, what: &'static str, n: u64) {
+        if n > 0 {
+            *self.fixed.entry(what).or_default() += n;
+        }
+    }
+
     /// Counts a role and phase.
     pub fn became(&mut self, status: &Status) {
         let sync = status.sync.map_or(String::new(), |mode| format!(" by {mode:?}"));

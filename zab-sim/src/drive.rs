@@ -474,6 +474,7 @@ impl<A: Subject> World<A> {
         let mut wish = Wish {
             now: self.now,
             rng: &mut seat.rng,
+            trace: &mut self.trace,
             servers: self.servers.len(),
             connect: None,
             disconnect: false,

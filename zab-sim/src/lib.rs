@@ -6,6 +6,7 @@
 //!
 //! [`Options`] says what a run is like, [`run()`] does it. To put an application of your own into
 //! the simulator, implement [`StateMachine`](replica::StateMachine) or the whole of [`Subject`].
+//! [`Zk`](zk::Zk) is the ZooKeeper service as such a subject.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -33,6 +34,7 @@ pub mod subject;
 mod tap;
 pub mod trace;
 pub mod world;
+pub mod zk;
 
 pub use check::{Failure, Ghost};
 pub use mutation::Mutation;

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 use zab_sim::counter::Counter;
 use zab_sim::coverage::Coverage;
@@ -15,9 +15,33 @@ use zab_sim::plan::draw;
 use zab_sim::replica::Replica;
 use zab_sim::run::keep_panics;
 use zab_sim::script::verify;
+use zab_sim::zk::Zk;
 use zab_sim::{Mutation, Options, Outcome, run, scale, scenarios};
 
-type App = Replica<Counter>;
+/// What is put into the simulator.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Subject {
+    /// A counter: the core alone.
+    Counter,
+    /// The ZooKeeper service and its clients.
+    Zk,
+}
+
+impl Subject {
+    fn run(self, options: &Options, lines: usize) -> Outcome {
+        match self {
+            Self::Counter => run::<Replica<Counter>>(options, lines),
+            Self::Zk => run::<Zk>(options, lines),
+        }
+    }
+
+    fn minimise(self, options: &Options, outcome: Outcome, tries: u32) -> Options {
+        match self {
+            Self::Counter => minimise::<Replica<Counter>>(options, outcome, tries).0,
+            Self::Zk => minimise::<Zk>(options, outcome, tries).0,
+        }
+    }
+}
 
 /// Runs ensembles through bad luck and checks that they stay right.
 #[derive(Parser, Debug)]
@@ -29,6 +53,9 @@ struct Args {
     /// Run these seeds, for instance `0..1000`.
     #[arg(long, value_parser = parse_range)]
     seeds: Option<(u64, u64)>,
+    /// What is simulated.
+    #[arg(long, value_enum, default_value_t = Subject::Counter)]
+    subject: Subject,
     /// Threads.
     #[arg(long, default_value_t = 1)]
     jobs: u64,
@@ -88,6 +115,7 @@ fn main() -> ExitCode {
             println!("scenario {}: {}", scenario.name, scenario.title());
         }
         Mutation::ALL.iter().for_each(|mutation| println!("mutation {mutation:?}"));
+        Mutation::SERVICE.iter().for_each(|m| println!("mutation {m:?}, with --subject zk"));
         return ExitCode::SUCCESS;
     }
     if let Some(name) = &args.scenario {
@@ -143,7 +171,7 @@ fn options_of(seed: u64, mutation: Option<Mutation>) -> Options {
 
 fn single(args: &Args, seed: u64, mutation: Option<Mutation>) -> ExitCode {
     let options = options_of(seed, mutation);
-    let outcome = run::<App>(&options, args.lines);
+    let outcome = args.subject.run(&options, args.lines);
     if outcome.failure.is_some() {
         report(args, &options, outcome);
         return ExitCode::FAILURE;
@@ -173,8 +201,8 @@ fn report(args: &Args, options: &Options, outcome: Outcome) {
     };
     println!("seed {seed}: {}", describe(&outcome));
     let tries = if args.no_minimise { 0 } else { 300 };
-    let (smaller, _) = minimise::<App>(options, outcome, tries);
-    let again = run::<App>(&smaller, args.lines);
+    let smaller = args.subject.minimise(options, outcome, tries);
+    let again = args.subject.run(&smaller, args.lines);
     println!("--- smallest variant: {smaller:?}");
     for (index, planned) in draw(&smaller).iter().enumerate() {
         if !smaller.without.contains(&index) {
@@ -207,7 +235,7 @@ fn sweep(args: &Args, from: u64, to: u64, mutation: Option<Mutation>) -> ExitCod
                     if seed >= to {
                         break;
                     }
-                    let outcome = run::<App>(&options_of(seed, mutation), 0);
+                    let outcome = args.subject.run(&options_of(seed, mutation), 0);
                     let mut sum = sum.lock().expect("no thread panics with the lock");
                     add(&mut sum, seed, outcome, started);
                     if !args.keep_going && !sum.failures.is_empty() {
@@ -231,7 +259,7 @@ fn sweep(args: &Args, from: u64, to: u64, mutation: Option<Mutation>) -> ExitCod
     if let Some((seed, _, _)) = sum.failures.iter().min() {
         if !args.keep_going {
             let options = options_of(*seed, mutation);
-            let outcome = run::<App>(&options, 0);
+            let outcome = args.subject.run(&options, 0);
             report(args, &options, outcome);
         }
         return ExitCode::FAILURE;
@@ -265,10 +293,12 @@ fn mutation_table() -> ExitCode {
     println!("| fault put in | found by | after seeds | after events |");
     println!("|---|---|---:|---:|");
     let mut all_found = true;
-    for mutation in Mutation::ALL {
+    let core = Mutation::ALL.iter().map(|mutation| (mutation, Subject::Counter));
+    let service = Mutation::SERVICE.iter().map(|mutation| (mutation, Subject::Zk));
+    for (mutation, subject) in core.chain(service) {
         let mut events = 0;
         let found = (0..20_000).find_map(|seed| {
-            let outcome = run::<App>(&options_of(seed, Some(*mutation)), 0);
+            let outcome = subject.run(&options_of(seed, Some(*mutation)), 0);
             events += outcome.events;
             outcome.failure.map(|failure| (seed, failure.invariant))
         });

@@ -30,10 +30,32 @@ pub enum Mutation {
     ApplySkipsOne,
     /// Truncation does not reach the disk: what was cut is read at the next start (B-13).
     TruncateKeepsTail,
+
+    // In the service.
+    /// A learner answers a sync without the leader's word (B-49).
+    SyncAnsweredEarly,
+    /// A request that a learner forwards is carried out twice.
+    RequestTwice,
+    /// An event comes after the answer that shows the change.
+    EventAfterAnswer,
+    /// setWatches arms, but tells nothing of what was missed.
+    MissedEventsForgotten,
+    /// A server takes a client that has seen more than it has applied.
+    StaleServerAccepts,
+    /// A client that comes back with its session silently gets another.
+    OldSessionRenewed,
+    /// Sequence numbers are the number of children.
+    SequenceFromChildren,
+    /// An expired session and its ephemerals go on the leader only.
+    ExpiryOnLeaderOnly,
+    /// Learners do not report which sessions are alive.
+    TouchesLost,
+    /// A snapshot leaves out the sessions (B-31).
+    SnapshotWithoutSessions,
 }
 
 impl Mutation {
-    /// All of them.
+    /// All in the simulator's disk, wire and application.
     pub const ALL: &[Self] = &[
         Self::AckBeforeFsync,
         Self::EpochBeforeHistory,
@@ -49,9 +71,27 @@ impl Mutation {
         Self::TruncateKeepsTail,
     ];
 
+    /// All that are found with the ZooKeeper service only.
+    pub const SERVICE: &[Self] = &[
+        Self::SyncAnsweredEarly,
+        Self::RequestTwice,
+        Self::EventAfterAnswer,
+        Self::MissedEventsForgotten,
+        Self::StaleServerAccepts,
+        Self::OldSessionRenewed,
+        Self::SequenceFromChildren,
+        Self::ExpiryOnLeaderOnly,
+        Self::TouchesLost,
+        Self::SnapshotWithoutSessions,
+    ];
+
     /// The mutation of that name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|m| format!("{m:?}").eq_ignore_ascii_case(name))
+        Self::ALL
+            .iter()
+            .chain(Self::SERVICE)
+            .copied()
+            .find(|m| format!("{m:?}").eq_ignore_ascii_case(name))
     }
 }

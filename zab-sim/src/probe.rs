@@ -9,7 +9,7 @@ use zab_proto::{
     SnapshotDigest, Status, Zxid,
 };
 
-use crate::check::Ghost;
+use crate::check::{Failure, Ghost};
 use crate::mutation::Mutation;
 use crate::queue::HostIx;
 use crate::rng::hash;
@@ -40,6 +40,12 @@ impl<A: Subject> Probe<A> {
     ) -> Self {
         Self { app, server, ghost, mutation, delivered: 0, raw: 0, ended: false }
     }
+
+    fn listen(&self) {
+        if let Some(Failure { invariant, text }) = self.app.complaint() {
+            self.ghost.borrow_mut().fail(invariant, format!("s{}: {text}", self.server + 1));
+        }
+    }
 }
 
 impl<A: Subject> Application for Probe<A> {
@@ -50,7 +56,13 @@ impl<A: Subject> Application for Probe<A> {
             self.app.deliver(now, zxid, txn);
         }
         let digest = self.app.digest();
-        self.ghost.borrow_mut().on_deliver(self.server, zxid, hash(txn), digest);
+        let mut ghost = self.ghost.borrow_mut();
+        if A::RECORDS {
+            ghost.record(zxid, txn);
+        }
+        ghost.on_deliver(self.server, zxid, hash(txn), digest);
+        drop(ghost);
+        self.listen();
     }
 
     fn became(&mut self, core: &mut Core<'_>, status: &Status) {
@@ -136,6 +148,7 @@ impl<A: Subject> Application for Probe<A> {
         self.app.install_commit(zxid, digest);
         let digest = self.app.digest();
         self.ghost.borrow_mut().on_state(self.server, zxid, digest);
+        self.listen();
     }
 
     fn install_abort(&mut self) {

@@ -11,6 +11,8 @@ use zab_proto::{
 };
 
 use crate::check::{Failure, Ghost};
+use crate::coverage::Coverage;
+use crate::options::Options;
 use crate::queue::HostIx;
 use crate::rng::hash;
 use crate::subject::{Client, Subject};
@@ -43,7 +45,7 @@ pub trait StateMachine: Default {
 impl<S: StateMachine> Subject for Replica<S> {
     type Client = S::Client;
 
-    fn start(_server: HostIx, incarnation: u32, _seed: u64) -> Self {
+    fn start(_server: HostIx, incarnation: u32, _seed: u64, _options: &Options) -> Self {
         Self::new(incarnation)
     }
 
@@ -51,7 +53,12 @@ impl<S: StateMachine> Subject for Replica<S> {
         self.state.digest()
     }
 
-    fn judge(clients: &[S::Client], _ghost: &Ghost) -> Result<(), Failure> {
+    fn judge(
+        clients: &[S::Client],
+        _servers: &[&Self],
+        _ghost: &Ghost,
+        _coverage: &mut Coverage,
+    ) -> Result<(), Failure> {
         S::judge(clients)
     }
 }

@@ -97,6 +97,9 @@ pub fn converge<A: Subject>(world: &mut World<A>) {
         let text = world.describe();
         world.ghost.borrow_mut().fail("L1", text);
     }
+    let quiet = world.options.tick_time * A::QUIET_TICKS;
+    let until = world.now + u64::try_from(quiet.as_nanos()).unwrap_or(SECOND);
+    world.run_until(until, |world| world.events > storm);
 }
 
 impl<A: Subject> World<A> {
@@ -166,11 +169,13 @@ impl<A: Subject> World<A> {
     /// Judges the clients' histories and sums up.
     #[must_use]
     pub fn conclude(self) -> Outcome {
+        let mut coverage = self.ghost.borrow().coverage.clone();
         let failure = self.failure().or_else(|| {
+            let nodes = self.servers.iter().filter_map(|server| server.node.as_ref());
+            let apps: Vec<&A> = nodes.map(|node| &node.app().app).collect();
             let clients: Vec<_> = self.clients.into_iter().map(|seat| seat.client).collect();
-            A::judge(&clients, &self.ghost.borrow()).err()
+            A::judge(&clients, &apps, &self.ghost.borrow(), &mut coverage).err()
         });
-        let coverage = self.ghost.borrow().coverage.clone();
         Outcome {
             events: self.events,
             virtual_time: self.now,

@@ -3,26 +3,45 @@
 use zab_proto::Application;
 
 use crate::check::{Failure, Ghost};
+use crate::coverage::Coverage;
 use crate::options::Options;
 use crate::queue::HostIx;
 use crate::rng::Rng;
+use crate::trace::Trace;
 
 /// An application that can be simulated.
 pub trait Subject: Application + Sized {
     /// Its clients.
     type Client: Client;
 
+    /// Whether [`Ghost::history`] is to hold the transactions themselves.
+    const RECORDS: bool = false;
+
+    /// How long a recovered ensemble is watched in peace, in ticks.
+    const QUIET_TICKS: u32 = 0;
+
     /// The application of a starting server, with the empty state.
-    fn start(server: HostIx, incarnation: u32, seed: u64) -> Self;
+    fn start(server: HostIx, incarnation: u32, seed: u64, options: &Options) -> Self;
 
     /// A digest of its replicated state.
     fn digest(&self) -> u64;
 
-    /// Judges what the clients have seen, at the end of a run.
+    /// What the application itself holds to be wrong; asked after each transaction and snapshot.
+    fn complaint(&self) -> Option<Failure> {
+        None
+    }
+
+    /// Judges what the clients have seen, at the end of a run; `servers` are those that are up. What
+    /// was reached may be counted in `coverage`.
     ///
     /// # Errors
     /// The broken promise.
-    fn judge(clients: &[Self::Client], ghost: &Ghost) -> Result<(), Failure>;
+    fn judge(
+        clients: &[Self::Client],
+        servers: &[&Self],
+        ghost: &Ghost,
+        coverage: &mut Coverage,
+    ) -> Result<(), Failure>;
 }
 
 /// A client: a state machine that is told what happens and says what it wants in a [`Wish`].
@@ -56,6 +75,8 @@ pub struct Wish<'a> {
     pub now: u64,
     /// Chance.
     pub rng: &'a mut Rng,
+    /// The log of the run.
+    pub trace: &'a mut Trace,
     /// Servers there are.
     pub servers: usize,
     /// Dial this server (a present connection is closed first).

@@ -260,7 +260,7 @@ impl<A: Subject> World<A> {
         s.host_up = true;
         s.armed = None;
         let seed = self.options.seed ^ mix(u64::from(s.incarnation) << 16 | server as u64);
-        let mut app = A::start(server, s.incarnation, seed);
+        let mut app = A::start(server, s.incarnation, seed, &self.options);
         let at = snapshot.as_ref().map_or(Zxid::ZERO, |s| s.zxid);
         if let Some(snapshot) = snapshot {
             let progress = app.install(&snapshot.bytes);

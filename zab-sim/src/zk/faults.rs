@@ -1,0 +1,235 @@
+//! Faults put in on purpose between the service, its clients and the core. See [`Mutation`].
+
+use std::collections::BTreeSet;
+
+use zab_proto::wire::txn::TxnHeader;
+use zab_proto::{ConnId, ServerState, Status};
+use zk_service::Database;
+use zk_service::txn::{Txn, op};
+
+use crate::mutation::Mutation;
+use crate::rng::Map;
+use crate::zk::wire;
+
+/// Alters what passes, under a mutation.
+#[derive(Debug)]
+pub(crate) struct Faults {
+    mutation: Option<Mutation>,
+    leading: bool,
+    /// Connections whose first frame has not come.
+    greeting: Map<ConnId, ()>,
+    /// Answers of the leader to syncs that were answered without them.
+    early: usize,
+    forwarded: u64,
+    unread: BTreeSet<u32>,
+    outgoing: Map<ConnId, Outgoing>,
+}
+
+/// What a connection has been told by the service and not sent.
+#[derive(Debug, Default)]
+struct Outgoing {
+    raw: Vec<u8>,
+    ready: Vec<u8>,
+    events: Vec<u8>,
+}
+
+/// Parts of frames, with the length in front.
+const XID: usize = 4;
+const OP: usize = 8;
+const RECORD: usize = 12;
+/// Of a ConnectRequest.
+const LAST_ZXID: usize = 8;
+const SESSION: usize = 20;
+
+fn number(bytes: &[u8], at: usize) -> Option<i32> {
+    bytes.get(at..)?.first_chunk().map(|bytes| i32::from_be_bytes(*bytes))
+}
+
+impl Faults {
+    pub(crate) fn new(mutation: Option<Mutation>) -> Self {
+        Self {
+            mutation,
+            leading: false,
+            greeting: Map::default(),
+            early: 0,
+            forwarded: 0,
+            unread: BTreeSet::new(),
+            outgoing: Map::default(),
+        }
+    }
+
+    fn is(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
+    }
+
+    /// Whether requests have to be looked at.
+    pub(crate) fn reads_along(&self) -> bool {
+        self.mutation.is_some_and(|mutation| Mutation::SERVICE.contains(&mutation))
+    }
+
+    pub(crate) fn became(&mut self, status: &Status) {
+        self.leading = status.state == ServerState::Leading;
+        self.early = 0;
+    }
+
+    pub(crate) fn accepted(&mut self, conn: ConnId) {
+        self.greeting.insert(conn, ());
+        self.outgoing.remove(&conn);
+    }
+
+    /// Another transaction to be applied in place of `txn`.
+    pub(crate) fn deliver(&self, txn: &[u8]) -> Option<Vec<u8>> {
+        if self.leading || !self.is(Mutation::ExpiryOnLeaderOnly) {
+            return None;
+        }
+        let header = TxnHeader::parse(txn).ok()?;
+        let expiry = header.kind == op::CLOSE_SESSION && header.cxid == 0;
+        expiry.then(|| {
+            let mut other = Vec::new();
+            TxnHeader { kind: op::ERROR, ..header }.write(&mut other);
+            Txn::Error(zk_service::Code::OK).write(&mut other);
+            other
+        })
+    }
+
+    /// Whether a forwarded request is carried out a second time.
+    pub(crate) fn again(&mut self, data: &[u8]) -> bool {
+        let write = number(data, 12).is_some_and(|op| op > 0 && op != wire::op::SYNC);
+        self.forwarded += u64::from(write);
+        self.is(Mutation::RequestTwice) && write && self.forwarded.is_multiple_of(20)
+    }
+
+    /// Signs of life on their way to the leader.
+    pub(crate) fn touched(&self, sessions: &mut Vec<u8>) {
+        if self.is(Mutation::TouchesLost) {
+            sessions.clear();
+        }
+    }
+
+    /// Whether the answer to a sync has been given already.
+    pub(crate) fn synced(&mut self, token: Option<u64>) -> bool {
+        let early = token.is_none() && self.early > 0;
+        self.early -= usize::from(early);
+        early
+    }
+
+    /// A whole frame of a client, on its way to the service.
+    pub(crate) fn intake(&self, conn: ConnId, frame: &[u8], database: &Database) -> Vec<u8> {
+        let mut frame = frame.to_vec();
+        if self.greeting.contains_key(&conn) {
+            let at = match self.mutation {
+                Some(Mutation::StaleServerAccepts) => LAST_ZXID,
+                Some(Mutation::OldSessionRenewed) => SESSION,
+                _ => return frame,
+            };
+            if let Some(field) = frame.get_mut(at..at + 8) {
+                field.fill(0);
+            }
+        } else if self.is(Mutation::MissedEventsForgotten)
+            && number(&frame, OP) == Some(wire::op::SET_WATCHES)
+        {
+            frame[RECORD..RECORD + 8].copy_from_slice(&i64::MAX.to_be_bytes());
+        } else if self.is(Mutation::SequenceFromChildren)
+            && number(&frame, OP) == Some(wire::op::CREATE2)
+            && let Some(numbered) = number_by_children(&frame, database)
+        {
+            frame = numbered;
+        }
+        frame
+    }
+
+    /// The service has taken a frame. Whether a sync is to end now.
+    pub(crate) fn taken(&mut self, conn: ConnId, frame: &[u8]) -> bool {
+        if self.greeting.remove(&conn).is_some() {
+            return false;
+        }
+        let early = self.is(Mutation::SyncAnsweredEarly)
+            && !self.leading
+            && number(frame, OP) == Some(wire::op::SYNC);
+        self.early += usize::from(early);
+        early
+    }
+
+    /// Bytes for a client: under the mutation, events come after the answer behind them.
+    pub(crate) fn transmit(
+        &mut self,
+        conn: ConnId,
+        buf: &mut [u8],
+        mut poll: impl FnMut(&mut [u8]) -> usize,
+    ) -> usize {
+        if !self.is(Mutation::EventAfterAnswer) {
+            return poll(buf);
+        }
+        let outgoing = self.outgoing.entry(conn).or_default();
+        loop {
+            let n = poll(buf);
+            if n == 0 {
+                break;
+            }
+            outgoing.raw.extend_from_slice(&buf[..n]);
+        }
+        outgoing.sort();
+        let n = outgoing.ready.len().min(buf.len());
+        buf[..n].copy_from_slice(&outgoing.ready[..n]);
+        outgoing.ready.drain(..n);
+        n
+    }
+
+    pub(crate) fn snapshot_opened(&mut self, snapshot: u32) {
+        self.unread.insert(snapshot);
+    }
+
+    /// The first bytes of a snapshot: how many are left after the fault.
+    pub(crate) fn snapshot_read(&mut self, snapshot: u32, bytes: &mut [u8]) -> usize {
+        let n = bytes.len();
+        if !self.unread.remove(&snapshot) || !self.is(Mutation::SnapshotWithoutSessions) {
+            return n;
+        }
+        let count = number(bytes, 0).and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
+        let end = 4 + 12 * count;
+        if end > n {
+            return n;
+        }
+        bytes[..4].fill(0);
+        bytes.copy_within(end.., 4);
+        n - 12 * count
+    }
+}
+
+impl Outgoing {
+    fn sort(&mut self) {
+        let mut at = 0;
+        while let Some(frame) = wire::first_frame(&self.raw[at..]) {
+            let whole = &self.raw[at..at + 4 + frame.len()];
+            at += whole.len();
+            if number(whole, XID) == Some(wire::XID_EVENT) {
+                self.events.extend_from_slice(whole);
+            } else {
+                self.ready.extend_from_slice(whole);
+                self.ready.append(&mut self.events);
+            }
+        }
+        self.raw.drain(..at);
+    }
+}
+
+/// A sequential create, numbered by the children that the parent has now.
+fn number_by_children(frame: &[u8], database: &Database) -> Option<Vec<u8>> {
+    let flags_at = frame.len().checked_sub(4)?;
+    let flags = number(frame, flags_at)?;
+    let len = usize::try_from(number(frame, RECORD)?).ok()?;
+    let path = std::str::from_utf8(frame.get(RECORD + 4..RECORD + 4 + len)?).ok()?;
+    let parent = database.tree.node(path.rsplit_once('/')?.0)?;
+    if flags & 2 == 0 {
+        return None;
+    }
+    let path = format!("{path}{:010}", parent.child_count());
+    let mut out = frame[..RECORD].to_vec();
+    out.extend_from_slice(&u32::try_from(path.len()).ok()?.to_be_bytes());
+    out.extend_from_slice(path.as_bytes());
+    out.extend_from_slice(&frame[RECORD + 4 + len..flags_at]);
+    out.extend_from_slice(&(flags & 1).to_be_bytes());
+    let len = u32::try_from(out.len() - 4).ok()?;
+    out[..4].copy_from_slice(&len.to_be_bytes());
+    Some(out)
+}

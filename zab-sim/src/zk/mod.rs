@@ -1,0 +1,239 @@
+//! The ZooKeeper service in the simulator: `zk_service::Service` as it is, clients that speak its
+//! protocol, and a judgement of everything they saw against a model of the service.
+//!
+//! The model (`model.rs`) carries out the committed history on a tree of its own and never asks the
+//! service. Each answer is compared with it at the zxid that the answer names, each transaction
+//! with what the request should have become.
+
+mod client;
+mod faults;
+mod history;
+mod judge;
+mod model;
+mod replay;
+mod watches;
+mod wire;
+mod workload;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use zab_proto::{
+    Application, BadSnapshot, ClientOutput, ConnId, Core, InstallProgress, Instant, Origin,
+    SnapshotDigest, Status, Zxid,
+};
+use zk_service::{Service, ServiceOptions, WallClock};
+
+pub use client::ZkClient;
+
+use crate::check::{Failure, Ghost};
+use crate::coverage::Coverage;
+use crate::options::Options;
+use crate::queue::HostIx;
+use crate::rng::{Rng, mix};
+use crate::subject::Subject;
+use faults::Faults;
+
+/// A server's service, on virtual time.
+#[derive(Debug)]
+pub struct Zk {
+    service: Service,
+    /// Wall clock, ms since 1970.
+    wall_ms: Arc<AtomicI64>,
+    /// What the wall clock shows when the monotonic one is at zero.
+    wall_offset_ms: i64,
+    faults: Faults,
+}
+
+impl Subject for Zk {
+    type Client = ZkClient;
+
+    const RECORDS: bool = true;
+
+    const QUIET_TICKS: u32 = 25;
+
+    fn start(server: HostIx, incarnation: u32, seed: u64, options: &Options) -> Self {
+        // Wall clocks jump between starts, and may be before 1970.
+        let mut rng = Rng::new(seed, 0x3a11 + u64::from(incarnation));
+        let jump_ms = i64::try_from(rng.below(20_000_000)).unwrap_or(0) - 5_000_000;
+        let wall_ms = Arc::new(AtomicI64::new(jump_ms));
+        let clock = Arc::clone(&wall_ms);
+        let service = Service::new(ServiceOptions {
+            session_server_id: i64::try_from(server + 1).unwrap_or(0),
+            tick_time: options.tick_time,
+            max_client_cnxns: 0,
+            sessionless_timeout: Duration::from_secs(5),
+            wall_clock: WallClock::new(move || clock.load(Ordering::Relaxed)),
+            ..ServiceOptions::default()
+        });
+        Self { service, wall_ms, wall_offset_ms: jump_ms, faults: Faults::new(options.mutation) }
+    }
+
+    fn digest(&self) -> u64 {
+        let db = self.service.database();
+        let sessions = db.sessions.iter().fold(db.sessions.len() as u64, |sum, (id, timeout)| {
+            mix(sum ^ id.cast_unsigned()) ^ i64::from(timeout).cast_unsigned()
+        });
+        sessions ^ db.tree.digest().unwrap_or_default()
+    }
+
+    fn complaint(&self) -> Option<Failure> {
+        let mismatches = self.service.digest_mismatches();
+        (mismatches > 0).then(|| Failure {
+            invariant: "W12",
+            text: format!("{mismatches} transactions had another outcome than their leader said"),
+        })
+    }
+
+    fn judge(
+        clients: &[ZkClient],
+        servers: &[&Self],
+        ghost: &Ghost,
+        coverage: &mut Coverage,
+    ) -> Result<(), Failure> {
+        let databases: Vec<_> = servers.iter().map(|server| server.service.database()).collect();
+        judge::judge(clients, &databases, ghost, coverage)
+    }
+}
+
+impl Zk {
+    /// The service sees the time of this call on its wall clock.
+    fn at(&mut self, now: Instant) {
+        let ms = i64::try_from(now.as_nanos() / 1_000_000).unwrap_or(i64::MAX);
+        self.wall_ms.store(self.wall_offset_ms.saturating_add(ms), Ordering::Relaxed);
+    }
+}
+
+impl Application for Zk {
+    fn deliver(&mut self, now: Instant, zxid: Zxid, txn: &[u8]) {
+        self.at(now);
+        match self.faults.deliver(txn) {
+            Some(other) => self.service.deliver(now, zxid, &other),
+            None => self.service.deliver(now, zxid, txn),
+        }
+    }
+
+    fn became(&mut self, core: &mut Core<'_>, status: &Status) {
+        self.at(core.now());
+        self.faults.became(status);
+        self.service.became(core, status);
+    }
+
+    fn request(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8], auth: &[u8]) {
+        self.at(core.now());
+        self.service.request(core, from, data, auth);
+        if self.faults.again(data) {
+            self.service.request(core, from, data, auth);
+        }
+    }
+
+    fn touched(&mut self, core: &mut Core<'_>, from: Origin, sessions: &[u8]) {
+        self.at(core.now());
+        self.service.touched(core, from, sessions);
+    }
+
+    fn revalidate(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8]) {
+        self.at(core.now());
+        self.service.revalidate(core, from, data);
+    }
+
+    fn take_touched(&mut self, sessions: &mut Vec<u8>) {
+        self.service.take_touched(sessions);
+        self.faults.touched(sessions);
+    }
+
+    fn revalidated(&mut self, core: &mut Core<'_>, data: &[u8]) {
+        self.at(core.now());
+        self.service.revalidated(core, data);
+    }
+
+    fn synced(&mut self, core: &mut Core<'_>, token: Option<u64>) {
+        self.at(core.now());
+        if !self.faults.synced(token) {
+            self.service.synced(core, token);
+        }
+    }
+
+    fn accept(&mut self, core: &mut Core<'_>, remote: SocketAddr) -> Option<ConnId> {
+        self.at(core.now());
+        let conn = self.service.accept(core, remote)?;
+        self.faults.accepted(conn);
+        Some(conn)
+    }
+
+    fn handle_bytes(&mut self, core: &mut Core<'_>, conn: ConnId, bytes: &[u8]) -> usize {
+        self.at(core.now());
+        if !self.faults.reads_along() {
+            return self.service.handle_bytes(core, conn, bytes);
+        }
+        let mut used = 0;
+        while let Some(frame) = wire::first_frame(&bytes[used..]) {
+            let frame = &bytes[used..used + 4 + frame.len()];
+            let altered = self.faults.intake(conn, frame, self.service.database());
+            if self.service.handle_bytes(core, conn, &altered) == 0 {
+                break;
+            }
+            used += frame.len();
+            if self.faults.taken(conn, frame) {
+                self.service.synced(core, None);
+            }
+        }
+        used
+    }
+
+    fn poll_transmit(&mut self, conn: ConnId, buf: &mut [u8]) -> usize {
+        let Self { faults, service, .. } = self;
+        faults.transmit(conn, buf, |buf| service.poll_transmit(conn, buf))
+    }
+
+    fn closed(&mut self, core: &mut Core<'_>, conn: ConnId) {
+        self.at(core.now());
+        self.service.closed(core, conn);
+    }
+
+    fn poll_output(&mut self) -> Option<ClientOutput> {
+        self.service.poll_output()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.service.poll_timeout()
+    }
+
+    fn handle_timeout(&mut self, core: &mut Core<'_>) {
+        self.at(core.now());
+        self.service.handle_timeout(core);
+    }
+
+    fn snapshot_open(&mut self) -> u32 {
+        let snapshot = self.service.snapshot_open();
+        self.faults.snapshot_opened(snapshot);
+        snapshot
+    }
+
+    fn snapshot_read(&mut self, snapshot: u32, buf: &mut [u8]) -> usize {
+        let n = self.service.snapshot_read(snapshot, buf);
+        self.faults.snapshot_read(snapshot, &mut buf[..n])
+    }
+
+    fn snapshot_digest(&self, snapshot: u32) -> Option<SnapshotDigest> {
+        self.service.snapshot_digest(snapshot)
+    }
+
+    fn snapshot_close(&mut self, snapshot: u32) {
+        self.service.snapshot_close(snapshot);
+    }
+
+    fn install(&mut self, bytes: &[u8]) -> Result<InstallProgress, BadSnapshot> {
+        self.service.install(bytes)
+    }
+
+    fn install_commit(&mut self, zxid: Zxid, digest: Option<SnapshotDigest>) {
+        self.service.install_commit(zxid, digest);
+    }
+
+    fn install_abort(&mut self) {
+        self.service.install_abort();
+    }
+}

@@ -1,0 +1,326 @@
+//! The service as it ought to be: a tree and a session table of its own, which carry out the
+//! committed transactions one after the other, by the clients' requests where they are known, and
+//! remember every state they were in.
+
+use std::collections::BTreeMap;
+
+use crate::zk::wire::{Answer, Request, Stat};
+
+/// Codes of refusals.
+pub(crate) mod code {
+    pub(crate) const RUNTIME_INCONSISTENCY: i32 = -2;
+    pub(crate) const NO_NODE: i32 = -101;
+    pub(crate) const BAD_VERSION: i32 = -103;
+    pub(crate) const NO_CHILDREN_FOR_EPHEMERALS: i32 = -108;
+    pub(crate) const NODE_EXISTS: i32 = -110;
+    pub(crate) const NOT_EMPTY: i32 = -111;
+    pub(crate) const SESSION_EXPIRED: i32 = -112;
+    pub(crate) const SESSION_MOVED: i32 = -118;
+}
+
+/// Events, as the protocol numbers them.
+mod event {
+    pub(super) const CREATED: i32 = 1;
+    pub(super) const DELETED: i32 = 2;
+    pub(super) const DATA_CHANGED: i32 = 3;
+    pub(super) const CHILDREN_CHANGED: i32 = 4;
+}
+
+/// A node.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Node {
+    pub(crate) data: Vec<u8>,
+    pub(crate) czxid: i64,
+    pub(crate) mzxid: i64,
+    pub(crate) pzxid: i64,
+    pub(crate) ctime: i64,
+    pub(crate) mtime: i64,
+    pub(crate) version: i32,
+    /// Children created so far.
+    pub(crate) creations: i32,
+    pub(crate) owner: i64,
+    pub(crate) children: i32,
+}
+
+impl Node {
+    /// The numbers that clients see.
+    pub(crate) fn stat(&self) -> Stat {
+        Stat {
+            czxid: self.czxid,
+            mzxid: self.mzxid,
+            ctime: self.ctime,
+            mtime: self.mtime,
+            version: self.version,
+            cversion: 2 * self.creations - self.children,
+            aversion: 0,
+            owner: self.owner,
+            data_len: i32::try_from(self.data.len()).unwrap_or(i32::MAX),
+            children: self.children,
+            pzxid: self.pzxid,
+        }
+    }
+}
+
+/// When and for whom a request is carried out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    pub(crate) session: i64,
+    pub(crate) zxid: i64,
+    pub(crate) time: i64,
+}
+
+/// A change that a successful request makes, as its transaction has to say it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Effect {
+    Create { path: String, data: Vec<u8>, ephemeral: bool, parent_cversion: i32 },
+    Delete { path: String },
+    Set { path: String, data: Vec<u8>, version: i32 },
+    Check { path: String, version: i32 },
+}
+
+/// All states, one after each transaction.
+#[derive(Debug)]
+pub(crate) struct Model {
+    nodes: BTreeMap<String, Vec<(i64, Option<Node>)>>,
+    sessions: BTreeMap<i64, Vec<(i64, bool)>>,
+    /// What fired data watches on a path, and what fired child watches.
+    data_triggers: Triggers,
+    child_triggers: Triggers,
+    /// Changes of the transaction in hand.
+    staged: BTreeMap<String, Option<Node>>,
+    told: Vec<(String, i32)>,
+}
+
+type Triggers = BTreeMap<String, Vec<(i64, i32)>>;
+
+impl Model {
+    /// The built-in nodes.
+    pub(crate) fn new() -> Self {
+        let root = Node { children: 1, ..Node::default() };
+        let nodes = BTreeMap::from([("/".to_owned(), vec![(0, Some(root))])]);
+        Self {
+            nodes,
+            sessions: BTreeMap::new(),
+            data_triggers: BTreeMap::new(),
+            child_triggers: BTreeMap::new(),
+            staged: BTreeMap::new(),
+            told: Vec::new(),
+        }
+    }
+
+    // Looking back.
+
+    /// A node as it was after `zxid`.
+    pub(crate) fn node_at(&self, path: &str, zxid: i64) -> Option<&Node> {
+        let versions = self.nodes.get(path)?;
+        let at = versions.partition_point(|(z, _)| *z <= zxid);
+        versions[..at].last().and_then(|(_, node)| node.as_ref())
+    }
+
+    /// All nodes but the built-in ones, as they were after `zxid`.
+    pub(crate) fn nodes_at(&self, zxid: i64) -> impl Iterator<Item = (&str, &Node)> {
+        let paths = self.nodes.keys().filter(|path| *path != "/");
+        paths.filter_map(move |path| Some((path.as_str(), self.node_at(path, zxid)?)))
+    }
+
+    /// The names of a node's children after `zxid`, in order.
+    pub(crate) fn children_at(&self, path: &str, zxid: i64) -> Vec<String> {
+        let prefix = format!("{}/", path.trim_end_matches('/'));
+        let below = self.nodes.range(prefix.clone()..).map(|(path, _)| path);
+        let below = below.take_while(|path| path.starts_with(&prefix));
+        let children = below.filter(|path| !path[prefix.len()..].contains('/'));
+        let alive = children.filter(|path| self.node_at(path, zxid).is_some());
+        alive.map(|path| path[prefix.len()..].to_owned()).collect()
+    }
+
+    /// The ephemerals of a session after `zxid`, in order.
+    pub(crate) fn ephemerals_at(&self, session: i64, zxid: i64) -> Vec<String> {
+        let owned = self.nodes_at(zxid).filter(|(_, node)| node.owner == session);
+        owned.map(|(path, _)| path.to_owned()).collect()
+    }
+
+    /// Whether a session existed after `zxid`.
+    pub(crate) fn is_live_at(&self, session: i64, zxid: i64) -> bool {
+        let Some(turns) = self.sessions.get(&session) else { return false };
+        let at = turns.partition_point(|(z, _)| *z <= zxid);
+        turns[..at].last().is_some_and(|(_, live)| *live)
+    }
+
+    /// The sessions that existed after `zxid`.
+    pub(crate) fn sessions_at(&self, zxid: i64) -> impl Iterator<Item = i64> {
+        self.sessions.keys().copied().filter(move |session| self.is_live_at(*session, zxid))
+    }
+
+    /// The first event for a data watch that was set after `zxid` was applied.
+    pub(crate) fn data_event(&self, path: &str, zxid: i64) -> Option<(i64, i32)> {
+        first_after(&self.data_triggers, path, zxid)
+    }
+
+    /// The first event for a child watch.
+    pub(crate) fn child_event(&self, path: &str, zxid: i64) -> Option<(i64, i32)> {
+        first_after(&self.child_triggers, path, zxid)
+    }
+
+    // Going on.
+
+    fn now(&self, path: &str) -> Option<&Node> {
+        match self.staged.get(path) {
+            Some(staged) => staged.as_ref(),
+            None => self.nodes.get(path)?.last()?.1.as_ref(),
+        }
+    }
+
+    fn stage(&mut self, path: &str, node: Option<Node>) {
+        self.staged.insert(path.to_owned(), node);
+    }
+
+    /// Makes what was carried out permanent.
+    pub(crate) fn commit(&mut self, zxid: i64) {
+        for (path, node) in std::mem::take(&mut self.staged) {
+            self.nodes.entry(path).or_default().push((zxid, node));
+        }
+        for (path, kind) in std::mem::take(&mut self.told) {
+            if kind != event::CHILDREN_CHANGED {
+                self.data_triggers.entry(path.clone()).or_default().push((zxid, kind));
+            }
+            if matches!(kind, event::DELETED | event::CHILDREN_CHANGED) {
+                self.child_triggers.entry(path).or_default().push((zxid, kind));
+            }
+        }
+    }
+
+    /// Takes back what was carried out since the last commit.
+    pub(crate) fn roll_back(&mut self) {
+        self.staged.clear();
+        self.told.clear();
+    }
+
+    /// A session begins. False if it exists.
+    pub(crate) fn open(&mut self, session: i64, zxid: i64) -> bool {
+        let fresh = !self.is_live_at(session, zxid);
+        self.sessions.entry(session).or_default().push((zxid, true));
+        fresh
+    }
+
+    /// A session ends; returns the ephemerals that go with it.
+    pub(crate) fn close(&mut self, session: i64, zxid: i64) -> Vec<String> {
+        let owned = self.ephemerals_at(session, zxid);
+        for path in &owned {
+            self.remove(path, zxid);
+        }
+        self.commit(zxid);
+        self.sessions.entry(session).or_default().push((zxid, false));
+        owned
+    }
+
+    /// Removes a node without asking.
+    fn remove(&mut self, path: &str, zxid: i64) {
+        let above = parent(path);
+        self.stage(path, None);
+        self.told.push((path.to_owned(), event::DELETED));
+        if let Some(mut node) = self.now(above).cloned() {
+            node.pzxid = zxid;
+            node.children -= 1;
+            self.stage(above, Some(node));
+            self.told.push((above.to_owned(), event::CHILDREN_CHANGED));
+        }
+    }
+
+    /// Carries out one operation; the change it makes, and its answer.
+    pub(crate) fn carry_out(
+        &mut self,
+        request: &Request,
+        moment: Moment,
+    ) -> Result<(Effect, Answer), i32> {
+        match request {
+            Request::Create { path, data, mode } => {
+                let data = data.to_be_bytes().to_vec();
+                self.create(path, data, (mode.ephemeral, mode.sequential), moment)
+            }
+            Request::Delete { path, version } => {
+                self.now(parent(path)).ok_or(code::NO_NODE)?;
+                let node = self.now(path).ok_or(code::NO_NODE)?;
+                check_version(node, *version)?;
+                if node.children > 0 {
+                    return Err(code::NOT_EMPTY);
+                }
+                self.remove(path, moment.zxid);
+                Ok((Effect::Delete { path: path.clone() }, Answer::Nothing))
+            }
+            Request::Set { path, data, version } => {
+                let mut node = self.now(path).ok_or(code::NO_NODE)?.clone();
+                check_version(&node, *version)?;
+                node.version += 1;
+                node.data = data.to_be_bytes().to_vec();
+                (node.mzxid, node.mtime) = (moment.zxid, moment.time);
+                let (version, data, stat) = (node.version, node.data.clone(), node.stat());
+                self.stage(path, Some(node));
+                self.told.push((path.clone(), event::DATA_CHANGED));
+                Ok((Effect::Set { path: path.clone(), data, version }, Answer::Numbers(stat)))
+            }
+            Request::Check { path, version } => {
+                let node = self.now(path).ok_or(code::NO_NODE)?;
+                check_version(node, *version)?;
+                let version = node.version + 1;
+                Ok((Effect::Check { path: path.clone(), version }, Answer::Nothing))
+            }
+            _ => unreachable!("{request:?} is no single write"),
+        }
+    }
+
+    fn create(
+        &mut self,
+        path: &str,
+        data: Vec<u8>,
+        (ephemeral, sequential): (bool, bool),
+        moment: Moment,
+    ) -> Result<(Effect, Answer), i32> {
+        let above = parent(path);
+        let mut owner = self.now(above).ok_or(code::NO_NODE)?.clone();
+        let path =
+            if sequential { format!("{path}{:010}", owner.creations) } else { path.to_owned() };
+        if self.now(&path).is_some() {
+            return Err(code::NODE_EXISTS);
+        }
+        if owner.owner != 0 {
+            return Err(code::NO_CHILDREN_FOR_EPHEMERALS);
+        }
+        owner.creations += 1;
+        owner.children += 1;
+        owner.pzxid = moment.zxid;
+        let parent_cversion = owner.creations;
+        self.stage(above, Some(owner));
+        let node = Node {
+            data: data.clone(),
+            czxid: moment.zxid,
+            mzxid: moment.zxid,
+            pzxid: moment.zxid,
+            ctime: moment.time,
+            mtime: moment.time,
+            owner: if ephemeral { moment.session } else { 0 },
+            ..Node::default()
+        };
+        let stat = node.stat();
+        self.stage(&path, Some(node));
+        self.told.push((path.clone(), event::CREATED));
+        self.told.push((above.to_owned(), event::CHILDREN_CHANGED));
+        let answer = Answer::Created(path.clone(), stat);
+        Ok((Effect::Create { path, data, ephemeral, parent_cversion }, answer))
+    }
+}
+
+fn first_after(triggers: &Triggers, path: &str, zxid: i64) -> Option<(i64, i32)> {
+    let list = triggers.get(path)?;
+    list.get(list.partition_point(|(z, _)| *z <= zxid)).copied()
+}
+
+fn check_version(node: &Node, version: i32) -> Result<(), i32> {
+    if version == -1 || version == node.version { Ok(()) } else { Err(code::BAD_VERSION) }
+}
+
+fn parent(path: &str) -> &str {
+    match path.rsplit_once('/') {
+        Some(("", _)) | None => "/",
+        Some((parent, _)) => parent,
+    }
+}

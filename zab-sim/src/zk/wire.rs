@@ -1,0 +1,394 @@
+//! The client's side of ZooKeeper's client protocol: what is asked, and what an answer says.
+
+use zab_proto::DecodeError;
+use zab_proto::wire::jute::{Reader, Writer};
+
+/// xid of an event.
+pub(crate) const XID_EVENT: i32 = -1;
+/// xid of a ping.
+pub(crate) const XID_PING: i32 = -2;
+/// xid of setWatches.
+pub(crate) const XID_SET_WATCHES: i32 = -8;
+
+/// Operation codes.
+pub(crate) mod op {
+    pub(crate) const DELETE: i32 = 2;
+    pub(crate) const EXISTS: i32 = 3;
+    pub(crate) const GET_DATA: i32 = 4;
+    pub(crate) const SET_DATA: i32 = 5;
+    pub(crate) const SYNC: i32 = 9;
+    pub(crate) const PING: i32 = 11;
+    pub(crate) const GET_CHILDREN2: i32 = 12;
+    pub(crate) const CHECK: i32 = 13;
+    pub(crate) const MULTI: i32 = 14;
+    pub(crate) const CREATE2: i32 = 15;
+    pub(crate) const SET_WATCHES: i32 = 101;
+    pub(crate) const GET_EPHEMERALS: i32 = 103;
+    pub(crate) const CLOSE_SESSION: i32 = -11;
+}
+
+/// What a create makes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Mode {
+    pub(crate) ephemeral: bool,
+    pub(crate) sequential: bool,
+}
+
+impl Mode {
+    fn flags(self) -> i32 {
+        i32::from(self.ephemeral) + 2 * i32::from(self.sequential)
+    }
+}
+
+/// A request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Request {
+    Create {
+        path: String,
+        data: u64,
+        mode: Mode,
+    },
+    Delete {
+        path: String,
+        version: i32,
+    },
+    Set {
+        path: String,
+        data: u64,
+        version: i32,
+    },
+    /// In a multi only.
+    Check {
+        path: String,
+        version: i32,
+    },
+    Multi(Vec<Self>),
+    Get {
+        path: String,
+        watch: bool,
+    },
+    Exists {
+        path: String,
+        watch: bool,
+    },
+    Children {
+        path: String,
+        watch: bool,
+    },
+    Ephemerals,
+    Sync {
+        path: String,
+    },
+    Ping,
+    SetWatches(WatchLists),
+    Close,
+}
+
+/// What a client arms again on a new connection.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(crate) struct WatchLists {
+    /// The last zxid that the client has seen.
+    pub(crate) since: i64,
+    pub(crate) data: Vec<String>,
+    pub(crate) exist: Vec<String>,
+    pub(crate) child: Vec<String>,
+}
+
+impl Request {
+    pub(crate) fn op(&self) -> i32 {
+        match self {
+            Self::Create { .. } => op::CREATE2,
+            Self::Delete { .. } => op::DELETE,
+            Self::Set { .. } => op::SET_DATA,
+            Self::Check { .. } => op::CHECK,
+            Self::Multi(_) => op::MULTI,
+            Self::Get { .. } => op::GET_DATA,
+            Self::Exists { .. } => op::EXISTS,
+            Self::Children { .. } => op::GET_CHILDREN2,
+            Self::Ephemerals => op::GET_EPHEMERALS,
+            Self::Sync { .. } => op::SYNC,
+            Self::Ping => op::PING,
+            Self::SetWatches(_) => op::SET_WATCHES,
+            Self::Close => op::CLOSE_SESSION,
+        }
+    }
+
+    /// Whether it becomes a transaction.
+    pub(crate) fn is_write(&self) -> bool {
+        matches!(
+            self,
+            Self::Create { .. }
+                | Self::Delete { .. }
+                | Self::Set { .. }
+                | Self::Multi(_)
+                | Self::Close
+        )
+    }
+
+    /// Its name in the coverage table.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Create { mode: Mode { ephemeral: true, sequential: true }, .. } => {
+                "client: create ephemeral sequential"
+            }
+            Self::Create { mode: Mode { ephemeral: true, .. }, .. } => "client: create ephemeral",
+            Self::Create { mode: Mode { sequential: true, .. }, .. } => "client: create sequential",
+            Self::Create { .. } => "client: create",
+            Self::Delete { .. } => "client: delete",
+            Self::Set { .. } => "client: setData",
+            Self::Check { .. } => "client: check",
+            Self::Multi(_) => "client: multi",
+            Self::Get { .. } => "client: getData",
+            Self::Exists { .. } => "client: exists",
+            Self::Children { .. } => "client: getChildren",
+            Self::Ephemerals => "client: getEphemerals",
+            Self::Sync { .. } => "client: sync",
+            Self::Ping => "client: ping",
+            Self::SetWatches(_) => "client: setWatches",
+            Self::Close => "client: closeSession",
+        }
+    }
+
+    /// Appends the frame.
+    pub(crate) fn encode(&self, xid: i32, out: &mut Vec<u8>) {
+        frame(out, |out| {
+            out.put_i32(xid);
+            out.put_i32(self.op());
+            self.record(out);
+        });
+    }
+
+    fn record(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Create { path, data, mode } => {
+                out.put_ustring(Some(path));
+                out.put_buffer(Some(&data.to_be_bytes()));
+                out.put_len(1);
+                out.put_i32(31);
+                out.put_ustring(Some("world"));
+                out.put_ustring(Some("anyone"));
+                out.put_i32(mode.flags());
+            }
+            Self::Delete { path, version } | Self::Check { path, version } => {
+                out.put_ustring(Some(path));
+                out.put_i32(*version);
+            }
+            Self::Set { path, data, version } => {
+                out.put_ustring(Some(path));
+                out.put_buffer(Some(&data.to_be_bytes()));
+                out.put_i32(*version);
+            }
+            Self::Multi(parts) => {
+                for part in parts {
+                    multi_header(out, part.op(), false);
+                    part.record(out);
+                }
+                multi_header(out, -1, true);
+            }
+            Self::Get { path, watch }
+            | Self::Exists { path, watch }
+            | Self::Children { path, watch } => {
+                out.put_ustring(Some(path));
+                out.put_bool(*watch);
+            }
+            Self::Ephemerals => out.put_ustring(Some("/")),
+            Self::Sync { path } => out.put_ustring(Some(path)),
+            Self::SetWatches(lists) => {
+                out.put_i64(lists.since);
+                for list in [&lists.data, &lists.exist, &lists.child] {
+                    out.put_len(list.len());
+                    list.iter().for_each(|path| out.put_ustring(Some(path)));
+                }
+            }
+            Self::Ping | Self::Close => {}
+        }
+    }
+}
+
+fn multi_header(out: &mut Vec<u8>, op: i32, done: bool) {
+    out.put_i32(op);
+    out.put_bool(done);
+    out.put_i32(-1);
+}
+
+fn frame(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
+    let at = out.len();
+    out.put_i32(0);
+    body(out);
+    let len = i32::try_from(out.len() - at - 4).expect("a short frame");
+    out[at..at + 4].copy_from_slice(&len.to_be_bytes());
+}
+
+/// A session as its client knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Session {
+    pub(crate) id: i64,
+    pub(crate) password: [u8; 16],
+    pub(crate) timeout_ms: i32,
+}
+
+/// Appends a ConnectRequest: for a new session, or to go on with one.
+pub(crate) fn connect(
+    session: Option<Session>,
+    timeout_ms: i32,
+    last_zxid: i64,
+    out: &mut Vec<u8>,
+) {
+    frame(out, |out| {
+        out.put_i32(0);
+        out.put_i64(last_zxid);
+        out.put_i32(timeout_ms);
+        out.put_i64(session.map_or(0, |session| session.id));
+        out.put_buffer(Some(&session.map_or([0; 16], |session| session.password)));
+        out.put_bool(false);
+    });
+}
+
+/// The first whole frame in `bytes` without its prefix.
+pub(crate) fn first_frame(bytes: &[u8]) -> Option<&[u8]> {
+    let len = i32::from_be_bytes(*bytes.first_chunk()?);
+    bytes[4..].get(..usize::try_from(len).ok()?)
+}
+
+/// Reads a ConnectResponse; `Ok(None)` is a refusal.
+pub(crate) fn connected(frame: &[u8]) -> Result<Option<Session>, DecodeError> {
+    let mut reader = Reader::new(frame);
+    reader.i32()?;
+    let (timeout_ms, id) = (reader.i32()?, reader.i64()?);
+    let password = reader.buffer()?.and_then(|bytes| bytes.try_into().ok()).unwrap_or_default();
+    Ok((id != 0 && timeout_ms > 0).then_some(Session { id, password, timeout_ms }))
+}
+
+/// The header of everything else that comes from a server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ReplyHeader {
+    pub(crate) xid: i32,
+    pub(crate) zxid: i64,
+    pub(crate) code: i32,
+}
+
+/// Splits a frame into header and body.
+pub(crate) fn reply(frame: &[u8]) -> Result<(ReplyHeader, &[u8]), DecodeError> {
+    let mut reader = Reader::new(frame);
+    let header = ReplyHeader { xid: reader.i32()?, zxid: reader.i64()?, code: reader.i32()? };
+    Ok((header, reader.rest()))
+}
+
+/// An event: its type and path.
+pub(crate) fn event(body: &[u8]) -> Result<(i32, String), DecodeError> {
+    let mut reader = Reader::new(body);
+    let (kind, _state) = (reader.i32()?, reader.i32()?);
+    Ok((kind, text(&mut reader)?))
+}
+
+fn text(reader: &mut Reader<'_>) -> Result<String, DecodeError> {
+    Ok(reader.string()?.ok_or(DecodeError::BadLength(-1))?.into_owned())
+}
+
+/// A node's numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Stat {
+    pub(crate) czxid: i64,
+    pub(crate) mzxid: i64,
+    pub(crate) ctime: i64,
+    pub(crate) mtime: i64,
+    pub(crate) version: i32,
+    pub(crate) cversion: i32,
+    pub(crate) aversion: i32,
+    pub(crate) owner: i64,
+    pub(crate) data_len: i32,
+    pub(crate) children: i32,
+    pub(crate) pzxid: i64,
+}
+
+impl Stat {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            czxid: reader.i64()?,
+            mzxid: reader.i64()?,
+            ctime: reader.i64()?,
+            mtime: reader.i64()?,
+            version: reader.i32()?,
+            cversion: reader.i32()?,
+            aversion: reader.i32()?,
+            owner: reader.i64()?,
+            data_len: reader.i32()?,
+            children: reader.i32()?,
+            pzxid: reader.i64()?,
+        })
+    }
+}
+
+/// The body of an answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Answer {
+    /// Nothing, or the request failed.
+    Nothing,
+    Created(String, Stat),
+    Numbers(Stat),
+    Data(Vec<u8>, Stat),
+    /// Names in order.
+    Names(Vec<String>, Stat),
+    Paths(Vec<String>),
+    /// Code and body of each part.
+    Parts(Vec<(i32, Self)>),
+}
+
+/// Reads the body of the answer to `request`, all of it.
+pub(crate) fn answer(request: &Request, code: i32, body: &[u8]) -> Result<Answer, DecodeError> {
+    let mut reader = Reader::new(body);
+    let answer = if code == 0 { body_of(request, &mut reader)? } else { Answer::Nothing };
+    if reader.remaining() > 0 {
+        return Err(DecodeError::BadLength(i64::try_from(reader.remaining()).unwrap_or(0)));
+    }
+    Ok(answer)
+}
+
+fn body_of(request: &Request, reader: &mut Reader<'_>) -> Result<Answer, DecodeError> {
+    Ok(match request {
+        Request::Create { .. } => Answer::Created(text(reader)?, Stat::read(reader)?),
+        Request::Set { .. } | Request::Exists { .. } => Answer::Numbers(Stat::read(reader)?),
+        Request::Get { .. } => {
+            let data = reader.buffer()?.unwrap_or_default().to_vec();
+            Answer::Data(data, Stat::read(reader)?)
+        }
+        Request::Children { .. } => {
+            let names = texts(reader)?;
+            Answer::Names(names, Stat::read(reader)?)
+        }
+        Request::Ephemerals => Answer::Paths(texts(reader)?),
+        Request::Sync { .. } => {
+            text(reader)?;
+            Answer::Nothing
+        }
+        Request::Multi(parts) => Answer::Parts(parts_of(parts, reader)?),
+        Request::Delete { .. }
+        | Request::Check { .. }
+        | Request::Ping
+        | Request::SetWatches(_)
+        | Request::Close => Answer::Nothing,
+    })
+}
+
+fn texts(reader: &mut Reader<'_>) -> Result<Vec<String>, DecodeError> {
+    let count = reader.vector()?.unwrap_or(0);
+    let mut list = (0..count).map(|_| text(reader)).collect::<Result<Vec<_>, _>>()?;
+    list.sort_unstable();
+    Ok(list)
+}
+
+fn parts_of(parts: &[Request], reader: &mut Reader<'_>) -> Result<Vec<(i32, Answer)>, DecodeError> {
+    let mut results = Vec::new();
+    for part in parts {
+        let (op, _done, _) = (reader.i32()?, reader.bool()?, reader.i32()?);
+        if op == -1 {
+            results.push((reader.i32()?, Answer::Nothing));
+        } else if op == part.op() {
+            results.push((0, body_of(part, reader)?));
+        } else {
+            return Err(DecodeError::BadValue(i64::from(op)));
+        }
+    }
+    let end = (reader.i32()?, reader.bool()?, reader.i32()?);
+    if end == (-1, true, -1) { Ok(results) } else { Err(DecodeError::BadValue(i64::from(end.0))) }
+}

@@ -1,0 +1,149 @@
+//! What clients ask for: few nodes, many clients, so that they meet.
+
+use std::collections::BTreeMap;
+
+use crate::rng::Rng;
+use crate::zk::wire::{Answer, Mode, Request};
+
+/// The parents of all other nodes.
+const PARENTS: [&str; 4] = ["/a", "/b", "/e", "/q"];
+const PERSISTENT: Mode = Mode { ephemeral: false, sequential: false };
+
+/// One client's choices.
+#[derive(Debug)]
+pub(crate) struct Workload {
+    client: u64,
+    /// Makes all data different.
+    serial: u64,
+    /// The versions it knows, by path.
+    versions: BTreeMap<String, i32>,
+}
+
+impl Workload {
+    pub(crate) fn new(client: usize) -> Self {
+        Self { client: client as u64 + 1, serial: 0, versions: BTreeMap::new() }
+    }
+
+    /// Creates the parents.
+    pub(crate) fn furniture(&mut self) -> Vec<Request> {
+        PARENTS.iter().map(|path| self.create((*path).to_owned(), PERSISTENT)).collect()
+    }
+
+    fn data(&mut self) -> u64 {
+        self.serial += 1;
+        self.client << 32 | self.serial
+    }
+
+    fn create(&mut self, path: String, mode: Mode) -> Request {
+        Request::Create { path, data: self.data(), mode }
+    }
+
+    /// The next request. With `write` often enough a write.
+    pub(crate) fn next(&mut self, rng: &mut Rng, write: bool) -> Request {
+        match rng.below(if write { 60 } else { 100 }) {
+            0..50 => self.write(rng),
+            50..58 => self.multi(rng),
+            58..62 => Request::Sync { path: path(rng) },
+            62..64 => Request::Ping,
+            64..66 => Request::Ephemerals,
+            _ => self.read(rng),
+        }
+    }
+
+    fn write(&mut self, rng: &mut Rng) -> Request {
+        let ephemeral = rng.chance(500);
+        match rng.below(10) {
+            0..3 => {
+                let path = if ephemeral { lock(rng) } else { path(rng) };
+                self.create(path, Mode { ephemeral, sequential: false })
+            }
+            3..5 => {
+                let path = rng.pick(&["/q/n-", "/q/n-", "/a/n-", "/b/n-"]).to_owned();
+                self.create(path, Mode { ephemeral, sequential: true })
+            }
+            5..7 => {
+                let path = self.known_or_random(rng);
+                let version = self.version(&path, rng);
+                Request::Delete { path, version }
+            }
+            _ => {
+                let path = path(rng);
+                let version = self.version(&path, rng);
+                Request::Set { path, data: self.data(), version }
+            }
+        }
+    }
+
+    fn multi(&mut self, rng: &mut Rng) -> Request {
+        let parts = (0..rng.range(1, 4)).map(|_| {
+            if rng.chance(200) {
+                let path = path(rng);
+                let version = self.version(&path, rng);
+                Request::Check { path, version }
+            } else {
+                self.write(rng)
+            }
+        });
+        Request::Multi(parts.collect())
+    }
+
+    /// A read, with or without a watch.
+    pub(crate) fn read(&mut self, rng: &mut Rng) -> Request {
+        let watch = rng.chance(500);
+        match rng.below(3) {
+            0 => Request::Get { path: path(rng), watch },
+            1 => Request::Exists { path: path(rng), watch },
+            _ => Request::Children { path: rng.pick(&PARENTS).to_owned(), watch },
+        }
+    }
+
+    /// Sometimes one of the nodes with a number, which are many.
+    fn known_or_random(&self, rng: &mut Rng) -> String {
+        if rng.chance(500) && !self.versions.is_empty() {
+            let at = rng.index(self.versions.len());
+            return self.versions.keys().nth(at).expect("below the length").clone();
+        }
+        path(rng)
+    }
+
+    fn version(&self, path: &str, rng: &mut Rng) -> i32 {
+        match self.versions.get(path) {
+            Some(version) if rng.chance(500) => *version,
+            _ if rng.chance(100) => 1,
+            _ => -1,
+        }
+    }
+
+    /// Remembers the versions in an answer.
+    pub(crate) fn learn(&mut self, request: &Request, answer: &Answer) {
+        match (request, answer) {
+            (_, Answer::Created(path, stat)) => {
+                self.versions.insert(path.clone(), stat.version);
+            }
+            (
+                Request::Set { path, .. } | Request::Exists { path, .. },
+                Answer::Numbers(stat) | Answer::Data(_, stat),
+            )
+            | (Request::Get { path, .. }, Answer::Data(_, stat)) => {
+                self.versions.insert(path.clone(), stat.version);
+            }
+            (Request::Delete { path, .. }, _) => {
+                self.versions.remove(path);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn path(rng: &mut Rng) -> String {
+    match rng.below(20) {
+        0 => "/b".to_owned(),
+        1 => "/e/lock0/below".to_owned(),
+        2..6 => lock(rng),
+        n => format!("{}/x{}", if n % 2 == 0 { "/a" } else { "/b" }, rng.below(3)),
+    }
+}
+
+fn lock(rng: &mut Rng) -> String {
+    format!("/e/lock{}", rng.below(3))
+}

@@ -1,0 +1,73 @@
+//! The ZooKeeper service in the simulator: a short random search, and that its judgement bites.
+
+use zab_sim::coverage::Coverage;
+use zab_sim::zk::Zk;
+use zab_sim::{Mutation, Options, run};
+
+fn short(seed: u64) -> Options {
+    let mut options = Options::swarm(seed);
+    options.events_max = options.events_max.min(4000);
+    options
+}
+
+/// Nothing in the service depends on more than its input: no order of a hash table, no clock.
+#[test]
+fn seeds_reproduce() {
+    for seed in [1, 7, 35] {
+        let options = short(seed);
+        let (first, second) = (run::<Zk>(&options, 200_000), run::<Zk>(&options, 200_000));
+        assert!(!first.trace.is_empty());
+        assert_eq!(first.trace, second.trace, "seed {seed}");
+        assert_eq!(first.fingerprint, second.fingerprint, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_short_search_finds_nothing_and_reaches_everything() {
+    let mut coverage = Coverage::default();
+    for seed in 0..20 {
+        let outcome = run::<Zk>(&short(seed), 0);
+        assert_eq!(outcome.failure, None, "seed {seed}");
+        coverage.add(&outcome.coverage);
+    }
+    for what in [
+        "client: create ephemeral sequential",
+        "client: multi",
+        "client: sync",
+        "client: setWatches",
+        "client: closeSession",
+        "service: sessions expired",
+        "service: sessions moved",
+        "watch: missed, told on return",
+        "watch: deleted",
+        "Observing in Broadcast by Diff",
+        "install",
+    ] {
+        assert!(coverage.of(what) > 0, "not reached: {what}\n{coverage}");
+    }
+}
+
+#[test]
+fn faults_put_in_are_found() {
+    for mutation in [
+        Mutation::RequestTwice,
+        Mutation::EventAfterAnswer,
+        Mutation::SequenceFromChildren,
+        Mutation::SnapshotWithoutSessions,
+    ] {
+        let found = (0..40).any(|seed| {
+            let options = Options { mutation: Some(mutation), ..short(seed) };
+            run::<Zk>(&options, 0).failure.is_some()
+        });
+        assert!(found, "{mutation:?}");
+    }
+}
+
+/// Seeds that found something, once. The bug each found is in the changelog.
+#[test]
+fn seeds_that_found_something() {
+    for seed in [1, 50, 77, 116] {
+        let outcome = run::<Zk>(&Options::swarm(seed), 0);
+        assert_eq!(outcome.failure, None, "seed {seed}");
+    }
+}
