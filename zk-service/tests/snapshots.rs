@@ -6,10 +6,11 @@ mod support;
 use std::collections::BTreeMap;
 
 use support::{History, Random, Record, dump};
-use zab_proto::wire::jute::{DEFAULT_FIELD_LEN_MAX_BYTES, Writer};
+use zab_proto::wire::jute::{DEFAULT_FIELD_LEN_MAX_BYTES, Reader, Writer};
+use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{SnapshotDigest, Zxid};
 use zk_service::acl::{AclList, write_acls};
-use zk_service::txn::Payload;
+use zk_service::txn::{CreateKind, CreateTxn, Payload, Txn};
 use zk_service::{Database, DigestCheck, Loader};
 
 /// An open snapshot, and what must be in it.
@@ -213,6 +214,26 @@ fn damaged_snapshots_are_refused_or_read_without_harm() {
             }
         }
     }
+}
+
+/// No client can create such nodes, but a fuzzer can write a log.
+#[test]
+fn odd_paths_of_a_log_come_back_from_a_snapshot() {
+    let mut database = Database::new(true);
+    let mut acl = Vec::new();
+    write_acls(&[], &mut acl);
+    for (zxid, path) in [(1, "//a"), (2, "/a"), (3, "/a/b")] {
+        let kind = CreateKind::Create { ephemeral: false };
+        let acl = AclList::read(&mut Reader::new(&acl)).unwrap();
+        let create = CreateTxn { path: path.into(), data: None, acl, parent_cversion: zxid, kind };
+        let txn = Txn::Create(create);
+        let zxid = Zxid::from_raw(zxid.into());
+        let header = TxnHeader { client_id: 1, cxid: 1, zxid, time: 1, kind: txn.kind() };
+        database.apply(&header, &txn, &mut |_| {});
+    }
+    let mut open = Open::new(&mut database).unwrap();
+    while !open.read(&mut database, 100) {}
+    open.check(&database);
 }
 
 #[test]

@@ -104,23 +104,26 @@ impl Member {
             _ => return Err(bad_form(value)),
         };
         let client = client.map(|client| parse_client(value, client)).transpose()?;
-        let mut member: Option<Self> = None;
+        // One address may name the role for all of them, as the text that servers write does.
+        let mut named = None;
+        let mut addresses = Vec::new();
         for part in split(servers, '|') {
             let (address, role) = parse_address(sid, value, part)?;
-            let member =
-                member.get_or_insert_with(|| Self { role, addresses: Vec::new(), client: None });
-            if member.role != role {
+            if let Some(role) = role
+                && *named.get_or_insert(role) != role
+            {
+                // ZooKeeper names the role that a server has without any of this.
                 return Err(ConfigError::Invalid(format!(
-                    "Multiple addresses should have similar roles: {} vs {}",
-                    role_name(member.role).to_ascii_uppercase(),
+                    "Multiple addresses should have similar roles: PARTICIPANT vs {}",
                     role_name(role).to_ascii_uppercase(),
                 )));
             }
-            member.addresses.push(address);
+            addresses.push(address);
         }
-        let mut member = member.ok_or_else(|| bad_form(value))?;
-        member.client = client;
-        Ok(member)
+        if addresses.is_empty() {
+            return Err(bad_form(value));
+        }
+        Ok(Self { role: named.unwrap_or(Role::Participant), addresses, client })
     }
 }
 
@@ -157,12 +160,16 @@ fn write_host(f: &mut fmt::Formatter<'_>, host: &str) -> fmt::Result {
     if host.contains(':') { write!(f, "[{host}]") } else { f.write_str(host) }
 }
 
-/// One of the `|` separated addresses, with its role.
-fn parse_address(sid: Sid, value: &str, part: &str) -> Result<(Address, Role), ConfigError> {
+/// One of the `|` separated addresses, with its role if it has one.
+fn parse_address(
+    sid: Sid,
+    value: &str,
+    part: &str,
+) -> Result<(Address, Option<Role>), ConfigError> {
     let (host, ports) = split_host(part)?;
     let (quorum, election, role) = match ports[..] {
-        [quorum, election] => (quorum, election, Role::Participant),
-        [quorum, election, role] => (quorum, election, parse_role(role)?),
+        [quorum, election] => (quorum, election, None),
+        [quorum, election, role] => (quorum, election, Some(parse_role(role)?)),
         _ => return Err(bad_form(value)),
     };
     if !is_host(host) {
@@ -275,6 +282,8 @@ mod tests {
             ("h:1:2;c:9", "h:1:2:participant;c:9"),
             ("[2001:db8::1]:1:2;[::1]:9", "[2001:db8::1]:1:2:participant;[::1]:9"),
             ("z:1:2|a:3:4:participant", "a:3:4|z:1:2:participant"),
+            ("z:1:2:observer|a:3:4", "a:3:4|z:1:2:observer"),
+            ("z:1:2|a:3:4:observer;9", "a:3:4|z:1:2:observer;0.0.0.0:9"),
             ("h:1:2:;", "h:1:2:participant"),
         ] {
             assert_eq!(parse(value).as_deref(), Ok(rendered), "{value}");
@@ -297,7 +306,7 @@ mod tests {
             ("[::1:1:2", "[::1:1:2 starts with '[' but has no matching ']:'"),
             ("[::1]:", "[::1]: doesn't have a port after colon"),
             (
-                "h:1:2|i:1:2:observer",
+                "h:1:2:participant|i:1:2:observer",
                 "Multiple addresses should have similar roles: PARTICIPANT vs OBSERVER",
             ),
         ] {

@@ -111,7 +111,12 @@ impl Tree {
             return Ok(());
         }
         let (parent, _) = split_path(record.path).ok_or(BadSnapshot)?;
-        let parent = self.index.find(&self.nodes, parent).ok_or(BadSnapshot)?;
+        if self.nodes.is_empty() {
+            return Err(BadSnapshot);
+        }
+        // As a transaction finds it: no client may create `//a`, but a log may hold it, and then it
+        // is a child of the root.
+        let parent = self.find(parent).ok_or(BadSnapshot)?;
         self.insert(parent, record.path, record.data, acl, record.stat);
         Ok(())
     }
