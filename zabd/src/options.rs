@@ -40,6 +40,9 @@ fn core(config: &ServerConfig) -> Config {
     core.trust_empty |= properties.bool("db.autocreate", false);
     core.election = election(properties);
     core.limits = limits(properties);
+    // Every member may be connected twice on each port while connections are replaced.
+    let links_max = core.ensemble.members.len().saturating_mul(4);
+    core.limits.links_max = core.limits.links_max.max(links_max);
     // Any number will do that differs between servers and starts.
     core.seed = RandomState::new().hash_one(config.sid.0);
     core
