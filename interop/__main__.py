@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 
-from . import logs, mixed, servers
+from . import elections, logs, mixed, servers
 from .ensemble import Ensemble
 from .scenarios import NEED_PROXIES, SCENARIOS
 from .suite import Suite
@@ -84,6 +84,9 @@ def main():
     mix = commands.add_parser("mixed", help="ensembles of ours and Apache's")
     mix.add_argument("--selection", choices=list(mixed.SELECTIONS), default="short")
     mix.set_defaults(start=mixed.main)
+    times = commands.add_parser("elections", help="times of fail-over, as a table")
+    times.add_argument("--times", type=int, default=8, help="kills per ensemble")
+    times.set_defaults(start=elections.main)
     soak = commands.add_parser("soak", help="all mixes, again and again")
     soak.add_argument("--minutes", type=float, default=30)
     soak.add_argument("--seed", type=int, default=1)

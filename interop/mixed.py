@@ -4,7 +4,7 @@ import itertools
 import random
 import time
 
-from . import logs, scenarios, servers
+from . import logs, moves, scenarios, servers
 from .ensemble import Ensemble
 from .suite import Suite
 
@@ -57,19 +57,21 @@ def quiet(ensemble):
     assert not new, "new in Java's logs:\n" + "\n".join(" ".join(item) for item in sorted(new))
 
 
-def exercise(leader, followers, observers=(), scenario=scenarios.crashes, **options):
+def exercise(leader, followers, observers=(), scenario=scenarios.crashes, silence=True, **options):
     with led_by(leader, followers, observers, **options) as ensemble:
         detail = scenario(ensemble)
-        quiet(ensemble)
+        if silence:
+            quiet(ensemble)
         return detail
 
 
-def from_java(kinds, scenario, **options):
+def from_java(kinds, scenario, silence=True, **options):
     with Ensemble(kinds, **options) as ensemble:
         ensemble.start()
         ensemble.settled()
         detail = scenario(ensemble)
-        quiet(ensemble)
+        if silence:
+            quiet(ensemble)
         return detail
 
 
@@ -110,6 +112,10 @@ def directories(suite, kinds):
     for kind in java:
         suite.case(f"swaps from {kind}", from_java, [kind] * 3, lambda e: scenarios.swaps(e, swap), limit=500)
         suite.case(f"migration {kind} -> zabd -> {kind}", from_java, [kind] * 3, scenarios.migration, limit=400)
+        for form in ("gz", "snappy"):
+            suite.case(f"only {form} snapshots, {kind} -> zabd -> {kind}", from_java, [kind] * 3,
+                       lambda e, form=form: moves.compressed(e, form), limit=400,
+                       extra=[f"snapshot.compression.method={form}", "snapCount=300"])
 
 
 def faults(suite, kinds):
@@ -141,10 +147,23 @@ def configurations(suite, kinds):
                        extra=groups, limit=400)
 
 
+def left_out(suite, kinds):
+    """zxids that a 3.8 leader never uses, and the membership as a leader of Java's changes it.
+
+    What Java logs of a malformed request and of a reconfig is not in the baseline.
+    """
+    if "3.8" in kinds:
+        suite.case("zxids left out by a 3.8 leader", exercise, "3.8", ["zabd", "3.8"], scenario=moves.unused_zxids,
+                   silence=False)
+    for kind in kinds[1:]:
+        suite.case(f"reconfiguration by {kind}", from_java, [kind] * 3, moves.reconfiguration, silence=False,
+                   extra=["reconfigEnabled=true", "skipACL=yes"], limit=400)
+
+
 SELECTIONS = {
     "short": [short], "three": [three], "five": [five], "directories": [directories], "faults": [faults],
     "configurations": [configurations], "elections": [elections],
-    "full": [three, configurations, directories, faults, five, elections],
+    "moves": [left_out], "full": [three, configurations, left_out, directories, faults, five, elections],
 }
 
 

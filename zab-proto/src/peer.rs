@@ -11,6 +11,8 @@ use crate::learner::Learner;
 use crate::reconfig;
 use crate::recovered::Recovered;
 use crate::shared::{Control, Shared, Slots};
+use crate::window::Window;
+use crate::wire::txn::TxnHeader;
 use crate::{
     Channel, CloseReason, Config, ConfigError, ConnId, Epoch, Input, Instant, Origin, Output,
     Phase, ProposeError, Received, ServerState, Sid, Status, Vote, Zxid,
@@ -66,6 +68,7 @@ impl Peer {
                 control: alloc::collections::VecDeque::with_capacity(64),
                 voters,
                 room_wanted: Cell::new(false),
+                changing: false,
                 outdated: false,
                 config,
             },
@@ -76,6 +79,7 @@ impl Peer {
             random: 0,
         };
         peer.random = peer.shared.config.seed | 1;
+        peer.heed_history();
         if peer.shared.config.standalone {
             peer.role = Role::Leader(Leader::new(now, &mut peer.shared));
         } else {
@@ -530,6 +534,19 @@ impl Peer {
         }
     }
 
+    /// Whether what was recovered changes the members.
+    fn heed_history(&mut self) {
+        let window = core::mem::replace(&mut self.shared.history.window, Window::new(Zxid::ZERO));
+        for index in window.first()..window.end() {
+            let txn = window.txn(index);
+            if let Ok(header) = TxnHeader::parse(txn) {
+                reconfig::heed_txn(&mut self.shared, &header, txn);
+            }
+        }
+        self.shared.history.window = window;
+        self.shared.outdated = self.shared.changing && !self.shared.config.standalone;
+    }
+
     fn decided(&mut self, now: Instant, state: ServerState, leader: Sid) {
         let newer = self.election.take_newer_config();
         if newer.is_some_and(|text| reconfig::heed(&mut self.shared, &text).is_err()) {
@@ -568,6 +585,7 @@ impl Peer {
             Role::Leader(leader) => leader.end(&mut self.shared),
         }
         self.advertised = None;
+        self.shared.outdated |= self.shared.changing;
         self.election.end();
         self.role = Role::Looking(Looking { begun: false, not_before, lost });
         self.shared.control.push_back(Control::Became(self.status()));

@@ -3,8 +3,9 @@
 //!
 //! A configuration's version is the zxid of the `reconfig` that made it; a leader gives its first one
 //! the version of its epoch, without changing anything. A server whose list is older than the one in
-//! force would count quorums that are none any more. So it takes no part from the moment on that it
-//! hears of other members: it acknowledges nothing that follows, does not vote, and ends.
+//! force would count quorums that are none any more. So it acknowledges a change, which may need its
+//! voice, and stays with that leader until the change is committed; then, or if the leader is lost
+//! before, it does not vote or follow any more, and is to be started again with the new list.
 
 use crate::shared::Shared;
 use crate::wire::jute::Reader;
@@ -14,35 +15,55 @@ use crate::{CloseReason, Ensemble, Violation, Zxid};
 /// The type of a transaction that changes the membership.
 const RECONFIG: i32 = 16;
 
-/// Heeds a transaction before it becomes part of the history.
-pub(crate) fn heed_txn(
-    shared: &mut Shared,
-    header: &TxnHeader,
-    txn: &[u8],
-) -> Result<(), CloseReason> {
+/// Heeds a transaction that becomes part of the history.
+pub(crate) fn heed_txn(shared: &mut Shared, header: &TxnHeader, txn: &[u8]) {
     if header.kind != RECONFIG {
-        return Ok(());
+        return;
     }
-    let mut body = Reader::new(&txn[TxnHeader::LEN..]);
+    let mut body = Reader::new(txn.get(TxnHeader::LEN..).unwrap_or_default());
     let text = body.ustring().and_then(|_path| body.buffer()).ok().flatten();
-    text.map_or(Ok(()), |text| heed(shared, text))
+    if text.is_some_and(|text| adopt(shared, text) == News::OtherMembers) {
+        shared.changing = true;
+    }
 }
 
-/// Heeds a configuration that the leader or its history names.
+/// Heeds a configuration that is in force.
 ///
 /// The version of a newer one with the same members becomes this server's: a leader refuses learners
 /// whose version is above its own.
 pub(crate) fn heed(shared: &mut Shared, text: &[u8]) -> Result<(), CloseReason> {
-    let Ok(other) = Ensemble::parse_text(text) else { return Ok(()) };
-    let own = &mut shared.config.ensemble;
-    if other.version <= own.version {
-        return Ok(());
-    }
-    let first = Zxid::from_raw(other.version).counter() == 0;
-    if !first && !own.has_same_peers(&other) {
+    if adopt(shared, text) == News::OtherMembers {
         shared.outdated = true;
         return Err(CloseReason::Violation(Violation::Reconfigured));
     }
-    own.version = other.version;
     Ok(())
+}
+
+/// A change has come into force.
+pub(crate) fn activated(shared: &mut Shared) -> Result<(), CloseReason> {
+    if shared.changing {
+        shared.outdated = true;
+        return Err(CloseReason::Violation(Violation::Reconfigured));
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum News {
+    Nothing,
+    OtherMembers,
+}
+
+fn adopt(shared: &mut Shared, text: &[u8]) -> News {
+    let Ok(other) = Ensemble::parse_text(text) else { return News::Nothing };
+    let own = &mut shared.config.ensemble;
+    if other.version <= own.version {
+        return News::Nothing;
+    }
+    let first = Zxid::from_raw(other.version).counter() == 0;
+    if !first && !own.has_same_peers(&other) {
+        return News::OtherMembers;
+    }
+    own.version = other.version;
+    News::Nothing
 }

@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) slots: Slots,
     /// Somebody was told that there is no room for a request.
     pub(crate) room_wanted: Cell<bool>,
+    /// The history holds a change to other members, which may be committed.
+    pub(crate) changing: bool,
     /// The ensemble has other members than this server knows of.
     pub(crate) outdated: bool,
 }

@@ -32,7 +32,7 @@ impl Ending {
         let asked = ending.clone();
         thread::spawn(move || {
             for signal in signals.forever() {
-                asked.ask(&format!("signal {signal}"));
+                asked.ask(&format!("signal {signal}"), exit::OK);
             }
         });
         Ok(ending)
@@ -44,7 +44,7 @@ impl Ending {
         thread::spawn(move || {
             // An error is an end, too.
             let _ = io::copy(&mut io::stdin(), &mut io::sink());
-            self.ask("the parent has ended");
+            self.ask("the parent has ended", exit::OK);
         });
     }
 
@@ -53,13 +53,13 @@ impl Ending {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State::Serving(Box::new(shutdown));
     }
 
-    /// Asks for the end.
-    pub(crate) fn ask(&self, why: &str) {
+    /// Asks for the end; `code` is that of a process that does not serve yet.
+    pub(crate) fn ask(&self, why: &str, code: u8) {
         log::info!("Shutting down: {why}");
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match mem::replace(&mut *state, State::Ending) {
             State::Serving(shutdown) => shutdown(),
-            State::Starting => process::exit(exit::OK.into()),
+            State::Starting => process::exit(code.into()),
             State::Ending => process::exit(exit::UNEXPECTED.into()),
         }
     }

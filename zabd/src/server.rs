@@ -149,11 +149,15 @@ fn on_outdated(ending: &Ending, outdated: &Arc<AtomicBool>) -> OnOutdated {
             return;
         }
         log::error!(
-            "the members of the ensemble change, or have changed (reconfig), to others than in this              server's configuration, which is read at the start only. This server ends, so that it              counts no quorum that is none any more. Start it again with the new list of members,              once the change is committed: /zookeeper/config and the other servers'              dynamicConfigFile have it"
+            "the members of the ensemble have changed (reconfig) to others than in this server's \
+             configuration, which is read at the start only. It ends, so that it counts no quorum \
+             that is none any more. Start it again with the new list of members: \
+             /zookeeper/config and the other servers' dynamicConfigFile have it"
         );
         // Not on this thread, which is the one that has to end.
         let ending = ending.clone();
-        thread::spawn(move || ending.ask("the ensemble's members have changed"));
+        let why = "the ensemble's members have changed";
+        thread::spawn(move || ending.ask(why, exit::OUTDATED));
     })
 }
 

@@ -1,6 +1,7 @@
 //! Broadcast, the learner's half, and what a learner asks of its leader.
 
 use super::{Learner, Step};
+use crate::reconfig;
 use crate::shared::Shared;
 use crate::wire::body;
 use crate::wire::packet::{Packet, PacketType};
@@ -21,6 +22,9 @@ impl Learner {
             PacketType::COMMIT | PacketType::COMMITANDACTIVATE if !self.observer => {
                 self.take_commit(shared, packet.zxid)?;
                 shared.history.commit(self.committed);
+                if packet.kind == PacketType::COMMITANDACTIVATE {
+                    reconfig::activated(shared)?;
+                }
             }
             PacketType::INFORM => {
                 self.take_inform(shared, packet.zxid, data()?)?;
@@ -30,6 +34,7 @@ impl Learner {
                 let (_, txn) = body::parse_activate(data()?).map_err(CloseReason::Malformed)?;
                 self.take_inform(shared, packet.zxid, txn)?;
                 shared.history.commit(self.committed);
+                reconfig::activated(shared)?;
             }
             PacketType::PING => {
                 self.ping = packet.zxid;

@@ -21,7 +21,10 @@ impl Learner {
     }
 
     /// How long to dial a leader that refuses. A dead one does, and then it is better to look for
-    /// another one soon; Java gives up after five refusals 100 ms apart.
+    /// another one soon; Java gives up after five refusals 100 ms apart. But a Java leader that has
+    /// waited for better votes opens its port later than a follower that decided early dials it, on a
+    /// loaded machine by more than a second. Who has given up by then waits for it in vain, for
+    /// `initLimit`.
     pub(super) fn refused_limit(shared: &Shared) -> Duration {
         shared.config.election.leader_retry_max * CONNECT_ATTEMPTS
     }
@@ -123,4 +126,4 @@ impl Learner {
 }
 
 /// Refused dials, `leader_retry_max` apart, after which the leader counts as gone.
-const CONNECT_ATTEMPTS: u32 = 5;
+const CONNECT_ATTEMPTS: u32 = 20;

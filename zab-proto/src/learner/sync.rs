@@ -135,13 +135,16 @@ impl Learner {
         let data = || packet.data.ok_or(CloseReason::Malformed(DecodeError::UnexpectedEof));
         match packet.kind {
             PacketType::PROPOSAL => self.take_txn(shared, packet.zxid, data()?),
-            PacketType::COMMIT | PacketType::COMMITANDACTIVATE => {
-                self.take_commit(shared, packet.zxid)
+            PacketType::COMMIT => self.take_commit(shared, packet.zxid),
+            PacketType::COMMITANDACTIVATE => {
+                self.take_commit(shared, packet.zxid)?;
+                reconfig::activated(shared)
             }
             PacketType::INFORM => self.take_inform(shared, packet.zxid, data()?),
             PacketType::INFORMANDACTIVATE => {
                 let (_, txn) = body::parse_activate(data()?).map_err(CloseReason::Malformed)?;
-                self.take_inform(shared, packet.zxid, txn)
+                self.take_inform(shared, packet.zxid, txn)?;
+                reconfig::activated(shared)
             }
             PacketType::NEWLEADER if self.step == Step::Syncing => {
                 self.on_new_leader(shared, packet)
@@ -191,7 +194,7 @@ impl Learner {
         }
         let header = TxnHeader::parse(txn).ok().filter(|header| header.zxid == zxid);
         let header = header.ok_or(CloseReason::Violation(Violation::BadTxn))?;
-        reconfig::heed_txn(shared, &header, txn)?;
+        reconfig::heed_txn(shared, &header, txn);
         if aside && self.incoming.txns.len_bytes() > shared.config.limits.window_len_max_bytes {
             return Err(CloseReason::TooFarBehind);
         }

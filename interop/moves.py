@@ -1,0 +1,176 @@
+"""Directories and configurations that one implementation leaves and the other takes over, and what 3.8 leaves out of its log."""
+
+import glob
+import os
+import re
+import struct
+import time
+
+from . import check, wire
+from .ensemble import eventually
+from .load import Load
+
+UNUSED = "was taken by a leader of ZooKeeper 3.8 and never proposed"
+OUTDATED = 6  # exit code of a zabd whose list of members is out of date
+
+
+def files(member, pattern):
+    return sorted(glob.glob(os.path.join(member.data, "version-2", pattern)), key=os.path.getmtime)
+
+
+def keep_one_snapshot(member, suffix, since):
+    """Deletes every snapshot but the newest of this form, written after `since`."""
+    kept = [path for path in files(member, f"snapshot.*.{suffix}") if os.path.getmtime(path) >= since]
+    assert kept, f"{member} has written no .{suffix} snapshot: {files(member, 'snapshot.*')}"
+    for path in files(member, "snapshot.*"):
+        if path != kept[-1]:
+            os.unlink(path)
+    return os.path.basename(kept[-1])
+
+
+def compressed(ensemble, suffix):
+    """Each member in turn: Java's compressed snapshot is all that zabd finds, then ours all that Java finds."""
+    kinds = {member: member.kind for member in ensemble.members}
+    with Load(ensemble, sessions=False) as load:
+        for member in ensemble.voters:
+            since = 0.0
+            for kind in ("zabd", kinds[member]):
+                eventually(f"{member} writes a snapshot", lambda m=member, s=since: any(
+                    os.path.getmtime(path) >= s for path in files(m, f"snapshot.*.{suffix}")), 60, 0.2)
+                member.kill()
+                keep_one_snapshot(member, suffix, since)
+                ensemble.swap(member, kind)
+                since = time.time()
+                member.start()
+                ensemble.settled()
+    return check.everything(ensemble, load)
+
+
+def leave_out(leader):
+    """A request for which a leader of 3.8 takes a zxid and proposes nothing: a multi without a path."""
+    nameless = struct.pack(">i", -1) + wire.buffer(b"") + wire.ANYONE + struct.pack(">i", 0)
+    client = wire.Client(leader.address, 4000)
+    client.send(wire.MULTI, wire.multi_body([(wire.CREATE, nameless)]))
+    time.sleep(0.3)
+    client.drop()
+
+
+def unused_zxids(ensemble):
+    """A 3.8 leader leaves zxids out: ours goes on, comes back, and takes over a log of Java's that has the gaps."""
+    leader = ensemble.settled()
+    assert leader.kind == "3.8", f"{leader} leads"
+    ours = next(member for member in ensemble.voters if member.kind == "zabd")
+    theirs = next(member for member in ensemble.voters if member.kind == "3.8" and member is not leader)
+    client = wire.Client(ours.address, 60000, wait=30)
+    client.ensure("/unused")
+    for turn in range(3):
+        leave_out(leader)
+        for number in range(20):
+            client.create(f"/unused/n-{turn}-{number}", b"behind the gap")
+    client.close()
+    found = eventually("zabd sees unused zxids", lambda: re.findall(rf"\S+ {UNUSED}", ours.log_text()), 10)
+    assert "expected 0x" in theirs.log_text(), f"{theirs} has seen no gap: nothing was shown"
+    assert "is older" not in ours.log_text() and ours.mode() == "follower", f"{ours} fell behind"
+    for member, kind in ((ours, "zabd"), (theirs, "zabd")):
+        member.kill()
+        ensemble.swap(member, kind)
+        member.start()
+        ensemble.settled()
+    assert re.search(UNUSED, open(theirs.logs[-1][1], errors="replace").read()), "the log that was taken over had no gap"
+    # The leader's own clients are stuck since (client.md 20.10).
+    leader.kill()
+    leader.start()
+    ensemble.settled()
+    with Load(ensemble) as load:
+        time.sleep(2)
+    return f"{len(found)} unused zxids; {check.everything(ensemble, load)}"
+
+
+def server_lines(ensemble, observers=()):
+    lines = []
+    for member in ensemble.members:
+        role = "observer" if member in observers else "participant"
+        lines.append(f"server.{member.sid}=127.0.0.1:{member.quorum_port}:{member.election_port}:{role};"
+                     f"127.0.0.1:{member.client_port}")
+    return lines
+
+
+def config_of(member):
+    client = wire.Client(member.address, 20000, wait=20)
+    client.sync()
+    text = client.get("/zookeeper/config")[0].decode()
+    client.close()
+    return text
+
+
+def take_over_configuration(member, source):
+    """What an operator does after a reconfig: the members as another server has written them down."""
+    with open(os.path.join(source.directory, "zoo.cfg")) as file:
+        (path,) = re.findall(r"^dynamicConfigFile=(.*)$", file.read(), re.MULTILINE)
+    with open(path) as file:
+        text = file.read()
+    own = os.path.join(member.directory, os.path.basename(path))
+    with open(own, "w") as file:
+        file.write(text)
+    config = os.path.join(member.directory, "zoo.cfg")
+    with open(config) as file:
+        lines = [line for line in file.read().splitlines() if not line.startswith(("server.", "dynamicConfigFile="))]
+    with open(config, "w") as file:
+        file.write("\n".join([*lines, f"dynamicConfigFile={own}"]) + "\n")
+
+
+def reconfiguration(ensemble):
+    """zabd on the files that Java's servers write with reconfigEnabled, as follower and leader, and when the members change."""
+    leader = ensemble.settled()
+    ours = next(member for member in ensemble.voters if member is not leader)
+    eventually("dynamic configuration files", lambda: glob.glob(os.path.join(ours.directory, "zoo.cfg.dynamic.*")), 20)
+    kind = ours.kind
+    ours.terminate()
+    ours.kind = "zabd"
+    ours.start()
+    with Load(ensemble, sessions=False) as load:
+        ensemble.settled()
+        versions = {config_of(member).rpartition("version=")[2] for member in ensemble.members}
+        assert len(versions) == 1 and versions != {"0"}, f"versions of the configuration: {versions}"
+        led = 0
+        for _ in range(6):
+            leader = ensemble.settled()
+            led += leader is ours
+            if led and leader is not ours:
+                break
+            time.sleep(0.5)
+            leader.kill()
+            time.sleep(0.2)
+            leader.start()
+        leader = ensemble.settled()
+        assert leader is not ours, "zabd leads again and again"
+        third = next(member for member in ensemble.voters if member not in (ours, leader))
+        client = wire.Client(leader.address, 30000, wait=30)
+        members = wire.string("\n".join(server_lines(ensemble, [third])))
+        client.send(16, struct.pack(">ii", -1, -1) + members + struct.pack(">q", -1))
+        try:
+            reply = client.receive()
+            assert reply.err == 0, f"reconfig: error {reply.err}"
+            client.close()
+        except wire.Closed:
+            pass  # A leader that moves to the new configuration may close its clients.
+        # It says so, and ends; Java's go on.
+        assert ours.process.wait(20) == OUTDATED, f"{ours} ended with {ours.process.returncode}"
+        assert "the members of the ensemble have changed" in ours.log_text()
+        ensemble.settled()
+        version = config_of(leader)
+        take_over_configuration(ours, leader)
+        ours.start()
+        ensemble.settled()
+        assert config_of(ours).rpartition("version=")[2] == version.rpartition("version=")[2]
+        assert third.mode() == "observer", third.mode()
+        # And back, on the same files.
+        ours.terminate()
+        ours.kind = kind
+        ours.start()
+        ensemble.settled()
+        ours.terminate()
+        ours.kind = "zabd"
+        ours.start()
+        ensemble.settled()
+    return f"zabd led {led} times; {check.everything(ensemble, load)}"
