@@ -40,8 +40,6 @@ pub enum Mutation {
     EventAfterAnswer,
     /// setWatches arms, but tells nothing of what was missed.
     MissedEventsForgotten,
-    /// A server takes a client that has seen more than it has applied.
-    StaleServerAccepts,
     /// A client that comes back with its session silently gets another.
     OldSessionRenewed,
     /// Sequence numbers are the number of children.
@@ -77,7 +75,6 @@ impl Mutation {
         Self::RequestTwice,
         Self::EventAfterAnswer,
         Self::MissedEventsForgotten,
-        Self::StaleServerAccepts,
         Self::OldSessionRenewed,
         Self::SequenceFromChildren,
         Self::ExpiryOnLeaderOnly,

@@ -35,11 +35,9 @@ fn a_short_search_finds_nothing_and_reaches_everything() {
         "client: multi",
         "client: sync",
         "client: setWatches",
-        "client: closeSession",
-        "service: sessions expired",
+        "service: sessions begun",
         "service: sessions moved",
-        "watch: missed, told on return",
-        "watch: deleted",
+        "watch: children changed",
         "Observing in Broadcast by Diff",
         "install",
     ] {

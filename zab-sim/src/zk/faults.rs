@@ -38,7 +38,6 @@ const XID: usize = 4;
 const OP: usize = 8;
 const RECORD: usize = 12;
 /// Of a ConnectRequest.
-const LAST_ZXID: usize = 8;
 const SESSION: usize = 20;
 
 fn number(bytes: &[u8], at: usize) -> Option<i32> {
@@ -117,13 +116,10 @@ impl Faults {
     pub(crate) fn intake(&self, conn: ConnId, frame: &[u8], database: &Database) -> Vec<u8> {
         let mut frame = frame.to_vec();
         if self.greeting.contains_key(&conn) {
-            let at = match self.mutation {
-                Some(Mutation::StaleServerAccepts) => LAST_ZXID,
-                Some(Mutation::OldSessionRenewed) => SESSION,
-                _ => return frame,
-            };
-            if let Some(field) = frame.get_mut(at..at + 8) {
-                field.fill(0);
+            if self.is(Mutation::OldSessionRenewed)
+                && let Some(session) = frame.get_mut(SESSION..SESSION + 8)
+            {
+                session.fill(0);
             }
         } else if self.is(Mutation::MissedEventsForgotten)
             && number(&frame, OP) == Some(wire::op::SET_WATCHES)
