@@ -154,7 +154,7 @@ fn replay_over_a_fuzzy_snapshot_converges() {
         for payload in &history.log[from..] {
             let Payload { header, txn, digest } = Payload::decode(payload).unwrap();
             let applied = recovered.apply(&header, &txn, &mut |_| {});
-            let refused = matches!(txn, zk_service::txn::Txn::Error(_));
+            let refused = matches!(txn, Txn::Error(_));
             failures += usize::from(!applied.outcome.code.is_ok() && !refused);
             let check = recovered.check_digest(header.zxid, digest);
             assert!(!matches!(check, DigestCheck::Mismatch { .. }), "seed {seed}: {check:?}");
