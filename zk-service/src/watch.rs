@@ -305,9 +305,9 @@ mod tests {
         watches.add_standard(Kind::Data, 1, "/a");
         watches.add_standard(Kind::Data, 2, "/a");
         assert_eq!(watches.len(), 2);
-        assert_eq!(fire(&mut watches, "/a", Event::ChildrenChanged), []);
+        assert_eq!(fire(&mut watches, "/a", Event::ChildrenChanged), [0_u32; 0]);
         assert_eq!(fire(&mut watches, "/a", Event::DataChanged), [1, 2]);
-        assert_eq!(fire(&mut watches, "/a", Event::DataChanged), []);
+        assert_eq!(fire(&mut watches, "/a", Event::DataChanged), [0_u32; 0]);
         assert_eq!(watches.len(), 0);
         assert!(watches.data.by_slot.is_empty() && watches.data.by_path.is_empty());
     }
@@ -361,9 +361,9 @@ mod tests {
         assert_eq!(fire(&mut watches, "/a/b/c", Event::Created), [1]);
         assert_eq!(fire(&mut watches, "/a", Event::Deleted), [1]);
         assert_eq!(fire(&mut watches, "/", Event::DataChanged), [1]);
-        assert_eq!(fire(&mut watches, "/a", Event::ChildrenChanged), []);
+        assert_eq!(fire(&mut watches, "/a", Event::ChildrenChanged), [0_u32; 0]);
         watches.remove_slot(1);
         assert_eq!(watches.data.recursive, 0);
-        assert_eq!(fire(&mut watches, "/a", Event::Deleted), []);
+        assert_eq!(fire(&mut watches, "/a", Event::Deleted), [0_u32; 0]);
     }
 }

@@ -1,7 +1,7 @@
 //! What is prepared, applied: random requests, with more or fewer of them in flight.
 
 use super::*;
-use crate::acl::write_acls;
+use crate::acl::{Acl, write_acls};
 use crate::database::{Database, DigestCheck};
 use crate::txn::Payload;
 
