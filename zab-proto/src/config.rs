@@ -97,6 +97,8 @@ pub struct Limits {
     pub requests_len_max_bytes: usize,
     /// Application snapshots open at a time; further learners wait for their SNAP.
     pub snapshots_max: usize,
+    /// The counter of zxids at which a leader steps down for a new epoch. Never used itself.
+    pub counter_max: u32,
 }
 
 impl Default for Limits {
@@ -109,6 +111,7 @@ impl Default for Limits {
             links_max: 256,
             requests_len_max_bytes: 16 << 20,
             snapshots_max: 4,
+            counter_max: u32::MAX,
         }
     }
 }
@@ -156,6 +159,7 @@ impl Config {
             (self.standalone || self.sync_limit > 0, "syncLimit must be above 0"),
             (self.limits.links_max > 0, "at least one connection must be allowed"),
             (self.limits.snapshots_max > 0, "at least one snapshot must be allowed"),
+            (self.limits.counter_max > 1, "an epoch must have room for a transaction"),
         ];
         match rules.iter().find(|(holds, _)| !holds) {
             None => Ok(()),

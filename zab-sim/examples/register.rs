@@ -1,6 +1,5 @@
 //! An application of one's own in the simulator: a register that keeps the largest value written.
-//!
-//! `Replica` makes a server of any `StateMachine`. The rest is a client and its judgement.
+//! `Replica` makes a server of any `StateMachine`; the rest is a client and its judgement.
 
 use zab_sim::check::Failure;
 use zab_sim::replica::{ANSWER_LEN, Ask, Replica, StateMachine, parse_answer, request};
@@ -44,7 +43,6 @@ struct Writer {
     value: u64,
     answered: u64,
     silence: u32,
-    pause: u64,
     lost: bool,
 }
 
@@ -54,14 +52,12 @@ impl Client for Writer {
     }
 
     fn wake(&mut self, wish: &mut Wish<'_>) {
-        wish.wake_at = Some(wish.now + self.pause + wish.rng.below(20_000_000));
+        wish.wake_at = Some(wish.now + 20_000_000 + wish.rng.below(20_000_000));
         if self.silence > 50 {
             (wish.disconnect, self.connected, self.silence) = (true, false, 0);
         } else if self.connected {
-            self.value += 1;
-            self.silence += 1;
-            let number = self.index << 32 | self.value;
-            wish.send.extend(request(Ask::Write, number, self.value, 0));
+            (self.value, self.silence) = (self.value + 1, self.silence + 1);
+            wish.send = request(Ask::Write, self.index << 32 | self.value, self.value, 0).into();
         } else {
             wish.connect = Some(wish.rng.index(wish.servers));
             wish.wake_at = Some(wish.now + 500_000_000);
@@ -89,15 +85,10 @@ impl Client for Writer {
     fn completed(&self) -> u64 {
         self.answered
     }
-
-    fn persevere(&mut self) {
-        self.pause = 200_000_000;
-    }
 }
 
 fn main() {
-    for seed in 0..200 {
-        let outcome = run::<Replica<Register>>(&Options::swarm(seed), 0);
-        assert_eq!(outcome.failure, None, "seed {seed}");
+    for seed in 0..10 {
+        assert_eq!(run::<Replica<Register>>(&Options::swarm(seed), 0).failure, None, "seed {seed}");
     }
 }

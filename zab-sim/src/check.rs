@@ -6,13 +6,15 @@
 
 use std::collections::BTreeMap;
 
-use zab_proto::{Epoch, EpochKind, Status, Zxid};
+use zab_proto::{Epoch, EpochKind, ServerState, Status, Zxid};
 
 use crate::coverage::Coverage;
 use crate::epochs::Reign;
 use crate::image::{Image, Op, Rec};
+use crate::options::Options;
 use crate::queue::HostIx;
 use crate::rng::Map;
+use crate::votes::Votes;
 
 /// A broken invariant.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +34,8 @@ pub struct Watched {
     pub status: Option<Status>,
     /// How often its role or phase changed, and with that the meaning of its votes.
     pub elections: u32,
+    /// When its process last went on after a pause, or began.
+    pub(crate) resumed_at: u64,
     /// Its disk was wiped, as everybody knows, and has not caught up.
     pub(crate) excused: bool,
     /// Highest epochs that were durable on its disk.
@@ -55,6 +59,13 @@ pub struct Ghost {
     pub(crate) established: BTreeMap<Epoch, HostIx>,
     pub(crate) promises: BTreeMap<(HostIx, Epoch), HostIx>,
     pub(crate) servers: Vec<Watched>,
+    pub(crate) votes: Votes,
+    /// The servers' longest pause between notifications, in ns.
+    pub(crate) notification_max: u64,
+    /// The shortest one.
+    pub(crate) notification_min: u64,
+    /// The counter at which a new epoch begins.
+    counter_max: u32,
     /// Deliveries that made a transaction committed and are to be compared with the disks.
     pending: Vec<(Zxid, u64)>,
     /// A disk lost something.
@@ -67,10 +78,15 @@ pub struct Ghost {
 }
 
 impl Ghost {
-    /// An observer of `voters` voters among `servers` servers.
-    pub(crate) fn new(voters: usize, servers: usize) -> Self {
+    /// An observer of such servers.
+    pub(crate) fn new(options: &Options) -> Self {
+        let (voters, servers) = (options.voters, options.servers());
         Self {
             voters,
+            votes: Votes::new(servers),
+            notification_max: nanos(options.election.max_notification_interval),
+            notification_min: nanos(options.election.min_notification_interval),
+            counter_max: options.counter_max,
             canon: Vec::new(),
             records: BTreeMap::new(),
             digests: Map::default(),
@@ -108,6 +124,13 @@ impl Ghost {
     #[must_use]
     pub fn committed(&self) -> usize {
         self.canon.len()
+    }
+
+    /// In how many epochs something was committed.
+    #[must_use]
+    pub fn epochs_committed(&self) -> usize {
+        let epochs = self.canon.chunk_by(|(a, _), (b, _)| a.epoch() == b.epoch());
+        epochs.count()
     }
 
     /// The last committed zxid.
@@ -171,8 +194,11 @@ impl Ghost {
         if !starts && !follows {
             self.fail("B11", format!("s{} logs {zxid} after {last}", server + 1));
         }
-        if zxid.counter() == u32::MAX {
+        if zxid.counter() >= self.counter_max {
             self.fail("B16", format!("s{} uses {zxid}", server + 1));
+        }
+        if zxid.counter() + 1 == self.counter_max {
+            self.coverage.count("counter used up");
         }
         let leading = self.reigns.contains_key(&(zxid.epoch(), server));
         if leading {
@@ -257,6 +283,7 @@ impl Ghost {
     pub(crate) fn on_death(&mut self, server: HostIx, image: &Image) {
         self.shrunk = true;
         self.servers[server].status = None;
+        self.forget_votes(server);
         let watched = &self.servers[server];
         if image.accepted < watched.accepted || image.current < watched.current {
             self.fail("P1", format!("s{} forgets an epoch", server + 1));
@@ -297,7 +324,7 @@ impl Ghost {
         }
     }
 
-    /// A transaction is delivered. B1, B2, B3, B5, B12, B13.
+    /// A transaction is delivered. B1, B2, B3, B5, B10, B12, B13.
     pub(crate) fn on_deliver(&mut self, server: HostIx, zxid: Zxid, content: u64, digest: u64) {
         self.coverage.delivered += 1;
         let position = self.servers[server].position;
@@ -312,6 +339,13 @@ impl Ghost {
             }
             Some(_) => {}
             None => {
+                let leads = self.servers[server]
+                    .status
+                    .is_some_and(|status| status.state == ServerState::Leading);
+                if !leads {
+                    let text = format!("s{} applies {zxid} before its leader did", server + 1);
+                    self.fail("B10", text);
+                }
                 if zxid <= self.last_committed() {
                     self.fail("B12", format!("s{} applies {zxid} again", server + 1));
                 }
@@ -368,4 +402,8 @@ impl Ghost {
             self.fail("B8", format!("a quorum's disks lack {zxid}, which is committed"));
         }
     }
+}
+
+fn nanos(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4)
 }

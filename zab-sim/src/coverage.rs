@@ -51,12 +51,65 @@ impl Coverage {
         }
     }
 
+    /// What of [`MUST_REACH`] was not.
+    #[must_use]
+    pub fn missing(&self) -> Vec<&'static str> {
+        MUST_REACH.iter().copied().filter(|what| self.of(what) == 0).collect()
+    }
+
     /// How often a situation was counted.
     #[must_use]
     pub fn of(&self, what: &str) -> u64 {
         self.fixed.get(what).or_else(|| self.counts.get(what)).copied().unwrap_or(0)
     }
 }
+
+/// What a search of a few thousand runs must reach, again and again.
+pub const MUST_REACH: &[&str] = &[
+    "Leading in Discovery",
+    "Leading in Synchronization",
+    "Leading in Broadcast",
+    "Following in Discovery",
+    "Following in Synchronization by Diff",
+    "Following in Synchronization by Trunc",
+    "Following in Synchronization by Snap",
+    "Following in Broadcast by Diff",
+    "Following in Broadcast by Trunc",
+    "Following in Broadcast by Snap",
+    "Observing in Discovery",
+    "Observing in Broadcast by Diff",
+    "Observing in Broadcast by Snap",
+    "sync: nothing to send",
+    "sync: DIFF",
+    "sync: DIFF from the log",
+    "sync: TRUNC",
+    "sync: TRUNC and DIFF",
+    "sync: SNAP",
+    "sync: SNAP and DIFF",
+    "log with a gap",
+    "proposal between NEWLEADER and UPTODATE, DIFF",
+    "proposal between NEWLEADER and UPTODATE, TRUNC",
+    "proposal between NEWLEADER and UPTODATE, SNAP",
+    "died at NEWLEADER, history not durable",
+    "died at NEWLEADER, epoch not durable",
+    "died at NEWLEADER, all durable",
+    "leader gave up with proposals under way",
+    "counter used up",
+    "committed in three epochs",
+    "fault: connections reset",
+    "fault: disk failed",
+    "fault: disk stalled",
+    "fault: disk wiped",
+    "fault: garbage on an election connection",
+    "fault: kill",
+    "fault: link cut",
+    "fault: link cut one way",
+    "fault: links cut and mended in turn",
+    "fault: name not resolved",
+    "fault: pause",
+    "fault: power cut",
+    "fault: server isolated",
+];
 
 impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -24,6 +24,17 @@ struct Writing {
     sealed: bool,
 }
 
+/// A log that is read for a learner.
+#[derive(Debug)]
+struct OpenLog {
+    name: u32,
+    /// What is still to be read.
+    records: VecDeque<Rec>,
+    /// Somebody looks whether it is whole, or has looked.
+    searched: bool,
+    whole: Option<bool>,
+}
+
 /// What the disk has to do next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Work {
@@ -31,6 +42,8 @@ pub(crate) struct Work {
     pub(crate) batch: Option<u64>,
     /// The background snapshot is published after this many ns.
     pub(crate) publish: Option<u64>,
+    /// It is known after this many ns whether a log that was opened is whole.
+    pub(crate) log: Option<u64>,
 }
 
 /// One server's disk.
@@ -55,6 +68,10 @@ pub(crate) struct Disk {
     publishing: bool,
     logged: usize,
     stalled: bool,
+    /// When the batch that is being synced will be durable.
+    pub(crate) busy_until: u64,
+    logs: Vec<OpenLog>,
+    next_log: u32,
     /// Most recent ticket.
     pub(crate) last_ticket: Ticket,
 }
@@ -87,6 +104,9 @@ impl Disk {
             publishing: false,
             logged: 0,
             stalled: false,
+            busy_until: 0,
+            logs: Vec::new(),
+            next_log: 0,
             last_ticket: Ticket(0),
         }
     }
@@ -96,9 +116,15 @@ impl Disk {
     pub(crate) fn heal(&mut self, delay_max: u64) {
         self.options.min = self.options.min.min(delay_max);
         self.options.mean = self.options.mean.min(delay_max);
+        self.options.batch = self.options.batch.max(1000);
         self.options.stall_per_mille = 0;
         self.options.fail_per_million = 0;
         self.stalled = false;
+    }
+
+    /// Whether nothing is on its way to the disk, but for a snapshot.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.is_empty()
     }
 
     /// Holds back completions until released.
@@ -106,9 +132,14 @@ impl Disk {
         self.stalled = stalled;
     }
 
+    /// What it does next fails.
+    pub(crate) fn fail(&mut self) {
+        self.options.fail_per_million = 1_000_000;
+    }
+
     /// Starts what can be started.
     pub(crate) fn start(&mut self) -> Work {
-        let mut work = Work { batch: None, publish: None };
+        let mut work = Work { batch: None, publish: None, log: None };
         if self.syncing == 0 && !self.queue.is_empty() && !self.stalled {
             let epoch = self.queue.iter().position(|(_, op)| !matches!(op, Op::Append(_)));
             let end = epoch.map_or(self.queue.len(), |at| at + 1);
@@ -118,6 +149,10 @@ impl Disk {
                 latency += self.rng.exponential(self.options.stall);
             }
             work.batch = Some(latency);
+        }
+        if self.logs.iter().any(|log| !log.searched) {
+            self.logs.iter_mut().for_each(|log| log.searched = true);
+            work.log = Some(self.options.min + self.rng.exponential(self.options.mean));
         }
         if self.writing.as_ref().is_some_and(|w| w.sealed) && !self.publishing {
             self.publishing = true;
@@ -129,6 +164,9 @@ impl Disk {
     /// The batch is done. Returns the highest durable ticket, or `None` if the disk failed.
     pub(crate) fn complete(&mut self) -> Option<Ticket> {
         if self.rng.below(1_000_000) < u64::from(self.options.fail_per_million) {
+            if self.options.fail_per_million == 1_000_000 {
+                self.options.fail_per_million = 0;
+            }
             return None;
         }
         let mut through = None;
@@ -164,12 +202,23 @@ impl Disk {
             digest: writing.digest,
             chain: self.ghost.borrow().chain_at(writing.zxid),
         };
-        self.durable.publish(&snapshot);
-        self.issued.publish(&snapshot);
+        self.durable.publish(&snapshot, self.options.log_kept);
+        self.issued.publish(&snapshot, self.options.log_kept);
+    }
+
+    /// It is known whether the logs that were opened are whole.
+    pub(crate) fn log_found(&mut self) {
+        for log in self.logs.iter_mut().filter(|log| log.searched && log.whole.is_none()) {
+            let whole = !self.rng.chance(self.options.log_gap_per_mille);
+            let what = if whole { "sync: DIFF from the log" } else { "log with a gap" };
+            self.ghost.borrow_mut().coverage.count(what);
+            log.whole = Some(whole);
+        }
     }
 
     /// What is left after the process or the host died.
     pub(crate) fn die(&mut self, death: Death) {
+        self.ghost.borrow_mut().on_dying(self.server, &self.durable, &self.issued);
         // A kill loses what the process still held back; a power cut keeps what the kernel had
         // flushed of its own accord.
         let survivors = self.rng.index(self.queue.len() + 1);
@@ -185,6 +234,7 @@ impl Disk {
         self.syncing = 0;
         self.writing = None;
         self.publishing = false;
+        self.logs.clear();
         self.stage.clear();
         if death == Death::Power {
             self.durable.lose_for(self.mutation);
@@ -205,6 +255,9 @@ impl Disk {
     /// What a starting process finds.
     pub(crate) fn recover(&mut self) -> (Recovered, Option<Snapshot>) {
         self.logged = self.durable.log.len();
+        if self.mutation == Some(Mutation::LogFileNotLinked) {
+            self.durable.unsynced = Some(self.durable.log.len());
+        }
         let image = &self.durable;
         let mut recovered = Recovered::default();
         recovered.accepted_epoch = image.accepted;
@@ -273,6 +326,30 @@ impl Storage for Disk {
         };
         self.writing = None;
         self.issue(ticket, Op::Install(Snapshot { zxid, bytes, digest, chain }));
+    }
+
+    fn log_open(&mut self, after: Zxid, through: Zxid) -> Option<u32> {
+        let records = self.issued.between(after, through)?;
+        self.next_log += 1;
+        let name = self.next_log;
+        self.logs.push(OpenLog { name, records, searched: false, whole: None });
+        Some(name)
+    }
+
+    fn log_ready(&mut self, log: u32) -> Option<bool> {
+        self.logs.iter().find(|open| open.name == log)?.whole
+    }
+
+    fn log_read(&mut self, log: u32, txn: &mut Vec<u8>) -> Option<Zxid> {
+        let open = self.logs.iter_mut().find(|open| open.name == log)?;
+        let rec = open.records.pop_front()?;
+        txn.clear();
+        txn.extend_from_slice(&self.arena[rec.range()]);
+        Some(rec.zxid)
+    }
+
+    fn log_close(&mut self, log: u32) {
+        self.logs.retain(|open| open.name != log);
     }
 
     fn snapshot_due(&self) -> bool {

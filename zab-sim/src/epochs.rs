@@ -85,8 +85,10 @@ impl Ghost {
         learner: HostIx,
         leader: HostIx,
         epoch: Epoch,
-        disk: &Disk,
+        disks: &[Disk],
     ) {
+        let disk = &disks[learner];
+        self.compare_histories(learner, leader, epoch, disks);
         let Some(reign) = self.reigns.get(&(epoch, leader)) else { return };
         let (zxid, chain) = reign.initial;
         let is_durable = disk.durable.current_in_effect() >= epoch;
@@ -98,8 +100,23 @@ impl Ghost {
         self.hooks.push((learner, "ack newleader"));
     }
 
-    /// A learner acknowledges a proposal. V3.
-    pub(crate) fn on_ack(&mut self, learner: HostIx, zxid: Zxid, disk: &Disk) {
+    /// B9: a learner's history is part of its leader's, from NEWLEADER on.
+    fn compare_histories(&mut self, learner: HostIx, leader: HostIx, epoch: Epoch, disks: &[Disk]) {
+        let leads = self.servers[leader].status.is_some_and(|status| {
+            let leads = status.state == ServerState::Leading && status.phase != Phase::Discovery;
+            leads && status.epoch == epoch
+        });
+        let (last, chain) = disks[learner].issued.last();
+        if leads && !self.holds(&disks[leader].issued, last, chain) {
+            let text = format!("s{} has {last}, its leader does not", learner + 1);
+            self.fail("B9", text);
+        }
+    }
+
+    /// A learner acknowledges a proposal. V3, B9.
+    pub(crate) fn on_ack(&mut self, learner: HostIx, leader: HostIx, zxid: Zxid, disks: &[Disk]) {
+        let disk = &disks[learner];
+        self.compare_histories(learner, leader, zxid.epoch(), disks);
         if zxid > disk.durable.base() && disk.durable.find(zxid).is_none() {
             let text = format!("s{} acknowledges {zxid}, which is not on its disk", learner + 1);
             self.fail("V3", text);
@@ -128,7 +145,16 @@ impl Ghost {
     /// A server's role or phase has changed.
     pub(crate) fn on_became(&mut self, server: HostIx, status: &Status, disks: &[Disk]) {
         self.coverage.became(status);
-        self.servers[server].status = Some(*status);
+        let before = self.servers[server].status.replace(*status);
+        let looked = before.is_none_or(|before| before.state == ServerState::Looking);
+        if status.state == ServerState::Looking {
+            self.forget_votes(server);
+        } else if looked {
+            self.on_decided(server, status);
+        }
+        if let Some(before) = before {
+            self.note_abdication(&before, status, &disks[server]);
+        }
         self.hooks.push((server, hook_of(status)));
         self.servers[server].elections += 1;
         if status.state == ServerState::Leading && server >= self.voters {
@@ -141,6 +167,34 @@ impl Ghost {
             self.establish(server, status.epoch, disks);
         } else {
             self.check_serving(server, status);
+        }
+    }
+
+    /// A process is about to die: how far has a synchronisation come?
+    pub(crate) fn on_dying(&mut self, server: HostIx, durable: &Image, issued: &Image) {
+        let syncs = self.servers[server].status.is_some_and(|status| {
+            status.phase == Phase::Synchronization && status.state != ServerState::Leading
+        });
+        // NEWLEADER has come when the epoch is asked for, behind the history.
+        let status = self.servers[server].status.map(|status| status.epoch);
+        if !syncs || issued.current != status {
+            return;
+        }
+        self.coverage.count(if durable.last() != issued.last() {
+            "died at NEWLEADER, history not durable"
+        } else if durable.current != issued.current {
+            "died at NEWLEADER, epoch not durable"
+        } else {
+            "died at NEWLEADER, all durable"
+        });
+    }
+
+    /// A leader gives up with proposals that are not committed.
+    fn note_abdication(&mut self, before: &Status, now: &Status, disk: &Disk) {
+        let led = before.state == ServerState::Leading && before.phase == Phase::Broadcast;
+        if led && now.state == ServerState::Looking && disk.issued.last().0 > self.last_committed()
+        {
+            self.coverage.count("leader gave up with proposals under way");
         }
     }
 

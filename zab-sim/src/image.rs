@@ -1,5 +1,6 @@
 //! What a disk holds at an instant, and how one write changes it.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -73,10 +74,14 @@ pub(crate) struct Image {
     pub(crate) snapshot: Option<Snapshot>,
     /// The log above the snapshot.
     pub(crate) log: Vec<Rec>,
+    /// Records at and below the snapshot that are kept, without a gap.
+    pub(crate) kept: Vec<Rec>,
     /// Whether there is a marker that makes an empty directory trustworthy.
     pub(crate) initialize: bool,
-    /// Records from here on were never synced (a mutation).
+    /// Records from here on were never synced (mutations).
     pub(crate) unsynced: Option<usize>,
+    /// Records from here to there were never synced (a mutation).
+    pub(crate) unsynced_sync: Option<(usize, usize)>,
     /// What a power cut brings back (mutations).
     pub(crate) undo: Option<Box<Self>>,
 }
@@ -109,6 +114,15 @@ impl Image {
         self.log.get(at)
     }
 
+    /// The records above `after` up to `through`, if both are here; they may be below the snapshot.
+    #[must_use]
+    pub(crate) fn between(&self, after: Zxid, through: Zxid) -> Option<VecDeque<Rec>> {
+        let all = || self.kept.iter().chain(&self.log);
+        let has = |zxid| all().any(|rec| rec.zxid == zxid);
+        let wanted = |rec: &&Rec| rec.zxid > after && rec.zxid <= through;
+        (has(after) && has(through)).then(|| all().filter(wanted).copied().collect())
+    }
+
     /// Carries out a write.
     pub(crate) fn apply(&mut self, op: &Op, mutation: Option<Mutation>) {
         match op {
@@ -122,6 +136,7 @@ impl Image {
                 } else {
                     self.log.clear();
                 }
+                self.kept.clear();
                 self.snapshot = Some(snapshot.clone());
             }
         }
@@ -131,20 +146,42 @@ impl Image {
         self.log.retain(|rec| rec.zxid <= after);
         if self.base() > after {
             self.snapshot = None;
+            self.kept.clear();
         }
     }
 
     /// A snapshot of the server's own is complete: the log below it can go.
-    pub(crate) fn publish(&mut self, snapshot: &Snapshot) {
+    pub(crate) fn publish(&mut self, snapshot: &Snapshot, keep: usize) {
         if snapshot.zxid > self.base() && snapshot.zxid <= self.last().0 {
-            self.log.retain(|rec| rec.zxid > snapshot.zxid);
+            let below = self.log.partition_point(|rec| rec.zxid <= snapshot.zxid);
+            self.kept.extend(self.log.drain(..below));
+            let excess = self.kept.len().saturating_sub(keep);
+            self.kept.drain(..excess);
             self.snapshot = Some(snapshot.clone());
             self.unsynced = None;
+            self.unsynced_sync = None;
         }
     }
 
-    /// Keeps what a mutation's power cut would bring back.
+    /// Keeps what a mutation's power cut would bring back, or take.
     pub(crate) fn remember_for(&mut self, mutation: Option<Mutation>, op: &Op) {
+        let len = self.log.len();
+        match (mutation, op) {
+            (Some(Mutation::TruncSyncNotDurable), Op::Truncate(after)) => {
+                let kept = self.log.partition_point(|rec| rec.zxid <= *after);
+                self.unsynced_sync = Some((kept, usize::MAX));
+            }
+            (Some(Mutation::TruncSyncNotDurable), Op::SetEpoch(EpochKind::Current, _)) => {
+                if let Some((_, to)) = self.unsynced_sync.as_mut().filter(|(_, to)| *to > len) {
+                    *to = len;
+                }
+            }
+            (Some(Mutation::LogFileNotLinked), Op::SetEpoch(..)) => {
+                self.unsynced.take_if(|from| *from < len);
+            }
+            (Some(_), Op::Install(_)) => (self.unsynced, self.unsynced_sync) = (None, None),
+            _ => {}
+        }
         let fits = match mutation {
             Some(Mutation::EpochRenameLost) => {
                 matches!(op, Op::SetEpoch(EpochKind::Accepted, _))
@@ -172,8 +209,17 @@ impl Image {
             (Some(Mutation::InstallNotDurable), Some(before), _) => {
                 self.snapshot = before.snapshot;
             }
-            (Some(Mutation::RecoveredTailNotSynced), _, Some(synced)) => {
-                self.log.truncate(synced);
+            (
+                Some(Mutation::RecoveredTailNotSynced | Mutation::LogFileNotLinked),
+                _,
+                Some(from),
+            ) => {
+                self.log.truncate(from);
+            }
+            (Some(Mutation::TruncSyncNotDurable), _, _) => {
+                if let Some((from, to)) = self.unsynced_sync.take() {
+                    self.log.drain(from..to.min(self.log.len()));
+                }
             }
             _ => {}
         }

@@ -10,12 +10,14 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod carry;
 pub mod check;
 pub mod counter;
 pub mod coverage;
 mod disk;
 mod drive;
 mod epochs;
+mod faults;
 mod image;
 pub mod minimise;
 pub mod mutation;
@@ -23,16 +25,21 @@ mod net;
 pub mod options;
 pub mod plan;
 mod probe;
+pub mod profile;
 pub mod queue;
+pub mod recovery;
 pub mod replica;
 pub mod rng;
 pub mod run;
 pub mod scale;
 pub mod scenarios;
 pub mod script;
+mod stream;
 pub mod subject;
+mod tamper;
 mod tap;
 pub mod trace;
+mod votes;
 pub mod world;
 pub mod zk;
 

@@ -14,9 +14,9 @@ use zab_sim::minimise::minimise;
 use zab_sim::plan::draw;
 use zab_sim::replica::Replica;
 use zab_sim::run::keep_panics;
-use zab_sim::script::verify;
+use zab_sim::script::{Scenario, verify};
 use zab_sim::zk::Zk;
-use zab_sim::{Mutation, Options, Outcome, run, scale, scenarios};
+use zab_sim::{Mutation, Options, Outcome, profile, run, scale, scenarios};
 
 /// What is put into the simulator.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -71,7 +71,10 @@ struct Args {
     /// Go on after a failure, to count them.
     #[arg(long)]
     keep_going: bool,
-    /// Play this scenario (or `all`) and show its trace.
+    /// Bias all runs to the phases of this profile or scenario; `plain`: none. See `--list`.
+    #[arg(long)]
+    profile: Option<String>,
+    /// Play this scenario (or `all`, or the script in a file `*.txt`) and show its trace.
     #[arg(long)]
     scenario: Option<String>,
     /// List scenarios and mutations.
@@ -114,15 +117,23 @@ fn main() -> ExitCode {
         for scenario in scenarios::ALL {
             println!("scenario {}: {}", scenario.name, scenario.title());
         }
+        for profile in profile::ALL {
+            println!("profile {}: {}", profile.name, profile.about.join(" "));
+        }
         Mutation::ALL.iter().for_each(|mutation| println!("mutation {mutation:?}"));
         Mutation::SERVICE.iter().for_each(|m| println!("mutation {m:?}, with --subject zk"));
         return ExitCode::SUCCESS;
+    }
+    let known = |name: &str| name == "plain" || profile::named(name).is_some();
+    if args.profile.as_deref().is_some_and(|name| !known(name)) {
+        eprintln!("no such profile; see --list");
+        return ExitCode::FAILURE;
     }
     if let Some(name) = &args.scenario {
         return play(&args, name, mutation);
     }
     if args.mutations {
-        return mutation_table();
+        return mutation_table(&args);
     }
     if args.scale {
         return scale_table(&args);
@@ -147,7 +158,13 @@ fn play(args: &Args, name: &str, mutation: Option<Mutation>) -> ExitCode {
         }
         return code;
     }
-    let Some(scenario) = scenarios::named(name) else {
+    let from_file = name.ends_with(".txt").then(|| std::fs::read_to_string(name));
+    let scenario = match from_file {
+        Some(Ok(text)) => Some(Scenario { name: "script", text: text.leak() }),
+        Some(Err(_)) => None,
+        None => scenarios::named(name).copied(),
+    };
+    let Some(scenario) = scenario else {
         eprintln!("no such scenario; see --list");
         return ExitCode::FAILURE;
     };
@@ -165,12 +182,19 @@ fn play(args: &Args, name: &str, mutation: Option<Mutation>) -> ExitCode {
     }
 }
 
-fn options_of(seed: u64, mutation: Option<Mutation>) -> Options {
-    Options { mutation, ..Options::swarm(seed) }
+fn options_of(args: &Args, subject: Subject, seed: u64, mutation: Option<Mutation>) -> Options {
+    let profile = args.profile.as_deref().map(profile::named);
+    let options = match profile {
+        None if subject == Subject::Counter => Options::swarm(seed),
+        None => Options::plain(seed),
+        Some(None) => Options::plain(seed),
+        Some(Some(profile)) => profile.options(seed),
+    };
+    Options { mutation, ..options }
 }
 
 fn single(args: &Args, seed: u64, mutation: Option<Mutation>) -> ExitCode {
-    let options = options_of(seed, mutation);
+    let options = options_of(args, args.subject, seed, mutation);
     let outcome = args.subject.run(&options, args.lines);
     if outcome.failure.is_some() {
         report(args, &options, outcome);
@@ -235,7 +259,8 @@ fn sweep(args: &Args, from: u64, to: u64, mutation: Option<Mutation>) -> ExitCod
                     if seed >= to {
                         break;
                     }
-                    let outcome = args.subject.run(&options_of(seed, mutation), 0);
+                    let outcome =
+                        args.subject.run(&options_of(args, args.subject, seed, mutation), 0);
                     let mut sum = sum.lock().expect("no thread panics with the lock");
                     add(&mut sum, seed, outcome, started);
                     if !args.keep_going && !sum.failures.is_empty() {
@@ -256,9 +281,20 @@ fn sweep(args: &Args, from: u64, to: u64, mutation: Option<Mutation>) -> ExitCod
         elapsed.as_secs_f64(),
         rate(sum.events, elapsed.as_secs_f64())
     );
+    let missing = sum.coverage.missing();
+    if !missing.is_empty()
+        && args.profile.is_none()
+        && mutation.is_none()
+        && args.subject == Subject::Counter
+    {
+        println!("never reached: {}", missing.join(", "));
+        if sum.runs >= ENOUGH_RUNS && sum.failures.is_empty() {
+            return ExitCode::FAILURE;
+        }
+    }
     if let Some((seed, _, _)) = sum.failures.iter().min() {
         if !args.keep_going {
-            let options = options_of(*seed, mutation);
+            let options = options_of(args, args.subject, *seed, mutation);
             let outcome = args.subject.run(&options, 0);
             report(args, &options, outcome);
         }
@@ -266,6 +302,9 @@ fn sweep(args: &Args, from: u64, to: u64, mutation: Option<Mutation>) -> ExitCod
     }
     ExitCode::SUCCESS
 }
+
+/// So many runs reach everything, or something has become unreachable.
+const ENOUGH_RUNS: u64 = 2000;
 
 #[expect(clippy::cast_precision_loss, reason = "for the eye")]
 fn rate(events: u64, seconds: f64) -> f64 {
@@ -289,7 +328,7 @@ fn add(sum: &mut Sum, seed: u64, outcome: Outcome, started: Instant) {
 }
 
 /// Searches each mutation by its first failing seed.
-fn mutation_table() -> ExitCode {
+fn mutation_table(args: &Args) -> ExitCode {
     println!("| fault put in | found by | after seeds | after events |");
     println!("|---|---|---:|---:|");
     let mut all_found = true;
@@ -298,7 +337,7 @@ fn mutation_table() -> ExitCode {
     for (mutation, subject) in core.chain(service) {
         let mut events = 0;
         let found = (0..20_000).find_map(|seed| {
-            let outcome = subject.run(&options_of(seed, Some(*mutation)), 0);
+            let outcome = subject.run(&options_of(args, subject, seed, Some(*mutation)), 0);
             events += outcome.events;
             outcome.failure.map(|failure| (seed, failure.invariant))
         });

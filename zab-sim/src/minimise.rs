@@ -51,7 +51,7 @@ impl Search {
             |o| o.net.slow_reader_per_mille = 0,
             |o| o.disk.stall_per_mille = 0,
             |o| o.disk.fail_per_million = 0,
-            |o| o.lazy_transmit = false,
+            |o| o.transmit_delay = 0,
         ];
         for step in steps {
             let mut candidate = self.best.clone();

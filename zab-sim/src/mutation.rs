@@ -30,6 +30,12 @@ pub enum Mutation {
     ApplySkipsOne,
     /// Truncation does not reach the disk: what was cut is read at the next start (B-13).
     TruncateKeepsTail,
+    /// A snapshot for a learner is read late: it holds more than its name says (B-15).
+    SnapshotReadLate,
+    /// What came with a TRUNC is reported durable and lost at a power cut (H3).
+    TruncSyncNotDurable,
+    /// The first log file of a process is reported durable, its name is not (H7).
+    LogFileNotLinked,
 
     // In the service.
     /// A learner answers a sync without the leader's word (B-49).
@@ -67,6 +73,9 @@ impl Mutation {
         Self::AckOvertakesNewLeader,
         Self::ApplySkipsOne,
         Self::TruncateKeepsTail,
+        Self::SnapshotReadLate,
+        Self::TruncSyncNotDurable,
+        Self::LogFileNotLinked,
     ];
 
     /// All that are found with the ZooKeeper service only.

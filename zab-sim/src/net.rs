@@ -122,6 +122,7 @@ impl Net {
         self.options.min = self.options.min.min(delay_max);
         self.options.mean = self.options.mean.min(delay_max);
         self.options.spike_per_mille = 0;
+        self.options.segmentation = Segmentation::Whole;
         self.options.slow_reader_per_mille = 0;
     }
 
@@ -204,6 +205,24 @@ impl Net {
         self.conns.push(Conn { channel, ends: [end(from, name), end(to, None)], pipes });
         let delay = self.delay(from, to);
         queue.push(now + delay, Event::Syn { conn });
+        conn
+    }
+
+    /// Dials a name that is not resolved, which fails after a while; the connection's number.
+    pub(crate) fn unresolved(
+        &mut self,
+        now: u64,
+        from: HostIx,
+        name: ConnId,
+        channel: Channel,
+        queue: &mut Queue,
+    ) -> u32 {
+        let conn = self.count();
+        let end = |state| End { host: from, name: Some(name), state };
+        let ends = [end(EndState::Pending), End { name: None, ..end(EndState::Closed) }];
+        self.conns.push(Conn { channel, ends, pipes: [Pipe::default(), Pipe::default()] });
+        let at = now + self.rng.range(MILLI, SECOND);
+        queue.push(at, Event::SynAck { conn, opened: false });
         conn
     }
 
@@ -360,6 +379,38 @@ impl Net {
             let when = now + self.rng.below(2 * self.options.mean + 100 * MICRO);
             queue.push(when, Event::Reset { conn, at });
         }
+    }
+
+    /// The ends at `host` whose process is gone, with something sent to them that nobody has read.
+    pub(crate) fn half_open(&self, host: HostIx) -> Vec<(u32, Side)> {
+        let mut found = Vec::new();
+        for (conn, c) in (0..).zip(&self.conns) {
+            for side in [Side::Dialler, Side::Acceptor] {
+                let (end, pipe) = (&c.ends[side.ix()], &c.pipes[side.other().ix()]);
+                let unread = pipe.head < pipe.buf.len();
+                if end.host == host && end.state == EndState::Gone && unread {
+                    found.push((conn, side));
+                }
+            }
+        }
+        found
+    }
+
+    /// When the last of what is on its way will have arrived.
+    pub(crate) fn latest_arrival(&self) -> u64 {
+        let alive = |end: &End| matches!(end.state, EndState::Open | EndState::Pending);
+        let conns = self.conns.iter().filter(|conn| conn.ends.iter().any(alive));
+        conns.flat_map(|conn| &conn.pipes).map(|pipe| pipe.last_arrival).max().unwrap_or(0)
+    }
+
+    /// Bytes on their way to `host`, or unread there.
+    pub(crate) fn backlog(&self, host: HostIx) -> usize {
+        let open = self.of_host(host).into_iter();
+        open.map(|(conn, side)| {
+            let pipe = &self.conns[conn as usize].pipes[side.other().ix()];
+            pipe.buf.len() - pipe.head
+        })
+        .sum()
     }
 
     /// The connections with an open end at `host`, and which end that is.

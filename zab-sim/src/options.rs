@@ -5,6 +5,8 @@ use std::time::Duration;
 use zab_proto::ElectionConfig;
 
 use crate::mutation::Mutation;
+use crate::plan::HOOKS;
+use crate::profile;
 use crate::queue::{HostIx, MICRO, MILLI, SECOND};
 use crate::rng::Rng;
 
@@ -71,6 +73,10 @@ pub struct DiskOptions {
     pub snapshot_every: usize,
     /// Chance that an fsync fails, which ends the process, per million.
     pub fail_per_million: u32,
+    /// Log records kept below a snapshot, from which learners can be synchronised.
+    pub log_kept: usize,
+    /// Chance that something is found to be missing in such a log.
+    pub log_gap_per_mille: u32,
     /// Whether a killed process had handed all its writes to the kernel.
     pub kill_keeps_all: bool,
 }
@@ -98,6 +104,12 @@ pub struct FaultOptions {
     pub wipe: u32,
     /// Faults tied to steps of the protocol.
     pub hooked: u32,
+    /// A name that cannot be resolved.
+    pub unresolved: u32,
+    /// Garbage on an election connection.
+    pub garble: u32,
+    /// All links cut and mended in turn.
+    pub swizzle: u32,
 }
 
 /// All that describes a run.
@@ -105,6 +117,8 @@ pub struct FaultOptions {
 pub struct Options {
     /// The seed.
     pub seed: u64,
+    /// What it is biased to; see [`Profile`](crate::profile::Profile).
+    pub profile: &'static str,
     /// Voters; they have the sids 1, 2, ….
     pub voters: usize,
     /// Observers, after the voters.
@@ -123,6 +137,10 @@ pub struct Options {
     pub drift_ppm: i64,
     /// The faults.
     pub faults: FaultOptions,
+    /// Steps of the protocol that faults are tied to.
+    pub hooks: &'static [&'static str],
+    /// All they do is to isolate the server that takes the step.
+    pub hooks_isolate: bool,
     /// How long faults go on, in ns of virtual time.
     pub chaos: u64,
     /// Upper bound of events in the chaos phase.
@@ -135,12 +153,14 @@ pub struct Options {
     pub sync_limit: u32,
     /// Committed transactions kept for DIFF.
     pub retained_txns: usize,
+    /// The counter at which a new epoch begins.
+    pub counter_max: u32,
     /// The times of elections.
     pub election: ElectionConfig,
     /// The quorum port of a server that does not lead refuses, as Apache's does.
     pub quorum_port_when_leading: bool,
-    /// Delay transmissions to events of their own.
-    pub lazy_transmit: bool,
+    /// Mean delay of transmissions in ns; 0: none has an event of its own.
+    pub transmit_delay: u64,
     /// A fault built into the code on purpose.
     pub mutation: Option<Mutation>,
     /// Faults of the plan left out, by index (minimisation).
@@ -153,6 +173,7 @@ impl Options {
     pub fn calm(seed: u64, voters: usize) -> Self {
         Self {
             seed,
+            profile: "plain",
             voters,
             observers: 0,
             clients: 2,
@@ -177,27 +198,40 @@ impl Options {
                 batch: 1000,
                 snapshot_every: 0,
                 fail_per_million: 0,
+                log_kept: 0,
+                log_gap_per_mille: 0,
                 kill_keeps_all: false,
             },
             drift_ppm: 0,
             faults: FaultOptions::default(),
+            hooks: HOOKS,
+            hooks_isolate: false,
             chaos: 0,
             events_max: 1_000_000,
             tick_time: Duration::from_millis(200),
             init_limit: 10,
             sync_limit: 5,
             retained_txns: 500,
+            counter_max: u32::MAX,
             election: ElectionConfig::default(),
             quorum_port_when_leading: false,
-            lazy_transmit: false,
+            transmit_delay: 0,
             mutation: None,
             without: Vec::new(),
         }
     }
 
-    /// A run drawn from `seed`.
+    /// A run drawn from `seed`: half of them plain, the others biased to some phase by one of the
+    /// profiles in [`profile::ALL`](crate::profile::ALL).
     #[must_use]
     pub fn swarm(seed: u64) -> Self {
+        let mut rng = Rng::new(seed, 0x9e0f11e);
+        if rng.chance(500) { Self::plain(seed) } else { rng.pick(profile::ALL).options(seed) }
+    }
+
+    /// A run drawn from `seed` without any bias.
+    #[must_use]
+    pub fn plain(seed: u64) -> Self {
         let mut rng = Rng::new(seed, 0x5ea);
         let rng = &mut rng;
         let voters = rng.pick(&[1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 7]);
@@ -214,7 +248,7 @@ impl Options {
         options.sync_limit = rng.pick(&[2, 5]);
         options.retained_txns = rng.pick(&[1, 5, 50, 500]);
         options.election.early_finalize = rng.chance(750);
-        options.lazy_transmit = rng.chance(300);
+        options.transmit_delay = if rng.chance(300) { 20 * MICRO } else { 0 };
         options.net = draw_net(rng);
         options.disk = draw_disk(rng);
         options.faults = draw_faults(rng);
@@ -259,6 +293,8 @@ fn draw_disk(rng: &mut Rng) -> DiskOptions {
         batch: rng.pick(&[1, 3, 1000]),
         snapshot_every: rng.pick(&[0, 7, 40]),
         fail_per_million: rng.pick(&[0, 0, 0, 2000]),
+        log_kept: 0,
+        log_gap_per_mille: 0,
         kill_keeps_all: false,
     }
 }
@@ -276,5 +312,6 @@ fn draw_faults(rng: &mut Rng) -> FaultOptions {
         stall: rate(&[200, 1000]),
         wipe: rate(&[100]),
         hooked: rate(&[1000, 4000, 8000]),
+        ..FaultOptions::default()
     }
 }

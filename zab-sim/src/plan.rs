@@ -32,6 +32,12 @@ pub enum Fault {
     Reset { server: HostIx },
     /// A disk completes nothing for a while.
     Stall { server: HostIx, length: u64 },
+    /// A server's name is not resolved for a while: nobody can dial it.
+    Unresolved { server: HostIx, length: u64 },
+    /// Bytes that nobody meant arrive on an election connection.
+    Garble { from: HostIx, to: HostIx, bytes: u64 },
+    /// The links are cut one after the other and mended in another order.
+    Swizzle { order: u64, pause: u64 },
     /// A server gets an empty disk, as its operator declares; only if the others can spare it.
     Wipe { server: HostIx, down: u64 },
 }
@@ -50,6 +56,9 @@ impl Fault {
             Self::Reset { .. } => "fault: connections reset",
             Self::Stall { .. } => "fault: disk stalled",
             Self::Wipe { .. } => "fault: disk wiped",
+            Self::Unresolved { .. } => "fault: name not resolved",
+            Self::Garble { .. } => "fault: garbage on an election connection",
+            Self::Swizzle { .. } => "fault: links cut and mended in turn",
         }
     }
 
@@ -65,6 +74,9 @@ impl Fault {
             Self::Reset { .. } => Self::Reset { server },
             Self::Stall { length, .. } => Self::Stall { server, length },
             Self::Wipe { down, .. } => Self::Wipe { server, down },
+            Self::Unresolved { length, .. } => Self::Unresolved { server, length },
+            Self::Garble { to, bytes, .. } => Self::Garble { from: server, to, bytes },
+            Self::Swizzle { .. } => self,
         }
     }
 }
@@ -115,7 +127,7 @@ pub fn draw(options: &Options) -> Vec<Planned> {
     let faults = &options.faults;
     let seconds = options.chaos.div_ceil(SECOND);
     let mut plan = Vec::new();
-    let classes: [(u32, Draw); 9] = [
+    let classes: [(u32, Draw); 12] = [
         (faults.kill, |rng, n| die(rng, n, Death::Kill)),
         (faults.crash, |rng, n| die(rng, n, Death::Power)),
         (faults.pause, |rng, n| Fault::Pause { server: rng.index(n), length: length(rng) }),
@@ -131,6 +143,15 @@ pub fn draw(options: &Options) -> Vec<Planned> {
         (faults.reset, |rng, n| Fault::Reset { server: rng.index(n) }),
         (faults.stall, |rng, n| Fault::Stall { server: rng.index(n), length: length(rng) }),
         (faults.wipe, |rng, n| Fault::Wipe { server: rng.index(n), down: length(rng) }),
+        (faults.unresolved, |rng, n| Fault::Unresolved {
+            server: rng.index(n),
+            length: length(rng),
+        }),
+        (faults.garble, |rng, n| {
+            let (from, to) = pair(rng, n);
+            Fault::Garble { from, to, bytes: rng.next_u64() }
+        }),
+        (faults.swizzle, |rng, _| Fault::Swizzle { order: rng.next_u64(), pause: length(rng) }),
     ];
     for (rate, make) in classes {
         for _ in 0..u64::from(rate) * seconds / 1000 {
@@ -140,7 +161,7 @@ pub fn draw(options: &Options) -> Vec<Planned> {
     }
     let hooked = u64::from(faults.hooked) * seconds / 1000;
     for _ in 0..hooked {
-        plan.push(draw_hooked(rng, options.servers()));
+        plan.push(draw_hooked(rng, options));
     }
     plan
 }
@@ -148,12 +169,14 @@ pub fn draw(options: &Options) -> Vec<Planned> {
 /// Draws a fault for one of so many servers.
 type Draw = fn(&mut Rng, usize) -> Fault;
 
-fn draw_hooked(rng: &mut Rng, servers: usize) -> Planned {
-    let hook = rng.pick(HOOKS);
+fn draw_hooked(rng: &mut Rng, options: &Options) -> Planned {
+    let servers = options.servers();
+    let hook = rng.pick(options.hooks);
     let often = matches!(hook, "append" | "propose" | "ack" | "commit");
     let nth = u32::try_from(rng.range(1, if often { 200 } else { 12 })).unwrap_or(1);
     let delay = rng.pick(&[0, 0, 10 * MICRO, 200 * MICRO, 3 * MILLI, 50 * MILLI]);
     let what = match rng.below(6) {
+        _ if options.hooks_isolate => Fault::Isolate { server: 0, length: 2 * length(rng) },
         0 | 1 => die(rng, servers, Death::Power),
         2 => die(rng, servers, Death::Kill),
         3 => Fault::Isolate { server: 0, length: length(rng) },

@@ -24,6 +24,8 @@ pub(crate) struct Probe<A> {
     ghost: Rc<RefCell<Ghost>>,
     mutation: Option<Mutation>,
     delivered: u64,
+    /// A mutation: snapshots opened, and those that are read in their place.
+    late: Vec<(u32, Option<u32>)>,
     /// Snapshot bytes read since the caller last set it to 0.
     pub(crate) raw: usize,
     /// A snapshot was read to its end since the caller last set it to false.
@@ -38,7 +40,17 @@ impl<A: Subject> Probe<A> {
         ghost: Rc<RefCell<Ghost>>,
         mutation: Option<Mutation>,
     ) -> Self {
-        Self { app, server, ghost, mutation, delivered: 0, raw: 0, ended: false }
+        Self { app, server, ghost, mutation, delivered: 0, late: Vec::new(), raw: 0, ended: false }
+    }
+}
+
+impl<A: Subject> Probe<A> {
+    /// Under a mutation, the snapshot opened when the first byte of `snapshot` is wanted.
+    fn really(&mut self, snapshot: u32) -> u32 {
+        let Some((_, late)) = self.late.iter_mut().find(|(opened, _)| *opened == snapshot) else {
+            return snapshot;
+        };
+        *late.get_or_insert_with(|| self.app.snapshot_open())
     }
 
     fn listen(&self) {
@@ -122,10 +134,15 @@ impl<A: Subject> Application for Probe<A> {
     }
 
     fn snapshot_open(&mut self) -> u32 {
-        self.app.snapshot_open()
+        let snapshot = self.app.snapshot_open();
+        if self.mutation == Some(Mutation::SnapshotReadLate) {
+            self.late.push((snapshot, None));
+        }
+        snapshot
     }
 
     fn snapshot_read(&mut self, snapshot: u32, buf: &mut [u8]) -> usize {
+        let snapshot = self.really(snapshot);
         let n = self.app.snapshot_read(snapshot, buf);
         self.raw += n;
         self.ended |= n == 0;
@@ -137,6 +154,11 @@ impl<A: Subject> Application for Probe<A> {
     }
 
     fn snapshot_close(&mut self, snapshot: u32) {
+        if let Some(at) = self.late.iter().position(|(opened, _)| *opened == snapshot)
+            && let (_, Some(late)) = self.late.swap_remove(at)
+        {
+            self.app.snapshot_close(late);
+        }
         self.app.snapshot_close(snapshot);
     }
 

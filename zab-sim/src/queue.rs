@@ -41,6 +41,12 @@ pub(crate) enum Event {
     Fault { index: usize },
     /// A fault that a hook has triggered, for this server.
     Triggered { index: usize, server: HostIx },
+    /// The server's name can be resolved again.
+    Resolved { server: HostIx },
+    /// What a log holds is known.
+    LogReady { server: HostIx, incarnation: u32 },
+    /// The link stops working.
+    Cut { from: HostIx, to: HostIx },
     /// The link works again.
     Heal { from: HostIx, to: HostIx },
     /// A client does something.

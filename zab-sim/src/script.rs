@@ -20,18 +20,32 @@
 //! | `until applied I N` | I has applied N |
 //! | `until logged I N` | N transactions are in I's log or snapshot, asked for or durable |
 //! | `until STEP I` | I takes a step: `newleader`, `looking`, `set_epoch`, `truncate`, … |
+//! | `pause I`, `unpause I` | its process does nothing, its connections stay open |
+//! | `fail I` | the next thing its disk does fails, which ends the process |
+//! | `unresolved I`, `resolved I` | its name cannot be resolved, so nobody can dial it |
+//! | `inject A > B PORT HEX` | bytes that A never meant reach B on their connection of that port |
+//! | `drop KIND A > B` | the next packet of that kind does not arrive |
+//! | `activate A > B N` | the next N commits also activate a configuration |
+//! | `window N` | bytes in flight and unread per connection |
+//! | `lazy N` | a server takes N µs to begin to send |
+//! | `counter N` | the counter at which a new epoch begins |
 //! | `run N ms` | time passes |
 //! | `heal` | all faults end; everything must recover |
 //! | `breaks FAULT INVARIANT` | with that fault put into the code, this script finds it |
+
+use zab_proto::Channel;
+use zab_proto::wire::packet::PacketType;
 
 use crate::check::Failure;
 use crate::counter::{Counter, CounterClient};
 use crate::mutation::Mutation;
 use crate::options::Options;
 use crate::plan::Death;
-use crate::queue::{HostIx, MILLI, SECOND};
+use crate::queue::{HostIx, MICRO, MILLI, SECOND};
+use crate::recovery::converge;
 use crate::replica::{Ask, Replica};
-use crate::run::{Outcome, converge, guarded};
+use crate::run::{Outcome, guarded};
+use crate::tamper::{Rig, Verdict};
 use crate::trace::Trace;
 use crate::world::World;
 
@@ -80,11 +94,17 @@ impl Scenario {
                 }
                 "retain" => options.retained_txns = number(&words, 1),
                 "snapshots" => options.disk.snapshot_every = number(&words, 1),
+                "window" => options.net.window = number(&words, 1),
+                "lazy" => options.transmit_delay = number(&words, 1) as u64 * MICRO,
+                "counter" => {
+                    options.counter_max = u32::try_from(number(&words, 1)).unwrap_or(u32::MAX);
+                }
                 _ => {}
             }
         }
         options.clients = options.servers();
         let mut world = Sim::asleep(options, Trace::new(lines));
+        world.rigged = self.lines().any(|words| matches!(words[0], "drop" | "activate"));
         if !self.lines().any(|words| words[0] == "unmarked") {
             world.initialize();
         }
@@ -125,6 +145,14 @@ impl Sim {
                 self.disks[server(words, 1)].stall(false);
                 self.kick(server(words, 1));
             }
+            "pause" => self.servers[server(words, 1)].paused = true,
+            "unpause" => self.unpause(server(words, 1)),
+            "fail" => self.disks[server(words, 1)].fail(),
+            "unresolved" | "resolved" => {
+                self.nameless[server(words, 1)] = words[0] == "unresolved";
+            }
+            "inject" => self.inject(words),
+            "drop" | "activate" => self.rig(words),
             "write" => {
                 let times = words.get(2).map_or(1, |_| number(words, 2));
                 (0..times).for_each(|_| self.ask(server(words, 1), Ask::Write));
@@ -137,7 +165,8 @@ impl Sim {
                 self.run_until(until, |_| false);
             }
             "heal" => converge(self),
-            "servers" | "retain" | "snapshots" | "unmarked" | "breaks" => {}
+            "servers" | "retain" | "snapshots" | "window" | "lazy" | "counter" | "unmarked"
+            | "breaks" => {}
             _ => panic!("unknown command {words:?}"),
         }
     }
@@ -153,6 +182,31 @@ impl Sim {
                 self.net.mend(self.now, from, to, &mut self.queue);
             }
         }
+    }
+
+    fn inject(&mut self, words: &[&str]) {
+        let (from, to) = (server(words, 1), server(words, 3));
+        let channel = if words[4] == "election" { Channel::Election } else { Channel::Quorum };
+        let digit = |at| u8::from_str_radix(&words[5][at..at + 2], 16).expect("hexadecimal");
+        let bytes: Vec<u8> = (0..words[5].len()).step_by(2).map(digit).collect();
+        let done = self.inject_bytes(from, to, channel, &bytes);
+        assert!(done, "there is no connection for {words:?}");
+    }
+
+    fn rig(&mut self, words: &[&str]) {
+        let (verdict, kinds, at) = match words {
+            ["drop", "PROPOSAL", ..] => (Verdict::Drop, vec![PacketType::PROPOSAL], 2),
+            ["drop", "COMMIT", ..] => (Verdict::Drop, vec![PacketType::COMMIT], 2),
+            ["activate", ..] => {
+                (Verdict::Activate, vec![PacketType::COMMIT, PacketType::INFORM], 1)
+            }
+            _ => panic!("unknown packet {words:?}"),
+        };
+        let (from, to) = (server(words, at), server(words, at + 2));
+        let times = words.get(at + 3).map_or(1, |_| number(words, at + 3));
+        let times = u32::try_from(times).unwrap_or(u32::MAX);
+        let rigs = kinds.into_iter().map(|kind| Rig { from, to, kind, verdict, times });
+        self.rigs.extend(rigs);
     }
 
     fn surround(&mut self, server: HostIx, cut: bool) {
@@ -202,11 +256,15 @@ impl Sim {
                     world.ghost.borrow().position_of(image.base()) + image.log.len() >= n
                 })
             }
-            step => {
-                let who = server(words, 2);
+            _ => {
+                let (who, step) =
+                    (server(words, words.len() - 1), words[1..words.len() - 1].join(" "));
                 self.steps.clear();
                 self.run_until(deadline, |world| {
-                    world.steps.iter().any(|(server, hook)| *server == who && *hook == step)
+                    world
+                        .steps
+                        .iter()
+                        .any(|(server, hook)| *server == who && *hook == step.as_str())
                 })
             }
         };

@@ -64,8 +64,8 @@ pub trait Client: Sized {
     /// Operations completed so far.
     fn completed(&self) -> u64;
 
-    /// The chaos is over: go on without end.
-    fn persevere(&mut self);
+    /// The chaos is over: go on without end, and without haste.
+    fn persevere(&mut self) {}
 }
 
 /// What a client wants.

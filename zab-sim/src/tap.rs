@@ -10,7 +10,10 @@ use crate::disk::Disk;
 use crate::mutation::Mutation;
 use crate::net::Side;
 use crate::queue::HostIx;
+use crate::stream::Stream;
+use crate::tamper::{Rig, Tamper, Verdict, rigged};
 use crate::trace::Trace;
+use crate::votes::Due;
 
 /// What was read so far on one connection between servers.
 #[derive(Debug, Default)]
@@ -18,9 +21,7 @@ pub(crate) struct Tap {
     partial: [Vec<u8>; 2],
     /// Quorum port: the epoch its leader proposed.
     epoch: Epoch,
-    new_leader_acked: bool,
-    up_to_date: bool,
-    last_ack: Option<Zxid>,
+    stream: Stream,
     /// A snapshot is passing.
     in_snapshot: bool,
     /// Bytes of the signature behind a snapshot that are still to pass.
@@ -30,9 +31,22 @@ pub(crate) struct Tap {
     /// A vote has passed.
     voted: [bool; 2],
     last_vote: [Option<CastVote>; 2],
-    /// Mutations: the packets held back.
+    tamper: Tamper,
+    /// The acknowledgement held back by a mutation.
     held: Vec<u8>,
-    skipped: Option<Zxid>,
+    held_ack: Option<Zxid>,
+    ears: [Ear; 2],
+    due: [Option<Due>; 2],
+}
+
+/// What has reached one end of an election connection.
+#[derive(Debug, Default)]
+struct Ear {
+    partial: Vec<u8>,
+    /// Bytes at the front of what is readable that were heard before.
+    ahead: usize,
+    shook: bool,
+    frames: u32,
 }
 
 /// Bytes of "BenWasHere" with its length.
@@ -64,7 +78,11 @@ pub(crate) struct Flow<'a> {
     pub(crate) trace: &'a mut Trace,
     /// The fault put in on purpose.
     pub(crate) mutation: Option<Mutation>,
-    /// What is to be sent instead, under a mutation of the wire.
+    /// What a script has put between servers.
+    pub(crate) rigs: &'a mut [Rig],
+    /// Virtual time.
+    pub(crate) now: u64,
+    /// What is to be sent instead, if packets may be tampered with.
     pub(crate) out: Option<Vec<u8>>,
 }
 
@@ -120,11 +138,8 @@ impl Tap {
             }
             match Packet::parse(bytes, usize::MAX >> 2) {
                 Parsed::Complete { value, len } => {
-                    let sent = self.on_packet(&value, flow);
-                    if let (Some(out), true) = (&mut flow.out, sent) {
-                        out.extend_from_slice(&bytes[..len]);
-                        out.append(&mut self.held);
-                    }
+                    self.on_packet(&value, flow);
+                    self.pass(&value, &bytes[..len], flow);
                     bytes = &bytes[len..];
                 }
                 Parsed::Incomplete => break,
@@ -137,8 +152,7 @@ impl Tap {
         bytes.len()
     }
 
-    /// Returns whether the packet is to be sent.
-    fn on_packet(&mut self, packet: &Packet<'_>, flow: &mut Flow<'_>) -> bool {
+    fn on_packet(&mut self, packet: &Packet<'_>, flow: &mut Flow<'_>) {
         let Flow { from, to, disks, .. } = *flow;
         flow.trace.say(|| {
             let len = packet.data.map_or(0, <[u8]>::len);
@@ -156,6 +170,7 @@ impl Tap {
                 let current = i64::from(i32::from_be_bytes(word.unwrap_or([0xff; 4])));
                 let claim = (current >= 0).then_some((Epoch(current), zxid));
                 flow.ghost.on_ack_epoch(from, to, self.epoch, claim, &disks[from]);
+                self.stream.promised(zxid);
             }
             PacketType::DIFF => flow.ghost.coverage.count("DIFF sent"),
             PacketType::TRUNC => flow.ghost.coverage.count("TRUNC sent"),
@@ -163,99 +178,102 @@ impl Tap {
                 flow.ghost.coverage.count("SNAP sent");
                 self.in_snapshot = true;
             }
-            PacketType::UPTODATE => self.up_to_date = true,
             PacketType::NEWLEADER => flow.ghost.hooks.push((to, "newleader")),
-            PacketType::COMMIT | PacketType::INFORM if self.up_to_date => {
+            PacketType::COMMIT | PacketType::INFORM if self.stream.is_up_to_date() => {
                 flow.ghost.on_commit(from, zxid, disks);
             }
             PacketType::ACK if zxid.counter() == 0 => {
-                self.new_leader_acked = true;
-                flow.ghost.on_ack_new_leader(from, to, zxid.epoch(), &disks[from]);
+                flow.ghost.on_ack_new_leader(from, to, zxid.epoch(), disks);
             }
-            PacketType::ACK => self.on_ack(zxid, flow),
+            PacketType::ACK => flow.ghost.on_ack(from, to, zxid, disks),
             _ => {}
         }
-        flow.mutation.is_none() || self.tamper(packet, flow)
     }
 
-    fn on_ack(&mut self, zxid: Zxid, flow: &mut Flow<'_>) {
-        let name = flow.from + 1;
-        if !self.new_leader_acked {
-            flow.ghost.fail("V4", format!("s{name} acknowledges {zxid} before NEWLEADER"));
+    /// Sends a packet on, unless a mutation or a script is against it.
+    fn pass(&mut self, packet: &Packet<'_>, bytes: &[u8], flow: &mut Flow<'_>) {
+        let Flow { from, to, .. } = *flow;
+        let mutated = match flow.mutation {
+            Some(_) if !self.stream.is_up_to_date() => self.tamper.judge(flow.mutation, packet),
+            _ => Verdict::Send,
+        };
+        if mutated == Verdict::Hold {
+            self.held.extend_from_slice(bytes);
+            self.held_ack = Some(packet.zxid);
         }
-        let follows = self.last_ack.is_none_or(|last| {
-            zxid.raw() == last.raw() + 1 || (zxid.epoch() > last.epoch() && zxid.counter() == 1)
-        });
-        if !follows {
-            let last = self.last_ack.unwrap_or_default();
-            flow.ghost.fail("V4", format!("s{name} acknowledges {zxid} after {last}"));
+        if mutated != Verdict::Send {
+            return;
         }
-        self.last_ack = Some(zxid);
-        flow.ghost.on_ack(flow.from, zxid, &flow.disks[flow.from]);
+        self.follow(packet.kind, packet.zxid, flow);
+        let verdict = rigged(flow.rigs, from, to, packet.kind);
+        if let Some(zxid) = self.held_ack.take() {
+            self.follow(PacketType::ACK, zxid, flow);
+        }
+        let Some(out) = &mut flow.out else { return };
+        match verdict {
+            Verdict::Drop | Verdict::Hold => {}
+            Verdict::Send => out.extend_from_slice(bytes),
+            Verdict::Activate => activate(packet, from, out),
+        }
+        out.append(&mut self.held);
     }
 
-    /// Mutations of the wire: whether the packet is still to be sent now.
-    fn tamper(&mut self, packet: &Packet<'_>, flow: &mut Flow<'_>) -> bool {
-        let zxid = packet.zxid;
-        let hold = |held: &mut Vec<u8>| packet.write(held);
-        match flow.mutation {
-            Some(Mutation::SyncSkipsOne) if !self.up_to_date => match packet.kind {
-                PacketType::PROPOSAL
-                    if self.skipped.is_none() && zxid.counter().is_multiple_of(3) =>
-                {
-                    self.skipped = Some(zxid);
-                    false
-                }
-                PacketType::COMMIT => self.skipped != Some(zxid),
-                _ => true,
-            },
-            Some(Mutation::AckOvertakesNewLeader)
-                if packet.kind == PacketType::ACK && zxid.counter() == 0 && !self.up_to_date =>
-            {
-                // Held until the next packet has gone.
-                let first = self.skipped.is_none();
-                self.skipped = Some(zxid);
-                if first {
-                    hold(&mut self.held);
-                }
-                !first
-            }
-            _ => true,
+    fn follow(&mut self, kind: PacketType, zxid: Zxid, flow: &mut Flow<'_>) {
+        if flow.side == Side::Acceptor {
+            self.stream.leader_says(kind, zxid, flow.ghost);
+        } else if kind == PacketType::ACK {
+            self.stream.acknowledged(zxid, flow.from + 1, flow.ghost);
         }
     }
 
     /// Reads along on the election port.
     pub(crate) fn election(&mut self, bytes: &[u8], flow: &mut Flow<'_>) {
         let ix = flow.side as usize;
-        let mut joined = std::mem::take(&mut self.partial[ix]);
-        // Most of the time whole notifications come, and need not be copied.
-        let bytes = if joined.is_empty() {
-            bytes
-        } else {
-            joined.extend_from_slice(bytes);
-            &joined
-        };
-        let mut at = 0;
-        if flow.side == Side::Dialler && !self.shook {
-            let Some(len) = bytes.get(16..20) else {
-                self.partial[ix] = bytes.to_vec();
-                return;
-            };
-            let len = i32::from_be_bytes([len[0], len[1], len[2], len[3]]);
-            at = 20 + usize::try_from(len).unwrap_or(0);
-            if bytes.len() < at {
-                self.partial[ix] = bytes.to_vec();
-                return;
-            }
-            self.shook = true;
+        let mut partial = std::mem::take(&mut self.partial[ix]);
+        partial.extend_from_slice(bytes);
+        let mut shook = self.shook || flow.side == Side::Acceptor;
+        let at = frames(&partial, &mut shook, |vote| self.on_notification(vote, flow));
+        self.shook |= flow.side == Side::Dialler && shook;
+        partial.drain(..at);
+        self.partial[ix] = partial;
+    }
+
+    /// The sender found no room: it cannot be blamed for silence.
+    pub(crate) fn blocked(&mut self, from: Side) {
+        self.due[from as usize] = None;
+    }
+
+    /// `readable` has reached the end `at` of an election connection.
+    pub(crate) fn hear(
+        &mut self,
+        at: Side,
+        readable: &[u8],
+        (server, from, now): (HostIx, HostIx, u64),
+        ghost: &mut Ghost,
+    ) {
+        let ear = &mut self.ears[at as usize];
+        let Some(new) = readable.get(ear.ahead..).filter(|new| !new.is_empty()) else { return };
+        ear.partial.extend_from_slice(new);
+        ear.ahead = readable.len();
+        let mut partial = std::mem::take(&mut ear.partial);
+        let mut shook = ear.shook || at == Side::Dialler;
+        let mut heard = 0;
+        let end = frames(&partial, &mut shook, |vote| {
+            heard += 1;
+            ghost.on_heard(server, from, vote);
+        });
+        partial.drain(..end);
+        let first = ear.frames == 0 && heard > 0;
+        *ear = Ear { partial, shook, frames: ear.frames + heard, ahead: ear.ahead };
+        if first && from < ghost.voters {
+            ghost.on_reachable(server, &mut self.due[at as usize], now);
         }
-        while let Parsed::Complete { value, len } = parse_frame(&bytes[at..]) {
-            if let Ok(notification) = Notification::parse(value) {
-                self.on_notification(&notification, flow);
-            }
-            at += len;
-        }
-        self.partial[ix] = bytes[at..].to_vec();
+    }
+
+    /// Of what was heard at `at`, so much is not readable any more.
+    pub(crate) fn consumed(&mut self, at: Side, len: usize) {
+        let ear = &mut self.ears[at as usize];
+        ear.ahead = ear.ahead.saturating_sub(len);
     }
 
     /// E2, E3, E5.
@@ -274,9 +292,14 @@ impl Tap {
         if vote.server_state() != Some(ServerState::Looking) {
             return;
         }
+        flow.ghost.on_said(from, vote, &flow.disks[from]);
         // As ZooKeeper does, a new connection repeats the last vote, however old it is.
         if !std::mem::replace(&mut self.voted[flow.side as usize], true) {
             return;
+        }
+        if to < flow.ghost.voters {
+            let due = &mut self.due[flow.side as usize];
+            flow.ghost.on_notified(from, due, flow.now);
         }
         let own = vote.leader.0 == i64::try_from(name).unwrap_or(0);
         let candidate = usize::try_from(vote.leader.0).unwrap_or(0);
@@ -306,4 +329,37 @@ impl Tap {
             flow.ghost.check_claim(from, "its vote", vote.peer_epoch, vote.zxid, disk);
         }
     }
+}
+
+/// Reads whole notifications, behind a handshake unless that has passed; how many bytes they take.
+fn frames(bytes: &[u8], shook: &mut bool, mut each: impl FnMut(&Notification<'_>)) -> usize {
+    let mut at = 0;
+    if !*shook {
+        let Some(len) = bytes.get(16..20).and_then(|len| len.first_chunk()) else { return 0 };
+        let end = 20 + usize::try_from(i32::from_be_bytes(*len)).unwrap_or(0);
+        if bytes.len() < end {
+            return 0;
+        }
+        *shook = true;
+        at = end;
+    }
+    while let Parsed::Complete { value, len } = parse_frame(&bytes[at..]) {
+        if let Ok(notification) = Notification::parse(value) {
+            each(&notification);
+        }
+        at += len;
+    }
+    at
+}
+
+/// A COMMIT or INFORM that also makes a new configuration active, as a reconfiguration ends.
+fn activate(packet: &Packet<'_>, leader: HostIx, out: &mut Vec<u8>) {
+    let sid = i64::try_from(leader + 1).unwrap_or(0);
+    let mut data = sid.to_be_bytes().to_vec();
+    let kind = match packet.kind {
+        PacketType::COMMIT => PacketType::COMMITANDACTIVATE,
+        _ => PacketType::INFORMANDACTIVATE,
+    };
+    data.extend_from_slice(packet.data.unwrap_or_default());
+    Packet::new(kind, packet.zxid, Some(&data)).write(out);
 }

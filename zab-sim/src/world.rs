@@ -13,9 +13,10 @@ use crate::net::Net;
 use crate::options::Options;
 use crate::plan::{Death, Planned, When, draw};
 use crate::probe::Probe;
-use crate::queue::{Event, HostIx, Queue};
+use crate::queue::{Event, HostIx, MILLI, Queue};
 use crate::rng::{Map, Rng, mix};
 use crate::subject::{Client, Subject};
+use crate::tamper::Rig;
 use crate::tap::Tap;
 use crate::trace::Trace;
 
@@ -89,6 +90,13 @@ pub struct World<A: Subject> {
     pub(crate) steps: Vec<(HostIx, &'static str)>,
     /// Faults no longer happen.
     pub(crate) healed: bool,
+    /// Clients do nothing any more.
+    pub(crate) quiet: bool,
+    /// What a script has put between servers, and whether it is going to.
+    pub(crate) rigs: Vec<Rig>,
+    pub(crate) rigged: bool,
+    /// Servers whose name is not resolved: nobody can dial them.
+    pub(crate) nameless: Vec<bool>,
 }
 
 impl<A: Subject> World<A> {
@@ -111,7 +119,7 @@ impl<A: Subject> World<A> {
     pub fn asleep(options: Options, trace: Trace) -> Self {
         let n = options.servers();
         let mut rng = Rng::new(options.seed, 1);
-        let ghost = Rc::new(RefCell::new(Ghost::new(options.voters, n)));
+        let ghost = Rc::new(RefCell::new(Ghost::new(&options)));
         let initialize = rng.chance(500);
         let disks = (0..n).map(|server| {
             let rng = Rng::new(options.seed, 1000 + server as u64);
@@ -158,6 +166,10 @@ impl<A: Subject> World<A> {
             scratch: vec![0; 64 * 1024],
             steps: Vec::new(),
             healed: false,
+            quiet: false,
+            rigs: Vec::new(),
+            rigged: false,
+            nameless: vec![false; n],
             options,
         };
         world.schedule_plan();
@@ -257,7 +269,13 @@ impl<A: Subject> World<A> {
         let (recovered, snapshot) = self.disks[server].recover();
         let s = &mut self.servers[server];
         s.incarnation += 1;
-        s.host_up = true;
+        if !std::mem::replace(&mut s.host_up, true) {
+            // What was sent to the host while it was down is sent again, and it knows nothing of it.
+            for (conn, side) in self.net.half_open(server) {
+                let at = self.now + RETRANSMISSION;
+                self.queue.push(at, Event::Reset { conn, at: side.other() });
+            }
+        }
         s.armed = None;
         let seed = self.options.seed ^ mix(u64::from(s.incarnation) << 16 | server as u64);
         let mut app = A::start(server, s.incarnation, seed, &self.options);
@@ -273,6 +291,7 @@ impl<A: Subject> World<A> {
         let last = self.disks[server].durable.last().0;
         self.trace.say(|| format!("s{} starts with a log up to {last}", server + 1));
         self.ghost.borrow_mut().on_start(server, at, app.digest());
+        self.ghost.borrow_mut().servers[server].resumed_at = self.now;
         let ghost = Rc::clone(&self.ghost);
         let probe = Probe::new(app, server, ghost, self.options.mutation);
         let now = s.clock(self.now);
@@ -331,6 +350,9 @@ impl<A: Subject> World<A> {
     }
 }
 
+/// When a host that is back is sent again what it has not acknowledged.
+const RETRANSMISSION: u64 = 300 * MILLI;
+
 /// The configuration of a server.
 fn config(options: &Options, server: HostIx) -> Config {
     let sid = |server: usize| Sid(i64::try_from(server + 1).expect("a small number"));
@@ -353,6 +375,7 @@ fn config(options: &Options, server: HostIx) -> Config {
         election: options.election,
         limits: Limits {
             retained_txns: options.retained_txns,
+            counter_max: options.counter_max,
             links_max: 4 * options.servers() + 16,
             ..Limits::default()
         },

@@ -5,7 +5,7 @@ use zab_sim::zk::Zk;
 use zab_sim::{Mutation, Options, run};
 
 fn short(seed: u64) -> Options {
-    let mut options = Options::swarm(seed);
+    let mut options = Options::plain(seed);
     options.events_max = options.events_max.min(4000);
     options
 }
@@ -65,7 +65,7 @@ fn faults_put_in_are_found() {
 #[test]
 fn seeds_that_found_something() {
     for seed in [1, 50, 77, 116] {
-        let outcome = run::<Zk>(&Options::swarm(seed), 0);
+        let outcome = run::<Zk>(&Options::plain(seed), 0);
         assert_eq!(outcome.failure, None, "seed {seed}");
     }
 }

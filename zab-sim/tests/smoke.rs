@@ -58,12 +58,12 @@ fn a_fault_put_in_is_found() {
     }
 }
 
-/// Seeds that found something, once. The bug each found is in the changelog; a scenario of
-/// `scenarios/` holds its schedule.
-#[test]
-fn seeds_that_found_something() {
-    for seed in [25, 41, 56, 99, 107, 190, 282, 339, 522, 532, 557, 645, 2051, 2688] {
-        let outcome = run::<App>(&Options::swarm(seed), 0);
-        assert_eq!(outcome.failure, None, "seed {seed}");
+/// The embedder's example, as it is.
+mod register {
+    include!("../examples/register.rs");
+
+    #[test]
+    fn the_example_holds() {
+        main();
     }
 }

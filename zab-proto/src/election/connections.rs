@@ -86,6 +86,8 @@ struct Link {
     announced: bool,
     /// A notification has come in.
     heard: bool,
+    /// Since when a frame has begun to come in and not ended.
+    partial: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -266,12 +268,16 @@ impl Connections {
             Stage::Up(from) => match parse_frame(bytes) {
                 Parsed::Complete { value: payload, len } => {
                     let first = !core::mem::replace(&mut link.heard, true);
+                    link.partial = None;
                     if let Some(remote) = self.remotes.get_mut(&from) {
                         remote.gone = false;
                     }
                     return (len, Some(Frame { from, payload, first }));
                 }
-                Parsed::Incomplete => return (0, None),
+                Parsed::Incomplete => {
+                    link.partial.get_or_insert(now);
+                    return (0, None);
+                }
                 Parsed::Malformed(error) => error,
             },
             // Nobody answers a handshake.
@@ -346,19 +352,24 @@ impl Connections {
 
     fn next_deadline(&self) -> Option<Instant> {
         let links = self.slots.iter().filter_map(|slot| slot.link.as_ref());
-        let handshakes = links.filter_map(|link| self.handshake_deadline(link));
+        let deadlines = links.filter_map(|link| self.deadline(link));
         let redials = self.remotes.values().filter_map(|remote| self.redial_at(remote));
         let answers = self.remotes.values().filter_map(|remote| remote.answer_at);
-        handshakes.chain(redials).chain(answers).min()
+        deadlines.chain(redials).chain(answers).min()
     }
 
-    /// Redials, and drops connections that do not shake hands. Returns who is owed an answer.
+    /// Redials, and drops connections that do not shake hands or finish a frame. Returns who is owed
+    /// an answer.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Vec<Sid> {
         self.deadline.set(None);
         for slot in 0..self.slots.len() {
             let Some(link) = &self.slots[slot].link else { continue };
-            if self.handshake_deadline(link).is_some_and(|at| at <= now) {
-                if let Stage::Dialling(sid) | Stage::Calling(sid) = link.stage
+            if self.deadline(link).is_some_and(|at| at <= now) {
+                if let Stage::Up(sid) = link.stage
+                    && let Some(remote) = self.remotes.get_mut(&sid)
+                {
+                    remote.pause(now, CALL_BACK_WAIT);
+                } else if let Stage::Dialling(sid) | Stage::Calling(sid) = link.stage
                     && let Some(remote) = self.remotes.get_mut(&sid)
                 {
                     remote.gone = true;
@@ -383,8 +394,14 @@ impl Connections {
         owed
     }
 
-    fn handshake_deadline(&self, link: &Link) -> Option<Instant> {
-        (!matches!(link.stage, Stage::Up(_))).then(|| link.since + self.handshake_timeout)
+    /// When a link must have shaken hands, or a frame that has begun must be complete: what never
+    /// ends swallows every vote that comes after it.
+    fn deadline(&self, link: &Link) -> Option<Instant> {
+        let since = match link.stage {
+            Stage::Up(_) => link.partial,
+            Stage::Dialling(_) | Stage::Calling(_) | Stage::Accepted => Some(link.since),
+        };
+        since.map(|since| since + self.handshake_timeout)
     }
 
     /// Voters are redialled while looking; anybody else when there is something to say.
@@ -495,7 +512,8 @@ impl Connections {
             self.slots.len() - 1
         });
         let out = Vec::new();
-        let link = Link { stage, since: now, out, sent: 0, announced: false, heard: false };
+        let link =
+            Link { stage, since: now, out, sent: 0, announced: false, heard: false, partial: None };
         self.slots[slot].generation = self.slots[slot].generation.wrapping_add(1);
         self.slots[slot].link = Some(link);
         slot

@@ -54,7 +54,7 @@ impl Leader {
         txn: &[u8],
     ) -> Result<Zxid, ProposeError> {
         let Some(zxid) = self.next_zxid() else { return Err(ProposeError::NotLeading) };
-        if zxid.counter() == u32::MAX {
+        if zxid.counter() >= shared.config.limits.counter_max {
             return Err(ProposeError::Rollover);
         }
         if txn.len() > shared.config.limits.field_len_max_bytes {

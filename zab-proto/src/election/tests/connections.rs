@@ -205,6 +205,21 @@ fn malformed_bytes_close_their_connection_only() {
     assert_eq!(driver.closed.pop(), Some((good, reason)));
 }
 
+/// The rest of it would be the votes to come.
+#[test]
+fn a_frame_that_does_not_end_closes_its_connection() {
+    let mut driver = looking();
+    let conn = driver.called_by(3);
+    driver.feed(conn, &vote(0, 3));
+    driver.pass(Duration::from_secs(30));
+    assert!(driver.closed.iter().all(|(closed, _)| *closed != conn), "silence is no fault");
+    driver.feed(conn, &[0, 0, 0xff, 0xff, 1, 2, 3]);
+    driver.pass(Duration::from_secs(9));
+    assert!(driver.closed.iter().all(|(closed, _)| *closed != conn));
+    driver.pass(Duration::from_secs(2));
+    assert!(driver.closed.contains(&(conn, CloseReason::Silent)));
+}
+
 #[test]
 fn a_server_with_our_id_is_refused() {
     let mut driver = looking();

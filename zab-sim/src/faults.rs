@@ -1,0 +1,197 @@
+//! What a fault does, and the steps of the protocol that faults are tied to.
+
+use zab_proto::Channel;
+
+use crate::net::{EndState, Side};
+use crate::plan::{Death, Fault, When};
+use crate::queue::{Event, HostIx};
+use crate::rng::Rng;
+use crate::subject::Subject;
+use crate::world::World;
+
+impl<A: Subject> World<A> {
+    /// A dead process leaves its connections.
+    pub(crate) fn abandon(&mut self, server: HostIx, death: Death) {
+        for (conn, side) in self.net.of_host(server) {
+            match death {
+                Death::Kill => self.net.close(self.now, conn, side, &mut self.queue),
+                Death::Power => self.net.end_mut(conn, side).state = EndState::Gone,
+            }
+        }
+    }
+
+    pub(crate) fn unpause(&mut self, server: HostIx) {
+        self.servers[server].paused = false;
+        self.ghost.borrow_mut().servers[server].resumed_at = self.now;
+        for event in std::mem::take(&mut self.servers[server].deferred) {
+            self.queue.push(self.now, event);
+        }
+    }
+
+    /// Fires the faults that are tied to steps just seen.
+    pub(crate) fn pull_hooks(&mut self) {
+        let mut seen = std::mem::take(&mut self.ghost.borrow_mut().hooks);
+        if !self.healed && !self.hooked.is_empty() {
+            for (server, hook) in &seen {
+                self.pull_hook(*server, hook);
+            }
+        }
+        if self.plan.is_empty() {
+            self.steps.extend_from_slice(&seen);
+        }
+        seen.clear();
+        self.ghost.borrow_mut().hooks = seen;
+    }
+
+    fn pull_hook(&mut self, server: HostIx, hook: &str) {
+        let mut at = 0;
+        while at < self.hooked.len() {
+            let (index, left) = self.hooked[at];
+            let When::After { hook: wanted, delay, .. } = self.plan[index].when else {
+                unreachable!("only hooked faults are listed")
+            };
+            if wanted != hook {
+                at += 1;
+                continue;
+            }
+            if left > 1 {
+                self.hooked[at].1 -= 1;
+                at += 1;
+                continue;
+            }
+            self.hooked.swap_remove(at);
+            self.queue.push(self.now + delay, Event::Triggered { index, server });
+        }
+    }
+
+    pub(crate) fn fault(&mut self, fault: Fault) {
+        if self.healed {
+            return;
+        }
+        self.trace.say(|| format!("FAULT {fault:?}"));
+        self.ghost.borrow_mut().coverage.count(fault.class());
+        let now = self.now;
+        match fault {
+            Fault::Die { server, death, down } => {
+                self.die(server, death);
+                self.queue.push(now + down, Event::Start { server });
+            }
+            Fault::Pause { server, length } => {
+                self.servers[server].paused = true;
+                self.queue.push(now + length, Event::Unpause { server });
+            }
+            Fault::CutOneWay { from, to, length } => self.cut(from, to, length),
+            Fault::Cut { a, b, length } => {
+                self.cut(a, b, length);
+                self.cut(b, a, length);
+            }
+            Fault::Isolate { server, length } => {
+                for other in (0..self.servers.len()).filter(|other| *other != server) {
+                    self.cut(server, other, length);
+                    self.cut(other, server, length);
+                }
+            }
+            Fault::Reset { server } => {
+                for (conn, _) in self.net.of_host(server) {
+                    if self.rng.chance(500) {
+                        self.net.reset(now, conn, &mut self.queue);
+                    }
+                }
+            }
+            Fault::Stall { server, length } => {
+                self.disks[server].stall(true);
+                self.queue.push(now + length, Event::Unstall { server });
+            }
+            Fault::Wipe { server, down } => self.wipe(server, down),
+            Fault::Unresolved { server, length } => {
+                self.nameless[server] = true;
+                self.queue.push(now + length, Event::Resolved { server });
+            }
+            Fault::Garble { from, to, bytes } => {
+                let bytes = garbage(bytes);
+                self.inject_bytes(from, to, Channel::Election, &bytes);
+            }
+            Fault::Swizzle { order, pause } => self.swizzle(order, pause),
+        }
+    }
+
+    /// Bytes that `from` never sent reach `to` on the newest open connection of the two; whether
+    /// there is one.
+    pub(crate) fn inject_bytes(
+        &mut self,
+        from: HostIx,
+        to: HostIx,
+        channel: Channel,
+        bytes: &[u8],
+    ) -> bool {
+        let fits = |(conn, side): &(u32, Side)| {
+            let conn = self.net.conn(*conn);
+            let ends = [conn.end(*side), conn.end(side.other())];
+            conn.channel == channel
+                && ends[1].host == to
+                && ends.iter().all(|end| end.state == EndState::Open)
+        };
+        let Some((conn, side)) = self.net.of_host(from).into_iter().rfind(fits) else {
+            return false;
+        };
+        self.net.write(self.now, conn, side, bytes, &mut self.queue);
+        true
+    }
+
+    /// Cuts every link at a time of its own, and mends each in another order.
+    fn swizzle(&mut self, order: u64, pause: u64) {
+        let mut rng = Rng::new(order, 0);
+        for from in 0..self.servers.len() {
+            for to in (0..self.servers.len()).filter(|to| *to != from) {
+                let begin = self.now + rng.below(pause + 1);
+                self.queue.push(begin, Event::Cut { from, to });
+                self.queue.push(begin + rng.below(2 * pause + 1), Event::Heal { from, to });
+            }
+        }
+    }
+
+    fn cut(&mut self, from: HostIx, to: HostIx, length: u64) {
+        if from != to {
+            self.net.cut(from, to);
+            self.queue.push(self.now + length, Event::Heal { from, to });
+        }
+    }
+
+    /// A disk is replaced, if every transaction is committed and on the disks of all others, so that
+    /// nothing relies on what the replaced one has acknowledged.
+    fn wipe(&mut self, server: HostIx, down: u64) {
+        let spare = {
+            let ghost = self.ghost.borrow();
+            let last = ghost.last_committed();
+            let chain = ghost.chain_at(last);
+            let has = |other: HostIx| {
+                let disk = &self.disks[other];
+                disk.issued.last().0 == last && ghost.holds(&disk.durable, last, chain)
+            };
+            // Nor on an acknowledgement of the epoch that is still under way.
+            let settled = self.disks[0].durable.current.is_some()
+                && self.disks.iter().all(|d| d.durable.current == self.disks[0].durable.current);
+            let led = self.leader().is_some();
+            led && settled && (0..self.options.voters).all(has) && self.options.voters >= 3
+        };
+        if server < self.options.voters && !spare {
+            return;
+        }
+        self.die(server, Death::Power);
+        self.disks[server].wipe();
+        self.compare();
+        self.queue.push(self.now + down, Event::Start { server });
+    }
+}
+
+/// What nobody meant: the beginning of a frame, a frame that is no vote, or anything.
+fn garbage(seed: u64) -> Vec<u8> {
+    let mut rng = Rng::new(seed, 0);
+    let len = rng.index(80) + 1;
+    let mut bytes: Vec<u8> = (0..len).map(|_| rng.next_u64().to_be_bytes()[0]).collect();
+    let claimed = rng.pick(&[0, 8, 40, len, 100, 70_000]);
+    if let Some(head) = bytes.first_chunk_mut::<4>().filter(|_| rng.chance(800)) {
+        *head = u32::try_from(claimed).unwrap_or(0).to_be_bytes();
+    }
+    bytes
+}

@@ -1,0 +1,278 @@
+//! After the chaos: everything heals, and then the ensemble must be as good as new.
+
+use zab_proto::Phase;
+
+use crate::net::Side;
+use crate::options::Options;
+use crate::plan::Death;
+use crate::queue::{Event, HostIx, MILLI, SECOND};
+use crate::subject::{Client, Subject};
+use crate::world::World;
+
+/// The servers recover and do their work within this time after the last fault, in ns.
+///
+/// Every silence, retry and back-off of the protocol may be at its longest once: the notification
+/// back-off (which starts anew when a peer is reachable again) and `initLimit` of each phase.
+fn patience(options: &Options) -> u64 {
+    let tick = tick(options);
+    60 * SECOND + 20 * u64::from(options.init_limit + options.sync_limit) * tick
+}
+
+fn tick(options: &Options) -> u64 {
+    u64::try_from(options.tick_time.as_nanos()).unwrap_or(SECOND)
+}
+
+/// Heals everything and waits until all servers serve the same history and every client has a new
+/// write done. E7, L1–L4.
+pub fn converge<A: Subject>(world: &mut World<A>) {
+    world.heal();
+    let before = world.completed();
+    let changes = world.role_changes();
+    world.await_health(&before);
+    let quiet = u64::from(A::QUIET_TICKS) * tick(&world.options);
+    let until = world.now + quiet;
+    world.run_until(until, |_| false);
+    for (server, (before, now)) in changes.iter().zip(world.role_changes()).enumerate() {
+        let lasting = world.options.counter_max == u32::MAX;
+        if lasting && now - before > ROLE_CHANGES_MAX {
+            let text = format!("s{} changes its role {} times", server + 1, now - before);
+            world.ghost.borrow_mut().fail("L4", text);
+        }
+    }
+}
+
+/// What must hold of an ensemble in good health: it is not disturbed by a server that restarts
+/// (E6) or limps (L6), each tried after some of the runs, and comes to rest without work (L5).
+pub(crate) fn examine<A: Subject>(world: &mut World<A>) {
+    settle(world);
+    // With small counters epochs end by themselves.
+    let lasting = world.options.counter_max == u32::MAX;
+    match world.options.seed % 4 {
+        0 if lasting => restart_one(world),
+        1 if lasting => cripple_one(world),
+        _ => {}
+    }
+    if world.failure().is_none() {
+        rest(world);
+    }
+}
+
+/// More than any server needs to find its place once all links work.
+const ROLE_CHANGES_MAX: u32 = 100;
+
+/// Waits for what is left of the chaos: bytes that were delayed and disks that stalled before.
+fn settle<A: Subject>(world: &mut World<A>) {
+    let busy = world.disks.iter().map(|disk| disk.busy_until).max().unwrap_or(0);
+    let until = busy.max(world.net.latest_arrival());
+    if world.failure().is_some() || until <= world.now + SECOND {
+        return;
+    }
+    world.quiet = true;
+    world.run_until(until, |_| false);
+    world.quiet = false;
+    let before = world.completed();
+    world.heal();
+    world.await_health(&before);
+}
+
+/// E6: a server that restarts finds the leader, and nobody else is disturbed.
+fn restart_one<A: Subject>(world: &mut World<A>) {
+    let Some(server) = world.dispensable() else { return };
+    let before = world.role_changes();
+    world.trace.say(|| format!("s{} restarts among healthy servers", server + 1));
+    world.die(server, Death::Kill);
+    world.queue.push(world.now + 10 * MILLI, Event::Start { server });
+    let deadline = world.now + patience(&world.options);
+    if !world.run_until(deadline, |world| world.serves(server)) && world.failure().is_none() {
+        let text = format!("s{} cannot rejoin\n{}", server + 1, world.describe());
+        world.ghost.borrow_mut().fail("L1", text);
+    }
+    world.undisturbed("E6", server, &before);
+}
+
+/// L6: while one server is of no use, the clients of the others get their writes done.
+fn cripple_one<A: Subject>(world: &mut World<A>) {
+    let Some(server) = world.dispensable() else { return };
+    let (changes, completed) = (world.role_changes(), world.completed());
+    let hosts = world
+        .clients
+        .iter()
+        .map(|seat| seat.conn.map(|conn| world.net.conn(conn).end(Side::Acceptor).host));
+    let hosts: Vec<Option<HostIx>> = hosts.collect();
+    let others: Vec<HostIx> = (0..world.servers.len()).filter(|other| *other != server).collect();
+    let way = world.rng.below(3);
+    world.trace.say(|| format!("s{} is crippled in way {way}", server + 1));
+    match way {
+        0 => world.disks[server].stall(true),
+        1 => world.servers[server].paused = true,
+        _ => others.iter().for_each(|other| world.net.cut(server, *other)),
+    }
+    let ticks = u64::from(4 * world.options.sync_limit) * tick(&world.options);
+    let until = world.now + 2 * SECOND + ticks;
+    world.run_until(until, |_| false);
+    if world.failure().is_some() {
+        return;
+    }
+    for (client, before) in completed.iter().enumerate() {
+        let seat = &world.clients[client];
+        if hosts[client].is_some_and(|host| host != server) && seat.client.completed() == *before {
+            let text = format!("s{} keeps client {} from writing", server + 1, client + 1);
+            world.ghost.borrow_mut().fail("L6", text);
+        }
+    }
+    world.undisturbed("L6", server, &changes);
+    let before = world.completed();
+    world.heal();
+    world.await_health(&before);
+}
+
+/// L3, L5: without clients, everybody applies everything, and nothing is left over.
+fn rest<A: Subject>(world: &mut World<A>) {
+    world.quiet = true;
+    let ticks = u64::from(4 * world.options.sync_limit) * tick(&world.options);
+    let until = world.now + 2 * SECOND + ticks;
+    world.run_until(until, |_| false);
+    let n = world.servers.len();
+    for server in 0..n {
+        if world.failure().is_some() {
+            return;
+        }
+        let (position, committed) = {
+            let ghost = world.ghost.borrow();
+            (ghost.server(server).position, ghost.committed())
+        };
+        let conns = world.servers[server].names.len();
+        let text = if !world.serves(server) || position != committed {
+            format!("applied {position} of {committed}\n{}", world.describe())
+        } else if !world.disks[server].is_idle() {
+            "has a disk that is still at work".to_owned()
+        } else if conns > 4 * (n - 1) + 2 * world.clients.len() {
+            format!("has {conns} connections")
+        } else if world.net.backlog(server) > BACKLOG_MAX {
+            format!("has {} bytes under way", world.net.backlog(server))
+        } else {
+            continue;
+        };
+        let text = format!("at rest, s{} {text}", server + 1);
+        world.ghost.borrow_mut().fail("L5", text);
+    }
+}
+
+/// Bytes of heartbeats that may be under way to a server.
+const BACKLOG_MAX: usize = 4096;
+
+impl<A: Subject> World<A> {
+    /// Ends all faults: everything runs, every link works.
+    pub fn heal(&mut self) {
+        self.healed = true;
+        self.nameless.fill(false);
+        // A world in which the protocol's time-outs make sense.
+        let delay_max = tick(&self.options) / 20;
+        self.net.heal(delay_max);
+        self.trace.say(|| "all faults end".to_owned());
+        let hosts = self.servers.len() + self.clients.len();
+        for from in 0..hosts {
+            for to in 0..hosts {
+                if self.net.is_cut(from, to) {
+                    self.net.mend(self.now, from, to, &mut self.queue);
+                }
+            }
+        }
+        for server in 0..self.servers.len() {
+            self.disks[server].heal(delay_max);
+            self.queue.push(self.now, Event::Unstall { server });
+            self.queue.push(self.now, Event::Start { server });
+            if self.servers[server].paused {
+                self.queue.push(self.now, Event::Unpause { server });
+            }
+        }
+        for client in 0..self.clients.len() {
+            self.clients[client].client.persevere();
+            self.queue.push(self.now, Event::Client { client });
+        }
+    }
+
+    /// Waits until all servers serve one history and each client has done more than `before`. L1.
+    fn await_health(&mut self, before: &[u64]) {
+        let deadline = self.now + patience(&self.options);
+        // Far more than clients and heartbeats can cause in that time.
+        let storm = self.events + patience(&self.options) / SECOND * 20_000;
+        let mut uniform = false;
+        self.run_until(deadline, |world| {
+            // Looking at everything after every event would be slow.
+            uniform = world.events.is_multiple_of(64)
+                && world.clients.iter().zip(before).all(|(seat, n)| seat.client.completed() > *n)
+                && world.is_uniform();
+            uniform || world.events > storm
+        });
+        if !uniform && self.failure().is_none() {
+            let text = format!("not healthy in time after the last fault{}", self.describe());
+            self.ghost.borrow_mut().fail("L1", text);
+        }
+    }
+
+    /// Whether all servers serve, in one epoch, with the whole history but for what is on its way.
+    fn is_uniform(&self) -> bool {
+        let ghost = self.ghost.borrow();
+        let Some(leader) = self.leader() else { return false };
+        let epoch = ghost.server(leader).status.map(|status| status.epoch);
+        let enough = ghost.committed().saturating_sub(100);
+        (0..self.servers.len()).all(|server| {
+            let watched = ghost.server(server);
+            watched.status.is_some_and(|status| {
+                status.phase == Phase::Broadcast && Some(status.epoch) == epoch
+            }) && watched.position >= enough
+        })
+    }
+
+    fn serves(&self, server: HostIx) -> bool {
+        let status = self.ghost.borrow().server(server).status;
+        status.is_some_and(|status| status.phase == Phase::Broadcast)
+    }
+
+    /// A server, not the leader, without which there is a quorum.
+    fn dispensable(&mut self) -> Option<HostIx> {
+        let leader = self.leader()?;
+        let first = if self.options.voters >= 3 { 0 } else { self.options.voters };
+        let others: Vec<_> = (first..self.servers.len()).filter(|s| *s != leader).collect();
+        (!others.is_empty()).then(|| self.rng.pick(&others))
+    }
+
+    fn undisturbed(&mut self, invariant: &'static str, but: HostIx, before: &[u32]) {
+        let now = self.role_changes();
+        let disturbed = (0..now.len()).find(|other| *other != but && now[*other] != before[*other]);
+        if let Some(other) = disturbed {
+            let text = format!("s{} disturbs s{}", but + 1, other + 1);
+            self.ghost.borrow_mut().fail(invariant, text);
+        }
+    }
+
+    fn role_changes(&self) -> Vec<u32> {
+        let ghost = self.ghost.borrow();
+        (0..self.servers.len()).map(|server| ghost.server(server).elections).collect()
+    }
+
+    fn completed(&self) -> Vec<u64> {
+        self.clients.iter().map(|seat| seat.client.completed()).collect()
+    }
+
+    /// How everybody is.
+    fn describe(&self) -> String {
+        let ghost = self.ghost.borrow();
+        let mut text = String::new();
+        for server in 0..self.servers.len() {
+            let watched = ghost.server(server);
+            let at = watched.position;
+            let status = watched.status.map_or_else(
+                || "down or undecided".to_owned(),
+                |s| format!("{:?} {:?} epoch {} leader {:?}", s.state, s.phase, s.epoch, s.leader),
+            );
+            let (durable, _) = self.disks[server].durable.last();
+            text += &format!("\n  s{}: {status}, applied {at}, disk {durable}", server + 1);
+        }
+        for seat in &self.clients {
+            text += &format!("\n  client: {} writes", seat.client.completed());
+        }
+        text
+    }
+}

@@ -1,0 +1,116 @@
+//! What may pass between a leader and a learner, and in which order. V4, V7.
+
+use std::collections::VecDeque;
+
+use zab_proto::Zxid;
+use zab_proto::wire::packet::PacketType;
+
+use crate::check::Ghost;
+
+/// What has passed on one connection of the quorum port.
+#[derive(Debug, Default)]
+pub(crate) struct Stream {
+    /// The last zxid that the learner reported with ACKEPOCH.
+    reported: Zxid,
+    leader_info: bool,
+    /// How the synchronisation began.
+    plan: Option<PacketType>,
+    /// The last transaction that the learner has.
+    last: Zxid,
+    /// Proposals that no COMMIT has come for.
+    uncommitted: VecDeque<Zxid>,
+    /// Transactions since the plan.
+    txns: u32,
+    new_leader: bool,
+    acked: bool,
+    up_to_date: bool,
+    last_ack: Option<Zxid>,
+}
+
+impl Stream {
+    /// A packet of the leader.
+    pub(crate) fn leader_says(&mut self, kind: PacketType, zxid: Zxid, ghost: &mut Ghost) {
+        let legal = match kind {
+            PacketType::LEADERINFO => !std::mem::replace(&mut self.leader_info, true),
+            PacketType::DIFF | PacketType::TRUNC | PacketType::SNAP => self.begin(kind, zxid),
+            PacketType::PROPOSAL => self.propose(zxid, ghost),
+            PacketType::COMMIT | PacketType::COMMITANDACTIVATE => {
+                self.uncommitted.pop_front() == Some(zxid)
+            }
+            PacketType::INFORM | PacketType::INFORMANDACTIVATE => {
+                follows(std::mem::replace(&mut self.last, zxid), zxid)
+            }
+            PacketType::NEWLEADER => {
+                ghost.coverage.count(self.kind());
+                self.plan.is_some() && !std::mem::replace(&mut self.new_leader, true)
+            }
+            PacketType::UPTODATE => self.acked && !std::mem::replace(&mut self.up_to_date, true),
+            _ => true,
+        };
+        if !legal {
+            ghost.fail("V7", format!("{kind} {zxid} is out of place: {self:?}"));
+        }
+    }
+
+    fn begin(&mut self, kind: PacketType, zxid: Zxid) -> bool {
+        self.last = if kind == PacketType::DIFF { self.reported } else { zxid };
+        self.plan.replace(kind).is_none()
+    }
+
+    fn propose(&mut self, zxid: Zxid, ghost: &mut Ghost) -> bool {
+        if self.new_leader && !self.up_to_date {
+            ghost.coverage.count(match self.plan {
+                Some(PacketType::SNAP) => "proposal between NEWLEADER and UPTODATE, SNAP",
+                Some(PacketType::TRUNC) => "proposal between NEWLEADER and UPTODATE, TRUNC",
+                _ => "proposal between NEWLEADER and UPTODATE, DIFF",
+            });
+        }
+        self.txns += 1;
+        self.uncommitted.push_back(zxid);
+        follows(std::mem::replace(&mut self.last, zxid), zxid)
+    }
+
+    /// How the learner was synchronised.
+    fn kind(&self) -> &'static str {
+        match (self.plan, self.txns > 0) {
+            (Some(PacketType::DIFF), false) => "sync: nothing to send",
+            (Some(PacketType::DIFF), true) => "sync: DIFF",
+            (Some(PacketType::TRUNC), false) => "sync: TRUNC",
+            (Some(PacketType::TRUNC), true) => "sync: TRUNC and DIFF",
+            (Some(PacketType::SNAP), false) => "sync: SNAP",
+            (Some(PacketType::SNAP), true) => "sync: SNAP and DIFF",
+            _ => "sync: none",
+        }
+    }
+
+    /// ACKEPOCH of the learner.
+    pub(crate) fn promised(&mut self, last: Zxid) {
+        self.reported = last;
+    }
+
+    /// Whether UPTODATE has passed.
+    pub(crate) fn is_up_to_date(&self) -> bool {
+        self.up_to_date
+    }
+
+    /// ACK of the learner. V4.
+    pub(crate) fn acknowledged(&mut self, zxid: Zxid, name: usize, ghost: &mut Ghost) {
+        if zxid.counter() == 0 {
+            self.acked = true;
+            return;
+        }
+        if !self.acked {
+            ghost.fail("V4", format!("s{name} acknowledges {zxid} before NEWLEADER"));
+        }
+        if self.last_ack.is_some_and(|last| !follows(last, zxid)) {
+            let last = self.last_ack.unwrap_or_default();
+            ghost.fail("V4", format!("s{name} acknowledges {zxid} after {last}"));
+        }
+        self.last_ack = Some(zxid);
+    }
+}
+
+/// Whether `next` is the transaction behind `last`.
+fn follows(last: Zxid, next: Zxid) -> bool {
+    next.raw() == last.raw() + 1 || (next.epoch() > last.epoch() && next.counter() == 1)
+}

@@ -1,0 +1,78 @@
+//! Changes what servers say to each other: faults put in on purpose, and what a script wants.
+
+use zab_proto::Zxid;
+use zab_proto::wire::packet::{Packet, PacketType};
+
+use crate::mutation::Mutation;
+use crate::queue::HostIx;
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// It goes on.
+    Send,
+    /// It does not.
+    Drop,
+    /// It goes on behind the next one.
+    Hold,
+    /// It goes on with a new configuration that takes effect with it.
+    Activate,
+}
+
+/// What the mutations of the wire remember of a connection.
+#[derive(Debug, Default)]
+pub(crate) struct Tamper {
+    chosen: Option<Zxid>,
+}
+
+impl Tamper {
+    /// A mutation's verdict on a packet of a synchronisation.
+    pub(crate) fn judge(&mut self, mutation: Option<Mutation>, packet: &Packet<'_>) -> Verdict {
+        let zxid = packet.zxid;
+        match (mutation, packet.kind) {
+            (Some(Mutation::SyncSkipsOne), PacketType::PROPOSAL)
+                if self.chosen.is_none() && zxid.counter().is_multiple_of(3) =>
+            {
+                self.chosen = Some(zxid);
+                Verdict::Drop
+            }
+            (Some(Mutation::SyncSkipsOne), PacketType::COMMIT) if self.chosen == Some(zxid) => {
+                Verdict::Drop
+            }
+            (Some(Mutation::AckOvertakesNewLeader), PacketType::ACK)
+                if zxid.counter() == 0 && self.chosen.is_none() =>
+            {
+                self.chosen = Some(zxid);
+                Verdict::Hold
+            }
+            _ => Verdict::Send,
+        }
+    }
+}
+
+/// What a script has put between two servers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Rig {
+    /// The sender.
+    pub(crate) from: HostIx,
+    /// The receiver.
+    pub(crate) to: HostIx,
+    /// The kind of packet.
+    pub(crate) kind: PacketType,
+    /// What becomes of it.
+    pub(crate) verdict: Verdict,
+    /// How often.
+    pub(crate) times: u32,
+}
+
+/// The verdict of the first rig that concerns a packet.
+pub(crate) fn rigged(rigs: &mut [Rig], from: HostIx, to: HostIx, kind: PacketType) -> Verdict {
+    let concerns = |rig: &&mut Rig| (rig.from, rig.to, rig.kind) == (from, to, kind);
+    match rigs.iter_mut().filter(|rig| rig.times > 0).find(concerns) {
+        None => Verdict::Send,
+        Some(rig) => {
+            rig.times -= 1;
+            rig.verdict
+        }
+    }
+}

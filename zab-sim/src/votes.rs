@@ -1,0 +1,187 @@
+//! The observer's view of elections: what was said, what was heard, and what was made of it.
+
+use std::collections::BTreeMap;
+
+use zab_proto::wire::notification::Notification;
+use zab_proto::{Epoch, ServerState, Sid, Status, Zxid};
+
+use crate::check::Ghost;
+use crate::disk::Disk;
+use crate::queue::{HostIx, MILLI};
+
+/// A vote that was sent or heard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Ballot {
+    state: ServerState,
+    round: i64,
+    vote: (Sid, Zxid, Epoch),
+}
+
+impl Ballot {
+    fn of(notification: &Notification<'_>) -> Option<Self> {
+        let vote = (notification.leader, notification.zxid, notification.peer_epoch);
+        let state = notification.server_state()?;
+        Some(Self { state, round: notification.election_epoch, vote })
+    }
+
+    fn is_settled(&self) -> bool {
+        self.state != ServerState::Looking
+    }
+
+    /// Whether the two speak for the same leader. Those who have one may have got it by different
+    /// elections, or know its epoch at different times.
+    fn agrees(&self, other: &Self) -> bool {
+        if self.is_settled() && other.is_settled() {
+            let same = self.round == other.round || self.vote.2 == other.vote.2;
+            return self.vote.0 == other.vote.0 && same;
+        }
+        (self.round, self.vote) == (other.round, other.vote)
+    }
+}
+
+/// Who cast a vote, its round, and what it was for.
+type Cast = (HostIx, i64, Sid, Zxid, Epoch);
+
+/// What is remembered of each server's election.
+#[derive(Debug, Default)]
+pub(crate) struct Votes {
+    /// What each has heard from whom since it began to look.
+    heard: Vec<Vec<(HostIx, Ballot)>>,
+    /// What each last said while looking.
+    said: Vec<Option<Ballot>>,
+    /// Current epoch and last zxid on the voter's disk when it first cast a vote.
+    cast: BTreeMap<Cast, (Epoch, Zxid)>,
+}
+
+impl Votes {
+    /// For so many servers.
+    pub(crate) fn new(servers: usize) -> Self {
+        let heard = (0..servers).map(|_| Vec::new()).collect();
+        Self { heard, said: vec![None; servers], cast: BTreeMap::new() }
+    }
+}
+
+/// When the next notification of a connection is due, and in which of the sender's elections.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Due {
+    election: u32,
+    at: u64,
+}
+
+impl Ghost {
+    /// A server enters an election.
+    pub(crate) fn forget_votes(&mut self, server: HostIx) {
+        self.votes.heard[server].clear();
+        self.votes.said[server] = None;
+    }
+
+    /// A looking server says something for the first time on a connection, or again.
+    pub(crate) fn on_said(&mut self, server: HostIx, vote: &Notification<'_>, disk: &Disk) {
+        let Some(ballot) = Ballot::of(vote) else { return };
+        self.votes.said[server] = Some(ballot);
+        let (leader, zxid, epoch) = ballot.vote;
+        let image = &disk.durable;
+        let sample = (image.current_in_effect(), image.last().0);
+        self.votes.cast.entry((server, ballot.round, leader, zxid, epoch)).or_insert(sample);
+    }
+
+    /// A notification has arrived.
+    pub(crate) fn on_heard(&mut self, server: HostIx, from: HostIx, vote: &Notification<'_>) {
+        let Some(ballot) = Ballot::of(vote) else { return };
+        let heard = &mut self.votes.heard[server];
+        if from < self.voters && !heard.contains(&(from, ballot)) {
+            heard.push((from, ballot));
+        }
+    }
+
+    /// E1, E4: a server stops looking for a leader.
+    pub(crate) fn on_decided(&mut self, server: HostIx, status: &Status) {
+        let Some(leader) = status.leader else { return };
+        let name = server + 1;
+        let heard = &self.votes.heard[server];
+        let electors = heard.iter().find_map(|(_, basis)| {
+            let electors = self.electors(server, leader, basis);
+            self.quorum(|voter| electors.contains(&voter)).then_some((electors, *basis))
+        });
+        let Some((electors, basis)) = electors else {
+            // Whoever is a quorum by himself has nobody to hear.
+            if self.voters > 1 {
+                self.fail(
+                    "E1",
+                    format!(
+                        "s{name} takes s{leader} for elected, having heard {:?}",
+                        self.votes.heard[server]
+                    ),
+                );
+            }
+            return;
+        };
+        if status.state != ServerState::Leading {
+            return;
+        }
+        let (_, zxid, epoch) = basis.vote;
+        for elector in electors {
+            let key = (elector, basis.round, leader, zxid, epoch);
+            if let Some(sample) = self.votes.cast.get(&key)
+                && *sample > (epoch, zxid)
+            {
+                let text =
+                    format!("s{name} is elected at {zxid} by s{} at {sample:?}", elector + 1);
+                self.fail("E4", text);
+                return;
+            }
+        }
+    }
+
+    /// The voters whose word, as heard by `server`, makes `leader` elected in the way of `basis`.
+    fn electors(&self, server: HostIx, leader: Sid, basis: &Ballot) -> Vec<HostIx> {
+        if basis.vote.0 != leader {
+            return Vec::new();
+        }
+        let heard = &self.votes.heard[server];
+        let own = i64::try_from(server + 1) == Ok(leader.0);
+        let claims = |(from, ballot): &(HostIx, Ballot)| {
+            i64::try_from(from + 1) == Ok(leader.0) && ballot.state == ServerState::Leading
+        };
+        if basis.is_settled() && !own && !heard.iter().any(claims) {
+            return Vec::new();
+        }
+        let agreeing = heard.iter().filter(|(_, ballot)| ballot.agrees(basis));
+        let mut electors: Vec<HostIx> = agreeing.map(|(from, _)| *from).collect();
+        // The own vote follows the best one heard, perhaps before it is sent again.
+        let said = self.votes.said[server];
+        if !basis.is_settled() || said.is_some_and(|said| said.agrees(basis)) {
+            electors.push(server);
+        }
+        electors
+    }
+
+    /// E8: a looking server sends a notification on a connection to a voter.
+    pub(crate) fn on_notified(&mut self, server: HostIx, due: &mut Option<Due>, now: u64) {
+        let watched = &self.servers[server];
+        let election = watched.elections;
+        if let Some(due) = due.filter(|due| due.election == election) {
+            let late = now.saturating_sub(due.at.max(watched.resumed_at + SLACK));
+            if late > 0 {
+                let text = format!("s{} looks and is silent {late} ns too long", server + 1);
+                self.fail("E8", text);
+            }
+        }
+        *due = Some(Due { election, at: now + allowance(self.notification_max) });
+    }
+
+    /// E8: a looking server hears a voter that it could not reach before: it is in a hurry now.
+    pub(crate) fn on_reachable(&mut self, server: HostIx, due: &mut Option<Due>, now: u64) {
+        let election = self.servers[server].elections;
+        if let Some(due) = due.as_mut().filter(|due| due.election == election) {
+            due.at = due.at.min(now + allowance(self.notification_min));
+        }
+    }
+}
+
+/// `interval` by the slowest clock, and some time for the way to the socket.
+fn allowance(interval: u64) -> u64 {
+    interval + interval / 10 + SLACK
+}
+
+const SLACK: u64 = 10 * MILLI;
