@@ -87,7 +87,7 @@ impl Client for Writer {
     }
 }
 
-fn main() {
+pub(crate) fn main() {
     for seed in 0..10 {
         assert_eq!(run::<Replica<Register>>(&Options::swarm(seed), 0).failure, None, "seed {seed}");
     }
