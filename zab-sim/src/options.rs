@@ -222,7 +222,7 @@ impl Options {
     }
 
     /// A run drawn from `seed`: half of them plain, the others biased to some phase by one of the
-    /// profiles in [`profile::ALL`](crate::profile::ALL).
+    /// profiles in [`profile::ALL`].
     #[must_use]
     pub fn swarm(seed: u64) -> Self {
         let mut rng = Rng::new(seed, 0x9e0f11e);
