@@ -231,9 +231,8 @@ def everything(ensemble, load):
     expired(load.keepers, members[0])
     damaged = set_aside(members)
     sound = [member for member in members if member not in damaged]
-    kinds = {member.kind for member in members}
-    if not sound or "zabd" in kinds and len(kinds) > 1 and len({member.kind == "zabd" for member in sound}) == 1:
-        raise NotComparable(f"{damaged} lost a part of their log to ZOOKEEPER-4409: nothing to compare ours with")
+    if not sound:
+        raise NotComparable(f"{damaged} lost a part of their log to ZOOKEEPER-4409: nothing to compare")
     compared = digests(sound, members, findings)
     found = trees(sound)
     compare(found, findings)
@@ -247,4 +246,10 @@ def everything(ensemble, load):
     counts = Counter(op.kind for op in load.operations if op.outcome == "ok")
     text = (f"{sum(counts.values())} writes acknowledged, {load.unknown} unknown, "
             f"{len(tree)} nodes equal on {len(sound)} members, {len(load.keepers)} sessions, {compared} digests")
-    return text + (f" (set aside: {damaged}, ZOOKEEPER-4409)" if damaged else "")
+    if not damaged:
+        return text
+    text = f"{text} (set aside: {damaged}, ZOOKEEPER-4409)"
+    kinds = {member.kind for member in members}
+    if "zabd" in kinds and len(kinds) > 1 and len({member.kind == "zabd" for member in sound}) == 1:
+        raise NotComparable(f"nothing of ours compared with anything of Apache's: {text}")
+    return text
