@@ -9,6 +9,11 @@ ACCEPTED = {
     ("WARN", "QuorumCnxManager", "Exception reading or writing challenge"),
     # A client of Java's own that closes while it is being answered.
     ("WARN", "NIOServerCnxn", "CancelledKeyException causing close of session: #"),
+    # A client that came a second time with its session before the leader had answered about the first: the learner asks twice,
+    # and the second answer, whoever leads, finds nobody who waits.
+    ("WARN", "Learner", "Missing session #for validation"),
+    # The sender of a connection that another one of the same pair has replaced before its first message.
+    ("ERROR", "QuorumCnxManager", "Failed to send last message. Shutting down thread."),
 }
 START = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} [A-Z]+ ")
 LINE = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} (WARN|ERROR|FATAL) (\S+) - (.*)$")

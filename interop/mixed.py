@@ -156,7 +156,7 @@ def left_out(suite, kinds):
         suite.case("zxids left out by a 3.8 leader", exercise, "3.8", ["zabd", "3.8"], scenario=moves.unused_zxids,
                    silence=False)
     for kind in kinds[1:]:
-        suite.case(f"reconfiguration by {kind}", from_java, [kind] * 3, moves.reconfiguration, silence=False,
+        suite.case(f"reconfiguration by {kind}", from_java, [kind] * 4, moves.reconfiguration, silence=False,
                    extra=["reconfigEnabled=true", "skipACL=yes"], limit=400)
 
 

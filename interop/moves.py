@@ -120,9 +120,13 @@ def take_over_configuration(member, source):
 
 
 def reconfiguration(ensemble):
-    """zabd on the files that Java's servers write with reconfigEnabled, as follower and leader, and when the members change."""
+    """zabd on the files that Java's servers write with reconfigEnabled, as follower and leader, and when the members change.
+
+    Of four voters one becomes an observer: of the three that stay, two are Java's, so that they go on while ours is down.
+    """
     leader = ensemble.settled()
-    ours = next(member for member in ensemble.voters if member is not leader)
+    # The one with the highest id leads when that leader is lost.
+    ours = [member for member in ensemble.voters if member is not leader][-1]
     eventually("dynamic configuration files", lambda: glob.glob(os.path.join(ours.directory, "zoo.cfg.dynamic.*")), 20)
     kind = ours.kind
     ours.terminate()
@@ -133,16 +137,15 @@ def reconfiguration(ensemble):
         versions = {config_of(member).rpartition("version=")[2] for member in ensemble.members}
         assert len(versions) == 1 and versions != {"0"}, f"versions of the configuration: {versions}"
         led = 0
-        for _ in range(6):
+        for turn in range(10):
             leader = ensemble.settled()
             led += leader is ours
-            if led and leader is not ours:
+            if leader is not ours and (led or turn > 4):
                 break
             time.sleep(0.5)
             leader.kill()
             time.sleep(0.2)
             leader.start()
-        leader = ensemble.settled()
         assert leader is not ours, "zabd leads again and again"
         third = next(member for member in ensemble.voters if member not in (ours, leader))
         client = wire.Client(leader.address, 30000, wait=30)
