@@ -104,6 +104,8 @@ pub(crate) struct Net {
     hosts: usize,
     cut: Vec<bool>,
     spare: Vec<Vec<u8>>,
+    /// When the last reader that rests reads again.
+    rest_until: u64,
     /// Bytes written so far.
     pub(crate) written: u64,
 }
@@ -113,7 +115,16 @@ impl Net {
     #[must_use]
     pub(crate) fn new(options: NetOptions, hosts: usize, rng: Rng) -> Self {
         let cut = vec![false; hosts * hosts];
-        Self { options, rng, conns: Vec::new(), hosts, cut, spare: Vec::new(), written: 0 }
+        Self {
+            options,
+            rng,
+            conns: Vec::new(),
+            hosts,
+            cut,
+            spare: Vec::new(),
+            rest_until: 0,
+            written: 0,
+        }
     }
 
     /// Ends everything that makes the network bad. Delays are at most `delay_max` on average from
@@ -329,6 +340,7 @@ impl Net {
         }
         if len > 0 && self.rng.chance(self.options.slow_reader_per_mille) {
             let until = now + self.rng.exponential(300 * MILLI);
+            self.rest_until = self.rest_until.max(until);
             self.conns[conn as usize].pipes[from.ix()].unread = true;
             queue.push(until, Event::Readable { conn, at });
         }
@@ -396,11 +408,16 @@ impl Net {
         found
     }
 
-    /// When the last of what is on its way will have arrived.
+    /// When the last of what is on its way will have arrived and is read.
     pub(crate) fn latest_arrival(&self) -> u64 {
         let alive = |end: &End| matches!(end.state, EndState::Open | EndState::Pending);
         let conns = self.conns.iter().filter(|conn| conn.ends.iter().any(alive));
-        conns.flat_map(|conn| &conn.pipes).map(|pipe| pipe.last_arrival).max().unwrap_or(0)
+        conns
+            .flat_map(|conn| &conn.pipes)
+            .map(|pipe| pipe.last_arrival)
+            .max()
+            .unwrap_or(0)
+            .max(self.rest_until)
     }
 
     /// Bytes on their way to `host`, or unread there.

@@ -60,11 +60,12 @@ pub(crate) fn examine<A: Subject>(world: &mut World<A>) {
 /// More than any server needs to find its place once all links work.
 const ROLE_CHANGES_MAX: u32 = 100;
 
-/// Waits for what is left of the chaos: bytes that were delayed and disks that stalled before.
+/// Waits for what is left of the chaos: bytes that were delayed, readers that rest and disks that
+/// stalled before. Whatever lasts as long as a time-out would be blamed on the healthy.
 fn settle<A: Subject>(world: &mut World<A>) {
     let busy = world.disks.iter().map(|disk| disk.busy_until).max().unwrap_or(0);
     let until = busy.max(world.net.latest_arrival());
-    if world.failure().is_some() || until <= world.now + SECOND {
+    if world.failure().is_some() || until <= world.now + tick(&world.options) / 2 {
         return;
     }
     world.quiet = true;

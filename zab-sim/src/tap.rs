@@ -55,8 +55,6 @@ const SIGNATURE_LEN: usize = 14;
 /// A vote that was sent.
 #[derive(Clone, Copy, Debug)]
 struct CastVote {
-    /// The server's how-manieth election; a round's number can come again in the next one.
-    election: u32,
     round: i64,
     order: (i64, i64, i64),
 }
@@ -311,10 +309,9 @@ impl Tap {
         }
         let order = (vote.peer_epoch.0, vote.zxid.raw(), vote.leader.0);
         let round = vote.election_epoch;
-        let election = flow.ghost.server(from).elections;
-        let cast = CastVote { election, round, order };
+        let cast = CastVote { round, order };
         if let Some(last) = self.last_vote[flow.side as usize].replace(cast)
-            && (last.election, last.round) == (election, round)
+            && last.round == round
             && last.order > order
         {
             flow.ghost.fail("E2", format!("s{name} votes for a worse candidate in round {round}"));

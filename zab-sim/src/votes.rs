@@ -28,6 +28,12 @@ impl Ballot {
         self.state != ServerState::Looking
     }
 
+    /// The order of votes.
+    fn rank(&self) -> (Epoch, Zxid, Sid) {
+        let (leader, zxid, epoch) = self.vote;
+        (epoch, zxid, leader)
+    }
+
     /// Whether the two speak for the same leader. Those who have one may have got it by different
     /// elections, or know its epoch at different times.
     fn agrees(&self, other: &Self) -> bool {
@@ -148,12 +154,51 @@ impl Ghost {
         }
         let agreeing = heard.iter().filter(|(_, ballot)| ballot.agrees(basis));
         let mut electors: Vec<HostIx> = agreeing.map(|(from, _)| *from).collect();
-        // The own vote follows the best one heard, perhaps before it is sent again.
-        let said = self.votes.said[server];
-        if !basis.is_settled() || said.is_some_and(|said| said.agrees(basis)) {
+        if self.agrees_itself(server, basis) {
             electors.push(server);
         }
         electors
+    }
+
+    /// Whether the own vote of `server` counts for `basis`. It follows the best one heard, and the
+    /// election may end before it is sent again: E1 is about the vote held, not the one last sent.
+    fn agrees_itself(&self, server: HostIx, basis: &Ballot) -> bool {
+        let Some(said) = self.votes.said[server] else { return !basis.is_settled() };
+        if said.agrees(basis) {
+            return true;
+        }
+        // Who may have lost its disk has no vote, unless the ensemble is just born (R14).
+        if said.vote.1 == Zxid::NONE && !self.is_birth(server) {
+            return false;
+        }
+        let held_more =
+            said.round > basis.round || said.round == basis.round && said.rank() > basis.rank();
+        if !basis.is_settled() {
+            return !held_more;
+        }
+        // A candidate takes its vote for itself along into the round of a third server, and finds
+        // there, not having spoken yet, one that still follows it from before it restarted.
+        let mut there = self.votes.heard[server]
+            .iter()
+            .map(|(_, ballot)| ballot)
+            .filter(|ballot| !ballot.is_settled() && ballot.round == basis.round)
+            .peekable();
+        let candidate = i64::try_from(server + 1) == Ok(said.vote.0.0);
+        candidate
+            && said.vote == basis.vote
+            && there.peek().is_some()
+            && there.all(|ballot| ballot.rank() <= basis.rank())
+    }
+
+    /// Whether `server` has heard every other voter say that it is empty.
+    fn is_birth(&self, server: HostIx) -> bool {
+        let says_empty = |ballot: &Ballot| {
+            !ballot.is_settled() && (Zxid::NONE..=Zxid::ZERO).contains(&ballot.vote.1)
+        };
+        let heard = &self.votes.heard[server];
+        (0..self.voters)
+            .filter(|voter| *voter != server)
+            .all(|voter| heard.iter().any(|(from, ballot)| *from == voter && says_empty(ballot)))
     }
 
     /// E8: a looking server sends a notification on a connection to a voter.

@@ -86,6 +86,9 @@ pub(super) struct Algorithm {
     own: CastVote,
     /// The vote this server began its election with.
     initial: Vote,
+    /// The latest round it has voted in. Who finds an ensemble takes over its round, which may be
+    /// an earlier one.
+    last_round: i64,
     /// The votes of this round (ZooKeeper's `recvset`).
     received: Votes,
     /// What servers that have a leader say (`outofelection`).
@@ -105,6 +108,7 @@ impl Algorithm {
             electorate,
             own: CastVote { state, vote, election_epoch: 0, version: 0 },
             initial: vote,
+            last_round: 0,
             received: Votes::new(),
             settled: Votes::new(),
             interval: Duration::ZERO,
@@ -141,11 +145,14 @@ impl Algorithm {
     /// Begins an election with the vote `initial`, which the caller then sends to all voters.
     ///
     /// A server whose history is not to be counted stays in the round before the first: so all who
-    /// take part find it lagging and answer at once, which is all it wants from them.
+    /// take part find it lagging and answer at once, which is all it wants from them. All others
+    /// begin a round they never voted in, for votes only rise within a round (safety.md E2).
     pub(super) fn start(&mut self, now: Instant, initial: Vote) {
-        let election_epoch = match initial.zxid {
-            Zxid::NONE => self.own.election_epoch.min(0),
-            _ => self.own.election_epoch.wrapping_add(1),
+        let election_epoch = if initial.zxid == Zxid::NONE {
+            self.own.election_epoch.min(0)
+        } else {
+            self.last_round = self.last_round.max(self.own.election_epoch).wrapping_add(1);
+            self.last_round
         };
         self.own =
             CastVote { state: ServerState::Looking, vote: initial, election_epoch, version: 0 };
@@ -338,6 +345,7 @@ impl Algorithm {
         } else {
             ServerState::Following
         };
+        self.last_round = self.last_round.max(self.own.election_epoch);
         self.own = CastVote { state, version: 0, ..elected };
         self.resend_at = None;
         self.final_at = None;

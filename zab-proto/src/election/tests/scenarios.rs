@@ -4,7 +4,9 @@
 use alloc::format;
 
 use super::net::{MS, Net, US, ensemble};
-use crate::{ServerState, Sid};
+use crate::election::algorithm::{Algorithm, CastVote};
+use crate::election::electorate::Electorate;
+use crate::{ElectionConfig, Epoch, Instant, ServerState, Sid, Vote, Zxid};
 
 const FOLLOWING: ServerState = ServerState::Following;
 const LEADING: ServerState = ServerState::Leading;
@@ -345,4 +347,33 @@ fn a_lone_server_is_patient() {
         steps += 1;
     }
     assert!(steps < 2 * 3 * 100, "{steps} events in a minute");
+}
+
+/// Who joins an ensemble takes over its round, and yet never votes again in one it has voted in
+/// (E2): its vote there, for a better candidate, may still be counted.
+#[test]
+fn no_round_comes_twice() {
+    let electorate = Electorate::new(ensemble(3, &[], &[]), None);
+    let mut algorithm = Algorithm::new(Sid(1), electorate, ElectionConfig::default());
+    let now = Instant::from_nanos(1);
+    let vote =
+        |sid, zxid| Vote { leader: Sid(sid), zxid: Zxid::from_raw(zxid), peer_epoch: Epoch(4) };
+    let cast = |state, election_epoch| CastVote {
+        state,
+        vote: vote(3, 0x4_0000_000e),
+        election_epoch,
+        version: 2,
+    };
+    algorithm.start(now, vote(1, 0x4_0000_0002));
+    let hear = |algorithm: &mut Algorithm, from, cast| {
+        algorithm.on_notification(now, Sid(from), cast, |_| false)
+    };
+    hear(&mut algorithm, 3, cast(ServerState::Looking, 7));
+    assert_eq!((algorithm.vote().election_epoch, algorithm.vote().vote.leader), (7, Sid(3)));
+    hear(&mut algorithm, 2, cast(FOLLOWING, 6));
+    assert!(hear(&mut algorithm, 3, cast(LEADING, 6)).decided.is_some());
+    assert_eq!(algorithm.vote().election_epoch, 6);
+    algorithm.end();
+    algorithm.start(now, vote(1, 0x4_0000_0002));
+    assert_eq!(algorithm.vote().election_epoch, 8);
 }
