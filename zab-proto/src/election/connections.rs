@@ -275,7 +275,10 @@ impl Connections {
                     return (len, Some(Frame { from, payload, first }));
                 }
                 Parsed::Incomplete => {
-                    link.partial.get_or_insert(now);
+                    if link.partial.is_none() {
+                        link.partial = Some(now);
+                        self.deadline.set(None);
+                    }
                     return (0, None);
                 }
                 Parsed::Malformed(error) => error,
