@@ -64,7 +64,7 @@ fn faults_put_in_are_found() {
 /// Seeds that found something, once. The bug each found is in the changelog.
 #[test]
 fn seeds_that_found_something() {
-    for seed in [1, 50, 77, 116] {
+    for seed in [1, 50, 77, 116, 429] {
         let outcome = run::<Zk>(&Options::plain(seed), 0);
         assert_eq!(outcome.failure, None, "seed {seed}");
     }

@@ -180,7 +180,21 @@ impl Service {
     /// From its answer on, the leader refuses what the session's last server may still forward, and
     /// at the end of the sync everything before is applied here. Without it, the transaction of an
     /// old request could be taken for that of a new one with the same number: not all clients go on
-    /// counting after a reconnect.
+    /// counting after a reconnect. What is refused afterwards is SESSION_MOVED: taken for a new
+    /// request, it closes the connection, as a Java server's does.
+    ///
+    /// A Java leader keeps this order. It moves the session when it reads REVALIDATE; the sync goes
+    /// through the one thread that checks owners and proposes, thus behind each request that was
+    /// let through, and is answered behind their COMMITs. A session that has ended does not keep
+    /// its sync from being answered, so the syncs behind it are not answered in its place.
+    ///
+    /// With a slow leader a client waits as long as for a write. REVALIDATE was a sign of life; a
+    /// client that gives up and asks again gives another one. If the session ends before the sync
+    /// does, `reattached` says so. An answer to a connection that is gone only takes its turn.
+    ///
+    /// After a failover each client has its own sync, of some 50 bytes, for it has to be behind its
+    /// own REVALIDATE. These are not rounds: our leader serves all that came during one round with
+    /// the next, and Apache's has none.
     fn revalidate(
         &mut self,
         core: &mut Core<'_>,

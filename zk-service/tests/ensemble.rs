@@ -4,7 +4,8 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Client, World, create, reply, request, string};
+use harness::{Client, World, connect_request, create, reply, request, string};
+use zab_proto::wire::packet::PacketType;
 use zk_service::ServiceOptions;
 
 const EXISTS: i32 = 3;
@@ -141,6 +142,68 @@ fn a_session_moves_and_its_old_connection_cannot_write() {
         assert_eq!(world.call(new, CLOSE, &[]).0, 0);
     }
     assert_equal_trees(&world);
+}
+
+/// Not all clients go on counting: the same number may be another request on the next connection.
+#[test]
+fn a_session_goes_on_behind_what_it_asked_before() {
+    let mut world = world();
+    let leader = world.leader();
+    let (from, to) = ((leader + 1) % 3, (leader + 2) % 3);
+    let (old, session, password) = world.open(from, 10_000);
+    world.disks.iter_mut().for_each(|disk| disk.stalled = true);
+    world.send(old, &request(1, CREATE, &create("/a", b"", 0)));
+    world.hang_up(old);
+    let new = world.connect(to).expect("accepted");
+    world.sent.clear();
+    world.send(new, &connect_request(10_000, session, password));
+    world.send(new, &request(1, DELETE, &versioned("/none")));
+    assert_eq!(world.packets(leader, to, PacketType::REVALIDATE), 1, "the leader has said yes");
+    assert_eq!(world.received(new), 0, "and the client has to wait");
+    world.disks.iter_mut().for_each(|disk| disk.stalled = false);
+    world.run();
+    let greeting = world.frame(new).expect("an answer");
+    assert_eq!(greeting[8..16], session.to_be_bytes());
+    let frame = world.frame(new).expect("a reply");
+    assert_eq!((reply(&frame).0, reply(&frame).2), (1, -101), "its own outcome");
+    assert!(exists(&mut world, new, "/a"));
+}
+
+#[test]
+fn all_that_come_back_at_once_share_two_rounds() {
+    const SESSIONS: usize = 300;
+    let options = ServiceOptions { max_client_cnxns: 0, ..options() };
+    let mut world = World::ensemble(3, 1, &options);
+    let leader = world.leader();
+    let (to, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    let known: Vec<_> = (0..SESSIONS)
+        .map(|_| {
+            let (client, session, password) = world.open(other, 10_000);
+            world.hang_up(client);
+            (session, password)
+        })
+        .collect();
+    world.cut.push((leader, to));
+    let clients: Vec<Client> = known
+        .iter()
+        .map(|(session, password)| {
+            let client = world.connect(to).expect("accepted");
+            world.send(client, &connect_request(10_000, *session, *password));
+            client
+        })
+        .collect();
+    world.sent.clear();
+    world.heal();
+    for (client, (session, _)) in clients.into_iter().zip(known) {
+        let greeting = world.frame(client).expect("an answer");
+        assert_eq!(greeting[8..16], session.to_be_bytes());
+    }
+    assert_eq!(world.packets(leader, to, PacketType::REVALIDATE), SESSIONS);
+    assert_eq!(world.packets(leader, to, PacketType::SYNC), SESSIONS);
+    for follower in [to, other] {
+        // The first sync begins a round, and all others wait for the next one.
+        assert_eq!(world.packets(leader, follower, PacketType::PING), 2);
+    }
 }
 
 #[test]

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use zab_proto::wire::Parsed;
+use zab_proto::wire::packet::{Packet, PacketType};
 use zab_proto::{
     Channel, Config, ConnId, Ensemble, Epoch, EpochKind, Input, Instant, Limits, Member, NetOutput,
     Node, Phase, Recovered, ServerState, Sid, SnapshotDigest, Storage, Ticket, Zxid,
@@ -96,6 +98,9 @@ pub(crate) struct World {
     pub(crate) now: Instant,
     wires: BTreeMap<Client, Wire>,
     links: Vec<(End, End)>,
+    /// What went over quorum connections: sender, receiver and bytes.
+    pub(crate) sent: BTreeMap<(usize, usize), Vec<u8>>,
+    quorum: Vec<End>,
     /// Bytes between servers that are not consumed yet.
     held: Vec<(End, Vec<u8>)>,
     /// Pairs of servers whose streams stand still.
@@ -157,6 +162,8 @@ impl World {
             now: Instant::from_nanos(1_000_000_000),
             wires: BTreeMap::new(),
             links: Vec::new(),
+            sent: BTreeMap::new(),
+            quorum: Vec::new(),
             held: Vec::new(),
             cut: Vec::new(),
             clock: Arc::default(),
@@ -222,6 +229,9 @@ impl World {
         let input = match reachable.then(|| self.nodes[to].accept(self.now, channel, remote)) {
             Some(Some(accepted)) => {
                 self.links.push((from, (to, accepted)));
+                if channel == Channel::Quorum {
+                    self.quorum.extend([from, (to, accepted)]);
+                }
                 Input::Opened { conn }
             }
             _ => Input::Closed { conn },
@@ -262,6 +272,9 @@ impl World {
                 let wire = self.wires.get_mut(&client).expect("just seen");
                 wire.from_server.extend(&buf[..n]);
             } else if let Some(other) = self.peer_of((i, conn)) {
+                if self.quorum.contains(&other) {
+                    self.sent.entry((i, other.0)).or_default().extend_from_slice(&buf[..n]);
+                }
                 self.feed(other, &buf[..n]);
             }
         }
@@ -391,6 +404,18 @@ impl World {
         }
         wire.from_server.drain(..4);
         Some(wire.from_server.drain(..len).collect())
+    }
+
+    /// How many packets of a kind one server has sent another since `sent` was cleared last.
+    pub(crate) fn packets(&self, from: usize, to: usize, kind: PacketType) -> usize {
+        let mut bytes = self.sent.get(&(from, to)).map_or(&[][..], Vec::as_slice);
+        let mut count = 0;
+        while let Parsed::Complete { value, len } = Packet::parse(bytes, usize::MAX) {
+            count += usize::from(value.kind == kind);
+            bytes = &bytes[len..];
+        }
+        assert_eq!(bytes, [], "whole packets");
+        count
     }
 
     /// Everything received, as text.
