@@ -48,14 +48,18 @@ pub fn run<A: Subject>(options: &Options, lines: usize) -> Outcome {
 
 /// Lets `act` run; a panic of the code under test is a failure like any other.
 pub(crate) fn guarded<A: Subject>(world: &mut World<A>, act: impl FnOnce(&mut World<A>)) {
-    let caught = catch_unwind(AssertUnwindSafe(|| act(world)));
-    if let Err(payload) = caught {
+    if let Err(failure) = caught(|| act(world)) {
+        world.ghost.borrow_mut().fail(failure.invariant, failure.text);
+    }
+}
+
+fn caught<T>(act: impl FnOnce() -> T) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(act)).map_err(|payload| {
         let text = payload.downcast_ref::<String>().cloned();
         let text = text.or_else(|| payload.downcast_ref::<&str>().map(|s| (*s).to_owned()));
         let place = PLACE.take();
-        let text = format!("{} at {place}", text.unwrap_or_default());
-        world.ghost.borrow_mut().fail("panic", text);
-    }
+        Failure { invariant: "panic", text: format!("{} at {place}", text.unwrap_or_default()) }
+    })
 }
 
 thread_local! {
@@ -82,7 +86,9 @@ impl<A: Subject> World<A> {
             let nodes = self.servers.iter().filter_map(|server| server.node.as_ref());
             let apps: Vec<&A> = nodes.map(|node| &node.app().app).collect();
             let clients: Vec<_> = self.clients.into_iter().map(|seat| seat.client).collect();
-            A::judge(&clients, &apps, &self.ghost.borrow(), &mut coverage).err()
+            caught(|| A::judge(&clients, &apps, &self.ghost.borrow(), &mut coverage))
+                .flatten()
+                .err()
         });
 
         if self.ghost.borrow().epochs_committed() >= 3 {

@@ -332,7 +332,8 @@ fn is_like(request: &Request, txn: &Txn<'_>) -> bool {
         (Request::Close, _) | (_, Txn::CloseSession(_)) => {
             matches!((request, txn), (Request::Close, Txn::CloseSession(_)))
         }
-        (_, Txn::Error(_)) => true,
+        // A multi that fails is a multi still, of parts that say why.
+        (_, Txn::Error(_)) => !matches!(request, Request::Multi(_)),
         (Request::Create { path, data, .. }, Txn::Create(create)) => {
             create.path.starts_with(path.as_str()) && create.data == Some(&data.to_be_bytes())
         }
