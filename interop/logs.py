@@ -12,6 +12,8 @@ ACCEPTED = {
     # A client that came a second time with its session before the leader had answered about the first: the learner asks twice,
     # and the second answer, whoever leads, finds nobody who waits.
     ("WARN", "Learner", "Missing session #for validation"),
+    # With the low snapCount of some cases.
+    ("WARN", "SyncRequestProcessor", "Too busy to snap, skipping"),
     # The sender of a connection that another one of the same pair has replaced before its first message.
     ("ERROR", "QuorumCnxManager", "Failed to send last message. Shutting down thread."),
 }
