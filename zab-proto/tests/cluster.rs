@@ -277,6 +277,35 @@ fn a_full_window_waits_for_slow_streams_and_disks() {
     assert_eq!(cluster.closed, []);
 }
 
+/// On a learner's connection the acknowledgements that make room stand behind requests that want it.
+#[test]
+fn a_full_window_takes_requests_in_front_of_acknowledgements() {
+    let mut cluster = Cluster::new(3, 0).configure(|config| {
+        config.limits.window_len_max_bytes = 2048;
+        config.limits.retained_len_max_bytes = 1024;
+        config.limits.requests_len_max_bytes = 32 * 1024;
+    });
+    cluster.start_all();
+    cluster.run(SECOND);
+    let leader = cluster.leader().expect("a leader");
+    cluster.closed.clear();
+    let followers = [(leader + 1) % 3, (leader + 2) % 3];
+    let lines: Vec<String> = (0..40).map(|i| format!("{i:250}")).collect();
+    for i in followers {
+        cluster.servers[i].disk.stalled = true;
+    }
+    for i in followers {
+        cluster.write(i, &lines.iter().map(String::as_bytes).collect::<Vec<_>>());
+    }
+    assert_eq!(cluster.lines(leader).len(), 0);
+    for i in followers {
+        cluster.servers[i].disk.stalled = false;
+    }
+    cluster.settle();
+    assert!((0..3).all(|i| cluster.lines(i).len() == 80));
+    assert_eq!(cluster.closed, []);
+}
+
 #[test]
 fn a_full_window_does_not_wait_for_who_takes_nothing() {
     let mut cluster = Cluster::new(3, 0).configure(|config| {

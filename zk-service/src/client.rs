@@ -37,7 +37,7 @@ pub(crate) enum State {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Awaiting {
     /// Its transaction; on the leader the zxid is known.
-    Write { op: i32, zxid: Option<Zxid> },
+    Write { op: i32, zxid: Option<Zxid>, len: usize },
     /// The end of a sync.
     Sync { done: bool, len: usize },
     /// Only the requests before it; its record is kept.
@@ -73,6 +73,15 @@ pub(crate) struct InFlight {
     /// How much of the connection's identities it had when it came.
     pub(crate) ids_len: usize,
     pub(crate) awaiting: Awaiting,
+}
+
+impl InFlight {
+    fn write_len(&self) -> usize {
+        match self.awaiting {
+            Awaiting::Write { len, .. } => len,
+            Awaiting::Sync { .. } | Awaiting::Read { .. } | Awaiting::Reply(_) => 0,
+        }
+    }
 }
 
 /// Figures of one connection.
@@ -296,6 +305,8 @@ pub(crate) struct Clients {
     by_session: HashMap<i64, u32>,
     outputs: VecDeque<ClientOutput>,
     len: usize,
+    /// Bytes of the writes in all queues.
+    writes_len: usize,
 }
 
 impl Clients {
@@ -386,11 +397,32 @@ impl Clients {
         self.outputs.push_back(ClientOutput::Resume(self.conn(slot)));
     }
 
+    /// Bytes of the writes that wait for their transactions, of all connections.
+    pub(crate) fn writes_len(&self) -> usize {
+        self.writes_len
+    }
+
+    /// Puts a request at the end of a connection's queue.
+    pub(crate) fn queue(&mut self, slot: u32, xid: i32, now: Instant, awaiting: Awaiting) {
+        let Some(client) = self.get_mut(slot) else { return };
+        let ids_len = client.ids.len();
+        let request = InFlight { xid, received: now, ids_len, awaiting };
+        client.queue.push_back(request);
+        self.writes_len += request.write_len();
+    }
+
+    /// Takes a write, whose transaction has come, from the front of a connection's queue.
+    pub(crate) fn take_write(&mut self, slot: u32) {
+        let written = self.get_mut(slot).and_then(|client| client.queue.pop_front());
+        self.writes_len -= written.map_or(0, |request| request.write_len());
+    }
+
     /// Closes a connection; with `flush`, what is queued for it still goes out.
     pub(crate) fn close(&mut self, slot: u32, flush: bool) {
         let conn = self.conn(slot);
         let Some(client) = self.get_mut(slot) else { return };
         let session = client.session;
+        let writes_len: usize = client.queue.iter().map(InFlight::write_len).sum();
         if client.state != State::Closed {
             client.state = State::Closed;
             client.drop_everything();
@@ -399,6 +431,7 @@ impl Clients {
                 client.out_at = 0;
             }
             self.outputs.push_back(ClientOutput::Close(conn));
+            self.writes_len -= writes_len;
         }
         self.detach(session, slot);
     }

@@ -103,7 +103,8 @@ impl Service {
             Awaiting::Sync { .. } | Awaiting::Read { .. } | Awaiting::Reply(_) => false,
         });
         if let Some(request) = asked {
-            client.queue.pop_front();
+            self.clients.take_write(slot);
+            self.resume_stalled();
             self.answer_write(now, slot, request, (header, txn, applied));
         }
         if matches!(txn, Txn::CloseSession(_)) {

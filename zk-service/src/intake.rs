@@ -15,6 +15,11 @@ use crate::request::{Connect, Write, is_read, is_write, op};
 use crate::service::Service;
 use crate::session::{self, Owner};
 
+/// Bytes of writes that a learner's clients may have under way together. A leader takes more than this
+/// from each learner (`requests_len_max_bytes`) when its window is full, and so comes to read the
+/// acknowledgements behind them.
+pub(crate) const FORWARDED_LEN_MAX: usize = 8 << 20;
+
 /// What became of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Taken {
@@ -328,9 +333,7 @@ impl Service {
 
     /// Puts a request at the end of the queue.
     fn queue(&mut self, now: Instant, slot: u32, xid: i32, awaiting: Awaiting) {
-        let Some(client) = self.clients.get_mut(slot) else { return };
-        let ids_len = client.ids.len();
-        client.queue.push_back(InFlight { xid, received: now, ids_len, awaiting });
+        self.clients.queue(slot, xid, now, awaiting);
     }
 
     fn read_or_queue(&mut self, now: Instant, slot: u32, xid: i32, op: i32, record: &[u8]) {
@@ -352,6 +355,11 @@ impl Service {
             self.answer(core.now(), slot, xid, Answer::failed(Code::MARSHALLING_ERROR));
             return Taken::Done;
         }
+        let under_way = self.clients.writes_len();
+        if self.leader.is_none() && under_way > 0 && under_way + record.len() > FORWARDED_LEN_MAX {
+            self.holds_writes = true;
+            return self.stall(slot);
+        }
         let Some(client) = self.clients.get_mut(slot) else { return Taken::Closed };
         let session = client.session;
         let ids = std::mem::take(&mut client.ids);
@@ -366,7 +374,7 @@ impl Service {
             client.ids = ids;
         }
         let Some(zxid) = zxid else { return self.stall(slot) };
-        self.queue(core.now(), slot, xid, Awaiting::Write { op, zxid });
+        self.queue(core.now(), slot, xid, Awaiting::Write { op, zxid, len: record.len() });
         if op == op::CLOSE_SESSION {
             self.end_input(slot);
         }

@@ -145,8 +145,12 @@ impl Leader {
             Err(Refused::Moved) => Err(Code::SESSION_MOVED),
         };
         let Submission { session, op, record, ids, .. } = *request;
+        // A learner's request was let through by the core.
         let len = record.len() + OVERHEAD_BYTES;
-        let from = self.requester(core, env, (session, request.cxid), valid, ids, len)?;
+        if request.owner == Owner::Local && !core.can_propose(len) {
+            return None;
+        }
+        let from = Self::requester(core, env, (session, request.cxid), valid, ids)?;
         let now = core.now();
         match op {
             op::CREATE_SESSION => {
@@ -171,17 +175,12 @@ impl Leader {
     }
 
     fn requester<'a>(
-        &self,
         core: &Core<'_>,
         env: Env<'_>,
         (session, cxid): (i64, i32),
         valid: Result<(), Code>,
         ids: Ids<'a>,
-        len: usize,
     ) -> Option<Requester<'a>> {
-        if !core.can_propose(len) {
-            return None;
-        }
         let time = env.options.wall_clock.now_ms();
         core.next_zxid().map(|zxid| Requester { session, cxid, valid, ids, zxid, time })
     }
@@ -337,8 +336,10 @@ impl Leader {
         });
         for node in containers.chain(ttls).filter(|node| node.child_count() == 0) {
             let path = node.path();
-            let len = path.len() + OVERHEAD_BYTES;
-            let Some(from) = self.requester(core, env, (0, 0), Ok(()), Ids::default(), len) else {
+            if !core.can_propose(path.len() + OVERHEAD_BYTES) {
+                return;
+            }
+            let Some(from) = Self::requester(core, env, (0, 0), Ok(()), Ids::default()) else {
                 return;
             };
             self.prep.delete_container(env.view(), &from, path, &mut self.txn);

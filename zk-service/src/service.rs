@@ -12,6 +12,7 @@ use zab_proto::{
 use crate::auth::Access;
 use crate::client::{Client, Clients, State};
 use crate::database::{Database, DigestCheck};
+use crate::intake::FORWARDED_LEN_MAX;
 use crate::leader::{Env, Leader};
 use crate::options::ServiceOptions;
 use crate::session::{self, Owner};
@@ -48,6 +49,8 @@ pub struct Service {
     greeting: VecDeque<(Instant, ConnId)>,
     /// Connections whose request could not be proposed or forwarded.
     pub(crate) stalled: Vec<ConnId>,
+    /// Among them is one whose write waits for the answers to others.
+    pub(crate) holds_writes: bool,
     pub(crate) stats: Stats,
     pub(crate) digest_mismatches: u64,
     /// Whether the tree had the digest that the last transaction brought, if it did.
@@ -88,6 +91,7 @@ impl Service {
             report: 0,
             greeting: VecDeque::new(),
             stalled: Vec::new(),
+            holds_writes: false,
             stats: Stats::default(),
             digest_mismatches: 0,
             agreed: None,
@@ -151,6 +155,7 @@ impl Service {
         self.revalidations.clear();
         self.touches.clear();
         self.stalled.clear();
+        self.holds_writes = false;
         self.stats = Stats::default();
         let slots: Vec<u32> = self.clients.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
@@ -184,6 +189,23 @@ impl Service {
     pub(crate) fn close(&mut self, slot: u32, flush: bool) {
         self.watches.remove_slot(slot);
         self.clients.close(slot, flush);
+        self.resume_stalled();
+    }
+
+    /// Lets those go on whose writes waited for answers to others.
+    pub(crate) fn resume_stalled(&mut self) {
+        if self.holds_writes && self.clients.writes_len() <= FORWARDED_LEN_MAX / 2 {
+            self.resume_all();
+        }
+    }
+
+    fn resume_all(&mut self) {
+        self.holds_writes = false;
+        for conn in std::mem::take(&mut self.stalled) {
+            if let Some(slot) = self.clients.slot(conn) {
+                self.clients.resume(slot);
+            }
+        }
     }
 
     /// There may be room again for what could not be proposed or forwarded.
@@ -193,11 +215,7 @@ impl Service {
             leader.has_deferred()
         });
         if waiting != Some(true) {
-            for conn in std::mem::take(&mut self.stalled) {
-                if let Some(slot) = self.clients.slot(conn) {
-                    self.clients.resume(slot);
-                }
-            }
+            self.resume_all();
         }
     }
 
