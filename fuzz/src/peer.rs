@@ -436,6 +436,7 @@ impl World {
                     self.logs.extend(log.map(|log| (conn, log)));
                 }
                 Output::DiscardStage
+                | Output::Gap { .. }
                 | Output::Became(_)
                 | Output::Synced { .. }
                 | Output::Room

@@ -48,9 +48,17 @@ pub trait Application {
     /// `txn` is lent from its window; what it makes possible is said through `poll_output`.)
     fn deliver(&mut self, now: Instant, zxid: Zxid, txn: &[u8]);
 
+    /// Whether a transaction brings a digest of the state behind it that this application can compare.
+    /// Asked before it is delivered behind zxids that the leader has left out.
+    fn has_digest(&self, txn: &[u8]) -> bool {
+        let _ = txn;
+        false
+    }
+
     /// Whether the transaction delivered last brought a digest of the state behind it, and if so
-    /// whether the state has that digest. Storage asks when it finds zxids missing in a log: only this
-    /// can tell those that were never used from those that were lost.
+    /// whether the state has that digest. Asked where zxids are missing in a log or in what a leader
+    /// sends: only this can tell those that were never used from those that were lost. Nothing that
+    /// this transaction causes leaves the server before the answer.
     fn agrees(&self) -> Option<bool> {
         None
     }

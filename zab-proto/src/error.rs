@@ -47,6 +47,14 @@ pub enum Violation {
     Reconfigured,
     /// A proposal that does not follow the last one.
     Gap,
+    /// The leader has left out the zxids between these two, and no digest has shown that it never used
+    /// them (rule R8).
+    UnprovenGap {
+        /// The last zxid before the gap.
+        after: crate::Zxid,
+        /// The first zxid behind it.
+        next: crate::Zxid,
+    },
     /// A commit without its proposal, or out of order.
     CommitOrder,
     /// The snapshot does not end with its signature, or the application refused it.
@@ -67,6 +75,12 @@ impl fmt::Display for Violation {
             Self::NewerConfig => f.write_str("learner's configuration is newer than ours"),
             Self::Reconfigured => f.write_str("the ensemble's members have changed (reconfig)"),
             Self::Gap => f.write_str("proposal does not follow the last one"),
+            Self::UnprovenGap { after, next } => {
+                write!(
+                    f,
+                    "{after} is followed by {next}, and no digest shows that nothing was lost"
+                )
+            }
             Self::CommitOrder => f.write_str("commit does not match the oldest proposal"),
             Self::BadSnapshot => f.write_str("bad snapshot stream"),
             Self::BadTruncation => f.write_str("cannot truncate to where the leader wants"),

@@ -200,6 +200,17 @@ pub enum Output<'a> {
         /// Its payload.
         txn: &'a [u8],
     },
+    /// Application: the leader has left out the zxids between these two, and what follows is
+    /// committed. Can `txn` prove that they were never used (rule R8)? To be answered with
+    /// [`Peer::prove_gap`](crate::Peer::prove_gap), and again after `txn` is delivered.
+    Gap {
+        /// The last zxid before the gap.
+        after: Zxid,
+        /// The zxid behind it.
+        zxid: Zxid,
+        /// Its payload.
+        txn: &'a [u8],
+    },
     /// Application: role or phase changed.
     Became(Status),
     /// Application: a freshness round started by [`Peer::sync`](crate::Peer::sync) has ended.

@@ -8,7 +8,7 @@
 use alloc::collections::VecDeque;
 
 use crate::window::{Index, Window};
-use crate::{Epoch, EpochKind, Output, Ticket, Zxid};
+use crate::{Epoch, EpochKind, Output, Ticket, Violation, Zxid};
 
 /// A storage output other than an append.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,6 +16,27 @@ enum Op {
     SetEpoch(EpochKind, Epoch),
     Truncate(Zxid),
     Install(Zxid),
+}
+
+/// Zxids that a leader left out, filled on the assumption that it never used them (rule R8).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Gap {
+    /// The first of the records that fill it.
+    first: Index,
+    /// The transaction behind it.
+    next: Index,
+    proof: Proof,
+}
+
+/// How far the proof of a [`Gap`] is. Each state but the last waits for the application's word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Proof {
+    /// Nothing of it is delivered.
+    Open,
+    /// Asked: does the transaction behind it bring a digest?
+    Asked,
+    /// It does. After its delivery: does the state have that digest?
+    Possible,
 }
 
 /// The history and its progress.
@@ -47,6 +68,11 @@ pub(crate) struct History {
     trusted: bool,
     /// The last stream that should have completed the history had a gap: a snapshot has none.
     snapshot_wanted: bool,
+    /// Gaps that are not proven yet, oldest first.
+    gaps: VecDeque<Gap>,
+    /// There is a gap that could not be proven: nothing more is delivered, and no leader is told of
+    /// this history, until a snapshot has replaced it.
+    doubted: bool,
 }
 
 impl History {
@@ -77,6 +103,8 @@ impl History {
             current_durable: current,
             trusted,
             snapshot_wanted: false,
+            gaps: VecDeque::new(),
+            doubted: false,
         }
     }
 
@@ -137,6 +165,66 @@ impl History {
 
     pub(crate) fn is_snapshot_wanted(&self) -> bool {
         self.snapshot_wanted
+    }
+
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.doubted
+    }
+
+    /// The history is not to be built upon until a snapshot has replaced it.
+    pub(crate) fn doubt(&mut self) {
+        self.doubted = true;
+    }
+
+    /// This history is the ensemble's.
+    pub(crate) fn establish(&mut self) {
+        self.doubted = false;
+        self.snapshot_wanted = false;
+    }
+
+    /// The records from `first` to before `next` fill a gap that is to be proven.
+    pub(crate) fn add_gap(&mut self, first: Index, next: Index) {
+        self.gaps.push_back(Gap { first, next, proof: Proof::Open });
+    }
+
+    /// Whether the application has to say something of a gap before anything else is delivered.
+    pub(crate) fn awaits_proof(&self) -> bool {
+        self.gaps.front().is_some_and(|gap| gap.proof == Proof::Asked || self.delivered > gap.next)
+    }
+
+    /// The application's word of the oldest gap: `Some(true)` goes on, anything else ends the use of
+    /// this history. A digest that differs proves that something was lost, and then the history does
+    /// not even count in a vote; without a digest nothing is known.
+    pub(crate) fn prove(&mut self, agrees: Option<bool>) -> Result<(), Violation> {
+        if !self.awaits_proof() {
+            return Ok(());
+        }
+        let Some(gap) = self.gaps.front_mut() else { return Ok(()) };
+        if agrees == Some(true) {
+            if gap.proof == Proof::Asked {
+                gap.proof = Proof::Possible;
+            } else {
+                self.gaps.pop_front();
+            }
+            return Ok(());
+        }
+        let after = self.window.zxid_before(gap.first);
+        let next = self.window.zxid(gap.next);
+        self.gaps.clear();
+        self.doubted = true;
+        self.trusted &= agrees.is_none();
+        Err(Violation::UnprovenGap { after, next })
+    }
+
+    /// The role that could prove the gaps is over. They may be what another server has and what is
+    /// committed, so this history does not count. (At the next start of the process storage proves
+    /// them, if they can be proven.)
+    pub(crate) fn give_up_gaps(&mut self) {
+        if !self.gaps.is_empty() {
+            self.gaps.clear();
+            self.doubted = true;
+            self.trusted = false;
+        }
     }
 
     /// Whether nothing is on its way to disk, so that a vote can be computed (rules R2, R4).
@@ -206,6 +294,8 @@ impl History {
         self.delivered = end;
         self.delivered_zxid = zxid;
         self.floor = zxid;
+        self.gaps.clear();
+        self.doubted = false;
     }
 
     fn enqueue(&mut self, op: Op) {
@@ -241,7 +331,7 @@ impl History {
     }
 
     pub(crate) fn has_delivery(&self) -> bool {
-        self.delivered < self.committed
+        self.delivered < self.committed && !self.doubted
     }
 
     /// The next storage output.
@@ -271,8 +361,19 @@ impl History {
 
     /// The next committed transaction for the application.
     pub(crate) fn poll_deliver(&mut self) -> Option<Output<'_>> {
-        if self.delivered == self.committed {
+        if !self.has_delivery() {
             return None;
+        }
+        if let Some(gap) = self.gaps.front_mut()
+            && (gap.first, gap.proof) == (self.delivered, Proof::Open)
+        {
+            gap.proof = Proof::Asked;
+            let Gap { first, next, .. } = *gap;
+            return Some(Output::Gap {
+                after: self.window.zxid_before(first),
+                zxid: self.window.zxid(next),
+                txn: self.window.txn(next),
+            });
         }
         let index = self.delivered;
         self.delivered += 1;

@@ -240,7 +240,16 @@ impl<A: Application> Node<A> {
                     disk.discard_stage();
                     self.app.install_abort();
                 }
-                Output::Deliver { zxid, txn } => self.app.deliver(now, zxid, txn),
+                Output::Deliver { zxid, txn } => {
+                    self.app.deliver(now, zxid, txn);
+                    if self.peer.awaits_proof() {
+                        self.peer.prove_gap(now, self.app.agrees());
+                    }
+                }
+                Output::Gap { txn, .. } => {
+                    let possible = self.app.has_digest(txn).then_some(true);
+                    self.peer.prove_gap(now, possible);
+                }
                 Output::Became(status) => {
                     self.synced = 0;
                     self.app.became(&mut Core::new(now, &mut self.peer), &status);
@@ -289,7 +298,7 @@ impl<A: Application> Node<A> {
 
     /// Moves the server's own snapshot on, as far as the disk has room for it.
     fn write_snapshot(&mut self, disk: &mut impl Storage) {
-        if self.to_disk.is_none() && disk.snapshot_due() {
+        if self.to_disk.is_none() && !self.peer.is_doubted() && disk.snapshot_due() {
             self.to_disk = Some(self.app.snapshot_open());
             disk.snapshot_begin(self.peer.delivered());
         }

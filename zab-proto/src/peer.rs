@@ -131,6 +131,36 @@ impl Peer {
         self.shared.history.delivered_zxid()
     }
 
+    /// Whether the history has a gap that could not be proven (rule R8). No snapshot is to be taken
+    /// then: it would conceal the gap.
+    #[must_use]
+    pub fn is_doubted(&self) -> bool {
+        self.shared.history.is_doubted()
+    }
+
+    /// Whether the application has to say something of a gap now; see [`Output::Gap`].
+    #[must_use]
+    pub fn awaits_proof(&self) -> bool {
+        self.shared.history.awaits_proof()
+    }
+
+    /// The application's answer to [`Output::Gap`] (`Some(true)`: the transaction behind it can prove
+    /// it), and after the delivery of that transaction what
+    /// [`Application::agrees`](crate::Application::agrees) says. Anything but `Some(true)`, or no
+    /// answer at all, ends the connection to the leader, and only a snapshot ends the doubt.
+    pub fn prove_gap(&mut self, now: Instant, agrees: Option<bool>) {
+        self.heed_proof(agrees);
+        self.settle(now);
+    }
+
+    fn heed_proof(&mut self, agrees: Option<bool>) {
+        if let Err(violation) = self.shared.history.prove(agrees)
+            && let Role::Learner(learner) = &mut self.role
+        {
+            learner.leave(&mut self.shared, CloseReason::Violation(violation));
+        }
+    }
+
     /// The accepted and the current epoch, as last asked of storage.
     #[must_use]
     pub fn epochs(&self) -> (Epoch, Epoch) {
@@ -260,6 +290,9 @@ impl Peer {
     /// The next thing to do: storage first, then what is committed, then everything else. `None`:
     /// nothing is left until the next input.
     pub fn poll_output(&mut self) -> Option<Output<'_>> {
+        if self.shared.history.awaits_proof() {
+            self.heed_proof(None);
+        }
         if self.shared.history.has_storage_output() {
             return self.shared.history.poll_storage();
         }
@@ -509,6 +542,7 @@ impl Peer {
         };
         if self.advertised != Some(epoch) {
             self.advertised = Some(epoch);
+            self.shared.history.establish();
             self.election.established(epoch);
         }
     }
@@ -522,6 +556,7 @@ impl Peer {
         let history = &mut self.shared.history;
         if !looking.begun && history.is_settled() && now >= looking.not_before {
             looking.begun = true;
+            history.give_up_gaps();
             let own = Vote {
                 leader: self.shared.config.sid,
                 zxid: history.last(),

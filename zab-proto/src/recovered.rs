@@ -19,6 +19,10 @@ pub struct Recovered {
     pub snapshot_end: Zxid,
     /// An `initialize` marker was found: an empty directory is to be trusted.
     pub initialize: bool,
+    /// Whether the records that stand for unused zxids (`TxnHeader::is_unused`) are right: what
+    /// [`Application::agrees`](crate::Application::agrees) says behind them. Without such records it
+    /// has no meaning.
+    pub unused_proven: Option<bool>,
     window: Option<Window>,
 }
 
@@ -30,6 +34,7 @@ impl Default for Recovered {
             snapshot: None,
             snapshot_end: Zxid::ZERO,
             initialize: false,
+            unused_proven: None,
             window: None,
         }
     }
@@ -77,6 +82,8 @@ impl Recovered {
     /// * Histories of epoch 0 come from standalone servers, which keep no epoch files.
     /// * An accepted epoch that is missing, though the server has been in an ensemble, is a promise
     ///   forgotten: the history does not count until a leader has synchronised it (rule R14, P5).
+    /// * Records for zxids that are not proven to be unused (rule R8): a snapshot is to replace the
+    ///   history, and if something was lost, or nothing is behind them, it does not count before.
     pub(crate) fn into_history(self, trust_empty: bool) -> History {
         let last = self.last();
         let empty = last == Zxid::ZERO && self.current_epoch.is_none();
@@ -87,13 +94,23 @@ impl Recovered {
             floor
         };
         let accepted = self.accepted_epoch.unwrap_or_default().max(current);
+        let unused =
+            |(_, txn): (Zxid, &[u8])| TxnHeader::parse(txn).is_ok_and(|header| header.is_unused());
+        let has_gap = self.unused_proven != Some(true) && self.txns().any(unused);
+        // What follows would be the proof.
+        let gap_last = has_gap && self.txns().last().is_some_and(unused);
+        let lossy = has_gap && (gap_last || self.unused_proven == Some(false));
         let promise_lost =
             self.accepted_epoch.is_none_or(|accepted| accepted < floor) && floor > Epoch(0);
-        let trusted = !promise_lost && (!empty || trust_empty || self.initialize);
+        let trusted = !promise_lost && !lossy && (!empty || trust_empty || self.initialize);
         let snapshot = self.snapshot.unwrap_or(Zxid::ZERO);
         let window = self.window.unwrap_or_else(|| Window::new(snapshot));
         let fuzzy_end = self.snapshot_end.max(snapshot);
-        History::new(window, snapshot, fuzzy_end, accepted, current, trusted)
+        let mut history = History::new(window, snapshot, fuzzy_end, accepted, current, trusted);
+        if has_gap {
+            history.doubt();
+        }
+        history
     }
 }
 
@@ -139,6 +156,34 @@ mod tests {
     fn a_crash_between_history_and_epoch_is_legal() {
         assert_eq!(history(Some(4), Some(3), (4, 2)), (Epoch(4), Epoch(4), true));
         assert_eq!(history(Some(4), None, (4, 2)), (Epoch(4), Epoch(4), true));
+    }
+
+    /// Trusted, and doubted.
+    fn with_gap(proven: Option<bool>, followed: bool) -> (bool, bool) {
+        let epoch = Some(Epoch(4));
+        let mut recovered = Recovered {
+            accepted_epoch: epoch,
+            current_epoch: epoch,
+            snapshot: Some(Zxid::new(Epoch(4), 1)),
+            unused_proven: proven,
+            ..Recovered::default()
+        };
+        let next = Zxid::new(Epoch(4), 3);
+        recovered.push_unused(next, 0);
+        if followed {
+            recovered.push(next, b"");
+        }
+        let history = recovered.into_history(false);
+        (history.is_trusted(), history.is_doubted())
+    }
+
+    #[test]
+    fn a_gap_is_doubted_until_it_is_proven() {
+        assert_eq!(with_gap(Some(true), true), (true, false));
+        assert_eq!(with_gap(None, true), (true, true));
+        assert_eq!(with_gap(Some(false), true), (false, true));
+        // What would prove it is not there.
+        assert_eq!(with_gap(None, false), (false, true));
     }
 
     #[test]

@@ -100,6 +100,8 @@ struct Learner {
     closed: Option<CloseReason>,
     /// Everything logged.
     logged: Vec<(Zxid, Vec<u8>)>,
+    /// What the application says of gaps: in front of them, and behind.
+    proof: [Option<bool>; 2],
 }
 
 impl Learner {
@@ -147,6 +149,7 @@ impl Learner {
             snapshot: 0,
             closed: None,
             logged: Vec::new(),
+            proof: [None; 2],
         }
     }
 
@@ -196,7 +199,13 @@ impl Learner {
                 | Output::Install { ticket, .. } => {
                     self.peer.handle_input(NOW, Input::Persisted { through: ticket });
                 }
-                Output::Deliver { zxid, .. } => self.delivered.push(zxid),
+                Output::Gap { .. } => self.peer.prove_gap(NOW, self.proof[0]),
+                Output::Deliver { zxid, .. } => {
+                    self.delivered.push(zxid);
+                    if self.peer.awaits_proof() {
+                        self.peer.prove_gap(NOW, self.proof[1]);
+                    }
+                }
                 Output::Connect { conn, channel, addresses } => {
                     let port: i64 = addresses[2..].parse().expect("as configured");
                     if channel == Channel::Quorum {
@@ -355,9 +364,10 @@ fn our_learner_understands_the_recorded_leaders() {
 
 /// Plays a conversation from which what carries a zxid is left out, as if the leader had never
 /// proposed it. Snapshots come in one piece.
-fn play_without(talk: &Conversation, left_out: Zxid) -> Learner {
+fn play_without(talk: &Conversation, left_out: Zxid, proof: [Option<bool>; 2]) -> Learner {
     let epoch = packet(&talk.heard[0].1).zxid.epoch();
     let mut learner = Learner::new(talk);
+    learner.proof = proof;
     learner.find_leader(talk, epoch);
     for (name, bytes) in &talk.heard {
         if name == "snapshot" {
@@ -400,15 +410,19 @@ fn followed(found: &[(Zxid, bool)], wanted: bool) -> Option<Zxid> {
     pairs.find(|w| inside(w) && same(w)).map(|w| w[1].0)
 }
 
+const EQUAL: [Option<bool>; 2] = [Some(true), Some(true)];
+const DIFFERENT: [Option<bool>; 2] = [Some(true), Some(false)];
+const NO_DIGEST: [Option<bool>; 2] = [None, None];
+
 /// A 3.8 leader takes a zxid for some requests and proposes nothing: its place is filled, is not
-/// acknowledged, and everything behind it goes on.
+/// acknowledged, and once the digest behind it agrees everything goes on.
 #[test]
 fn a_zxid_that_a_live_leader_leaves_out_was_never_used() {
     let (mut followers, mut observers) = (0, 0);
     for talk in conversations().iter().filter(|talk| is_whole(talk)) {
         let found = proposals(talk);
         let Some(unused) = followed(&found, true) else { continue };
-        let learner = play_without(talk, unused);
+        let learner = play_without(talk, unused, EQUAL);
         assert_eq!(learner.closed, None, "{}: {unused}", talk.file);
         assert_eq!(learner.peer.status().phase, Phase::Broadcast, "{}", talk.file);
         let of = |zxid| learner.logged.iter().filter(move |(logged, _)| *logged == zxid);
@@ -433,6 +447,62 @@ fn a_zxid_that_a_live_leader_leaves_out_was_never_used() {
     assert!(followers > 5 && observers > 0, "{followers} followers, {observers} observers");
 }
 
+/// A zxid that a live leader leaves out may be a transaction that was lost. Unless a digest shows that it
+/// is not, nothing behind it is served, and only a snapshot is taken from a leader.
+#[test]
+fn a_gap_that_is_not_proven_ends_in_a_snapshot() {
+    let mut tried = [0; 2];
+    for talk in conversations().iter().filter(|talk| is_whole(talk)) {
+        let found = proposals(talk);
+        let Some(lost) = followed(&found, true) else { continue };
+        let next = Zxid::from_raw(lost.raw() + 1);
+        for (case, proof) in [DIFFERENT, NO_DIGEST].into_iter().enumerate() {
+            let mut learner = play_without(talk, lost, proof);
+            let after = Zxid::from_raw(lost.raw() - 1);
+            let reason = CloseReason::Violation(Violation::UnprovenGap { after, next });
+            assert_eq!(learner.closed.take(), Some(reason), "{}: {lost}", talk.file);
+            assert_eq!(learner.peer.status().phase, Phase::Election, "{}", talk.file);
+            assert!(learner.peer.is_doubted());
+            // Without a digest nothing of it is applied, with another one nothing behind it.
+            let last = if proof == NO_DIGEST { after } else { next };
+            assert_eq!(learner.peer.delivered(), last, "{}", talk.file);
+            if packet(&talk.said[0].1).kind == PacketType::OBSERVERINFO {
+                continue; // It waits before it looks for a leader again.
+            }
+            (learner.quorum, learner.said, learner.unread) = (None, Vec::new(), Vec::new());
+            let epoch = packet(&talk.heard[0].1).zxid.epoch();
+            learner.find_leader(talk, epoch);
+            learner.hear(&talk.heard[0].1, usize::MAX);
+            let promise = learner.spoken()[1].clone();
+            assert_eq!((promise.0, promise.1), (PacketType::ACKEPOCH, Zxid::NONE), "{}", talk.file);
+            let say = |kind, zxid| {
+                let mut bytes = Vec::new();
+                Packet::new(kind, zxid, None).write(&mut bytes);
+                bytes
+            };
+            if tried[case] % 2 == 0 {
+                learner.hear(&say(PacketType::DIFF, next), usize::MAX);
+                assert!(learner.closed.is_some(), "{}: DIFF onto what is doubted", talk.file);
+            } else {
+                // Even one of the same zxid replaces all.
+                learner.snapshot = 1;
+                let mut snap = say(PacketType::SNAP, next);
+                snap.push(0);
+                snap.extend_from_slice(&SNAPSHOT_END[5..]);
+                snap.extend(say(PacketType::NEWLEADER, Zxid::new(epoch, 0)));
+                snap.extend(say(PacketType::UPTODATE, Zxid::new(epoch, 0)));
+                learner.hear(&snap, usize::MAX);
+                assert_eq!(learner.closed, None, "{}", talk.file);
+                assert_eq!(learner.peer.status().phase, Phase::Broadcast, "{}", talk.file);
+                assert_eq!(learner.peer.delivered(), next, "{}", talk.file);
+                assert!(!learner.peer.is_doubted());
+            }
+            tried[case] += 1;
+        }
+    }
+    assert!(tried.iter().all(|tried| *tried > 5), "{tried:?}");
+}
+
 /// What a leader takes from its memory or its log may have holes that were committed transactions.
 #[test]
 fn a_gap_in_a_diff_is_refused_and_a_snapshot_asked_for() {
@@ -443,7 +513,7 @@ fn a_gap_in_a_diff_is_refused_and_a_snapshot_asked_for() {
             continue;
         }
         let Some(lost) = followed(&proposals(talk), false) else { continue };
-        let mut learner = play_without(talk, lost);
+        let mut learner = play_without(talk, lost, EQUAL);
         let reason = CloseReason::Violation(Violation::Gap);
         assert_eq!(learner.closed.take(), Some(reason), "{}: {lost}", talk.file);
         assert!(learner.logged.is_empty() && learner.delivered.is_empty(), "{}", talk.file);
@@ -479,7 +549,7 @@ fn other_members_end_the_learner() {
         let newer = |bytes| kind(bytes) == RECONFIG && packet(bytes).zxid.raw() > known;
         let Some((_, bytes)) = proposals.find(|(_, bytes)| newer(bytes)) else { continue };
         let zxid = packet(bytes).zxid;
-        let learner = play_without(talk, Zxid::NONE);
+        let learner = play_without(talk, Zxid::NONE, EQUAL);
         let activated = talk.heard.iter().any(|(name, _)| name == "COMMITANDACTIVATE");
         let reason = CloseReason::Violation(Violation::Reconfigured);
         if activated {

@@ -77,6 +77,14 @@ impl<A: Subject> Application for Probe<A> {
         self.listen();
     }
 
+    fn has_digest(&self, txn: &[u8]) -> bool {
+        self.app.has_digest(txn)
+    }
+
+    fn agrees(&self) -> Option<bool> {
+        self.app.agrees()
+    }
+
     fn became(&mut self, core: &mut Core<'_>, status: &Status) {
         self.app.became(core, status);
     }

@@ -45,7 +45,7 @@ impl Store {
         }
         let (reached, holes) = self.replay(&mut recovered, loaded.as_ref())?;
         if !holes.is_empty() {
-            verify(&recovered, loaded.as_ref(), app, holes)?;
+            recovered.unused_proven = verify(&recovered, loaded.as_ref(), app, holes)?;
         }
         self.base = match self.options.allow_holes {
             true => reached,
@@ -148,6 +148,8 @@ impl Store {
         let base = tail.last;
         self.replayed = (0, 0);
         let mut holes = Vec::new();
+        // The record before those that this server wrote in the place of unused zxids.
+        let mut filled = None;
         for log in logs_above(names::logs(&self.log_dir)?, base) {
             let mut reader = LogReader::open(&log.path)?;
             while let Some(record) = reader.next()? {
@@ -159,16 +161,30 @@ impl Store {
                 if place == Place::Repeats {
                     continue;
                 }
+                let header = TxnHeader::parse(record.txn).ok();
+                let hole = |after, filled| Hole {
+                    path: log.path.clone(),
+                    after,
+                    next: record.zxid,
+                    filled,
+                };
                 if place == Place::BehindHole {
-                    let path = log.path.clone();
-                    let time = TxnHeader::parse(record.txn).map_or(0, |header| header.time);
-                    holes.push(Hole { path, after, next: record.zxid });
-                    recovered.push_unused(record.zxid, time);
+                    holes.push(hole(after, false));
+                    recovered.push_unused(record.zxid, header.map_or(0, |header| header.time));
+                }
+                if header.is_some_and(|header| header.is_unused()) {
+                    filled.get_or_insert(after);
+                } else if let Some(after) = filled.take() {
+                    holes.push(hole(after, true));
                 }
                 self.replayed.0 += 1;
                 self.replayed.1 += record.txn.len() as u64;
                 recovered.push(record.zxid, record.txn);
             }
+        }
+        if let Some(after) = filled {
+            let next = Zxid::from_raw(tail.last.raw() + 1);
+            holes.push(Hole { path: self.log_dir.clone(), after, next, filled: true });
         }
         Ok((tail.last, holes))
     }
@@ -256,6 +272,8 @@ struct Hole {
     path: PathBuf,
     after: Zxid,
     next: Zxid,
+    /// A learner has written records in their place, for the time until it knows more.
+    filled: bool,
 }
 
 /// Finds out whether the zxids in the holes were lost or never used.
@@ -264,14 +282,19 @@ struct Hole {
 /// (quorum.md 11.1, the gap rule). The records are applied on trial: nothing that counts is missing in
 /// a hole if the state has the digest of the first record behind it that has one. Afterwards the state
 /// is that of the snapshot again: what is committed is not known here.
+///
+/// An open hole that cannot be proven is an error. One that is filled is of this server's own making,
+/// before it could know: the proof, if it fails, is returned, and a leader's snapshot is to replace
+/// the history.
 fn verify<A: Application>(
     recovered: &Recovered,
     loaded: Option<&Loaded>,
     app: &mut A,
     holes: Vec<Hole>,
-) -> Result<(), Error> {
+) -> Result<Option<bool>, Error> {
     let mut holes = holes.into_iter();
     let mut doubtful = holes.next();
+    let mut proof = Some(true);
     if let Some(loaded) = loaded {
         for (zxid, txn) in recovered.txns() {
             app.deliver(Instant::ZERO, zxid, txn);
@@ -281,15 +304,21 @@ fn verify<A: Application>(
                 doubtful = holes.next();
             }
             if doubtful.as_ref().is_some_and(behind) && app.agrees() == Some(false) {
+                proof = Some(false);
                 break;
             }
         }
         load(&loaded.path, loaded.zxid, app)?;
     }
-    match doubtful {
-        Some(Hole { path, after, next }) => Err(Error::Hole { path, after, next }),
-        None => Ok(()),
+    for Hole { path, after, next, filled } in doubtful.into_iter().chain(holes) {
+        if !filled {
+            return Err(Error::Hole { path, after, next });
+        }
+        let name = path.display();
+        log::warn!("{name}: no digest shows that nothing was lost between {after} and {next}");
+        proof = proof.filter(|agrees| !agrees);
     }
+    Ok(proof)
 }
 
 /// Where a record stands.

@@ -118,6 +118,11 @@ impl Database {
         digest.map_or(DigestCheck::Skipped, |digest| self.compare(digest.version, digest.digest))
     }
 
+    /// Whether a transaction's digest is of the kind that this tree keeps.
+    pub(crate) fn is_comparable(&self, digest: &TxnDigest) -> bool {
+        self.compare(digest.version, digest.digest) != DigestCheck::Skipped
+    }
+
     pub(crate) fn compare(&self, version: i32, expected: u64) -> DigestCheck {
         match self.tree.digest() {
             Some(actual) if version == DIGEST_VERSION => {

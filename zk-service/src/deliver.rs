@@ -25,12 +25,10 @@ impl Service {
         };
         let Payload { header, txn, digest } = payload;
         self.stats.commits += 1;
-        if header.is_unused() {
-            log::warn!("{zxid} was taken by a leader of ZooKeeper 3.8 and never proposed");
-        }
         let applied = self.apply_and_notify(&header, &txn);
         let check = self.db.check_digest(zxid, digest);
         self.agreed = (check != DigestCheck::Skipped).then_some(check == DigestCheck::Equal);
+        self.report_unused(&header);
         if let DigestCheck::Mismatch { expected, actual } = check {
             // A Java leader's snapshot holds more than its zxid says; until the transactions behind
             // it are replayed its digest is that of no transaction. What stays wrong shows again.
@@ -45,6 +43,21 @@ impl Service {
             leader.prep.applied(&self.db.tree, zxid);
         }
         self.settle(now, &header, &txn, &applied);
+    }
+
+    /// Says which zxids a leader left out, once the digest behind them has shown that nothing is lost.
+    fn report_unused(&mut self, header: &TxnHeader) {
+        if header.is_unused() {
+            self.unused.get_or_insert((header.zxid, header.zxid)).1 = header.zxid;
+        } else if let Some((first, last)) = self.unused.take()
+            && self.agreed == Some(true)
+        {
+            log::warn!(
+                "zxids {first} to {last} were taken by a leader of ZooKeeper 3.8 and never proposed: \
+                 the digest after {} agrees",
+                header.zxid
+            );
+        }
     }
 
     fn apply_and_notify(&mut self, header: &TxnHeader, txn: &Txn<'_>) -> Applied {

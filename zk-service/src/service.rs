@@ -18,6 +18,7 @@ use crate::options::ServiceOptions;
 use crate::session::{self, Owner};
 use crate::snapshot::Loader;
 use crate::stats::Stats;
+use crate::txn::Payload;
 use crate::watch::Watches;
 
 /// The ZooKeeper service of one server.
@@ -55,6 +56,8 @@ pub struct Service {
     pub(crate) digest_mismatches: u64,
     /// Whether the tree had the digest that the last transaction brought, if it did.
     pub(crate) agreed: Option<bool>,
+    /// The first and the last of the unused zxids delivered just now.
+    pub(crate) unused: Option<(Zxid, Zxid)>,
     /// Buffers that are used again and again.
     pub(crate) record: Vec<u8>,
     pub(crate) frame: Vec<u8>,
@@ -95,6 +98,7 @@ impl Service {
             stats: Stats::default(),
             digest_mismatches: 0,
             agreed: None,
+            unused: None,
             record: Vec::new(),
             frame: Vec::new(),
             hit: Vec::new(),
@@ -251,6 +255,11 @@ impl Service {
 impl Application for Service {
     fn deliver(&mut self, now: Instant, zxid: Zxid, txn: &[u8]) {
         self.apply(now, zxid, txn);
+    }
+
+    fn has_digest(&self, txn: &[u8]) -> bool {
+        let digest = Payload::decode(txn).ok().and_then(|payload| payload.digest);
+        digest.is_some_and(|digest| self.db.is_comparable(&digest))
     }
 
     fn agrees(&self) -> Option<bool> {

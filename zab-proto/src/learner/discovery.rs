@@ -111,6 +111,10 @@ impl Learner {
         let (last, promise) = if !history.is_trusted() {
             // No history to be counted: a full snapshot is needed (rule R14).
             (Zxid::NONE, -1)
+        } else if history.is_doubted() {
+            // The same, but the promise counts for who lets it: that something is missing is not
+            // known, and servers that may be whole must be able to elect a leader.
+            (Zxid::NONE, self.promise.0)
         } else if history.is_snapshot_wanted() {
             // The promise counts, as the vote did; what is sent must not build on this history.
             (Zxid::ZERO, self.promise.0)

@@ -151,6 +151,14 @@ impl Learner {
         }
     }
 
+    /// Ends the role for a reason that is not in the bytes just read.
+    pub(crate) fn leave(&mut self, shared: &mut Shared, reason: CloseReason) {
+        self.failed = true;
+        if let Some(conn) = self.conn.take() {
+            shared.close(conn, reason);
+        }
+    }
+
     /// Closes the connection to the leader, which ends the role.
     pub(crate) fn close(&mut self, shared: &mut Shared, conn: ConnId, reason: CloseReason) {
         if self.conn == Some(conn) {

@@ -4,6 +4,8 @@
 //! changes until it is complete (rule R5). At NEWLEADER it becomes the history, is made durable,
 //! then the current epoch is, and only then NEWLEADER is acknowledged (rules R1, R3).
 
+use alloc::vec::Vec;
+
 use super::{Learner, Step};
 use crate::reconfig;
 use crate::shared::{SNAP_SIGNATURE, Shared};
@@ -21,6 +23,8 @@ pub(super) struct Incoming {
     txns: Window,
     /// How many of them are committed.
     committed: Index,
+    /// Which of them fill gaps that are not proven, and stand in front of what.
+    gaps: Vec<(Index, Index)>,
     snapshot: Snapshot,
 }
 
@@ -37,12 +41,13 @@ impl Incoming {
             base: Zxid::ZERO,
             txns: Window::new(Zxid::ZERO),
             committed: 0,
+            gaps: Vec::new(),
             snapshot: Snapshot::None,
         }
     }
 
     fn begin(&mut self, base: Zxid, snapshot: Snapshot) {
-        *self = Self { base, txns: Window::new(base), committed: 0, snapshot };
+        *self = Self { base, txns: Window::new(base), snapshot, ..Self::new() };
     }
 
     pub(super) fn is_staged(&self) -> bool {
@@ -63,9 +68,10 @@ impl Learner {
     ) -> Result<(), CloseReason> {
         let history = &mut shared.history;
         let unexpected = CloseReason::Violation(Violation::UnexpectedPacket(packet.kind.0));
-        let concealed = !history.is_trusted() || history.is_snapshot_wanted();
+        let doubted = !history.is_trusted() || history.is_doubted();
+        let concealed = doubted || history.is_snapshot_wanted();
         let replaced = packet.kind == PacketType::SNAP && packet.zxid >= history.last();
-        if history.is_snapshot_wanted() && !replaced {
+        if history.is_snapshot_wanted() && !replaced && !doubted {
             // Asked once: not every leader has a snapshot that holds what this server does.
             history.want_snapshot(false);
             return Err(unexpected);
@@ -202,13 +208,21 @@ impl Learner {
             self.check_gap(shared, last, zxid)?;
         }
         let window = if aside { &mut self.incoming.txns } else { &mut shared.history.window };
-        if zxid.epoch() == last.epoch() {
+        if zxid.epoch() == last.epoch() && !last.is_followed_by(zxid) {
             // This server's log, and what it sends when it leads, is without gaps: learners and
             // servers since 3.9.4 refuse them.
+            let first = window.end();
             for unused in (last.raw() + 1..zxid.raw()).map(Zxid::from_raw) {
                 window.push(unused, &TxnHeader::unused_txn(unused, header.time));
             }
+            let next = window.end();
+            if aside {
+                self.incoming.gaps.push((first, next));
+            } else {
+                shared.history.add_gap(first, next);
+            }
         }
+        let window = if aside { &mut self.incoming.txns } else { &mut shared.history.window };
         window.push(zxid, txn);
         Ok(())
     }
@@ -217,10 +231,13 @@ impl Learner {
     ///
     /// A leader of ZooKeeper 3.8 takes a zxid for some malformed requests and proposes nothing
     /// (quorum.md 11.1, the gap rule). What a leader sends as it proposes it, and what it has
-    /// outstanding at the cut, comes whole and in order: a counter missing there was never used. What
+    /// outstanding at the cut, comes whole and in order: a counter missing there is taken for unused,
+    /// until the digest behind it proves that when it is applied, or not ([`Output::Gap`]). What
     /// it takes from its memory of the past or from its log (DIFF, TRUNC) may lack transactions that
     /// were committed (ZOOKEEPER-4925, 2099, 2846): then the next attempt asks for a snapshot, which
     /// holds everything.
+    ///
+    /// [`Output::Gap`]: crate::Output::Gap
     fn check_gap(&self, shared: &mut Shared, last: Zxid, next: Zxid) -> Result<(), CloseReason> {
         let from_the_past = self.step == Step::Syncing && self.sync != Some(SyncMode::Snap);
         if from_the_past || next.raw() - last.raw() > UNUSED_MAX {
@@ -280,6 +297,9 @@ impl Learner {
         let txns = &self.incoming.txns;
         for index in txns.first()..txns.end() {
             history.push(txns.zxid(index), txns.txn(index));
+        }
+        for (first, next) in &self.incoming.gaps {
+            history.add_gap(base + first, base + next);
         }
         self.committed = base + self.incoming.committed;
         // Transactions that were committed already need no acknowledgement.

@@ -114,6 +114,7 @@ impl Trio {
                 Output::Close { conn, .. } => self.close((i, conn)),
                 Output::Resume { conn } => self.feed((i, conn), 0),
                 Output::DiscardStage
+                | Output::Gap { .. }
                 | Output::Became(_)
                 | Output::Synced { .. }
                 | Output::Room

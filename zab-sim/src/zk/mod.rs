@@ -115,6 +115,14 @@ impl Application for Zk {
         }
     }
 
+    fn has_digest(&self, txn: &[u8]) -> bool {
+        self.service.has_digest(txn)
+    }
+
+    fn agrees(&self) -> Option<bool> {
+        self.service.agrees()
+    }
+
     fn became(&mut self, core: &mut Core<'_>, status: &Status) {
         self.at(core.now());
         self.faults.became(status);
