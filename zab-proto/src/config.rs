@@ -93,7 +93,9 @@ pub struct Limits {
     /// Election and quorum connections at a time. Further ones are refused.
     pub links_max: usize,
     /// Bytes of forwarded requests waiting for the leader's link. At the bound the application's
-    /// `request` is refused.
+    /// `request` is refused. A leader takes as much from each learner when its window is full, to
+    /// come to the acknowledgements behind; an application whose learners have more under way than
+    /// this can wait for itself.
     pub requests_len_max_bytes: usize,
     /// Application snapshots open at a time; further learners wait for their SNAP.
     pub snapshots_max: usize,

@@ -38,9 +38,21 @@ impl Leader {
     }
 
     pub(crate) fn can_propose(&self, shared: &Shared, len: usize) -> bool {
-        let room = shared.history.window.len_bytes() + len
-            <= shared.config.limits.window_len_max_bytes
-                + shared.config.limits.retained_len_max_bytes;
+        Self::has_room(shared, len, 0)
+    }
+
+    /// Whether a learner's request of `len` bytes is taken. Behind it on the same connection come
+    /// the acknowledgements that make room, so requests are still read when the window is full:
+    /// as much as each learner may have under way.
+    pub(super) fn can_take(&self, shared: &Shared, len: usize) -> bool {
+        let learners = self.all().count();
+        Self::has_room(shared, len, learners * shared.config.limits.requests_len_max_bytes)
+    }
+
+    fn has_room(shared: &Shared, len: usize, reserve: usize) -> bool {
+        let limits = &shared.config.limits;
+        let bound = limits.window_len_max_bytes + limits.retained_len_max_bytes;
+        let room = shared.history.window.len_bytes() + len <= bound.saturating_add(reserve);
         if !room {
             shared.room_wanted.set(true);
         }
@@ -60,7 +72,7 @@ impl Leader {
         if txn.len() > shared.config.limits.field_len_max_bytes {
             return Err(ProposeError::TooLarge);
         }
-        if !self.can_propose(shared, txn.len()) {
+        if !self.can_take(shared, txn.len()) {
             return Err(ProposeError::Full);
         }
         if TxnHeader::parse(txn).map(|header| header.zxid) != Ok(zxid) {

@@ -245,7 +245,7 @@ impl Leader {
                     break;
                 }
             };
-            if packet.kind == PacketType::REQUEST && !self.can_propose(shared, len) {
+            if packet.kind == PacketType::REQUEST && !self.can_take(shared, len) {
                 if let Some(link) = self.link(conn) {
                     link.paused = true;
                 }
