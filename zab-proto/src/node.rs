@@ -68,6 +68,16 @@ struct OpenLog {
     waiting: bool,
 }
 
+impl From<ClientOutput> for NetOutput {
+    fn from(output: ClientOutput) -> Self {
+        match output {
+            ClientOutput::Transmit(conn) => Self::Transmit(conn),
+            ClientOutput::Resume(conn) => Self::Resume(conn),
+            ClientOutput::Close(conn) => Self::Close(conn, CloseReason::Application),
+        }
+    }
+}
+
 impl<A: Application> Node<A> {
     /// A server at its start. `app` holds the state of the recovered snapshot, if any.
     ///
@@ -247,8 +257,8 @@ impl<A: Application> Node<A> {
                     }
                 }
                 Output::Gap { txn, .. } => {
-                    let possible = self.app.has_digest(txn).then_some(true);
-                    self.peer.prove_gap(now, possible);
+                    let possible = self.app.has_digest(txn);
+                    self.peer.prove_gap(now, possible.then_some(true));
                 }
                 Output::Became(status) => {
                     self.synced = 0;
@@ -263,14 +273,7 @@ impl<A: Application> Node<A> {
                     let snapshot = self.app.snapshot_open();
                     self.lent.push(Lent { conn, snapshot });
                 }
-                Output::Log { conn, after, through } => {
-                    let Some(log) = disk.log_open(after, through) else {
-                        self.peer.log_opened(conn, false);
-                        continue;
-                    };
-                    let (proven, waiting) = (false, false);
-                    self.logs.push(OpenLog { conn, log, through, last: after, proven, waiting });
-                }
+                Output::Log { conn, after, through } => self.open_log(disk, conn, after, through),
                 Output::Connect { conn, channel, addresses } => {
                     return Some(NetOutput::Connect { conn, channel, addresses: addresses.into() });
                 }
@@ -289,11 +292,16 @@ impl<A: Application> Node<A> {
         if self.read_logs(disk) {
             return self.poll_output(now, disk);
         }
-        self.app.poll_output().map(|output| match output {
-            ClientOutput::Transmit(conn) => NetOutput::Transmit(conn),
-            ClientOutput::Resume(conn) => NetOutput::Resume(conn),
-            ClientOutput::Close(conn) => NetOutput::Close(conn, CloseReason::Application),
-        })
+        self.app.poll_output().map(NetOutput::from)
+    }
+
+    fn open_log(&mut self, disk: &mut impl Storage, conn: ConnId, after: Zxid, through: Zxid) {
+        let Some(log) = disk.log_open(after, through) else {
+            self.peer.log_opened(conn, false);
+            return;
+        };
+        let (proven, waiting) = (false, false);
+        self.logs.push(OpenLog { conn, log, through, last: after, proven, waiting });
     }
 
     /// Moves the server's own snapshot on, as far as the disk has room for it.
