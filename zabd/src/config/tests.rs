@@ -124,7 +124,7 @@ fn messages() {
             "Multiple address feature is disabled, but multiple addresses were specified for sid 1",
         ),
         (
-            "dataDir=DIR\nmultiAddress.enabled=true\nserver.1=a:1:2|b:1:2:observer",
+            "dataDir=DIR\nmultiAddress.enabled=true\nserver.1=a:1:2:participant|b:1:2:observer",
             "Multiple addresses should have similar roles: ",
         ),
         ("dataDir=DIR\nserver.a=a:1:2", ":2: server.a: For input string: \"a\""),
