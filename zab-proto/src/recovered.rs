@@ -66,6 +66,13 @@ impl Recovered {
         windows.flat_map(|w| (w.first()..w.end()).map(|index| (w.zxid(index), w.txn(index))))
     }
 
+    /// The transaction of this zxid, if it is behind the snapshot.
+    #[must_use]
+    pub fn txn(&self, zxid: Zxid) -> Option<&[u8]> {
+        let window = self.window.as_ref().filter(|window| zxid > window.base())?;
+        window.holds(zxid).then(|| window.txn(window.after(zxid) - 1))
+    }
+
     /// The newest zxid found.
     #[must_use]
     pub fn last(&self) -> Zxid {

@@ -152,9 +152,13 @@ impl Store {
         let mut filled = None;
         for log in logs_above(names::logs(&self.log_dir)?, base) {
             let mut reader = LogReader::open(&log.path)?;
+            let mut repeated = 0;
             while let Some(record) = reader.next()? {
                 let after = tail.last;
-                let place = match record.zxid > base {
+                // A server of Apache's that synchronises again may log again what it has.
+                let again = record.zxid <= after && recovered.txn(record.zxid) == Some(record.txn);
+                repeated += u64::from(again);
+                let place = match record.zxid > base && !again {
                     true => tail.accept(&log.path, &record)?,
                     false => Place::Repeats,
                 };
@@ -180,6 +184,9 @@ impl Store {
                 self.replayed.0 += 1;
                 self.replayed.1 += record.txn.len() as u64;
                 recovered.push(record.zxid, record.txn);
+            }
+            if repeated > 0 {
+                log::warn!("{}: {repeated} transactions are repeated", log.path.display());
             }
         }
         if let Some(after) = filled {

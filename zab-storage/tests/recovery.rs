@@ -154,6 +154,19 @@ fn holes_are_refused_unless_the_operator_accepts_them() {
     hole(&damaged("snapshot-damage", "log-gap", &["log.7", "snapshot.c"]), 6, 0xd);
 }
 
+/// Servers of 3.8 log transactions twice (ZOOKEEPER-4394).
+#[test]
+fn what_is_logged_twice_counts_once() {
+    let dir = captured("torn-tail/intact");
+    fs::copy(dir.version_2().join("log.7"), dir.version_2().join("log.13")).unwrap();
+    let (recovered, _) = recover(&dir, |_| {}).unwrap();
+    assert_eq!((recovered.last().raw(), recovered.txns().count()), (0x12, 0x12));
+    // Another transaction of a zxid that is there already.
+    let other = captured("basic-crud");
+    fs::copy(other.version_2().join("log.1"), dir.version_2().join("log.13")).unwrap();
+    assert!(matches!(last(&dir), Err(Error::Damaged { what: Damage::OutOfOrder(_), .. })));
+}
+
 #[test]
 fn a_damaged_snapshot_gives_way_to_the_one_before() {
     for (variant, missing, used) in [
