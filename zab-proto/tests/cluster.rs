@@ -350,6 +350,28 @@ fn a_long_history_is_bounded_in_memory_and_restored_from_disk() {
     assert!((0..3).all(|i| cluster.lines(i) == lines));
 }
 
+/// More than a learner has room for until NEWLEADER comes as a snapshot, if not at the first attempt.
+#[test]
+fn who_misses_more_than_a_window_gets_a_snapshot() {
+    let mut cluster = Cluster::new(3, 0).configure(|config| {
+        config.limits.window_len_max_bytes = 2048;
+        config.limits.retained_len_max_bytes = 1024;
+    });
+    cluster.start_all();
+    cluster.run(SECOND);
+    let leader = cluster.leader().expect("a leader");
+    let late = (leader + 1) % 3;
+    cluster.write(leader, &[b"first"]);
+    cluster.kill(late);
+    let lines: Vec<String> = (0..100).map(|i| format!("{i:250}")).collect();
+    cluster.write(leader, &lines.iter().map(String::as_bytes).collect::<Vec<_>>());
+    cluster.start(late);
+    cluster.run(10 * SECOND);
+    assert_eq!(cluster.lines(late).len(), 101);
+    assert_eq!(sync_mode(&cluster, late), Some(SyncMode::Snap));
+    assert!(cluster.closed.contains(&(late, CloseReason::TooFarBehind)), "{:?}", cluster.closed);
+}
+
 #[test]
 fn what_the_window_has_forgotten_comes_from_the_log() {
     let mut cluster = three();

@@ -202,6 +202,9 @@ impl Learner {
         let header = header.ok_or(CloseReason::Violation(Violation::BadTxn))?;
         reconfig::heed_txn(shared, &header, txn);
         if aside && self.incoming.txns.len_bytes() > shared.config.limits.window_len_max_bytes {
+            // The next attempt would be sent as much again; a snapshot takes no room here.
+            let wanted = shared.history.is_trusted() && self.sync != Some(SyncMode::Snap);
+            shared.history.want_snapshot(wanted);
             return Err(CloseReason::TooFarBehind);
         }
         if !last.is_followed_by(zxid) {
