@@ -118,6 +118,7 @@ impl World {
                 links_max: 8,
                 requests_len_max_bytes: 1000,
                 snapshots_max: 1,
+                counter_max: u32::MAX,
             },
             seed: 1,
         };
