@@ -356,6 +356,11 @@ fn scale_table(args: &Args) -> ExitCode {
         args.sizes.is_empty() || args.sizes.contains(&work.case.size().replace(' ', ""))
     };
     let works: Vec<_> = scale::works(args.quick).into_iter().filter(wanted).collect();
+    if works.is_empty() {
+        let quick = if args.quick { " with --quick" } else { "" };
+        eprintln!("none of these sizes is measured{quick}: {}", args.sizes.join(","));
+        return ExitCode::FAILURE;
+    }
     let started = Instant::now();
     let told = |case: &scale::Case, events: u64| {
         eprintln!("{:6.1} s: {case:?}, {events} events", started.elapsed().as_secs_f64());
