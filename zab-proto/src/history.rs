@@ -8,6 +8,7 @@
 use alloc::collections::VecDeque;
 
 use crate::window::{Index, Window};
+use crate::wire::txn::TxnHeader;
 use crate::{Epoch, EpochKind, Output, Ticket, Violation, Zxid};
 
 /// A storage output other than an append.
@@ -18,7 +19,8 @@ enum Op {
     Install(Zxid),
 }
 
-/// Zxids that a leader left out, filled on the assumption that it never used them (rule R8).
+/// Zxids that a leader left out, filled on the assumption that it never used them (rule R8). Until
+/// that is proven, nothing from `first` on goes to storage, so nothing of it is acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Gap {
     /// The first of the records that fill it.
@@ -168,7 +170,7 @@ impl History {
     }
 
     pub(crate) fn is_doubted(&self) -> bool {
-        self.doubted
+        self.doubted || self.gaps.front().is_some_and(|gap| gap.proof != Proof::Open)
     }
 
     /// The history is not to be built upon until a snapshot has replaced it.
@@ -182,9 +184,15 @@ impl History {
         self.snapshot_wanted = false;
     }
 
-    /// The records from `first` to before `next` fill a gap that is to be proven.
-    pub(crate) fn add_gap(&mut self, first: Index, next: Index) {
-        self.gaps.push_back(Gap { first, next, proof: Proof::Open });
+    /// Puts records in the place of the zxids between the newest and `next`, of the same epoch, and
+    /// remembers to have them proven. This server's log, and what it sends when it leads, is without
+    /// gaps: learners and servers since 3.9.4 refuse them.
+    pub(crate) fn fill_gap(&mut self, next: Zxid, time: i64) {
+        let first = self.end();
+        for unused in (self.last().raw() + 1..next.raw()).map(Zxid::from_raw) {
+            self.window.push(unused, &TxnHeader::unused_txn(unused, time));
+        }
+        self.gaps.push_back(Gap { first, next: self.end(), proof: Proof::Open });
     }
 
     /// Whether the application has to say something of a gap before anything else is delivered.
@@ -192,9 +200,14 @@ impl History {
         self.gaps.front().is_some_and(|gap| gap.proof == Proof::Asked || self.delivered > gap.next)
     }
 
-    /// The application's word of the oldest gap: `Some(true)` goes on, anything else ends the use of
-    /// this history. A digest that differs proves that something was lost, and then the history does
-    /// not even count in a vote; without a digest nothing is known.
+    /// The oldest gap that is not proven: the zxids on both sides of it.
+    pub(crate) fn gap(&self) -> Option<(Zxid, Zxid)> {
+        let gap = self.gaps.front()?;
+        Some((self.window.zxid_before(gap.first), self.window.zxid(gap.next)))
+    }
+
+    /// The application's word of the oldest gap: `Some(true)` goes on, anything else ends the history
+    /// in front of it.
     pub(crate) fn prove(&mut self, agrees: Option<bool>) -> Result<(), Violation> {
         if !self.awaits_proof() {
             return Ok(());
@@ -208,23 +221,25 @@ impl History {
             }
             return Ok(());
         }
-        let after = self.window.zxid_before(gap.first);
-        let next = self.window.zxid(gap.next);
-        self.gaps.clear();
-        self.doubted = true;
-        self.trusted &= agrees.is_none();
+        let Some((after, next)) = self.gap() else { return Ok(()) };
+        self.give_up_gaps();
         Err(Violation::UnprovenGap { after, next })
     }
 
-    /// The role that could prove the gaps is over. They may be what another server has and what is
-    /// committed, so this history does not count. (At the next start of the process storage proves
-    /// them, if they can be proven.)
+    /// Nobody will prove the gaps any more. What is behind them was never on disk, and is forgotten;
+    /// only the application may have gone further, and then neither its state nor this history counts
+    /// until a snapshot has replaced both.
     pub(crate) fn give_up_gaps(&mut self) {
-        if !self.gaps.is_empty() {
-            self.gaps.clear();
+        let Some(Gap { first, .. }) = self.gaps.front().copied() else { return };
+        self.gaps.clear();
+        if self.delivered > first {
             self.doubted = true;
             self.trusted = false;
         }
+        self.snapshot_wanted = self.trusted;
+        self.window.truncate(first);
+        self.committed = self.committed.min(first);
+        self.delivered = self.delivered.min(first);
     }
 
     /// Whether nothing is on its way to disk, so that a vote can be computed (rules R2, R4).
@@ -327,7 +342,13 @@ impl History {
     }
 
     pub(crate) fn has_storage_output(&self) -> bool {
-        self.appended < self.end() || !self.waiting.is_empty()
+        let op = self.waiting.front().is_some_and(|(at, _)| *at <= self.appended);
+        op || self.appended < self.proven()
+    }
+
+    /// Entries below may go to storage.
+    fn proven(&self) -> Index {
+        self.gaps.front().map_or_else(|| self.end(), |gap| gap.first)
     }
 
     pub(crate) fn has_delivery(&self) -> bool {
@@ -349,7 +370,7 @@ impl History {
                 Op::Install(zxid) => Output::Install { ticket, zxid },
             });
         }
-        if self.appended == self.end() {
+        if self.appended == self.proven() {
             return None;
         }
         let index = self.appended;

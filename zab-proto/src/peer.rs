@@ -556,7 +556,6 @@ impl Peer {
         let history = &mut self.shared.history;
         if !looking.begun && history.is_settled() && now >= looking.not_before {
             looking.begun = true;
-            history.give_up_gaps();
             let own = Vote {
                 leader: self.shared.config.sid,
                 zxid: history.last(),

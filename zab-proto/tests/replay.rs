@@ -20,6 +20,7 @@ const LIMIT: usize = 2_097_150;
 const NOW: Instant = Instant::ZERO;
 
 /// One recorded connection of a learner to its leader, from the beginning.
+#[derive(Clone)]
 struct Conversation {
     file: String,
     learner: Sid,
@@ -462,10 +463,17 @@ fn a_gap_that_is_not_proven_ends_in_a_snapshot() {
             let reason = CloseReason::Violation(Violation::UnprovenGap { after, next });
             assert_eq!(learner.closed.take(), Some(reason), "{}: {lost}", talk.file);
             assert_eq!(learner.peer.status().phase, Phase::Election, "{}", talk.file);
-            assert!(learner.peer.is_doubted());
-            // Without a digest nothing of it is applied, with another one nothing behind it.
-            let last = if proof == NO_DIGEST { after } else { next };
+            // Without a digest nothing of it is applied, with another one nothing behind it, which the
+            // state does not survive. In neither case anything of it is logged or acknowledged.
+            let (last, doubted) = if proof == NO_DIGEST { (after, false) } else { (next, true) };
             assert_eq!(learner.peer.delivered(), last, "{}", talk.file);
+            assert_eq!(learner.peer.is_doubted(), doubted, "{}", talk.file);
+            assert_eq!(learner.peer.last_zxid(), after, "{}", talk.file);
+            assert!(learner.logged.iter().all(|(zxid, _)| *zxid <= after), "{}", talk.file);
+            let acks = learner.spoken();
+            let of = |zxid: Zxid| zxid.counter() != 0 && zxid > after;
+            let acked = acks.iter().any(|said| said.0 == PacketType::ACK && of(said.1));
+            assert!(!acked, "{}: {acks:?}", talk.file);
             if packet(&talk.said[0].1).kind == PacketType::OBSERVERINFO {
                 continue; // It waits before it looks for a leader again.
             }
@@ -474,7 +482,8 @@ fn a_gap_that_is_not_proven_ends_in_a_snapshot() {
             learner.find_leader(talk, epoch);
             learner.hear(&talk.heard[0].1, usize::MAX);
             let promise = learner.spoken()[1].clone();
-            assert_eq!((promise.0, promise.1), (PacketType::ACKEPOCH, Zxid::NONE), "{}", talk.file);
+            let told = if doubted { Zxid::NONE } else { Zxid::ZERO };
+            assert_eq!((promise.0, promise.1), (PacketType::ACKEPOCH, told), "{}", talk.file);
             let say = |kind, zxid| {
                 let mut bytes = Vec::new();
                 Packet::new(kind, zxid, None).write(&mut bytes);
@@ -501,6 +510,38 @@ fn a_gap_that_is_not_proven_ends_in_a_snapshot() {
         }
     }
     assert!(tried.iter().all(|tried| *tried > 5), "{tried:?}");
+}
+
+/// What is behind a gap may need this server's voice to be committed, and a commit to be proven. Then the
+/// leader is left, so that an epoch begins in which it is committed.
+#[test]
+fn a_gap_that_nobody_commits_ends_the_role() {
+    let mut tried = 0;
+    for talk in conversations().iter().filter(|talk| is_whole(talk)) {
+        let Some(lost) = followed(&proposals(talk), true) else { continue };
+        if packet(&talk.said[0].1).kind == PacketType::OBSERVERINFO {
+            continue;
+        }
+        let next = Zxid::from_raw(lost.raw() + 1);
+        let commit = |packet: &Packet<'_>| packet.kind == PacketType::COMMIT && packet.zxid == next;
+        let heard = talk
+            .heard
+            .iter()
+            .take_while(|(name, bytes)| name == "snapshot" || !commit(&packet(bytes)));
+        let talk = Conversation { heard: heard.cloned().collect(), ..talk.clone() };
+        let mut learner = play_without(&talk, lost, EQUAL);
+        assert_eq!(learner.closed, None, "{}: {lost}", talk.file);
+        assert!(learner.logged.iter().all(|(zxid, _)| *zxid < lost), "{}", talk.file);
+        let tick = learner.peer.config().tick_time;
+        learner.peer.handle_input(NOW + tick, Input::Timeout);
+        learner.drain();
+        let after = Zxid::from_raw(lost.raw() - 1);
+        let reason = CloseReason::Violation(Violation::UnprovenGap { after, next });
+        assert_eq!(learner.closed, Some(reason), "{}", talk.file);
+        assert_eq!((learner.peer.last_zxid(), learner.peer.is_doubted()), (after, false));
+        tried += 1;
+    }
+    assert!(tried > 5, "only {tried}");
 }
 
 /// What a leader takes from its memory or its log may have holes that were committed transactions.

@@ -67,6 +67,8 @@ pub(crate) struct Learner {
     refusals: u32,
     give_up_at: Instant,
     retry: Option<Instant>,
+    /// The zxid behind a gap, and when it ends the role if the gap is still not proven.
+    unproven: Option<(Zxid, Instant)>,
     retry_pause: core::time::Duration,
     /// zxid of the PING to be answered.
     ping: Zxid,
@@ -98,6 +100,7 @@ impl Learner {
             refusals: 0,
             give_up_at: now + Self::refused_limit(shared),
             retry: None,
+            unproven: None,
             retry_pause: config.election.leader_retry_min,
             ping: Zxid::ZERO,
             paused: false,
@@ -143,6 +146,7 @@ impl Learner {
 
     /// The role is over.
     pub(crate) fn end(&mut self, shared: &mut Shared) {
+        shared.history.give_up_gaps();
         if let Some(conn) = self.conn.take() {
             shared.close(conn, CloseReason::RoleEnded);
         }
@@ -214,7 +218,20 @@ impl Learner {
                 }
             }
         }
+        self.watch_gap(now, shared);
         Received { consumed, message }
+    }
+
+    /// What is behind a gap is not acknowledged, and without this server's voice it may never be
+    /// committed, and so never be proven: then another epoch has to begin.
+    fn watch_gap(&mut self, now: Instant, shared: &Shared) {
+        let Some((_, next)) = shared.history.gap() else {
+            self.unproven = None;
+            return;
+        };
+        if self.unproven.is_none_or(|(watched, _)| watched != next) {
+            self.unproven = Some((next, now + shared.config.ticks(1)));
+        }
     }
 
     fn heard(&mut self, now: Instant, shared: &Shared) {
@@ -263,10 +280,21 @@ impl Learner {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        [Some(self.deadline), self.retry].into_iter().flatten().min()
+        let unproven = self.unproven.map(|(_, until)| until);
+        [Some(self.deadline), self.retry, unproven].into_iter().flatten().min()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant, shared: &mut Shared) {
+        if let Some((watched, until)) = self.unproven
+            && now >= until
+        {
+            self.unproven = None;
+            if let Some((after, next)) = shared.history.gap().filter(|gap| gap.1 == watched) {
+                let violation = Violation::UnprovenGap { after, next };
+                self.leave(shared, CloseReason::Violation(violation));
+                return;
+            }
+        }
         if now >= self.deadline {
             self.failed = true;
             if let Some(conn) = self.conn.take() {

@@ -4,8 +4,6 @@
 //! changes until it is complete (rule R5). At NEWLEADER it becomes the history, is made durable,
 //! then the current epoch is, and only then NEWLEADER is acknowledged (rules R1, R3).
 
-use alloc::vec::Vec;
-
 use super::{Learner, Step};
 use crate::reconfig;
 use crate::shared::{SNAP_SIGNATURE, Shared};
@@ -23,8 +21,6 @@ pub(super) struct Incoming {
     txns: Window,
     /// How many of them are committed.
     committed: Index,
-    /// Which of them fill gaps that are not proven, and stand in front of what.
-    gaps: Vec<(Index, Index)>,
     snapshot: Snapshot,
 }
 
@@ -41,7 +37,6 @@ impl Incoming {
             base: Zxid::ZERO,
             txns: Window::new(Zxid::ZERO),
             committed: 0,
-            gaps: Vec::new(),
             snapshot: Snapshot::None,
         }
     }
@@ -209,21 +204,7 @@ impl Learner {
         }
         if !last.is_followed_by(zxid) {
             self.check_gap(shared, last, zxid)?;
-        }
-        let window = if aside { &mut self.incoming.txns } else { &mut shared.history.window };
-        if zxid.epoch() == last.epoch() && !last.is_followed_by(zxid) {
-            // This server's log, and what it sends when it leads, is without gaps: learners and
-            // servers since 3.9.4 refuse them.
-            let first = window.end();
-            for unused in (last.raw() + 1..zxid.raw()).map(Zxid::from_raw) {
-                window.push(unused, &TxnHeader::unused_txn(unused, header.time));
-            }
-            let next = window.end();
-            if aside {
-                self.incoming.gaps.push((first, next));
-            } else {
-                shared.history.add_gap(first, next);
-            }
+            shared.history.fill_gap(zxid, header.time);
         }
         let window = if aside { &mut self.incoming.txns } else { &mut shared.history.window };
         window.push(zxid, txn);
@@ -233,17 +214,16 @@ impl Learner {
     /// Whether counters may be missing in front of `next`.
     ///
     /// A leader of ZooKeeper 3.8 takes a zxid for some malformed requests and proposes nothing
-    /// (quorum.md 11.1, the gap rule). What a leader sends as it proposes it, and what it has
-    /// outstanding at the cut, comes whole and in order: a counter missing there is taken for unused,
-    /// until the digest behind it proves that when it is applied, or not ([`Output::Gap`]). What
-    /// it takes from its memory of the past or from its log (DIFF, TRUNC) may lack transactions that
-    /// were committed (ZOOKEEPER-4925, 2099, 2846): then the next attempt asks for a snapshot, which
-    /// holds everything.
+    /// (quorum.md 11.1, the gap rule). What a leader sends behind NEWLEADER comes as it proposes it,
+    /// whole and in order: a counter missing there may be unused. Nothing behind it is logged or
+    /// acknowledged before the digest behind it has proven that ([`Output::Gap`]). What comes before
+    /// NEWLEADER must be durable for the epoch to begin, and may lack transactions that were
+    /// committed (ZOOKEEPER-4925, 2099, 2846): a gap there is refused, and the next attempt asks for a
+    /// snapshot, which holds everything.
     ///
     /// [`Output::Gap`]: crate::Output::Gap
     fn check_gap(&self, shared: &mut Shared, last: Zxid, next: Zxid) -> Result<(), CloseReason> {
-        let from_the_past = self.step == Step::Syncing && self.sync != Some(SyncMode::Snap);
-        if from_the_past || next.raw() - last.raw() > UNUSED_MAX {
+        if self.step == Step::Syncing || next.raw() - last.raw() > UNUSED_MAX {
             shared.history.want_snapshot(shared.history.is_trusted());
             return Err(CloseReason::Violation(Violation::Gap));
         }
@@ -300,9 +280,6 @@ impl Learner {
         let txns = &self.incoming.txns;
         for index in txns.first()..txns.end() {
             history.push(txns.zxid(index), txns.txn(index));
-        }
-        for (first, next) in &self.incoming.gaps {
-            history.add_gap(base + first, base + next);
         }
         self.committed = base + self.incoming.committed;
         // Transactions that were committed already need no acknowledgement.
