@@ -195,32 +195,37 @@ def soak(options):
     return suite.close()
 
 
-def baseline(_options):
-    """All scenarios on all-Java ensembles; what they log is normal."""
+def baseline(options):
+    """All scenarios on all-Java ensembles, or those named; what they log is normal."""
+    wanted = options.scenario.split(",") if options.scenario else None
     suite = Suite("all-Java baseline")
     items = logs.load_baseline()
 
     def record(kinds, observers, scenario, **extra):
-        ensemble = Ensemble(kinds, observers, **extra)
-        try:
-            ensemble.start()
-            ensemble.settled()
-            return scenario(ensemble)
-        finally:
-            ensemble.stop()
-            items.update(logs.of(ensemble.members))
+        with Ensemble(kinds, observers, **extra) as ensemble:
+            try:
+                ensemble.start()
+                ensemble.settled()
+                return scenario(ensemble)
+            finally:
+                items.update(logs.of(ensemble.members))
 
     cases = [(["3.8"] * 3, ["3.8"]), (["3.9"] * 3, ["3.9"]), (["3.8", "3.9", "3.8"], []), (["3.9", "3.8", "3.9"], ["3.8"])]
-    links = dict(partitions=True, tick_ms=500)
+    links = dict(partitions=True, tick_ms=500, extra=["snapCount=300"])
+    on_all = [(scenarios.crashes, {}), (scenarios.wipes, {}), (scenarios.everybody_dies, {}), (scenarios.impatient, {}),
+              (scenarios.flapping, {}), (scenarios.chaos, {}), (scenarios.catch_up, links), (scenarios.partitions, links),
+              (scenarios.flickering, links)]
+    rest = [(["3.8"] * 3, lambda e: scenarios.migration(e, "3.9"), "migration"),
+            (["3.8"] * 3, lambda e: scenarios.swaps(e, ("3.9", "3.8")), "swaps"),
+            (["3.8", "3.9", "3.8", "3.9", "3.8"], scenarios.quorum_loss, "quorum_loss")]
     for kinds, observers in cases:
-        text = " ".join([*kinds, *observers])
-        for scenario in (scenarios.crashes, scenarios.wipes, scenarios.everybody_dies, lambda e: scenarios.chaos(e, 60, 3)):
-            suite.case(f"{text} {scenario.__name__}", record, kinds, observers, scenario, limit=400)
-        for scenario in (scenarios.catch_up, scenarios.partitions):
-            suite.case(f"{text} {scenario.__name__}", record, kinds, observers, scenario, limit=400, **links)
-    suite.case("migration", record, ["3.8"] * 3, [], lambda e: scenarios.migration(e, "3.9"), limit=400)
-    suite.case("swaps", record, ["3.8"] * 3, [], lambda e: scenarios.swaps(e, ("3.9", "3.8")), limit=400)
-    suite.case("loss of quorum", record, ["3.8", "3.9", "3.8", "3.9", "3.8"], [], scenarios.quorum_loss, limit=400)
+        for scenario, extra in on_all:
+            if wanted is None or scenario.__name__ in wanted:
+                suite.case(f"{' '.join([*kinds, *observers])} {scenario.__name__}", record, kinds, observers, scenario,
+                           limit=400, **extra)
+    for kinds, scenario, text in rest:
+        if wanted is None or text in wanted:
+            suite.case(text, record, kinds, [], scenario, limit=400)
     logs.save_baseline(items)
     print(f"{len(items)} messages in the baseline")
     return suite.close()

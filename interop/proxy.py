@@ -108,7 +108,7 @@ class Proxies:
         done.wait(5)
 
     def between(self, group, others):
-        return [self.links[key] for a in group for b in others for key in ((a.sid, b.sid), (b.sid, a.sid))]
+        return [self.links[key] for a in group for b in others if a is not b for key in ((a.sid, b.sid), (b.sid, a.sid))]
 
     def hole(self, group, others):
         """Nothing passes any more, in either direction, and nobody is told (a pulled cable)."""

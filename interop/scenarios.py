@@ -2,6 +2,8 @@
 
 import random
 import re
+import select
+import socket
 import time
 
 from . import check, features, probe, wire
@@ -281,9 +283,56 @@ def disturb(ensemble, member, fault, rng):
         features.run(ensemble)
 
 
+def impatient(ensemble, times=20):
+    """A client comes a second time with its session before its server has asked the leader about the first."""
+    leader = ensemble.settled()
+    for member in [m for m in ensemble.members if m is not leader]:
+        client = wire.Client(leader.address, 20000, wait=20)
+        for _ in range(times):
+            both = [socket.create_connection(member.address, timeout=20) for _ in range(2)]
+            for connection in both:
+                connection.sendall(wire.connect_request(20000, client.session, client.password, 0))
+            # Java may answer neither of them.
+            select.select(both, [], [], 1)
+            for connection in both:
+                connection.close()
+        client.drop()
+    return f"{times} times at each of {len(ensemble.members) - 1} members"
+
+
+def flapping(ensemble, rounds=15):
+    """All members end and come back at once, again and again, before their elections are over."""
+    rng = random.Random(rounds)
+    for _ in range(rounds):
+        for member in ensemble.members:
+            member.kill()
+        ensemble.start(wait=False)
+        time.sleep(rng.uniform(0.5, 3.0))
+        one = rng.choice(ensemble.members)
+        one.kill()
+        one.start()
+        time.sleep(rng.uniform(0.1, 1.0))
+    ensemble.settled()
+    return f"{rounds} rounds"
+
+
+def flickering(ensemble, rounds=60):
+    """All links break again and again, while elections and connections are under way."""
+    assert ensemble.proxies is not None
+    rng = random.Random(rounds)
+    with Load(ensemble, sessions=False):
+        for _ in range(rounds):
+            ensemble.proxies.cut(ensemble.members, ensemble.members)
+            ensemble.proxies.heal()
+            time.sleep(rng.uniform(0.0, 1.0))
+        ensemble.settled()
+    return f"{rounds} rounds"
+
+
 SCENARIOS = {
     "calm": calm, "crashes": crashes, "failover": fail_overs, "catch-up": catch_up, "quorum-loss": quorum_loss,
     "partitions": partitions, "wipes": wipes, "everybody-dies": everybody_dies, "swaps": swaps, "migration": migration,
-    "chaos": chaos,
+    "chaos": chaos, "impatient": impatient, "flapping": flapping,
+    "flickering": flickering,
 }
-NEED_PROXIES = ("catch-up", "partitions")
+NEED_PROXIES = ("catch-up", "partitions", "flickering")
