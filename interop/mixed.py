@@ -152,9 +152,8 @@ def left_out(suite, kinds):
 
     What Java logs of a malformed request and of a reconfig is not in the baseline.
     """
-    if "3.8" in kinds:
-        suite.case("zxids left out by a 3.8 leader", exercise, "3.8", ["zabd", "3.8"], scenario=moves.unused_zxids,
-                   silence=False)
+    for scenario in (moves.unused_zxids, moves.unused_alone) if "3.8" in kinds else ():
+        suite.case(f"{scenario.__name__}, led by 3.8", exercise, "3.8", ["zabd", "3.8"], scenario=scenario, silence=False)
     for kind in kinds[1:]:
         suite.case(f"reconfiguration by {kind}", from_java, [kind] * 4, moves.reconfiguration, silence=False,
                    extra=["reconfigEnabled=true", "skipACL=yes"], limit=400)

@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+import socket
 import struct
 import time
 
@@ -10,7 +11,7 @@ from . import check, wire
 from .ensemble import eventually
 from .load import Load
 
-UNUSED = "was taken by a leader of ZooKeeper 3.8 and never proposed"
+UNUSED = r"(?:was|were) taken by a leader of ZooKeeper 3.8 and never proposed"
 OUTDATED = 6  # exit code of a zabd whose list of members is out of date
 
 
@@ -84,6 +85,29 @@ def unused_zxids(ensemble):
     with Load(ensemble) as load:
         time.sleep(2)
     return f"{len(found)} unused zxids; {check.everything(ensemble, load)}"
+
+
+def unused_alone(ensemble):
+    """A 3.8 leader leaves a zxid out while only ours is there to acknowledge what follows: another epoch has to begin."""
+    leader = ensemble.settled()
+    assert leader.kind == "3.8", f"{leader} leads"
+    ours = next(member for member in ensemble.voters if member.kind == "zabd")
+    theirs = next(member for member in ensemble.voters if member.kind == "3.8" and member is not leader)
+    theirs.kill()
+    leave_out(leader)
+    # What follows is the session of another client.
+    client = socket.create_connection(leader.address, timeout=20)
+    client.sendall(wire.connect_request(20000, 0, b"\0" * 16, 0))
+    begin = time.monotonic()
+    eventually("zabd leaves the leader", lambda: "no digest shows that nothing was lost" in ours.log_text(), 20)
+    client.close()
+    ensemble.serving([ours], 60)
+    took = time.monotonic() - begin
+    theirs.start()
+    ensemble.settled()
+    with Load(ensemble) as load:
+        time.sleep(2)
+    return f"served again after {took:.1f} s; {check.everything(ensemble, load)}"
 
 
 def server_lines(ensemble, observers=()):

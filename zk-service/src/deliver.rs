@@ -52,9 +52,13 @@ impl Service {
         } else if let Some((first, last)) = self.unused.take()
             && self.agreed == Some(true)
         {
+            let which = if first == last {
+                format!("zxid {first} was")
+            } else {
+                format!("zxids {first} to {last} were")
+            };
             log::warn!(
-                "zxids {first} to {last} were taken by a leader of ZooKeeper 3.8 and never proposed: \
-                 the digest after {} agrees",
+                "{which} taken by a leader of ZooKeeper 3.8 and never proposed: the digest after {} agrees",
                 header.zxid
             );
         }
