@@ -40,8 +40,9 @@ pub(crate) struct Env<'a> {
 }
 
 impl<'a> Env<'a> {
-    fn view(&self) -> View<'a> {
+    fn view(&self, core: &Core<'_>) -> View<'a> {
         View {
+            txn_len_max: core.peer().config().limits.field_len_max_bytes,
             tree: self.tree,
             access: self.access,
             extended_types: self.options.extended_types,
@@ -155,20 +156,20 @@ impl Leader {
         match op {
             op::CREATE_SESSION => {
                 let timeout_ms = Reader::new(record).i32().unwrap_or(0);
-                self.prep.create_session(env.view(), &from, timeout_ms, &mut self.txn);
+                self.prep.create_session(env.view(core), &from, timeout_ms, &mut self.txn);
                 let zxid = self.propose(core)?;
                 self.tracker.add(now, session, duration(timeout_ms), Some(request.owner));
                 Some(zxid)
             }
             op::CLOSE_SESSION => {
-                self.prep.close_session(env.view(), &from, &mut self.txn);
+                self.prep.close_session(env.view(core), &from, &mut self.txn);
                 let zxid = self.propose(core)?;
                 self.tracker.set_closing(session);
                 Some(zxid)
             }
             _ => {
                 let op = if is_write(op) { op } else { op::ERROR };
-                self.prep.request(env.view(), &from, op, record, &mut self.txn);
+                self.prep.request(env.view(core), &from, op, record, &mut self.txn);
                 self.propose(core)
             }
         }
@@ -342,7 +343,7 @@ impl Leader {
             let Some(from) = Self::requester(core, env, (0, 0), Ok(()), Ids::default()) else {
                 return;
             };
-            self.prep.delete_container(env.view(), &from, path, &mut self.txn);
+            self.prep.delete_container(env.view(core), &from, path, &mut self.txn);
             if self.propose(core).is_none() {
                 return;
             }

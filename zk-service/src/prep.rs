@@ -27,6 +27,8 @@ use crate::txn::{CreateKind, CreateTxn, PartsBuf, Paths, Txn, TxnDigest};
 /// A closeSession lists at most this many bytes of paths; beyond, each server removes what its own
 /// index of ephemerals holds. ZooKeeper cannot read a record above its field limit back.
 const CLOSE_PATHS_LEN_MAX_BYTES: usize = 1 << 20;
+/// Header and digest of a transaction.
+const TXN_OVERHEAD_BYTES: usize = 64;
 
 /// Who asks, and for what position in the history.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +54,8 @@ pub(crate) struct View<'a> {
     pub(crate) enforce_quota: bool,
     /// Transactions carry the digest of the tree.
     pub(crate) digests: bool,
+    /// Longest transaction that every server can read, in bytes.
+    pub(crate) txn_len_max: usize,
 }
 
 impl View<'_> {
@@ -160,7 +164,8 @@ impl Prep {
                 paths.put_ustring(Some(path));
                 prep.remove(view, from.zxid, path);
             }
-            let body = (paths.len() <= CLOSE_PATHS_LEN_MAX_BYTES)
+            let room = view.txn_len_max.saturating_sub(TXN_OVERHEAD_BYTES);
+            let body = (paths.len() <= CLOSE_PATHS_LEN_MAX_BYTES.min(room))
                 .then(|| Paths::read(&mut Reader::new(&paths)).expect("was just written"));
             encode(&Txn::CloseSession(body), from, out);
             Ok(())
@@ -194,7 +199,8 @@ impl Prep {
         self.rollback(0);
     }
 
-    /// Encodes the outcome of `prepare`: a transaction with its digest, or an error.
+    /// Encodes the outcome of `prepare`: a transaction with its digest, or an error. A transaction may
+    /// be longer than its request, and one that is too long for some server is an error, too.
     fn finish(
         &mut self,
         view: View<'_>,
@@ -205,14 +211,16 @@ impl Prep {
         out.clear();
         self.undo.clear();
         self.undo_digest = self.digest;
-        match prepare(self, out) {
-            Ok(()) if view.digests => TxnDigest::new(self.digest).write(out),
-            Ok(()) => {}
-            Err(code) => {
-                self.rollback(0);
-                out.clear();
-                encode(&Txn::Error(code), from, out);
+        let prepared = prepare(self, out).and_then(|()| {
+            if view.digests {
+                TxnDigest::new(self.digest).write(out);
             }
+            if out.len() <= view.txn_len_max { Ok(()) } else { Err(Code::BAD_ARGUMENTS) }
+        });
+        if let Err(code) = prepared {
+            self.rollback(0);
+            out.clear();
+            encode(&Txn::Error(code), from, out);
         }
     }
 
@@ -222,6 +230,10 @@ impl Prep {
         parts.clear();
         let mut failed = false;
         for write in multi.iter() {
+            if parts.len_bytes() > view.txn_len_max {
+                // Too long already, and refused as a whole.
+                break;
+            }
             if failed {
                 parts.push(&Txn::Error(Code::RUNTIME_INCONSISTENCY));
                 continue;

@@ -534,6 +534,12 @@ impl PartsBuf {
         self.failed |= matches!(part, Txn::Error(_));
     }
 
+    /// Encoded length of the parts so far, in bytes.
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The parts so far.
     #[must_use]
     pub fn parts(&self) -> Parts<'_> {

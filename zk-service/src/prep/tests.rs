@@ -125,6 +125,7 @@ impl Fixture {
             extended_types: true,
             enforce_quota: false,
             digests: true,
+            txn_len_max: usize::MAX,
         };
         let from = Requester {
             session,
@@ -215,7 +216,14 @@ fn hard_limits_of_a_quota() {
         fixture.zxid += 1;
         let tree = &fixture.database.tree;
         let access = &fixture.access;
-        let view = View { tree, access, extended_types: false, enforce_quota: true, digests: true };
+        let view = View {
+            tree,
+            access,
+            extended_types: false,
+            enforce_quota: true,
+            digests: true,
+            txn_len_max: usize::MAX,
+        };
         let from = Requester {
             session: 1,
             cxid: 1,
