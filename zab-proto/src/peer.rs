@@ -1,21 +1,19 @@
 //! The public calls of the core, and the one place that branches on the role.
 
+mod roles;
+
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::Cell;
-use core::time::Duration;
 
-use crate::election::{ElectionOutput, ElectionPort};
+use self::roles::{Looking, Role};
+use crate::election::ElectionPort;
 use crate::leader::{Leader, Reign};
-use crate::learner::Learner;
-use crate::reconfig;
 use crate::recovered::Recovered;
 use crate::shared::{Control, Shared, Slots};
-use crate::window::Window;
-use crate::wire::txn::TxnHeader;
 use crate::{
     Channel, CloseReason, Config, ConfigError, ConnId, Epoch, Input, Instant, Origin, Output,
-    Phase, ProposeError, Received, ServerState, Sid, Status, Vote, Zxid,
+    Phase, ProposeError, Received, ServerState, Sid, Status, Zxid,
 };
 
 /// One server's side of ZAB, over all of its connections. Performs no I/O and reads no clock.
@@ -31,23 +29,6 @@ pub struct Peer {
     /// The epoch told to the election since the role began.
     advertised: Option<Epoch>,
     random: u64,
-}
-
-#[derive(Debug)]
-enum Role {
-    Looking(Looking),
-    Learner(Learner),
-    Leader(Leader),
-}
-
-/// Between two roles.
-#[derive(Debug)]
-struct Looking {
-    /// The election has begun. It waits for the disk to settle, so that the vote tells the truth.
-    begun: bool,
-    not_before: Instant,
-    /// The leader whose loss ended the last role.
-    lost: Option<Sid>,
 }
 
 impl Peer {
@@ -502,136 +483,6 @@ impl Peer {
             Role::Leader(leader) => leader.poll_timeout(),
         };
         [role, self.election.poll_timeout()].into_iter().flatten().min()
-    }
-
-    /// Carries role changes through until nothing changes any more.
-    fn settle(&mut self, now: Instant) {
-        loop {
-            if let Role::Learner(learner) = &self.role
-                && learner.has_failed()
-            {
-                let lost = Some(learner.leader());
-                self.look(now, lost);
-            }
-            self.begin_election(now);
-            self.note_established();
-            let Some(output) = self.election.poll_output() else { return };
-            match output {
-                ElectionOutput::Connect { conn, addresses } => {
-                    let channel = Channel::Election;
-                    self.shared.control.push_back(Control::Connect { conn, channel, addresses });
-                }
-                ElectionOutput::Transmit { conn } => {
-                    self.shared.control.push_back(Control::Transmit(conn));
-                }
-                ElectionOutput::Close { conn, reason } => {
-                    self.shared.control.push_back(Control::Close { conn, reason });
-                }
-                ElectionOutput::Decided { state, leader, .. } => self.decided(now, state, leader),
-                ElectionOutput::Deserted => self.look(now, None),
-            }
-        }
-    }
-
-    /// The advertised vote follows the epoch once it is established (election.md 3.12).
-    fn note_established(&mut self) {
-        let epoch = match &self.role {
-            Role::Learner(learner) if learner.is_live() => learner.epoch(),
-            Role::Leader(leader) if leader.is_established() => leader.epoch(),
-            Role::Looking(_) | Role::Learner(_) | Role::Leader(_) => return,
-        };
-        if self.advertised != Some(epoch) {
-            self.advertised = Some(epoch);
-            self.shared.history.establish();
-            self.election.established(epoch);
-        }
-    }
-
-    /// Begins the election once everything asked of storage is durable (rules R2, R4).
-    fn begin_election(&mut self, now: Instant) {
-        let Role::Looking(looking) = &mut self.role else { return };
-        if self.shared.outdated {
-            return;
-        }
-        let history = &mut self.shared.history;
-        if !looking.begun && history.is_settled() && now >= looking.not_before {
-            looking.begun = true;
-            let own = Vote {
-                leader: self.shared.config.sid,
-                zxid: history.last(),
-                peer_epoch: history.current(),
-            };
-            self.election.start(now, own, history.is_trusted(), looking.lost);
-        }
-        if looking.begun && !history.is_trusted() && self.election.is_bootstrapped() {
-            history.trust();
-        }
-    }
-
-    /// Whether what was recovered changes the members.
-    fn heed_history(&mut self) {
-        let window = core::mem::replace(&mut self.shared.history.window, Window::new(Zxid::ZERO));
-        for index in window.first()..window.end() {
-            let txn = window.txn(index);
-            if let Ok(header) = TxnHeader::parse(txn) {
-                reconfig::heed_txn(&mut self.shared, &header, txn);
-            }
-        }
-        self.shared.history.window = window;
-        self.shared.outdated = self.shared.changing && !self.shared.config.standalone;
-    }
-
-    fn decided(&mut self, now: Instant, state: ServerState, leader: Sid) {
-        let newer = self.election.take_newer_config();
-        if newer.is_some_and(|text| reconfig::heed(&mut self.shared, &text).is_err()) {
-            self.shared.control.push_back(Control::Became(self.status()));
-            return;
-        }
-        let held = core::mem::take(&mut self.held);
-        if state == ServerState::Leading {
-            let mut leader = Leader::new(now, &mut self.shared);
-            for conn in held {
-                leader.accept(now, &self.shared, conn);
-                self.shared.control.push_back(Control::Resume(conn));
-            }
-            self.role = Role::Leader(leader);
-        } else {
-            for conn in held {
-                self.shared.close(conn, CloseReason::RoleEnded);
-            }
-            let observer = state == ServerState::Observing;
-            self.role = Role::Learner(Learner::new(now, &mut self.shared, leader, observer));
-        }
-    }
-
-    /// Gives up the present role and looks for a leader.
-    fn look(&mut self, now: Instant, lost: Option<Sid>) {
-        let mut not_before = now;
-        match &mut self.role {
-            Role::Looking(_) => return,
-            Role::Learner(learner) => {
-                learner.end(&mut self.shared);
-                if self.status().state == ServerState::Observing {
-                    not_before =
-                        now + self.random_below(self.shared.config.election.observer_delay_max);
-                }
-            }
-            Role::Leader(leader) => leader.end(&mut self.shared),
-        }
-        self.advertised = None;
-        self.shared.outdated |= self.shared.changing;
-        self.election.end();
-        self.role = Role::Looking(Looking { begun: false, not_before, lost });
-        self.shared.control.push_back(Control::Became(self.status()));
-    }
-
-    /// A random duration below `limit` (xorshift).
-    fn random_below(&mut self, limit: Duration) -> Duration {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        let nanos = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX).max(1);
-        Duration::from_nanos(self.random % nanos)
     }
 }
 
