@@ -106,16 +106,22 @@ def five(suite, kinds):
     suite.case("five, loss of quorum", from_java, [*kinds, *kinds][:5], scenarios.quorum_loss)
 
 
+FORMS = ("gz", "snappy")
+
+
+def snapshots(form):
+    return [f"snapshot.compression.method={form}", "snapCount=300"]
+
+
 def directories(suite, kinds):
     java = kinds[1:]
     swap = tuple(kind for one in (*java[::-1], java[0]) for kind in ("zabd", one))
     for kind in java:
         suite.case(f"swaps from {kind}", from_java, [kind] * 3, lambda e: scenarios.swaps(e, swap), limit=500)
         suite.case(f"migration {kind} -> zabd -> {kind}", from_java, [kind] * 3, scenarios.migration, limit=400)
-        for form in ("gz", "snappy"):
+        for form in FORMS:
             suite.case(f"only {form} snapshots, {kind} -> zabd -> {kind}", from_java, [kind] * 3,
-                       lambda e, form=form: moves.compressed(e, form), limit=400,
-                       extra=[f"snapshot.compression.method={form}", "snapCount=300"])
+                       lambda e, form=form: moves.compressed(e, form), limit=400, extra=snapshots(form))
 
 
 def faults(suite, kinds):
@@ -225,6 +231,9 @@ def baseline(options):
     for kinds, scenario, text in rest:
         if wanted is None or text in wanted:
             suite.case(text, record, kinds, [], scenario, limit=400)
+    for form in FORMS if wanted is None or "compressed" in wanted else ():
+        suite.case(f"only {form} snapshots", record, ["3.8"] * 3, [], lambda e, form=form: moves.compressed(e, form, "3.9"),
+                   limit=400, extra=snapshots(form))
     logs.save_baseline(items)
     print(f"{len(items)} messages in the baseline")
     return suite.close()

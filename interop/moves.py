@@ -29,13 +29,13 @@ def keep_one_snapshot(member, suffix, since):
     return os.path.basename(kept[-1])
 
 
-def compressed(ensemble, suffix):
+def compressed(ensemble, suffix, there="zabd"):
     """Each member in turn: Java's compressed snapshot is all that zabd finds, then ours all that Java finds."""
     kinds = {member: member.kind for member in ensemble.members}
     with Load(ensemble, sessions=False) as load:
         for member in ensemble.voters:
             since = 0.0
-            for kind in ("zabd", kinds[member]):
+            for kind in (there, kinds[member]):
                 eventually(f"{member} writes a snapshot", lambda m=member, s=since: any(
                     os.path.getmtime(path) >= s for path in files(m, f"snapshot.*.{suffix}")), 60, 0.2)
                 member.kill()

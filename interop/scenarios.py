@@ -300,15 +300,17 @@ def impatient(ensemble, times=20):
     return f"{times} times at each of {len(ensemble.members) - 1} members"
 
 
-def flapping(ensemble, rounds=15):
-    """All members end and come back at once, again and again, before their elections are over."""
+def flapping(ensemble, rounds=40):
+    """All members but the first end and come back at once, again and again, while it calls them; at times all do."""
     rng = random.Random(rounds)
-    for _ in range(rounds):
-        for member in ensemble.members:
+    first, *others = ensemble.members
+    for number in range(rounds):
+        for member in ensemble.members if number % 4 == 0 else others:
             member.kill()
+        time.sleep(rng.uniform(0.0, 0.8))
         ensemble.start(wait=False)
-        time.sleep(rng.uniform(0.5, 3.0))
-        one = rng.choice(ensemble.members)
+        time.sleep(rng.uniform(0.7, 2.0))
+        one = rng.choice(others)
         one.kill()
         one.start()
         time.sleep(rng.uniform(0.1, 1.0))

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod accept;
 mod buffer;
 mod clock;
 mod conns;
@@ -19,6 +20,7 @@ mod resolve;
 mod server;
 mod status;
 
+pub use accept::Accepting;
 pub use buffer::{Flushed, Inbox, Outbox, ReadEnd, ReadTurn};
 pub use clock::Clock;
 pub use conns::{Conns, Stream, prepare};

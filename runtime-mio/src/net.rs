@@ -6,13 +6,13 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token, Waker};
 use runtime_core::{
-    Conns, Doors, Error, Listeners, NetOptions, Network, Resolver, Stream, Target, prepare, targets,
+    Accepting, Conns, Doors, Error, Listeners, NetOptions, Network, Resolver, Stream, Target,
+    prepare, targets,
 };
 use socket2::SockRef;
 use zab_proto::{Channel, CloseReason, ConnId, Input, Instant};
@@ -36,7 +36,7 @@ pub(crate) struct Net {
 
 #[derive(Debug)]
 enum Other {
-    Listener(Channel, TcpListener),
+    Listener(Channel, TcpListener, Accepting),
     Dial(Dial),
 }
 
@@ -119,7 +119,7 @@ impl Net {
             let at = net.conns.allot().ok_or_else(full)?;
             let mut listener = TcpListener::from_std(listener);
             net.registry.register(&mut listener, net.token(at), Interest::READABLE)?;
-            net.others.insert(at, Other::Listener(channel, listener));
+            net.others.insert(at, Other::Listener(channel, listener, Accepting::default()));
             // Clients may have come before the first event is asked for.
             net.ready.push(at);
         }
@@ -196,17 +196,23 @@ impl Net {
 
     fn accept(&mut self, at: usize, doors: &mut impl Doors) {
         for _ in 0..ACCEPT_TURN {
-            let Some(Other::Listener(channel, listener)) = self.others.get(&at) else { return };
+            let Some(Other::Listener(channel, listener, accepting)) = self.others.get_mut(&at)
+            else {
+                return;
+            };
             let channel = *channel;
             match listener.accept() {
-                Ok((stream, remote)) => self.accepted(channel, stream, remote, doors),
+                Ok((stream, remote)) => {
+                    accepting.succeeded();
+                    self.accepted(channel, stream, remote, doors);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if is_per_connection(&error) => {}
                 Err(error) => {
-                    // Out of descriptors or memory: an edge will not tell when it is over.
-                    log::warn!("Cannot accept connections: {error}");
-                    self.deadlines.insert((doors.now() + ACCEPT_PAUSE, at));
-                    return;
+                    if let Some(pause) = accepting.failed(&error) {
+                        // An edge will not tell when it is over.
+                        self.deadlines.insert((doors.now() + pause, at));
+                        return;
+                    }
                 }
             }
         }
@@ -394,18 +400,7 @@ impl Network for Net {
     }
 }
 
-/// Errors of `accept` that concern only the connection that was about to be accepted.
-fn is_per_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted
-    )
-}
-
 const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 /// Connections accepted in a row before others have their turn.
 const ACCEPT_TURN: usize = 256;
-
-/// How long to wait before accepting again when the system has no descriptors left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

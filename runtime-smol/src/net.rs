@@ -7,10 +7,10 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
 
 use runtime_core::{
-    Conns, Doors, Error, Listeners, NetOptions, Network, Stream, Target, prepare, targets,
+    Accepting, Conns, Doors, Error, Listeners, NetOptions, Network, Stream, Target, prepare,
+    targets,
 };
 use smol::future::or;
 use smol::{Async, LocalExecutor, Timer};
@@ -265,12 +265,17 @@ impl Network for Net {
 }
 
 async fn accept(channel: Channel, listener: Async<TcpListener>, mailbox: Arc<Mailbox<Event>>) {
+    let mut accepting = Accepting::default();
     loop {
         match listener.accept().await {
-            Ok((stream, remote)) => mailbox.send(Event::Accepted(channel, stream, remote)),
+            Ok((stream, remote)) => {
+                accepting.succeeded();
+                mailbox.send(Event::Accepted(channel, stream, remote));
+            }
             Err(error) => {
-                log::warn!("Cannot accept connections: {error}");
-                Timer::after(ACCEPT_PAUSE).await;
+                if let Some(pause) = accepting.failed(&error) {
+                    Timer::after(pause).await;
+                }
             }
         }
     }
@@ -296,6 +301,3 @@ async fn connect(targets: Vec<Target>) -> Option<Async<TcpStream>> {
     }
     None
 }
-
-/// Between two attempts to accept when descriptors or memory are used up.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
 use std::thread::{Builder, sleep};
 use std::time::{Duration, Instant};
 
-use runtime_core::{Chunk, Ends, Error, Listeners, Target, Workers, targets};
+use runtime_core::{Accepting, Chunk, Ends, Error, Listeners, Target, Workers, targets};
 use socket2::SockRef;
 use zab_proto::{Channel, ConnId};
 
@@ -108,9 +108,11 @@ impl Drop for Threads {
 
 impl Events {
     fn accept(&self, channel: Channel, listener: &TcpListener) {
+        let mut accepting = Accepting::default();
         loop {
             match listener.accept() {
                 Ok((stream, remote)) => {
+                    accepting.succeeded();
                     if self.sender.send(Event::Accepted(channel, stream, remote)).is_err() {
                         return;
                     }
@@ -118,8 +120,9 @@ impl Events {
                 // Shut down by the loop.
                 Err(error) if error.kind() == ErrorKind::InvalidInput => return,
                 Err(error) => {
-                    log::warn!("Cannot accept connections: {error}");
-                    sleep(ACCEPT_PAUSE);
+                    if let Some(pause) = accepting.failed(&error) {
+                        sleep(pause);
+                    }
                 }
             }
         }
@@ -188,6 +191,3 @@ const STACK_LEN: usize = 128 * 1024;
 /// A reader's buffer, between an idle client and a busy learner.
 const READ_LEN_MIN: usize = 4 * 1024;
 const READ_LEN_MAX: usize = 256 * 1024;
-
-/// Between two attempts to accept when descriptors or memory are used up.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
