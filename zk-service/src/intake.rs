@@ -15,11 +15,6 @@ use crate::request::{Connect, Write, is_read, is_write, op};
 use crate::service::Service;
 use crate::session::{self, Owner};
 
-/// Bytes of writes that a learner's clients may have under way together. A leader takes more than this
-/// from each learner (`requests_len_max_bytes`) when its window is full, and so comes to read the
-/// acknowledgements behind them.
-pub(crate) const FORWARDED_LEN_MAX: usize = 8 << 20;
-
 /// What became of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Taken {
@@ -355,9 +350,12 @@ impl Service {
             self.answer(core.now(), slot, xid, Answer::failed(Code::MARSHALLING_ERROR));
             return Taken::Done;
         }
+        // A leader takes twice this from each learner when its window is full, and so comes to read the
+        // acknowledgements behind them.
+        let bound = core.peer().config().limits.requests_len_max_bytes / 2;
         let under_way = self.clients.writes_len();
-        if self.leader.is_none() && under_way > 0 && under_way + record.len() > FORWARDED_LEN_MAX {
-            self.holds_writes = true;
+        if self.leader.is_none() && under_way > 0 && under_way + record.len() > bound {
+            self.held_writes = Some(bound);
             return self.stall(slot);
         }
         let Some(client) = self.clients.get_mut(slot) else { return Taken::Closed };

@@ -12,7 +12,6 @@ use zab_proto::{
 use crate::auth::Access;
 use crate::client::{Client, Clients, State};
 use crate::database::{Database, DigestCheck};
-use crate::intake::FORWARDED_LEN_MAX;
 use crate::leader::{Env, Leader};
 use crate::options::ServiceOptions;
 use crate::session::{self, Owner};
@@ -50,8 +49,8 @@ pub struct Service {
     greeting: VecDeque<(Instant, ConnId)>,
     /// Connections whose request could not be proposed or forwarded.
     pub(crate) stalled: Vec<ConnId>,
-    /// Among them is one whose write waits for the answers to others.
-    pub(crate) holds_writes: bool,
+    /// Among them is one whose write waits for the answers to others, which may be this many bytes.
+    pub(crate) held_writes: Option<usize>,
     pub(crate) stats: Stats,
     pub(crate) digest_mismatches: u64,
     /// Whether the tree had the digest that the last transaction brought, if it did.
@@ -94,7 +93,7 @@ impl Service {
             report: 0,
             greeting: VecDeque::new(),
             stalled: Vec::new(),
-            holds_writes: false,
+            held_writes: None,
             stats: Stats::default(),
             digest_mismatches: 0,
             agreed: None,
@@ -159,7 +158,7 @@ impl Service {
         self.revalidations.clear();
         self.touches.clear();
         self.stalled.clear();
-        self.holds_writes = false;
+        self.held_writes = None;
         self.stats = Stats::default();
         let slots: Vec<u32> = self.clients.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
@@ -198,13 +197,13 @@ impl Service {
 
     /// Lets those go on whose writes waited for answers to others.
     pub(crate) fn resume_stalled(&mut self) {
-        if self.holds_writes && self.clients.writes_len() <= FORWARDED_LEN_MAX / 2 {
+        if self.held_writes.is_some_and(|bound| self.clients.writes_len() <= bound / 2) {
             self.resume_all();
         }
     }
 
     fn resume_all(&mut self) {
-        self.holds_writes = false;
+        self.held_writes = None;
         for conn in std::mem::take(&mut self.stalled) {
             if let Some(slot) = self.clients.slot(conn) {
                 self.clients.resume(slot);
