@@ -11,8 +11,9 @@ use std::time::Duration;
 use zab_proto::wire::Parsed;
 use zab_proto::wire::packet::{Packet, PacketType};
 use zab_proto::{
-    Channel, Config, ConnId, Ensemble, Epoch, EpochKind, Input, Instant, Limits, Member, NetOutput,
-    Node, Phase, Recovered, ServerState, Sid, SnapshotDigest, Storage, Ticket, Zxid,
+    Application, Channel, Config, ConnId, Ensemble, Epoch, EpochKind, Input, Instant, Limits,
+    Member, NetOutput, Node, Phase, Recovered, ServerState, Sid, SnapshotDigest, Storage, Ticket,
+    Zxid,
 };
 use zk_service::{Service, ServiceOptions};
 
@@ -90,6 +91,17 @@ impl Client {
 /// One end of a stream between servers.
 type End = (usize, ConnId);
 
+/// What a server finds on its disk when it starts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Image {
+    /// The application's bytes of the snapshot.
+    pub(crate) snapshot: Vec<u8>,
+    pub(crate) zxid: Zxid,
+    pub(crate) digest: Option<SnapshotDigest>,
+    /// The log behind it.
+    pub(crate) log: Vec<(Zxid, Vec<u8>)>,
+}
+
 /// Servers and their clients.
 #[derive(Debug)]
 pub(crate) struct World {
@@ -123,13 +135,22 @@ impl World {
         config.tick_time = options.tick_time;
         config.limits.window_len_max_bytes = window_len_max_bytes;
         let mut world = Self::empty();
-        world.add(config, options);
+        world.add(config, options, None);
         world.run();
         world
     }
 
     /// An ensemble, all members serving.
     pub(crate) fn ensemble(voters: i64, observers: i64, options: &ServiceOptions) -> Self {
+        Self::start(voters, observers, options, &[])
+    }
+
+    /// An ensemble of voters, each of which finds something on its disk; all serving.
+    pub(crate) fn recovered(images: &[Image], options: &ServiceOptions) -> Self {
+        Self::start(i64::try_from(images.len()).expect("few"), 0, options, images)
+    }
+
+    fn start(voters: i64, observers: i64, options: &ServiceOptions, images: &[Image]) -> Self {
         let mut ensemble = Ensemble::default();
         for sid in 1..=voters + observers {
             let role = if sid > voters { ":observer" } else { "" };
@@ -143,7 +164,8 @@ impl World {
             config.init_limit = 10;
             config.sync_limit = 5;
             config.trust_empty = true;
-            world.add(config, ServiceOptions { session_server_id: sid, ..options.clone() });
+            let image = usize::try_from(sid - 1).ok().and_then(|at| images.get(at));
+            world.add(config, ServiceOptions { session_server_id: sid, ..options.clone() }, image);
         }
         world.run();
         for _ in 0..600 {
@@ -171,9 +193,20 @@ impl World {
         }
     }
 
-    fn add(&mut self, config: Config, options: ServiceOptions) {
-        let service = Service::new(options);
-        let node = Node::new(self.now, config, Recovered::default(), service);
+    fn add(&mut self, config: Config, options: ServiceOptions, image: Option<&Image>) {
+        let mut service = Service::new(options);
+        let mut recovered = Recovered::default();
+        if let Some(Image { snapshot, zxid, digest, log }) = image {
+            let progress = service.install(snapshot).expect("a snapshot");
+            assert_eq!((progress.consumed, progress.done), (snapshot.len(), true));
+            service.install_commit(*zxid, *digest);
+            recovered.snapshot = Some(*zxid);
+            recovered.snapshot_end = digest.map_or(*zxid, |digest| digest.zxid.max(*zxid));
+            log.iter().for_each(|(zxid, txn)| recovered.push(*zxid, txn));
+            recovered.current_epoch = Some(recovered.last().epoch());
+            recovered.accepted_epoch = recovered.current_epoch;
+        }
+        let node = Node::new(self.now, config, recovered, service);
         self.nodes.push(node.expect("a good configuration"));
         self.disks.push(Nothing::default());
     }

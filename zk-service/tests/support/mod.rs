@@ -1,4 +1,5 @@
 //! Histories of valid transactions, made up from a seed.
+#![allow(dead_code, reason = "each test uses a part")]
 
 use std::collections::BTreeMap;
 

@@ -1,13 +1,7 @@
-//! The entries of the catalogue of failures (`docs/catalogue.md`) that are about sessions, the tree and
-//! its snapshots, and requests: each schedule as it was, carried out on the service.
-#![expect(clippy::unwrap_used, reason = "a test has no other way to fail")]
+//! Requests that were more than they seemed, and numbers that ran over.
 
-mod harness;
-
-use std::time::Duration;
-
-use harness::{World, create, string};
-use zk_service::ServiceOptions;
+use crate::harness::{World, create, string};
+use crate::{assert_equal_trees, options};
 
 const CREATE: i32 = 1;
 const DELETE: i32 = 2;
@@ -19,10 +13,6 @@ const AUTH: i32 = 100;
 const OK: i32 = 0;
 const BAD_ARGUMENTS: i32 = -8;
 const NO_NODE: i32 = -101;
-
-fn options() -> ServiceOptions {
-    ServiceOptions { tick_time: Duration::from_secs(2), ..ServiceOptions::default() }
-}
 
 fn path_and_flag(path: &str) -> Vec<u8> {
     [string(path), vec![0]].concat()
@@ -46,17 +36,6 @@ fn multi<'a>(creates: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     }
     header(-1, true, &mut out);
     out
-}
-
-/// All servers have the same tree and sessions, and nobody's digest differs from its leader's.
-fn assert_equal_trees(world: &World) {
-    for node in &world.nodes {
-        let (first, other) = (world.service(0).database(), node.app().database());
-        assert_eq!(other.last_zxid(), first.last_zxid());
-        assert_eq!(other.tree.digest(), first.tree.digest());
-        assert_eq!(other.sessions, first.sessions);
-        assert_eq!(node.app().digest_mismatches(), 0);
-    }
 }
 
 fn exists(world: &World, server: usize, path: &str) -> bool {
