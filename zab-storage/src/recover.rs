@@ -142,7 +142,7 @@ impl Store {
     ) -> Result<(Zxid, Vec<Hole>), Error> {
         let mut tail = Tail {
             last: recovered.snapshot.unwrap_or(Zxid::ZERO),
-            strict: loaded.is_some_and(|loaded| loaded.skipped.is_some()),
+            strict: loaded.is_none_or(|loaded| loaded.skipped.is_some()),
             allow_holes: self.options.allow_holes,
         };
         let base = tail.last;
@@ -341,7 +341,8 @@ enum Place {
 /// Checks that each record follows its predecessor.
 struct Tail {
     last: Zxid,
-    /// An older snapshot is in use than should be: the first records of epochs have to be there.
+    /// An older snapshot is in use than should be, or none: the first records of epochs have to be
+    /// there.
     strict: bool,
     allow_holes: bool,
 }

@@ -46,7 +46,8 @@ pub struct Options {
     /// An empty directory holds the empty history (`db.autocreate`): `snapshot.0` is written at
     /// once. Otherwise only an `initialize` file makes it so, or the first thing logged.
     pub autocreate: bool,
-    /// Log entries without a snapshot are applied to the empty tree (`snapshot.trust.empty`).
+    /// Log entries without a snapshot are applied to the empty tree (`snapshot.trust.empty`), if they
+    /// begin with the first one.
     pub trust_empty_snapshot: bool,
     /// The operator accepts that transactions are missing. Nothing is known then of the state.
     pub allow_holes: bool,
