@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use zab_proto::wire::jute::{DEFAULT_FIELD_LEN_MAX_BYTES, Reader, Writer};
 use zab_proto::wire::txn::TxnHeader;
-use zab_proto::{Epoch, Zxid};
+use zab_proto::{Application, Epoch, Zxid};
 use zk_service::acl::{Acl, AclList, write_acls};
 use zk_service::txn::{CreateKind, CreateTxn, PartsBuf, Paths, Payload, Txn, TxnDigest};
 use zk_service::{Database, Loader};
@@ -89,8 +89,8 @@ impl Schedule {
         self.apply(&Txn::SetAcl { path: path.into(), acl: list(&acl), version });
     }
 
-    /// One transaction: data of a node, a node beside it and one below it.
-    pub(crate) fn multi(&mut self, set: &str, beside: &str, below: &str) {
+    /// One transaction: data of a node, a node below it and one beside it.
+    pub(crate) fn multi(&mut self, set: &str, below: &str, beside: &str) {
         let acl = encoded(&[Acl::world(31)]);
         let cversion = |path: &str| {
             let parent = &path[..path.rfind('/').unwrap()];
@@ -100,8 +100,8 @@ impl Schedule {
         let version = self.database.tree.node(set).unwrap().persisted().version + 1;
         let data = Some(&b"changed"[..]);
         parts.push(&Txn::SetData { path: set.into(), data, version, reconfig: false });
-        parts.push(&create(beside, list(&acl), cversion(beside), false));
         parts.push(&create(below, list(&acl), cversion(below), false));
+        parts.push(&create(beside, list(&acl), cversion(beside), false));
         self.apply(&Txn::Multi(parts.parts()));
     }
 
@@ -159,10 +159,20 @@ impl Schedule {
         World::recovered(&images, &options())
     }
 
-    /// All servers that recover from these snapshots and the log behind end where the history does.
+    /// All servers that recover from these snapshots and the log behind end where the history does,
+    /// and so do the snapshots that they write next.
     pub(crate) fn assert_recovered(&self, images: Vec<Image>) {
-        let world = self.recover(images);
+        let mut world = self.recover(images);
         crate::assert_equal_trees(&world);
+        for node in &mut world.nodes {
+            let service = node.app_mut();
+            let (id, mut snapshot) = (service.snapshot_open(), vec![0; 1 << 16]);
+            let len = service.snapshot_read(id, &mut snapshot);
+            snapshot.truncate(len);
+            let (zxid, digest) = (service.database().last_zxid(), service.snapshot_digest(id));
+            assert_eq!(load(&Image { snapshot, zxid, digest, log: Vec::new() }), self.seen());
+            service.snapshot_close(id);
+        }
         let recovered = world.service(0).database();
         assert_eq!(self.seen(), seen(recovered));
         assert_eq!(recovered.tree.digest(), self.database.tree.digest());

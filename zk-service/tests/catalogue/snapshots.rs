@@ -95,9 +95,9 @@ fn b31_a_session_that_a_snapshot_has_kept_expires() {
 fn b32_a_multi_is_in_a_snapshot_whole_or_not_at_all() {
     cut_everywhere(&[
         |s| s.create("/a"),
-        |s| s.multi("/a", "/b", "/a/c"),
+        |s| s.multi("/a", "/a/c", "/b"),
         |s| s.set_data("/b", b"later", 1),
-        |s| s.multi("/b", "/d", "/b/c"),
+        |s| s.multi("/b", "/b/c", "/d"),
     ]);
 }
 
@@ -110,7 +110,7 @@ fn b32_half_a_multi_in_a_fuzzy_snapshot_becomes_whole() {
     let initial = schedule.image();
     let mut cut = schedule.fuzzy();
     cut.node(&schedule, "/");
-    schedule.multi("/a", "/b", "/a/c");
+    schedule.multi("/a", "/a/c", "/b");
     cut.node(&schedule, "/a");
     cut.node(&schedule, "/a/c");
     let fuzzy = cut.end(&schedule);
@@ -125,11 +125,12 @@ fn b32_half_a_multi_in_a_fuzzy_snapshot_becomes_whole() {
 #[test]
 fn b33_a_replay_does_not_turn_back_the_numbers_of_parents() {
     let mut schedule = Schedule::new();
-    ["/p", "/q", "/p/x", "/q/x"].iter().for_each(|path| schedule.create(path));
+    ["/p", "/q", "/r", "/p/x", "/q/x"].iter().for_each(|path| schedule.create(path));
     let initial = schedule.image();
     let mut cut = schedule.fuzzy();
     cut.node(&schedule, "/");
     cut.node(&schedule, "/q");
+    cut.node(&schedule, "/r");
     // Gone before its turn, and its parent was written before.
     schedule.delete("/q/x");
     schedule.create("/p/z");
@@ -139,10 +140,11 @@ fn b33_a_replay_does_not_turn_back_the_numbers_of_parents() {
     // All of it is inside.
     cut.node(&schedule, "/p");
     cut.node(&schedule, "/p/y");
+    // There already, while its parent does not know.
+    schedule.create("/r/y");
+    cut.node(&schedule, "/r/y");
     let fuzzy = cut.end(&schedule);
-    schedule.assert_recovered(vec![initial, fuzzy.clone(), fuzzy.clone()]);
-    schedule.create("/q/later");
-    schedule.assert_recovered(vec![fuzzy]);
+    schedule.assert_recovered(vec![initial, fuzzy.clone(), fuzzy]);
 }
 
 /// ZK-3306, ZK-4846, ZK-4689, ZK-4799: the table of ACLs is written before the nodes, which may use
@@ -168,7 +170,6 @@ fn b34_lists_that_a_fuzzy_snapshot_lacks_come_from_the_log() {
     ["/", "/a", "/b", "/c", "/d"].iter().for_each(|path| cut.node(&schedule, path));
     let fuzzy = cut.end(&schedule);
     schedule.set_acl("/a", &users(&["new"]));
-    schedule.delete("/d");
-    schedule.create_with("/d", &users(&["newer"]), false);
+    schedule.create_with("/e", &users(&["newer"]), false);
     schedule.assert_recovered(vec![initial, fuzzy.clone(), fuzzy]);
 }
