@@ -132,6 +132,10 @@ impl<A: Subject> World<A> {
                 return;
             }
             let probe = node.app_mut();
+            let to = self.net.conn(conn).end(side.other()).host;
+            if probe.opened > 0 && self.held.contains(&(server, to)) {
+                return;
+            }
             probe.raw = 0;
             probe.ended = false;
             let n = node.poll_transmit(now, name, &mut self.scratch[..room]);

@@ -140,6 +140,9 @@ impl<A: Subject> World<A> {
         let (host, name) = (end.host, end.name);
         if host >= self.servers.len() {
             let client = host - self.servers.len();
+            if self.clients[client].conn != Some(conn) {
+                return;
+            }
             if opened {
                 self.with_client(client, |client, wish| client.opened(wish));
             } else {
@@ -212,10 +215,10 @@ impl<A: Subject> World<A> {
     /// Reads along what arrives on an election connection.
     fn listen(&mut self, conn: u32, at: Side) {
         let c = self.net.conn(conn);
-        if c.channel != Channel::Election {
+        let (server, from) = (c.end(at).host, c.end(at.other()).host);
+        if c.channel != Channel::Election || from >= self.servers.len() {
             return;
         }
-        let (server, from) = (c.end(at).host, c.end(at.other()).host);
         let (bytes, _) = self.net.readable(conn, at);
         if let Some(tap) = self.taps.get_mut(conn as usize) {
             tap.hear(at, bytes, (server, from, self.now), &mut self.ghost.borrow_mut());
@@ -225,8 +228,10 @@ impl<A: Subject> World<A> {
     fn offer_client(&mut self, conn: u32, at: Side, client: usize) {
         let (bytes, ended) = self.net.readable(conn, at);
         let bytes = bytes.to_vec();
-        let mut used = 0;
-        self.with_client(client, |client, wish| used = client.received(&bytes, wish));
+        let mut used = bytes.len();
+        if self.clients[client].conn == Some(conn) {
+            self.with_client(client, |client, wish| used = client.received(&bytes, wish));
+        }
         if self.net.conn(conn).end(at).state != EndState::Open {
             return;
         }

@@ -46,6 +46,7 @@ impl Ghost {
         if disk.durable.accepted < Some(epoch) {
             self.fail("P2", format!("s{name} acknowledges epoch {epoch}, which is not durable"));
         }
+        self.hooks.push((learner, "ack epoch"));
         let Some((current, last)) = claim else { return };
         if learner < self.voters && last != Zxid::NONE {
             let promised = *self.promises.entry((learner, epoch)).or_insert(leader);

@@ -171,7 +171,13 @@ impl Image {
                 let kept = self.log.partition_point(|rec| rec.zxid <= *after);
                 self.unsynced_sync = Some((kept, usize::MAX));
             }
-            (Some(Mutation::TruncSyncNotDurable), Op::SetEpoch(EpochKind::Current, _)) => {
+            (Some(Mutation::DiffNotDurable), Op::SetEpoch(EpochKind::Accepted, _)) => {
+                self.unsynced_sync = Some((len, usize::MAX));
+            }
+            (
+                Some(Mutation::TruncSyncNotDurable | Mutation::DiffNotDurable),
+                Op::SetEpoch(EpochKind::Current, _),
+            ) => {
                 if let Some((_, to)) = self.unsynced_sync.as_mut().filter(|(_, to)| *to > len) {
                     *to = len;
                 }
@@ -179,7 +185,9 @@ impl Image {
             (Some(Mutation::LogFileNotLinked), Op::SetEpoch(..)) => {
                 self.unsynced.take_if(|from| *from < len);
             }
-            (Some(_), Op::Install(_)) => (self.unsynced, self.unsynced_sync) = (None, None),
+            (Some(Mutation::DiffNotDurable), Op::Truncate(_)) | (Some(_), Op::Install(_)) => {
+                (self.unsynced, self.unsynced_sync) = (None, None)
+            }
             _ => {}
         }
         let fits = match mutation {
@@ -216,7 +224,7 @@ impl Image {
             ) => {
                 self.log.truncate(from);
             }
-            (Some(Mutation::TruncSyncNotDurable), _, _) => {
+            (Some(Mutation::TruncSyncNotDurable | Mutation::DiffNotDurable), _, _) => {
                 if let Some((from, to)) = self.unsynced_sync.take() {
                     self.log.drain(from..to.min(self.log.len()));
                 }

@@ -34,6 +34,8 @@ pub enum Mutation {
     SnapshotReadLate,
     /// What came with a TRUNC is reported durable and lost at a power cut (H3).
     TruncSyncNotDurable,
+    /// What came with a DIFF is reported durable and lost at a power cut (B-03, B-04).
+    DiffNotDurable,
     /// The first log file of a process is reported durable, its name is not (H7).
     LogFileNotLinked,
 
@@ -76,6 +78,7 @@ impl Mutation {
         Self::SnapshotReadLate,
         Self::TruncSyncNotDurable,
         Self::LogFileNotLinked,
+        Self::DiffNotDurable,
     ];
 
     /// All that are found with the ZooKeeper service only.

@@ -26,6 +26,8 @@ pub(crate) struct Probe<A> {
     delivered: u64,
     /// A mutation: snapshots opened, and those that are read in their place.
     late: Vec<(u32, Option<u32>)>,
+    /// How many snapshots are open.
+    pub(crate) opened: u32,
     /// Snapshot bytes read since the caller last set it to 0.
     pub(crate) raw: usize,
     /// A snapshot was read to its end since the caller last set it to false.
@@ -40,7 +42,17 @@ impl<A: Subject> Probe<A> {
         ghost: Rc<RefCell<Ghost>>,
         mutation: Option<Mutation>,
     ) -> Self {
-        Self { app, server, ghost, mutation, delivered: 0, late: Vec::new(), raw: 0, ended: false }
+        Self {
+            app,
+            server,
+            ghost,
+            mutation,
+            delivered: 0,
+            late: Vec::new(),
+            opened: 0,
+            raw: 0,
+            ended: false,
+        }
     }
 }
 
@@ -143,6 +155,8 @@ impl<A: Subject> Application for Probe<A> {
 
     fn snapshot_open(&mut self) -> u32 {
         let snapshot = self.app.snapshot_open();
+        self.opened += 1;
+        self.ghost.borrow_mut().hooks.push((self.server, "open"));
         if self.mutation == Some(Mutation::SnapshotReadLate) {
             self.late.push((snapshot, None));
         }
@@ -162,6 +176,7 @@ impl<A: Subject> Application for Probe<A> {
     }
 
     fn snapshot_close(&mut self, snapshot: u32) {
+        self.opened -= 1;
         if let Some(at) = self.late.iter().position(|(opened, _)| *opened == snapshot)
             && let (_, Some(late)) = self.late.swap_remove(at)
         {

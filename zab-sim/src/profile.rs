@@ -22,7 +22,10 @@ pub struct Profile {
 pub const ALL: &[Profile] = &[
     Profile {
         name: "synchronisation",
-        about: &["B-01", "B-02", "B-05", "B-06", "B-07", "B-17", "B-26", "B-30", "H1", "H5"],
+        about: &[
+            "B-01", "B-02", "B-03", "B-04", "B-05", "B-06", "B-07", "B-17", "B-18", "B-26", "B-30",
+            "H1", "H5",
+        ],
         hooks: &["set_epoch", "newleader", "ack newleader", "synchronization", "about to lead"],
         tune: |options, _| {
             options.faults.hooked = 8000;
@@ -32,7 +35,8 @@ pub const ALL: &[Profile] = &[
     Profile {
         name: "tail",
         about: &[
-            "B-08", "B-10a", "B-10b", "B-12", "B-13", "B-14", "B-25", "B-47", "B-49", "H2", "H3",
+            "B-08", "B-10a", "B-10b", "B-12", "B-13", "B-14", "B-19", "B-25", "B-47", "B-49", "H2",
+            "H3",
         ],
         hooks: &["propose"],
         tune: |options, rng| {
@@ -47,7 +51,7 @@ pub const ALL: &[Profile] = &[
     },
     Profile {
         name: "snapshot",
-        about: &["B-15", "B-16", "B-17", "B-21", "B-35b"],
+        about: &["B-15", "B-16", "B-17", "B-21", "B-23", "B-24", "B-35b"],
         hooks: &["install", "snapshot", "synchronization", "newleader"],
         tune: |options, rng| {
             options.retained_txns = 1;
@@ -61,7 +65,7 @@ pub const ALL: &[Profile] = &[
     },
     Profile {
         name: "log",
-        about: &["B-09", "B-21"],
+        about: &["B-09", "B-20", "B-21"],
         hooks: &["synchronization", "following", "append"],
         tune: |options, rng| {
             options.retained_txns = rng.pick(&[1, 5]);
@@ -77,7 +81,7 @@ pub const ALL: &[Profile] = &[
     },
     Profile {
         name: "election",
-        about: &["B-40", "B-41", "B-43", "B-45a", "B-46"],
+        about: &["B-27", "B-28", "B-29", "B-40", "B-41", "B-42", "B-43", "B-44", "B-45a", "B-46"],
         hooks: &["looking", "about to lead", "discovery", "leading", "following"],
         tune: |options, rng| {
             options.election.max_notification_interval =

@@ -15,33 +15,37 @@
 //! | `stall I`, `unstall I` | its disk completes nothing |
 //! | `write I [N]`, `read I`, `sync I` | clients of server I write N times, read, read after sync |
 //! | `until leader I` | I leads with an established epoch |
-//! | `until serves I` | I serves |
+//! | `until serves I [MODE]` | I serves, having been synchronised by that (`Diff`, `Trunc`, `Snap`) |
+//! | `until looks I` | I looks for a leader |
 //! | `until committed N` | N transactions are committed |
 //! | `until applied I N` | I has applied N |
 //! | `until logged I N` | N transactions are in I's log or snapshot, asked for or durable |
 //! | `until STEP I` | I takes a step: `newleader`, `looking`, `set_epoch`, `truncate`, … |
+//! | `now …`, `not …` | what `until` waits for (but a step) holds at this moment, or does not |
 //! | `pause I`, `unpause I` | its process does nothing, its connections stay open |
 //! | `fail I` | the next thing its disk does fails, which ends the process |
 //! | `unresolved I`, `resolved I` | its name cannot be resolved, so nobody can dial it |
 //! | `inject A > B PORT HEX` | bytes that A never meant reach B on their connection of that port |
+//! | `knock I PORT [HEX]` | a stranger dials I, sends these bytes, and is never heard of again |
+//! | `hold A > B`, `release A > B` | once A has opened a snapshot, its bytes to B wait |
 //! | `drop KIND A > B` | the next packet of that kind does not arrive |
 //! | `activate A > B N` | the next N commits also activate a configuration |
 //! | `window N` | bytes in flight and unread per connection |
-//! | `lazy N` | a server takes N µs to begin to send |
 //! | `counter N` | the counter at which a new epoch begins |
 //! | `run N ms` | time passes |
 //! | `heal` | all faults end; everything must recover |
 //! | `breaks FAULT INVARIANT` | with that fault put into the code, this script finds it |
 
-use zab_proto::Channel;
 use zab_proto::wire::packet::PacketType;
+use zab_proto::{Channel, Phase, ServerState};
 
 use crate::check::Failure;
 use crate::counter::{Counter, CounterClient};
 use crate::mutation::Mutation;
+use crate::net::Side;
 use crate::options::Options;
 use crate::plan::Death;
-use crate::queue::{HostIx, MICRO, MILLI, SECOND};
+use crate::queue::{Event, HostIx, MILLI, SECOND};
 use crate::recovery::converge;
 use crate::replica::{Ask, Replica};
 use crate::run::{Outcome, guarded};
@@ -95,7 +99,6 @@ impl Scenario {
                 "retain" => options.retained_txns = number(&words, 1),
                 "snapshots" => options.disk.snapshot_every = number(&words, 1),
                 "window" => options.net.window = number(&words, 1),
-                "lazy" => options.transmit_delay = number(&words, 1) as u64 * MICRO,
                 "counter" => {
                     options.counter_max = u32::try_from(number(&words, 1)).unwrap_or(u32::MAX);
                 }
@@ -152,6 +155,9 @@ impl Sim {
                 self.nameless[server(words, 1)] = words[0] == "unresolved";
             }
             "inject" => self.inject(words),
+            "knock" => self.knock(words),
+            "hold" => self.held.push((server(words, 1), server(words, 3))),
+            "release" => self.release(server(words, 1), server(words, 3)),
             "drop" | "activate" => self.rig(words),
             "write" => {
                 let times = words.get(2).map_or(1, |_| number(words, 2));
@@ -160,13 +166,17 @@ impl Sim {
             "read" => self.ask(server(words, 1), Ask::Read),
             "sync" => self.ask(server(words, 1), Ask::SyncRead),
             "until" => self.wait(words),
+            "now" | "not" => {
+                if self.holds(words) != Some(words[0] == "now") && self.failure().is_none() {
+                    self.ghost.borrow_mut().fail("script", format!("wrong: {}", words.join(" ")));
+                }
+            }
             "run" => {
                 let until = self.now + number(words, 1) as u64 * MILLI;
                 self.run_until(until, |_| false);
             }
             "heal" => converge(self),
-            "servers" | "retain" | "snapshots" | "window" | "lazy" | "counter" | "unmarked"
-            | "breaks" => {}
+            "servers" | "retain" | "snapshots" | "window" | "counter" | "unmarked" | "breaks" => {}
             _ => panic!("unknown command {words:?}"),
         }
     }
@@ -186,11 +196,25 @@ impl Sim {
 
     fn inject(&mut self, words: &[&str]) {
         let (from, to) = (server(words, 1), server(words, 3));
-        let channel = if words[4] == "election" { Channel::Election } else { Channel::Quorum };
-        let digit = |at| u8::from_str_radix(&words[5][at..at + 2], 16).expect("hexadecimal");
-        let bytes: Vec<u8> = (0..words[5].len()).step_by(2).map(digit).collect();
-        let done = self.inject_bytes(from, to, channel, &bytes);
+        let done = self.inject_bytes(from, to, channel(words[4]), &bytes(words[5]));
         assert!(done, "there is no connection for {words:?}");
+    }
+
+    /// A connection of client 1's host, of which that client knows nothing.
+    fn knock(&mut self, words: &[&str]) {
+        let (from, to, channel) = (self.servers.len(), server(words, 1), channel(words[2]));
+        let conn = self.net.dial(self.now, from, None, to, channel, &mut self.queue);
+        let hex = words.get(3).copied().unwrap_or_default();
+        self.net.write(self.now, conn, Side::Dialler, &bytes(hex), &mut self.queue);
+    }
+
+    fn release(&mut self, from: HostIx, to: HostIx) {
+        self.held.retain(|held| *held != (from, to));
+        for (conn, side) in self.net.of_host(from) {
+            if self.net.conn(conn).end(side.other()).host == to {
+                self.queue.push(self.now, Event::Writable { conn, from: side });
+            }
+        }
     }
 
     fn rig(&mut self, words: &[&str]) {
@@ -229,50 +253,51 @@ impl Sim {
 
     fn wait(&mut self, words: &[&str]) {
         let deadline = self.now + 60 * SECOND;
-        let done = match words[1] {
-            "leader" => {
-                let wanted = server(words, 2);
-                self.run_until(deadline, |world| world.leader() == Some(wanted))
-            }
-            "serves" => {
-                let wanted = server(words, 2);
-                self.run_until(deadline, |world| {
-                    let status = world.ghost.borrow().server(wanted).status;
-                    status.is_some_and(|s| s.phase == zab_proto::Phase::Broadcast)
-                })
-            }
-            "committed" => {
-                let n = number(words, 2);
-                self.run_until(deadline, |world| world.ghost.borrow().committed() >= n)
-            }
-            "applied" => {
-                let (who, n) = (server(words, 2), number(words, 3));
-                self.run_until(deadline, |w| w.ghost.borrow().server(who).position >= n)
-            }
-            "logged" => {
-                let (who, n) = (server(words, 2), number(words, 3));
-                self.run_until(deadline, |world| {
-                    let image = &world.disks[who].issued;
-                    world.ghost.borrow().position_of(image.base()) + image.log.len() >= n
-                })
-            }
-            _ => {
-                let (who, step) =
-                    (server(words, words.len() - 1), words[1..words.len() - 1].join(" "));
-                self.steps.clear();
-                self.run_until(deadline, |world| {
-                    world
-                        .steps
-                        .iter()
-                        .any(|(server, hook)| *server == who && *hook == step.as_str())
-                })
-            }
+        let done = if self.holds(words).is_some() {
+            self.run_until(deadline, |world| world.holds(words) == Some(true))
+        } else {
+            let (who, step) = (server(words, words.len() - 1), words[1..words.len() - 1].join(" "));
+            self.steps.clear();
+            self.run_until(deadline, |world| {
+                world.steps.iter().any(|(server, hook)| *server == who && *hook == step.as_str())
+            })
         };
         if !done && self.failure().is_none() {
             let text = format!("the script waits in vain: {}", words.join(" "));
             self.ghost.borrow_mut().fail("script", text);
         }
     }
+
+    /// Whether a condition holds; `None` if it is a step.
+    fn holds(&self, words: &[&str]) -> Option<bool> {
+        let ghost = self.ghost.borrow();
+        let status = || ghost.server(server(words, 2)).status;
+        Some(match words[1] {
+            "leader" => self.leader() == Some(server(words, 2)),
+            "serves" => status().is_some_and(|status| {
+                let mode = format!("{:?}", status.sync);
+                let wanted = words.get(3).is_none_or(|wanted| mode == format!("Some({wanted})"));
+                status.phase == Phase::Broadcast && wanted
+            }),
+            "looks" => status().is_some_and(|status| status.state == ServerState::Looking),
+            "committed" => ghost.committed() >= number(words, 2),
+            "applied" => ghost.server(server(words, 2)).position >= number(words, 3),
+            "logged" => {
+                let image = &self.disks[server(words, 2)].issued;
+                ghost.position_of(image.base()) + image.log.len() >= number(words, 3)
+            }
+            _ => return None,
+        })
+    }
+}
+
+fn channel(name: &str) -> Channel {
+    if name == "election" { Channel::Election } else { Channel::Quorum }
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let digits = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal");
+    (0..hex.len()).step_by(2).map(digits).collect()
 }
 
 /// Plays a scenario as it is, and with each fault that it is to find.

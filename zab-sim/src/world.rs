@@ -95,6 +95,8 @@ pub struct World<A: Subject> {
     /// What a script has put between servers, and whether it is going to.
     pub(crate) rigs: Vec<Rig>,
     pub(crate) rigged: bool,
+    /// Links on which a script holds back what is sent while the sender has a snapshot open.
+    pub(crate) held: Vec<(HostIx, HostIx)>,
     /// Servers whose name is not resolved: nobody can dial them.
     pub(crate) nameless: Vec<bool>,
 }
@@ -169,6 +171,7 @@ impl<A: Subject> World<A> {
             quiet: false,
             rigs: Vec::new(),
             rigged: false,
+            held: Vec::new(),
             nameless: vec![false; n],
             options,
         };

@@ -3,7 +3,7 @@
 use zab_sim::counter::Counter;
 use zab_sim::coverage::Coverage;
 use zab_sim::replica::Replica;
-use zab_sim::{Mutation, Options, run};
+use zab_sim::{Mutation, Options, profile, run, scenarios};
 
 type App = Replica<Counter>;
 
@@ -55,6 +55,24 @@ fn a_fault_put_in_is_found() {
             run::<App>(&options, 0).failure.is_some()
         });
         assert!(found, "{mutation:?}");
+    }
+}
+
+/// `docs/catalogue.md` names every script, and no script or profile that does not exist.
+#[test]
+fn the_catalogue_is_complete() {
+    let table = include_str!("../../docs/catalogue.md");
+    let quoted = || table.split('`').skip(1).step_by(2);
+    let named: Vec<_> = quoted().filter_map(|name| name.strip_suffix(".txt")).collect();
+    for name in &named {
+        assert!(scenarios::named(name).is_some(), "there is no script {name}");
+    }
+    for scenario in scenarios::ALL {
+        assert!(named.contains(&scenario.name), "{} is not in the catalogue", scenario.name);
+    }
+    for rest in table.split("profile `").skip(1) {
+        let name = rest.split('`').next().unwrap_or_default();
+        assert!(profile::ALL.iter().any(|p| p.name == name), "there is no profile {name}");
     }
 }
 
