@@ -186,7 +186,7 @@ impl Image {
                 self.unsynced.take_if(|from| *from < len);
             }
             (Some(Mutation::DiffNotDurable), Op::Truncate(_)) | (Some(_), Op::Install(_)) => {
-                (self.unsynced, self.unsynced_sync) = (None, None)
+                (self.unsynced, self.unsynced_sync) = (None, None);
             }
             _ => {}
         }
