@@ -274,7 +274,7 @@ impl Prep {
             Write::Check { path, version } => {
                 let node = self.checked(view, from, path, perms::READ)?;
                 check_version(node.stat.version, *version)?;
-                Ok(Txn::Check { path: shown(path), version: node.stat.version.wrapping_add(1) })
+                Ok(Txn::Check { path: shown(path), version: next_version(node.stat.version) })
             }
             Write::Multi(_) | Write::Reconfig | Write::CloseSession => Err(Code::UNIMPLEMENTED),
         }
@@ -295,6 +295,10 @@ impl Prep {
         let mut parent = self.lookup(view.tree, parent_path).ok_or(Code::NO_NODE)?;
         self.permit(view, parent_path, &parent, perms::CREATE, from.ids)?;
         let path = if create.is_sequential() {
+            if parent.stat.cversion == i32::MAX {
+                // The number could not be counted, and would be given again.
+                return Err(Code::BAD_ARGUMENTS);
+            }
             Cow::Owned(format!("{}{:010}", create.path, parent.stat.cversion))
         } else {
             Cow::Borrowed(&*create.path)
@@ -311,9 +315,12 @@ impl Prep {
         }
         let data_len = len(create.data);
         view.check_quota(&path, 1, difference(data_len, 0))?;
-        parent.stat.cversion = parent.stat.cversion.wrapping_add(1);
+        // No server lets the counter go back, so it stays at its end.
+        if let Some(cversion) = parent.stat.cversion.checked_add(1) {
+            parent.stat.cversion = cversion;
+            parent.stat.pzxid = from.zxid;
+        }
         let parent_cversion = parent.stat.cversion;
-        parent.stat.pzxid = from.zxid;
         parent.children += 1;
         self.put(view, from.zxid, parent_path, parent);
         let node = Record {
@@ -371,7 +378,7 @@ impl Prep {
         }
         view.check_quota(normal(path), 0, difference(len(data), node.data_len))?;
         check_version(node.stat.version, version)?;
-        let version = node.stat.version.wrapping_add(1);
+        let version = next_version(node.stat.version);
         node.stat.version = version;
         node.data_len = len(data);
         node.stat.mzxid = from.zxid;
@@ -394,7 +401,7 @@ impl Prep {
         view.access.fix(list, from.ids, acl)?;
         let mut node = self.checked(view, from, path, perms::ADMIN)?;
         check_version(node.stat.aversion, version)?;
-        let version = node.stat.aversion.wrapping_add(1);
+        let version = next_version(node.stat.aversion);
         node.stat.aversion = version;
         node.acl = Some(self.share_acl(acl));
         self.put(view, from.zxid, normal(path), node);
@@ -474,6 +481,14 @@ fn difference(after: usize, before: usize) -> i64 {
 
 fn check_version(current: i32, expected: i32) -> Result<(), Code> {
     if expected == -1 || expected == current { Ok(()) } else { Err(Code::BAD_VERSION) }
+}
+
+/// The version after this one. It is never -1, which in a request means any (ZOOKEEPER-4743).
+fn next_version(version: i32) -> i32 {
+    match version.wrapping_add(1) {
+        -1 => 0,
+        next => next,
+    }
 }
 
 /// What a create makes. Alone its operation decides, in a multi its flags do, mostly.
