@@ -6,6 +6,7 @@
 mod harness;
 mod requests;
 mod schedule;
+mod sessions;
 mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;

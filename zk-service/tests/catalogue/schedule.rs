@@ -74,6 +74,12 @@ impl Schedule {
         self.apply(&create(path, list(&acl), parent_cversion, ephemeral));
     }
 
+    /// A create that leaves its parent with this cversion.
+    pub(crate) fn create_as(&mut self, path: &str, parent_cversion: i32) {
+        let acl = encoded(&[Acl::world(31)]);
+        self.apply(&create(path, list(&acl), parent_cversion, false));
+    }
+
     pub(crate) fn delete(&mut self, path: &str) {
         self.apply(&Txn::Delete { path: path.into(), container: false });
     }
