@@ -115,7 +115,7 @@ def snapshots(form):
 
 def directories(suite, kinds):
     java = kinds[1:]
-    swap = tuple(kind for one in (*java[::-1], java[0]) for kind in ("zabd", one))
+    swap = tuple(kind for one in (java[-1], *java) for kind in ("zabd", one))
     for kind in java:
         suite.case(f"swaps from {kind}", from_java, [kind] * 3, lambda e: scenarios.swaps(e, swap), limit=500)
         suite.case(f"migration {kind} -> zabd -> {kind}", from_java, [kind] * 3, scenarios.migration, limit=400)

@@ -4,6 +4,7 @@ import random
 import re
 import select
 import socket
+import struct
 import time
 
 from . import check, features, probe, wire
@@ -213,8 +214,9 @@ def everybody_dies(ensemble):
     return check.everything(ensemble, load)
 
 
-def swaps(ensemble, kinds=("zabd", "3.9", "zabd", "3.8")):
+def swaps(ensemble, kinds=("zabd", "3.9", "zabd", "3.8", "zabd", "3.9")):
     """Each member runs every implementation in turn on its own data directory, each time after a SIGKILL."""
+    compared = 0
     with Load(ensemble) as load:
         for kind in kinds:
             for member in ensemble.members:
@@ -222,12 +224,22 @@ def swaps(ensemble, kinds=("zabd", "3.9", "zabd", "3.8")):
                 ensemble.swap(member, kind)
                 member.start()
                 ensemble.settled()
-    return check.everything(ensemble, load)
+                compared += compare_mix(ensemble)
+    return f"{compared} digests on the way; {check.everything(ensemble, load)}"
+
+
+def compare_mix(ensemble):
+    """While both kinds are there their digests are compared; how many were."""
+    if len({member.kind == "zabd" for member in ensemble.members}) == 1:
+        check.rebuild(ensemble)
+        return 0
+    return check.midway(ensemble)
 
 
 def migration(ensemble, there="zabd"):
     """Rolling migration and back: each member is stopped in good order and comes back as `there`."""
     origin = {member: member.kind for member in ensemble.members}
+    compared = 0
     with Load(ensemble, roam=True) as load:
         for target in (lambda _: there, origin.get):
             # The leader last, as an operator would do.
@@ -238,7 +250,9 @@ def migration(ensemble, there="zabd"):
                 ensemble.swap(member, target(member))
                 member.start()
                 ensemble.settled()
-    return f"longest pause of a client {load.longest_pause():.2f} s; {check.everything(ensemble, load)}"
+                compared += compare_mix(ensemble)
+    return (f"longest pause of a client {load.longest_pause():.2f} s; {compared} digests on the way; "
+            f"{check.everything(ensemble, load)}")
 
 
 def chaos(ensemble, seconds=60.0, seed=None):
@@ -284,8 +298,16 @@ def disturb(ensemble, member, fault, rng):
 
 
 def impatient(ensemble, times=20):
-    """A client comes a second time with its session before its server has asked the leader about the first."""
+    """Clients that do not wait: with their session a second time before the first is answered, gone before the answer."""
     leader = ensemble.settled()
+    for member in ensemble.members:
+        for number in range(10 * times):
+            asking = socket.create_connection(member.address, timeout=20)
+            asking.sendall(b"mntr")
+            time.sleep(number % 5 / 2000)
+            # The connection is reset.
+            asking.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            asking.close()
     for member in [m for m in ensemble.members if m is not leader]:
         client = wire.Client(leader.address, 20000, wait=20)
         for _ in range(times):
