@@ -138,7 +138,7 @@ fn b54_a_session_ends_however_much_it_owns() {
 fn b50_only_what_writes_becomes_a_transaction() {
     let mut world = World::ensemble(3, 1, &options());
     let leader = world.leader();
-    let (judge, session, _) = world.open(leader, 20_000);
+    let (judge, ..) = world.open(leader, 20_000);
     assert_eq!(world.call(judge, CREATE, &create("/a", b"", 0)).0, OK);
     let before = world.service(0).database().tree.digest();
     for server in 0..4 {
@@ -150,6 +150,7 @@ fn b50_only_what_writes_becomes_a_transaction() {
         if server == leader {
             continue;
         }
+        let (_, session, _) = world.open(server, 20_000);
         let writes = [CREATE, DELETE, SET_DATA, 7, MULTI, 15, 16, 19, 21];
         for op in (-9..=110).filter(|op| !writes.contains(op)) {
             forward(&mut world, server, session, op, &versioned("/a"));
