@@ -5,6 +5,7 @@
 //! | command | meaning |
 //! |---|---|
 //! | `servers V [O]` | V voters and O observers; first line |
+//! | `service N` | the ZooKeeper service, with N clients that ask by themselves all the time |
 //! | `retain N` | committed transactions kept for DIFF |
 //! | `snapshots N` | a snapshot every N transactions |
 //! | `unmarked` | empty directories have no marker that makes them trustworthy |
@@ -49,11 +50,11 @@ use crate::queue::{Event, HostIx, MILLI, SECOND};
 use crate::recovery::converge;
 use crate::replica::{Ask, Replica};
 use crate::run::{Outcome, guarded};
+use crate::subject::Subject;
 use crate::tamper::{Rig, Verdict};
 use crate::trace::Trace;
 use crate::world::World;
-
-type Sim = World<Replica<Counter>>;
+use crate::zk::Zk;
 
 /// A named script.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +89,7 @@ impl Scenario {
     #[must_use]
     pub fn play(&self, mutation: Option<Mutation>, lines: usize) -> Outcome {
         let mut options = Options { mutation, requests: 0, clients: 0, ..Options::calm(1, 3) };
+        let mut service = false;
         options.disk.batch = 1;
         options.disk.kill_keeps_all = true;
         for words in self.lines() {
@@ -95,6 +97,11 @@ impl Scenario {
                 "servers" => {
                     options.voters = number(&words, 1);
                     options.observers = words.get(2).map_or(0, |_| number(&words, 2));
+                }
+                "service" => {
+                    service = true;
+                    options.clients = number(&words, 1);
+                    options.requests = u32::MAX;
                 }
                 "retain" => options.retained_txns = number(&words, 1),
                 "snapshots" => options.disk.snapshot_every = number(&words, 1),
@@ -105,8 +112,23 @@ impl Scenario {
                 _ => {}
             }
         }
+        if service {
+            let mut world = World::<Zk>::asleep(options, Trace::new(lines));
+            for client in 0..world.clients.len() {
+                world.queue.push(1000, Event::Client { client });
+            }
+            return self.run(world, |_, _, ask| panic!("nobody can be told to {ask:?}"));
+        }
         options.clients = options.servers();
-        let mut world = Sim::asleep(options, Trace::new(lines));
+        let world = World::<Replica<Counter>>::asleep(options, Trace::new(lines));
+        self.run(world, |world, server, ask| {
+            world.with_client(server, |client: &mut CounterClient, wish| {
+                client.ask(server, ask, wish);
+            });
+        })
+    }
+
+    fn run<A: Subject>(&self, mut world: World<A>, ask: fn(&mut World<A>, HostIx, Ask)) -> Outcome {
         world.rigged = self.lines().any(|words| matches!(words[0], "drop" | "activate"));
         if !self.lines().any(|words| words[0] == "unmarked") {
             world.initialize();
@@ -114,7 +136,7 @@ impl Scenario {
         guarded(&mut world, |world| {
             for words in self.lines() {
                 if world.failure().is_none() {
-                    world.command(&words);
+                    world.command(&words, ask);
                 }
             }
         });
@@ -131,8 +153,8 @@ fn server(words: &[&str], at: usize) -> HostIx {
     number(words, at) - 1
 }
 
-impl Sim {
-    fn command(&mut self, words: &[&str]) {
+impl<A: Subject> World<A> {
+    fn command(&mut self, words: &[&str], ask: fn(&mut Self, HostIx, Ask)) {
         self.trace.at(self.now);
         self.trace.say(|| format!("---- {}", words.join(" ")));
         let all = || (1..words.len()).map(|at| server(words, at));
@@ -161,10 +183,10 @@ impl Sim {
             "drop" | "activate" => self.rig(words),
             "write" => {
                 let times = words.get(2).map_or(1, |_| number(words, 2));
-                (0..times).for_each(|_| self.ask(server(words, 1), Ask::Write));
+                (0..times).for_each(|_| ask(self, server(words, 1), Ask::Write));
             }
-            "read" => self.ask(server(words, 1), Ask::Read),
-            "sync" => self.ask(server(words, 1), Ask::SyncRead),
+            "read" => ask(self, server(words, 1), Ask::Read),
+            "sync" => ask(self, server(words, 1), Ask::SyncRead),
             "until" => self.wait(words),
             "now" | "not" => {
                 if self.holds(words) != Some(words[0] == "now") && self.failure().is_none() {
@@ -176,7 +198,8 @@ impl Sim {
                 self.run_until(until, |_| false);
             }
             "heal" => converge(self),
-            "servers" | "retain" | "snapshots" | "window" | "counter" | "unmarked" | "breaks" => {}
+            "servers" | "service" | "retain" | "snapshots" | "window" | "counter" | "unmarked"
+            | "breaks" => {}
             _ => panic!("unknown command {words:?}"),
         }
     }
@@ -243,12 +266,6 @@ impl Sim {
                 }
             }
         }
-    }
-
-    fn ask(&mut self, server: HostIx, ask: Ask) {
-        self.with_client(server, |client: &mut CounterClient, wish| {
-            client.ask(server, ask, wish);
-        });
     }
 
     fn wait(&mut self, words: &[&str]) {

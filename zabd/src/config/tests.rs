@@ -101,6 +101,11 @@ fn messages() {
             ":2: electionAlg: Invalid electionAlg value. Only 3 is supported.",
         ),
         ("dataDir=DIR\npeerType=foo", ":2: peerType: Unrecognised peertype: foo"),
+        // With it, a file may stand in for a quorum (ZOOKEEPER-3922).
+        (
+            "dataDir=DIR\noraclePath=/oracle",
+            ":2: oraclePath: the oracle of two-server ensembles is not supported",
+        ),
         (
             "dataDir=DIR\nminSessionTimeout=9\nmaxSessionTimeout=8",
             "minSessionTimeout must not be larger than maxSessionTimeout",
