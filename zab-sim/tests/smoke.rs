@@ -1,5 +1,8 @@
 //! A short random search, and what every search relies on.
 
+use std::fs;
+use std::path::Path;
+
 use zab_sim::counter::Counter;
 use zab_sim::coverage::Coverage;
 use zab_sim::replica::Replica;
@@ -73,6 +76,31 @@ fn the_catalogue_is_complete() {
     for rest in table.split("profile `").skip(1) {
         let name = rest.split('`').next().unwrap_or_default();
         assert!(profile::ALL.iter().any(|p| p.name == name), "there is no profile {name}");
+    }
+}
+
+/// Every test that `docs/catalogue.md` names exists somewhere in the workspace.
+#[test]
+fn the_catalogue_names_tests_that_exist() {
+    let mut sources = String::new();
+    let mut dirs = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("..")];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if path.is_dir() && !name.starts_with('.') && name != "target" {
+                dirs.push(path);
+            } else if name.ends_with(".rs") {
+                sources += &fs::read_to_string(&path).expect("a source file");
+            }
+        }
+    }
+    let table = include_str!("../../docs/catalogue.md");
+    let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    for name in table.split('`').skip(1).step_by(2) {
+        if name.contains('_') && name.chars().all(is_name) {
+            assert!(sources.contains(&format!("fn {name}(")), "there is no test {name}");
+        }
     }
 }
 
