@@ -51,10 +51,10 @@ impl Coverage {
         }
     }
 
-    /// What of [`MUST_REACH`] was not.
+    /// What of `must_reach` was not.
     #[must_use]
-    pub fn missing(&self) -> Vec<&'static str> {
-        MUST_REACH.iter().copied().filter(|what| self.of(what) == 0).collect()
+    pub fn missing(&self, must_reach: &[&'static str]) -> Vec<&'static str> {
+        must_reach.iter().copied().filter(|what| self.of(what) == 0).collect()
     }
 
     /// How often a situation was counted.
@@ -109,6 +109,51 @@ pub const MUST_REACH: &[&str] = &[
     "fault: pause",
     "fault: power cut",
     "fault: server isolated",
+];
+
+/// The same with the ZooKeeper service.
+pub const SERVICE_MUST_REACH: &[&str] = &[
+    "Leading in Broadcast",
+    "Following in Broadcast by Diff",
+    "Following in Broadcast by Trunc",
+    "Following in Broadcast by Snap",
+    "Observing in Broadcast by Diff",
+    "Observing in Broadcast by Snap",
+    "install",
+    "leader gave up with proposals under way",
+    "committed in three epochs",
+    "client: addWatch",
+    "client: addWatch recursive",
+    "client: closeSession",
+    "client: create",
+    "client: create ephemeral",
+    "client: create ephemeral sequential",
+    "client: create sequential",
+    "client: delete",
+    "client: exists",
+    "client: getChildren",
+    "client: getData",
+    "client: getEphemerals",
+    "client: multi",
+    "client: ping",
+    "client: removeWatches",
+    "client: setData",
+    "client: setWatches",
+    "client: setWatches2",
+    "client: sync",
+    "service: refused, session moved",
+    "service: sessions begun",
+    "service: sessions expired",
+    "service: sessions moved",
+    "service: sessions refused",
+    "service: sessions resumed",
+    "watch: children changed",
+    "watch: created",
+    "watch: data changed",
+    "watch: deleted",
+    "watch: missed, told on return",
+    "watch: persistent, again",
+    "watch: recursive, of a node below",
 ];
 
 impl fmt::Display for Coverage {

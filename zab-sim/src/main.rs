@@ -9,7 +9,7 @@ use std::time::Instant;
 use clap::{Parser, ValueEnum};
 
 use zab_sim::counter::Counter;
-use zab_sim::coverage::Coverage;
+use zab_sim::coverage::{Coverage, MUST_REACH, SERVICE_MUST_REACH};
 use zab_sim::minimise::minimise;
 use zab_sim::plan::draw;
 use zab_sim::replica::Replica;
@@ -32,6 +32,13 @@ impl Subject {
         match self {
             Self::Counter => run::<Replica<Counter>>(options, lines),
             Self::Zk => run::<Zk>(options, lines),
+        }
+    }
+
+    fn must_reach(self) -> &'static [&'static str] {
+        match self {
+            Self::Counter => MUST_REACH,
+            Self::Zk => SERVICE_MUST_REACH,
         }
     }
 
@@ -281,12 +288,8 @@ fn sweep(args: &Args, from: u64, to: u64, mutation: Option<Mutation>) -> ExitCod
         elapsed.as_secs_f64(),
         rate(sum.events, elapsed.as_secs_f64())
     );
-    let missing = sum.coverage.missing();
-    if !missing.is_empty()
-        && args.profile.is_none()
-        && mutation.is_none()
-        && args.subject == Subject::Counter
-    {
+    let missing = sum.coverage.missing(args.subject.must_reach());
+    if !missing.is_empty() && args.profile.is_none() && mutation.is_none() {
         println!("never reached: {}", missing.join(", "));
         if sum.runs >= ENOUGH_RUNS && sum.failures.is_empty() {
             return ExitCode::FAILURE;

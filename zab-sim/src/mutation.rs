@@ -48,6 +48,10 @@ pub enum Mutation {
     EventAfterAnswer,
     /// setWatches arms, but tells nothing of what was missed.
     MissedEventsForgotten,
+    /// A persistent watch fires once.
+    PersistentFiresOnce,
+    /// setWatches2 arms what setWatches does, and no persistent watches.
+    PersistentNotArmedAgain,
     /// A client that comes back with its session silently gets another.
     OldSessionRenewed,
     /// Sequence numbers are the number of children.
@@ -87,6 +91,8 @@ impl Mutation {
         Self::RequestTwice,
         Self::EventAfterAnswer,
         Self::MissedEventsForgotten,
+        Self::PersistentFiresOnce,
+        Self::PersistentNotArmedAgain,
         Self::OldSessionRenewed,
         Self::SequenceFromChildren,
         Self::ExpiryOnLeaderOnly,

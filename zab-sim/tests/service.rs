@@ -35,6 +35,9 @@ fn a_short_search_finds_nothing_and_reaches_everything() {
         "client: multi",
         "client: sync",
         "client: setWatches",
+        "client: setWatches2",
+        "watch: persistent, again",
+        "watch: recursive, of a node below",
         "service: sessions begun",
         "service: sessions moved",
         "watch: children changed",
@@ -50,6 +53,8 @@ fn faults_put_in_are_found() {
     for mutation in [
         Mutation::RequestTwice,
         Mutation::EventAfterAnswer,
+        Mutation::PersistentFiresOnce,
+        Mutation::PersistentNotArmedAgain,
         Mutation::SequenceFromChildren,
         Mutation::SnapshotWithoutSessions,
     ] {

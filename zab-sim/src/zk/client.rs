@@ -1,15 +1,15 @@
 //! A client of the ZooKeeper service: speaks its protocol, keeps its session alive or not, moves
 //! between servers, and writes down what it sees.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use crate::check::Failure;
 use crate::options::Options;
 use crate::queue::{HostIx, MILLI};
 use crate::subject::{Client, Wish};
 use crate::zk::history::{Answered, Call, Seen, Told};
-use crate::zk::model::code;
-use crate::zk::wire::{self, Answer, ReplyHeader, Request, Session, WatchLists};
+use crate::zk::remembered::Remembered;
+use crate::zk::wire::{self, Answer, ReplyHeader, Request, Session};
 use crate::zk::workload::Workload;
 
 /// Requests that a client sends ahead of their answers.
@@ -50,7 +50,7 @@ pub struct ZkClient {
     xid: i32,
     pending: VecDeque<usize>,
     input: Vec<u8>,
-    watches: Watches,
+    watches: Remembered,
     workload: Workload,
     /// Earlier alarms are stale.
     next_wake: u64,
@@ -65,46 +65,6 @@ pub struct ZkClient {
     pub(crate) calls: Vec<Call>,
     pub(crate) seen: Vec<Seen>,
     pub(crate) broken: Option<Failure>,
-}
-
-/// What the client believes to be armed.
-#[derive(Debug, Default)]
-struct Watches {
-    data: BTreeSet<String>,
-    exist: BTreeSet<String>,
-    child: BTreeSet<String>,
-}
-
-impl Watches {
-    /// A request was answered.
-    fn arm(&mut self, request: &Request, code: i32) {
-        match request {
-            Request::Get { path, watch: true } if code == 0 => self.data.insert(path.clone()),
-            Request::Exists { path, watch: true } if code == 0 => self.data.insert(path.clone()),
-            Request::Exists { path, watch: true } if code == code::NO_NODE => {
-                self.exist.insert(path.clone())
-            }
-            Request::Children { path, watch: true } if code == 0 => self.child.insert(path.clone()),
-            _ => return,
-        };
-    }
-
-    fn fire(&mut self, told: &Told) {
-        if told.kind != 4 {
-            self.data.remove(&told.path);
-            self.exist.remove(&told.path);
-        }
-        if matches!(told.kind, 2 | 4) {
-            self.child.remove(&told.path);
-        }
-    }
-
-    fn lists(&self, since: i64) -> Option<WatchLists> {
-        let list = |set: &BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>();
-        let (data, exist, child) = (list(&self.data), list(&self.exist), list(&self.child));
-        let some = !(data.is_empty() && exist.is_empty() && child.is_empty());
-        some.then_some(WatchLists { since, data, exist, child })
-    }
 }
 
 impl Client for ZkClient {
@@ -132,7 +92,7 @@ impl Client for ZkClient {
             xid: 0,
             pending: VecDeque::new(),
             input: Vec::new(),
-            watches: Watches::default(),
+            watches: Remembered::default(),
             workload: Workload::new(index),
             next_wake: 0,
             patience: 0,
@@ -261,7 +221,7 @@ impl ZkClient {
     /// The session is over for this client.
     fn give_up(&mut self) {
         self.session = None;
-        self.watches = Watches::default();
+        self.watches = Remembered::default();
         self.last_zxid = 0;
         self.seen.push(Seen::Closed);
     }
@@ -420,7 +380,7 @@ impl ZkClient {
             let (kind, path) = wire::event(body)?;
             let told = Told { zxid: header.zxid, kind, path };
             self.say(wish, || format!("hears {told:x?}"));
-            self.watches.fire(&told);
+            self.watches.told(&told);
             self.seen.push(Seen::Event(told));
             return Ok(());
         }
@@ -445,7 +405,7 @@ impl ZkClient {
         let call = &mut self.calls[index];
         let answer: Answer = wire::answer(&call.request, code, body)?;
         wish.trace.say(|| format!("c{} answer {xid} at {zxid:#x}: {code} {answer:?}", self.name));
-        self.watches.arm(&call.request, code);
+        self.watches.answered(&call.request, code);
         self.workload.learn(&call.request, &answer);
         self.writes += u64::from(call.request.is_write());
         call.answered = Some(Answered { at: wish.now, zxid, code, answer });

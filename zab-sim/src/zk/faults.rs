@@ -1,6 +1,6 @@
 //! Faults put in on purpose between the service, its clients and the core. See [`Mutation`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{ConnId, ServerState, Status};
@@ -31,12 +31,16 @@ struct Outgoing {
     raw: Vec<u8>,
     ready: Vec<u8>,
     events: Vec<u8>,
+    /// Paths of persistent watches, and whether they have fired.
+    persistent: BTreeMap<Vec<u8>, bool>,
 }
 
 /// Parts of frames, with the length in front.
 const XID: usize = 4;
 const OP: usize = 8;
 const RECORD: usize = 12;
+/// Of an event.
+const EVENT_PATH: usize = 28;
 /// Of a ConnectRequest.
 const SESSION: usize = 20;
 
@@ -113,7 +117,7 @@ impl Faults {
     }
 
     /// A whole frame of a client, on its way to the service.
-    pub(crate) fn intake(&self, conn: ConnId, frame: &[u8], database: &Database) -> Vec<u8> {
+    pub(crate) fn intake(&mut self, conn: ConnId, frame: &[u8], database: &Database) -> Vec<u8> {
         let mut frame = frame.to_vec();
         if self.greeting.contains_key(&conn) {
             if self.is(Mutation::OldSessionRenewed)
@@ -122,9 +126,18 @@ impl Faults {
                 session.fill(0);
             }
         } else if self.is(Mutation::MissedEventsForgotten)
-            && number(&frame, OP) == Some(wire::op::SET_WATCHES)
+            && matches!(number(&frame, OP), Some(wire::op::SET_WATCHES | wire::op::SET_WATCHES2))
         {
             frame[RECORD..RECORD + 8].copy_from_slice(&i64::MAX.to_be_bytes());
+        } else if self.is(Mutation::PersistentNotArmedAgain)
+            && number(&frame, OP) == Some(wire::op::SET_WATCHES2)
+        {
+            frame[OP..OP + 4].copy_from_slice(&wire::op::SET_WATCHES.to_be_bytes());
+        } else if self.is(Mutation::PersistentFiresOnce)
+            && number(&frame, OP) == Some(wire::op::ADD_WATCH)
+        {
+            let path = frame[RECORD..frame.len() - 4].to_vec();
+            self.outgoing.entry(conn).or_default().persistent.insert(path, false);
         } else if self.is(Mutation::SequenceFromChildren)
             && number(&frame, OP) == Some(wire::op::CREATE2)
             && let Some(numbered) = number_by_children(&frame, database)
@@ -146,14 +159,16 @@ impl Faults {
         early
     }
 
-    /// Bytes for a client: under the mutation, events come after the answer behind them.
+    /// Bytes for a client: under the mutations, events come after the answer behind them, or not at
+    /// all.
     pub(crate) fn transmit(
         &mut self,
         conn: ConnId,
         buf: &mut [u8],
         mut poll: impl FnMut(&mut [u8]) -> usize,
     ) -> usize {
-        if !self.is(Mutation::EventAfterAnswer) {
+        let late = self.is(Mutation::EventAfterAnswer);
+        if !late && !self.is(Mutation::PersistentFiresOnce) {
             return poll(buf);
         }
         let outgoing = self.outgoing.entry(conn).or_default();
@@ -164,7 +179,7 @@ impl Faults {
             }
             outgoing.raw.extend_from_slice(&buf[..n]);
         }
-        outgoing.sort();
+        outgoing.sort(late);
         let n = outgoing.ready.len().min(buf.len());
         buf[..n].copy_from_slice(&outgoing.ready[..n]);
         outgoing.ready.drain(..n);
@@ -193,13 +208,20 @@ impl Faults {
 }
 
 impl Outgoing {
-    fn sort(&mut self) {
+    fn sort(&mut self, late: bool) {
         let mut at = 0;
         while let Some(frame) = wire::first_frame(&self.raw[at..]) {
             let whole = &self.raw[at..at + 4 + frame.len()];
             at += whole.len();
             if number(whole, XID) == Some(wire::XID_EVENT) {
-                self.events.extend_from_slice(whole);
+                let path = whole.get(EVENT_PATH..).unwrap_or_default();
+                let fired =
+                    self.persistent.get_mut(path).map(|fired| std::mem::replace(fired, true));
+                match (fired, late) {
+                    (Some(true), _) => {}
+                    (_, true) => self.events.extend_from_slice(whole),
+                    (_, false) => self.ready.extend_from_slice(whole),
+                }
             } else {
                 self.ready.extend_from_slice(whole);
                 self.ready.append(&mut self.events);

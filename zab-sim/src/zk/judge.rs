@@ -141,12 +141,12 @@ impl Reading<'_> {
                     self.coverage.count(call.request.name());
                     pulse.last = call.invoked;
                     go_on(&mut last, answered.zxid)?;
-                    armed.answered(call, answered, &self.record.model)?;
+                    armed.answered(call, answered, &self.record.model, self.coverage)?;
                     self.answer(*index, call, answered)?;
                 }
                 Seen::Event(told) => {
                     go_on(&mut last, told.zxid)?;
-                    armed.told(told, &self.record.model)?;
+                    armed.told(told, &self.record.model, self.coverage)?;
                     self.coverage.count(event_name(told));
                 }
                 Seen::Lost => armed = Armed::default(),
@@ -201,6 +201,11 @@ impl Reading<'_> {
             }
             Request::Ephemerals => {
                 return (0, Answer::Paths(model.ephemerals_at(call.session, zxid)));
+            }
+            // Only the connection's watches know.
+            Request::RemoveWatches { .. } => {
+                let code = call.answered.as_ref().map_or(0, |answered| answered.code);
+                return (code, Answer::Nothing);
             }
             _ => return (0, Answer::Nothing),
         };

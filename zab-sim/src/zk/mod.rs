@@ -10,6 +10,7 @@ mod faults;
 mod history;
 mod judge;
 mod model;
+mod remembered;
 mod replay;
 mod watches;
 mod wire;

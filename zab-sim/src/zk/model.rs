@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::zk::history::Told;
 use crate::zk::wire::{Answer, Request, Stat};
 
 /// Codes of refusals.
@@ -16,14 +17,15 @@ pub(crate) mod code {
     pub(crate) const NOT_EMPTY: i32 = -111;
     pub(crate) const SESSION_EXPIRED: i32 = -112;
     pub(crate) const SESSION_MOVED: i32 = -118;
+    pub(crate) const NO_WATCHER: i32 = -121;
 }
 
 /// Events, as the protocol numbers them.
-mod event {
-    pub(super) const CREATED: i32 = 1;
-    pub(super) const DELETED: i32 = 2;
-    pub(super) const DATA_CHANGED: i32 = 3;
-    pub(super) const CHILDREN_CHANGED: i32 = 4;
+pub(crate) mod event {
+    pub(crate) const CREATED: i32 = 1;
+    pub(crate) const DELETED: i32 = 2;
+    pub(crate) const DATA_CHANGED: i32 = 3;
+    pub(crate) const CHILDREN_CHANGED: i32 = 4;
 }
 
 /// A node.
@@ -83,15 +85,12 @@ pub(crate) enum Effect {
 pub(crate) struct Model {
     nodes: BTreeMap<String, Vec<(i64, Option<Node>)>>,
     sessions: BTreeMap<i64, Vec<(i64, bool)>>,
-    /// What fired data watches on a path, and what fired child watches.
-    data_triggers: Triggers,
-    child_triggers: Triggers,
+    /// What there is to hear of, in order.
+    triggers: Vec<Told>,
     /// Changes of the transaction in hand.
     staged: BTreeMap<String, Option<Node>>,
     told: Vec<(String, i32)>,
 }
-
-type Triggers = BTreeMap<String, Vec<(i64, i32)>>;
 
 impl Model {
     /// The built-in nodes.
@@ -101,8 +100,7 @@ impl Model {
         Self {
             nodes,
             sessions: BTreeMap::new(),
-            data_triggers: BTreeMap::new(),
-            child_triggers: BTreeMap::new(),
+            triggers: Vec::new(),
             staged: BTreeMap::new(),
             told: Vec::new(),
         }
@@ -151,14 +149,9 @@ impl Model {
         self.sessions.keys().copied().filter(move |session| self.is_live_at(*session, zxid))
     }
 
-    /// The first event for a data watch that was set after `zxid` was applied.
-    pub(crate) fn data_event(&self, path: &str, zxid: i64) -> Option<(i64, i32)> {
-        first_after(&self.data_triggers, path, zxid)
-    }
-
-    /// The first event for a child watch.
-    pub(crate) fn child_event(&self, path: &str, zxid: i64) -> Option<(i64, i32)> {
-        first_after(&self.child_triggers, path, zxid)
+    /// All changes that watches may be for, in the order in which their events go out.
+    pub(crate) fn triggers(&self) -> &[Told] {
+        &self.triggers
     }
 
     // Going on.
@@ -179,14 +172,8 @@ impl Model {
         for (path, node) in std::mem::take(&mut self.staged) {
             self.nodes.entry(path).or_default().push((zxid, node));
         }
-        for (path, kind) in std::mem::take(&mut self.told) {
-            if kind != event::CHILDREN_CHANGED {
-                self.data_triggers.entry(path.clone()).or_default().push((zxid, kind));
-            }
-            if matches!(kind, event::DELETED | event::CHILDREN_CHANGED) {
-                self.child_triggers.entry(path).or_default().push((zxid, kind));
-            }
-        }
+        let told = std::mem::take(&mut self.told).into_iter();
+        self.triggers.extend(told.map(|(path, kind)| Told { zxid, kind, path }));
     }
 
     /// Takes back what was carried out since the last commit.
@@ -307,11 +294,6 @@ impl Model {
         let answer = Answer::Created(path.clone(), stat);
         Ok((Effect::Create { path, data, ephemeral, parent_cversion }, answer))
     }
-}
-
-fn first_after(triggers: &Triggers, path: &str, zxid: i64) -> Option<(i64, i32)> {
-    let list = triggers.get(path)?;
-    list.get(list.partition_point(|(z, _)| *z <= zxid)).copied()
 }
 
 fn check_version(node: &Node, version: i32) -> Result<(), i32> {

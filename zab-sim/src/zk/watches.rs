@@ -1,23 +1,27 @@
 //! W6: which watches a connection has on its server, from what passed on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::check::Failure;
+use crate::coverage::Coverage;
 use crate::zk::history::{Answered, Call, Told};
-use crate::zk::model::{Model, code};
+use crate::zk::model::{Model, code, event};
 use crate::zk::replay::failure;
-use crate::zk::wire::{Request, WatchLists};
+use crate::zk::wire::{Request, WatchKind, WatchLists};
 
-const CREATED: i32 = 1;
-const DELETED: i32 = 2;
-const DATA_CHANGED: i32 = 3;
-const CHILDREN_CHANGED: i32 = 4;
-
-/// The watches of a connection: path, and the zxid as of which it was set.
+/// The watches of a connection.
+///
+/// All of them hear of everything behind the cursor: a watch is set with an answer, and everything
+/// up to the answer's zxid has been gone through by then.
 #[derive(Debug, Default)]
 pub(crate) struct Armed {
-    data: BTreeMap<String, i64>,
-    child: BTreeMap<String, i64>,
+    data: BTreeSet<String>,
+    child: BTreeSet<String>,
+    /// Persistent ones, and how often each has fired.
+    persistent: BTreeMap<String, u32>,
+    recursive: BTreeSet<String>,
+    /// How much of [`Model::triggers`] has been gone through.
+    cursor: usize,
     /// Events that setWatches made up, before its answer.
     made_up: Vec<Told>,
 }
@@ -29,16 +33,36 @@ impl Armed {
         call: &Call,
         answered: &Answered,
         model: &Model,
+        coverage: &mut Coverage,
     ) -> Result<(), Failure> {
         let Answered { zxid, code, .. } = *answered;
-        self.nothing_missing(zxid, model)?;
+        if let Some(missing) = self.next(zxid, model, coverage) {
+            let text = format!("an answer as of {zxid:#x} before {missing:x?}");
+            return Err(failure("W6", text));
+        }
         let ok = code == 0;
         match &call.request {
-            Request::Get { path, watch: true } if ok => set(&mut self.data, path, zxid),
-            Request::Exists { path, watch: true } if ok || code == code::NO_NODE => {
-                set(&mut self.data, path, zxid);
+            Request::Get { path, watch: true } if ok => {
+                self.data.insert(path.clone());
             }
-            Request::Children { path, watch: true } if ok => set(&mut self.child, path, zxid),
+            Request::Exists { path, watch: true } if ok || code == code::NO_NODE => {
+                self.data.insert(path.clone());
+            }
+            Request::Children { path, watch: true } if ok => {
+                self.child.insert(path.clone());
+            }
+            Request::AddWatch { path, recursive: true } if ok => {
+                self.recursive.insert(path.clone());
+            }
+            Request::AddWatch { path, recursive: false } if ok => {
+                self.persistent.entry(path.clone()).or_default();
+            }
+            Request::RemoveWatches { path, kind } => {
+                let expected = if self.remove(path, *kind) { 0 } else { code::NO_WATCHER };
+                if code != expected {
+                    return Err(failure("W6", format!("{call:x?} should be {expected}")));
+                }
+            }
             Request::SetWatches(lists) if ok => self.set_watches(lists, zxid, model)?,
             _ => {}
         }
@@ -48,41 +72,81 @@ impl Armed {
         Ok(())
     }
 
-    fn nothing_missing(&self, zxid: i64, model: &Model) -> Result<(), Failure> {
-        let data = self.data.iter().map(|(path, since)| (path, model.data_event(path, *since)));
-        let child = self.child.iter().map(|(path, since)| (path, model.child_event(path, *since)));
-        for (path, event) in data.chain(child) {
-            if let Some((at, kind)) = event.filter(|(at, _)| *at <= zxid) {
-                let text =
-                    format!("an answer as of {zxid:#x} before event {kind} of {path} at {at:#x}");
-                return Err(failure("W6", text));
-            }
-        }
-        Ok(())
-    }
-
-    /// An event has come: it is the first one for a watch.
-    pub(crate) fn told(&mut self, told: &Told, model: &Model) -> Result<(), Failure> {
+    /// An event has come: it is the next one that this connection has to hear of.
+    pub(crate) fn told(
+        &mut self,
+        told: &Told,
+        model: &Model,
+        coverage: &mut Coverage,
+    ) -> Result<(), Failure> {
         if told.zxid == -1 {
             self.made_up.push(told.clone());
             return Ok(());
         }
-        self.nothing_missing(told.zxid - 1, model)?;
-        let Told { zxid, kind, path } = told;
-        let data = self.data.get(path).and_then(|since| model.data_event(path, *since));
-        let child = self.child.get(path).and_then(|since| model.child_event(path, *since));
-        let (by_data, by_child) = (data == Some((*zxid, *kind)), child == Some((*zxid, *kind)));
-        if by_data {
-            self.data.remove(path);
+        match self.next(told.zxid, model, coverage) {
+            Some(due) if due == told => Ok(()),
+            Some(due) => Err(failure("W6", format!("{told:x?} before {due:x?}"))),
+            None => Err(failure("W6", format!("{told:x?} without a watch, or not its first"))),
         }
+    }
+
+    /// Goes on to the next event up to `zxid` that a watch is for. Those that fire once are used up.
+    fn next<'a>(
+        &mut self,
+        zxid: i64,
+        model: &'a Model,
+        coverage: &mut Coverage,
+    ) -> Option<&'a Told> {
+        let triggers = model.triggers();
+        if self.is_empty() {
+            let before = triggers.partition_point(|trigger| trigger.zxid <= zxid);
+            self.cursor = self.cursor.max(before);
+        }
+        while let Some(trigger) = triggers.get(self.cursor).filter(|trigger| trigger.zxid <= zxid) {
+            self.cursor += 1;
+            if self.fires(trigger, coverage) {
+                return Some(trigger);
+            }
+        }
+        None
+    }
+
+    fn is_empty(&self) -> bool {
+        self.data.is_empty()
+            && self.child.is_empty()
+            && self.persistent.is_empty()
+            && self.recursive.is_empty()
+    }
+
+    /// Whether the connection hears of a change, once by whatever watches.
+    fn fires(&mut self, trigger: &Told, coverage: &mut Coverage) -> bool {
+        let path = trigger.path.as_str();
+        let of_children = trigger.kind == event::CHILDREN_CHANGED;
+        let by_data = !of_children && self.data.remove(path);
         // A deletion uses up both, and is told once.
-        if by_child {
-            self.child.remove(path);
+        let by_child = (of_children || trigger.kind == event::DELETED) && self.child.remove(path);
+        let mut persistent = self.persistent.get_mut(path);
+        if let Some(fired) = &mut persistent {
+            **fired += 1;
+            coverage.add_count("watch: persistent, again", u64::from(**fired > 1));
         }
-        if by_data || by_child {
-            return Ok(());
-        }
-        Err(failure("W6", format!("{told:x?} without a watch, or not its first")))
+        let by_persistent = persistent.is_some();
+        let at = !of_children && self.recursive.contains(path);
+        let below =
+            !of_children && ancestors(path).any(|ancestor| self.recursive.contains(ancestor));
+        coverage.add_count("watch: recursive, of a node below", u64::from(below));
+        by_data || by_child || by_persistent || at || below
+    }
+
+    fn remove(&mut self, path: &str, kind: WatchKind) -> bool {
+        let is = |wanted: WatchKind| kind == wanted || kind == WatchKind::Any;
+        let removed = [
+            is(WatchKind::Data) && self.data.remove(path),
+            is(WatchKind::Child) && self.child.remove(path),
+            is(WatchKind::Persistent) && self.persistent.remove(path).is_some(),
+            is(WatchKind::Recursive) && self.recursive.remove(path),
+        ];
+        removed.contains(&true)
     }
 
     fn set_watches(&mut self, lists: &WatchLists, zxid: i64, model: &Model) -> Result<(), Failure> {
@@ -92,24 +156,34 @@ impl Armed {
         };
         for path in &lists.data {
             match model.node_at(path, zxid) {
-                None => tell(DELETED, path),
-                Some(node) if node.mzxid > lists.since => tell(DATA_CHANGED, path),
-                Some(_) => set(&mut self.data, path, zxid),
+                None => tell(event::DELETED, path),
+                Some(node) if node.mzxid > lists.since => tell(event::DATA_CHANGED, path),
+                Some(_) => {
+                    self.data.insert(path.clone());
+                }
             }
         }
         for path in &lists.exist {
             match model.node_at(path, zxid) {
-                None => set(&mut self.data, path, zxid),
-                Some(_) => tell(CREATED, path),
+                None => {
+                    self.data.insert(path.clone());
+                }
+                Some(_) => tell(event::CREATED, path),
             }
         }
         for path in &lists.child {
             match model.node_at(path, zxid) {
-                None => tell(DELETED, path),
-                Some(node) if node.pzxid > lists.since => tell(CHILDREN_CHANGED, path),
-                Some(_) => set(&mut self.child, path, zxid),
+                None => tell(event::DELETED, path),
+                Some(node) if node.pzxid > lists.since => tell(event::CHILDREN_CHANGED, path),
+                Some(_) => {
+                    self.child.insert(path.clone());
+                }
             }
         }
+        for path in &lists.persistent {
+            self.persistent.entry(path.clone()).or_default();
+        }
+        self.recursive.extend(lists.recursive.iter().cloned());
         missed.sort();
         self.made_up.sort();
         if missed != self.made_up {
@@ -121,7 +195,8 @@ impl Armed {
     }
 }
 
-/// Setting a watch again changes nothing.
-fn set(watches: &mut BTreeMap<String, i64>, path: &str, zxid: i64) {
-    watches.entry(path.to_owned()).or_insert(zxid);
+/// The nodes above a node.
+fn ancestors(path: &str) -> impl Iterator<Item = &str> {
+    let slashes = path.match_indices('/').filter(move |_| path != "/");
+    slashes.map(move |(at, _)| if at == 0 { "/" } else { &path[..at] })
 }

@@ -22,8 +22,11 @@ pub(crate) mod op {
     pub(crate) const CHECK: i32 = 13;
     pub(crate) const MULTI: i32 = 14;
     pub(crate) const CREATE2: i32 = 15;
+    pub(crate) const REMOVE_WATCHES: i32 = 18;
     pub(crate) const SET_WATCHES: i32 = 101;
     pub(crate) const GET_EPHEMERALS: i32 = 103;
+    pub(crate) const SET_WATCHES2: i32 = 105;
+    pub(crate) const ADD_WATCH: i32 = 106;
     pub(crate) const CLOSE_SESSION: i32 = -11;
 }
 
@@ -81,7 +84,25 @@ pub(crate) enum Request {
     },
     Ping,
     SetWatches(WatchLists),
+    AddWatch {
+        path: String,
+        recursive: bool,
+    },
+    RemoveWatches {
+        path: String,
+        kind: WatchKind,
+    },
     Close,
+}
+
+/// What removeWatches removes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum WatchKind {
+    Child = 1,
+    Data = 2,
+    Any = 3,
+    Persistent = 4,
+    Recursive = 5,
 }
 
 /// What a client arms again on a new connection.
@@ -92,6 +113,20 @@ pub(crate) struct WatchLists {
     pub(crate) data: Vec<String>,
     pub(crate) exist: Vec<String>,
     pub(crate) child: Vec<String>,
+    pub(crate) persistent: Vec<String>,
+    pub(crate) recursive: Vec<String>,
+}
+
+impl WatchLists {
+    pub(crate) fn is_empty(&self) -> bool {
+        let fire_once = [&self.data, &self.exist, &self.child];
+        !self.needs_two() && fire_once.iter().all(|list| list.is_empty())
+    }
+
+    /// Whether setWatches cannot say it.
+    fn needs_two(&self) -> bool {
+        !(self.persistent.is_empty() && self.recursive.is_empty())
+    }
 }
 
 impl Request {
@@ -108,7 +143,10 @@ impl Request {
             Self::Ephemerals => op::GET_EPHEMERALS,
             Self::Sync { .. } => op::SYNC,
             Self::Ping => op::PING,
+            Self::SetWatches(lists) if lists.needs_two() => op::SET_WATCHES2,
             Self::SetWatches(_) => op::SET_WATCHES,
+            Self::AddWatch { .. } => op::ADD_WATCH,
+            Self::RemoveWatches { .. } => op::REMOVE_WATCHES,
             Self::Close => op::CLOSE_SESSION,
         }
     }
@@ -144,7 +182,11 @@ impl Request {
             Self::Ephemerals => "client: getEphemerals",
             Self::Sync { .. } => "client: sync",
             Self::Ping => "client: ping",
+            Self::SetWatches(lists) if lists.needs_two() => "client: setWatches2",
             Self::SetWatches(_) => "client: setWatches",
+            Self::AddWatch { recursive: false, .. } => "client: addWatch",
+            Self::AddWatch { recursive: true, .. } => "client: addWatch recursive",
+            Self::RemoveWatches { .. } => "client: removeWatches",
             Self::Close => "client: closeSession",
         }
     }
@@ -195,10 +237,21 @@ impl Request {
             Self::Sync { path } => out.put_ustring(Some(path)),
             Self::SetWatches(lists) => {
                 out.put_i64(lists.since);
-                for list in [&lists.data, &lists.exist, &lists.child] {
+                let one = [&lists.data, &lists.exist, &lists.child];
+                let two = [&lists.persistent, &lists.recursive];
+                let two = if lists.needs_two() { two.as_slice() } else { &[] };
+                for list in one.iter().chain(two) {
                     out.put_len(list.len());
                     list.iter().for_each(|path| out.put_ustring(Some(path)));
                 }
+            }
+            Self::AddWatch { path, recursive } => {
+                out.put_ustring(Some(path));
+                out.put_i32(i32::from(*recursive));
+            }
+            Self::RemoveWatches { path, kind } => {
+                out.put_ustring(Some(path));
+                out.put_i32(*kind as i32);
             }
             Self::Ping | Self::Close => {}
         }
@@ -362,10 +415,15 @@ fn body_of(request: &Request, reader: &mut Reader<'_>) -> Result<Answer, DecodeE
             Answer::Nothing
         }
         Request::Multi(parts) => Answer::Parts(parts_of(parts, reader)?),
+        Request::AddWatch { .. } => match reader.i32()? {
+            0 => Answer::Nothing,
+            other => return Err(DecodeError::BadValue(i64::from(other))),
+        },
         Request::Delete { .. }
         | Request::Check { .. }
         | Request::Ping
         | Request::SetWatches(_)
+        | Request::RemoveWatches { .. }
         | Request::Close => Answer::Nothing,
     })
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::rng::Rng;
-use crate::zk::wire::{Answer, Mode, Request};
+use crate::zk::wire::{Answer, Mode, Request, WatchKind};
 
 /// The parents of all other nodes.
 const PARENTS: [&str; 4] = ["/a", "/b", "/e", "/q"];
@@ -46,6 +46,7 @@ impl Workload {
             58..62 => Request::Sync { path: path(rng) },
             62..64 => Request::Ping,
             64..66 => Request::Ephemerals,
+            66..72 => watch(rng),
             _ => self.read(rng),
         }
     }
@@ -132,6 +133,28 @@ impl Workload {
             }
             _ => {}
         }
+    }
+}
+
+/// Sets or removes a watch, with no look at the node.
+fn watch(rng: &mut Rng) -> Request {
+    let path = match rng.below(3) {
+        0 => "/".to_owned(),
+        1 => rng.pick(&PARENTS).to_owned(),
+        _ => path(rng),
+    };
+    match rng.below(3) {
+        0 => {
+            let kinds = [
+                WatchKind::Child,
+                WatchKind::Data,
+                WatchKind::Any,
+                WatchKind::Persistent,
+                WatchKind::Recursive,
+            ];
+            Request::RemoveWatches { path, kind: rng.pick(&kinds) }
+        }
+        n => Request::AddWatch { path, recursive: n == 1 },
     }
 }
 
