@@ -117,7 +117,10 @@ impl Scenario {
             for client in 0..world.clients.len() {
                 world.queue.push(1000, Event::Client { client });
             }
-            return self.run(world, |_, _, ask| panic!("nobody can be told to {ask:?}"));
+            return self.run(world, |world, _, ask| {
+                let text = format!("clients of the service cannot be told to {ask:?}");
+                world.ghost.borrow_mut().fail("script", text);
+            });
         }
         options.clients = options.servers();
         let world = World::<Replica<Counter>>::asleep(options, Trace::new(lines));
