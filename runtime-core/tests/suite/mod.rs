@@ -10,8 +10,8 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use crate::journal::Journal;
-use crate::runtime::{Handle, Listen, Listeners, Server, ServerOptions};
-use zab_proto::{Channel, Config, Ensemble, Member, ServerState, Sid, Status};
+use crate::runtime::{Error, Handle, Listen, Listeners, Server, ServerOptions};
+use zab_proto::{Channel, Config, Ensemble, Member, ServerState, Sid, Status, Zxid};
 
 /// How long anything may take before a test gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -195,6 +195,26 @@ fn three_servers_replicate_and_outlive_their_leader() {
         ensemble.wait();
         ensemble.wait_lines(lines);
     }
+}
+
+/// ZK-2247 (B-48 of the catalogue): a leader that cannot write goes on sending pings, so everybody
+/// stays, and nothing is committed any more. It has to go.
+#[test]
+fn b48_a_leader_whose_disk_fails_makes_way() {
+    let mut ensemble = Ensembled::start(3, 0);
+    let leader = ensemble.wait();
+    let server = ensemble.servers[leader].take().unwrap();
+    let epoch = server.handle().status().get().unwrap().epoch;
+    // A directory in the place of its first log.
+    let dir = ensemble.dir.join((leader + 1).to_string()).join("version-2");
+    let log = format!("log.{:x}", Zxid::new(epoch, 1).raw());
+    std::fs::create_dir(dir.join(log)).unwrap();
+    let mut stream = connect(ensemble.clients[leader]);
+    stream.write_all(&[4, b'l', b'o', b's', b't']).unwrap();
+    wait_end(&mut stream);
+    assert!(matches!(server.join(), Err(Error::Storage(_))));
+    let next = ensemble.wait();
+    append(&mut connect(ensemble.clients[next]), "kept");
 }
 
 #[test]
