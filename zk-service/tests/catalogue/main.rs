@@ -2,6 +2,7 @@
 //! its snapshots, and requests: each schedule as it was, carried out on the service.
 #![expect(clippy::unwrap_used, reason = "a test has no other way to fail")]
 
+mod elsewhere;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod requests;

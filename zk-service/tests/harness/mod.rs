@@ -217,8 +217,11 @@ impl World {
 
     /// The server that leads.
     pub(crate) fn leader(&self) -> usize {
-        let leads = |node: &Node<Service>| node.peer().status().state == ServerState::Leading;
-        self.nodes.iter().position(leads).expect("one leads")
+        (0..self.nodes.len()).find(|server| self.leads(*server)).expect("one leads")
+    }
+
+    pub(crate) fn leads(&self, server: usize) -> bool {
+        self.nodes[server].peer().status().state == ServerState::Leading
     }
 
     /// Lets everything happen that can happen without time passing.
