@@ -132,7 +132,7 @@ fn b6_everybody_gets_the_answer_to_its_own_request() {
 fn b6_what_was_prepared_goes_with_the_role() {
     let mut world = World::ensemble(3, 0, &options());
     let first = world.leader();
-    let (client, ..) = world.open(first, 20_000);
+    let (client, session, password) = world.open(first, 40_000);
     assert_eq!(world.call(client, CREATE, &create("/a", b"", 0)).0, 0);
     isolate(&mut world, first);
     for n in 0..5 {
@@ -142,20 +142,19 @@ fn b6_what_was_prepared_goes_with_the_role() {
     }
     world.pass(Duration::from_secs(15));
     let next = (0..3).find(|server| *server != first && world.leads(*server)).expect("a leader");
-    let (other, ..) = world.open(next, 40_000);
-    assert_eq!(world.call(other, SET_DATA, &any_version("/a", "then")).0, 0);
     world.heal();
     world.pass(Duration::from_secs(5));
     // And once more, so that the first one leads with that behind it.
     isolate(&mut world, next);
     world.pass(Duration::from_secs(15));
     assert!(world.leads(first));
-    let (client, ..) = world.open(first, 20_000);
-    assert_eq!(world.call(client, CREATE, &create("/never", b"", 0)).0, 0);
+    let (client, valid) = world.reopen(first, session, password);
+    assert!(valid);
+    let (code, stat) = world.call(client, SET_DATA, &any_version("/a", "now"));
+    assert_eq!((code, &stat[32..36]), (0, &[0, 0, 0, 1][..]));
     let (code, path) = world.call(client, CREATE, &create("/a/n-", b"", 2));
     assert_eq!((code, path), (0, string("/a/n-0000000000")));
-    let (code, stat) = world.call(client, SET_DATA, &any_version("/a", "now"));
-    assert_eq!((code, &stat[32..36]), (0, &[0, 0, 0, 2][..]));
+    assert_eq!(world.call(client, CREATE, &create("/never", b"", 0)).0, 0);
     world.heal();
     world.pass(Duration::from_secs(5));
     assert_equal_trees(&world);
