@@ -15,6 +15,9 @@ use crate::request::{Connect, Write, is_read, is_write, op};
 use crate::service::Service;
 use crate::session::{self, Owner};
 
+/// Identities that a connection may collect. They go with each request that is forwarded.
+const IDS_LEN_MAX_BYTES: usize = 1 << 20;
+
 /// What became of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Taken {
@@ -451,7 +454,8 @@ impl Service {
         };
         let Some(client) = self.clients.get_mut(slot) else { return Taken::Closed };
         let remote = client.remote.ip().to_canonical();
-        let granted = self.access.authenticate(scheme.as_deref(), data, remote, &mut client.ids);
+        let granted = self.access.authenticate(scheme.as_deref(), data, remote, &mut client.ids)
+            && client.ids.len() <= IDS_LEN_MAX_BYTES;
         let code = if granted { Code::OK } else { Code::AUTH_FAILED };
         let answer = Answer { code, zxid: Some(0), null_token: false, close: !granted };
         self.answer(now, slot, xid, answer);

@@ -15,6 +15,7 @@ const GET_DATA: i32 = 4;
 const SET_DATA: i32 = 5;
 const PING: i32 = 11;
 const MULTI: i32 = 14;
+const AUTH: i32 = 100;
 const ADD_WATCH: i32 = 106;
 
 fn read(path: &str) -> Vec<u8> {
@@ -128,6 +129,21 @@ fn an_oversized_frame_ends_the_connection_at_its_length() {
     let (client, ..) = world.open(0, 10_000);
     world.send(client, &1000_i32.to_be_bytes());
     assert!(!world.has_ended(client));
+}
+
+#[test]
+fn a_client_cannot_collect_identities_without_end() {
+    let mut world = World::standalone(options());
+    let (client, ..) = world.open(0, 10_000);
+    for n in 0.. {
+        let user = format!("{n}{}:secret", "u".repeat(100_000));
+        let auth = [vec![0; 4], string("digest"), string(&user)].concat();
+        if world.call(client, AUTH, &auth).0 != 0 {
+            assert_eq!(n, 10);
+            break;
+        }
+    }
+    assert!(world.has_ended(client));
 }
 
 #[test]
