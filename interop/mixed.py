@@ -200,6 +200,11 @@ def soak(options):
     return suite.close()
 
 
+def two_addresses(ensemble):
+    """With several addresses per server Java has more to go wrong when connections break."""
+    return scenarios.flapping(ensemble)
+
+
 def baseline(options):
     """All scenarios on all-Java ensembles, or those named; what they log is normal."""
     wanted = options.scenario.split(",") if options.scenario else None
@@ -219,7 +224,7 @@ def baseline(options):
     links = dict(partitions=True, tick_ms=500, extra=["snapCount=300"])
     on_all = [(scenarios.crashes, {}), (scenarios.wipes, {}), (scenarios.everybody_dies, {}), (scenarios.impatient, {}),
               (scenarios.flapping, {}), (scenarios.chaos, {}), (scenarios.catch_up, links), (scenarios.partitions, links),
-              (scenarios.flickering, links)]
+              (scenarios.flickering, links), (two_addresses, dict(second_address=True, extra=["multiAddress.enabled=true"]))]
     rest = [(["3.8"] * 3, lambda e: scenarios.migration(e, "3.9"), "migration"),
             (["3.8"] * 3, lambda e: scenarios.swaps(e, ("3.9", "3.8")), "swaps"),
             (["3.8", "3.9", "3.8", "3.9", "3.8"], scenarios.quorum_loss, "quorum_loss")]
