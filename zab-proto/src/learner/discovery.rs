@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::{Learner, Step};
-use crate::shared::{Control, Shared};
+use crate::shared::{Control, Outbox, Shared};
 use crate::wire::body::{self, LearnerInfo};
 use crate::wire::packet::{Packet, PacketType};
 use crate::{Channel, CloseReason, ConnId, Epoch, EpochKind, Instant, Violation, Zxid};
@@ -54,26 +54,32 @@ impl Learner {
         self.out.put(kind, accepted, Some(&info));
     }
 
-    /// The connection is gone: dial again if it never stood, else the role is over.
+    /// The connection is gone: dial again if the leader was never heard, else the role is over.
     pub(crate) fn closed(&mut self, now: Instant, shared: &mut Shared, conn: ConnId) {
         if self.conn != Some(conn) {
             return;
         }
         shared.slots.free(conn);
         self.conn = None;
-        if self.step == Step::Connecting {
-            self.refusals += 1;
-            // Far away, a refusal alone takes longer than Java's pause: both limits must be reached,
-            // or the first dial, which came before the leader knew that it leads, would be the last.
-            if self.refusals >= CONNECT_ATTEMPTS && now >= self.give_up_at {
-                self.failed = true;
-                return;
-            }
-            self.retry = Some(now + self.retry_pause);
-            self.retry_pause = (self.retry_pause * 2).min(shared.config.election.leader_retry_max);
-        } else {
+        // Something between the two (a proxy, a forwarded port) takes the connection of a leader that
+        // does not listen yet, and can only drop it.
+        let unanswered = self.step == Step::Introduced && now < self.give_up_at;
+        if self.step != Step::Connecting && !unanswered {
             self.failed = true;
+            return;
         }
+        self.step = Step::Connecting;
+        self.out = Outbox::default();
+        self.idle = true;
+        self.refusals += 1;
+        // Far away, a refusal alone takes longer than Java's pause: both limits must be reached, or the
+        // first dial, which came before the leader knew that it leads, would be the last.
+        if self.refusals >= CONNECT_ATTEMPTS && now >= self.give_up_at {
+            self.failed = true;
+            return;
+        }
+        self.retry = Some(now + self.retry_pause);
+        self.retry_pause = (self.retry_pause * 2).min(shared.config.election.leader_retry_max);
     }
 
     /// LEADERINFO: the new epoch.
