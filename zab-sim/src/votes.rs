@@ -105,11 +105,11 @@ impl Ghost {
         let Some(leader) = status.leader else { return };
         let name = server + 1;
         let heard = &self.votes.heard[server];
-        let electors = heard.iter().find_map(|(_, basis)| {
+        let mut reasons = heard.iter().filter_map(|(_, basis)| {
             let electors = self.electors(server, leader, basis);
             self.quorum(|voter| electors.contains(&voter)).then_some((electors, *basis))
         });
-        let Some((electors, basis)) = electors else {
+        let Some(first) = reasons.next() else {
             // Whoever is a quorum by himself has nobody to hear.
             if self.voters > 1 {
                 self.fail(
@@ -125,18 +125,28 @@ impl Ghost {
         if status.state != ServerState::Leading {
             return;
         }
-        let (_, zxid, epoch) = basis.vote;
-        for elector in electors {
-            let key = (elector, basis.round, leader, zxid, epoch);
-            if let Some(sample) = self.votes.cast.get(&key)
-                && *sample > (epoch, zxid)
-            {
-                let text =
-                    format!("s{name} is elected at {zxid} by s{} at {sample:?}", elector + 1);
-                self.fail("E4", text);
-                return;
-            }
+        // Votes may still come for what a leader had before it restarted and got more. One good reason
+        // is enough.
+        let Some(text) = self.is_behind(name, leader, &first) else { return };
+        if reasons.all(|reason| self.is_behind(name, leader, &reason).is_some()) {
+            self.fail("E4", text);
         }
+    }
+
+    /// Which of its electors had more than a leader when it voted.
+    fn is_behind(
+        &self,
+        name: HostIx,
+        leader: Sid,
+        (electors, basis): &(Vec<HostIx>, Ballot),
+    ) -> Option<String> {
+        let (_, zxid, epoch) = basis.vote;
+        electors.iter().find_map(|elector| {
+            let sample = self.votes.cast.get(&(*elector, basis.round, leader, zxid, epoch))?;
+            let behind = *sample > (epoch, zxid);
+            behind
+                .then(|| format!("s{name} is elected at {zxid} by s{} at {sample:?}", elector + 1))
+        })
     }
 
     /// The voters whose word, as heard by `server`, makes `leader` elected in the way of `basis`.
