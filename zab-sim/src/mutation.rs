@@ -62,6 +62,10 @@ pub enum Mutation {
     TouchesLost,
     /// A snapshot leaves out the sessions (B-31).
     SnapshotWithoutSessions,
+    /// A snapshot leaves out the table of ACLs (B-34).
+    SnapshotWithoutAcls,
+    /// What a learner forwards comes without its client's identities.
+    IdentitiesNotForwarded,
 }
 
 impl Mutation {
@@ -98,6 +102,8 @@ impl Mutation {
         Self::ExpiryOnLeaderOnly,
         Self::TouchesLost,
         Self::SnapshotWithoutSessions,
+        Self::SnapshotWithoutAcls,
+        Self::IdentitiesNotForwarded,
     ];
 
     /// The mutation of that name.

@@ -7,6 +7,7 @@ use crate::check::Failure;
 use crate::options::Options;
 use crate::queue::{HostIx, MILLI};
 use crate::subject::{Client, Wish};
+use crate::zk::acl::User;
 use crate::zk::history::{Answered, Call, Seen, Told};
 use crate::zk::remembered::Remembered;
 use crate::zk::wire::{self, Answer, ReplyHeader, Request, Session};
@@ -30,6 +31,7 @@ enum Phase {
 #[derive(Debug)]
 pub struct ZkClient {
     name: usize,
+    pub(crate) user: User,
     left: u32,
     think: u64,
     /// The session time-out it asks for, and gets.
@@ -76,6 +78,7 @@ impl Client for ZkClient {
         let tick = u64::try_from(options.tick_time.as_nanos()).unwrap_or(u64::MAX);
         Self {
             name: index + 1,
+            user: User::numbered(nature >> 16),
             left: options.requests,
             think: options.think,
             timeout_ms: i32::from(ticks) * tick_ms,
@@ -291,6 +294,7 @@ impl ZkClient {
         let Some(session) = self.session else { return };
         let xid = match request {
             Request::Ping => wire::XID_PING,
+            Request::Auth(_) => wire::XID_AUTH,
             Request::SetWatches(_) => wire::XID_SET_WATCHES,
             _ => {
                 self.xid += 1;
@@ -355,6 +359,9 @@ impl ZkClient {
                 self.phase = Phase::Open;
                 if self.restarts_xids || !resumed {
                     self.xid = 0;
+                }
+                if self.user.id().is_some() {
+                    self.send(Request::Auth(self.user), wish);
                 }
                 if resumed && let Some(lists) = self.watches.lists(self.last_zxid) {
                     self.send(Request::SetWatches(lists), wish);

@@ -1,7 +1,9 @@
 //! Faults put in on purpose between the service, its clients and the core. See [`Mutation`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
+use zab_proto::wire::jute::Reader;
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{ConnId, ServerState, Status};
 use zk_service::Database;
@@ -9,7 +11,7 @@ use zk_service::txn::{Txn, op};
 
 use crate::mutation::Mutation;
 use crate::rng::Map;
-use crate::zk::wire;
+use crate::zk::{acl, wire};
 
 /// Alters what passes, under a mutation.
 #[derive(Debug)]
@@ -100,6 +102,11 @@ impl Faults {
         let write = number(data, 12).is_some_and(|op| op > 0 && op != wire::op::SYNC);
         self.forwarded += u64::from(write);
         self.is(Mutation::RequestTwice) && write && self.forwarded.is_multiple_of(20)
+    }
+
+    /// The identities that come with a forwarded request.
+    pub(crate) fn identities<'a>(&self, auth: &'a [u8]) -> &'a [u8] {
+        if self.is(Mutation::IdentitiesNotForwarded) { &[0; 4] } else { auth }
     }
 
     /// Signs of life on their way to the leader.
@@ -193,18 +200,37 @@ impl Faults {
     /// The first bytes of a snapshot: how many are left after the fault.
     pub(crate) fn snapshot_read(&mut self, snapshot: u32, bytes: &mut [u8]) -> usize {
         let n = bytes.len();
-        if !self.unread.remove(&snapshot) || !self.is(Mutation::SnapshotWithoutSessions) {
+        if !self.unread.remove(&snapshot) {
             return n;
         }
-        let count = number(bytes, 0).and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
-        let end = 4 + 12 * count;
-        if end > n {
-            return n;
-        }
-        bytes[..4].fill(0);
-        bytes.copy_within(end.., 4);
-        n - 12 * count
+        let cut = match self.mutation {
+            Some(Mutation::SnapshotWithoutSessions) => sessions_of(bytes),
+            Some(Mutation::SnapshotWithoutAcls) => acls_of(bytes),
+            _ => None,
+        };
+        let Some(Range { start, end }) = cut else { return n };
+        bytes[start - 4..start].fill(0);
+        bytes.copy_within(end.., start);
+        n - (end - start)
     }
+}
+
+/// Where the sessions of a snapshot are, behind their number.
+fn sessions_of(snapshot: &[u8]) -> Option<Range<usize>> {
+    let count = usize::try_from(number(snapshot, 0)?).ok()?;
+    let end = 4 + 12 * count;
+    (end <= snapshot.len()).then_some(4..end)
+}
+
+/// Where the ACL table of a snapshot is, behind the number of its lists.
+fn acls_of(snapshot: &[u8]) -> Option<Range<usize>> {
+    let at = sessions_of(snapshot)?.end;
+    let mut reader = Reader::new(&snapshot[at..]);
+    for _ in 0..reader.vector().ok()?? {
+        reader.i64().ok()?;
+        acl::read(&mut reader).ok()?;
+    }
+    Some(at + 4..snapshot.len() - reader.remaining())
 }
 
 impl Outgoing {

@@ -7,6 +7,7 @@ use zk_service::Database;
 use crate::check::{Failure, Ghost};
 use crate::coverage::Coverage;
 use crate::queue::MILLI;
+use crate::zk::acl::{self, perms};
 use crate::zk::client::ZkClient;
 use crate::zk::history::{Answered, Call, Seen, Told};
 use crate::zk::model::{Node, code};
@@ -76,26 +77,35 @@ fn same_state(record: &Record, database: &Database) -> Result<(), Failure> {
         !node.path().is_empty() && node.path() != "/" && !node.path().starts_with("/zookeeper")
     });
     let actual: BTreeMap<_, _> = nodes
-        .map(|node| (node.path(), (node.data().unwrap_or_default(), *node.persisted())))
+        .map(|node| (node.path(), (node.data().unwrap_or_default(), *node.persisted(), node.acl())))
         .collect();
     let expected: BTreeMap<_, _> = record.model.nodes_at(zxid).collect();
     if !actual.keys().eq(expected.keys()) {
         let text = format!("at {zxid:#x} there are {:?}, not {:?}", actual.keys(), expected.keys());
         return Err(failure("W12", text));
     }
-    for (path, (data, stat)) in actual {
+    for (path, (data, stat, acl)) in actual {
         let node = expected[path];
         let numbers = [stat.czxid.raw(), stat.mzxid.raw(), stat.pzxid.raw(), stat.ephemeral_owner];
         if data != node.data
             || numbers != [node.czxid, node.mzxid, node.pzxid, node.owner]
-            || (stat.version, stat.cversion) != (node.version, node.creations)
+            || [stat.version, stat.cversion, stat.aversion]
+                != [node.version, node.creations, node.aversion]
         {
             let text = format!("at {zxid:#x} {path} is {stat:?}, not {node:?}");
             return Err(failure("W12", text));
         }
+        let entries = node.acl.iter().map(|e| (e.perms, e.scheme.as_str(), e.id.as_str()));
+        if !acl.iter().map(|e| (e.perms, &*e.scheme, &*e.id)).eq(entries) {
+            let text = format!("at {zxid:#x} the list of {path} is {acl:?}, not {:?}", node.acl);
+            return Err(failure("W14", text));
+        }
         if node.owner != 0 && !record.model.is_live_at(node.owner, zxid) {
             return Err(failure("W7", format!("{path} belongs to {:#x}, which ended", node.owner)));
         }
+    }
+    if let Some(key) = database.tree.missing_acls().next() {
+        return Err(failure("W14", format!("at {zxid:#x} the list of key {key} is missing")));
     }
     let sessions: Vec<i64> = database.sessions.iter().map(|(session, _)| session).collect();
     let expected: Vec<i64> = record.model.sessions_at(zxid).collect();
@@ -116,7 +126,8 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     fn judge(&mut self) -> Result<(), Failure> {
-        let mut armed = Armed::default();
+        let user = self.client.user;
+        let mut armed = Armed::new(user);
         let mut last = 0;
         let mut server = None;
         let mut pulse = Pulse::default();
@@ -124,7 +135,7 @@ impl Reading<'_> {
             match seen {
                 Seen::Attached { at, server: to, resumed } => {
                     pulse.attached(*at, self.client.settling);
-                    armed = Armed::default();
+                    armed = Armed::new(user);
                     if !resumed {
                         last = 0;
                     }
@@ -139,6 +150,7 @@ impl Reading<'_> {
                     let call = &self.client.calls[*index];
                     let answered = call.answered.as_ref().expect("it was answered");
                     self.coverage.count(call.request.name());
+                    count_refusal(call, answered, self.coverage);
                     pulse.last = call.invoked;
                     go_on(&mut last, answered.zxid)?;
                     armed.answered(call, answered, &self.record.model, self.coverage)?;
@@ -149,7 +161,7 @@ impl Reading<'_> {
                     armed.told(told, &self.record.model, self.coverage)?;
                     self.coverage.count(event_name(told));
                 }
-                Seen::Lost => armed = Armed::default(),
+                Seen::Lost => armed = Armed::new(user),
                 Seen::Refused { at } => {
                     pulse.refused(*at, self.client.safe_silence)?;
                     self.coverage.count("service: sessions refused");
@@ -195,6 +207,7 @@ impl Reading<'_> {
             Request::Get { path, .. } => {
                 (path, |node: &Node, _| Answer::Data(node.data.clone(), node.stat()))
             }
+            Request::GetAcl { path } => return self.acl(path, zxid),
             Request::Exists { path, .. } => (path, |node, _| Answer::Numbers(node.stat())),
             Request::Children { path, .. } => {
                 (path, |node, names: Vec<String>| Answer::Names(names, node.stat()))
@@ -210,8 +223,23 @@ impl Reading<'_> {
             _ => return (0, Answer::Nothing),
         };
         match model.node_at(path, zxid) {
-            Some(node) => (0, answer(node, model.children_at(path, zxid))),
+            Some(node) => match node.permits(perms::READ, self.client.user) {
+                Ok(()) => (0, answer(node, model.children_at(path, zxid))),
+                Err(code) => (code, Answer::Nothing),
+            },
             None => (code::NO_NODE, Answer::Nothing),
+        }
+    }
+
+    /// The right answer to getACL.
+    fn acl(&self, path: &str, zxid: i64) -> (i32, Answer) {
+        let user = self.client.user;
+        let Some(node) = self.record.model.node_at(path, zxid) else {
+            return (code::NO_NODE, Answer::Nothing);
+        };
+        match node.permits(perms::READ | perms::ADMIN, user) {
+            Ok(()) => (0, Answer::Acl(acl::shown(&node.acl, user), node.stat())),
+            Err(code) => (code, Answer::Nothing),
         }
     }
 }
@@ -252,6 +280,19 @@ fn go_on(last: &mut i64, zxid: i64) -> Result<(), Failure> {
     }
     *last = zxid;
     Ok(())
+}
+
+fn count_refusal(call: &Call, answered: &Answered, coverage: &mut Coverage) {
+    let what = match (answered.code, &answered.answer) {
+        (code::NO_AUTH, _) if call.request.is_write() => "acl: write refused",
+        (code::NO_AUTH, _) => "acl: read refused",
+        (code::INVALID_ACL, _) => "acl: bad list refused",
+        (_, Answer::Acl(list, _)) if list.iter().any(|entry| entry.id.ends_with(":x")) => {
+            "acl: digests hidden"
+        }
+        _ => return,
+    };
+    coverage.count(what);
 }
 
 fn event_name(told: &Told) -> &'static str {

@@ -5,6 +5,7 @@
 //! service. Each answer is compared with it at the zxid that the answer names, each transaction
 //! with what the request should have become.
 
+mod acl;
 mod client;
 mod faults;
 mod history;
@@ -132,6 +133,7 @@ impl Application for Zk {
 
     fn request(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8], auth: &[u8]) {
         self.at(core.now());
+        let auth = self.faults.identities(auth);
         self.service.request(core, from, data, auth);
         if self.faults.again(data) {
             self.service.request(core, from, data, auth);

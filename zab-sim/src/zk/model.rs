@@ -4,18 +4,21 @@
 
 use std::collections::BTreeMap;
 
+use crate::zk::acl::{self, Acl, Entry, User, perms};
 use crate::zk::history::Told;
-use crate::zk::wire::{Answer, Request, Stat};
+use crate::zk::wire::{Answer, Mode, Request, Stat};
 
 /// Codes of refusals.
 pub(crate) mod code {
     pub(crate) const RUNTIME_INCONSISTENCY: i32 = -2;
     pub(crate) const NO_NODE: i32 = -101;
+    pub(crate) const NO_AUTH: i32 = -102;
     pub(crate) const BAD_VERSION: i32 = -103;
     pub(crate) const NO_CHILDREN_FOR_EPHEMERALS: i32 = -108;
     pub(crate) const NODE_EXISTS: i32 = -110;
     pub(crate) const NOT_EMPTY: i32 = -111;
     pub(crate) const SESSION_EXPIRED: i32 = -112;
+    pub(crate) const INVALID_ACL: i32 = -114;
     pub(crate) const SESSION_MOVED: i32 = -118;
     pub(crate) const NO_WATCHER: i32 = -121;
 }
@@ -29,15 +32,17 @@ pub(crate) mod event {
 }
 
 /// A node.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Node {
     pub(crate) data: Vec<u8>,
+    pub(crate) acl: Acl,
     pub(crate) czxid: i64,
     pub(crate) mzxid: i64,
     pub(crate) pzxid: i64,
     pub(crate) ctime: i64,
     pub(crate) mtime: i64,
     pub(crate) version: i32,
+    pub(crate) aversion: i32,
     /// Children created so far.
     pub(crate) creations: i32,
     pub(crate) owner: i64,
@@ -45,6 +50,28 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    fn new(data: Vec<u8>, acl: Acl, zxid: i64, time: i64) -> Self {
+        Self {
+            data,
+            acl,
+            czxid: zxid,
+            mzxid: zxid,
+            pzxid: zxid,
+            ctime: time,
+            mtime: time,
+            version: 0,
+            aversion: 0,
+            creations: 0,
+            owner: 0,
+            children: 0,
+        }
+    }
+
+    /// Whether a user has one of the permissions `wanted`.
+    pub(crate) fn permits(&self, wanted: i32, user: User) -> Result<(), i32> {
+        if acl::permits(&self.acl, wanted, user) { Ok(()) } else { Err(code::NO_AUTH) }
+    }
+
     /// The numbers that clients see.
     pub(crate) fn stat(&self) -> Stat {
         Stat {
@@ -54,7 +81,7 @@ impl Node {
             mtime: self.mtime,
             version: self.version,
             cversion: 2 * self.creations - self.children,
-            aversion: 0,
+            aversion: self.aversion,
             owner: self.owner,
             data_len: i32::try_from(self.data.len()).unwrap_or(i32::MAX),
             children: self.children,
@@ -67,6 +94,8 @@ impl Node {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
     pub(crate) session: i64,
+    /// Who its client is.
+    pub(crate) user: User,
     pub(crate) zxid: i64,
     pub(crate) time: i64,
 }
@@ -74,9 +103,10 @@ pub(crate) struct Moment {
 /// A change that a successful request makes, as its transaction has to say it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Effect {
-    Create { path: String, data: Vec<u8>, ephemeral: bool, parent_cversion: i32 },
+    Create { path: String, data: Vec<u8>, acl: Acl, ephemeral: bool, parent_cversion: i32 },
     Delete { path: String },
     Set { path: String, data: Vec<u8>, version: i32 },
+    SetAcl { path: String, acl: Acl, version: i32 },
     Check { path: String, version: i32 },
 }
 
@@ -86,16 +116,25 @@ pub(crate) struct Model {
     nodes: BTreeMap<String, Vec<(i64, Option<Node>)>>,
     sessions: BTreeMap<i64, Vec<(i64, bool)>>,
     /// What there is to hear of, in order.
-    triggers: Vec<Told>,
+    triggers: Vec<Trigger>,
     /// Changes of the transaction in hand.
     staged: BTreeMap<String, Option<Node>>,
-    told: Vec<(String, i32)>,
+    told: Vec<(String, i32, Acl)>,
+}
+
+/// A change that watches may be for.
+#[derive(Debug)]
+pub(crate) struct Trigger {
+    pub(crate) told: Told,
+    /// Who may not read the node does not hear of it.
+    pub(crate) acl: Acl,
 }
 
 impl Model {
     /// The built-in nodes.
     pub(crate) fn new() -> Self {
-        let root = Node { children: 1, ..Node::default() };
+        let open = acl::world(perms::ALL).into();
+        let root = Node { children: 1, ..Node::new(Vec::new(), open, 0, 0) };
         let nodes = BTreeMap::from([("/".to_owned(), vec![(0, Some(root))])]);
         Self {
             nodes,
@@ -150,7 +189,7 @@ impl Model {
     }
 
     /// All changes that watches may be for, in the order in which their events go out.
-    pub(crate) fn triggers(&self) -> &[Told] {
+    pub(crate) fn triggers(&self) -> &[Trigger] {
         &self.triggers
     }
 
@@ -173,7 +212,8 @@ impl Model {
             self.nodes.entry(path).or_default().push((zxid, node));
         }
         let told = std::mem::take(&mut self.told).into_iter();
-        self.triggers.extend(told.map(|(path, kind)| Told { zxid, kind, path }));
+        self.triggers
+            .extend(told.map(|(path, kind, acl)| Trigger { told: Told { zxid, kind, path }, acl }));
     }
 
     /// Takes back what was carried out since the last commit.
@@ -203,13 +243,16 @@ impl Model {
     /// Removes a node without asking.
     fn remove(&mut self, path: &str, zxid: i64) {
         let above = parent(path);
+        if let Some(node) = self.now(path) {
+            let acl = Acl::clone(&node.acl);
+            self.told.push((path.to_owned(), event::DELETED, acl));
+        }
         self.stage(path, None);
-        self.told.push((path.to_owned(), event::DELETED));
         if let Some(mut node) = self.now(above).cloned() {
             node.pzxid = zxid;
             node.children -= 1;
+            self.told.push((above.to_owned(), event::CHILDREN_CHANGED, Acl::clone(&node.acl)));
             self.stage(above, Some(node));
-            self.told.push((above.to_owned(), event::CHILDREN_CHANGED));
         }
     }
 
@@ -220,14 +263,15 @@ impl Model {
         moment: Moment,
     ) -> Result<(Effect, Answer), i32> {
         match request {
-            Request::Create { path, data, mode } => {
+            Request::Create { path, data, acl, mode } => {
                 let data = data.to_be_bytes().to_vec();
-                self.create(path, data, (mode.ephemeral, mode.sequential), moment)
+                self.create(path, (data, acl), *mode, moment)
             }
             Request::Delete { path, version } => {
-                self.now(parent(path)).ok_or(code::NO_NODE)?;
+                let above = self.now(parent(path)).ok_or(code::NO_NODE)?;
+                above.permits(perms::DELETE, moment.user)?;
                 let node = self.now(path).ok_or(code::NO_NODE)?;
-                check_version(node, *version)?;
+                check_version(node.version, *version)?;
                 if node.children > 0 {
                     return Err(code::NOT_EMPTY);
                 }
@@ -236,18 +280,31 @@ impl Model {
             }
             Request::Set { path, data, version } => {
                 let mut node = self.now(path).ok_or(code::NO_NODE)?.clone();
-                check_version(&node, *version)?;
+                node.permits(perms::WRITE, moment.user)?;
+                check_version(node.version, *version)?;
                 node.version += 1;
                 node.data = data.to_be_bytes().to_vec();
                 (node.mzxid, node.mtime) = (moment.zxid, moment.time);
                 let (version, data, stat) = (node.version, node.data.clone(), node.stat());
+                self.told.push((path.clone(), event::DATA_CHANGED, Acl::clone(&node.acl)));
                 self.stage(path, Some(node));
-                self.told.push((path.clone(), event::DATA_CHANGED));
                 Ok((Effect::Set { path: path.clone(), data, version }, Answer::Numbers(stat)))
+            }
+            Request::SetAcl { path, acl, version } => {
+                let acl = acl::meant(acl, moment.user).ok_or(code::INVALID_ACL)?;
+                let mut node = self.now(path).ok_or(code::NO_NODE)?.clone();
+                node.permits(perms::ADMIN, moment.user)?;
+                check_version(node.aversion, *version)?;
+                node.aversion += 1;
+                node.acl = Acl::clone(&acl);
+                let (version, stat) = (node.aversion, node.stat());
+                self.stage(path, Some(node));
+                Ok((Effect::SetAcl { path: path.clone(), acl, version }, Answer::Numbers(stat)))
             }
             Request::Check { path, version } => {
                 let node = self.now(path).ok_or(code::NO_NODE)?;
-                check_version(node, *version)?;
+                node.permits(perms::READ, moment.user)?;
+                check_version(node.version, *version)?;
                 let version = node.version + 1;
                 Ok((Effect::Check { path: path.clone(), version }, Answer::Nothing))
             }
@@ -258,12 +315,14 @@ impl Model {
     fn create(
         &mut self,
         path: &str,
-        data: Vec<u8>,
-        (ephemeral, sequential): (bool, bool),
+        (data, acl): (Vec<u8>, &[Entry]),
+        Mode { ephemeral, sequential }: Mode,
         moment: Moment,
     ) -> Result<(Effect, Answer), i32> {
         let above = parent(path);
+        let acl = acl::meant(acl, moment.user).ok_or(code::INVALID_ACL)?;
         let mut owner = self.now(above).ok_or(code::NO_NODE)?.clone();
+        owner.permits(perms::CREATE, moment.user)?;
         let path =
             if sequential { format!("{path}{:010}", owner.creations) } else { path.to_owned() };
         if self.now(&path).is_some() {
@@ -276,28 +335,23 @@ impl Model {
         owner.children += 1;
         owner.pzxid = moment.zxid;
         let parent_cversion = owner.creations;
+        let parent_acl = Acl::clone(&owner.acl);
         self.stage(above, Some(owner));
         let node = Node {
-            data: data.clone(),
-            czxid: moment.zxid,
-            mzxid: moment.zxid,
-            pzxid: moment.zxid,
-            ctime: moment.time,
-            mtime: moment.time,
             owner: if ephemeral { moment.session } else { 0 },
-            ..Node::default()
+            ..Node::new(data.clone(), Acl::clone(&acl), moment.zxid, moment.time)
         };
         let stat = node.stat();
         self.stage(&path, Some(node));
-        self.told.push((path.clone(), event::CREATED));
-        self.told.push((above.to_owned(), event::CHILDREN_CHANGED));
+        self.told.push((path.clone(), event::CREATED, Acl::clone(&acl)));
+        self.told.push((above.to_owned(), event::CHILDREN_CHANGED, parent_acl));
         let answer = Answer::Created(path.clone(), stat);
-        Ok((Effect::Create { path, data, ephemeral, parent_cversion }, answer))
+        Ok((Effect::Create { path, data, acl, ephemeral, parent_cversion }, answer))
     }
 }
 
-fn check_version(node: &Node, version: i32) -> Result<(), i32> {
-    if version == -1 || version == node.version { Ok(()) } else { Err(code::BAD_VERSION) }
+fn check_version(present: i32, version: i32) -> Result<(), i32> {
+    if version == -1 || version == present { Ok(()) } else { Err(code::BAD_VERSION) }
 }
 
 fn parent(path: &str) -> &str {

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use zk_service::acl::AclList;
 use zk_service::txn::{CreateKind, CreateTxn, Parts, Paths, Payload, Txn};
 
 use crate::check::{Failure, Ghost};
+use crate::zk::acl::{Entry, User};
 use crate::zk::client::ZkClient;
 use crate::zk::history::Call;
 use crate::zk::model::{Effect, Model, Moment, code};
@@ -88,7 +90,9 @@ impl Replay<'_> {
     fn step(&mut self, payload: &Payload<'_>) -> Result<(), Failure> {
         let header = &payload.header;
         let (session, zxid) = (header.client_id, header.zxid.raw());
-        let moment = Moment { session, zxid, time: header.time };
+        let asked = self.asked.get(&session);
+        let user = asked.map_or(User::Nobody, |asked| self.clients[asked.client].user);
+        let moment = Moment { session, user, zxid, time: header.time };
         match &payload.txn {
             Txn::CreateSession { .. } => {
                 if !self.record.model.open(session, zxid) {
@@ -307,6 +311,8 @@ impl Replay<'_> {
         let Moment { session, zxid, .. } = moment;
         let invariant = match (request, expected) {
             (_, Err(code::SESSION_EXPIRED)) => "W7",
+            (_, Err(code::NO_AUTH | code::INVALID_ACL)) | (Request::SetAcl { .. }, _) => "W14",
+            _ if refusal(txn) == Some(code::NO_AUTH) => "W14",
             (Request::Create { mode, .. }, Ok(_)) if mode.sequential => "W11",
             _ => "W12",
         };
@@ -341,6 +347,7 @@ fn is_like(request: &Request, txn: &Txn<'_>) -> bool {
             path == p && *d == Some(&data.to_be_bytes())
         }
         (Request::Delete { path, .. }, Txn::Delete { path: p, .. })
+        | (Request::SetAcl { path, .. }, Txn::SetAcl { path: p, .. })
         | (Request::Check { path, .. }, Txn::Check { path: p, .. }) => path == p,
         (Request::Multi(requests), Txn::Multi(parts)) => {
             requests.len() == parts.len()
@@ -353,11 +360,12 @@ fn is_like(request: &Request, txn: &Txn<'_>) -> bool {
 fn is_effect(effect: &Effect, txn: &Txn<'_>) -> bool {
     match (effect, txn) {
         (
-            Effect::Create { path, data, ephemeral, parent_cversion },
-            Txn::Create(CreateTxn { path: p, data: d, parent_cversion: c, kind, .. }),
+            Effect::Create { path, data, acl, ephemeral, parent_cversion },
+            Txn::Create(CreateTxn { path: p, data: d, acl: a, parent_cversion: c, kind }),
         ) => {
             path == p
                 && Some(data.as_slice()) == *d
+                && is_list(acl, *a)
                 && parent_cversion == c
                 && *kind == CreateKind::Create2 { ephemeral: *ephemeral }
         }
@@ -366,9 +374,21 @@ fn is_effect(effect: &Effect, txn: &Txn<'_>) -> bool {
             Effect::Set { path, data, version },
             Txn::SetData { path: p, data: d, version: v, .. },
         ) => path == p && Some(data.as_slice()) == *d && version == v,
+        (Effect::SetAcl { path, acl, version }, Txn::SetAcl { path: p, acl: a, version: v }) => {
+            path == p && is_list(acl, *a) && version == v
+        }
         (Effect::Check { path, version }, Txn::Check { path: p, version: v }) => {
             path == p && version == v
         }
         _ => false,
     }
+}
+
+fn is_list(acl: &[Entry], list: AclList<'_>) -> bool {
+    let entries = list.iter().map(|e| Entry {
+        perms: e.perms,
+        scheme: e.scheme.unwrap_or_default().into_owned(),
+        id: e.id.unwrap_or_default().into_owned(),
+    });
+    entries.eq(acl.iter().cloned())
 }

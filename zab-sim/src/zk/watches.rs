@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::check::Failure;
 use crate::coverage::Coverage;
+use crate::zk::acl::{User, permits, perms};
 use crate::zk::history::{Answered, Call, Told};
 use crate::zk::model::{Model, code, event};
 use crate::zk::replay::failure;
@@ -13,8 +14,9 @@ use crate::zk::wire::{Request, WatchKind, WatchLists};
 ///
 /// All of them hear of everything behind the cursor: a watch is set with an answer, and everything
 /// up to the answer's zxid has been gone through by then.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Armed {
+    user: User,
     data: BTreeSet<String>,
     child: BTreeSet<String>,
     /// Persistent ones, and how often each has fired.
@@ -27,6 +29,19 @@ pub(crate) struct Armed {
 }
 
 impl Armed {
+    /// Those of a new connection of `user`: none.
+    pub(crate) fn new(user: User) -> Self {
+        Self {
+            user,
+            data: BTreeSet::new(),
+            child: BTreeSet::new(),
+            persistent: BTreeMap::new(),
+            recursive: BTreeSet::new(),
+            cursor: 0,
+            made_up: Vec::new(),
+        }
+    }
+
     /// An answer has come: with it no event up to its zxid is missing. It may set a watch.
     pub(crate) fn answered(
         &mut self,
@@ -90,7 +105,8 @@ impl Armed {
         }
     }
 
-    /// Goes on to the next event up to `zxid` that a watch is for. Those that fire once are used up.
+    /// Goes on to the next event up to `zxid` that a watch is for, and that the user may hear of.
+    /// Watches that fire once are used up.
     fn next<'a>(
         &mut self,
         zxid: i64,
@@ -99,13 +115,18 @@ impl Armed {
     ) -> Option<&'a Told> {
         let triggers = model.triggers();
         if self.is_empty() {
-            let before = triggers.partition_point(|trigger| trigger.zxid <= zxid);
+            let before = triggers.partition_point(|trigger| trigger.told.zxid <= zxid);
             self.cursor = self.cursor.max(before);
         }
-        while let Some(trigger) = triggers.get(self.cursor).filter(|trigger| trigger.zxid <= zxid) {
+        while let Some(trigger) = triggers.get(self.cursor)
+            && trigger.told.zxid <= zxid
+        {
             self.cursor += 1;
-            if self.fires(trigger, coverage) {
-                return Some(trigger);
+            if self.fires(&trigger.told, coverage) {
+                if permits(&trigger.acl, perms::READ, self.user) {
+                    return Some(&trigger.told);
+                }
+                coverage.count("watch: kept from who may not read");
             }
         }
         None

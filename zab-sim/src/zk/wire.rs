@@ -3,10 +3,14 @@
 use zab_proto::DecodeError;
 use zab_proto::wire::jute::{Reader, Writer};
 
+use crate::zk::acl::{self, Entry, User};
+
 /// xid of an event.
 pub(crate) const XID_EVENT: i32 = -1;
 /// xid of a ping.
 pub(crate) const XID_PING: i32 = -2;
+/// xid of an auth packet.
+pub(crate) const XID_AUTH: i32 = -4;
 /// xid of setWatches.
 pub(crate) const XID_SET_WATCHES: i32 = -8;
 
@@ -16,6 +20,8 @@ pub(crate) mod op {
     pub(crate) const EXISTS: i32 = 3;
     pub(crate) const GET_DATA: i32 = 4;
     pub(crate) const SET_DATA: i32 = 5;
+    pub(crate) const GET_ACL: i32 = 6;
+    pub(crate) const SET_ACL: i32 = 7;
     pub(crate) const SYNC: i32 = 9;
     pub(crate) const PING: i32 = 11;
     pub(crate) const GET_CHILDREN2: i32 = 12;
@@ -23,6 +29,7 @@ pub(crate) mod op {
     pub(crate) const MULTI: i32 = 14;
     pub(crate) const CREATE2: i32 = 15;
     pub(crate) const REMOVE_WATCHES: i32 = 18;
+    pub(crate) const AUTH: i32 = 100;
     pub(crate) const SET_WATCHES: i32 = 101;
     pub(crate) const GET_EPHEMERALS: i32 = 103;
     pub(crate) const SET_WATCHES2: i32 = 105;
@@ -49,6 +56,7 @@ pub(crate) enum Request {
     Create {
         path: String,
         data: u64,
+        acl: Vec<Entry>,
         mode: Mode,
     },
     Delete {
@@ -58,6 +66,11 @@ pub(crate) enum Request {
     Set {
         path: String,
         data: u64,
+        version: i32,
+    },
+    SetAcl {
+        path: String,
+        acl: Vec<Entry>,
         version: i32,
     },
     /// In a multi only.
@@ -78,7 +91,12 @@ pub(crate) enum Request {
         path: String,
         watch: bool,
     },
+    GetAcl {
+        path: String,
+    },
     Ephemerals,
+    /// addauth.
+    Auth(User),
     Sync {
         path: String,
     },
@@ -135,12 +153,15 @@ impl Request {
             Self::Create { .. } => op::CREATE2,
             Self::Delete { .. } => op::DELETE,
             Self::Set { .. } => op::SET_DATA,
+            Self::SetAcl { .. } => op::SET_ACL,
             Self::Check { .. } => op::CHECK,
             Self::Multi(_) => op::MULTI,
             Self::Get { .. } => op::GET_DATA,
             Self::Exists { .. } => op::EXISTS,
             Self::Children { .. } => op::GET_CHILDREN2,
+            Self::GetAcl { .. } => op::GET_ACL,
             Self::Ephemerals => op::GET_EPHEMERALS,
+            Self::Auth(_) => op::AUTH,
             Self::Sync { .. } => op::SYNC,
             Self::Ping => op::PING,
             Self::SetWatches(lists) if lists.needs_two() => op::SET_WATCHES2,
@@ -158,6 +179,7 @@ impl Request {
             Self::Create { .. }
                 | Self::Delete { .. }
                 | Self::Set { .. }
+                | Self::SetAcl { .. }
                 | Self::Multi(_)
                 | Self::Close
         )
@@ -174,12 +196,15 @@ impl Request {
             Self::Create { .. } => "client: create",
             Self::Delete { .. } => "client: delete",
             Self::Set { .. } => "client: setData",
+            Self::SetAcl { .. } => "client: setACL",
             Self::Check { .. } => "client: check",
             Self::Multi(_) => "client: multi",
             Self::Get { .. } => "client: getData",
             Self::Exists { .. } => "client: exists",
             Self::Children { .. } => "client: getChildren",
+            Self::GetAcl { .. } => "client: getACL",
             Self::Ephemerals => "client: getEphemerals",
+            Self::Auth(_) => "client: addauth",
             Self::Sync { .. } => "client: sync",
             Self::Ping => "client: ping",
             Self::SetWatches(lists) if lists.needs_two() => "client: setWatches2",
@@ -202,13 +227,10 @@ impl Request {
 
     fn record(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Create { path, data, mode } => {
+            Self::Create { path, data, acl, mode } => {
                 out.put_ustring(Some(path));
                 out.put_buffer(Some(&data.to_be_bytes()));
-                out.put_len(1);
-                out.put_i32(31);
-                out.put_ustring(Some("world"));
-                out.put_ustring(Some("anyone"));
+                acl::write(acl, out);
                 out.put_i32(mode.flags());
             }
             Self::Delete { path, version } | Self::Check { path, version } => {
@@ -219,6 +241,16 @@ impl Request {
                 out.put_ustring(Some(path));
                 out.put_buffer(Some(&data.to_be_bytes()));
                 out.put_i32(*version);
+            }
+            Self::SetAcl { path, acl, version } => {
+                out.put_ustring(Some(path));
+                acl::write(acl, out);
+                out.put_i32(*version);
+            }
+            Self::Auth(user) => {
+                out.put_i32(0);
+                out.put_ustring(Some("digest"));
+                out.put_buffer(user.credentials().map(str::as_bytes));
             }
             Self::Multi(parts) => {
                 for part in parts {
@@ -234,7 +266,7 @@ impl Request {
                 out.put_bool(*watch);
             }
             Self::Ephemerals => out.put_ustring(Some("/")),
-            Self::Sync { path } => out.put_ustring(Some(path)),
+            Self::Sync { path } | Self::GetAcl { path } => out.put_ustring(Some(path)),
             Self::SetWatches(lists) => {
                 out.put_i64(lists.since);
                 let one = [&lists.data, &lists.exist, &lists.child];
@@ -383,6 +415,7 @@ pub(crate) enum Answer {
     /// Names in order.
     Names(Vec<String>, Stat),
     Paths(Vec<String>),
+    Acl(Vec<Entry>, Stat),
     /// Code and body of each part.
     Parts(Vec<(i32, Self)>),
 }
@@ -400,7 +433,10 @@ pub(crate) fn answer(request: &Request, code: i32, body: &[u8]) -> Result<Answer
 fn body_of(request: &Request, reader: &mut Reader<'_>) -> Result<Answer, DecodeError> {
     Ok(match request {
         Request::Create { .. } => Answer::Created(text(reader)?, Stat::read(reader)?),
-        Request::Set { .. } | Request::Exists { .. } => Answer::Numbers(Stat::read(reader)?),
+        Request::Set { .. } | Request::SetAcl { .. } | Request::Exists { .. } => {
+            Answer::Numbers(Stat::read(reader)?)
+        }
+        Request::GetAcl { .. } => Answer::Acl(acl::read(reader)?, Stat::read(reader)?),
         Request::Get { .. } => {
             let data = reader.buffer()?.unwrap_or_default().to_vec();
             Answer::Data(data, Stat::read(reader)?)
@@ -421,6 +457,7 @@ fn body_of(request: &Request, reader: &mut Reader<'_>) -> Result<Answer, DecodeE
         },
         Request::Delete { .. }
         | Request::Check { .. }
+        | Request::Auth(_)
         | Request::Ping
         | Request::SetWatches(_)
         | Request::RemoveWatches { .. }

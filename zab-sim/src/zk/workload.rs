@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::rng::Rng;
+use crate::zk::acl;
 use crate::zk::wire::{Answer, Mode, Request, WatchKind};
 
 /// The parents of all other nodes.
@@ -26,7 +27,14 @@ impl Workload {
 
     /// Creates the parents.
     pub(crate) fn furniture(&mut self) -> Vec<Request> {
-        PARENTS.iter().map(|path| self.create((*path).to_owned(), PERSISTENT)).collect()
+        let open = || acl::world(acl::perms::ALL);
+        let create = |path: &&str| Request::Create {
+            path: (*path).to_owned(),
+            data: self.data(),
+            acl: open(),
+            mode: PERSISTENT,
+        };
+        PARENTS.iter().map(create).collect()
     }
 
     fn data(&mut self) -> u64 {
@@ -34,14 +42,17 @@ impl Workload {
         self.client << 32 | self.serial
     }
 
-    fn create(&mut self, path: String, mode: Mode) -> Request {
-        Request::Create { path, data: self.data(), mode }
+    fn create(&mut self, path: String, mode: Mode, rng: &mut Rng) -> Request {
+        let open = !rng.chance(300);
+        let acl = if open { acl::world(acl::perms::ALL) } else { list(&path, rng) };
+        Request::Create { path, data: self.data(), acl, mode }
     }
 
     /// The next request. With `write` often enough a write.
     pub(crate) fn next(&mut self, rng: &mut Rng, write: bool) -> Request {
         match rng.below(if write { 60 } else { 100 }) {
-            0..50 => self.write(rng),
+            0..5 => set_acl(rng),
+            5..50 => self.write(rng),
             50..58 => self.multi(rng),
             58..62 => Request::Sync { path: path(rng) },
             62..64 => Request::Ping,
@@ -56,11 +67,11 @@ impl Workload {
         match rng.below(10) {
             0..3 => {
                 let path = if ephemeral { lock(rng) } else { path(rng) };
-                self.create(path, Mode { ephemeral, sequential: false })
+                self.create(path, Mode { ephemeral, sequential: false }, rng)
             }
             3..5 => {
                 let path = rng.pick(&["/q/n-", "/q/n-", "/a/n-", "/b/n-"]).to_owned();
-                self.create(path, Mode { ephemeral, sequential: true })
+                self.create(path, Mode { ephemeral, sequential: true }, rng)
             }
             5..7 => {
                 let path = self.known_or_random(rng);
@@ -91,9 +102,10 @@ impl Workload {
     /// A read, with or without a watch.
     pub(crate) fn read(&mut self, rng: &mut Rng) -> Request {
         let watch = rng.chance(500);
-        match rng.below(3) {
-            0 => Request::Get { path: path(rng), watch },
-            1 => Request::Exists { path: path(rng), watch },
+        match rng.below(4) {
+            0 => Request::GetAcl { path: path(rng) },
+            1 => Request::Get { path: path(rng), watch },
+            2 => Request::Exists { path: path(rng), watch },
             _ => Request::Children { path: rng.pick(&PARENTS).to_owned(), watch },
         }
     }
@@ -134,6 +146,17 @@ impl Workload {
             _ => {}
         }
     }
+}
+
+fn set_acl(rng: &mut Rng) -> Request {
+    let path = if rng.chance(200) { rng.pick(&PARENTS).to_owned() } else { path(rng) };
+    let version = if rng.chance(800) { -1 } else { i32::from(rng.chance(500)) };
+    Request::SetAcl { acl: list(&path, rng), path, version }
+}
+
+/// A list for a node: the parents must not be closed for good.
+fn list(path: &str, rng: &mut Rng) -> Vec<acl::Entry> {
+    if PARENTS.contains(&path) { acl::for_parents(rng) } else { acl::any(rng) }
 }
 
 /// Sets or removes a watch, with no look at the node.
