@@ -73,6 +73,8 @@ scenarios! {
     "etcd-aba"
     "etcd-applied"
     "omnipaxos-chained"
+    "omnipaxos-constrained"
+    "partial-partition"
     "promise-elsewhere"
     "sync-after-commits"
     "tail-at-uptodate"

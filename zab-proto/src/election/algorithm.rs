@@ -8,9 +8,11 @@
 //! Source: ZooKeeper `FastLeaderElection.lookForLeader` and `Messenger.WorkerReceiver`.
 
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::electorate::Electorate;
+use super::shun::Shun;
 use crate::wire::notification::{Notification, VERSION};
 use crate::{ElectionConfig, Epoch, Instant, ServerState, Sid, Vote, Zxid};
 
@@ -93,13 +95,19 @@ pub(super) struct Algorithm {
     received: Votes,
     /// What servers that have a leader say (`outofelection`).
     settled: Votes,
+    shun: Shun,
     interval: Duration,
     resend_at: Option<Instant>,
     final_at: Option<Instant>,
 }
 
 impl Algorithm {
-    pub(super) fn new(me: Sid, electorate: Electorate, times: ElectionConfig) -> Self {
+    pub(super) fn new(
+        me: Sid,
+        electorate: Electorate,
+        times: ElectionConfig,
+        init_limit: Duration,
+    ) -> Self {
         let vote = Vote { leader: me, zxid: Zxid::NONE, peer_epoch: Epoch(0) };
         let state = ServerState::Looking;
         Self {
@@ -111,6 +119,7 @@ impl Algorithm {
             last_round: 0,
             received: Votes::new(),
             settled: Votes::new(),
+            shun: Shun::new(init_limit),
             interval: Duration::ZERO,
             resend_at: None,
             final_at: None,
@@ -162,13 +171,20 @@ impl Algorithm {
         self.interval = self.times.min_notification_interval.max(INTERVAL_FLOOR);
         self.resend_at = Some(now + self.interval);
         self.final_at = None;
+        self.shun.begin(now);
         self.count_own();
+    }
+
+    /// The leader just elected could not be followed.
+    pub(super) fn shun(&mut self, leader: Sid) {
+        self.shun.add(leader);
     }
 
     /// The epoch of the leader just elected is established (ZOOKEEPER-1732): all members of an
     /// ensemble tell a joiner the same one.
     pub(super) fn established(&mut self, epoch: Epoch) {
         self.own.vote.peer_epoch = epoch;
+        self.shun.clear();
     }
 
     /// Takes a notification from `from`. `gone` tells whether a server is known to be unreachable.
@@ -191,6 +207,9 @@ impl Algorithm {
             return step;
         }
         let mut answer = looking && heard.election_epoch < self.own.election_epoch;
+        if heard.vote.zxid != Zxid::NONE {
+            self.shun.hear(from);
+        }
         if self.electorate.is_voter(heard.vote.leader) {
             match heard.state {
                 ServerState::Looking => {
@@ -217,6 +236,10 @@ impl Algorithm {
         now: Instant,
         gone: impl Fn(Sid) -> bool,
     ) -> Option<Decision> {
+        let is_quorum = |counts: &dyn Fn(Sid) -> bool| {
+            self.electorate.is_quorum(|sid| sid == self.me || counts(sid))
+        };
+        self.shun.watch(now, &gone, is_quorum);
         if !self.is_looking() || !self.is_quorum(&self.received, &self.own) {
             self.final_at = None;
             return None;
@@ -227,7 +250,10 @@ impl Algorithm {
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant, gone: impl Fn(Sid) -> bool) -> Step {
-        let mut step = Step { decided: self.evaluate(now, gone), ..Step::default() };
+        let mut step = Step { decided: self.evaluate(now, &gone), ..Step::default() };
+        if self.shun.is_over(now) && self.forgive() {
+            step = Step { broadcast: Some(self.own), decided: self.evaluate(now, gone), ..step };
+        }
         if self.resend_at.is_some_and(|at| at <= now) {
             let longest = self.times.max_notification_interval.max(INTERVAL_FLOOR);
             self.interval = (self.interval * 2).min(longest);
@@ -247,7 +273,30 @@ impl Algorithm {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        [self.resend_at, self.final_at].into_iter().flatten().min()
+        [self.resend_at, self.final_at, self.shun.poll_timeout()].into_iter().flatten().min()
+    }
+
+    /// Nothing comes of it without those that were shunned. Whether the own vote has changed.
+    fn forgive(&mut self) -> bool {
+        self.shun.clear();
+        let before = self.own.vote;
+        let round = self.own.election_epoch;
+        let heard = self
+            .received
+            .values()
+            .filter(|cast| cast.state == ServerState::Looking && cast.election_epoch == round);
+        let heard: Vec<Vote> = heard.map(|cast| cast.vote).collect();
+        for vote in heard {
+            if self.is_better(&vote, &self.own.vote) {
+                self.own.vote = vote;
+            }
+        }
+        let changed = self.own.vote != before;
+        if changed {
+            self.final_at = None;
+            self.count_own();
+        }
+        changed
     }
 
     /// A vote of this or another round. Returns whether the own vote has changed, and whether the
@@ -270,7 +319,8 @@ impl Algorithm {
             self.own.vote = self.initial;
             self.received.clear();
         }
-        if !outdated && self.is_better(&heard.vote, &self.own.vote) {
+        let shunned = self.shun.contains(heard.vote.leader);
+        if !outdated && !shunned && self.is_better(&heard.vote, &self.own.vote) {
             self.own.vote = heard.vote;
         }
         let changed = self.own != before;
@@ -349,6 +399,7 @@ impl Algorithm {
         self.own = CastVote { state, version: 0, ..elected };
         self.resend_at = None;
         self.final_at = None;
+        self.shun.end();
         Decision { state, vote: elected.vote }
     }
 }

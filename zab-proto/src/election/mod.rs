@@ -2,13 +2,14 @@
 //!
 //! [`connections`] knows who dials whom and keeps one notification for each server, [`algorithm`]
 //! is fast leader election on decoded votes, [`bootstrap`] keeps servers without a trusted history
-//! out of it. This file joins them.
+//! out of it, [`desertion`] and [`shun`] end and avoid elections that come to nothing. This file joins them.
 
 mod algorithm;
 mod bootstrap;
 mod connections;
 mod desertion;
 mod electorate;
+mod shun;
 #[cfg(test)]
 mod tests;
 
@@ -82,6 +83,8 @@ pub(crate) struct ElectionPort {
     bootstrapped: bool,
     /// Present from a decision until the epoch is established.
     desertion: Option<Desertion>,
+    /// The last role ended before its epoch was established.
+    in_vain: bool,
     counters: ElectionCounters,
     /// A configuration that another member uses and that is newer than this server's.
     newer_config: Option<Vec<u8>>,
@@ -90,13 +93,15 @@ pub(crate) struct ElectionPort {
 impl ElectionPort {
     pub(crate) fn new(config: &Config) -> Self {
         let electorate = Electorate::new(config.ensemble.clone(), None);
+        let init_limit = config.ticks(config.init_limit);
         Self {
             me: config.sid,
             connections: Connections::new(config, &electorate),
-            algorithm: Algorithm::new(config.sid, electorate, config.election),
+            algorithm: Algorithm::new(config.sid, electorate, config.election, init_limit),
             bootstrap: None,
             bootstrapped: false,
             desertion: None,
+            in_vain: false,
             counters: ElectionCounters::default(),
             newer_config: None,
         }
@@ -116,7 +121,7 @@ impl ElectionPort {
     /// of a leader any more.
     pub(crate) fn end(&mut self) {
         self.algorithm.end();
-        self.desertion = None;
+        self.in_vain = self.desertion.take().is_some();
     }
 
     /// An election begins. `initial` has the last durable zxid and the current epoch of this
@@ -126,6 +131,9 @@ impl ElectionPort {
         self.bootstrapped = false;
         self.bootstrap = None;
         self.desertion = None;
+        if let Some(leader) = lost.filter(|_| self.in_vain) {
+            self.algorithm.shun(leader);
+        }
         self.connections.start(lost);
         let mut initial = self.initial_vote(initial);
         if !trusted && !self.algorithm.electorate().is_observer(self.me) {

@@ -335,6 +335,58 @@ fn deserters_are_noticed() {
     assert_eq!(net.elect(450 * MS).0, 3);
 }
 
+/// Two of five reach one of the others only, which cannot help hearing of them: those three elect one
+/// of themselves in the end (E7).
+#[test]
+fn who_cannot_be_followed_is_not_elected_for_ever() {
+    let mut net = Net::new(ensemble(5, &[], &[]), 3);
+    let cut = [(2, 4), (2, 5), (3, 4), (3, 5), (4, 5)];
+    net.cut.extend(cut.map(|(a, b)| (Sid(a), Sid(b))));
+    (1..=5).for_each(|sid| net.boot(sid, 0, 0, true));
+    for expected in [5, 4, 3] {
+        let end = net.now + 1000 * MS;
+        while (1..=3).any(|sid| net.outcome(sid).is_none()) {
+            assert!(net.now < end, "{:?}", net.outcomes());
+            net.step();
+        }
+        for sid in 1..=3 {
+            assert_eq!(net.outcome(sid).map(|(_, leader)| leader), Some(expected));
+        }
+        if expected != 3 {
+            (1..=3).for_each(|sid| net.look(Sid(sid), Some(Sid(expected))));
+        }
+    }
+    assert_eq!(net.outcome(3), Some((LEADING, 3)));
+}
+
+/// Without the leader that could not be followed there is no quorum: it gets another chance, at once if
+/// it is known that nobody else is left, or else when nobody else is heard.
+#[test]
+fn who_is_needed_is_elected_again() {
+    for (alone, bounds) in [(true, 0..10), (false, 2000..2300)] {
+        let mut net = Net::new(ensemble(3, &[], &[]), 3);
+        if !alone {
+            net.cut.extend([(Sid(1), Sid(2)), (Sid(2), Sid(3))]);
+        }
+        net.boot(1, 0, 0, true);
+        net.boot(3, 0, 0, true);
+        net.elect(300 * MS);
+        let mut again = || {
+            net.look(Sid(1), Some(Sid(3)));
+            net.look(Sid(3), None);
+            let (leader, time) = net.elect(30_000 * MS);
+            net.establish(1);
+            assert_eq!(leader, 3);
+            time.as_millis()
+        };
+        let time = again();
+        assert!(bounds.contains(&time), "{time} ms");
+        // Once it has been established its loss says nothing about the next time.
+        let time = again();
+        assert!(time < 300, "{time} ms");
+    }
+}
+
 /// Back-off is bounded (E8) and a lone server does not flood.
 #[test]
 fn a_lone_server_is_patient() {
@@ -354,7 +406,7 @@ fn a_lone_server_is_patient() {
 #[test]
 fn no_round_comes_twice() {
     let electorate = Electorate::new(ensemble(3, &[], &[]), None);
-    let mut algorithm = Algorithm::new(Sid(1), electorate, ElectionConfig::default());
+    let mut algorithm = Algorithm::new(Sid(1), electorate, ElectionConfig::default(), 1000 * MS);
     let now = Instant::from_nanos(1);
     let vote =
         |sid, zxid| Vote { leader: Sid(sid), zxid: Zxid::from_raw(zxid), peer_epoch: Epoch(4) };
