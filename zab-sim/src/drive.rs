@@ -59,9 +59,8 @@ impl<A: Subject> World<A> {
                     self.settle(server);
                 }
             }
-            Event::Cut { from, to } if self.healed => {
-                self.net.mend(self.now, from, to, &mut self.queue);
-            }
+            // All is mended, but for what an examination has cut since.
+            Event::Cut { .. } | Event::Heal { .. } if self.healed => {}
             Event::Cut { from, to } => self.net.cut(from, to),
             Event::Heal { from, to } => self.net.mend(self.now, from, to, &mut self.queue),
             Event::Client { .. } if self.quiet => {}

@@ -42,7 +42,7 @@ pub fn converge<A: Subject>(world: &mut World<A>) {
 }
 
 /// What must hold of an ensemble in good health: it is not disturbed by a server that restarts
-/// (E6) or limps (L6), each tried after some of the runs, and comes to rest without work (L5).
+/// (E6) or limps (L6), and does not need the links of a minority (E7), each tried after some of the runs, and comes to rest without work (L5).
 pub(crate) fn examine<A: Subject>(world: &mut World<A>) {
     settle(world);
     // With small counters epochs end by themselves.
@@ -50,6 +50,7 @@ pub(crate) fn examine<A: Subject>(world: &mut World<A>) {
     match world.options.seed % 4 {
         0 if lasting => restart_one(world),
         1 if lasting => cripple_one(world),
+        2 if lasting => split(world),
         _ => {}
     }
     if world.failure().is_none() {
@@ -125,6 +126,44 @@ fn cripple_one<A: Subject>(world: &mut World<A>) {
     let before = world.completed();
     world.heal();
     world.await_health(&before);
+}
+
+/// E7: a majority whose members reach each other has a leader, though one of them hears of the rest,
+/// which reaches nobody else.
+fn split<A: Subject>(world: &mut World<A>) {
+    let Options { voters, tick_time, init_limit, election, .. } = world.options;
+    // Who follows a leader that still waits for better votes must not have given up before it leads.
+    if voters < 4 || tick_time * init_limit < 2 * election.finalize_wait {
+        return;
+    }
+    let mut core: Vec<HostIx> = (0..voters).collect();
+    while core.len() > voters / 2 + 1 {
+        core.swap_remove(world.rng.index(core.len()));
+    }
+    let hub = world.rng.pick(&core);
+    world.trace.say(|| format!("s{} alone reaches others than {core:?}", hub + 1));
+    for a in 0..world.servers.len() {
+        for b in (0..world.servers.len()).filter(|b| *b != a && *b != hub && a != hub) {
+            if !(core.contains(&a) && core.contains(&b)) {
+                world.net.cut(a, b);
+            }
+        }
+    }
+    let (before, completed) = (world.ghost.borrow().committed(), world.completed());
+    let deadline = world.now + patience(&world.options);
+    let led = world.run_until(deadline, |world| {
+        world.leader().is_some_and(|leader| core.contains(&leader))
+            && core.iter().all(|server| world.serves(*server))
+            && world.ghost.borrow().committed() > before
+    });
+    if !led && world.failure().is_none() {
+        let text = format!("{core:?} have no leader{}", world.describe());
+        world.ghost.borrow_mut().fail("E7", text);
+    }
+    if world.failure().is_none() {
+        world.heal();
+        world.await_health(&completed);
+    }
 }
 
 /// L3, L5: without clients, everybody applies everything, and nothing is left over.
