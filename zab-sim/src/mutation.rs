@@ -66,6 +66,8 @@ pub enum Mutation {
     SnapshotWithoutAcls,
     /// What a learner forwards comes without its client's identities.
     IdentitiesNotForwarded,
+    /// A leader removes containers that nobody has used yet.
+    UnusedContainersRemoved,
 }
 
 impl Mutation {
@@ -104,6 +106,7 @@ impl Mutation {
         Self::SnapshotWithoutSessions,
         Self::SnapshotWithoutAcls,
         Self::IdentitiesNotForwarded,
+        Self::UnusedContainersRemoved,
     ];
 
     /// The mutation of that name.

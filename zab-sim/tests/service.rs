@@ -41,6 +41,8 @@ fn a_short_search_finds_nothing_and_reaches_everything() {
         "client: setWatches2",
         "watch: persistent, again",
         "watch: recursive, of a node below",
+        "service: TTL node removed",
+        "service: container removed",
         "service: sessions begun",
         "service: sessions moved",
         "watch: children changed",
@@ -62,6 +64,7 @@ fn faults_put_in_are_found() {
         Mutation::SnapshotWithoutSessions,
         Mutation::SnapshotWithoutAcls,
         Mutation::IdentitiesNotForwarded,
+        Mutation::UnusedContainersRemoved,
     ] {
         let found = (0..40).any(|seed| {
             let options = Options { mutation: Some(mutation), ..short(seed) };
@@ -76,7 +79,7 @@ fn faults_put_in_are_found() {
 /// leader as it was before it restarted, which had come late.
 #[test]
 fn seeds_that_found_something() {
-    for seed in [1, 50, 77, 116, 429, 1538, 1633] {
+    for seed in [1, 50, 55, 77, 116, 292, 429, 1538, 1633] {
         let outcome = run::<Zk>(&Options::plain(seed), 0);
         assert_eq!(outcome.failure, None, "seed {seed}");
     }

@@ -12,7 +12,7 @@ use crate::options::ServiceOptions;
 use crate::prep::{Prep, Requester, View};
 use crate::request::{is_write, op};
 use crate::session::{Owner, Refused, Tracker};
-use crate::tree::{self, Tree};
+use crate::tree::{self, StatPersisted, Tree};
 
 /// What a transaction may hold beyond its request: header, digest, sequence number.
 const OVERHEAD_BYTES: usize = 256;
@@ -324,19 +324,23 @@ impl Leader {
     fn remove_unneeded(&mut self, core: &mut Core<'_>, env: Env<'_>) {
         let wall_ms = env.options.wall_clock.now_ms();
         let never_used = env.options.container_never_used;
-        let old = |node: &tree::NodeRef<'_>, age: Duration| {
-            u128::try_from(wall_ms.saturating_sub(node.persisted().mtime))
-                .is_ok_and(|ms| ms > age.as_millis())
+        let old = |stat: &StatPersisted, age: Duration| {
+            u128::try_from(wall_ms.saturating_sub(stat.mtime)).is_ok_and(|ms| ms > age.as_millis())
         };
-        let containers = env.tree.containers().filter(|node| {
-            node.persisted().cversion > 0 || (!never_used.is_zero() && old(node, never_used))
-        });
-        let ttls = env.tree.ttls().filter(|node| match node.owner() {
-            tree::Owner::Ttl(ttl_ms) => old(node, Duration::from_millis(ttl_ms)),
-            _ => false,
-        });
-        for node in containers.chain(ttls).filter(|node| node.child_count() == 0) {
+        let unneeded = |stat: &StatPersisted| match stat.owner() {
+            tree::Owner::Container => {
+                stat.cversion > 0 || (!never_used.is_zero() && old(stat, never_used))
+            }
+            tree::Owner::Ttl(ttl_ms) => old(stat, Duration::from_millis(ttl_ms)),
+            tree::Owner::Persistent | tree::Owner::Session(_) => false,
+        };
+        let nodes = env.tree.containers().chain(env.tree.ttls());
+        for node in nodes.filter(|node| node.child_count() == 0 && unneeded(node.persisted())) {
             let path = node.path();
+            // What is under way may have used, changed or replaced it.
+            if !self.prep.childless(env.tree, path).is_some_and(|stat| unneeded(&stat)) {
+                continue;
+            }
             if !core.can_propose(path.len() + OVERHEAD_BYTES) {
                 return;
             }

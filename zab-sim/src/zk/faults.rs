@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::time::Duration;
 
 use zab_proto::wire::jute::Reader;
 use zab_proto::wire::txn::TxnHeader;
@@ -48,6 +49,11 @@ const SESSION: usize = 20;
 
 fn number(bytes: &[u8], at: usize) -> Option<i32> {
     bytes.get(at..)?.first_chunk().map(|bytes| i32::from_be_bytes(*bytes))
+}
+
+/// The age at which a container goes that was never used; zero: none.
+pub(crate) fn container_never_used(mutation: Option<Mutation>) -> Duration {
+    Duration::from_millis(u64::from(mutation == Some(Mutation::UnusedContainersRemoved)))
 }
 
 impl Faults {

@@ -37,6 +37,8 @@ pub(crate) fn judge(
     }
     coverage.add_count("service: sessions expired", record.expired);
     coverage.add_count("service: refused, session moved", record.moved);
+    coverage.add_count("service: container removed", record.containers_removed);
+    coverage.add_count("service: TTL node removed", record.ttl_nodes_removed);
     Ok(())
 }
 
@@ -88,7 +90,7 @@ fn same_state(record: &Record, database: &Database) -> Result<(), Failure> {
         let node = expected[path];
         let numbers = [stat.czxid.raw(), stat.mzxid.raw(), stat.pzxid.raw(), stat.ephemeral_owner];
         if data != node.data
-            || numbers != [node.czxid, node.mzxid, node.pzxid, node.owner]
+            || numbers != [node.czxid, node.mzxid, node.pzxid, node.stored_owner()]
             || [stat.version, stat.cversion, stat.aversion]
                 != [node.version, node.creations, node.aversion]
         {

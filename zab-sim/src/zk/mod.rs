@@ -67,6 +67,9 @@ impl Subject for Zk {
             tick_time: options.tick_time,
             max_client_cnxns: 0,
             sessionless_timeout: Duration::from_secs(5),
+            extended_types: true,
+            container_check_interval: 2 * options.tick_time,
+            container_never_used: faults::container_never_used(options.mutation),
             wall_clock: WallClock::new(move || clock.load(Ordering::Relaxed)),
             ..ServiceOptions::default()
         });

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::zk::acl::{self, Acl, Entry, User, perms};
 use crate::zk::history::Told;
-use crate::zk::wire::{Answer, Mode, Request, Stat};
+use crate::zk::wire::{Answer, Kind, Mode, Request, Stat};
 
 /// Codes of refusals.
 pub(crate) mod code {
@@ -45,6 +45,8 @@ pub(crate) struct Node {
     pub(crate) aversion: i32,
     /// Children created so far.
     pub(crate) creations: i32,
+    pub(crate) kind: Kind,
+    /// The session, if it is ephemeral.
     pub(crate) owner: i64,
     pub(crate) children: i32,
 }
@@ -62,6 +64,7 @@ impl Node {
             version: 0,
             aversion: 0,
             creations: 0,
+            kind: Kind::Persistent,
             owner: 0,
             children: 0,
         }
@@ -70,6 +73,15 @@ impl Node {
     /// Whether a user has one of the permissions `wanted`.
     pub(crate) fn permits(&self, wanted: i32, user: User) -> Result<(), i32> {
         if acl::permits(&self.acl, wanted, user) { Ok(()) } else { Err(code::NO_AUTH) }
+    }
+
+    /// The owner as servers store it.
+    pub(crate) fn stored_owner(&self) -> i64 {
+        match self.kind {
+            Kind::Persistent | Kind::Ephemeral => self.owner,
+            Kind::Container => i64::MIN,
+            Kind::Ttl(ttl_ms) => 0xff_i64 << 56 | ttl_ms,
+        }
     }
 
     /// The numbers that clients see.
@@ -103,7 +115,7 @@ pub(crate) struct Moment {
 /// A change that a successful request makes, as its transaction has to say it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Effect {
-    Create { path: String, data: Vec<u8>, acl: Acl, ephemeral: bool, parent_cversion: i32 },
+    Create { path: String, data: Vec<u8>, acl: Acl, kind: Kind, parent_cversion: i32 },
     Delete { path: String },
     Set { path: String, data: Vec<u8>, version: i32 },
     SetAcl { path: String, acl: Acl, version: i32 },
@@ -240,6 +252,29 @@ impl Model {
         owned
     }
 
+    /// A leader removes a container or TTL node of its own accord. `Err`: why it must not.
+    pub(crate) fn remove_unneeded(
+        &mut self,
+        path: &str,
+        moment: Moment,
+    ) -> Result<Kind, &'static str> {
+        let node = self.now(path).ok_or("does not exist")?;
+        if node.children > 0 {
+            return Err("has children");
+        }
+        match node.kind {
+            Kind::Persistent | Kind::Ephemeral => Err("is neither container nor TTL node"),
+            Kind::Container if node.creations == 0 => Err("was never used"),
+            Kind::Ttl(ttl_ms) if moment.time.saturating_sub(node.mtime) <= ttl_ms => {
+                Err("has time left")
+            }
+            kind => {
+                self.remove(path, moment.zxid);
+                Ok(kind)
+            }
+        }
+    }
+
     /// Removes a node without asking.
     fn remove(&mut self, path: &str, zxid: i64) {
         let above = parent(path);
@@ -316,7 +351,7 @@ impl Model {
         &mut self,
         path: &str,
         (data, acl): (Vec<u8>, &[Entry]),
-        Mode { ephemeral, sequential }: Mode,
+        Mode { kind, sequential }: Mode,
         moment: Moment,
     ) -> Result<(Effect, Answer), i32> {
         let above = parent(path);
@@ -338,7 +373,8 @@ impl Model {
         let parent_acl = Acl::clone(&owner.acl);
         self.stage(above, Some(owner));
         let node = Node {
-            owner: if ephemeral { moment.session } else { 0 },
+            kind,
+            owner: if kind == Kind::Ephemeral { moment.session } else { 0 },
             ..Node::new(data.clone(), Acl::clone(&acl), moment.zxid, moment.time)
         };
         let stat = node.stat();
@@ -346,7 +382,7 @@ impl Model {
         self.told.push((path.clone(), event::CREATED, Acl::clone(&acl)));
         self.told.push((above.to_owned(), event::CHILDREN_CHANGED, parent_acl));
         let answer = Answer::Created(path.clone(), stat);
-        Ok((Effect::Create { path, data, acl, ephemeral, parent_cversion }, answer))
+        Ok((Effect::Create { path, data, acl, kind, parent_cversion }, answer))
     }
 }
 

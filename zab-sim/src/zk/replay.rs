@@ -11,7 +11,7 @@ use crate::zk::acl::{Entry, User};
 use crate::zk::client::ZkClient;
 use crate::zk::history::Call;
 use crate::zk::model::{Effect, Model, Moment, code};
-use crate::zk::wire::{Answer, Request};
+use crate::zk::wire::{Answer, Kind, Request};
 
 /// What the history says about a request.
 #[derive(Debug)]
@@ -32,6 +32,9 @@ pub(crate) struct Record {
     pub(crate) zxids: Vec<i64>,
     pub(crate) expired: u64,
     pub(crate) moved: u64,
+    /// What leaders removed of their own accord.
+    pub(crate) containers_removed: u64,
+    pub(crate) ttl_nodes_removed: u64,
 }
 
 /// What a session has asked for, in order.
@@ -72,6 +75,8 @@ pub(crate) fn replay(clients: &[ZkClient], ghost: &Ghost) -> Result<Record, Fail
         zxids: Vec::new(),
         expired: 0,
         moved: 0,
+        containers_removed: 0,
+        ttl_nodes_removed: 0,
     };
     let mut replay = Replay { clients, asked, record };
     for (zxid, payload) in ghost.history() {
@@ -101,6 +106,7 @@ impl Replay<'_> {
                 Ok(())
             }
             Txn::CloseSession(paths) => self.close(moment, header.cxid, *paths),
+            txn if session == 0 => self.remove_unneeded(moment, txn),
             txn => {
                 let (client, call, (code, answer)) = self.carry_out(moment, header.cxid, txn)?;
                 self.record.model.commit(zxid);
@@ -149,6 +155,29 @@ impl Replay<'_> {
                 Ok((0, Answer::Parts(self.multi(moment, requests, *parts)?)))
             }
             (request, txn) => self.single(moment, request, txn),
+        }
+    }
+
+    /// What a leader does without being asked: remove a container or TTL node, or find that it is
+    /// needed still.
+    fn remove_unneeded(&mut self, moment: Moment, txn: &Txn<'_>) -> Result<(), Failure> {
+        let zxid = moment.zxid;
+        let Record { model, containers_removed, ttl_nodes_removed, .. } = &mut self.record;
+        match txn {
+            Txn::Error(_) => Ok(()),
+            Txn::Delete { path, container: true } => {
+                match model.remove_unneeded(path, moment) {
+                    Ok(Kind::Container) => *containers_removed += 1,
+                    Ok(_) => *ttl_nodes_removed += 1,
+                    Err(why) => {
+                        let text = format!("{zxid:#x} removes {path}, which {why}");
+                        return Err(failure("W14", text));
+                    }
+                }
+                model.commit(zxid);
+                Ok(())
+            }
+            txn => Err(failure("W1", format!("{zxid:#x} is of nobody: {txn:x?}"))),
         }
     }
 
@@ -360,14 +389,14 @@ fn is_like(request: &Request, txn: &Txn<'_>) -> bool {
 fn is_effect(effect: &Effect, txn: &Txn<'_>) -> bool {
     match (effect, txn) {
         (
-            Effect::Create { path, data, acl, ephemeral, parent_cversion },
-            Txn::Create(CreateTxn { path: p, data: d, acl: a, parent_cversion: c, kind }),
+            Effect::Create { path, data, acl, kind, parent_cversion },
+            Txn::Create(CreateTxn { path: p, data: d, acl: a, parent_cversion: c, kind: k }),
         ) => {
             path == p
                 && Some(data.as_slice()) == *d
                 && is_list(acl, *a)
                 && parent_cversion == c
-                && *kind == CreateKind::Create2 { ephemeral: *ephemeral }
+                && *k == create_kind(*kind)
         }
         (Effect::Delete { path }, Txn::Delete { path: p, container: false }) => path == p,
         (
@@ -381,6 +410,15 @@ fn is_effect(effect: &Effect, txn: &Txn<'_>) -> bool {
             path == p && version == v
         }
         _ => false,
+    }
+}
+
+fn create_kind(kind: Kind) -> CreateKind {
+    match kind {
+        Kind::Persistent => CreateKind::Create2 { ephemeral: false },
+        Kind::Ephemeral => CreateKind::Create2 { ephemeral: true },
+        Kind::Container => CreateKind::Container,
+        Kind::Ttl(ttl_ms) => CreateKind::Ttl { ttl_ms },
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) mod op {
     pub(crate) const MULTI: i32 = 14;
     pub(crate) const CREATE2: i32 = 15;
     pub(crate) const REMOVE_WATCHES: i32 = 18;
+    pub(crate) const CREATE_CONTAINER: i32 = 19;
+    pub(crate) const CREATE_TTL: i32 = 21;
     pub(crate) const AUTH: i32 = 100;
     pub(crate) const SET_WATCHES: i32 = 101;
     pub(crate) const GET_EPHEMERALS: i32 = 103;
@@ -40,13 +42,32 @@ pub(crate) mod op {
 /// What a create makes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Mode {
-    pub(crate) ephemeral: bool,
+    pub(crate) kind: Kind,
     pub(crate) sequential: bool,
+}
+
+/// How long a node lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    Persistent,
+    Ephemeral,
+    /// Until its last child is gone.
+    Container,
+    /// Until it has been childless and unchanged for so long, in ms.
+    Ttl(i64),
 }
 
 impl Mode {
     fn flags(self) -> i32 {
-        i32::from(self.ephemeral) + 2 * i32::from(self.sequential)
+        match (self.kind, self.sequential) {
+            (Kind::Persistent, false) => 0,
+            (Kind::Ephemeral, false) => 1,
+            (Kind::Persistent, true) => 2,
+            (Kind::Ephemeral, true) => 3,
+            (Kind::Container, _) => 4,
+            (Kind::Ttl(_), false) => 5,
+            (Kind::Ttl(_), true) => 6,
+        }
     }
 }
 
@@ -150,7 +171,11 @@ impl WatchLists {
 impl Request {
     pub(crate) fn op(&self) -> i32 {
         match self {
-            Self::Create { .. } => op::CREATE2,
+            Self::Create { mode, .. } => match mode.kind {
+                Kind::Persistent | Kind::Ephemeral => op::CREATE2,
+                Kind::Container => op::CREATE_CONTAINER,
+                Kind::Ttl(_) => op::CREATE_TTL,
+            },
             Self::Delete { .. } => op::DELETE,
             Self::Set { .. } => op::SET_DATA,
             Self::SetAcl { .. } => op::SET_ACL,
@@ -172,6 +197,11 @@ impl Request {
         }
     }
 
+    /// The operation that the answer to a part of a multi names.
+    fn result_op(&self) -> i32 {
+        if matches!(self, Self::Create { .. }) { op::CREATE2 } else { self.op() }
+    }
+
     /// Whether it becomes a transaction.
     pub(crate) fn is_write(&self) -> bool {
         matches!(
@@ -188,12 +218,14 @@ impl Request {
     /// Its name in the coverage table.
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::Create { mode: Mode { ephemeral: true, sequential: true }, .. } => {
-                "client: create ephemeral sequential"
-            }
-            Self::Create { mode: Mode { ephemeral: true, .. }, .. } => "client: create ephemeral",
-            Self::Create { mode: Mode { sequential: true, .. }, .. } => "client: create sequential",
-            Self::Create { .. } => "client: create",
+            Self::Create { mode, .. } => match (mode.kind, mode.sequential) {
+                (Kind::Persistent, false) => "client: create",
+                (Kind::Persistent, true) => "client: create sequential",
+                (Kind::Ephemeral, false) => "client: create ephemeral",
+                (Kind::Ephemeral, true) => "client: create ephemeral sequential",
+                (Kind::Container, _) => "client: createContainer",
+                (Kind::Ttl(_), _) => "client: createTTL",
+            },
             Self::Delete { .. } => "client: delete",
             Self::Set { .. } => "client: setData",
             Self::SetAcl { .. } => "client: setACL",
@@ -232,6 +264,9 @@ impl Request {
                 out.put_buffer(Some(&data.to_be_bytes()));
                 acl::write(acl, out);
                 out.put_i32(mode.flags());
+                if let Kind::Ttl(ttl_ms) = mode.kind {
+                    out.put_i64(ttl_ms);
+                }
             }
             Self::Delete { path, version } | Self::Check { path, version } => {
                 out.put_ustring(Some(path));
@@ -478,7 +513,7 @@ fn parts_of(parts: &[Request], reader: &mut Reader<'_>) -> Result<Vec<(i32, Answ
         let (op, _done, _) = (reader.i32()?, reader.bool()?, reader.i32()?);
         if op == -1 {
             results.push((reader.i32()?, Answer::Nothing));
-        } else if op == part.op() {
+        } else if op == part.result_op() {
             results.push((0, body_of(part, reader)?));
         } else {
             return Err(DecodeError::BadValue(i64::from(op)));

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use crate::rng::Rng;
 use crate::zk::acl;
-use crate::zk::wire::{Answer, Mode, Request, WatchKind};
+use crate::zk::wire::{Answer, Kind, Mode, Request, WatchKind};
 
 /// The parents of all other nodes.
 const PARENTS: [&str; 4] = ["/a", "/b", "/e", "/q"];
-const PERSISTENT: Mode = Mode { ephemeral: false, sequential: false };
+const PLAIN: Mode = Mode { kind: Kind::Persistent, sequential: false };
 
 /// One client's choices.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Workload {
             path: (*path).to_owned(),
             data: self.data(),
             acl: open(),
-            mode: PERSISTENT,
+            mode: PLAIN,
         };
         PARENTS.iter().map(create).collect()
     }
@@ -64,26 +64,43 @@ impl Workload {
 
     fn write(&mut self, rng: &mut Rng) -> Request {
         let ephemeral = rng.chance(500);
-        match rng.below(10) {
+        let kind = if ephemeral { Kind::Ephemeral } else { Kind::Persistent };
+        match rng.below(11) {
             0..3 => {
                 let path = if ephemeral { lock(rng) } else { path(rng) };
-                self.create(path, Mode { ephemeral, sequential: false }, rng)
+                self.create(path, Mode { kind, sequential: false }, rng)
             }
             3..5 => {
                 let path = rng.pick(&["/q/n-", "/q/n-", "/a/n-", "/b/n-"]).to_owned();
-                self.create(path, Mode { ephemeral, sequential: true }, rng)
+                self.create(path, Mode { kind, sequential: true }, rng)
             }
             5..7 => {
                 let path = self.known_or_random(rng);
                 let version = self.version(&path, rng);
                 Request::Delete { path, version }
             }
+            7 => self.short_lived(rng),
             _ => {
                 let path = path(rng);
                 let version = self.version(&path, rng);
                 Request::Set { path, data: self.data(), version }
             }
         }
+    }
+
+    /// A container or TTL node, or something in one.
+    fn short_lived(&mut self, rng: &mut Rng) -> Request {
+        let (path, mode) = match rng.below(6) {
+            0 | 1 => (container(rng), Mode { kind: Kind::Container, sequential: false }),
+            2 => (ttl_node(rng), Mode { kind: ttl(rng), sequential: false }),
+            3 => ("/q/t-".to_owned(), Mode { kind: ttl(rng), sequential: true }),
+            n => {
+                let above = if n == 4 { container(rng) } else { ttl_node(rng) };
+                let kind = if rng.chance(500) { Kind::Ephemeral } else { Kind::Persistent };
+                (format!("{above}/x"), Mode { kind, sequential: false })
+            }
+        };
+        self.create(path, mode, rng)
     }
 
     fn multi(&mut self, rng: &mut Rng) -> Request {
@@ -182,12 +199,27 @@ fn watch(rng: &mut Rng) -> Request {
 }
 
 fn path(rng: &mut Rng) -> String {
-    match rng.below(20) {
+    match rng.below(23) {
+        20 => container(rng),
+        21 => ttl_node(rng),
+        22 => format!("{}/x", if rng.chance(500) { container(rng) } else { ttl_node(rng) }),
         0 => "/b".to_owned(),
         1 => "/e/lock0/below".to_owned(),
         2..6 => lock(rng),
         n => format!("{}/x{}", if n % 2 == 0 { "/a" } else { "/b" }, rng.below(3)),
     }
+}
+
+fn container(rng: &mut Rng) -> String {
+    format!("/a/box{}", rng.below(2))
+}
+
+fn ttl_node(rng: &mut Rng) -> String {
+    format!("/b/ttl{}", rng.below(2))
+}
+
+fn ttl(rng: &mut Rng) -> Kind {
+    Kind::Ttl(rng.pick(&[1, 20, 100, 1000]))
 }
 
 fn lock(rng: &mut Rng) -> String {

@@ -54,6 +54,11 @@ impl Prep {
         })
     }
 
+    /// The numbers of a node as it will be; `None` if it will not be, or will have children.
+    pub(crate) fn childless(&self, tree: &Tree, path: &str) -> Option<StatPersisted> {
+        self.lookup(tree, path).filter(|node| node.children == 0).map(|node| node.stat)
+    }
+
     /// Replaces the record of a node and brings the digest up to date.
     pub(super) fn put(&mut self, view: View<'_>, zxid: Zxid, path: &str, mut record: Record) {
         let key: Arc<str> = match self.records.get_key_value(path) {

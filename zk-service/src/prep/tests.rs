@@ -260,3 +260,62 @@ fn hard_limits_of_a_quota() {
         assert_eq!(request(&mut fixture, op, path, data), code, "{path}");
     }
 }
+
+/// A node that is changed, used or replaced by what is under way is not the one in the tree.
+#[test]
+fn what_is_under_way_keeps_a_node_alive() {
+    let mut fixture = Fixture::new(1);
+    let prepare = |fixture: &mut Fixture, op: i32, path: &str| {
+        let mut record = Vec::new();
+        record.put_ustring(Some(path));
+        match op {
+            op::CREATE_TTL => {
+                record.put_buffer(None);
+                write_acls(&[Acl::world(perms::ALL)], &mut record);
+                record.put_i32(5);
+                record.put_i64(500);
+            }
+            op::SET_DATA => {
+                record.put_buffer(None);
+                record.put_i32(-1);
+            }
+            _ => record.put_i32(-1),
+        }
+        fixture.zxid += 1;
+        let view = View {
+            tree: &fixture.database.tree,
+            access: &fixture.access,
+            extended_types: true,
+            enforce_quota: false,
+            digests: true,
+            txn_len_max: usize::MAX,
+        };
+        let from = Requester {
+            session: 1,
+            cxid: 1,
+            valid: Ok(()),
+            ids: Ids::default(),
+            zxid: Zxid::from_raw(fixture.zxid),
+            time: 1000 * fixture.zxid,
+        };
+        let mut txn = Vec::new();
+        fixture.prep.request(view, &from, op, &record, &mut txn);
+        fixture.pending.push_back(txn);
+    };
+    let mtime = |fixture: &Fixture| {
+        fixture.prep.childless(&fixture.database.tree, "/t").map(|stat| stat.mtime)
+    };
+    prepare(&mut fixture, op::CREATE_TTL, "/t");
+    fixture.apply();
+    assert_eq!(mtime(&fixture), Some(1000));
+    prepare(&mut fixture, op::SET_DATA, "/t");
+    assert_eq!(mtime(&fixture), Some(2000));
+    prepare(&mut fixture, op::CREATE_TTL, "/t/child");
+    assert_eq!(mtime(&fixture), None);
+    prepare(&mut fixture, op::DELETE, "/t/child");
+    assert_eq!(mtime(&fixture), Some(2000));
+    prepare(&mut fixture, op::DELETE, "/t");
+    assert_eq!(mtime(&fixture), None);
+    prepare(&mut fixture, op::CREATE_TTL, "/t");
+    assert_eq!(mtime(&fixture), Some(6000));
+}
