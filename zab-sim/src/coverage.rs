@@ -109,6 +109,10 @@ pub const MUST_REACH: &[&str] = &[
     "fault: pause",
     "fault: power cut",
     "fault: server isolated",
+    "healed: a majority with one link to the rest",
+    "healed: a server crippled",
+    "healed: a server restarted",
+    "healed: at rest",
 ];
 
 /// The same with the ZooKeeper service.
@@ -119,6 +123,10 @@ pub const SERVICE_MUST_REACH: &[&str] = &[
     "Following in Broadcast by Snap",
     "Observing in Broadcast by Diff",
     "Observing in Broadcast by Snap",
+    "healed: a majority with one link to the rest",
+    "healed: a server crippled",
+    "healed: a server restarted",
+    "healed: at rest",
     "install",
     "leader gave up with proposals under way",
     "committed in three epochs",

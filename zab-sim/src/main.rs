@@ -189,11 +189,10 @@ fn play(args: &Args, name: &str, mutation: Option<Mutation>) -> ExitCode {
     }
 }
 
-fn options_of(args: &Args, subject: Subject, seed: u64, mutation: Option<Mutation>) -> Options {
+fn options_of(args: &Args, seed: u64, mutation: Option<Mutation>) -> Options {
     let profile = args.profile.as_deref().map(profile::named);
     let options = match profile {
-        None if subject == Subject::Counter => Options::swarm(seed),
-        None => Options::plain(seed),
+        None => Options::swarm(seed),
         Some(None) => Options::plain(seed),
         Some(Some(profile)) => profile.options(seed),
     };
@@ -201,7 +200,7 @@ fn options_of(args: &Args, subject: Subject, seed: u64, mutation: Option<Mutatio
 }
 
 fn single(args: &Args, seed: u64, mutation: Option<Mutation>) -> ExitCode {
-    let options = options_of(args, args.subject, seed, mutation);
+    let options = options_of(args, seed, mutation);
     let outcome = args.subject.run(&options, args.lines);
     if outcome.failure.is_some() {
         report(args, &options, outcome);
@@ -266,8 +265,7 @@ fn sweep(args: &Args, from: u64, to: u64, mutation: Option<Mutation>) -> ExitCod
                     if seed >= to {
                         break;
                     }
-                    let outcome =
-                        args.subject.run(&options_of(args, args.subject, seed, mutation), 0);
+                    let outcome = args.subject.run(&options_of(args, seed, mutation), 0);
                     let mut sum = sum.lock().expect("no thread panics with the lock");
                     add(&mut sum, seed, outcome, started);
                     if !args.keep_going && !sum.failures.is_empty() {
@@ -297,7 +295,7 @@ fn sweep(args: &Args, from: u64, to: u64, mutation: Option<Mutation>) -> ExitCod
     }
     if let Some((seed, _, _)) = sum.failures.iter().min() {
         if !args.keep_going {
-            let options = options_of(args, args.subject, *seed, mutation);
+            let options = options_of(args, *seed, mutation);
             let outcome = args.subject.run(&options, 0);
             report(args, &options, outcome);
         }
@@ -340,7 +338,7 @@ fn mutation_table(args: &Args) -> ExitCode {
     for (mutation, subject) in core.chain(service) {
         let mut events = 0;
         let found = (0..20_000).find_map(|seed| {
-            let outcome = subject.run(&options_of(args, subject, seed, Some(*mutation)), 0);
+            let outcome = subject.run(&options_of(args, seed, Some(*mutation)), 0);
             events += outcome.events;
             outcome.failure.map(|failure| (seed, failure.invariant))
         });

@@ -45,6 +45,7 @@ pub fn converge<A: Subject>(world: &mut World<A>) {
 /// (E6) or limps (L6), and does not need the links of a minority (E7), each tried after some of the runs, and comes to rest without work (L5).
 pub(crate) fn examine<A: Subject>(world: &mut World<A>) {
     settle(world);
+    world.clients.iter_mut().for_each(|seat| seat.client.trouble());
     // With small counters epochs end by themselves.
     let lasting = world.options.counter_max == u32::MAX;
     match world.options.seed % 4 {
@@ -81,6 +82,7 @@ fn settle<A: Subject>(world: &mut World<A>) {
 fn restart_one<A: Subject>(world: &mut World<A>) {
     let Some(server) = world.dispensable() else { return };
     let before = world.role_changes();
+    world.ghost.borrow_mut().coverage.count("healed: a server restarted");
     world.trace.say(|| format!("s{} restarts among healthy servers", server + 1));
     world.die(server, Death::Kill);
     world.queue.push(world.now + 10 * MILLI, Event::Start { server });
@@ -103,6 +105,7 @@ fn cripple_one<A: Subject>(world: &mut World<A>) {
     let hosts: Vec<Option<HostIx>> = hosts.collect();
     let others: Vec<HostIx> = (0..world.servers.len()).filter(|other| *other != server).collect();
     let way = world.rng.below(3);
+    world.ghost.borrow_mut().coverage.count("healed: a server crippled");
     world.trace.say(|| format!("s{} is crippled in way {way}", server + 1));
     match way {
         0 => world.disks[server].stall(true),
@@ -141,6 +144,7 @@ fn split<A: Subject>(world: &mut World<A>) {
         core.swap_remove(world.rng.index(core.len()));
     }
     let hub = world.rng.pick(&core);
+    world.ghost.borrow_mut().coverage.count("healed: a majority with one link to the rest");
     world.trace.say(|| format!("s{} alone reaches others than {core:?}", hub + 1));
     for a in 0..world.servers.len() {
         for b in (0..world.servers.len()).filter(|b| *b != a && *b != hub && a != hub) {
@@ -169,7 +173,7 @@ fn split<A: Subject>(world: &mut World<A>) {
 /// L3, L5: without clients, everybody applies everything, and nothing is left over.
 fn rest<A: Subject>(world: &mut World<A>) {
     world.quiet = true;
-    let ticks = u64::from(4 * world.options.sync_limit) * tick(&world.options);
+    let ticks = u64::from(4 * world.options.sync_limit + A::QUIET_TICKS) * tick(&world.options);
     let mut until = world.now + 2 * SECOND + ticks;
     if world.options.faults.garble > 0 {
         // Votes are behind the beginning of a frame that does not end, until that is noticed.
@@ -178,6 +182,7 @@ fn rest<A: Subject>(world: &mut World<A>) {
     }
     world.run_until(until, |_| false);
     let n = world.servers.len();
+    world.ghost.borrow_mut().coverage.count("healed: at rest");
     for server in 0..n {
         if world.failure().is_some() {
             return;

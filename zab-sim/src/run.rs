@@ -38,8 +38,7 @@ pub fn run<A: Subject>(options: &Options, lines: usize) -> Outcome {
         if world.failure().is_none() {
             converge(world);
         }
-        // What is asked of the counter's clients there is more than sessions can promise.
-        if world.failure().is_none() && A::QUIET_TICKS == 0 {
+        if world.failure().is_none() {
             examine(world);
         }
     });

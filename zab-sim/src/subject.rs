@@ -66,6 +66,11 @@ pub trait Client: Sized {
 
     /// The chaos is over: go on without end, and without haste.
     fn persevere(&mut self) {}
+
+    /// A server that may be its own is in trouble from now on, until the next [`persevere`].
+    ///
+    /// [`persevere`]: Self::persevere
+    fn trouble(&mut self) {}
 }
 
 /// What a client wants.

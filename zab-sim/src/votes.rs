@@ -173,7 +173,10 @@ impl Ghost {
     /// Whether the own vote of `server` counts for `basis`. It follows the best one heard, and the
     /// election may end before it is sent again: E1 is about the vote held, not the one last sent.
     fn agrees_itself(&self, server: HostIx, basis: &Ballot) -> bool {
-        let Some(said) = self.votes.said[server] else { return !basis.is_settled() };
+        let own = i64::try_from(server + 1) == Ok(basis.vote.0.0);
+        // Who has not spoken yet holds a vote for itself, which is good for those, too, who follow it
+        // from before it restarted.
+        let Some(said) = self.votes.said[server] else { return own || !basis.is_settled() };
         if said.agrees(basis) {
             return true;
         }

@@ -173,6 +173,10 @@ impl Client for ZkClient {
         self.asleep = self.asleep.map(|_| 0);
         self.next_wake = 0;
     }
+
+    fn trouble(&mut self) {
+        self.seen.push(Seen::Trouble);
+    }
 }
 
 impl ZkClient {

@@ -58,4 +58,6 @@ pub(crate) enum Seen {
     Healed {
         at: u64,
     },
+    /// A server is restarted or crippled.
+    Trouble,
 }

@@ -171,6 +171,7 @@ impl Reading<'_> {
                 }
                 Seen::Closed => server = None,
                 Seen::Healed { at } => pulse.healed = Some(*at),
+                Seen::Trouble => pulse = Pulse::default(),
             }
         }
         Ok(())
