@@ -54,7 +54,9 @@ pub(crate) fn examine<A: Subject>(world: &mut World<A>) {
         2 if lasting => split(world),
         _ => {}
     }
-    if world.failure().is_none() {
+    // Sessions that end at rest use up small counters, and the election after that may wait for a dial
+    // that hangs.
+    if world.failure().is_none() && (lasting || A::QUIET_TICKS == 0) {
         rest(world);
     }
 }
