@@ -27,19 +27,24 @@ def damaged(members):
 
 
 def rebuild(ensemble):
-    """Makes the directories of damaged servers anew, as an operator has to, if the others are a quorum; who was."""
+    """Makes the directories of damaged servers anew from a sound voter, as an operator has to; who was."""
     lost = damaged(ensemble.members)
     sound = [member for member in ensemble.voters if member not in lost]
-    if not lost or 2 * len(sound) <= len(ensemble.voters):
+    if not lost or not sound:
         return []
+    for member in sound:
+        walk_to(member)
     for member in lost:
         member.kill()
-    ensemble.settled()
-    for member in lost:
+    # At first no more than a quorum needs: Apache's empty servers vote, and must not be one among themselves.
+    lost.sort(key=lambda member: (member.observer, member.kind == "zabd"))
+    first = max(0, len(ensemble.voters) // 2 + 1 - len(sound))
+    for at, member in enumerate(lost):
         member.wipe()
         member.rebuilt = len(member.logs)
         member.start()
-        ensemble.settled()
+        if at + 1 >= first:
+            ensemble.settled()
     return lost
 
 
