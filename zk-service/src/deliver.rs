@@ -34,7 +34,13 @@ impl Service {
             // it are replayed its digest is that of no transaction. What stays wrong shows again.
             if self.is_serving() {
                 self.digest_mismatches += 1;
-                log::error!("digest after {zxid} is {actual:#x}, should be {expected:#x}");
+                let count = self.digest_mismatches;
+                // All that follow are wrong, too.
+                if count == 1 || count.is_multiple_of(MISMATCHES_BETWEEN_REPORTS) {
+                    log::error!(
+                        "digest after {zxid} is {actual:#x}, should be {expected:#x} ({count} so far)"
+                    );
+                }
             } else {
                 log::debug!("digest after {zxid} is {actual:#x}, should be {expected:#x}");
             }
@@ -332,3 +338,5 @@ fn put_multi(out: &mut Vec<u8>, parts: Parts<'_>, applied: &Applied) {
     }
     reply::multi_end(out);
 }
+
+const MISMATCHES_BETWEEN_REPORTS: u64 = 1000;
