@@ -5,9 +5,10 @@ import os
 import re
 import socket
 import struct
+import subprocess
 import time
 
-from . import check, wire
+from . import check, servers, wire
 from .ensemble import eventually
 from .load import Load
 
@@ -19,9 +20,20 @@ def files(member, pattern):
     return sorted(glob.glob(os.path.join(member.data, "version-2", pattern)), key=os.path.getmtime)
 
 
+def whole(path):
+    """Whether the snapshot is complete: a server that is killed leaves one that is not."""
+    return subprocess.run([servers.zabd(), "inspect", "snapshot", path], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL).returncode == 0
+
+
+def written(member, suffix, since):
+    """The complete snapshots of this form, written after `since`."""
+    return [path for path in files(member, f"snapshot.*.{suffix}") if os.path.getmtime(path) >= since and whole(path)]
+
+
 def keep_one_snapshot(member, suffix, since):
     """Deletes every snapshot but the newest of this form, written after `since`."""
-    kept = [path for path in files(member, f"snapshot.*.{suffix}") if os.path.getmtime(path) >= since]
+    kept = written(member, suffix, since)
     assert kept, f"{member} has written no .{suffix} snapshot: {files(member, 'snapshot.*')}"
     for path in files(member, "snapshot.*"):
         if path != kept[-1]:
@@ -36,8 +48,7 @@ def compressed(ensemble, suffix, there="zabd"):
         for member in ensemble.voters:
             since = 0.0
             for kind in (there, kinds[member]):
-                eventually(f"{member} writes a snapshot", lambda m=member, s=since: any(
-                    os.path.getmtime(path) >= s for path in files(m, f"snapshot.*.{suffix}")), 60, 0.2)
+                eventually(f"{member} writes a snapshot", lambda m=member, s=since: written(m, suffix, s), 60, 0.2)
                 member.kill()
                 keep_one_snapshot(member, suffix, since)
                 ensemble.swap(member, kind)
