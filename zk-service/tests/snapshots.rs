@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use support::{History, Random, Record, dump};
+use support::{History, Random, Record, dump, fuzzy};
 use zab_proto::wire::jute::{DEFAULT_FIELD_LEN_MAX_BYTES, Reader, Writer};
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{SnapshotDigest, Zxid};
@@ -98,36 +98,19 @@ fn each_is_the_state_at_its_opening() {
 /// A snapshot as ZooKeeper writes it: sessions and ACLs first, then the nodes one by one while
 /// transactions are applied, each with the children it has by then.
 fn fuzzy(history: &mut History, random: &mut Random) -> Vec<u8> {
-    let mut out = Vec::new();
-    out.put_len(history.database.sessions.len());
-    for (session, timeout) in history.database.sessions.iter() {
-        out.put_i64(session);
-        out.put_i32(timeout);
-    }
-    let mut acls = BTreeMap::new();
-    for node in history.database.tree.node("/").unwrap().subtree() {
-        acls.insert(node.acl_key(), node.acl().to_vec());
-    }
-    acls.remove(&-1);
-    out.put_len(acls.len());
-    for (key, acl) in acls {
-        out.put_i64(key);
-        write_acls(&acl, &mut out);
-    }
+    let mut out = fuzzy::begin(&history.database);
     let mut stack = vec![String::from("/")];
     while let Some(path) = stack.pop() {
         for _ in 0..random.below(4) {
             history.step();
         }
-        let Some(node) = history.database.tree.node(&path) else { continue };
         let prefix = path.trim_end_matches('/');
-        out.put_ustring(Some(prefix));
-        out.put_buffer(node.data());
-        out.put_i64(node.acl_key());
-        node.persisted().write(&mut out);
-        stack.extend(node.children().map(|name| format!("{prefix}/{name}")));
+        if fuzzy::put_node(&history.database, &path, &mut out) {
+            let node = history.database.tree.node(&path).unwrap();
+            stack.extend(node.children().map(|name| format!("{prefix}/{name}")));
+        }
     }
-    out.put_ustring(Some("/"));
+    fuzzy::end(&mut out);
     out
 }
 

@@ -11,7 +11,7 @@ use zk_service::{Database, Loader};
 
 use crate::harness::{Image, World};
 use crate::options;
-use crate::support::{Record, dump};
+use crate::support::{Record, dump, fuzzy};
 
 /// The session of all transactions.
 pub(crate) const SESSION: i64 = 0x0100_0000_0000_0007;
@@ -137,22 +137,7 @@ impl Schedule {
 
     /// Begins a snapshot as ZooKeeper writes it: sessions and ACLs as they are now.
     pub(crate) fn fuzzy(&self) -> Fuzzy {
-        let mut out = Vec::new();
-        out.put_len(self.database.sessions.len());
-        for (session, timeout_ms) in self.database.sessions.iter() {
-            out.put_i64(session);
-            out.put_i32(timeout_ms);
-        }
-        let mut acls = BTreeMap::new();
-        for node in self.database.tree.node("/").unwrap().subtree() {
-            acls.insert(node.acl_key(), node.acl().to_vec());
-        }
-        acls.remove(&-1);
-        out.put_len(acls.len());
-        for (key, acl) in acls {
-            out.put_i64(key);
-            write_acls(&acl, &mut out);
-        }
+        let out = fuzzy::begin(&self.database);
         Fuzzy { zxid: self.database.last_zxid(), out }
     }
 
@@ -217,11 +202,7 @@ pub(crate) struct Fuzzy {
 impl Fuzzy {
     /// Writes a node as it is now; parents first.
     pub(crate) fn node(&mut self, schedule: &Schedule, path: &str) {
-        let node = schedule.database.tree.node(path).unwrap();
-        self.out.put_ustring(Some(path.trim_end_matches('/')));
-        self.out.put_buffer(node.data());
-        self.out.put_i64(node.acl_key());
-        node.persisted().write(&mut self.out);
+        assert!(fuzzy::put_node(&schedule.database, path, &mut self.out), "no {path}");
     }
 
     /// Writes the built-in nodes and the end, with the digest of now.
@@ -229,7 +210,7 @@ impl Fuzzy {
         for path in ["/zookeeper", "/zookeeper/config", "/zookeeper/quota"] {
             self.node(schedule, path);
         }
-        self.out.put_ustring(Some("/"));
+        fuzzy::end(&mut self.out);
         let digest = schedule.database.digest();
         Image { snapshot: self.out, zxid: self.zxid, digest, log: Vec::new() }
     }

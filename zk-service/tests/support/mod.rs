@@ -1,6 +1,8 @@
 //! Histories of valid transactions, made up from a seed.
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub(crate) mod fuzzy;
+
 use std::collections::BTreeMap;
 
 use zab_proto::Zxid;
