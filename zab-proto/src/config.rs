@@ -85,6 +85,8 @@ pub struct Limits {
     /// Bytes of transactions in the window that are not yet committed, durable and sent. At the
     /// bound a leader accepts no proposals, and closes the links of learners that hold it there
     /// without taking a byte for half a tick; a learner reads nothing until its disk has caught up.
+    /// The tail of the log at a start, and what a synchronisation brings, must wait whatever their
+    /// length until a leader is established: they do not count.
     pub window_len_max_bytes: usize,
     /// Committed transactions kept to synchronise learners by DIFF (`commitLogCount`).
     pub retained_txns: usize,

@@ -53,6 +53,11 @@ pub(crate) struct History {
     committed: Index,
     /// Entries below are applied.
     delivered: Index,
+    /// Entries below that are not applied yet came as a whole, from the disk or from a leader's
+    /// synchronisation, and have `tail_len` bytes. They have to be kept however many they are until
+    /// they are known to be committed, so no bound of the window is about them.
+    tail_end: Index,
+    tail_len: usize,
     delivered_zxid: Zxid,
     /// The application's state holds effects of transactions up to here: above `delivered_zxid` only
     /// after recovery from a fuzzy snapshot.
@@ -68,8 +73,11 @@ pub(crate) struct History {
     current_durable: Epoch,
     /// Whether the directory holds a history that may be counted (rule R14).
     trusted: bool,
-    /// The last stream that should have completed the history had a gap: a snapshot has none.
+    /// The last stream that should have completed the history had a gap, or was too long to be kept
+    /// aside: a snapshot is neither.
     snapshot_wanted: bool,
+    /// A leader was asked for one, and sent something else.
+    snapshot_denied: bool,
     /// Gaps that are not proven yet, oldest first.
     gaps: VecDeque<Gap>,
     /// There is a gap that could not be proven: nothing more is delivered, and no leader is told of
@@ -88,8 +96,11 @@ impl History {
         trusted: bool,
     ) -> Self {
         let (first, end) = (window.first(), window.end());
+        let tail_len = window.len_bytes();
         Self {
             window,
+            tail_end: end,
+            tail_len,
             appended: end,
             durable: end,
             committed: first,
@@ -105,6 +116,7 @@ impl History {
             current_durable: current,
             trusted,
             snapshot_wanted: false,
+            snapshot_denied: false,
             gaps: VecDeque::new(),
             doubted: false,
         }
@@ -169,6 +181,50 @@ impl History {
         self.snapshot_wanted
     }
 
+    /// The leader that was asked for a snapshot sends something else.
+    pub(crate) fn deny_snapshot(&mut self) {
+        self.snapshot_wanted = false;
+        self.snapshot_denied = true;
+    }
+
+    /// Whether it is worth asking for a snapshot in the place of transactions that are too many to be
+    /// kept aside. Asked once: not every leader has one that holds what this server does, and Apache's
+    /// choose for themselves. What such a leader sends is taken, however long it is.
+    pub(crate) fn can_ask_for_snapshot(&self) -> bool {
+        self.trusted && !self.snapshot_denied
+    }
+
+    /// Bytes in the window that its bounds are about: all but the part of the tail that waits to be
+    /// known as committed.
+    pub(crate) fn held_len_bytes(&self) -> usize {
+        self.window.len_bytes() - self.tail_len
+    }
+
+    /// A synchronisation is complete: all that there is belongs to the tail.
+    pub(crate) fn extend_tail(&mut self) {
+        let from = self.tail_end.max(self.delivered);
+        self.tail_len += self.len_bytes_between(from, self.end());
+        self.tail_end = self.end();
+    }
+
+    /// Whether a long tail is being applied, and enough of it to let go of the memory.
+    pub(crate) fn is_release_due(&self) -> bool {
+        self.delivered < self.tail_end && self.delivered.is_multiple_of(RELEASE_EVERY)
+    }
+
+    fn len_bytes_between(&self, from: Index, end: Index) -> usize {
+        (from..end).map(|index| self.window.txn(index).len()).sum()
+    }
+
+    /// Forgets the entries from `end` on.
+    fn cut(&mut self, end: Index) {
+        let tail_end = self.tail_end.min(self.end());
+        let cut = end.max(self.delivered);
+        self.tail_len -= self.len_bytes_between(cut, tail_end.max(cut));
+        self.tail_end = self.tail_end.min(end);
+        self.window.truncate(end);
+    }
+
     pub(crate) fn is_doubted(&self) -> bool {
         self.doubted || self.gaps.front().is_some_and(|gap| gap.proof != Proof::Open)
     }
@@ -182,6 +238,7 @@ impl History {
     pub(crate) fn establish(&mut self) {
         self.doubted = false;
         self.snapshot_wanted = false;
+        self.snapshot_denied = false;
     }
 
     /// Puts records in the place of the zxids between the newest and `next`, of the same epoch, and
@@ -237,7 +294,7 @@ impl History {
             self.trusted = false;
         }
         self.snapshot_wanted = self.trusted;
-        self.window.truncate(first);
+        self.cut(first);
         self.committed = self.committed.min(first);
         self.delivered = self.delivered.min(first);
     }
@@ -271,7 +328,7 @@ impl History {
     pub(crate) fn truncate(&mut self, zxid: Zxid) {
         let end = self.window.after(zxid);
         assert!(end >= self.committed, "committed transactions are never truncated (R6)");
-        self.window.truncate(end);
+        self.cut(end);
         self.appended = self.appended.min(end);
         self.durable = self.durable.min(end);
         self.enqueue(Op::Truncate(zxid));
@@ -282,6 +339,7 @@ impl History {
         self.restart_at(zxid);
         self.trusted = true;
         self.snapshot_wanted = false;
+        self.snapshot_denied = false;
         self.enqueue(Op::Install(zxid));
     }
 
@@ -307,6 +365,7 @@ impl History {
         self.durable = end;
         self.committed = end;
         self.delivered = end;
+        (self.tail_end, self.tail_len) = (end, 0);
         self.delivered_zxid = zxid;
         self.floor = zxid;
         self.gaps.clear();
@@ -398,6 +457,9 @@ impl History {
         }
         let index = self.delivered;
         self.delivered += 1;
+        if index < self.tail_end {
+            self.tail_len -= self.window.txn(index).len();
+        }
         let zxid = self.window.zxid(index);
         self.delivered_zxid = zxid;
         Some(Output::Deliver { zxid, txn: self.window.txn(index) })
@@ -423,3 +485,6 @@ impl History {
         self.window.release(release);
     }
 }
+
+/// How many transactions of a tail are applied before the memory of the applied ones is given back.
+const RELEASE_EVERY: u64 = 1024;

@@ -278,6 +278,9 @@ impl Peer {
             return self.shared.history.poll_storage();
         }
         if self.shared.history.has_delivery() {
+            if self.shared.history.is_release_due() {
+                self.release();
+            }
             return self.shared.history.poll_deliver();
         }
         loop {
@@ -290,14 +293,19 @@ impl Peer {
             if let Some(conn) = self.poll_transmittable() {
                 return Some(Output::Transmit { conn });
             }
-            match &mut self.role {
-                Role::Looking(_) => {}
-                Role::Learner(learner) => learner.release(&mut self.shared),
-                Role::Leader(leader) => leader.release(&mut self.shared),
-            }
+            self.release();
             if self.shared.control.is_empty() {
                 return None;
             }
+        }
+    }
+
+    /// Forgets transactions that nobody needs any more.
+    fn release(&mut self) {
+        match &mut self.role {
+            Role::Looking(_) => {}
+            Role::Learner(learner) => learner.release(&mut self.shared),
+            Role::Leader(leader) => leader.release(&mut self.shared),
         }
     }
 

@@ -52,7 +52,7 @@ impl Leader {
     fn has_room(shared: &Shared, len: usize, reserve: usize) -> bool {
         let limits = &shared.config.limits;
         let bound = limits.window_len_max_bytes + limits.retained_len_max_bytes;
-        let room = shared.history.window.len_bytes() + len <= bound.saturating_add(reserve);
+        let room = shared.history.held_len_bytes() + len <= bound.saturating_add(reserve);
         if !room {
             shared.room_wanted.set(true);
         }
@@ -157,10 +157,9 @@ impl Leader {
         let limits = shared.config.limits;
         let needed = self.needed();
         shared.history.release(needed, limits.retained_txns, limits.retained_len_max_bytes);
-        let window = &shared.history.window;
         let bound = limits.window_len_max_bytes;
         // What is retained stays in the window for good, and is not what fills it.
-        if window.len_bytes() <= bound / 2 + limits.retained_len_max_bytes {
+        if shared.history.held_len_bytes() <= bound / 2 + limits.retained_len_max_bytes {
             self.resume(shared);
         } else if Self::is_held(shared, needed) {
             // The rest waits for the slowest learner as long as it takes what it is sent.
@@ -173,7 +172,7 @@ impl Leader {
     /// Whether the window is full and stays so until learners have been sent the transaction at
     /// `needed`, as this server needs it no more.
     fn is_held(shared: &Shared, needed: Index) -> bool {
-        shared.history.window.len_bytes() > shared.config.limits.window_len_max_bytes
+        shared.history.held_len_bytes() > shared.config.limits.window_len_max_bytes
             && needed < shared.history.delivered().min(shared.history.durable())
     }
 

@@ -321,7 +321,7 @@ impl Learner {
         // The leader keeps within its own bound; what is more here is what both retain, and one
         // transaction.
         let bound = limits.window_len_max_bytes + limits.field_len_max_bytes;
-        if shared.history.window.len_bytes() > bound + 2 * limits.retained_len_max_bytes {
+        if shared.history.held_len_bytes() > bound + 2 * limits.retained_len_max_bytes {
             self.close(shared, conn, CloseReason::TooFarBehind);
         }
     }
@@ -332,7 +332,7 @@ impl Learner {
     fn waits_for_disk(shared: &Shared) -> bool {
         let (history, limits) = (&shared.history, &shared.config.limits);
         history.durable() < history.committed()
-            && history.window.len_bytes()
+            && history.held_len_bytes()
                 > limits.window_len_max_bytes + limits.retained_len_max_bytes
     }
 }

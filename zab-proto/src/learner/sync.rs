@@ -67,8 +67,7 @@ impl Learner {
         let concealed = doubted || history.is_snapshot_wanted();
         let replaced = packet.kind == PacketType::SNAP && packet.zxid >= history.last();
         if history.is_snapshot_wanted() && !replaced && !doubted {
-            // Asked once: not every leader has a snapshot that holds what this server does.
-            history.want_snapshot(false);
+            history.deny_snapshot();
             return Err(unexpected);
         }
         match packet.kind {
@@ -196,10 +195,13 @@ impl Learner {
         let header = TxnHeader::parse(txn).ok().filter(|header| header.zxid == zxid);
         let header = header.ok_or(CloseReason::Violation(Violation::BadTxn))?;
         reconfig::heed_txn(shared, &header, txn);
-        if aside && self.incoming.txns.len_bytes() > shared.config.limits.window_len_max_bytes {
-            // The next attempt would be sent as much again; a snapshot takes no room here.
-            let wanted = shared.history.is_trusted() && self.sync != Some(SyncMode::Snap);
-            shared.history.want_snapshot(wanted);
+        let long =
+            aside && self.incoming.txns.len_bytes() > shared.config.limits.window_len_max_bytes;
+        if long && self.sync != Some(SyncMode::Snap) && shared.history.can_ask_for_snapshot() {
+            // The next attempt would be sent as much again; a snapshot takes no room here. What
+            // follows behind a snapshot, or comes in the place of one, is taken whatever its length:
+            // to refuse it, too, would keep this server out for ever.
+            shared.history.want_snapshot(true);
             return Err(CloseReason::TooFarBehind);
         }
         if !last.is_followed_by(zxid) {
@@ -281,6 +283,7 @@ impl Learner {
         for index in txns.first()..txns.end() {
             history.push(txns.zxid(index), txns.txn(index));
         }
+        history.extend_tail();
         self.committed = base + self.incoming.committed;
         // Transactions that were committed already need no acknowledgement.
         self.acked = self.committed;

@@ -30,6 +30,8 @@ pub(crate) struct Memory {
     /// Writes stay in the queue.
     pub(crate) stalled: bool,
     pub(crate) snapshot_every: Option<usize>,
+    /// The log is read from its beginning for whoever has nothing (Apache's does so when it is whole).
+    pub(crate) log_from_start: bool,
     /// No piece of the server's own snapshot is taken.
     pub(crate) snapshot_stalled: bool,
 }
@@ -141,7 +143,8 @@ impl Storage for Memory {
     fn log_open(&mut self, after: Zxid, through: Zxid) -> Option<u32> {
         let log = &self.image.log;
         let at = |wanted: Zxid| log.iter().position(|(zxid, _)| *zxid == wanted);
-        self.reading = Some((at(after)? + 1, through));
+        let from_start = self.log_from_start && after == Zxid::ZERO;
+        self.reading = Some((if from_start { 0 } else { at(after)? + 1 }, through));
         at(through).map(|_| 0)
     }
 

@@ -172,7 +172,7 @@ impl Cluster {
     }
 
     /// Everything that can be done at the present instant. True if anything was.
-    fn step(&mut self) -> bool {
+    pub(crate) fn step(&mut self) -> bool {
         let full = std::mem::take(&mut self.full);
         let mut active = !full.is_empty();
         for (i, conn) in full {
