@@ -3,17 +3,20 @@
 //! Everything here succeeds or does nothing, on records that were checked when they were prepared
 //! and on the same records replayed over a snapshot that contains their effects already.
 
+use std::sync::Arc;
+
 use zab_proto::Zxid;
 use zab_proto::wire::txn::TxnHeader;
 
 use crate::acl::{Acl, AclList};
 use crate::code::Code;
 use crate::database::Database;
+use crate::rules::Rules;
 use crate::tree::{NodeId, Owner, Stat, StatPersisted, split_path};
 use crate::txn::{CreateKind, CreateTxn, Parts, Paths, Txn, op};
 
 /// What an applied transaction does to watches.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Trigger<'a> {
     /// What happened.
     pub event: Event,
@@ -21,6 +24,7 @@ pub struct Trigger<'a> {
     pub path: &'a str,
     /// The node's ACL: after the change, or before a deletion. Watchers without READ hear nothing.
     pub acl: &'a [Acl],
+    pub(crate) rules: &'a Arc<Rules>,
 }
 
 /// What happened to a node, with the number that `WatcherEvent` has for it.
@@ -249,7 +253,7 @@ impl Database {
 
     fn trigger(&self, event: Event, id: NodeId, sink: &mut impl FnMut(Trigger<'_>)) {
         let node = self.tree.view(id);
-        sink(Trigger { event, path: node.path(), acl: node.acl() });
+        sink(Trigger { event, path: node.path(), acl: node.acl(), rules: node.rules() });
     }
 }
 

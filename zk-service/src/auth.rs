@@ -2,15 +2,17 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use base64::Engine;
 use sha1::{Digest, Sha1};
 use zab_proto::DecodeError;
 use zab_proto::wire::jute::{Reader, Writer};
 
-use crate::acl::{Acl, AclEntry, AclList, perms, write_acls};
+use crate::acl::{Acl, AclEntry, AclList, write_acls};
 use crate::code::Code;
+use crate::rules::{IdSet, Rules, Verdicts, parse_range};
 
 /// Longest ACL list that `auth` entries may expand to.
 const ACL_LEN_MAX_BYTES: usize = 1 << 20;
@@ -79,29 +81,9 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// Whether a requester has one of the permissions `wanted` on a node.
-    pub(crate) fn permits(&self, acl: &[Acl], wanted: i32, ids: Ids<'_>) -> bool {
-        let granting = acl.iter().filter(|entry| entry.perms & wanted != 0);
-        let is_world = |entry: &Acl| &*entry.scheme == "world" && &*entry.id == "anyone";
-        if self.skip_acl || acl.is_empty() || granting.clone().any(is_world) {
-            return true;
-        }
-        ids.iter().any(|(scheme, id)| {
-            scheme == "super"
-                || granting
-                    .clone()
-                    .any(|e| *e.scheme == *scheme && self.matches(&scheme, &id, &e.id))
-        })
-    }
-
-    /// Whether the identity `scheme:id` is one that an ACL entry of its scheme means.
-    fn matches(&self, scheme: &str, id: &str, entry: &str) -> bool {
-        match scheme {
-            "digest" => self.digest_enabled && id == entry,
-            "ip" => ip_matches(id, entry),
-            "sasl" | "x509" => id == entry,
-            _ => false,
-        }
+    /// Whether an identity counts, and is not only carried along.
+    fn counts(&self, scheme: &str) -> bool {
+        scheme != "digest" || self.digest_enabled
     }
 
     /// Writes the `vector<ACL>` that a client's list stands for: without duplicates, `auth` entries
@@ -162,7 +144,7 @@ impl Access {
         }
         let valid = match scheme {
             "world" => id == "anyone",
-            "ip" => parse_ip_range(id).is_some(),
+            "ip" => parse_range(id).is_some(),
             "digest" => self.digest_enabled && is_digest_id(id),
             _ => false,
         };
@@ -201,8 +183,8 @@ impl Access {
 
     /// Writes a node's `vector<ACL>` as `getACL` shows it: without ADMIN on the node, digests are
     /// hidden.
-    pub(crate) fn show(&self, acl: &[Acl], ids: Ids<'_>, out: &mut Vec<u8>) {
-        if self.permits(acl, perms::ADMIN, ids) {
+    pub(crate) fn show(acl: &[Acl], admin: bool, out: &mut Vec<u8>) {
+        if admin {
             write_acls(acl, out);
             return;
         }
@@ -218,6 +200,51 @@ impl Access {
     }
 }
 
+/// A requester before the ACLs that its request is about: one for each request.
+#[derive(Debug)]
+pub(crate) struct Judge<'a> {
+    access: &'a Access,
+    ids: Ids<'a>,
+    /// Made when it is wanted, by who has many identities.
+    set: Option<IdSet<'a>>,
+    is_super: Option<bool>,
+    verdicts: Verdicts,
+}
+
+impl<'a> Judge<'a> {
+    /// Identities of more bytes are made a set.
+    const SINGLE_LEN_MAX_BYTES: usize = 512;
+
+    pub(crate) fn new(access: &'a Access, ids: Ids<'a>) -> Self {
+        Self { access, ids, set: None, is_super: None, verdicts: Verdicts::default() }
+    }
+
+    /// The requester's identities.
+    pub(crate) fn ids(&self) -> Ids<'a> {
+        self.ids
+    }
+
+    /// Whether the requester has one of the permissions `wanted` on a node with this ACL.
+    pub(crate) fn permits(&mut self, acl: &Arc<Rules>, wanted: i32) -> bool {
+        if self.access.skip_acl || acl.of_everybody() & wanted != 0 {
+            return true;
+        }
+        let Self { access, ids, set, is_super, verdicts } = self;
+        if *is_super.get_or_insert_with(|| ids.iter().any(|(scheme, _)| scheme == "super")) {
+            return true;
+        }
+        let counting = || ids.iter().filter(|(scheme, _)| access.counts(scheme));
+        let granted = verdicts.granted(acl, || {
+            if ids.0.len() > Self::SINGLE_LEN_MAX_BYTES {
+                acl.of_set(set.get_or_insert_with(|| IdSet::new(counting())))
+            } else {
+                counting().fold(0, |perms, (scheme, id)| perms | acl.of_identity(&scheme, &id))
+            }
+        });
+        granted & wanted != 0
+    }
+}
+
 /// `user:base64(sha1(user:password))`.
 fn digest_id(user_data: &str) -> String {
     let user = user_data.split(':').next().unwrap_or_default();
@@ -230,27 +257,10 @@ fn is_digest_id(id: &str) -> bool {
     id.trim_end_matches(':').split(':').count() == 2
 }
 
-fn parse_ip_range(text: &str) -> Option<(Ipv4Addr, u32)> {
-    let (address, bits) = match text.split_once('/') {
-        Some((address, bits)) => (address, bits.parse().ok().filter(|bits| *bits <= 32)?),
-        None => (text, 32),
-    };
-    Some((address.parse().ok()?, bits))
-}
-
-/// An IPv6 peer is in no range.
-fn ip_matches(peer: &str, entry: &str) -> bool {
-    let (Ok(peer), Some((address, bits))) = (peer.parse::<Ipv4Addr>(), parse_ip_range(entry))
-    else {
-        return false;
-    };
-    let differing = peer.to_bits() ^ address.to_bits();
-    differing.checked_shr(32 - bits).unwrap_or(0) == 0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::acl::perms;
 
     fn access() -> Access {
         Access { skip_acl: false, digest_enabled: true, super_digest: Some(digest_id("super:pw")) }
@@ -287,31 +297,33 @@ mod tests {
     }
 
     #[test]
-    fn ranges() {
-        assert!(ip_matches("10.1.2.3", "10.1.2.3"));
-        assert!(ip_matches("10.1.2.3", "10.1.0.0/16"));
-        assert!(!ip_matches("10.2.2.3", "10.1.0.0/16"));
-        assert!(ip_matches("10.2.2.3", "1.1.1.1/0"));
-        assert!(!ip_matches("::1", "0.0.0.0/0"));
-        for bad in ["1.2.3", "1.2.3.256", "1.2.3.4/33", "1.2.3.4/", "::1", "a"] {
-            assert_eq!(parse_ip_range(bad), None, "{bad:?}");
-        }
-    }
-
-    #[test]
     fn permissions() {
         let access = access();
         let bob = ids(&[("ip", "1.2.3.4"), ("digest", "bob:h")]);
         let none = ids(&[("ip", "9.9.9.9")]);
         let root = ids(&[("super", "")]);
-        let acls = [Acl::world(perms::READ), Acl::new(perms::WRITE, "digest", "bob:h")];
-        let permits = |wanted, ids| access.permits(&acls, wanted, Ids::new(ids));
+        let rules = |acls: &[Acl]| Arc::new(Rules::new(acls.into()));
+        let acls = rules(&[Acl::world(perms::READ), Acl::new(perms::WRITE, "digest", "bob:h")]);
+        let permits =
+            |wanted, ids: &[u8]| Judge::new(&access, Ids::new(ids)).permits(&acls, wanted);
         assert!(permits(perms::READ, &none));
         assert!(!permits(perms::WRITE, &none));
         assert!(permits(perms::WRITE, &bob));
         assert!(!permits(perms::ADMIN, &bob));
         assert!(permits(perms::ADMIN, &root));
-        assert!(access.permits(&[], perms::ALL, Ids::default()));
+        assert!(Judge::new(&access, Ids::default()).permits(&rules(&[]), perms::ALL));
+        let off = Access { digest_enabled: false, ..access.clone() };
+        assert!(!Judge::new(&off, Ids::new(&bob)).permits(&acls, perms::WRITE));
+        // The same with so many identities that they are made a set.
+        for (len, root) in [(100, false), (100, true)] {
+            let names: Vec<String> = (0..len).map(|n| format!("user{n}:h")).collect();
+            let mut many: Vec<_> = names.iter().map(|name| ("digest", name.as_str())).collect();
+            many.push(if root { ("super", "") } else { ("digest", "bob:h") });
+            let many = ids(&many);
+            assert!(permits(perms::WRITE, &many));
+            assert_eq!(permits(perms::ADMIN, &many), root);
+            assert_eq!(Judge::new(&off, Ids::new(&many)).permits(&acls, perms::WRITE), root);
+        }
     }
 
     #[test]
@@ -356,10 +368,9 @@ mod tests {
 
     #[test]
     fn digests_are_hidden_without_admin() {
-        let access = access();
         let acls = [Acl::world(perms::READ), Acl::new(31, "digest", "bob:h")];
         let mut out = Vec::new();
-        access.show(&acls, Ids::default(), &mut out);
+        Access::show(&acls, false, &mut out);
         let shown = AclList::read(&mut Reader::new(&out)).unwrap().to_acls();
         assert_eq!(shown[1], Acl::new(31, "digest", "bob:x"));
     }

@@ -5,13 +5,16 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use zab_proto::{ClientOutput, ConnId, Instant, Zxid};
 
-use crate::auth;
+use crate::acl::perms;
+use crate::auth::{self, Access, Ids, Judge};
 use crate::code::Code;
 use crate::request::op;
+use crate::rules::Rules;
 
 /// Buffers above this capacity are given back when they run empty: many connections are idle.
 const KEPT_LEN_MAX_BYTES: usize = 4 << 10;
@@ -195,6 +198,9 @@ pub(crate) struct Client {
     pub(crate) touched: u64,
     /// Entries of a `vector<Id>`.
     pub(crate) ids: Vec<u8>,
+    /// Whether it may read nodes with the ACL asked about last, and how many bytes of identities it
+    /// had then: a transaction may have a million events about nodes that share an ACL.
+    may_read: (Weak<Rules>, usize, bool),
     pub(crate) queue: VecDeque<InFlight>,
     /// Records of the queued requests, in order, from `kept_at` on.
     kept: Vec<u8>,
@@ -221,6 +227,7 @@ impl Client {
             caught_up: false,
             touched: u64::MAX,
             ids,
+            may_read: (Weak::new(), 0, false),
             queue: VecDeque::new(),
             kept: Vec::new(),
             kept_at: 0,
@@ -234,6 +241,20 @@ impl Client {
     /// The session's time-out on this connection.
     pub(crate) fn timeout(&self) -> Duration {
         Duration::from_millis(u64::try_from(self.timeout_ms).unwrap_or(0))
+    }
+
+    /// Whether it hears of what happens to nodes with this ACL.
+    pub(crate) fn may_read(&mut self, access: &Access, acl: &Arc<Rules>) -> bool {
+        if acl.of_everybody() & perms::READ != 0 {
+            return true;
+        }
+        let (known, ids_len, permitted) = &self.may_read;
+        if Weak::as_ptr(known) == Arc::as_ptr(acl) && *ids_len == self.ids.len() {
+            return *permitted;
+        }
+        let permitted = Judge::new(access, Ids::new(&self.ids)).permits(acl, perms::READ);
+        self.may_read = (Arc::downgrade(acl), self.ids.len(), permitted);
+        permitted
     }
 
     /// Bytes not sent yet.

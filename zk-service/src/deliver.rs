@@ -4,9 +4,8 @@ use zab_proto::wire::jute::Writer;
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{ConnId, Instant, Zxid};
 
-use crate::acl::perms;
 use crate::apply::{Applied, Outcome};
-use crate::auth::Ids;
+use crate::auth::{Ids, Judge};
 use crate::client::{Answer, Awaiting, InFlight, State};
 use crate::code::Code;
 use crate::database::DigestCheck;
@@ -82,7 +81,7 @@ impl Service {
             reply::event(frame, header.zxid.raw(), trigger.event, trigger.path);
             for &slot in &*hit {
                 let Some(client) = clients.get_mut(slot) else { continue };
-                if !access.permits(trigger.acl, perms::READ, Ids::new(&client.ids)) {
+                if !client.may_read(access, trigger.rules) {
                     continue;
                 }
                 let unsent = client.unsent();
@@ -199,11 +198,10 @@ impl Service {
         let unsent = client.unsent();
         let mut reading = Reading {
             tree: &db.tree,
-            access,
+            judge: Judge::new(access, Ids::new(&client.ids[..request.ids_len])),
             watches,
             slot,
             session: client.session,
-            ids: Ids::new(&client.ids[..request.ids_len]),
         };
         let armed = match op {
             op::SET_WATCHES | op::SET_WATCHES2 => reading.set_watches(op, record, &mut client.out),

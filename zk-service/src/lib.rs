@@ -24,6 +24,7 @@ mod prep;
 mod read;
 mod reply;
 mod request;
+mod rules;
 mod service;
 mod session;
 mod snapshot;

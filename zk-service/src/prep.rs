@@ -17,7 +17,7 @@ use zab_proto::{DecodeError, Zxid};
 
 use self::pending::{Record, SharedAcl};
 use crate::acl::{AclList, perms};
-use crate::auth::{Access, Ids};
+use crate::auth::{Access, Ids, Judge};
 use crate::code::Code;
 use crate::path;
 use crate::request::{Create, Multi, Write, op};
@@ -117,9 +117,10 @@ impl Prep {
         out: &mut Vec<u8>,
     ) {
         let decoded = Write::decode(op, record).map_err(|_: DecodeError| Code::MARSHALLING_ERROR);
+        let judge = &mut Judge::new(view.access, from.ids);
         self.finish(view, from, out, |prep, out| match decoded? {
             Write::Multi(multi) => {
-                prep.multi(view, from, multi);
+                prep.multi(view, from, judge, multi);
                 encode(&Txn::Multi(prep.parts.parts()), from, out);
                 Ok(())
             }
@@ -127,7 +128,7 @@ impl Prep {
             write => {
                 let mut acl = std::mem::take(&mut prep.acl);
                 let result = prep
-                    .single(view, from, &write, false, &mut acl)
+                    .single(view, from, judge, &write, false, &mut acl)
                     .map(|txn| encode(&txn, from, out));
                 prep.acl = acl;
                 result
@@ -224,7 +225,13 @@ impl Prep {
         }
     }
 
-    fn multi(&mut self, view: View<'_>, from: &Requester<'_>, multi: Multi<'_>) {
+    fn multi(
+        &mut self,
+        view: View<'_>,
+        from: &Requester<'_>,
+        judge: &mut Judge<'_>,
+        multi: Multi<'_>,
+    ) {
         let mut parts = std::mem::take(&mut self.parts);
         let mut acl = std::mem::take(&mut self.acl);
         parts.clear();
@@ -238,7 +245,7 @@ impl Prep {
                 parts.push(&Txn::Error(Code::RUNTIME_INCONSISTENCY));
                 continue;
             }
-            match self.single(view, from, &write, true, &mut acl) {
+            match self.single(view, from, judge, &write, true, &mut acl) {
                 Ok(txn) => parts.push(&txn),
                 Err(code) => {
                     failed = true;
@@ -258,21 +265,22 @@ impl Prep {
         &mut self,
         view: View<'_>,
         from: &Requester<'_>,
+        judge: &mut Judge<'_>,
         write: &'a Write<'_>,
         in_multi: bool,
         acl: &'a mut Vec<u8>,
     ) -> Result<Txn<'a>, Code> {
         match write {
-            Write::Create(create) => self.create(view, from, create, in_multi, acl),
-            Write::Delete { path, version } => self.delete(view, from, path, *version),
+            Write::Create(create) => self.create(view, from, judge, create, in_multi, acl),
+            Write::Delete { path, version } => self.delete(view, from, judge, path, *version),
             Write::SetData { path, data, version } => {
-                self.set_data(view, from, path.as_deref(), *data, *version)
+                self.set_data(view, from, judge, path.as_deref(), (*data, *version))
             }
             Write::SetAcl { path, acl: list, version } => {
-                self.set_acl(view, from, path.as_deref(), (*list, *version), acl)
+                self.set_acl(view, from, judge, path.as_deref(), (*list, *version), acl)
             }
             Write::Check { path, version } => {
-                let node = self.checked(view, from, path, perms::READ)?;
+                let node = self.checked(view, from, judge, path, perms::READ)?;
                 check_version(node.stat.version, *version)?;
                 Ok(Txn::Check { path: shown(path), version: next_version(node.stat.version) })
             }
@@ -284,6 +292,7 @@ impl Prep {
         &mut self,
         view: View<'_>,
         from: &Requester<'_>,
+        judge: &mut Judge<'_>,
         create: &'a Create<'_>,
         in_multi: bool,
         acl: &'a mut Vec<u8>,
@@ -293,7 +302,7 @@ impl Prep {
         let (parent_path, _) = path::split(&create.path).ok_or(Code::BAD_ARGUMENTS)?;
         view.access.fix(create.acl, from.ids, acl)?;
         let mut parent = self.lookup(view.tree, parent_path).ok_or(Code::NO_NODE)?;
-        self.permit(view, parent_path, &parent, perms::CREATE, from.ids)?;
+        permit(view, parent_path, &parent, perms::CREATE, judge)?;
         let path = if create.is_sequential() {
             if parent.stat.cversion == i32::MAX {
                 // The number could not be counted, and would be given again.
@@ -341,6 +350,7 @@ impl Prep {
         &mut self,
         view: View<'_>,
         from: &Requester<'_>,
+        judge: &mut Judge<'_>,
         path: &'a str,
         version: i32,
     ) -> Result<Txn<'a>, Code> {
@@ -353,7 +363,7 @@ impl Prep {
             return Err(Code::BAD_ARGUMENTS);
         }
         let parent = self.lookup(view.tree, parent_path).ok_or(Code::NO_NODE)?;
-        self.permit(view, parent_path, &parent, perms::DELETE, from.ids)?;
+        permit(view, parent_path, &parent, perms::DELETE, judge)?;
         let node = self.lookup(view.tree, path).ok_or(Code::NO_NODE)?;
         check_version(node.stat.version, version)?;
         if node.children > 0 {
@@ -367,12 +377,12 @@ impl Prep {
         &mut self,
         view: View<'_>,
         from: &Requester<'_>,
+        judge: &mut Judge<'_>,
         path: Option<&'a str>,
-        data: Option<&'a [u8]>,
-        version: i32,
+        (data, version): (Option<&'a [u8]>, i32),
     ) -> Result<Txn<'a>, Code> {
         let path = path.unwrap_or_default();
-        let mut node = self.checked(view, from, path, perms::WRITE)?;
+        let mut node = self.checked(view, from, judge, path, perms::WRITE)?;
         if is_bad_quota_stats(path, data) {
             return Err(Code::BAD_ARGUMENTS);
         }
@@ -392,6 +402,7 @@ impl Prep {
         &mut self,
         view: View<'_>,
         from: &Requester<'_>,
+        judge: &mut Judge<'_>,
         path: Option<&'a str>,
         (list, version): (AclList<'_>, i32),
         acl: &'a mut Vec<u8>,
@@ -399,7 +410,7 @@ impl Prep {
         from.valid?;
         let path = path.filter(|path| path::is_valid(path)).ok_or(Code::BAD_ARGUMENTS)?;
         view.access.fix(list, from.ids, acl)?;
-        let mut node = self.checked(view, from, path, perms::ADMIN)?;
+        let mut node = self.checked(view, from, judge, path, perms::ADMIN)?;
         check_version(node.stat.aversion, version)?;
         let version = next_version(node.stat.aversion);
         node.stat.aversion = version;
@@ -414,6 +425,7 @@ impl Prep {
         &self,
         view: View<'_>,
         from: &Requester<'_>,
+        judge: &mut Judge<'_>,
         path: &str,
         wanted: i32,
     ) -> Result<Record, Code> {
@@ -423,25 +435,24 @@ impl Prep {
         }
         let path = normal(path);
         let node = self.lookup(view.tree, path).ok_or(Code::NO_NODE)?;
-        self.permit(view, path, &node, wanted, from.ids)?;
+        permit(view, path, &node, wanted, judge)?;
         Ok(node)
     }
+}
 
-    fn permit(
-        &self,
-        view: View<'_>,
-        path: &str,
-        node: &Record,
-        wanted: i32,
-        ids: Ids<'_>,
-    ) -> Result<(), Code> {
-        let permitted = match (&node.acl, view.tree.node(path)) {
-            (Some(acl), _) => view.access.permits(acl, wanted, ids),
-            (None, Some(node)) => view.access.permits(node.acl(), wanted, ids),
-            (None, None) => false,
-        };
-        if permitted { Ok(()) } else { Err(Code::NO_AUTH) }
-    }
+fn permit(
+    view: View<'_>,
+    path: &str,
+    node: &Record,
+    wanted: i32,
+    judge: &mut Judge<'_>,
+) -> Result<(), Code> {
+    let permitted = match (&node.acl, view.tree.node(path)) {
+        (Some(acl), _) => judge.permits(acl, wanted),
+        (None, Some(node)) => judge.permits(node.rules(), wanted),
+        (None, None) => false,
+    };
+    if permitted { Ok(()) } else { Err(Code::NO_AUTH) }
 }
 
 /// A list that [`Access::fix`] has written.

@@ -7,7 +7,7 @@ use zab_proto::wire::jute::{Reader, Writer};
 
 use crate::acl::perms;
 use crate::apply::Event;
-use crate::auth::{Access, Ids, user_name};
+use crate::auth::{Access, Judge, user_name};
 use crate::code::Code;
 use crate::reply;
 use crate::request::{MultiHeader, op, path};
@@ -18,12 +18,11 @@ use crate::watch::{Kind, Watches};
 #[derive(Debug)]
 pub(crate) struct Reading<'a> {
     pub(crate) tree: &'a Tree,
-    pub(crate) access: &'a Access,
+    pub(crate) judge: Judge<'a>,
     pub(crate) watches: &'a mut Watches,
     /// The connection, as the watches know it.
     pub(crate) slot: u32,
     pub(crate) session: i64,
-    pub(crate) ids: Ids<'a>,
 }
 
 impl From<DecodeError> for Code {
@@ -96,13 +95,9 @@ impl<'a> Reading<'a> {
     }
 
     /// A node that the requester may read.
-    fn readable(&self, path: &str) -> Result<NodeRef<'a>, Code> {
+    fn readable(&mut self, path: &str) -> Result<NodeRef<'a>, Code> {
         let node = self.tree.node(path).ok_or(Code::NO_NODE)?;
-        if self.access.permits(node.acl(), perms::READ, self.ids) {
-            Ok(node)
-        } else {
-            Err(Code::NO_AUTH)
-        }
+        if self.judge.permits(node.rules(), perms::READ) { Ok(node) } else { Err(Code::NO_AUTH) }
     }
 
     fn exists(&mut self, path: &str, watch: bool, out: &mut Vec<u8>) -> Result<(), Code> {
@@ -117,14 +112,14 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    fn get_data(&self, path: &str, out: &mut Vec<u8>) -> Result<(), Code> {
+    fn get_data(&mut self, path: &str, out: &mut Vec<u8>) -> Result<(), Code> {
         let node = self.readable(path)?;
         out.put_buffer(node.data());
         node.stat().write(out);
         Ok(())
     }
 
-    fn get_children(&self, path: &str, out: &mut Vec<u8>) -> Result<NodeRef<'a>, Code> {
+    fn get_children(&mut self, path: &str, out: &mut Vec<u8>) -> Result<NodeRef<'a>, Code> {
         let node = self.readable(path)?;
         out.put_i32(node.child_count().cast_signed());
         for name in node.children() {
@@ -133,12 +128,13 @@ impl<'a> Reading<'a> {
         Ok(node)
     }
 
-    fn get_acl(&self, path: &str, out: &mut Vec<u8>) -> Result<(), Code> {
+    fn get_acl(&mut self, path: &str, out: &mut Vec<u8>) -> Result<(), Code> {
         let node = self.tree.node(path).ok_or(Code::NO_NODE)?;
-        if !self.access.permits(node.acl(), perms::READ | perms::ADMIN, self.ids) {
+        if !self.judge.permits(node.rules(), perms::READ | perms::ADMIN) {
             return Err(Code::NO_AUTH);
         }
-        self.access.show(node.acl(), self.ids, out);
+        let admin = self.judge.permits(node.rules(), perms::ADMIN);
+        Access::show(node.acl(), admin, out);
         node.stat().write(out);
         Ok(())
     }
@@ -158,8 +154,8 @@ impl<'a> Reading<'a> {
     }
 
     fn who_am_i(&self, out: &mut Vec<u8>) {
-        out.put_len(self.ids.iter().count());
-        for (scheme, id) in self.ids.iter() {
+        out.put_len(self.judge.ids().iter().count());
+        for (scheme, id) in self.judge.ids().iter() {
             out.put_ustring(Some(&scheme));
             out.put_ustring(Some(user_name(&scheme, &id)));
         }
@@ -175,7 +171,7 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    fn multi_read(&self, record: &[u8], out: &mut Vec<u8>) -> Result<(), Code> {
+    fn multi_read(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<(), Code> {
         let mut items = Vec::new();
         let mut reader = Reader::new(record);
         loop {

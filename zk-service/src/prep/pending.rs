@@ -5,8 +5,8 @@ use std::sync::Arc;
 use zab_proto::Zxid;
 
 use super::{Prep, View, len, read_acl};
-use crate::acl::Acl;
 use crate::path;
+use crate::rules::Rules;
 use crate::tree::{ContentCrc, NodeRef, Owner, StatPersisted, Tree};
 
 /// A node as it will be.
@@ -18,7 +18,7 @@ pub(super) struct Record {
     pub(super) stat: StatPersisted,
     pub(super) children: u32,
     /// `None`: the one in the tree.
-    pub(super) acl: Option<Arc<[Acl]>>,
+    pub(super) acl: Option<Arc<Rules>>,
     pub(super) data_len: usize,
     /// Checksum of path and data, to which a stat is added.
     pub(super) content: ContentCrc,
@@ -33,7 +33,7 @@ impl Record {
 #[derive(Debug)]
 pub(super) struct SharedAcl {
     pub(super) encoded: Box<[u8]>,
-    pub(super) acls: Arc<[Acl]>,
+    pub(super) rules: Arc<Rules>,
 }
 
 impl Prep {
@@ -114,14 +114,14 @@ impl Prep {
     }
 
     /// The list as a shared value.
-    pub(super) fn share_acl(&mut self, encoded: &[u8]) -> Arc<[Acl]> {
+    pub(super) fn share_acl(&mut self, encoded: &[u8]) -> Arc<Rules> {
         match &self.last_acl {
-            Some(last) if *last.encoded == *encoded => Arc::clone(&last.acls),
+            Some(last) if *last.encoded == *encoded => Arc::clone(&last.rules),
             _ => {
-                let acls: Arc<[Acl]> = read_acl(encoded).to_acls().into();
+                let rules = Arc::new(Rules::new(read_acl(encoded).to_acls()));
                 self.last_acl =
-                    Some(SharedAcl { encoded: encoded.into(), acls: Arc::clone(&acls) });
-                acls
+                    Some(SharedAcl { encoded: encoded.into(), rules: Arc::clone(&rules) });
+                rules
             }
         }
     }

@@ -1,11 +1,13 @@
 //! The ACL cache: nodes share equal lists, named by keys.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use zab_proto::wire::jute::Writer;
 
 use crate::acl::{Acl, AclList, perms, write_acls};
+use crate::rules::Rules;
 
 /// Key of [(31, world, anyone)] for null lists and built-in nodes; never in the map.
 const OPEN_KEY: i64 = -1;
@@ -30,7 +32,7 @@ struct Entry {
     uses: u64,
     /// The encoded entries, without their count. `None` while the list is not known.
     raw: Option<Box<[u8]>>,
-    acls: Box<[Acl]>,
+    rules: Arc<Rules>,
 }
 
 /// ACL lists by key, with the number of nodes that use each.
@@ -48,8 +50,8 @@ pub(crate) struct AclCache {
 
 impl AclCache {
     pub(crate) fn new() -> Self {
-        let open =
-            Entry { key: OPEN_KEY, uses: 1, raw: None, acls: Box::new([Acl::world(perms::ALL)]) };
+        let rules = Arc::new(Rules::new([Acl::world(perms::ALL)].into()));
+        let open = Entry { key: OPEN_KEY, uses: 1, raw: None, rules };
         Self {
             entries: vec![open],
             vacant: Vec::new(),
@@ -84,8 +86,8 @@ impl AclCache {
         }
     }
 
-    pub(crate) fn acls(&self, slot: AclSlot) -> &[Acl] {
-        &self.entries[slot.index()].acls
+    pub(crate) fn rules(&self, slot: AclSlot) -> &Arc<Rules> {
+        &self.entries[slot.index()].rules
     }
 
     pub(crate) fn key(&self, slot: AclSlot) -> i64 {
@@ -106,7 +108,7 @@ impl AclCache {
         out.put_len(self.by_key.len());
         for (key, entry) in self.lists() {
             out.put_i64(key);
-            write_acls(&entry.acls, out);
+            write_acls(entry.rules.acls(), out);
         }
     }
 
@@ -157,7 +159,7 @@ impl AclCache {
             self.by_list.insert(raw.clone(), slot);
         }
         self.by_key.insert(key, slot);
-        let entry = Entry { key, uses: 0, raw, acls };
+        let entry = Entry { key, uses: 0, raw, rules: Arc::new(Rules::new(acls)) };
         if slot.index() == self.entries.len() {
             self.entries.push(entry);
         } else {
@@ -167,6 +169,7 @@ impl AclCache {
     }
 
     fn remove(&mut self, slot: AclSlot) {
+        let nothing = Arc::clone(self.rules(AclSlot::OPEN));
         let entry = &mut self.entries[slot.index()];
         self.by_key.remove(&entry.key);
         if let Some(raw) = entry.raw.take()
@@ -174,7 +177,7 @@ impl AclCache {
         {
             self.by_list.remove(&raw);
         }
-        entry.acls = Box::default();
+        entry.rules = nothing;
         self.vacant.push(slot);
     }
 }
@@ -204,7 +207,7 @@ mod tests {
         let second = cache.take(list(&b));
         assert_eq!((cache.key(first), cache.key(second)), (1, 2));
         cache.release(first);
-        assert_eq!(cache.acls(first), [Acl::world(1)]);
+        assert_eq!(*cache.rules(first).acls(), [Acl::world(1)]);
         cache.release(first);
         let third = cache.take(list(&a));
         assert_eq!((third, cache.key(third)), (first, 3), "a slot is reused, a key is not");
@@ -220,8 +223,8 @@ mod tests {
         cache.load(6, list(&empty));
         let (known, missing) = (cache.take_key(5), cache.take_key(9));
         cache.finish_load();
-        assert_eq!(cache.acls(known), [Acl::world(1)]);
-        assert_eq!(cache.acls(missing), [Acl::world(0)]);
+        assert_eq!(*cache.rules(known).acls(), [Acl::world(1)]);
+        assert_eq!(*cache.rules(missing).acls(), [Acl::world(0)]);
         assert_eq!(cache.placeholders().collect::<Vec<_>>(), [9]);
         let next = cache.take(list(&empty));
         assert_eq!(cache.key(next), 10, "the unused key 6 was purged");

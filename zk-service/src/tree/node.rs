@@ -1,6 +1,9 @@
 //! A node as it is kept in memory, and as others see it.
 
+use std::sync::Arc;
+
 use crate::acl::Acl;
+use crate::rules::Rules;
 use crate::tree::acl::AclSlot;
 use crate::tree::{Owner, Stat, StatPersisted, Tree};
 
@@ -132,7 +135,12 @@ impl<'a> NodeRef<'a> {
     /// Its ACL.
     #[must_use]
     pub fn acl(self) -> &'a [Acl] {
-        self.tree.acls.acls(self.node().acl)
+        self.rules().acls()
+    }
+
+    /// Its ACL, to be asked.
+    pub(crate) fn rules(self) -> &'a Arc<Rules> {
+        self.tree.acls.rules(self.node().acl)
     }
 
     /// The key of its ACL, which is local to this server; -1: open to everyone.
