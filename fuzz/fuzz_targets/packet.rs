@@ -4,14 +4,16 @@
 use libfuzzer_sys::fuzz_target;
 use zab_fuzz::{encoded, parse_in_pieces};
 use zab_proto::wire::Parsed;
-use zab_proto::wire::jute::DEFAULT_FIELD_LEN_MAX_BYTES;
 use zab_proto::wire::packet::Packet;
+
+/// ZooKeeper's default: `jute.maxbuffer` and as much again.
+const DEFAULT: usize = 2 * 0xf_ffff;
 
 /// Small enough for lengths of real inputs to be around it.
 const SMALL: usize = 100;
 
 fuzz_target!(|data: &[u8]| {
-    for limit in [SMALL, DEFAULT_FIELD_LEN_MAX_BYTES] {
+    for limit in [SMALL, DEFAULT] {
         let mut rest = data;
         loop {
             match parse_in_pieces(rest, |bytes| Packet::parse(bytes, limit)) {

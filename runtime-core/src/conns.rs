@@ -309,7 +309,7 @@ impl<S: Stream> Conns<S> {
         }
         let turn = ReadTurn {
             turn: self.options.read_turn_bytes,
-            max: self.options.unread_max_bytes,
+            max: self.options.unread_max(conn.id),
             until_empty: !S::TELLS_AGAIN,
         };
         let id = conn.id;

@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use zab_proto::{Application, Config};
+use zab_proto::{Application, Config, ConnId};
 use zab_storage::{Mode, Store};
 
 use crate::{Error, Listen, Loaded};
+
+/// The length in front of a client's frame, in bytes.
+const FRAME_HEAD_LEN_BYTES: usize = 4;
 
 /// All a server needs besides its application.
 #[derive(Clone, Debug)]
@@ -69,9 +72,12 @@ pub struct NetOptions {
     /// How long an address of a member may take if there is another one to try
     /// (`multiAddress.reachabilityCheckTimeoutMs`).
     pub address_timeout: Duration,
-    /// Bytes received on a connection and not yet taken; at the bound it is not read any more.
-    /// Must hold the largest frame of any channel.
+    /// Bytes received on a connection between members and not yet taken; at the bound it is not
+    /// read any more. Must hold the longest packet.
     pub unread_max_bytes: usize,
+    /// The same for a connection of a client. Must hold the longest frame of a client: there may
+    /// be many that send one and read no answers.
+    pub client_unread_max_bytes: usize,
     /// Bytes read from one connection before the others get their turn.
     pub read_turn_bytes: usize,
     /// Bytes written to one connection before the others get their turn.
@@ -97,6 +103,7 @@ impl Default for NetOptions {
             connect_timeout: Duration::from_secs(5),
             address_timeout: Duration::from_secs(1),
             unread_max_bytes: 4 * 1024 * 1024 + 64 * 1024,
+            client_unread_max_bytes: 2 * 1024 * 1024,
             read_turn_bytes: 1024 * 1024,
             write_turn_bytes: 1024 * 1024,
             scratch_bytes: 256 * 1024,
@@ -114,7 +121,15 @@ impl NetOptions {
     #[must_use]
     pub fn for_config(config: &Config) -> Self {
         // A packet has two fields of the longest kind: its data and its identities.
-        let unread_max_bytes = 2 * config.limits.field_len_max_bytes + 64 * 1024;
-        Self { unread_max_bytes, ..Self::default() }
+        let field_len_max = config.limits.field_len_max_bytes;
+        let unread_max_bytes = field_len_max.saturating_mul(2).saturating_add(64 * 1024);
+        // What a client sends in one frame becomes a field of a packet.
+        let client_unread_max_bytes = field_len_max.saturating_add(FRAME_HEAD_LEN_BYTES);
+        Self { unread_max_bytes, client_unread_max_bytes, ..Self::default() }
+    }
+
+    /// How many bytes may be left untaken on a connection.
+    pub(crate) fn unread_max(&self, conn: ConnId) -> usize {
+        if conn.is_client() { self.client_unread_max_bytes } else { self.unread_max_bytes }
     }
 }

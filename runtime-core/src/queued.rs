@@ -251,7 +251,7 @@ impl<W: Workers> QueuedNet<W> {
             let id = conn.id;
             conn.inbox.push(&buffer[..n], |bytes| doors.receive(id, bytes));
         }
-        if conn.inbox.len() < self.options.unread_max_bytes {
+        if conn.inbox.len() < self.options.unread_max(conn.id) {
             (conn.ends.give_back)(buffer);
         } else {
             conn.kept = Some(buffer);
@@ -354,7 +354,7 @@ impl<W: Workers> Network for QueuedNet<W> {
         let Some(conn) = self.ids.get(&id).and_then(|key| self.conns.get_mut(key)) else { return };
         if conn.stage == Stage::Open {
             conn.inbox.offer(|bytes| doors.receive(id, bytes));
-            if conn.inbox.len() < self.options.unread_max_bytes
+            if conn.inbox.len() < self.options.unread_max(id)
                 && let Some(buffer) = conn.kept.take()
             {
                 (conn.ends.give_back)(buffer);

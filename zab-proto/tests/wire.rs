@@ -14,7 +14,7 @@ use zab_proto::wire::txn::TxnHeader;
 use zab_proto::wire::{body, packet};
 use zab_proto::{DecodeError, Ensemble, Epoch, ServerState, Sid, Zxid};
 
-const LIMIT: usize = jute::DEFAULT_FIELD_LEN_MAX_BYTES;
+const LIMIT: usize = 2_097_150;
 
 /// One direction of a recorded connection: its messages by name.
 struct Stream {

@@ -67,13 +67,18 @@ fn election(properties: &SystemProperties) -> ElectionConfig {
     }
 }
 
+/// `jute.maxbuffer`: the longest frame of a client, in bytes.
+fn jute_max_buffer(properties: &SystemProperties) -> usize {
+    properties.number("jute.maxbuffer", JUTE_MAX_BUFFER).min(FIELD_LEN_MAX_BYTES)
+}
+
 fn limits(properties: &SystemProperties) -> Limits {
     let default = Limits::default();
-    let max_buffer = properties.number("jute.maxbuffer", JUTE_MAX_BUFFER);
-    let extra = properties.number("jute.maxbuffer.extrasize", max_buffer);
+    let max_buffer = jute_max_buffer(properties);
+    let extra = properties.number("jute.maxbuffer.extrasize", max_buffer).max(EXTRA_MIN_BYTES);
     let snapshots = properties.number("leader.maxConcurrentSnapSyncs", default.snapshots_max);
     Limits {
-        field_len_max_bytes: max_buffer.saturating_add(extra),
+        field_len_max_bytes: max_buffer.saturating_add(extra).min(FIELD_LEN_MAX_BYTES),
         // Smaller numbers become ZooKeeper's default there, too.
         retained_txns: properties
             .number("commitLogCount", default.retained_txns)
@@ -89,6 +94,7 @@ fn net(config: &ServerConfig, core: &Config) -> NetOptions {
     NetOptions {
         connect_timeout: milliseconds(properties, "cnxTimeout", default.connect_timeout),
         address_timeout: config.address_timeout,
+        client_unread_max_bytes: jute_max_buffer(properties) + FRAME_HEAD_LEN_BYTES,
         peer_keep_alive: properties.bool("tcpKeepAlive", false),
         client_keep_alive: properties.bool("clientTcpKeepAlive", false),
         ..default
@@ -157,7 +163,7 @@ pub(crate) fn service(config: &ServerConfig) -> ServiceOptions {
         tick_time: config.tick_time,
         min_session_timeout: Some(config.min_session_timeout),
         max_session_timeout: Some(config.max_session_timeout),
-        jute_max_buffer: properties.number("jute.maxbuffer", JUTE_MAX_BUFFER),
+        jute_max_buffer: jute_max_buffer(properties),
         max_client_cnxns: config.max_client_cnxns,
         max_cnxns: properties.number("maxCnxns", 0),
         sessionless_timeout: ms("nio.sessionlessCnxnTimeout", default.sessionless_timeout),
@@ -247,3 +253,30 @@ fn milliseconds(properties: &SystemProperties, key: &str, default: Duration) -> 
 
 /// ZooKeeper's default of `jute.maxbuffer`, in bytes.
 const JUTE_MAX_BUFFER: usize = 0xf_ffff;
+/// Smaller values of `jute.maxbuffer.extrasize` are raised to this, in bytes.
+const EXTRA_MIN_BYTES: usize = 1024;
+/// The longest field that the encoding can name, in bytes.
+const FIELD_LEN_MAX_BYTES: usize = i32::MAX as usize;
+/// The length in front of a client's frame, in bytes.
+const FRAME_HEAD_LEN_BYTES: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_field_is_a_frame_and_its_extra() {
+        for (flags, expected) in [
+            ("", 2_097_150),
+            ("-Djute.maxbuffer=4194304", 8_388_608),
+            ("-Djute.maxbuffer=4194304 -Dzookeeper.jute.maxbuffer.extrasize=5000", 4_199_304),
+            ("-Djute.maxbuffer=4194304 -Dzookeeper.jute.maxbuffer.extrasize=3", 4_195_328),
+            ("-Djute.maxbuffer=100", 1124),
+            ("-Djute.maxbuffer=2147483647", 2_147_483_647),
+        ] {
+            let mut properties = SystemProperties::default();
+            properties.set_jvm_flags(flags);
+            assert_eq!(limits(&properties).field_len_max_bytes, expected, "{flags}");
+        }
+    }
+}

@@ -128,7 +128,7 @@ impl<'a> AclList<'a> {
 
     /// The entries in order.
     pub fn iter(self) -> impl Iterator<Item = AclEntry<'a>> {
-        let mut reader = Reader::with_field_len_max(self.entries, usize::MAX);
+        let mut reader = Reader::new(self.entries);
         (0..self.len()).map_while(move |_| read_entry(&mut reader).ok())
     }
 

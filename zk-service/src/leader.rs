@@ -17,7 +17,8 @@ use crate::tree::{self, StatPersisted, Tree};
 /// What a transaction may hold beyond its request: header, digest, sequence number.
 const OVERHEAD_BYTES: usize = 256;
 /// Bytes of learners' requests waiting for room in the window. Beyond, the learner's connection is
-/// closed: it has been forwarding faster than a quorum can write for long.
+/// closed: it has been forwarding faster than a quorum can write for long. Two of the longest packets
+/// may wait in any case.
 const DEFERRED_LEN_MAX_BYTES: usize = 64 << 20;
 
 /// A request to be proposed.
@@ -215,7 +216,8 @@ impl Leader {
             return;
         }
         self.deferred_len += data.len() + auth.len();
-        if self.deferred_len > DEFERRED_LEN_MAX_BYTES {
+        let field_len_max = core.peer().config().limits.field_len_max_bytes;
+        if self.deferred_len > DEFERRED_LEN_MAX_BYTES.max(field_len_max.saturating_mul(4)) {
             core.close(from, CloseReason::TooFarBehind);
         }
         self.deferred.push_back(Deferred { from, data: data.into(), auth: auth.into() });

@@ -98,9 +98,7 @@ impl<'a> Payload<'a> {
     /// # Errors
     /// If the body does not decode, the type is unknown, or a part of a multi is either.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        // What is here already needs no limit on its fields, and a `closeSession` that an old
-        // server logged may exceed the usual one.
-        let mut reader = Reader::with_field_len_max(bytes, usize::MAX);
+        let mut reader = Reader::new(bytes);
         let header = TxnHeader::read(&mut reader)?;
         let txn = Txn::read(header.kind, &mut reader)?;
         let digest = TxnDigest::read(&mut reader);
@@ -430,7 +428,7 @@ impl<'a> Paths<'a> {
 
     /// The paths in order.
     pub fn iter(self) -> impl Iterator<Item = Cow<'a, str>> {
-        let mut reader = Reader::with_field_len_max(self.bytes, usize::MAX);
+        let mut reader = Reader::new(self.bytes);
         (0..self.count).map_while(move |_| reader.ustring().ok().flatten().map(text))
     }
 
@@ -485,7 +483,7 @@ impl<'a> Parts<'a> {
 
     /// The parts in order.
     pub fn iter(self) -> impl Iterator<Item = Txn<'a>> {
-        let mut reader = Reader::with_field_len_max(self.bytes, usize::MAX);
+        let mut reader = Reader::new(self.bytes);
         (0..self.count).map_while(move |_| read_framed_part(&mut reader).ok())
     }
 
@@ -499,7 +497,7 @@ impl<'a> Parts<'a> {
 fn read_framed_part<'a>(reader: &mut Reader<'a>) -> Result<Txn<'a>, DecodeError> {
     let kind = reader.i32()?;
     let body = reader.buffer()?.ok_or(DecodeError::BadLength(-1))?;
-    Txn::read_part(kind, &mut Reader::with_field_len_max(body, usize::MAX))
+    Txn::read_part(kind, &mut Reader::new(body))
 }
 
 /// Puts a multi together, part by part.

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use zab_proto::wire::jute::{DEFAULT_FIELD_LEN_MAX_BYTES, Reader};
+use zab_proto::wire::jute::Reader;
 use zab_proto::{SnapshotDigest, Zxid};
 use zk_service::acl::AclList;
 use zk_service::tree::{Owner, StatPersisted, node_digest};
@@ -96,7 +96,7 @@ struct SnapshotFile<'a> {
 /// Loads a snapshot file in pieces of `step` more bytes.
 fn load(file: &[u8], zxid: i64, digests: bool, step: usize) -> (Database, SnapshotFile<'_>) {
     let body = &file[16..];
-    let mut loader = Loader::new(digests, DEFAULT_FIELD_LEN_MAX_BYTES);
+    let mut loader = Loader::new(digests, usize::MAX);
     let (mut consumed, mut offered) = (0, 0);
     loop {
         offered = (offered + step).min(body.len());

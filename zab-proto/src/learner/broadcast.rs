@@ -58,7 +58,10 @@ impl Learner {
     }
 
     pub(crate) fn can_request(&self, shared: &Shared, len: usize) -> bool {
-        let room = self.out.len_bytes() + len <= shared.config.limits.requests_len_max_bytes;
+        // A request that is longer than the bound goes alone: it would wait for ever otherwise.
+        let under_way = self.out.len_bytes();
+        let bound = shared.config.limits.requests_len_max_bytes;
+        let room = under_way == 0 || under_way + len <= bound;
         if !room {
             shared.room_wanted.set(true);
         }

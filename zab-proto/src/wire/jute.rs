@@ -7,10 +7,6 @@ use alloc::vec::Vec;
 
 use crate::DecodeError;
 
-/// `jute.maxbuffer` plus its equal slack: the longest buffer or string that a server with default
-/// settings reads, in bytes.
-pub const DEFAULT_FIELD_LEN_MAX_BYTES: usize = 2_097_150;
-
 /// Reads fields off the front of a byte slice.
 ///
 /// After an error the position is unspecified, and the record is best given up.
@@ -22,13 +18,17 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Reads `bytes` with [`DEFAULT_FIELD_LEN_MAX_BYTES`].
+    /// Reads a record that is here as a whole.
+    ///
+    /// No field is longer than `bytes`, and whoever let them in has kept to the limit that is
+    /// configured: there is none here that could be another one.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self::with_field_len_max(bytes, DEFAULT_FIELD_LEN_MAX_BYTES)
+        Self::with_field_len_max(bytes, usize::MAX)
     }
 
-    /// Reads `bytes`, refusing buffers and strings of more than `field_len_max` bytes.
+    /// Reads the front of a stream, refusing buffers and strings of more than `field_len_max`
+    /// bytes rather than waiting for them.
     #[must_use]
     pub fn with_field_len_max(bytes: &'a [u8], field_len_max: usize) -> Self {
         Self { rest: bytes, len: bytes.len(), field_len_max }

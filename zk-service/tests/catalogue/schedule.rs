@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use zab_proto::wire::jute::{DEFAULT_FIELD_LEN_MAX_BYTES, Reader, Writer};
+use zab_proto::wire::jute::{Reader, Writer};
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{Application, Epoch, Zxid};
 use zk_service::acl::{Acl, AclList, write_acls};
@@ -186,7 +186,7 @@ fn seen(database: &Database) -> Seen {
 
 /// What a snapshot alone holds.
 pub(crate) fn load(image: &Image) -> Seen {
-    let mut loader = Loader::new(true, DEFAULT_FIELD_LEN_MAX_BYTES);
+    let mut loader = Loader::new(true, usize::MAX);
     assert!(loader.push(&image.snapshot).unwrap().done);
     let mut database = Database::new(true);
     database.install(loader.finish().unwrap(), image.zxid, image.digest);

@@ -142,15 +142,32 @@ impl World {
 
     /// An ensemble, all members serving.
     pub(crate) fn ensemble(voters: i64, observers: i64, options: &ServiceOptions) -> Self {
-        Self::start(voters, observers, options, &[])
+        Self::start(voters, observers, options, &[], Limits::default())
+    }
+
+    /// The same with other limits in the core.
+    pub(crate) fn limited(
+        voters: i64,
+        observers: i64,
+        options: &ServiceOptions,
+        limits: Limits,
+    ) -> Self {
+        Self::start(voters, observers, options, &[], limits)
     }
 
     /// An ensemble of voters, each of which finds something on its disk; all serving.
     pub(crate) fn recovered(images: &[Image], options: &ServiceOptions) -> Self {
-        Self::start(i64::try_from(images.len()).expect("few"), 0, options, images)
+        let voters = i64::try_from(images.len()).expect("few");
+        Self::start(voters, 0, options, images, Limits::default())
     }
 
-    fn start(voters: i64, observers: i64, options: &ServiceOptions, images: &[Image]) -> Self {
+    fn start(
+        voters: i64,
+        observers: i64,
+        options: &ServiceOptions,
+        images: &[Image],
+        limits: Limits,
+    ) -> Self {
         let mut ensemble = Ensemble::default();
         for sid in 1..=voters + observers {
             let role = if sid > voters { ":observer" } else { "" };
@@ -163,6 +180,7 @@ impl World {
             config.tick_time = options.tick_time;
             config.init_limit = 10;
             config.sync_limit = 5;
+            config.limits = limits;
             config.trust_empty = true;
             let image = usize::try_from(sid - 1).ok().and_then(|at| images.get(at));
             world.add(config, ServiceOptions { session_server_id: sid, ..options.clone() }, image);

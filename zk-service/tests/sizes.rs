@@ -1,0 +1,133 @@
+//! `jute.maxbuffer` above its default: what the frame limit lets in is taken everywhere.
+
+mod harness;
+
+use std::time::Duration;
+
+use harness::{World, create, request, string};
+use zab_proto::Limits;
+use zk_service::{Service, ServiceOptions};
+
+const CREATE: i32 = 1;
+const GET_DATA: i32 = 4;
+const SET_DATA: i32 = 5;
+const MULTI: i32 = 14;
+const SYNC: i32 = 9;
+
+fn set_data(path: &str, data: &[u8]) -> Vec<u8> {
+    let len = i32::try_from(data.len()).expect("an int");
+    [string(path), len.to_be_bytes().to_vec(), data.to_vec(), vec![0xff; 4]].concat()
+}
+
+fn multi(parts: &[(i32, Vec<u8>)]) -> Vec<u8> {
+    let header = |op: i32, done: bool| {
+        [op.to_be_bytes().to_vec(), vec![done.into()], vec![0xff; 4]].concat()
+    };
+    let parts = parts.iter().flat_map(|(op, record)| [header(*op, false), record.clone()]);
+    parts.chain([header(-1, true)]).flatten().collect()
+}
+
+/// As `zabd` derives them.
+fn ensemble(jute_max_buffer: usize) -> World {
+    let options = ServiceOptions {
+        tick_time: Duration::from_secs(2),
+        jute_max_buffer,
+        ..ServiceOptions::default()
+    };
+    let limits = Limits { field_len_max_bytes: 2 * jute_max_buffer, ..Limits::default() };
+    World::limited(3, 0, &options, limits)
+}
+
+fn written(world: &World, server: usize, path: &str) -> Option<usize> {
+    let service: &Service = world.service(server);
+    Some(service.database().tree.node(path)?.data()?.len())
+}
+
+#[test]
+fn fields_of_four_megabytes() {
+    let mut world = ensemble(4 << 20);
+    let leader = world.leader();
+    for server in [leader, (leader + 1) % 3] {
+        let (client, ..) = world.open(server, 10_000);
+        for len in [2_097_150, 2_097_151, 3_000_000, 4_000_000] {
+            let data = vec![7; len];
+            let path = |what: &str| format!("/{what}-{server}-{len}");
+            assert_eq!(world.call(client, CREATE, &create(&path("create"), &data, 0)).0, 0);
+            assert_eq!(world.call(client, CREATE, &create(&path("set"), b"", 0)).0, 0);
+            assert_eq!(world.call(client, SET_DATA, &set_data(&path("set"), &data)).0, 0);
+            let parts = [
+                (CREATE, create(&path("multi"), &data, 0)),
+                (SET_DATA, set_data(&path("multi"), b"")),
+                (CREATE, create(&path("multi-2"), b"", 0)),
+            ];
+            let (code, results) = world.call(client, MULTI, &multi(&parts));
+            assert_eq!((code, &results[..4]), (0, &[0, 0, 0, 1][..]));
+            let read = [string(&path("set")), vec![0]].concat();
+            assert_eq!(world.call(client, GET_DATA, &read).1.len(), 4 + len + 68);
+            for member in 0..3 {
+                assert_eq!(written(&world, member, &path("create")), Some(len));
+                assert_eq!(written(&world, member, &path("set")), Some(len));
+                assert_eq!(written(&world, member, &path("multi")), Some(0));
+            }
+        }
+        // A path, and the name in a login.
+        let name = "n".repeat(3_000_000);
+        assert_eq!(world.call(client, SYNC, &string(&name)).1.len(), 4 + name.len());
+        let long = format!("/{name}");
+        assert_eq!(world.call(client, CREATE, &create(&long, b"", 1)).0, 0);
+        let read = [string(&long), vec![0]].concat();
+        assert_eq!(world.call(client, GET_DATA, &read).0, 0);
+        world.send(client, &request(1, -11, &[]));
+    }
+    assert_eq!(world.service(0).digest_mismatches(), 0);
+}
+
+/// Longer than all requests under way may be together, and than what a client may leave unread.
+#[test]
+fn a_znode_of_twenty_megabytes() {
+    let mut world = ensemble(40 << 20);
+    let leader = world.leader();
+    for server in [(leader + 1) % 3, leader] {
+        let (client, ..) = world.open(server, 10_000);
+        let (path, data) = (format!("/large-{server}"), vec![7; 20 << 20]);
+        assert_eq!(world.call(client, CREATE, &create(&path, &data, 0)).0, 0);
+        assert_eq!(world.call(client, SET_DATA, &set_data(&path, &data[1..])).0, 0);
+        let read = [string(&path), vec![0]].concat();
+        assert_eq!(world.call(client, GET_DATA, &read).1.len(), 4 + data.len() - 1 + 68);
+        assert!((0..3).all(|member| written(&world, member, &path) == Some(data.len() - 1)));
+    }
+}
+
+#[test]
+fn a_frame_of_exactly_the_limit_is_taken_and_no_longer_one() {
+    let mut world = World::standalone(ServiceOptions {
+        jute_max_buffer: 5000,
+        tick_time: Duration::from_secs(2),
+        ..ServiceOptions::default()
+    });
+    let record = create("/n", b"", 2);
+    for (more, taken) in [(0, true), (1, false), (5000, false)] {
+        let (client, ..) = world.open(0, 10_000);
+        let data = vec![0; 5000 - 8 - record.len() + more];
+        let frame = request(1, CREATE, &create("/n", &data, 2));
+        assert_eq!(frame.len(), 4 + 5000 + more);
+        world.send(client, &frame);
+        assert_eq!(world.frame(client).is_some(), taken);
+        assert_eq!(world.has_ended(client), !taken);
+    }
+}
+
+/// An ACL of more than a megabyte.
+#[test]
+fn a_long_acl() {
+    let mut world = ensemble(4 << 20);
+    let leader = world.leader();
+    let (client, ..) = world.open(leader, 10_000);
+    let long = format!("{}:x", "u".repeat(1_500_000));
+    let record = |scheme: &str, id: &str| {
+        let acl = [vec![0, 0, 0, 1, 0, 0, 0, 31], string(scheme), string(id)].concat();
+        [string("/long"), vec![0; 4], acl, 2_i32.to_be_bytes().to_vec()].concat()
+    };
+    assert_eq!(world.call(client, CREATE, &record("digest", &long)).0, 0);
+    assert_eq!(world.service(0).digest_mismatches(), 0);
+}
