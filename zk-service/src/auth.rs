@@ -12,10 +12,8 @@ use zab_proto::wire::jute::{Reader, Writer};
 
 use crate::acl::{Acl, AclEntry, AclList, write_acls};
 use crate::code::Code;
+use crate::options::EnsembleAuth;
 use crate::rules::{IdSet, Rules, Verdicts, parse_range};
-
-/// Longest ACL list that `auth` entries may expand to.
-const ACL_LEN_MAX_BYTES: usize = 1 << 20;
 
 /// The identities of a requester: entries of a `vector<Id>` without their count.
 ///
@@ -69,6 +67,18 @@ pub(crate) fn user_name<'a>(scheme: &str, id: &'a str) -> &'a str {
     if scheme == "digest" { id.split(':').next().unwrap_or(id) } else { id }
 }
 
+/// What an auth packet leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// The identities were added, or there was none to add.
+    Granted,
+    /// The client is told, and its connection closed.
+    Refused,
+    /// The connection is closed without a word, so that the client tries another server. An error
+    /// would make it give up.
+    Elsewhere,
+}
+
 /// Access control as configured.
 #[derive(Clone, Debug)]
 pub(crate) struct Access {
@@ -78,6 +88,11 @@ pub(crate) struct Access {
     pub(crate) digest_enabled: bool,
     /// `zookeeper.DigestAuthenticationProvider.superDigest`.
     pub(crate) super_digest: Option<String>,
+    /// Scheme `ensemble`, if it is known.
+    pub(crate) ensemble_auth: Option<EnsembleAuth>,
+    /// Longest list that a client's ACL may become, in bytes: each `auth` entry stands for all of
+    /// the client's identities.
+    pub(crate) acl_len_max: usize,
 }
 
 impl Access {
@@ -107,7 +122,7 @@ impl Access {
                 continue;
             }
             count += self.fix_entry(&entry, ids, out)?;
-            if out.len() > ACL_LEN_MAX_BYTES {
+            if out.len() > self.acl_len_max {
                 return Err(Code::INVALID_ACL);
             }
         }
@@ -129,9 +144,9 @@ impl Access {
             out.put_ustring(Some(scheme));
             out.put_ustring(Some(id));
         };
-        let (Some(scheme), Some(id)) = (entry.scheme.as_deref(), entry.id.as_deref()) else {
-            return Err(Code::INVALID_ACL);
-        };
+        let Some(scheme) = entry.scheme.as_deref() else { return Err(Code::INVALID_ACL) };
+        // Some clients write an empty text as null.
+        let id = entry.id.as_deref().unwrap_or_default();
         if scheme == "auth" {
             let mut count = 0;
             for (scheme, id) in ids.iter() {
@@ -156,14 +171,14 @@ impl Access {
         }
     }
 
-    /// The identities that an auth packet earns; false: it is refused.
+    /// Adds the identities that an auth packet earns.
     pub(crate) fn authenticate(
         &self,
         scheme: Option<&str>,
         data: Option<&[u8]>,
         remote: IpAddr,
         entries: &mut Vec<u8>,
-    ) -> bool {
+    ) -> Verdict {
         match (scheme, data) {
             (Some("digest"), Some(data)) if self.digest_enabled => {
                 let id = digest_id(&String::from_utf8_lossy(data));
@@ -171,13 +186,18 @@ impl Access {
                     add_id(entries, "super", "");
                 }
                 add_id(entries, "digest", &id);
-                true
+                Verdict::Granted
             }
             (Some("ip"), _) => {
                 add_id(entries, "ip", &remote.to_string());
-                true
+                Verdict::Granted
             }
-            _ => false,
+            (Some("ensemble"), name) => match &self.ensemble_auth {
+                None => Verdict::Refused,
+                Some(known) if known.accepts(name.unwrap_or_default()) => Verdict::Granted,
+                Some(_) => Verdict::Elsewhere,
+            },
+            _ => Verdict::Refused,
         }
     }
 
@@ -263,7 +283,13 @@ mod tests {
     use crate::acl::perms;
 
     fn access() -> Access {
-        Access { skip_acl: false, digest_enabled: true, super_digest: Some(digest_id("super:pw")) }
+        Access {
+            skip_acl: false,
+            digest_enabled: true,
+            super_digest: Some(digest_id("super:pw")),
+            ensemble_auth: None,
+            acl_len_max: 1 << 20,
+        }
     }
 
     fn with_list<T>(acls: &[Acl], f: impl FnOnce(AclList<'_>) -> T) -> T {
@@ -353,11 +379,18 @@ mod tests {
         let access = access();
         let remote = "127.0.0.1".parse().unwrap();
         let mut entries = ids(&[("ip", "127.0.0.1")]);
-        assert!(access.authenticate(Some("digest"), Some(b"super:pw"), remote, &mut entries));
-        assert!(access.authenticate(Some("ip"), None, remote, &mut entries));
-        assert!(!access.authenticate(Some("digest"), None, remote, &mut entries));
-        assert!(!access.authenticate(Some("world"), Some(b"x"), remote, &mut entries));
-        assert!(!access.authenticate(None, Some(b"x"), remote, &mut entries));
+        let mut verdict = |scheme, data| access.authenticate(scheme, data, remote, &mut entries);
+        assert_eq!(verdict(Some("digest"), Some(b"super:pw")), Verdict::Granted);
+        assert_eq!(verdict(Some("ip"), None), Verdict::Granted);
+        let refused: [(Option<&str>, Option<&[u8]>); 4] = [
+            (Some("digest"), None),
+            (Some("world"), Some(b"x")),
+            (None, Some(b"x")),
+            (Some("ensemble"), Some(b"x")),
+        ];
+        for (scheme, data) in refused {
+            assert_eq!(verdict(scheme, data), Verdict::Refused, "{scheme:?}");
+        }
         let schemes: Vec<_> = Ids::new(&entries).iter().map(|(s, _)| s.into_owned()).collect();
         assert_eq!(schemes, ["ip", "super", "digest"]);
         let mut vector = Vec::new();

@@ -12,6 +12,7 @@ use zab_proto::{ClientOutput, ConnId, Instant, Zxid};
 
 use crate::acl::perms;
 use crate::auth::{self, Access, Ids, Judge};
+use crate::budget::EventBytes;
 use crate::code::Code;
 use crate::request::op;
 use crate::rules::Rules;
@@ -208,6 +209,13 @@ pub(crate) struct Client {
     /// What is to be sent, from `out_at` on; after appending call [`Clients::wrote`].
     pub(crate) out: Vec<u8>,
     out_at: usize,
+    /// Bytes sent so far.
+    sent_len: u64,
+    events: EventBytes,
+    /// Bytes that the driver keeps for us, since they were left unconsumed.
+    pub(crate) unread: usize,
+    /// What this connection stands for in [`Clients::kept_len`].
+    pub(crate) charged: usize,
     /// Bytes were left unconsumed because of this connection's own limits.
     pub(crate) paused: bool,
     pub(crate) stats: ConnStats,
@@ -233,6 +241,10 @@ impl Client {
             kept_at: 0,
             out: Vec::new(),
             out_at: 0,
+            sent_len: 0,
+            events: EventBytes::default(),
+            unread: 0,
+            charged: 0,
             paused: false,
             stats: ConnStats::new(wall_ms),
         }
@@ -281,10 +293,27 @@ impl Client {
         compact(&mut self.kept, &mut self.kept_at);
     }
 
+    /// An event of `len` bytes of the transaction `zxid` is about to be appended to `out`. Returns the
+    /// bytes of events that were unsent before that transaction.
+    pub(crate) fn event(&mut self, zxid: i64, len: usize) -> usize {
+        let end = self.sent_len + self.unsent() as u64;
+        self.events.queued(zxid, len, self.sent_len, end)
+    }
+
+    /// Bytes that are kept for this connection, except for its watches.
+    fn len_bytes(&self) -> usize {
+        self.unread
+            + self.kept.len()
+            + self.out.len()
+            + self.ids.len()
+            + self.queue.len() * size_of::<InFlight>()
+    }
+
     fn send(&mut self, buf: &mut [u8]) -> usize {
         let n = self.unsent().min(buf.len());
         buf[..n].copy_from_slice(&self.out[self.out_at..self.out_at + n]);
         self.out_at += n;
+        self.sent_len += n as u64;
         compact(&mut self.out, &mut self.out_at);
         n
     }
@@ -328,6 +357,8 @@ pub(crate) struct Clients {
     len: usize,
     /// Bytes of the writes in all queues.
     writes_len: usize,
+    /// Bytes kept for all connections, except for their watches.
+    kept_len: usize,
 }
 
 impl Clients {
@@ -348,6 +379,7 @@ impl Clients {
     pub(crate) fn remove(&mut self, slot: u32) {
         let at = &mut self.slots[slot as usize];
         let Some(client) = at.client.take() else { return };
+        self.kept_len -= client.charged;
         at.generation = at.generation.wrapping_add(1);
         self.free.push(slot);
         self.len -= 1;
@@ -406,8 +438,30 @@ impl Clients {
         self.by_session.insert(session, slot).filter(|old| *old != slot)
     }
 
+    /// Bytes kept for all connections, except for their watches.
+    pub(crate) fn kept_len(&self) -> usize {
+        self.kept_len
+    }
+
+    /// Counts what is kept for a connection anew.
+    fn charge(&mut self, slot: u32) {
+        let Some(client) = self.get_mut(slot) else { return };
+        let len = client.len_bytes();
+        let before = std::mem::replace(&mut client.charged, len);
+        self.kept_len = self.kept_len - before + len;
+    }
+
+    /// So many bytes of a connection were left with the driver.
+    pub(crate) fn left_unread(&mut self, slot: u32, len: usize) {
+        if let Some(client) = self.get_mut(slot) {
+            client.unread = len;
+        }
+        self.charge(slot);
+    }
+
     /// Bytes were appended to what was `unsent` before.
     pub(crate) fn wrote(&mut self, slot: u32, unsent: usize) {
+        self.charge(slot);
         if unsent == 0 && self.get(slot).is_some_and(|client| client.unsent() > 0) {
             self.outputs.push_back(ClientOutput::Transmit(self.conn(slot)));
         }
@@ -451,8 +505,10 @@ impl Clients {
                 client.out = Vec::new();
                 client.out_at = 0;
             }
+            client.unread = 0;
             self.outputs.push_back(ClientOutput::Close(conn));
             self.writes_len -= writes_len;
+            self.charge(slot);
         }
         self.detach(session, slot);
     }
@@ -473,6 +529,7 @@ impl Clients {
             client.paused = false;
             self.resume(slot);
         }
+        self.charge(slot);
         n
     }
 

@@ -48,6 +48,7 @@ impl Service {
             leader.prep.applied(&self.db.tree, zxid);
         }
         self.settle(now, &header, &txn, &applied);
+        self.keep_to_budget();
     }
 
     /// Says which zxids a leader left out, once the digest behind them has shown that nothing is lost.
@@ -85,18 +86,25 @@ impl Service {
                     continue;
                 }
                 let unsent = client.unsent();
+                let unread = client.event(header.zxid.raw(), frame.len());
                 client.out.extend_from_slice(frame);
                 client.stats.sent += 1;
                 stats.sent += 1;
-                if unsent > options.out_len_max_bytes {
-                    too_slow.push(slot);
+                if unread > options.events_len_max_bytes {
+                    too_slow.push((slot, unread));
                 }
                 clients.wrote(slot, unsent);
             }
         });
-        for slot in too_slow {
-            log::warn!("a client does not read its events: closing its connection");
-            self.close(slot, false);
+        let bound = self.options.events_len_max_bytes;
+        too_slow.dedup();
+        for (slot, unread) in too_slow {
+            if self.client(slot).is_some() {
+                let why = format_args!(
+                    "it does not read its events, {unread} bytes wait of the {bound} that are allowed                      (events_len_max_bytes)"
+                );
+                self.close_for_memory(slot, why);
+            }
         }
         applied
     }
@@ -193,15 +201,17 @@ impl Service {
         op: i32,
         record: &[u8],
     ) {
-        let Self { db, watches, clients, access, .. } = self;
+        let Self { db, watches, clients, access, options, .. } = self;
         let Some(client) = clients.get_mut(slot) else { return };
         let unsent = client.unsent();
+        let watched = watches.len_bytes();
         let mut reading = Reading {
             tree: &db.tree,
             judge: Judge::new(access, Ids::new(&client.ids[..request.ids_len])),
             watches,
             slot,
             session: client.session,
+            watches_len_max: options.watches_len_max_bytes,
         };
         let armed = match op {
             op::SET_WATCHES | op::SET_WATCHES2 => reading.set_watches(op, record, &mut client.out),
@@ -210,7 +220,11 @@ impl Service {
         let mut reply = Reply::begin(&mut client.out);
         let result = armed.and_then(|()| reading.answer(op, record, reply.body()));
         let len = reply.end(request.xid, db.last_zxid().raw(), result.err().unwrap_or_default());
+        let watches_more = watches.len_bytes() > watched;
         self.replied(now, slot, &request, op, len, unsent);
+        if watches_more {
+            self.keep_to_watches(slot);
+        }
     }
 
     /// A sync of a client has ended.

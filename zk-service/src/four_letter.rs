@@ -16,27 +16,27 @@ const WORDS: [&str; 18] = [
     "conf", "cons", "crst", "dirs", "dump", "envi", "gtmk", "hash", "isro", "mntr", "ruok", "srst",
     "srvr", "stat", "stmk", "wchc", "wchp", "wchs",
 ];
+/// Size of the buffer that ZooKeeper writes the answer to a word through.
+const TEXT_BUFFER_LEN_BYTES: usize = 8192;
 /// What `gtmk` says: ZooKeeper's trace mask, which nothing here follows.
 const TRACE_MASK: u32 = 306;
 
 impl Service {
-    /// Executes a word at the beginning of a connection. `None`: it is none. `Some(false)`: more
-    /// bytes are needed.
+    /// Executes a word at the beginning of a connection. False: it is none.
     pub(crate) fn four_letter_word(
         &mut self,
         core: &Core<'_>,
         slot: u32,
         head: [u8; 4],
         rest: &[u8],
-    ) -> Option<bool> {
+    ) -> bool {
         if head == TELNET_CLOSE {
             self.close(slot, false);
-            return Some(true);
+            return true;
         }
-        let word = std::str::from_utf8(&head).ok()?;
-        WORDS.binary_search(&word).ok()?;
-        if word == "stmk" && rest.len() < 8 {
-            return Some(false);
+        let word = std::str::from_utf8(&head).unwrap_or_default();
+        if WORDS.binary_search(&word).is_err() {
+            return false;
         }
         self.stats.received += 1;
         if let Some(client) = self.clients.get_mut(slot) {
@@ -47,13 +47,17 @@ impl Service {
         } else {
             format!("{word} is not executed because it is not in the whitelist.\n")
         };
+        // ZooKeeper counts the pieces that the text goes through its buffer in.
+        let sent = text.len().div_ceil(TEXT_BUFFER_LEN_BYTES) as u64;
+        self.stats.sent += sent;
         if let Some(client) = self.client(slot) {
             let unsent = client.unsent();
             client.out.extend_from_slice(text.as_bytes());
+            client.stats.sent += sent;
             self.clients.wrote(slot, unsent);
         }
         self.close(slot, true);
-        Some(true)
+        true
     }
 
     fn execute(&mut self, core: &Core<'_>, slot: u32, word: &str, rest: &[u8]) -> String {
@@ -63,9 +67,10 @@ impl Service {
             "isro" => return if serving { "rw" } else { "null" }.into(),
             "envi" => return self.envi(),
             "gtmk" => return TRACE_MASK.to_string(),
+            // Without a mask there is no answer, and none is waited for.
             "stmk" => {
-                let mask = rest.first_chunk().map_or(0, |mask| i64::from_be_bytes(*mask));
-                return mask.to_string();
+                let mask = rest.first_chunk().map(|mask| i64::from_be_bytes(*mask));
+                return mask.map_or_else(String::new, |mask| mask.to_string());
             }
             _ if !serving => return NOT_SERVING.into(),
             _ => {}

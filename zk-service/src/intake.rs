@@ -6,7 +6,7 @@ use std::fmt;
 use zab_proto::wire::jute::{Reader, Writer};
 use zab_proto::{Core, Instant, Zxid};
 
-use crate::auth::Ids;
+use crate::auth::{Ids, Verdict};
 use crate::client::{Answer, Awaiting, InFlight, State};
 use crate::code::Code;
 use crate::leader::Submission;
@@ -14,9 +14,6 @@ use crate::reply::{self, XID_PING};
 use crate::request::{Connect, Write, is_read, is_write, op};
 use crate::service::Service;
 use crate::session::{self, Owner};
-
-/// Identities that a connection may collect. They go with each request that is forwarded.
-const IDS_LEN_MAX_BYTES: usize = 1 << 20;
 
 /// What became of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +28,14 @@ enum Taken {
 impl Service {
     /// See [`zab_proto::Application::handle_bytes`].
     pub(crate) fn take_bytes(&mut self, core: &mut Core<'_>, slot: u32, bytes: &[u8]) -> usize {
+        let used = self.take_frames(core, slot, bytes);
+        self.clients.left_unread(slot, bytes.len() - used);
+        self.keep_to_budget();
+        // Nobody is going to take the rest of a connection that has been closed for its size.
+        if self.client(slot).is_some() { used } else { bytes.len() }
+    }
+
+    fn take_frames(&mut self, core: &mut Core<'_>, slot: u32, bytes: &[u8]) -> usize {
         let mut used = 0;
         loop {
             let rest = &bytes[used..];
@@ -42,8 +47,8 @@ impl Service {
                 State::Open => false,
             };
             let Some(head) = rest.first_chunk::<4>() else { return used };
-            if greeting && let Some(known) = self.four_letter_word(core, slot, *head, &rest[4..]) {
-                return if known { bytes.len() } else { used };
+            if greeting && self.four_letter_word(core, slot, *head, &rest[4..]) {
+                return bytes.len();
             }
             if !self.is_serving() {
                 // Every client of a server that looks for a leader comes by here: no news.
@@ -283,6 +288,9 @@ impl Service {
         if self.must_wait(slot, op) {
             return Taken::NotNow;
         }
+        if !matches!(op, op::AUTH | op::SASL) && !self.is_logged_in(slot) {
+            return self.refuse_stranger(core.now(), slot, xid);
+        }
         if !self.touch(core.now(), slot) {
             // The session is being closed, and this connection with it.
             return Taken::Done;
@@ -297,10 +305,31 @@ impl Service {
         }
     }
 
+    /// Whether a client has an identity of a scheme that is asked for.
+    fn is_logged_in(&self, slot: u32) -> bool {
+        let schemes = &self.options.enforce_auth;
+        schemes.is_empty()
+            || self.clients.get(slot).is_some_and(|client| {
+                Ids::new(&client.ids).iter().any(|(scheme, _)| schemes.iter().any(|s| *s == scheme))
+            })
+    }
+
+    /// Tells a client without a login that it needs one, and ends its connection. The session stays
+    /// until it expires.
+    fn refuse_stranger(&mut self, now: Instant, slot: u32, xid: i32) -> Taken {
+        if let Some(client) = self.clients.get(slot) {
+            let schemes = self.options.enforce_auth.join(", ");
+            log::info!("Closing connection with {}: no login with {schemes}", client.remote);
+        }
+        let code = Code::SESSION_CLOSED_REQUIRE_SASL;
+        self.answer(now, slot, xid, Answer { code, zxid: Some(0), null_token: false, close: true });
+        Taken::Done
+    }
+
     fn other(&mut self, core: &mut Core<'_>, slot: u32, xid: i32, op: i32, record: &[u8]) -> Taken {
         let answer = match op {
             op::SYNC => return self.sync(core, slot, xid, record),
-            op::AUTH => return self.auth(core.now(), slot, xid, record),
+            op::AUTH => return self.auth(core, slot, xid, record),
             // Without a SASL login on the server: a null token, and the client goes on without.
             op::SASL => Answer { code: Code::OK, zxid: Some(0), null_token: true, close: false },
             _ => {
@@ -445,7 +474,8 @@ impl Service {
         Taken::Done
     }
 
-    fn auth(&mut self, now: Instant, slot: u32, xid: i32, record: &[u8]) -> Taken {
+    fn auth(&mut self, core: &Core<'_>, slot: u32, xid: i32, record: &[u8]) -> Taken {
+        let now = core.now();
         let mut reader = Reader::new(record);
         let decoded = (reader.i32(), reader.string(), reader.buffer());
         let (Ok(_), Ok(scheme), Ok(data)) = decoded else {
@@ -454,8 +484,18 @@ impl Service {
         };
         let Some(client) = self.clients.get_mut(slot) else { return Taken::Closed };
         let remote = client.remote.ip().to_canonical();
-        let granted = self.access.authenticate(scheme.as_deref(), data, remote, &mut client.ids)
-            && client.ids.len() <= IDS_LEN_MAX_BYTES;
+        let field_len_max = core.peer().config().limits.field_len_max_bytes;
+        let bound = self.options.ids_len_max_bytes.min(field_len_max);
+        let verdict = self.access.authenticate(scheme.as_deref(), data, remote, &mut client.ids);
+        if verdict == Verdict::Elsewhere {
+            return self.hang_up(slot, format_args!("it looks for an ensemble of another name"));
+        }
+        let len = client.ids.len();
+        if len > bound {
+            let remote = client.remote;
+            log::warn!("Refusing {remote} another identity: it has {len} bytes of {bound} already");
+        }
+        let granted = verdict == Verdict::Granted && len <= bound;
         let code = if granted { Code::OK } else { Code::AUTH_FAILED };
         let answer = Answer { code, zxid: Some(0), null_token: false, close: !granted };
         self.answer(now, slot, xid, answer);

@@ -10,6 +10,7 @@
 pub mod acl;
 mod apply;
 mod auth;
+mod budget;
 mod client;
 mod code;
 mod database;
@@ -36,6 +37,7 @@ mod watch;
 pub use apply::{Applied, Event, Outcome, Trigger};
 pub use code::Code;
 pub use database::{Database, DigestCheck, Sessions};
-pub use options::{OnOutdated, ServiceOptions, WallClock};
+pub use options::{EnsembleAuth, Entropy, OnOutdated, ServiceOptions, WallClock};
 pub use service::Service;
 pub use snapshot::{Loaded, Loader};
+pub use watch::WATCH_LEN_BYTES;

@@ -1,7 +1,9 @@
 //! What can be configured.
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A source of wall-clock time, in milliseconds since 1970.
@@ -63,6 +65,54 @@ impl fmt::Debug for OnOutdated {
     }
 }
 
+/// Scheme `ensemble` of auth packets (`EnsembleAuthenticationProvider`), with which a client makes
+/// sure that it has come to the ensemble it means. It earns no identity.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EnsembleAuth {
+    /// `zookeeper.ensembleAuthName`: the ensemble's names; `None`: any name is right.
+    pub names: Option<Vec<String>>,
+}
+
+impl EnsembleAuth {
+    /// Whether a client that means the ensemble `name` is in the right place. One that names none
+    /// always is.
+    pub(crate) fn accepts(&self, name: &[u8]) -> bool {
+        let name = String::from_utf8_lossy(name);
+        name.is_empty() || self.names.as_ref().is_none_or(|names| names.iter().any(|n| *n == name))
+    }
+}
+
+/// A source of random numbers.
+#[derive(Clone)]
+pub struct Entropy(Arc<dyn Fn() -> u64 + Send + Sync>);
+
+impl Entropy {
+    /// A source that asks `next`.
+    pub fn new(next: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(next))
+    }
+
+    /// The operating system's: the keys of the standard library's hash maps come from it.
+    #[must_use]
+    pub fn system() -> Self {
+        // One key for each source; what differs from number to number is the message.
+        let (key, count) = (RandomState::new(), AtomicU64::new(0));
+        Self::new(move || key.hash_one(count.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// The next number.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Entropy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Entropy")
+    }
+}
+
 /// Options of a [`Service`](crate::Service); the defaults are ZooKeeper's.
 #[derive(Clone, Debug)]
 pub struct ServiceOptions {
@@ -82,7 +132,8 @@ pub struct ServiceOptions {
     pub max_cnxns: u32,
     /// `zookeeper.nio.sessionlessCnxnTimeout`: how long a connection may be without a session.
     pub sessionless_timeout: Duration,
-    /// `zookeeper.4lw.commands.whitelist`: names, or `*`. `srvr` is always allowed.
+    /// `zookeeper.4lw.commands.whitelist`: names, or `*`. `srvr` is always allowed, and `isro` with
+    /// `read_only_mode`.
     pub four_letter_whitelist: Vec<String>,
     /// `zookeeper.extendedTypesEnabled`: TTL nodes may be created.
     pub extended_types: bool,
@@ -94,6 +145,13 @@ pub struct ServiceOptions {
     pub digest_auth: bool,
     /// `zookeeper.DigestAuthenticationProvider.superDigest`: `super:<base64>`.
     pub super_digest: Option<String>,
+    /// `zookeeper.enforce.auth.enabled` with `zookeeper.enforce.auth.schemes`: a client has to have
+    /// an identity of one of these schemes before it sends anything but auth packets. Empty: none.
+    pub enforce_auth: Vec<String>,
+    /// Scheme `ensemble`; `None`: not known (no `zookeeper.authProvider.*` names it).
+    pub ensemble_auth: Option<EnsembleAuth>,
+    /// `readonlymode.enabled`: clients that look for a server that writes may ask `isro`.
+    pub read_only_mode: bool,
     /// `zookeeper.digest.enabled`: transactions carry the digest of the tree.
     pub digests: bool,
     /// `znode.container.checkIntervalMs`.
@@ -102,8 +160,20 @@ pub struct ServiceOptions {
     pub container_never_used: Duration,
     /// Bytes queued for a client from which on its requests wait until it has read some.
     pub out_len_soft_max_bytes: usize,
-    /// Bytes queued for a client, by events that it does not read, at which it is disconnected.
-    pub out_len_max_bytes: usize,
+    /// Bytes of events queued for a client at which it is disconnected: it does not read them. The
+    /// events of one transaction are not counted before the next one.
+    pub events_len_max_bytes: usize,
+    /// Bytes of one client's watches, their paths and [`WATCH_LEN_BYTES`] for each: at the bound it
+    /// is disconnected.
+    pub watches_len_max_bytes: usize,
+    /// Bytes of identities that one client may collect with auth packets. They go with each request
+    /// that is forwarded, so that `Limits::field_len_max_bytes` bounds them, too. At the bound the
+    /// packet is refused, and the client disconnected.
+    pub ids_len_max_bytes: usize,
+    /// Bytes that all clients together make this server keep for them: requests that wait, answers
+    /// and events that they do not read, identities, watches. At the bound those are disconnected
+    /// that take the most.
+    pub clients_len_max_bytes: usize,
     /// Requests of one client in flight, from which on further ones wait.
     pub in_flight_max: usize,
     /// Version text shown by the four-letter words.
@@ -120,6 +190,8 @@ pub struct ServiceOptions {
     pub on_outdated: OnOutdated,
     /// Source of the times in transactions.
     pub wall_clock: WallClock,
+    /// Where the ids of sessions come from.
+    pub entropy: Entropy,
 }
 
 impl Default for ServiceOptions {
@@ -139,11 +211,17 @@ impl Default for ServiceOptions {
             skip_acl: false,
             digest_auth: true,
             super_digest: None,
+            enforce_auth: Vec::new(),
+            ensemble_auth: None,
+            read_only_mode: false,
             digests: true,
             container_check_interval: Duration::from_secs(60),
             container_never_used: Duration::ZERO,
             out_len_soft_max_bytes: 1 << 20,
-            out_len_max_bytes: 64 << 20,
+            events_len_max_bytes: 4 << 20,
+            watches_len_max_bytes: 128 << 20,
+            ids_len_max_bytes: 1 << 20,
+            clients_len_max_bytes: 2 << 30,
             in_flight_max: 1000,
             version: concat!(
                 "3.9.4-zab-",
@@ -157,6 +235,7 @@ impl Default for ServiceOptions {
             dir_sizes: || (0, 0),
             on_outdated: OnOutdated::default(),
             wall_clock: WallClock::system(),
+            entropy: Entropy::system(),
         }
     }
 }
@@ -172,6 +251,8 @@ impl ServiceOptions {
 
     /// Whether a four-letter word may be executed.
     pub(crate) fn allows_word(&self, word: &str) -> bool {
-        word == "srvr" || self.four_letter_whitelist.iter().any(|w| w == "*" || w == word)
+        word == "srvr"
+            || (word == "isro" && self.read_only_mode)
+            || self.four_letter_whitelist.iter().any(|w| w == "*" || w == word)
     }
 }

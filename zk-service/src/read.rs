@@ -23,6 +23,8 @@ pub(crate) struct Reading<'a> {
     /// The connection, as the watches know it.
     pub(crate) slot: u32,
     pub(crate) session: i64,
+    /// Bytes of watches at which nothing is added any more.
+    pub(crate) watches_len_max: usize,
 }
 
 impl From<DecodeError> for Code {
@@ -88,9 +90,25 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// Whether the connection watches more than it may, and is about to be closed.
+    fn watches_too_much(&self) -> bool {
+        self.watches.len_bytes_of(self.slot) > self.watches_len_max
+    }
+
     fn watch(&mut self, kind: Kind, path: &str, wanted: bool) {
-        if wanted {
+        if wanted && !self.watches_too_much() {
             self.watches.add_standard(kind, self.slot, path);
+        }
+    }
+
+    fn watch_persistently(&mut self, path: &str, recursively: bool) {
+        if self.watches_too_much() {
+            return;
+        }
+        if recursively {
+            self.watches.add_recursive(self.slot, path);
+        } else {
+            self.watches.add_persistent(self.slot, path);
         }
     }
 
@@ -163,8 +181,8 @@ impl<'a> Reading<'a> {
 
     fn add_watch(&mut self, path: &str, mode: i32, out: &mut Vec<u8>) -> Result<(), Code> {
         match mode {
-            0 => self.watches.add_persistent(self.slot, path),
-            1 => self.watches.add_recursive(self.slot, path),
+            0 => self.watch_persistently(path, false),
+            1 => self.watch_persistently(path, true),
             _ => return Err(Code::MARSHALLING_ERROR),
         }
         out.put_i32(0);
@@ -244,10 +262,10 @@ impl<'a> Reading<'a> {
             }
         }
         for path in persistent {
-            self.watches.add_persistent(self.slot, &path);
+            self.watch_persistently(&path, false);
         }
         for path in recursive {
-            self.watches.add_recursive(self.slot, &path);
+            self.watch_persistently(&path, true);
         }
         Ok(())
     }

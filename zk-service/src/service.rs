@@ -71,6 +71,8 @@ impl Service {
             skip_acl: options.skip_acl,
             digest_enabled: options.digest_auth,
             super_digest: options.super_digest.clone(),
+            ensemble_auth: options.ensemble_auth.clone(),
+            acl_len_max: options.jute_max_buffer,
         };
         let next_session =
             session::first_id(options.session_server_id, options.wall_clock.now_ms());

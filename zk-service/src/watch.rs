@@ -10,6 +10,9 @@ use std::sync::Arc;
 use crate::apply::Event;
 use crate::path;
 
+/// What a watch counts for beside its path, in bytes: its places in the tables.
+pub const WATCH_LEN_BYTES: usize = 144;
+
 /// Modes of a watch: a set of bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Modes(u8);
@@ -68,16 +71,30 @@ impl Told {
 #[derive(Debug, Default)]
 pub(crate) struct WatchTable {
     by_path: HashMap<Arc<str>, Vec<Watcher>>,
-    by_slot: HashMap<u32, HashSet<Arc<str>>>,
+    by_slot: HashMap<u32, Watching>,
     /// Recursive watches of the table; while there are none, ancestors are not looked at.
     recursive: usize,
     len: usize,
+    /// Bytes of all entries. A path is counted for each connection that watches it, though it is
+    /// kept once.
+    len_bytes: usize,
+}
+
+/// What one connection watches.
+#[derive(Debug, Default)]
+struct Watching {
+    paths: HashSet<Arc<str>>,
+    len_bytes: usize,
+}
+
+fn entry_len_bytes(path: &str) -> usize {
+    path.len() + WATCH_LEN_BYTES
 }
 
 impl WatchTable {
     fn add(&mut self, slot: u32, path: &str, modes: Modes) {
         // Looked up on the side that is short where many watch one path.
-        if self.by_slot.get(&slot).is_some_and(|paths| paths.contains(path))
+        if self.by_slot.get(&slot).is_some_and(|watching| watching.paths.contains(path))
             && let Some(watchers) = self.by_path.get_mut(path)
             && let Some(watcher) = watchers.iter_mut().find(|w| w.slot == slot)
         {
@@ -92,7 +109,10 @@ impl WatchTable {
             Some((path, _)) => Arc::clone(path),
             None => path.into(),
         };
-        self.by_slot.entry(slot).or_default().insert(Arc::clone(&path));
+        let watching = self.by_slot.entry(slot).or_default();
+        watching.len_bytes += entry_len_bytes(&path);
+        self.len_bytes += entry_len_bytes(&path);
+        watching.paths.insert(Arc::clone(&path));
         self.by_path.entry(path).or_default().push(Watcher { slot, modes });
         self.recursive += usize::from(modes.contains_any(Modes::RECURSIVE));
         self.len += 1;
@@ -119,19 +139,23 @@ impl WatchTable {
     /// The pair is gone from `by_path`; takes it out of everything else.
     fn forget(&mut self, slot: u32, path: &str) {
         self.len -= 1;
+        self.len_bytes -= entry_len_bytes(path);
         if self.by_path.get(path).is_some_and(Vec::is_empty) {
             self.by_path.remove(path);
         }
-        if let Some(paths) = self.by_slot.get_mut(&slot) {
-            paths.remove(path);
-            if paths.is_empty() {
+        if let Some(watching) = self.by_slot.get_mut(&slot) {
+            watching.paths.remove(path);
+            watching.len_bytes -= entry_len_bytes(path);
+            if watching.paths.is_empty() {
                 self.by_slot.remove(&slot);
             }
         }
     }
 
     fn remove_slot(&mut self, slot: u32) {
-        for path in self.by_slot.remove(&slot).unwrap_or_default() {
+        let watching = self.by_slot.remove(&slot).unwrap_or_default();
+        self.len_bytes -= watching.len_bytes;
+        for path in watching.paths {
             let Some(watchers) = self.by_path.get_mut(&path) else { continue };
             if let Some(at) = watchers.iter().position(|w| w.slot == slot) {
                 let watcher = watchers.remove(at);
@@ -185,6 +209,10 @@ impl WatchTable {
         self.len
     }
 
+    fn len_bytes_of(&self, slot: u32) -> usize {
+        self.by_slot.get(&slot).map_or(0, |watching| watching.len_bytes)
+    }
+
     /// Watched paths.
     pub(crate) fn paths(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = u32>)> {
         self.by_path.iter().map(|(path, ws)| (&**path, ws.iter().map(|w| w.slot)))
@@ -192,7 +220,9 @@ impl WatchTable {
 
     /// Connections that watch, and their paths.
     pub(crate) fn slots(&self) -> impl Iterator<Item = (u32, impl Iterator<Item = &str>)> {
-        self.by_slot.iter().map(|(slot, paths)| (*slot, paths.iter().map(|path| &**path)))
+        self.by_slot
+            .iter()
+            .map(|(slot, watching)| (*slot, watching.paths.iter().map(|path| &**path)))
     }
 }
 
@@ -265,6 +295,16 @@ impl Watches {
     /// Entries in both tables.
     pub(crate) fn len(&self) -> usize {
         self.data.len() + self.child.len()
+    }
+
+    /// Bytes of the entries in both tables.
+    pub(crate) fn len_bytes(&self) -> usize {
+        self.data.len_bytes + self.child.len_bytes
+    }
+
+    /// Bytes of one connection's entries.
+    pub(crate) fn len_bytes_of(&self, slot: u32) -> usize {
+        self.data.len_bytes_of(slot) + self.child.len_bytes_of(slot)
     }
 
     /// Fills `hit` with the connections that hear of an event on `path`.

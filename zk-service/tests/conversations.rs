@@ -244,6 +244,13 @@ fn auth() {
 }
 
 #[test]
+fn enforce_auth() {
+    let options =
+        ServiceOptions { enforce_auth: vec!["digest".into()], ..ServiceOptions::default() };
+    play(&["enforce-auth"], options, &[]);
+}
+
+#[test]
 fn malformed() {
     play(&["malformed"], ServiceOptions::default(), &MALFORMED);
 }

@@ -8,6 +8,11 @@ use std::time::Duration;
 use harness::{World, create, string};
 use zk_service::{ServiceOptions, WallClock};
 
+const WORDS: [&str; 18] = [
+    "conf", "cons", "crst", "dirs", "dump", "envi", "gtmk", "hash", "isro", "mntr", "ruok", "srst",
+    "srvr", "stat", "stmk", "wchc", "wchp", "wchs",
+];
+
 fn options() -> ServiceOptions {
     ServiceOptions {
         tick_time: Duration::from_secs(2),
@@ -54,6 +59,55 @@ fn only_what_is_whitelisted() {
     assert!(ask(&mut world, 0, "srvr").ends_with("Mode: standalone\nNode count: 5\n"));
     let refusal = "mntr is not executed because it is not in the whitelist.\n";
     assert_eq!(ask(&mut world, 0, "mntr"), refusal);
+}
+
+#[test]
+fn a_word_that_is_not_allowed_is_refused_at_once() {
+    let mut world = World::standalone(ServiceOptions {
+        four_letter_whitelist: Vec::new(),
+        read_only_mode: true,
+        ..options()
+    });
+    for word in WORDS {
+        for tail in ["", "\n", "\0\0\0", "\0\0\0\0\0\0\0\u{7f}", "\0\0\0\0\0\0\0\u{7f}more"] {
+            let answer = ask(&mut world, 0, &format!("{word}{tail}"));
+            let refused = format!("{word} is not executed because it is not in the whitelist.\n");
+            // The first is asked by scripts, the second by clients that may read only.
+            let allowed = matches!(word, "srvr" | "isro");
+            assert_eq!(answer != refused, allowed, "{word:?} with {tail:?}: {answer}");
+        }
+    }
+}
+
+#[test]
+fn a_word_that_is_allowed_is_answered_whatever_comes_behind() {
+    let mut world = World::standalone(options());
+    for word in WORDS {
+        let with_mask = ask(&mut world, 0, &format!("{word}\0\0\0\0\0\0\0\u{7f}and more"));
+        for tail in ["", "\n", "\0\0\0\0\0\0\0"] {
+            let answer = ask(&mut world, 0, &format!("{word}{tail}"));
+            if word == "stmk" {
+                assert_eq!((&*answer, &*with_mask), ("", "127"), "with {tail:?}");
+            } else {
+                let head = |text: &str| text.get(..10).map(str::to_owned);
+                assert_eq!(head(&answer), head(&with_mask), "{word} with {tail:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_answer_counts_as_sent() {
+    let mut world = World::standalone(options());
+    let sent = |world: &mut World| {
+        let text = ask(world, 0, "srvr");
+        let sent = text.lines().find_map(|line| line.strip_prefix("Sent: ")).expect("a line");
+        sent.parse::<u32>().expect("a number")
+    };
+    assert_eq!(sent(&mut world), 0);
+    assert_eq!(sent(&mut world), 1);
+    assert_eq!(ask(&mut world, 0, "hash"), "");
+    assert_eq!(sent(&mut world), 2, "nothing was sent for an empty answer");
 }
 
 #[test]

@@ -15,8 +15,6 @@ const GET_DATA: i32 = 4;
 const SET_DATA: i32 = 5;
 const PING: i32 = 11;
 const MULTI: i32 = 14;
-const AUTH: i32 = 100;
-const ADD_WATCH: i32 = 106;
 
 fn read(path: &str) -> Vec<u8> {
     let mut record = string(path);
@@ -55,21 +53,6 @@ fn a_client_that_does_not_read_is_not_read_either() {
     world.set_deaf(client, false);
     assert_eq!(world.unconsumed(client), 0);
     assert_eq!(xids(&mut world, client), (1..=50).collect::<Vec<_>>(), "and nothing is lost");
-}
-
-#[test]
-fn a_client_that_never_reads_its_events_is_disconnected() {
-    let mut world = World::standalone(ServiceOptions { out_len_max_bytes: 10_000, ..options() });
-    let (deaf, ..) = world.open(0, 10_000);
-    let mut watch = string("/");
-    watch.extend_from_slice(&1_i32.to_be_bytes());
-    assert_eq!(world.call(deaf, ADD_WATCH, &watch).0, 0);
-    world.set_deaf(deaf, true);
-    let (writer, ..) = world.open(0, 10_000);
-    for _ in 0..400 {
-        assert_eq!(world.call(writer, CREATE, &create("/n", b"", 2)).0, 0);
-    }
-    assert!(world.has_ended(deaf));
 }
 
 #[test]
@@ -129,21 +112,6 @@ fn an_oversized_frame_ends_the_connection_at_its_length() {
     let (client, ..) = world.open(0, 10_000);
     world.send(client, &1000_i32.to_be_bytes());
     assert!(!world.has_ended(client));
-}
-
-#[test]
-fn a_client_cannot_collect_identities_without_end() {
-    let mut world = World::standalone(options());
-    let (client, ..) = world.open(0, 10_000);
-    for n in 0.. {
-        let user = format!("{n}{}:secret", "u".repeat(100_000));
-        let auth = [vec![0; 4], string("digest"), string(&user)].concat();
-        if world.call(client, AUTH, &auth).0 != 0 {
-            assert_eq!(n, 10);
-            break;
-        }
-    }
-    assert!(world.has_ended(client));
 }
 
 #[test]

@@ -42,7 +42,13 @@ impl Fixture {
         let database = Database::new(true);
         Self {
             random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
-            access: Access { skip_acl: false, digest_enabled: true, super_digest: None },
+            access: Access {
+                skip_acl: false,
+                digest_enabled: true,
+                super_digest: None,
+                ensemble_auth: None,
+                acl_len_max: 1 << 20,
+            },
             prep: Prep::new(&database.tree),
             database,
             pending: VecDeque::new(),
