@@ -123,7 +123,6 @@ fn serve(config: &ServerConfig, runtime: Runtime, with_parent: bool) -> Result<u
     if with_parent {
         ending.clone().on_end_of_stdin();
     }
-    let purge = Purge::start(config);
     let options = options::server(config)?;
     let listeners = bind(config, &options.listen)?;
     for addr in listeners.addresses(Channel::Client) {
@@ -134,6 +133,8 @@ fn serve(config: &ServerConfig, runtime: Runtime, with_parent: bool) -> Result<u
     service_options.on_outdated = on_outdated(&ending, &outdated);
     let service = Service::new(service_options);
     let (handle, join) = runtime.start(listeners, options, service)?;
+    // Not before: the directories have been read now, and what the purge removes is not missed.
+    let purge = Purge::start(config);
     ending.serving(move || handle.shutdown());
     let result = join();
     drop(purge);
