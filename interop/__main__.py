@@ -81,6 +81,12 @@ def main():
     ):
         commands.add_parser(name, help=text).set_defaults(start=suite(module))
 
+    sizes = commands.add_parser("scale", help="real sizes: long logs, large trees, many sessions, and kills")
+    sizes.add_argument("--long", action="store_true", help="the full sizes, some ten minutes")
+    sizes.add_argument("--apache", action="store_true", help="Debian's server in the place of ours")
+    sizes.add_argument("--only", help="cases with one of these words in their names, as tail,churn")
+    sizes.set_defaults(start=suite("scale"))
+
     mix = commands.add_parser("mixed", help="ensembles of ours and Apache's")
     mix.add_argument("--selection", choices=list(mixed.SELECTIONS), default="short")
     mix.set_defaults(start=mixed.main)

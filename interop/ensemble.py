@@ -23,10 +23,12 @@ def free_ports(count):
     """Ports nobody listens on, outside the range the kernel gives to outgoing connections.
 
     The UDP port of the same number is held, so that another driver leaves the port alone while its server is down.
+    `INTEROP_PORTS`, as 30000-31999, narrows the range.
     """
-    found, port = [], random.randrange(11000, 30000)
+    first, last = map(int, os.environ.get("INTEROP_PORTS", "11000-31900").split("-"))
+    found, port = [], random.randrange(first, last)
     while len(found) < count:
-        port = port + 1 if port < 31900 else 11000
+        port = port + 1 if port < last else first
         claim = socket.socket(type=socket.SOCK_DGRAM)
         try:
             claim.bind(("127.0.0.1", port))
@@ -62,6 +64,9 @@ class Member:
         self.data = data or os.path.join(directory, "data")
         self.client_port, self.quorum_port, self.election_port = free_ports(3)
         self.environment = {}
+        self.properties = []  # system properties, as name=value
+        self.heap_mb = servers.HEAP_MB
+        self.limits = {}  # of the process, in the names of prlimit(1): nofile, nproc, as
         self.process = None
         self.stopped = False
         self.starts = 0
@@ -90,10 +95,13 @@ class Member:
         environment = {**os.environ, **self.environment}
         environment.setdefault("RUST_LOG", "info")
         environment.setdefault("RUST_BACKTRACE", "1")
+        command = servers.command(self.kind, os.path.join(self.directory, "zoo.cfg"), self.properties, self.heap_mb)
+        if self.limits:
+            options = [f"--{name}={value}" for name, value in self.limits.items()]
+            command = ["prlimit", *options, "--", *command]
         with open(log, "wb") as sink:
             self.process = subprocess.Popen(
-                servers.command(self.kind, os.path.join(self.directory, "zoo.cfg")),
-                stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT,
+                command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT,
                 cwd=self.directory, env=environment, start_new_session=True,
             )
         self.stopped = False
@@ -169,7 +177,7 @@ class Ensemble:
     """
 
     def __init__(self, kinds, observers=(), directory=None, partitions=False, tick_ms=TICK_MS, extra=(),
-                 second_address=False):
+                 second_address=False, properties=(), heap_mb=servers.HEAP_MB):
         servers.check([*kinds, *observers])
         self.own_directory = directory is None
         self.directory = directory or tempfile.mkdtemp(prefix="interop-")
@@ -184,7 +192,9 @@ class Ensemble:
             path = os.path.join(self.directory, f"member-{at + 1}")
             os.makedirs(path)
             data = os.path.join(self.memory, f"data-{at + 1}") if kind == "3.8" and self.memory else None
-            self.members.append(Member(at + 1, kind, path, observer=at >= len(kinds), data=data))
+            member = Member(at + 1, kind, path, observer=at >= len(kinds), data=data)
+            member.properties, member.heap_mb = list(properties), heap_mb
+            self.members.append(member)
         self.proxies = Proxies(self.members) if partitions else None
         for member in self.members:
             self.configure(member)

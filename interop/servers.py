@@ -9,7 +9,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 HERE = os.path.dirname(os.path.abspath(__file__))
 KINDS = ("zabd", "3.8", "3.9")
 MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
-JVM = ["-Xmx192m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
+HEAP_MB = 192
+JVM = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
 DEBIAN = "/usr/share/java"
 WANTED_39 = ("zookeeper-", "slf4j-api", "log4j-api", "log4j-core", "log4j-slf4j2", "netty-", "metrics-core", "snappy",
              "commons-io", "commons-cli", "audience")
@@ -59,22 +60,26 @@ def java():
     return path
 
 
-def java_command(kind):
-    """The command line before the class name."""
+def java_command(kind, options=()):
+    """The command line before the class name; `options` are further ones of the JVM."""
     if kind == "3.8":
         if not os.path.exists(f"{DEBIAN}/zookeeper-3.8.0.jar"):
             raise Missing("no ZooKeeper 3.8.0: apt-get install zookeeper")
         path = f"{HERE}/logging:{DEBIAN}/zookeeper.jar:{DEBIAN}/slf4j-log4j12.jar:{DEBIAN}/log4j-1.2.jar"
-        return [java(), *JVM, "-cp", path]
+        return [java(), *JVM, *options, "-cp", path]
     place = jars_39()
-    return [java(), *JVM, f"-Dlog4j2.configurationFile={HERE}/logging/log4j2.properties", "-cp", f"{place}/*"]
+    return [java(), *JVM, *options, f"-Dlog4j2.configurationFile={HERE}/logging/log4j2.properties", "-cp", f"{place}/*"]
 
 
-def command(kind, config):
-    """The command that runs one server of this kind on a zoo.cfg."""
+def command(kind, config, properties=(), heap_mb=HEAP_MB):
+    """The command that runs one server of this kind on a zoo.cfg.
+
+    `properties` are system properties as `name=value`; `heap_mb` is the largest heap of a JVM.
+    """
+    defined = [f"-D{line}" for line in properties]
     if kind == "zabd":
-        return [zabd(), config]
-    return [*java_command(kind), MAIN, config]
+        return [zabd(), *defined, config]
+    return [*java_command(kind, [f"-Xmx{heap_mb}m", *defined]), MAIN, config]
 
 
 def check(kinds):
