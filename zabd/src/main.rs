@@ -1,12 +1,12 @@
 //! The command line.
 
-use std::io::BufWriter;
+use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use zabd::config::SystemProperties;
+use zabd::config::{Origin, SystemProperties, keys};
 use zabd::local::{self, LocalOptions};
 use zabd::server::{self, Runtime, Source};
 use zabd::{exit, inspect, logging};
@@ -26,6 +26,10 @@ fn main() -> ExitCode {
     }
     if let Some(("inspect", matches)) = matches.subcommand() {
         return inspect_file(matches).into();
+    }
+    if matches.subcommand_name() == Some("keys") {
+        let written = std::io::stdout().lock().write_all(keys::markdown().as_bytes());
+        return if written.is_ok() { ExitCode::SUCCESS } else { exit::UNEXPECTED.into() };
     }
     let arguments: Vec<String> =
         matches.get_many("config").map_or_else(Vec::new, |values| values.cloned().collect());
@@ -48,7 +52,8 @@ fn command() -> Command {
             "zabd [-Dname=value]... <zoo.cfg>\n       \
              zabd [-Dname=value]... <clientPort> <dataDir> [tickTime] [maxClientCnxns]\n       \
              zabd ensemble [--nodes N] [--observers N] [--dir DIR] [--client-port PORT]\n       \
-             zabd inspect log|snapshot [--json] FILE",
+             zabd inspect log|snapshot [--json] FILE\n       \
+             zabd keys",
         )
         .after_help(
             "SERVER_JVMFLAGS and JVMFLAGS are searched for -Dname=value, too. RUST_LOG sets what \
@@ -76,6 +81,10 @@ fn command() -> Command {
         .arg(runtime())
         .subcommand(ensemble())
         .subcommand(inspect_command())
+        .subcommand(
+            Command::new("keys")
+                .about("Prints all configuration keys, and what becomes of each, as Markdown"),
+        )
 }
 
 fn inspect_command() -> Command {
@@ -163,12 +172,12 @@ fn system_properties(matches: &ArgMatches) -> SystemProperties {
     let mut properties = SystemProperties::default();
     for name in ["JVMFLAGS", "SERVER_JVMFLAGS"] {
         if let Ok(flags) = std::env::var(name) {
-            properties.set_jvm_flags(&flags);
+            properties.set_jvm_flags(&Origin::Variable(name), &flags);
         }
     }
     for option in matches.get_many::<String>("property").into_iter().flatten() {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
-        properties.set(name, value);
+        properties.set(Origin::CommandLine, name, value);
     }
     properties
 }

@@ -133,22 +133,35 @@ fn storage(config: &ServerConfig, core: &Config) -> zab_storage::Options {
     zab_storage::Options {
         log_dir: config.data_log_dir.clone(),
         prealloc_bytes: kilobytes("preAllocSize", default.prealloc_bytes),
-        force_sync: properties.text("forceSync") != Some("no"),
+        force_sync: properties.bool("forceSync", true),
         snap_count: properties.number("snapCount", default.snap_count).max(2),
         snap_size_limit: kilobytes("snapSizeLimitInKb", default.snap_size_limit),
         txn_log_size_limit: kilobytes("txnLogSizeLimitInKb", default.txn_log_size_limit),
         fsync_warning: milliseconds(properties, "fsync.warningthresholdms", default.fsync_warning),
-        compression: match properties.text("snapshot.compression.method") {
-            Some("gz") => Compression::Gz,
-            Some("snappy") => Compression::Snappy,
-            _ => Compression::None,
-        },
+        compression: compression(properties),
         zxid_section: properties.bool("serializeLastProcessedZxid.enabled", default.zxid_section),
         datadir_autocreate: properties.bool("datadir.autocreate", default.datadir_autocreate),
         autocreate: core.trust_empty,
         trust_empty_snapshot: properties.bool("snapshot.trust.empty", false),
+        max_batch: usize::try_from(properties.number::<i64>("maxBatchSize", 0)).unwrap_or(0),
+        snapshot_size_factor: snapshot_size_factor(properties, default.snapshot_size_factor),
         seed: core.seed,
         ..default
+    }
+}
+
+/// What ZooKeeper does not take becomes its default.
+fn snapshot_size_factor(properties: &SystemProperties, default: f64) -> f64 {
+    let factor = properties.fraction("snapshotSizeFactor", default);
+    if factor <= 1.0 { factor } else { default }
+}
+
+fn compression(properties: &SystemProperties) -> Compression {
+    let method = properties.text("snapshot.compression.method").unwrap_or_default();
+    match method.to_ascii_lowercase().as_str() {
+        "gz" => Compression::Gz,
+        "snappy" => Compression::Snappy,
+        _ => Compression::None,
     }
 }
 
@@ -172,7 +185,7 @@ pub(crate) fn service(config: &ServerConfig) -> ServiceOptions {
         }),
         extended_types: properties.bool("extendedTypesEnabled", default.extended_types),
         enforce_quota: properties.bool("enforceQuota", default.enforce_quota),
-        skip_acl: properties.text("skipACL") == Some("yes"),
+        skip_acl: properties.bool("skipACL", false),
         digest_auth: properties.bool("DigestAuthenticationProvider.enabled", default.digest_auth),
         super_digest: properties
             .text("DigestAuthenticationProvider.superDigest")

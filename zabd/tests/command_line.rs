@@ -147,6 +147,48 @@ fn exit_codes() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("file"), "names the directory");
 }
 
+/// Whatever the place it is written in: what would leave the server open ends it, with a line that
+/// names place and key, and nothing is listened on or written.
+#[test]
+fn a_protection_that_is_not_there_ends_the_server() {
+    let dir = Dir::new();
+    let plain = dir.config("dataDir=DIR/data\nclientPort=0\n");
+    let refused = |mut command: Command, texts: &[&str]| {
+        let output = command.output().unwrap();
+        let log = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{log}");
+        for text in texts {
+            assert!(log.contains(text), "{text} is not in {log}");
+        }
+        assert_eq!(
+            log.matches("TLS is not supported").count(),
+            usize::from(texts.contains(&"TLS"))
+        );
+        assert!(!log.contains("binding to port"), "{log}");
+        assert!(!dir.0.join("data").exists());
+    };
+    let mut command = zabd(&[&plain]);
+    command.env("SERVER_JVMFLAGS", "-Xmx1g -Dzookeeper.sessionRequireClientSASLAuth=true");
+    refused(command, &["SERVER_JVMFLAGS: -Dzookeeper.sessionRequireClientSASLAuth: "]);
+    let flag = "-Dzookeeper.sslQuorum=true";
+    refused(zabd(&[flag, &plain]), &["command line: -Dzookeeper.sslQuorum: "]);
+    let text = "dataDir=DIR/data\n\nsecureClientPort=0\n";
+    refused(zabd(&[&dir.config(text)]), &["zoo.cfg:3: secureClientPort: ", "TLS"]);
+    let text =
+        "dataDir=DIR/data\nclientPort=0\nenforce.auth.enabled=true\nenforce.auth.schemes=sasl";
+    refused(zabd(&[&dir.config(text)]), &["zoo.cfg:4: enforce.auth.schemes: ", "scheme sasl"]);
+    let text = "dataDir=DIR/data\nclientPort=0\njute.maxbuffer=4m\n";
+    refused(zabd(&[&dir.config(text)]), &["zoo.cfg:3: jute.maxbuffer: For input string: \"4m\""]);
+}
+
+#[test]
+fn keys_are_printed() {
+    let output = run(&["keys"]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("| `jute.maxbuffer` | number | `1048575` | **used**"), "{text}");
+}
+
 #[test]
 fn a_server_without_a_file_ends_at_sigterm() {
     let dir = Dir::new();

@@ -6,11 +6,9 @@ use std::path::PathBuf;
 /// A configuration that cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Invalid {
-    /// The file, if it comes from one.
-    pub file: Option<PathBuf>,
-    /// The line, from 1, if it is about one.
-    pub line: Option<usize>,
-    /// The key, if it is about one.
+    /// Where it was written, if it comes from one place.
+    pub origin: Option<Origin>,
+    /// The key, as it is written there, if it is about one.
     pub key: Option<String>,
     /// What is wrong, in ZooKeeper's words where it has some.
     pub reason: String,
@@ -21,22 +19,24 @@ pub struct Invalid {
 impl Invalid {
     /// A fault of the configuration as a whole.
     pub(crate) fn new(reason: impl Into<String>) -> Self {
-        Self { file: None, line: None, key: None, reason: reason.into(), accepted: None }
+        Self { origin: None, key: None, reason: reason.into(), accepted: None }
     }
 
     pub(crate) fn accepted(self, accepted: &'static str) -> Self {
         Self { accepted: Some(accepted), ..self }
     }
+
+    /// The fault is in `file`, if it is not known to be somewhere else.
+    pub(crate) fn in_file(self, file: impl Into<PathBuf>) -> Self {
+        let origin = self.origin.unwrap_or_else(|| Origin::File(Some(file.into()), None));
+        Self { origin: Some(origin), ..self }
+    }
 }
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(file) = &self.file {
-            write!(f, "{}", file.display())?;
-            if let Some(line) = self.line {
-                write!(f, ":{line}")?;
-            }
-            f.write_str(": ")?;
+        if let Some(origin) = &self.origin {
+            write!(f, "{origin}: ")?;
         }
         if let Some(key) = &self.key {
             write!(f, "{key}: ")?;
@@ -50,3 +50,38 @@ impl fmt::Display for Invalid {
 }
 
 impl std::error::Error for Invalid {}
+
+/// Where a value was written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// `-Dname=value` on the command line, or an argument of the form without a file.
+    CommandLine,
+    /// `-Dname=value` in a variable of the environment.
+    Variable(&'static str),
+    /// A file, and the line in it, from 1.
+    File(Option<PathBuf>, Option<usize>),
+}
+
+impl Origin {
+    /// What is wrong with `key`, which was written here.
+    pub(crate) fn blame(&self, key: impl Into<String>, invalid: Invalid) -> Invalid {
+        Invalid { origin: Some(self.clone()), key: Some(key.into()), ..invalid }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CommandLine => f.write_str("command line"),
+            Self::Variable(name) => f.write_str(name),
+            Self::File(file, line) => {
+                let name = file.as_ref().map(|file| file.display());
+                match name {
+                    Some(name) => write!(f, "{name}")?,
+                    None => f.write_str("configuration")?,
+                }
+                line.map_or(Ok(()), |line| write!(f, ":{line}"))
+            }
+        }
+    }
+}

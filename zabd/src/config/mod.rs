@@ -2,17 +2,22 @@
 
 mod error;
 mod file;
+mod judge;
+pub mod keys;
+mod number;
 pub mod properties;
+mod security;
 mod system;
 
 use std::fs;
 use std::io::ErrorKind;
+use std::iter::repeat;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use zab_proto::{Ensemble, Role, Sid};
+use zab_proto::{Ensemble, Sid};
 
-pub use self::error::Invalid;
+pub use self::error::{Invalid, Origin};
 use self::file::FileKeys;
 pub use self::system::SystemProperties;
 
@@ -53,14 +58,6 @@ pub struct ServerConfig {
     pub sid: Sid,
     /// The members; empty when standalone.
     pub ensemble: Ensemble,
-    /// Observers write log and snapshots.
-    pub sync_enabled: bool,
-    /// `localSessionsEnabled`.
-    pub local_sessions: bool,
-    /// `localSessionsUpgradingEnabled`.
-    pub local_sessions_upgrading: bool,
-    /// `reconfigEnabled`.
-    pub reconfig: bool,
     /// How many snapshots a purge leaves.
     pub snap_retain_count: usize,
     /// How often to purge, if at all.
@@ -108,13 +105,12 @@ impl ServerConfig {
     /// The first thing that is wrong.
     pub fn load(path: &Path, properties: SystemProperties) -> Result<Self, LoadError> {
         warn_if_relative(path);
-        let in_file = |invalid: Invalid| Invalid { file: Some(path.to_path_buf()), ..invalid };
         let bytes = fs::read(path).map_err(|error| {
             Invalid::new(format!("Error processing {}: {error}", path.display()))
         })?;
         Self::parse(&bytes, properties, Some(path)).map_err(|error| match error {
-            LoadError::Invalid(invalid) if invalid.file.is_none() => in_file(invalid).into(),
-            error => error,
+            LoadError::Invalid(invalid) => invalid.in_file(path).into(),
+            error @ LoadError::NotAMember(_) => error,
         })
     }
 
@@ -127,16 +123,14 @@ impl ServerConfig {
         mut properties: SystemProperties,
         path: Option<&Path>,
     ) -> Result<Self, LoadError> {
-        let shown = path.map_or_else(|| "configuration".into(), |path| path.display().to_string());
         let mut keys = FileKeys::default();
-        for entry in properties::parse(bytes).map_err(malformed)? {
-            let (key, value) = (entry.key.as_str(), entry.value.as_str());
-            let at = |invalid| Invalid { line: Some(entry.line), key: Some(key.into()), ..invalid };
-            if !keys.set(key, value).map_err(at)? {
-                take_property(key, value, &mut properties, &format!("{shown}:{}", entry.line));
+        for entry in properties::parse(bytes).map_err(|line| malformed(path, line))? {
+            let origin = Origin::File(path.map(Path::to_path_buf), Some(entry.line));
+            if !keys.set(&entry.key, &entry.value, &origin)? {
+                properties.set(origin, property_name(&entry.key), entry.value);
             }
         }
-        if let Some(dynamic) = keys.dynamic_config_file.clone() {
+        if let Some(dynamic) = keys.path("dynamicConfigFile") {
             warn_if_relative(&dynamic);
             if let Some(key) = first_member_key(bytes) {
                 let reason = format!("parameter: {key} must be in a separate dynamic config file");
@@ -159,97 +153,119 @@ impl ServerConfig {
         arguments: &[String],
         properties: SystemProperties,
     ) -> Result<Self, LoadError> {
-        let mut keys = FileKeys { max_client_cnxns: 0, ..FileKeys::default() };
-        for (key, value) in
-            ["clientPort", "dataDir", "tickTime", "maxClientCnxns"].iter().zip(arguments)
-        {
-            let at = |invalid| Invalid { key: Some((*key).into()), ..invalid };
-            keys.set(key, value).map_err(at)?;
+        let mut keys = FileKeys::default();
+        let values = arguments.iter().map(String::as_str).chain(repeat("0"));
+        let names = ["clientPort", "dataDir", "tickTime", "maxClientCnxns"];
+        for (at, (name, value)) in names.into_iter().zip(values).enumerate() {
+            // Without a file, connections per address are not limited by default.
+            if at < arguments.len() || name == "maxClientCnxns" {
+                keys.set(name, value, &Origin::CommandLine)?;
+            }
         }
         Self::check(keys, properties, None, String::new())
     }
 
     fn check(
-        keys: FileKeys,
+        mut keys: FileKeys,
         properties: SystemProperties,
         path: Option<&Path>,
         text: String,
     ) -> Result<Self, LoadError> {
-        let data_dir = keys.data_dir.clone().ok_or_else(|| Invalid::new("dataDir is not set"))?;
+        keys.take_defaults(&properties);
+        let data_dir = keys.path("dataDir").ok_or_else(|| Invalid::new("dataDir is not set"))?;
         warn_if_relative(&data_dir);
-        let data_log_dir = keys.data_log_dir.clone().unwrap_or_else(|| data_dir.clone());
-        if keys.data_log_dir.is_some() {
+        let data_log_dir = keys.path("dataLogDir").unwrap_or_else(|| data_dir.clone());
+        if keys.text("dataLogDir").is_some() {
             warn_if_relative(&data_log_dir);
         }
-        let tick_time = positive(keys.tick_time, "tickTime")?;
+        let tick_time = positive(&keys, "tickTime")?;
         let (min_session_timeout, max_session_timeout) = session_timeouts(&keys, tick_time)?;
-        let voters = keys.ensemble.voters().count();
-        keys.ensemble
-            .check_participants(keys.standalone_enabled)
-            .map_err(|error| Invalid::new(error.to_string()))?;
-        if !keys.multi_address_enabled {
-            let check = keys.ensemble.check_single_addresses();
-            check.map_err(|error| Invalid::new(error.to_string()))?;
-        }
-        let standalone = voters <= usize::from(keys.standalone_enabled);
-        warn_about_size(voters, standalone);
+        let multi_address = keys.is_on("multiAddress.enabled");
+        let standalone = check_ensemble(&keys, multi_address)?;
         let (init_limit, sync_limit) = if standalone {
             (0, 0)
         } else {
-            (positive(keys.init_limit, "initLimit")?, positive(keys.sync_limit, "syncLimit")?)
+            (positive(&keys, "initLimit")?, positive(&keys, "syncLimit")?)
         };
         let sid = read_myid(&data_dir, standalone)?;
         let client = client_address(&keys, sid)?;
         if !standalone {
             check_role(&keys, sid)?;
         }
-        let retain = keys.snap_retain_count;
-        if retain < MIN_SNAP_RETAIN_COUNT {
-            log::warn!(
-                "Invalid autopurge.snapRetainCount: {retain}. Defaulting to {MIN_SNAP_RETAIN_COUNT}"
-            );
-        }
+        properties.check()?;
+        security::check(&keys, &properties)?;
+        let count = |name| u32::try_from(keys.number(name)).unwrap_or(0);
         Ok(Self {
             file: path.map(Path::to_path_buf),
             text,
             data_dir,
             data_log_dir,
             client,
-            client_backlog: u32::try_from(keys.client_port_listen_backlog).ok(),
-            max_client_cnxns: u32::try_from(keys.max_client_cnxns).unwrap_or(0),
+            client_backlog: u32::try_from(keys.number("clientPortListenBacklog")).ok(),
+            max_client_cnxns: count("maxClientCnxns"),
             tick_time: millis(tick_time),
             min_session_timeout: millis(min_session_timeout),
             max_session_timeout: millis(max_session_timeout),
             init_limit,
             sync_limit,
-            connect_to_learner_master_limit: u32::try_from(keys.connect_to_learner_master_limit)
-                .unwrap_or(0),
-            listen_on_all_ips: keys.quorum_listen_on_all_ips,
+            connect_to_learner_master_limit: count("connectToLearnerMasterLimit"),
+            listen_on_all_ips: keys.is_on("quorumListenOnAllIPs"),
             standalone,
             sid: sid.unwrap_or_default(),
-            ensemble: if standalone { Ensemble::default() } else { keys.ensemble },
-            sync_enabled: keys.sync_enabled,
-            local_sessions: keys.local_sessions_enabled,
-            local_sessions_upgrading: keys.local_sessions_upgrading_enabled,
-            reconfig: keys.reconfig_enabled,
-            snap_retain_count: usize::try_from(retain.max(MIN_SNAP_RETAIN_COUNT)).unwrap_or(3),
-            purge_interval: u64::try_from(keys.purge_interval_hours)
-                .ok()
+            snap_retain_count: snap_retain_count(&keys),
+            purge_interval: Some(count("autopurge.purgeInterval"))
                 .filter(|hours| *hours > 0)
-                .map(|hours| Duration::from_secs(hours * 3600)),
-            multi_address: keys.multi_address_enabled,
-            address_timeout: millis(u32::try_from(keys.multi_address_timeout_ms).unwrap_or(1000)),
-            metrics_provider: keys.metrics_provider,
+                .map(|hours| Duration::from_secs(u64::from(hours) * 3600)),
+            multi_address,
+            address_timeout: millis(count("multiAddress.reachabilityCheckTimeoutMs")),
+            metrics_provider: keys
+                .text("metricsProvider.className")
+                .unwrap_or("org.apache.zookeeper.metrics.impl.DefaultMetricsProvider")
+                .to_owned(),
+            ensemble: if standalone { Ensemble::default() } else { keys.ensemble },
             properties,
         })
     }
 }
 
+/// The list of members is one that can be used; returns whether this is a server alone.
+fn check_ensemble(keys: &FileKeys, multi_address: bool) -> Result<bool, Invalid> {
+    let standalone_enabled = keys.is_on("standaloneEnabled");
+    let voters = keys.ensemble.voters().count();
+    keys.ensemble
+        .check_participants(standalone_enabled)
+        .map_err(|error| Invalid::new(error.to_string()))?;
+    if !multi_address {
+        let check = keys.ensemble.check_single_addresses();
+        check.map_err(|error| Invalid::new(error.to_string()))?;
+    }
+    let standalone = voters <= usize::from(standalone_enabled);
+    warn_about_size(voters, standalone);
+    if voters == 2 && !standalone && keys.text("oraclePath").is_some() {
+        log::warn!(
+            "oraclePath has no effect: the oracle of two-server ensembles is not asked. Neither \
+             server serves without the other"
+        );
+    }
+    Ok(standalone)
+}
+
+fn snap_retain_count(keys: &FileKeys) -> usize {
+    let retain = keys.number("autopurge.snapRetainCount");
+    if retain < MIN_SNAP_RETAIN_COUNT {
+        log::warn!(
+            "Invalid autopurge.snapRetainCount: {retain}. Defaulting to {MIN_SNAP_RETAIN_COUNT}"
+        );
+    }
+    usize::try_from(retain.max(MIN_SNAP_RETAIN_COUNT)).unwrap_or(3)
+}
+
 const MIN_SNAP_RETAIN_COUNT: i32 = 3;
 
-fn malformed(line: usize) -> Invalid {
-    let reason = "Malformed \\uxxxx encoding.";
-    Invalid { line: Some(line), ..Invalid::new(reason).accepted("four hexadecimal digits") }
+fn malformed(path: Option<&Path>, line: usize) -> Invalid {
+    let origin = Origin::File(path.map(Path::to_path_buf), Some(line));
+    let invalid = Invalid::new("Malformed \\uxxxx encoding.").accepted("four hexadecimal digits");
+    Invalid { origin: Some(origin), ..invalid }
 }
 
 fn millis(ms: u32) -> Duration {
@@ -257,32 +273,25 @@ fn millis(ms: u32) -> Duration {
 }
 
 /// A number that must be there and positive.
-fn positive(value: i32, key: &str) -> Result<u32, Invalid> {
+fn positive(keys: &FileKeys, name: &str) -> Result<u32, Invalid> {
+    let value = keys.number(name);
     match u32::try_from(value) {
-        Ok(0) => Err(Invalid::new(format!("{key} is not set"))),
+        Ok(0) => Err(Invalid::new(format!("{name} is not set"))),
         Ok(value) => Ok(value),
         Err(_) => {
             let invalid = Invalid::new(format!("{value} is negative")).accepted("at least 1");
-            Err(Invalid { key: Some(key.into()), ..invalid })
+            Err(keys.blame(name, invalid))
         }
     }
 }
 
-/// A key that is not the file's own is `zookeeper.<key>`.
-fn take_property(key: &str, value: &str, properties: &mut SystemProperties, place: &str) {
-    if system::PLAIN.contains(&key) {
-        properties.set(key, value);
-    } else if let Some(rest) = key.strip_prefix("zookeeper.") {
-        log::warn!(
-            "{place}: {key} has no effect: in the file the prefix is left out. Write {rest}={value}"
-        );
-    } else if !system::is_known(key) {
-        match system::similar(key) {
-            Some(meant) => log::warn!("{place}: unknown key {key}, did you mean {meant}?"),
-            None => log::warn!("{place}: unknown key {key}"),
-        }
+/// A key that is not the file's own is the property `zookeeper.<key>`, except for those that have
+/// no prefix.
+fn property_name(key: &str) -> String {
+    match keys::find(key) {
+        Some((keys::Place::Plain, _)) => key.to_owned(),
+        _ => format!("zookeeper.{key}"),
     }
-    properties.set(format!("zookeeper.{key}"), value);
 }
 
 fn warn_if_relative(path: &Path) {
@@ -306,14 +315,12 @@ fn first_member_key(bytes: &[u8]) -> Option<String> {
 
 /// The members, from a file of their own, whose name may end in the configuration's version.
 fn load_dynamic(path: &Path) -> Result<Ensemble, Invalid> {
-    let in_file = |invalid: Invalid| Invalid { file: Some(path.to_path_buf()), ..invalid };
     let bytes = fs::read(path)
         .map_err(|error| Invalid::new(format!("Error processing {}: {error}", path.display())))?;
     let mut ensemble = Ensemble::default();
-    for entry in properties::parse(&bytes).map_err(malformed).map_err(in_file)? {
-        let at = |invalid| {
-            in_file(Invalid { line: Some(entry.line), key: Some(entry.key.clone()), ..invalid })
-        };
+    for entry in properties::parse(&bytes).map_err(|line| malformed(Some(path), line))? {
+        let origin = Origin::File(Some(path.to_path_buf()), Some(entry.line));
+        let at = |invalid| origin.blame(&entry.key, invalid);
         if entry.key == "version" {
             return Err(at(Invalid::new("dynamic file shouldn't have version inside")));
         }
@@ -331,13 +338,13 @@ fn load_dynamic(path: &Path) -> Result<Ensemble, Invalid> {
 }
 
 fn session_timeouts(keys: &FileKeys, tick_time: u32) -> Result<(u32, u32), Invalid> {
-    let or_ticks = |value: i32, ticks| match value {
+    let or_ticks = |name, ticks| match keys.number(name) {
         -1 => Ok(tick_time.saturating_mul(ticks)),
         value => u32::try_from(value)
-            .map_err(|_| Invalid::new(format!("a session time-out of {value} ms is negative"))),
+            .map_err(|_| keys.blame(name, Invalid::new(format!("{value} ms is negative")))),
     };
-    let min = or_ticks(keys.min_session_timeout, 2)?;
-    let max = or_ticks(keys.max_session_timeout, 20)?;
+    let min = or_ticks("minSessionTimeout", 2)?;
+    let max = or_ticks("maxSessionTimeout", 20)?;
     if min > max {
         let reason = "minSessionTimeout must not be larger than maxSessionTimeout";
         return Err(Invalid::new(reason));
@@ -362,7 +369,7 @@ fn warn_about_size(voters: usize, standalone: bool) {
 /// `dataDir/myid`: the first line is the id and nothing else.
 fn read_myid(data_dir: &Path, standalone: bool) -> Result<Option<Sid>, Invalid> {
     let path = data_dir.join("myid");
-    let in_file = |reason: String| Invalid { file: Some(path.clone()), ..Invalid::new(reason) };
+    let in_file = |reason: String| Invalid::new(reason).in_file(&path);
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound && standalone => return Ok(None),
@@ -382,31 +389,28 @@ fn read_myid(data_dir: &Path, standalone: bool) -> Result<Option<Sid>, Invalid> 
 
 /// The client port may stand in the file, in the server's line, or in both if they agree.
 fn client_address(keys: &FileKeys, sid: Option<Sid>) -> Result<Option<(String, u16)>, Invalid> {
-    for (port, address, name) in [
-        (keys.client_port, &keys.client_port_address, "clientPort"),
-        (keys.secure_client_port, &keys.secure_client_port_address, "secureClientPort"),
-    ] {
-        if port.is_none() && address.is_some() {
-            return Err(Invalid::new(format!("{name}Address is set but {name} is not set")));
+    for name in ["clientPort", "secureClientPort"] {
+        let address = format!("{name}Address");
+        if keys.port(name).is_none() && keys.text(&address).is_some() {
+            let reason = format!("{address} is set but {name} is not set");
+            return Err(keys.blame(&address, Invalid::new(reason)));
         }
     }
-    if keys.secure_client_port.is_some() {
-        log::warn!("secureClientPort: TLS is not supported, the port stays closed");
-    }
-    let own = keys
-        .client_port
-        .map(|port| (keys.client_port_address.clone().unwrap_or_else(|| "0.0.0.0".into()), port));
+    let host = keys.text("clientPortAddress").unwrap_or("0.0.0.0");
+    let own = keys.port("clientPort").map(|port| (host.to_owned(), port));
     let line = sid.and_then(|sid| keys.ensemble.members.get(&sid)?.client.clone());
-    match (own, line) {
+    let client = match (own, line) {
         (Some(own), Some(line)) if !is_same_address(&own, &line) => {
             let (sid, a, b) = (sid.unwrap_or_default(), shown(&own), shown(&line));
-            Err(Invalid::new(format!(
+            return Err(Invalid::new(format!(
                 "client address for this server (id = {sid}) in static config file is {a} is \
                  different from client address found in dynamic file: {b}"
-            )))
+            )));
         }
-        (own, line) => Ok(line.or(own)),
-    }
+        (own, line) => line.or(own),
+    };
+    security::check_secure_port(keys, client.is_some())?;
+    Ok(client)
 }
 
 fn shown((host, port): &(String, u16)) -> String {
@@ -428,7 +432,7 @@ fn check_role(keys: &FileKeys, sid: Option<Sid>) -> Result<(), LoadError> {
     let Some(member) = keys.ensemble.members.get(&sid) else {
         return Err(LoadError::NotAMember(sid));
     };
-    let peer_type = keys.peer_type.unwrap_or(Role::Participant);
+    let peer_type = keys.peer_type();
     if member.role != peer_type {
         log::warn!(
             "Peer type from servers list ({:?}) doesn't match peerType ({peer_type:?}). \

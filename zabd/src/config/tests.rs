@@ -81,7 +81,7 @@ fn messages() {
         ("DIR\ndataDir=DIR\ntickTime=0", "tickTime is not set"),
         (
             "dataDir=DIR\ntickTime=abc",
-            ":2: tickTime: For input string: \"abc\" (accepted: milliseconds, at least 1)",
+            ":2: tickTime: For input string: \"abc\" (accepted: milliseconds, at least 1: the unit of time)",
         ),
         ("dataDir=DIR\n\nclientPort=99999", ":3: clientPort: port out of range:99999"),
         (
@@ -101,11 +101,6 @@ fn messages() {
             ":2: electionAlg: Invalid electionAlg value. Only 3 is supported.",
         ),
         ("dataDir=DIR\npeerType=foo", ":2: peerType: Unrecognised peertype: foo"),
-        // With it, a file may stand in for a quorum (ZOOKEEPER-3922).
-        (
-            "dataDir=DIR\noraclePath=/oracle",
-            ":2: oraclePath: the oracle of two-server ensembles is not supported",
-        ),
         (
             "dataDir=DIR\nminSessionTimeout=9\nmaxSessionTimeout=8",
             "minSessionTimeout must not be larger than maxSessionTimeout",
@@ -153,7 +148,7 @@ fn messages() {
         (peers, "myid: myid file is missing"),
         (
             &format!("{peers}sslQuorum=true"),
-            ":9: sslQuorum: connections between members can be neither",
+            ":9: sslQuorum: connections between members cannot be encrypted",
         ),
         ("dataDir=DIR\ndynamicConfigFile=DIR/nope", "nope: No such file or directory"),
         (
@@ -270,15 +265,17 @@ fn defaults_and_modes() {
     assert_eq!((config.tick_time, config.max_client_cnxns), (Duration::from_millis(500), 7));
     let bad = ["x".to_owned(), "/tmp/zk".to_owned()];
     let error = ServerConfig::from_arguments(&bad, SystemProperties::default()).unwrap_err();
-    assert!(error.to_string().starts_with("clientPort: For input string: \"x\""));
+    assert!(error.to_string().starts_with("command line: clientPort: For input string: \"x\""));
 }
 
 #[test]
 fn other_keys_are_system_properties() {
     let dir = Dir::new();
     let mut properties = SystemProperties::default();
-    properties
-        .set_jvm_flags("-Xmx1g -Dzookeeper.snapCount=5 -Djute.maxbuffer=100 -Dzookeeper.a.b=c=d");
+    properties.set_jvm_flags(
+        &Origin::Variable("SERVER_JVMFLAGS"),
+        "-Xmx1g -Dzookeeper.snapCount=5 -Djute.maxbuffer=100 -Dzookeeper.a.b=c=d",
+    );
     let text = format!(
         "{ALONE}snapCount=7\nforceSync=no\n4lw.commands.whitelist=*\nznode.container.checkIntervalMs=9"
     );
@@ -287,11 +284,10 @@ fn other_keys_are_system_properties() {
     let text = |key| config.properties.text(key);
     assert_eq!(config.properties.number("snapCount", 0), 7, "the file wins");
     assert_eq!(text("jute.maxbuffer"), Some("100"));
-    assert_eq!(text("a.b"), Some("c=d"));
-    assert_eq!(text("forceSync"), Some("no"));
+    assert_eq!(config.properties.number("jute.maxbuffer", 0), 100);
+    assert!(!config.properties.bool("forceSync", true));
     assert_eq!(text("4lw.commands.whitelist"), Some("*"));
     assert_eq!(config.properties.number("znode.container.checkIntervalMs", 0), 9);
-    assert_eq!(config.properties.number("forceSync", 3), 3);
 }
 
 #[test]
@@ -303,9 +299,13 @@ fn warnings_name_what_is_odd() {
     let odd = log(&format!("{ALONE}ticktime=1\nzookeeper.snapCount=2\nfoo.bar=3\nsnapcount=4"));
     assert!(odd.contains("zoo.cfg:3: unknown key ticktime, did you mean tickTime?"), "{odd}");
     assert!(odd.contains("zoo.cfg:4: zookeeper.snapCount has no effect"), "{odd}");
-    assert!(odd.contains("Write snapCount=2"), "{odd}");
+    assert!(odd.contains("write snapCount"), "{odd}");
     assert!(odd.contains("zoo.cfg:5: unknown key foo.bar"), "{odd}");
     assert!(odd.contains("zoo.cfg:6: unknown key snapcount, did you mean snapCount?"), "{odd}");
+    let odd = log(&format!("{ALONE}snapConut=4\nconnectionMaxTokens=9\nrequestThrottleLimit=8"));
+    assert!(odd.contains("unknown key snapConut, did you mean snapCount?"), "{odd}");
+    assert!(odd.contains("did you mean connection_throttle_tokens?"), "{odd}");
+    assert!(odd.contains("did you mean request_throttle_max_requests?"), "{odd}");
     assert_eq!(log(THREE), "");
     assert!(log(&format!("{THREE}server.4=d:1:2")).contains("Non-optimal configuration"));
     let two = THREE.replace("server.3=c:2888:3888\n", "");
@@ -315,6 +315,137 @@ fn warnings_name_what_is_odd() {
     let observer = THREE.replace("a:2888:3888", "a:2888:3888:observer");
     assert!(!log(&format!("{observer}server.4=d:1:2\npeerType=observer")).contains("peerType"));
     assert!(log(&format!("{observer}server.4=d:1:2")).contains("doesn't match peerType"));
+}
+
+/// The oracle is only ever asked by an ensemble of two (`QuorumOracleMaj`).
+#[test]
+fn an_oracle_is_missed_by_two_voters_only() {
+    let dir = Dir::new();
+    dir.write("myid", "1");
+    let log = |text: &str| warnings(|| drop(dir.load(text).unwrap())).join("\n");
+    assert_eq!(log(&format!("{ALONE}oraclePath=/oracle")), "");
+    assert_eq!(log(&format!("{THREE}oraclePath=/oracle")), "");
+    let two = THREE.replace("server.3=c:2888:3888\n", "oraclePath=/oracle\n");
+    assert!(log(&two).contains("oraclePath has no effect"));
+}
+
+/// Properties as given by `-D` on the command line, and one of them as the file has it.
+fn load_with(text: &str, flags: &str) -> Result<ServerConfig, LoadError> {
+    let dir = Dir::new();
+    dir.write("myid", "1");
+    let mut properties = SystemProperties::default();
+    properties.set_jvm_flags(&Origin::CommandLine, flags);
+    let path = dir.write("zoo.cfg", &text.replace("DIR", dir.0.to_str().unwrap()));
+    ServerConfig::load(&path, properties)
+}
+
+#[test]
+fn what_would_leave_open_is_refused() {
+    for (line, want) in [
+        ("enforce.auth.enabled=true", "is true, so enforce.auth.schemes must be set"),
+        ("enforce.auth.enabled=yes", "\"yes\" is not true or false"),
+        ("sessionRequireClientSASLAuth=true", "clients cannot log in with SASL"),
+        (
+            "authProvider.1=org.apache.zookeeper.server.auth.SASLAuthenticationProvider",
+            "SASL is not supported",
+        ),
+        ("DigestAuthenticationProvider.digestAlg=SHA-256", "digests are made with SHA1 only"),
+        ("requireKerberosConfig=true", "Kerberos is not supported"),
+        ("emulate353TTLNodes=true", "TTL nodes of ZooKeeper 3.5.3"),
+        ("maxCnxns=many", "For input string: \"many\""),
+        ("enforceQuota=yes", "\"yes\" is not true or false"),
+        ("jute.maxbuffer=10MB", "For input string: \"10MB\""),
+        ("jute.maxbuffer=-1", "For input string: \"-1\""),
+        ("jute.maxbuffer=0x80000000", "For input string: \"0x80000000\""),
+        ("jute.maxbuffer.extrasize=4m", "For input string: \"4m\""),
+        ("cnxTimeout=0x10", "For input string: \"0x10\""),
+    ] {
+        let key = line.split('=').next().unwrap();
+        let error = load_with(&format!("{THREE}{line}"), "").unwrap_err().to_string();
+        assert!(error.contains(want), "{line}: {error}");
+        assert!(error.contains(&format!("zoo.cfg:9: {key}: ")), "{line}: {error}");
+        let prefix = if line.starts_with("jute.maxbuffer=") { "" } else { "zookeeper." };
+        let error = load_with(THREE, &format!("-D{prefix}{line}")).unwrap_err().to_string();
+        assert!(error.contains(want), "{line}: {error}");
+        assert!(error.starts_with(&format!("command line: -D{prefix}{key}: ")), "{line}: {error}");
+    }
+    for key in ["sslQuorum", "quorum.auth.enableSasl", "quorum.auth.serverRequireSasl"] {
+        let error = load_with(&format!("{THREE}{key}=true"), "").unwrap_err().to_string();
+        assert!(error.contains(&format!(":9: {key}: ")), "{error}");
+        // No property in ZooKeeper; whoever writes it so relies on it all the same.
+        let error = load_with(THREE, &format!("-Dzookeeper.{key}=true")).unwrap_err().to_string();
+        assert!(error.contains("has no effect like this, it is a key of the file, "), "{error}");
+    }
+    for flags in ["-Denforce.auth.enabled=true", "-DsessionRequireClientSASLAuth=true"] {
+        let error = load_with(THREE, flags).unwrap_err().to_string();
+        assert!(error.contains("the prefix is missing"), "{error}");
+    }
+    let text = format!("{THREE}zookeeper.sessionRequireClientSASLAuth=true");
+    let error = load_with(&text, "").unwrap_err().to_string();
+    assert!(error.contains("has no effect like this, the prefix is one too many"), "{error}");
+}
+
+#[test]
+fn a_forced_login_needs_schemes_that_are_there() {
+    for (schemes, want) in [
+        ("sasl", "Authentication scheme sasl is not available."),
+        ("digest,x509", "Authentication scheme x509 is not available."),
+        ("world", "Authentication scheme world is not available."),
+    ] {
+        let text = format!("{THREE}enforce.auth.enabled=true\nenforce.auth.schemes={schemes}");
+        let error = load_with(&text, "").unwrap_err().to_string();
+        assert!(error.contains(&format!(":10: enforce.auth.schemes: {want}")), "{error}");
+    }
+    let off = "-Dzookeeper.enforce.auth.enabled=false -Dzookeeper.enforce.auth.schemes=sasl";
+    load_with(THREE, off).unwrap();
+    let text = format!(
+        "{THREE}enforce.auth.enabled=true\nenforce.auth.schemes=digest\n\
+         DigestAuthenticationProvider.enabled=false"
+    );
+    let error = load_with(&text, "").unwrap_err().to_string();
+    assert!(error.contains("Authentication scheme digest is not available."), "{error}");
+}
+
+#[test]
+fn a_secure_port_alone_is_refused() {
+    let alone = THREE.replace("clientPort=2181", "secureClientPort=2281");
+    let error = load_with(&alone, "").unwrap_err().to_string();
+    assert!(error.contains("zoo.cfg:5: secureClientPort: TLS is not supported"), "{error}");
+    let log = warnings(|| drop(load_with(&format!("{THREE}secureClientPort=2281"), "").unwrap()));
+    assert!(log[0].contains("secureClientPort has no effect: TLS is not supported"), "{log:?}");
+}
+
+/// Where Java reads with `getInteger` or `getLong`, other notations are numbers, too; where it
+/// reads with `parseInt`, they are none.
+#[test]
+fn numbers_are_read_as_java_reads_each_of_them() {
+    let number =
+        |flags: &str, key: &str| load_with(ALONE, flags).unwrap().properties.number::<i64>(key, -7);
+    for text in ["0x9fffff", "#9fffff", "0X9FFFFF", "10485759", "047777777", "+10485759"] {
+        assert_eq!(number(&format!("-Djute.maxbuffer={text}"), "jute.maxbuffer"), 10_485_759);
+    }
+    assert_eq!(number("-Dzookeeper.snapCount=010", "snapCount"), 8);
+    assert_eq!(number("-Dzookeeper.commitLogCount=01000", "commitLogCount"), 1000);
+    assert_eq!(number("-Dfsync.warningthresholdms=0x10", "fsync.warningthresholdms"), 16);
+    let fallen_back = warnings(|| {
+        assert_eq!(number("-Dzookeeper.commitLogCount=0x1000", "commitLogCount"), -7);
+        assert_eq!(number("-Dzookeeper.snapCount=1e6", "snapCount"), -7);
+        assert_eq!(
+            number("-Dzookeeper.nio.sessionlessCnxnTimeout=-1", "nio.sessionlessCnxnTimeout"),
+            -7
+        );
+    });
+    assert_eq!(fallen_back.len(), 3, "{fallen_back:?}");
+    assert!(
+        fallen_back[1].contains("-Dzookeeper.snapCount")
+            || fallen_back[1]
+                .contains("zookeeper.snapCount: \"1e6\" is not usable, 100000 is used instead"),
+        "{fallen_back:?}"
+    );
+    let file = |line: &str| load_with(&format!("{ALONE}{line}"), "");
+    assert!(file("tickTime=0x100").is_err());
+    assert_eq!(file("tickTime=0100").unwrap().tick_time, Duration::from_millis(100));
+    assert_eq!(file("snapCount=0100").unwrap().properties.number("snapCount", 0), 64);
 }
 
 /// Files as they are found in installations; each must start.
@@ -345,7 +476,7 @@ fn files_in_the_wild() {
         "tickTime = 2000\r\ninitLimit : 10\r\nsyncLimit 5\r\ndataDir=DIR\r\nclientPort=2181\r\n\
          server.1 = [2001:db8::1]:2888:3888\r\nserver.2=[2001:db8::2]:2888:3888\r\nserver.3=[::1]:2888:3888:observer\r\n\
          server.4=h:2888:3888\r\ngroup.1=1:2\r\ngroup.2=4\r\nweight.4=0\r\nelectionAlg=3\r\n\
-         ssl.quorum.keyStore.location=/x\r\nauthProvider.1=org.apache.zookeeper.server.auth.SASLAuthenticationProvider\r\n\
+         ssl.quorum.keyStore.location=/x\r\nauthProvider.1=org.apache.zookeeper.server.auth.DigestAuthenticationProvider\r\n\
          jvm.pause.monitor=true\r\ncnxTimeout=1000\r\nautopurge.purgeInterval=4h\r\n",
     ] {
         let dir = Dir::new();

@@ -1,0 +1,71 @@
+//! The keys that are ZooKeeper's own in `zoo.cfg` (`QuorumPeerConfig.parseProperties`).
+
+use super::Fate::{Checked, Ignored, Refused, Used, Warned};
+use super::Reader::{Hours, ParseInt, ParseLong, Port, StrictBool, Text};
+use super::When::{Above, Changed, Off, On};
+use super::{Key, Place, Section};
+
+const MIN: i32 = i32::MIN;
+
+pub(super) const SERVER: Section = Section {
+    title: "The server",
+    place: Place::File,
+    keys: keys! {
+        "dataDir", Text, "", Used("directory of snapshots, epochs and myid; must be set");
+        "dataLogDir", Text, "", Used("directory of the transaction log; dataDir if not set");
+        "clientPort", Port, "", Used("a port number, 0 for any free one: where clients connect");
+        "clientPortAddress", Text, "0.0.0.0", Used("the address or name of clientPort");
+        "secureClientPort", Port, "", Checked("TLS is not supported: refused if there is no clientPort, warned of beside it, as the port stays closed");
+        "secureClientPortAddress", Text, "", Checked("as secureClientPort");
+        "clientPortListenBacklog", ParseInt(MIN), "-1", Used("connections that wait to be accepted, -1 for the system's maximum");
+        "maxClientCnxns", ParseInt(MIN), "60", Used("connections per client address, 0 for any number");
+        "tickTime", ParseInt(MIN), "3000", Used("milliseconds, at least 1: the unit of time");
+        "minSessionTimeout", ParseInt(MIN), "-1", Used("milliseconds, -1 for 2 ticks");
+        "maxSessionTimeout", ParseInt(MIN), "-1", Used("milliseconds, -1 for 20 ticks");
+        "localSessionsEnabled", StrictBool, "false", Warned(On, "local sessions are not supported; every session is known to the whole ensemble");
+        "localSessionsUpgradingEnabled", StrictBool, "false", Ignored("every session is a global one from the start");
+        "autopurge.snapRetainCount", ParseInt(MIN), "3", Used("snapshots that a purge leaves, at least 3");
+        "autopurge.purgeInterval", Hours, "0", Used("hours between purges, or a number with unit h or d; 0 for never");
+        "metricsProvider.className", Text, "org.apache.zookeeper.metrics.impl.DefaultMetricsProvider", Checked("the default and the null provider are the same here, mntr shows all; of the Prometheus provider is warned, as /metrics is not served");
+        "metricsProvider.*", Text, "", Ignored("settings of the provider, of which is warned if it is missing");
+        "jvm.pause.monitor", StrictBool, "false", Ignored("there is no Java virtual machine that could pause");
+        "jvm.pause.warn-threshold.ms", ParseLong(i64::MIN), "10000", Ignored("as jvm.pause.monitor");
+        "jvm.pause.info-threshold.ms", ParseLong(i64::MIN), "1000", Ignored("as jvm.pause.monitor");
+        "jvm.pause.sleep.time.ms", ParseLong(i64::MIN), "500", Ignored("as jvm.pause.monitor");
+    },
+};
+
+pub(super) const ENSEMBLE: Section = Section {
+    title: "The ensemble",
+    place: Place::File,
+    keys: keys! {
+        "server.*", Text, "", Used("server.<id>=<host>:<quorum port>:<election port>[:participant|observer][|...][;[<client host>:]<client port>]");
+        "group.*", Text, "", Used("group.<number>=<id>:<id>:...");
+        "weight.*", Text, "1", Used("weight.<id>=<number>");
+        "dynamicConfigFile", Text, "", Used("the file with the keys server.N, group.N and weight.N");
+        "peerType", Text, "participant", Used("participant or observer; the server's own line wins");
+        "initLimit", ParseInt(MIN), "", Used("ticks, at least 1: how long a learner may connect and synchronise");
+        "syncLimit", ParseInt(MIN), "", Used("ticks, at least 1: how long a learner or its leader may be silent");
+        "connectToLearnerMasterLimit", ParseInt(MIN), "0", Used("ticks, 0 for initLimit: how long a learner tries to connect");
+        "electionAlg", ParseInt(MIN), "3", Refused(Changed, "Invalid electionAlg value. Only 3 is supported.");
+        "quorumListenOnAllIPs", StrictBool, "false", Used("peer ports listen on all addresses of the machine");
+        "standaloneEnabled", StrictBool, "true", Used("a list of one server is a standalone server");
+        "reconfigEnabled", StrictBool, "false", Warned(On, "this server does not change its list of members; when a ZooKeeper leader does, it ends with exit code 6 and is to be started with the new list");
+        "syncEnabled", StrictBool, "true", Warned(Off, "an observer writes log and snapshots all the same");
+        "observerMasterPort", ParseInt(MIN), "0", Warned(Above(0), "observers are served by the leader only");
+        "multiAddress.enabled", StrictBool, "false", Used("a server may have several addresses, joined by |");
+        "multiAddress.reachabilityCheckEnabled", StrictBool, "true", Ignored("the addresses of a server are dialled one after the other, unreachable ones are skipped");
+        "multiAddress.reachabilityCheckTimeoutMs", ParseInt(0), "1000", Used("milliseconds for each of several addresses of a server");
+        "oraclePath", Text, "", Checked("with two voters warned of: the oracle is not asked, so neither serves without the other; never asked otherwise");
+        "sslQuorum", StrictBool, "false", Refused(On, "connections between members cannot be encrypted");
+        "portUnification", StrictBool, "false", Warned(On, "TLS is not supported; members that dial with TLS cannot connect");
+        "sslQuorumReloadCertFiles", StrictBool, "false", Warned(On, "TLS is not supported");
+        "quorum.auth.enableSasl", StrictBool, "false", Refused(On, "members cannot authenticate each other (SASL)");
+        "quorum.auth.serverRequireSasl", StrictBool, "false", Refused(On, "members cannot authenticate each other (SASL)");
+        "quorum.auth.learnerRequireSasl", StrictBool, "false", Refused(On, "members cannot authenticate each other (SASL)");
+        "quorum.auth.learner.saslLoginContext", Text, "QuorumLearner", Ignored("used with quorum.auth.enableSasl only, which is refused");
+        "quorum.auth.server.saslLoginContext", Text, "QuorumServer", Ignored("used with quorum.auth.enableSasl only, which is refused");
+        "quorum.auth.kerberos.servicePrincipal", Text, "zkquorum/localhost", Ignored("used with quorum.auth.enableSasl only, which is refused");
+        "quorum.cnxn.threads.size", ParseInt(MIN), "20", Ignored("no threads are needed to authenticate");
+    },
+};

@@ -1,0 +1,96 @@
+//! Checks of what several keys protect together.
+
+use super::error::Invalid;
+use super::file::{FileKeys, PROMETHEUS};
+use super::judge::as_written;
+use super::system::{Setting, SystemProperties};
+
+const ENABLED: &str = "enforce.auth.enabled";
+
+/// Warns of what is missed.
+///
+/// # Errors
+/// The server would serve whom it should not.
+pub(super) fn check(keys: &FileKeys, properties: &SystemProperties) -> Result<(), Invalid> {
+    if keys.text("metricsProvider.className") == Some(PROMETHEUS) {
+        log::warn!(
+            "metricsProvider.className: there is no Prometheus provider and no port for it; \
+             the four-letter word mntr has the metrics"
+        );
+    }
+    check_providers(properties)?;
+    match (forced_login(properties)?, properties.setting(ENABLED)) {
+        (Some(_), Some(Setting { origin, .. })) => {
+            let reason = "clients that do not log in would be served all the same";
+            let name = format!("zookeeper.{ENABLED}");
+            Err(origin.blame(as_written(&name, origin), Invalid::new(reason)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Only a port that TLS would protect: nobody could be served as the operator wants.
+///
+/// # Errors
+/// There is no other client port.
+pub(super) fn check_secure_port(keys: &FileKeys, has_client_port: bool) -> Result<(), Invalid> {
+    const NAME: &str = "secureClientPort";
+    if keys.port(NAME).is_none() {
+        return Ok(());
+    }
+    if has_client_port {
+        log::warn!("{NAME} has no effect: TLS is not supported, the port stays closed");
+        return Ok(());
+    }
+    let reason = "TLS is not supported, and there is no clientPort: nobody could connect";
+    Err(keys.blame(NAME, Invalid::new(reason).accepted("clientPort beside it, or instead of it")))
+}
+
+/// `authProvider.*`: classes that log clients in.
+fn check_providers(properties: &SystemProperties) -> Result<(), Invalid> {
+    const PACKAGE: &str = "org.apache.zookeeper.server.auth.";
+    for (name, setting) in properties.iter() {
+        if !name.starts_with("zookeeper.authProvider.") {
+            continue;
+        }
+        let (class, origin) = (setting.value.as_str(), &setting.origin);
+        let name = as_written(name, origin);
+        match class.strip_prefix(PACKAGE) {
+            Some("IPAuthenticationProvider" | "DigestAuthenticationProvider") => {}
+            Some("SASLAuthenticationProvider") => {
+                let reason = "SASL is not supported, no client could log in with it";
+                return Err(origin.blame(name, Invalid::new(reason)));
+            }
+            _ => log::warn!("{origin}: {name} has no effect: {class} is not supported"),
+        }
+    }
+    Ok(())
+}
+
+/// The schemes with one of which a client must log in, if it must.
+///
+/// # Errors
+/// None is named, or one that clients cannot log in with.
+pub(crate) fn forced_login(properties: &SystemProperties) -> Result<Option<Vec<String>>, Invalid> {
+    const SCHEMES: &str = "enforce.auth.schemes";
+    let is_on = properties.bool(ENABLED, false);
+    let Some(enabled) = properties.setting(ENABLED).filter(|_| is_on) else { return Ok(None) };
+    let blame = |key: &str, reason: String| {
+        let origin = &properties.setting(key).unwrap_or(enabled).origin;
+        let name = format!("zookeeper.{key}");
+        let accepted = "digest and ip, joined by commas";
+        origin.blame(as_written(&name, origin), Invalid::new(reason).accepted(accepted))
+    };
+    let Some(schemes) = properties.text(SCHEMES).filter(|text| !text.trim().is_empty()) else {
+        return Err(blame(ENABLED, format!("is true, so {SCHEMES} must be set")));
+    };
+    let schemes: Vec<String> = schemes.split(',').map(|scheme| scheme.trim().to_owned()).collect();
+    let digest = properties.bool("DigestAuthenticationProvider.enabled", true);
+    let is_there = |scheme: &str| scheme == "ip" || scheme == "digest" && digest;
+    match schemes.iter().find(|scheme| !is_there(scheme)) {
+        Some(missing) => {
+            Err(blame(SCHEMES, format!("Authentication scheme {missing} is not available.")))
+        }
+        None => Ok(Some(schemes)),
+    }
+}
