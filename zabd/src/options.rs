@@ -288,7 +288,7 @@ mod tests {
             ("-Djute.maxbuffer=2147483647", 2_147_483_647),
         ] {
             let mut properties = SystemProperties::default();
-            properties.set_jvm_flags(flags);
+            properties.set_jvm_flags(&crate::config::Origin::CommandLine, flags);
             assert_eq!(limits(&properties).field_len_max_bytes, expected, "{flags}");
         }
     }
