@@ -86,7 +86,8 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// A history whose window holds what was recovered; all of it is durable.
+    /// A history whose window holds what was recovered, of which the application has everything up to
+    /// `delivered`; all of it is durable.
     pub(crate) fn new(
         window: Window,
         delivered: Zxid,
@@ -95,16 +96,15 @@ impl History {
         current: Epoch,
         trusted: bool,
     ) -> Self {
-        let (first, end) = (window.first(), window.end());
-        let tail_len = window.len_bytes();
-        Self {
+        let (applied, end) = (window.after(delivered), window.end());
+        let mut history = Self {
             window,
-            tail_end: end,
-            tail_len,
+            tail_end: applied,
+            tail_len: 0,
             appended: end,
             durable: end,
-            committed: first,
-            delivered: first,
+            committed: applied,
+            delivered: applied,
             delivered_zxid: delivered,
             floor,
             waiting: VecDeque::with_capacity(8),
@@ -119,7 +119,9 @@ impl History {
             snapshot_denied: false,
             gaps: VecDeque::new(),
             doubted: false,
-        }
+        };
+        history.extend_tail();
+        history
     }
 
     pub(crate) fn last(&self) -> Zxid {

@@ -288,7 +288,7 @@ impl<A: Application> Node<A> {
         if let Some(conn) = self.staging.take_if(|_| disk.stage_room() > 0) {
             return Some(NetOutput::Resume(conn));
         }
-        self.write_snapshot(disk);
+        self.record_progress(disk);
         if self.read_logs(disk) {
             return self.poll_output(now, disk);
         }
@@ -302,6 +302,14 @@ impl<A: Application> Node<A> {
         };
         let (proven, waiting) = (false, false);
         self.logs.push(OpenLog { conn, log, through, last: after, proven, waiting });
+    }
+
+    /// Tells the disk what the application has, and moves the server's own snapshot on.
+    fn record_progress(&mut self, disk: &mut impl Storage) {
+        if !self.peer.is_doubted() {
+            disk.committed(self.peer.delivered());
+        }
+        self.write_snapshot(disk);
     }
 
     /// Moves the server's own snapshot on, as far as the disk has room for it.

@@ -40,6 +40,8 @@ impl Peer {
         config.check()?;
         let voters: Vec<Sid> = config.ensemble.voters().collect();
         let trust_empty = config.trust_empty || config.standalone;
+        let mut recovered = recovered;
+        let applied = core::mem::take(&mut recovered.reconfigs);
         let history = recovered.into_history(trust_empty);
         let mut peer = Self {
             election: ElectionPort::new(&config),
@@ -60,7 +62,7 @@ impl Peer {
             random: 0,
         };
         peer.random = peer.shared.config.seed | 1;
-        peer.heed_history();
+        peer.heed_history(&applied);
         if peer.shared.config.standalone {
             peer.role = Role::Leader(Leader::new(now, &mut peer.shared));
         } else {

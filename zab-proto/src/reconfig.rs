@@ -13,7 +13,7 @@ use crate::wire::txn::TxnHeader;
 use crate::{CloseReason, Ensemble, Violation, Zxid};
 
 /// The type of a transaction that changes the membership.
-const RECONFIG: i32 = 16;
+pub(crate) const RECONFIG: i32 = 16;
 
 /// Heeds a transaction that becomes part of the history.
 pub(crate) fn heed_txn(shared: &mut Shared, header: &TxnHeader, txn: &[u8]) {

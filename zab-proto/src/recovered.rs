@@ -1,7 +1,10 @@
 //! What storage found when the server started, and what may be believed of it.
 
+use alloc::vec::Vec;
+
 use crate::history::History;
-use crate::window::Window;
+use crate::reconfig;
+use crate::window::{Index, Window};
 use crate::wire::txn::TxnHeader;
 use crate::{Epoch, Zxid};
 
@@ -24,6 +27,11 @@ pub struct Recovered {
     /// has no meaning.
     pub unused_proven: Option<bool>,
     window: Option<Window>,
+    /// Entries of the window below were handed to the application.
+    delivered: Index,
+    /// Of the transactions that were handed to the application and forgotten, those that change the
+    /// members.
+    pub(crate) reconfigs: Vec<Vec<u8>>,
 }
 
 impl Default for Recovered {
@@ -36,6 +44,8 @@ impl Default for Recovered {
             initialize: false,
             unused_proven: None,
             window: None,
+            delivered: 0,
+            reconfigs: Vec::new(),
         }
     }
 }
@@ -60,13 +70,64 @@ impl Recovered {
         }
     }
 
-    /// The transactions behind the snapshot.
+    /// Everything up to `through` is known to be committed: hands it to `apply`, oldest first, and
+    /// keeps of it only what serves to synchronise learners. So a log of any length is read in little
+    /// memory. What follows waits in memory until a leader is established (rule R6).
+    ///
+    /// Known to be committed is
+    /// * what this server has applied before (it was committed then, and stays so: rule R6);
+    /// * on a server that is an ensemble of its own, everything;
+    /// * in front of a transaction of a later epoch, everything: a leader proposes only once a quorum
+    ///   has its initial history on disk and has taken its epoch for the current one (quorum.md 7), so
+    ///   that every later leader has that history, too. And who has the proposal has what was in
+    ///   front of it on that leader, as a history is completed in order (rules R1, R5, R8).
+    pub fn deliver(&mut self, through: Zxid, mut apply: impl FnMut(Zxid, &[u8])) {
+        let Some(window) = &mut self.window else { return };
+        let end = window.after(through);
+        while self.delivered < end {
+            let (zxid, txn) = (window.zxid(self.delivered), window.txn(self.delivered));
+            if TxnHeader::parse(txn).is_ok_and(|header| header.kind == reconfig::RECONFIG) {
+                self.reconfigs.push(txn.to_vec());
+            }
+            apply(zxid, txn);
+            self.delivered += 1;
+            while window.first() < self.delivered
+                && (window.end() - window.first() > RETAINED_TXNS
+                    || window.len_bytes() > RETAINED_LEN_BYTES)
+            {
+                window.release(window.first() + 1);
+            }
+        }
+    }
+
+    /// The newest transaction that the application has: of the snapshot, or delivered since.
+    #[must_use]
+    pub fn delivered(&self) -> Zxid {
+        let base = self.snapshot.unwrap_or(Zxid::ZERO);
+        self.window.as_ref().map_or(base, |window| window.zxid_before(self.delivered))
+    }
+
+    /// The zxid in front of the oldest transaction that is still in memory.
+    #[must_use]
+    pub fn base(&self) -> Zxid {
+        let snapshot = self.snapshot.unwrap_or(Zxid::ZERO);
+        self.window.as_ref().map_or(snapshot, Window::base)
+    }
+
+    /// Forgets the log: it is read once more, and the application is at the snapshot again.
+    pub fn rewind(&mut self) {
+        (self.window, self.delivered) = (None, 0);
+        self.reconfigs.clear();
+    }
+
+    /// The transactions behind the snapshot, but for those that were [delivered](Self::deliver) and
+    /// forgotten.
     pub fn txns(&self) -> impl Iterator<Item = (Zxid, &[u8])> {
         let windows = self.window.iter();
         windows.flat_map(|w| (w.first()..w.end()).map(|index| (w.zxid(index), w.txn(index))))
     }
 
-    /// The transaction of this zxid, if it is behind the snapshot.
+    /// The transaction of this zxid, if it is in memory.
     #[must_use]
     pub fn txn(&self, zxid: Zxid) -> Option<&[u8]> {
         let window = self.window.as_ref().filter(|window| zxid > window.base())?;
@@ -110,16 +171,21 @@ impl Recovered {
         let promise_lost =
             self.accepted_epoch.is_none_or(|accepted| accepted < floor) && floor > Epoch(0);
         let trusted = !promise_lost && !lossy && (!empty || trust_empty || self.initialize);
-        let snapshot = self.snapshot.unwrap_or(Zxid::ZERO);
-        let window = self.window.unwrap_or_else(|| Window::new(snapshot));
-        let fuzzy_end = self.snapshot_end.max(snapshot);
-        let mut history = History::new(window, snapshot, fuzzy_end, accepted, current, trusted);
+        let delivered = self.delivered();
+        let window = self.window.unwrap_or_else(|| Window::new(delivered));
+        let floor = self.snapshot_end.max(delivered);
+        let mut history = History::new(window, delivered, floor, accepted, current, trusted);
         if has_gap {
             history.doubt();
         }
         history
     }
 }
+
+/// What is kept of what was delivered. The core lets go of what its [limits](crate::Limits) do not
+/// allow.
+const RETAINED_TXNS: u64 = 500;
+const RETAINED_LEN_BYTES: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -198,5 +264,47 @@ mod tests {
         assert!(!history(None, Some(4), (4, 2)).2);
         assert!(!history(None, None, (4, 2)).2);
         assert!(!history(Some(2), Some(2), (4, 2)).2);
+    }
+    #[test]
+    fn what_is_known_to_be_committed_leaves_the_memory() {
+        let z = |counter| Zxid::new(Epoch(4), counter);
+        let snapshot = Some(z(1));
+        let mut recovered = Recovered { snapshot, snapshot_end: z(1), ..Recovered::default() };
+        let mut applied = 1;
+        for counter in 2..=3000 {
+            recovered.push(z(counter), &[1; 100]);
+            // The newest ten are not known to be.
+            recovered.deliver(z(counter.saturating_sub(10)), |zxid, txn| {
+                applied += 1;
+                assert_eq!((zxid, txn), (z(applied), &[1; 100][..]));
+            });
+        }
+        assert_eq!((recovered.delivered(), recovered.last()), (z(2990), z(3000)));
+        assert_eq!((recovered.base(), recovered.txns().count()), (z(2500), 500));
+        let mut history = recovered.into_history(false);
+        assert_eq!((history.delivered_zxid(), history.last()), (z(2990), z(3000)));
+        // What is applied is not cut off any more, what is not may be.
+        assert!(!history.can_truncate(z(2989)) && history.can_truncate(z(2990)));
+        assert!(!history.has_delivery());
+        history.commit(history.end());
+        let Some(crate::Output::Deliver { zxid, .. }) = history.poll_deliver() else {
+            panic!("the rest is committed");
+        };
+        assert_eq!(zxid, z(2991));
+    }
+
+    #[test]
+    fn a_log_can_be_read_again() {
+        let z = |counter| Zxid::new(Epoch(4), counter);
+        let mut recovered = Recovered::default();
+        for _ in 0..2 {
+            recovered.push(z(1), b"a");
+            recovered.push(z(2), b"b");
+            let mut applied = 0;
+            recovered.deliver(z(7), |_, _| applied += 1);
+            assert_eq!((applied, recovered.delivered()), (2, z(2)));
+            recovered.rewind();
+            assert_eq!((recovered.delivered(), recovered.last()), (Zxid::ZERO, Zxid::ZERO));
+        }
     }
 }

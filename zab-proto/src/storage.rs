@@ -65,6 +65,14 @@ pub trait Storage {
     /// The snapshot is complete: it is sealed, made durable and published in the background.
     fn snapshot_finish(&mut self, digest: Option<SnapshotDigest>);
 
+    /// Everything up to `zxid` is committed and applied, and was handed over before. Worth keeping as a
+    /// lower bound, so that the next start can apply it while it reads the log
+    /// ([`Recovered::deliver`](crate::Recovered::deliver)); nothing depends on its being kept. Called
+    /// often.
+    fn committed(&mut self, zxid: Zxid) {
+        let _ = zxid;
+    }
+
     /// Opens the log for reading what follows `after` up to `through`, if it holds both and nothing
     /// between is missing; the number names it. A learner is then synchronised without a snapshot.
     /// That nothing is missing may be found out later: see [`log_ready`](Self::log_ready).

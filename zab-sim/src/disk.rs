@@ -72,6 +72,8 @@ pub(crate) struct Disk {
     pub(crate) busy_until: u64,
     logs: Vec<OpenLog>,
     next_log: u32,
+    /// What is kept beside the log of what is committed.
+    commit_point: Option<Zxid>,
     /// Most recent ticket.
     pub(crate) last_ticket: Ticket,
 }
@@ -107,6 +109,7 @@ impl Disk {
             busy_until: 0,
             logs: Vec::new(),
             next_log: 0,
+            commit_point: None,
             last_ticket: Ticket(0),
         }
     }
@@ -237,6 +240,7 @@ impl Disk {
         self.logs.clear();
         self.stage.clear();
         if death == Death::Power {
+            self.commit_point.take_if(|_| self.rng.chance(500));
             self.durable.lose_for(self.mutation);
         } else if self.mutation == Some(Mutation::RecoveredTailNotSynced) {
             self.durable.unsynced = Some(synced.min(self.durable.log.len()));
@@ -249,11 +253,12 @@ impl Disk {
     pub(crate) fn wipe(&mut self) {
         self.durable = Image::default();
         self.issued = Image::default();
+        self.commit_point = None;
         self.ghost.borrow_mut().on_wipe(self.server);
     }
 
-    /// What a starting process finds.
-    pub(crate) fn recover(&mut self) -> (Recovered, Option<Snapshot>) {
+    /// What a starting process finds, and how far the log is known to be committed.
+    pub(crate) fn recover(&mut self) -> (Recovered, Option<Snapshot>, Zxid) {
         self.logged = self.durable.log.len();
         if self.mutation == Some(Mutation::LogFileNotLinked) {
             self.durable.unsynced = Some(self.durable.log.len());
@@ -268,7 +273,23 @@ impl Disk {
         for rec in &image.log {
             recovered.push(rec.zxid, &self.arena[rec.range()]);
         }
-        (recovered, image.snapshot.clone())
+        (recovered, image.snapshot.clone(), self.committed_through())
+    }
+
+    /// The commit point, if the log has its record; and what lies in front of the last epoch.
+    fn committed_through(&self) -> Zxid {
+        let image = &self.durable;
+        let named = self.commit_point.filter(|point| image.find(*point).is_some());
+        let (last, _) = image.last();
+        let older = image.log.iter().rev().find(|rec| rec.zxid.epoch() < last.epoch());
+        let older = older.map_or(Zxid::ZERO, |rec| rec.zxid);
+        let through = named.unwrap_or(Zxid::ZERO).max(older);
+        if through > image.base() {
+            let what =
+                if named >= Some(through) { "commit point used" } else { "epochs before used" };
+            self.ghost.borrow_mut().coverage.count(what);
+        }
+        through
     }
 
     fn issue(&mut self, ticket: Ticket, op: Op) {
@@ -326,6 +347,17 @@ impl Storage for Disk {
         };
         self.writing = None;
         self.issue(ticket, Op::Install(Snapshot { zxid, bytes, digest, chain }));
+    }
+
+    fn committed(&mut self, zxid: Zxid) {
+        let point = match self.mutation {
+            Some(Mutation::CommitPointAhead) => self.durable.last().0,
+            _ => zxid,
+        };
+        let written = point <= self.durable.last().0 && Some(point) > self.commit_point;
+        if written && self.rng.chance(self.options.commit_point_per_mille) {
+            self.commit_point = Some(point);
+        }
     }
 
     fn log_open(&mut self, after: Zxid, through: Zxid) -> Option<u32> {

@@ -38,6 +38,8 @@ pub enum Mutation {
     DiffNotDurable,
     /// The first log file of a process is reported durable, its name is not (H7).
     LogFileNotLinked,
+    /// What is kept as committed is what is logged.
+    CommitPointAhead,
 
     // In the service.
     /// A learner answers a sync without the leader's word (B-49).
@@ -89,6 +91,7 @@ impl Mutation {
         Self::TruncSyncNotDurable,
         Self::LogFileNotLinked,
         Self::DiffNotDurable,
+        Self::CommitPointAhead,
     ];
 
     /// All that are found with the ZooKeeper service only.

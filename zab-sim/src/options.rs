@@ -79,6 +79,8 @@ pub struct DiskOptions {
     pub log_gap_per_mille: u32,
     /// Whether a killed process had handed all its writes to the kernel.
     pub kill_keeps_all: bool,
+    /// Chance that the disk keeps how far the log is committed when it hears that it is.
+    pub commit_point_per_mille: u32,
 }
 
 /// How often each fault is planned, in events per second of virtual time and per mille.
@@ -201,6 +203,7 @@ impl Options {
                 log_kept: 0,
                 log_gap_per_mille: 0,
                 kill_keeps_all: false,
+                commit_point_per_mille: 0,
             },
             drift_ppm: 0,
             faults: FaultOptions::default(),
@@ -296,6 +299,7 @@ fn draw_disk(rng: &mut Rng) -> DiskOptions {
         log_kept: 0,
         log_gap_per_mille: 0,
         kill_keeps_all: false,
+        commit_point_per_mille: rng.pick(&[0, 20, 1000]),
     }
 }
 

@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use zab_proto::{
-    Address, Config, ConnId, Ensemble, Instant, Limits, Member, Node, Role, ServerState, Sid, Zxid,
+    Address, Application, Config, ConnId, Ensemble, Instant, Limits, Member, Node, Role,
+    ServerState, Sid, Zxid,
 };
 
 use crate::check::{Failure, Ghost};
@@ -269,7 +270,7 @@ impl<A: Subject> World<A> {
         if self.servers[server].node.is_some() {
             return;
         }
-        let (recovered, snapshot) = self.disks[server].recover();
+        let (mut recovered, snapshot, committed) = self.disks[server].recover();
         let s = &mut self.servers[server];
         s.incarnation += 1;
         if !std::mem::replace(&mut s.host_up, true) {
@@ -296,8 +297,9 @@ impl<A: Subject> World<A> {
         self.ghost.borrow_mut().on_start(server, at, app.digest());
         self.ghost.borrow_mut().servers[server].resumed_at = self.now;
         let ghost = Rc::clone(&self.ghost);
-        let probe = Probe::new(app, server, ghost, self.options.mutation);
+        let mut probe = Probe::new(app, server, ghost, self.options.mutation);
         let now = s.clock(self.now);
+        recovered.deliver(committed, |zxid, txn| Application::deliver(&mut probe, now, zxid, txn));
         let mut config = config(&self.options, server);
         config.seed = seed;
         match Node::new(now, config, recovered, probe) {

@@ -2,6 +2,7 @@
 
 use zab_proto::{Epoch, EpochKind, SnapshotDigest, Ticket, Zxid};
 
+use crate::commit_point::CommitPoint;
 use crate::epoch;
 use crate::error::Error;
 use crate::log_file::{self, LogWriter};
@@ -16,6 +17,8 @@ use crate::switch::Dirs;
 pub(crate) struct Batch {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
+    /// Of what lies before or in this batch this is known to be committed.
+    committed: Option<CommitPoint>,
 }
 
 /// A buffer that a burst has blown up beyond this is given back.
@@ -66,6 +69,11 @@ impl Batch {
         self.entries.push(Entry { write, through });
     }
 
+    /// The commit point is written with the next batch that has something else to write.
+    pub(crate) fn committed(&mut self, point: CommitPoint) {
+        self.committed = Some(point);
+    }
+
     /// Adds a record; it shares the write and the fsync of the records just before it.
     pub(crate) fn append(&mut self, zxid: Zxid, txn: &[u8], through: Ticket, run_max: usize) {
         let before = self.bytes.len();
@@ -108,8 +116,10 @@ impl Batch {
 
     /// Adds everything in `other` behind what is here, and empties it.
     pub(crate) fn take_from(&mut self, other: &mut Self) {
+        self.committed = other.committed.take().or(self.committed);
         if self.is_empty() {
-            std::mem::swap(self, other);
+            std::mem::swap(&mut self.bytes, &mut other.bytes);
+            std::mem::swap(&mut self.entries, &mut other.entries);
         } else {
             self.bytes.append(&mut other.bytes);
             self.entries.append(&mut other.entries);
@@ -158,7 +168,10 @@ impl Executor {
             durable(entry.through);
         }
         batch.clear();
-        Ok(())
+        match batch.committed.take() {
+            Some(point) => point.write(&self.dirs.fs, &self.dirs.log),
+            None => Ok(()),
+        }
     }
 
     fn execute(&mut self, write: Write, bytes: &[u8]) -> Result<(), Error> {

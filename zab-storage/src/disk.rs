@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use zab_proto::{Epoch, EpochKind, SnapshotDigest, Storage, Ticket, Zxid};
 
 use crate::batch::{Batch, Executor, Write};
+use crate::commit_point::Candidates;
 use crate::due::Due;
 use crate::error::Error;
 use crate::history::{History, Pipe, Stretch, Walk};
@@ -50,6 +51,7 @@ pub struct Disk {
     last: Ticket,
     reported: Ticket,
     due: Due,
+    candidates: Candidates,
     run_max: usize,
     own: Option<OwnSnapshot>,
     own_count: u64,
@@ -137,6 +139,7 @@ impl Store {
             last: Ticket(0),
             reported: Ticket(0),
             due: Due::new(&options, self.replayed),
+            candidates: Candidates::default(),
             run_max: options.max_batch,
             own: None,
             own_count: 0,
@@ -405,12 +408,14 @@ impl Storage for Disk {
     fn append(&mut self, ticket: Ticket, zxid: Zxid, txn: &[u8]) {
         self.last = ticket;
         self.due.count(txn.len());
+        self.candidates.appended(zxid, txn);
         self.front.append(zxid, txn, ticket, self.run_max);
     }
 
     fn truncate(&mut self, ticket: Ticket, after: Zxid) {
         let void = self.drop_own();
         self.base = self.base.min(after);
+        self.candidates.truncate(after);
         self.push(Write::Truncate { after, void }, ticket);
     }
 
@@ -437,7 +442,14 @@ impl Storage for Disk {
     fn install(&mut self, ticket: Ticket, zxid: Zxid, digest: Option<SnapshotDigest>) {
         let void = self.drop_own();
         self.base = zxid;
+        self.candidates = Candidates::default();
         self.push(Write::Install { zxid, digest, void }, ticket);
+    }
+
+    fn committed(&mut self, zxid: Zxid) {
+        if let Some(point) = self.candidates.committed(zxid) {
+            self.front.committed(point);
+        }
     }
 
     fn snapshot_due(&self) -> bool {

@@ -12,6 +12,7 @@
 
 mod batch;
 mod be;
+mod commit_point;
 #[cfg(test)]
 mod crash_tests;
 mod disk;

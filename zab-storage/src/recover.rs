@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{Application, EpochKind, Instant, Recovered, SnapshotDigest, Zxid};
 
+use crate::commit_point::CommitPoint;
 use crate::epoch;
 use crate::error::{Context, Damage, Error};
 use crate::log_file::{self, LogReader};
@@ -20,8 +21,8 @@ const SNAPSHOTS_TRIED_MAX: usize = 100;
 const UNUSED_MAX: i64 = 1 << 16;
 
 impl Store {
-    /// Loads the newest good snapshot into `app`, collects the log behind it, and reads the
-    /// epochs. Everything found is durable when this returns, even what a killed process left in
+    /// Loads the newest good snapshot into `app`, applies what is known to be committed of the log
+    /// behind it, collects the rest, and reads the epochs. Everything found is durable when this returns, even what a killed process left in
     /// the page cache (rule R4).
     ///
     /// # Errors
@@ -43,7 +44,7 @@ impl Store {
             }
             None => self.begin_empty(&mut recovered, app)?,
         }
-        let (reached, holes) = self.replay(&mut recovered, loaded.as_ref())?;
+        let (reached, holes) = self.read_tail(&mut recovered, loaded.as_ref(), app)?;
         if !holes.is_empty() {
             recovered.unused_proven = verify(&recovered, loaded.as_ref(), app, holes)?;
         }
@@ -134,12 +135,40 @@ impl Store {
     }
 
     /// Reads the records above the snapshot and returns the last zxid of the history, and the holes
-    /// in it.
-    fn replay(
+    /// in it. What is known to be committed is applied meanwhile and not kept, so that memory does not
+    /// grow with the log. If that turns out to be wrong, or not enough, all begins anew, and everything
+    /// is kept.
+    fn read_tail<A: Application>(
         &mut self,
         recovered: &mut Recovered,
         loaded: Option<&Loaded>,
+        app: &mut A,
     ) -> Result<(Zxid, Vec<Hole>), Error> {
+        let point = CommitPoint::read(&self.log_dir);
+        let base = recovered.snapshot.unwrap_or(Zxid::ZERO);
+        let known = match point.filter(|point| point.zxid > base) {
+            _ if loaded.is_none() => Known::Nothing,
+            _ if self.options.alone => Known::Everything,
+            Some(point) => Known::Through(point),
+            None => Known::Epochs,
+        };
+        let read = self.replay(recovered, loaded, known, app)?;
+        if let (Some(loaded), true) = (loaded, read.doubtful && known != Known::Nothing) {
+            recovered.rewind();
+            load(&loaded.path, loaded.zxid, app)?;
+            let read = self.replay(recovered, Some(loaded), Known::Nothing, app)?;
+            return Ok((read.last, read.holes));
+        }
+        Ok((read.last, read.holes))
+    }
+
+    fn replay<A: Application>(
+        &mut self,
+        recovered: &mut Recovered,
+        loaded: Option<&Loaded>,
+        known: Known,
+        app: &mut A,
+    ) -> Result<Replay, Error> {
         let mut tail = Tail {
             last: recovered.snapshot.unwrap_or(Zxid::ZERO),
             strict: loaded.is_none_or(|loaded| loaded.skipped.is_some()),
@@ -148,6 +177,9 @@ impl Store {
         let base = tail.last;
         self.replayed = (0, 0);
         let mut holes = Vec::new();
+        let mut apply = |zxid: Zxid, txn: &[u8]| app.deliver(Instant::ZERO, zxid, txn);
+        // Whether the record that the commit point names was met.
+        let mut met = !matches!(known, Known::Through(_));
         // The record before those that this server wrote in the place of unused zxids.
         let mut filled = None;
         for log in logs_above(names::logs(&self.log_dir)?, base) {
@@ -158,6 +190,10 @@ impl Store {
                 // A server of Apache's that synchronises again may log again what it has.
                 let again = record.zxid <= after && recovered.txn(record.zxid) == Some(record.txn);
                 repeated += u64::from(again);
+                if !again && record.zxid > base && record.zxid <= recovered.base() {
+                    // It may repeat one that is not in memory any more.
+                    return Ok(Replay { last: tail.last, holes, doubtful: true });
+                }
                 let place = match record.zxid > base && !again {
                     true => tail.accept(&log.path, &record)?,
                     false => Place::Repeats,
@@ -183,7 +219,7 @@ impl Store {
                 }
                 self.replayed.0 += 1;
                 self.replayed.1 += record.txn.len() as u64;
-                recovered.push(record.zxid, record.txn);
+                met |= known.push(recovered, after, &record, &mut apply);
             }
             if repeated > 0 {
                 log::warn!("{}: {repeated} transactions are repeated", log.path.display());
@@ -193,7 +229,21 @@ impl Store {
             let next = Zxid::from_raw(tail.last.raw() + 1);
             holes.push(Hole { path: self.log_dir.clone(), after, next, filled: true });
         }
-        Ok((tail.last, holes))
+        self.report(recovered, met);
+        Ok(Replay { last: tail.last, doubtful: !met || !holes.is_empty(), holes })
+    }
+
+    fn report(&self, recovered: &Recovered, met: bool) {
+        if !met {
+            let name = self.log_dir.display();
+            log::warn!("{name}: the log is another one than its commit point speaks of");
+        }
+        let ((records, bytes), last) = (self.replayed, recovered.last());
+        let committed = recovered.delivered();
+        log::info!(
+            "{records} transactions behind the snapshot, {bytes} bytes, up to {last}; known to be \
+             committed up to {committed}"
+        );
     }
 
     /// Makes durable what was found, and consumes the `initialize` files.
@@ -231,6 +281,55 @@ impl Store {
         }
         paths.into_iter().filter(|path| path.exists())
     }
+}
+
+/// What is known to be committed of the records behind the snapshot; see [`Recovered::deliver`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Known {
+    /// Not to be relied on: everything is kept.
+    Nothing,
+    /// What lies in front of a later epoch.
+    Epochs,
+    /// That, and what lies before this record, if the log has it.
+    Through(CommitPoint),
+    Everything,
+}
+
+impl Known {
+    /// Adds a record that follows `after`, and applies what is known to be committed now. True if the
+    /// record is the one that the commit point names.
+    fn push(
+        self,
+        recovered: &mut Recovered,
+        after: Zxid,
+        record: &log_file::Record<'_>,
+        apply: &mut impl FnMut(Zxid, &[u8]),
+    ) -> bool {
+        if self != Self::Nothing && record.zxid.epoch() != after.epoch() {
+            recovered.deliver(after, &mut *apply);
+        }
+        recovered.push(record.zxid, record.txn);
+        match self {
+            Self::Nothing | Self::Epochs => false,
+            Self::Everything => {
+                recovered.deliver(record.zxid, apply);
+                false
+            }
+            Self::Through(point) => {
+                recovered.deliver(record.zxid.min(point.zxid), apply);
+                (record.zxid, record.checksum) == (point.zxid, point.checksum)
+            }
+        }
+    }
+}
+
+/// What was found behind the snapshot.
+struct Replay {
+    /// The last zxid of the history.
+    last: Zxid,
+    holes: Vec<Hole>,
+    /// More may have been applied than is known to be committed, or less been kept than is needed.
+    doubtful: bool,
 }
 
 /// The snapshot in use.

@@ -51,6 +51,8 @@ pub struct Options {
     pub trust_empty_snapshot: bool,
     /// The operator accepts that transactions are missing. Nothing is known then of the state.
     pub allow_holes: bool,
+    /// This server is an ensemble of its own: all that it has logged is committed.
+    pub alone: bool,
     /// A learner is synchronised from the log files only if that takes at most this part of the
     /// newest snapshot's size (`snapshotSizeFactor`); negative: never.
     pub snapshot_size_factor: f64,
@@ -79,6 +81,7 @@ impl Options {
             autocreate: true,
             trust_empty_snapshot: false,
             allow_holes: false,
+            alone: false,
             snapshot_size_factor: 0.33,
             seed: 0,
         }

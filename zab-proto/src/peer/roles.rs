@@ -1,6 +1,7 @@
 //! Which role this server is in: looking, following or observing, leading, and how one ends and the
 //! next begins.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::Peer;
@@ -95,8 +96,14 @@ impl Peer {
         }
     }
 
-    /// Whether what was recovered changes the members.
-    pub(super) fn heed_history(&mut self) {
+    /// Whether what was recovered changes the members. `applied` are the changes that the application
+    /// has already, and the window perhaps no longer.
+    pub(super) fn heed_history(&mut self, applied: &[Vec<u8>]) {
+        for txn in applied {
+            if let Ok(header) = TxnHeader::parse(txn) {
+                reconfig::heed_txn(&mut self.shared, &header, txn);
+            }
+        }
         let window = core::mem::replace(&mut self.shared.history.window, Window::new(Zxid::ZERO));
         for index in window.first()..window.end() {
             let txn = window.txn(index);

@@ -95,6 +95,8 @@ pub(crate) struct Bytes {
     pub(crate) state: Vec<u8>,
     pub(crate) zxid: Option<Zxid>,
     pub(crate) digest: Option<SnapshotDigest>,
+    /// What was applied behind the snapshot.
+    pub(crate) delivered: Vec<Zxid>,
     stage: Vec<u8>,
     read: usize,
 }
@@ -192,15 +194,19 @@ impl Application for Bytes {
         self.state = std::mem::take(&mut self.stage);
         self.zxid = Some(zxid);
         self.digest = digest;
+        self.delivered.clear();
     }
 
     fn install_abort(&mut self) {
         self.stage.clear();
     }
 
+    fn deliver(&mut self, _: Instant, zxid: Zxid, _: &[u8]) {
+        self.delivered.push(zxid);
+    }
+
     // What follows is never called by the storage.
 
-    fn deliver(&mut self, _: Instant, _: Zxid, _: &[u8]) {}
     fn became(&mut self, _: &mut Core<'_>, _: &Status) {}
     fn request(&mut self, _: &mut Core<'_>, _: Origin, _: &[u8], _: &[u8]) {}
     fn touched(&mut self, _: &mut Core<'_>, _: Origin, _: &[u8]) {}
