@@ -43,12 +43,14 @@ impl Storage for Disk {
 }
 
 #[derive(Default)]
-struct Client {
-    conn: Option<ConnId>,
+pub(crate) struct Client {
+    pub(crate) conn: Option<ConnId>,
     inbox: Vec<u8>,
     /// What the server has said and is no whole frame yet.
     heard: Vec<u8>,
     framing: Framing,
+    /// Whole frames without their length, if they are to be kept.
+    pub(crate) frames: Option<Vec<Vec<u8>>>,
 }
 
 /// Four-letter words are answered with plain text, everything else with frames.
@@ -60,11 +62,11 @@ enum Framing {
     Frames,
 }
 
-struct World {
+pub(crate) struct World {
     node: Node<Service>,
     now: Instant,
     disk: Disk,
-    clients: [Client; 3],
+    pub(crate) clients: [Client; 3],
 }
 
 /// Runs the pieces in `data`.
@@ -90,7 +92,7 @@ pub fn run(data: &[u8]) {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut ensemble = Ensemble::default();
         let member = Member::parse(Sid(1), "h:1:2").expect("a good line");
         ensemble.members.insert(Sid(1), member);
@@ -122,11 +124,12 @@ impl World {
         world
     }
 
-    fn send(&mut self, at: usize, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, at: usize, bytes: &[u8]) {
         if self.clients[at].conn.is_none() {
             let remote = SocketAddr::from((Ipv4Addr::LOCALHOST, 1000));
             let conn = self.node.accept(self.now, Channel::Client, remote);
-            self.clients[at] = Client { conn, ..Client::default() };
+            let frames = self.clients[at].frames.take();
+            self.clients[at] = Client { conn, frames, ..Client::default() };
         }
         let client = &mut self.clients[at];
         if let (Framing::Unknown, Some(first)) = (client.framing, bytes.first()) {
@@ -136,14 +139,14 @@ impl World {
         client.inbox.extend_from_slice(bytes);
     }
 
-    fn hang_up(&mut self, at: usize) {
+    pub(crate) fn hang_up(&mut self, at: usize) {
         if let Some(conn) = self.clients[at].conn.take() {
             self.node.handle_input(self.now, Input::Closed { conn });
         }
     }
 
     /// Lets the server have its way until it is at rest.
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         for _ in 0..10_000 {
             let mut active = false;
             while let Some(output) = self.node.poll_output(self.now, &mut self.disk) {
@@ -187,7 +190,12 @@ impl World {
             client.heard.extend_from_slice(&buf[..n]);
             loop {
                 match parse_frame(&client.heard) {
-                    Parsed::Complete { len, .. } => drop(client.heard.drain(..len)),
+                    Parsed::Complete { value, len } => {
+                        if let Some(frames) = &mut client.frames {
+                            frames.push(value.to_vec());
+                        }
+                        client.heard.drain(..len);
+                    }
                     Parsed::Incomplete => break,
                     Parsed::Malformed(error) => panic!("the server said something odd: {error}"),
                 }

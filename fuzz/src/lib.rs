@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod disk;
+pub mod nulls;
 pub mod peer;
 pub mod said;
 

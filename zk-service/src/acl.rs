@@ -79,6 +79,13 @@ pub struct AclEntry<'a> {
     pub id: Option<Cow<'a, str>>,
 }
 
+impl AclEntry<'_> {
+    /// Whether the id is null although its scheme cannot do without.
+    pub(crate) fn has_null_id(&self) -> bool {
+        self.id.is_none() && matches!(self.scheme.as_deref(), Some("world" | "ip" | "digest"))
+    }
+}
+
 impl<'a> AclList<'a> {
     /// The null list.
     pub const NULL: AclList<'static> = AclList { count: -1, entries: &[] };
@@ -100,6 +107,11 @@ impl<'a> AclList<'a> {
     /// A list from `count` encoded entries, which must decode.
     pub(crate) fn from_raw(count: i32, entries: &'a [u8]) -> Self {
         Self { count, entries }
+    }
+
+    /// Whether ZooKeeper stumbles over a null in it, rather than refusing it.
+    pub(crate) fn has_null(self) -> bool {
+        self.iter().any(|entry| entry.has_null_id() || (entry.scheme.is_none() && self.len() > 1))
     }
 
     /// Whether the list is null.

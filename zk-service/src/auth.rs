@@ -105,7 +105,7 @@ impl Access {
     /// replaced by the client's own identities.
     ///
     /// # Errors
-    /// [`Code::INVALID_ACL`].
+    /// [`Code::INVALID_ACL`]; [`Code::MARSHALLING_ERROR`] for a null id of a scheme that needs one.
     pub(crate) fn fix(
         &self,
         list: AclList<'_>,
@@ -120,6 +120,10 @@ impl Access {
             if list.len() > 1 && !seen.insert((entry.perms, entry.scheme.clone(), entry.id.clone()))
             {
                 continue;
+            }
+            if entry.scheme.is_none() && seen.iter().any(|s| s.0 == entry.perms && s.1.is_some()) {
+                // ZooKeeper stumbles over it when it looks for duplicates.
+                return Err(Code::MARSHALLING_ERROR);
             }
             count += self.fix_entry(&entry, ids, out)?;
             if out.len() > self.acl_len_max {
@@ -145,6 +149,10 @@ impl Access {
             out.put_ustring(Some(id));
         };
         let Some(scheme) = entry.scheme.as_deref() else { return Err(Code::INVALID_ACL) };
+        if entry.has_null_id() && (scheme != "digest" || self.digest_enabled) {
+            // ZooKeeper stumbles over it, and says so in this way.
+            return Err(Code::MARSHALLING_ERROR);
+        }
         // Some clients write an empty text as null.
         let id = entry.id.as_deref().unwrap_or_default();
         if scheme == "auth" {

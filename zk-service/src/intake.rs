@@ -330,6 +330,9 @@ impl Service {
         let answer = match op {
             op::SYNC => return self.sync(core, slot, xid, record),
             op::AUTH => return self.auth(core, slot, xid, record),
+            op::SASL if !matches!(Reader::new(record).buffer(), Ok(Some(_))) => {
+                return self.hang_up(slot, format_args!("SASL packet without a token"));
+            }
             // Without a SASL login on the server: a null token, and the client goes on without.
             op::SASL => Answer { code: Code::OK, zxid: Some(0), null_token: true, close: false },
             _ => {
@@ -479,8 +482,7 @@ impl Service {
         let mut reader = Reader::new(record);
         let decoded = (reader.i32(), reader.string(), reader.buffer());
         let (Ok(_), Ok(scheme), Ok(data)) = decoded else {
-            self.answer(now, slot, xid, Answer::failed(Code::MARSHALLING_ERROR));
-            return Taken::Done;
+            return self.hang_up(slot, format_args!("malformed auth packet"));
         };
         let Some(client) = self.clients.get_mut(slot) else { return Taken::Closed };
         let remote = client.remote.ip().to_canonical();

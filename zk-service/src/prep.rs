@@ -120,7 +120,7 @@ impl Prep {
         let judge = &mut Judge::new(view.access, from.ids);
         self.finish(view, from, out, |prep, out| match decoded? {
             Write::Multi(multi) => {
-                prep.multi(view, from, judge, multi);
+                prep.multi(view, from, judge, multi)?;
                 encode(&Txn::Multi(prep.parts.parts()), from, out);
                 Ok(())
             }
@@ -231,11 +231,11 @@ impl Prep {
         from: &Requester<'_>,
         judge: &mut Judge<'_>,
         multi: Multi<'_>,
-    ) {
+    ) -> Result<(), Code> {
         let mut parts = std::mem::take(&mut self.parts);
         let mut acl = std::mem::take(&mut self.acl);
         parts.clear();
-        let mut failed = false;
+        let (mut failed, mut malformed) = (false, false);
         for write in multi.iter() {
             if parts.len_bytes() > view.txn_len_max {
                 // Too long already, and refused as a whole.
@@ -247,6 +247,10 @@ impl Prep {
             }
             match self.single(view, from, judge, &write, true, &mut acl) {
                 Ok(txn) => parts.push(&txn),
+                Err(Code::MARSHALLING_ERROR) => {
+                    malformed = true;
+                    break;
+                }
                 Err(code) => {
                     failed = true;
                     parts.push(&Txn::Error(code));
@@ -258,6 +262,8 @@ impl Prep {
         }
         self.acl = acl;
         self.parts = parts;
+        // What does not decode is refused as a whole, and taken back by the caller.
+        if malformed { Err(Code::MARSHALLING_ERROR) } else { Ok(()) }
     }
 
     /// One operation, alone or as a part of a multi.

@@ -1,9 +1,7 @@
 //! Requests that are answered from the local tree.
 
-use std::borrow::Cow;
-
 use zab_proto::DecodeError;
-use zab_proto::wire::jute::{Reader, Writer};
+use zab_proto::wire::jute::{Reader, Writer, text};
 
 use crate::acl::perms;
 use crate::apply::Event;
@@ -71,9 +69,14 @@ impl<'a> Reading<'a> {
                 self.who_am_i(out);
                 Ok(())
             }
-            op::ADD_WATCH => self.add_watch(&path(reader)?, reader.i32()?, out),
+            op::ADD_WATCH => self.add_watch(reader.string()?.as_deref(), reader.i32()?, out),
             op::CHECK_WATCHES | op::REMOVE_WATCHES => {
-                let (path, watcher_type) = (path(reader)?, reader.i32()?);
+                let path = match op {
+                    op::CHECK_WATCHES => path(reader)?,
+                    // Nobody watches null.
+                    _ => reader.string()?.unwrap_or_default(),
+                };
+                let watcher_type = reader.i32()?;
                 let had = if op == op::CHECK_WATCHES {
                     self.watches.has(self.slot, &path, watcher_type)
                 } else {
@@ -101,10 +104,9 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn watch_persistently(&mut self, path: &str, recursively: bool) {
-        if self.watches_too_much() {
-            return;
-        }
+    /// A watch on null is none: there is nothing to tell of.
+    fn watch_persistently(&mut self, path: Option<&str>, recursively: bool) {
+        let Some(path) = path.filter(|_| !self.watches_too_much()) else { return };
         if recursively {
             self.watches.add_recursive(self.slot, path);
         } else {
@@ -179,7 +181,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn add_watch(&mut self, path: &str, mode: i32, out: &mut Vec<u8>) -> Result<(), Code> {
+    fn add_watch(&mut self, path: Option<&str>, mode: i32, out: &mut Vec<u8>) -> Result<(), Code> {
         match mode {
             0 => self.watch_persistently(path, false),
             1 => self.watch_persistently(path, true),
@@ -222,51 +224,75 @@ impl<'a> Reading<'a> {
 
     /// setWatches and setWatches2: arms what the client lists, and appends to `out` the events that
     /// it has missed since.
+    ///
+    /// Of a node that it may not read, a client has missed nothing: when it was changed is not for it
+    /// to know. The watch is armed, in case the ACL changes.
     pub(crate) fn set_watches(
         &mut self,
         op: i32,
         record: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), Code> {
-        let mut reader = Reader::new(record);
-        let since = reader.i64()?;
-        let mut lists: [Vec<Cow<'_, str>>; 5] = Default::default();
-        for list in &mut lists[..if op == op::SET_WATCHES2 { 5 } else { 3 }] {
-            for _ in 0..reader.vector()?.ok_or(Code::MARSHALLING_ERROR)? {
-                list.push(path(&mut reader)?);
-            }
-        }
-        let [data, exist, child, persistent, recursive] = lists;
-        for path in data {
-            match self.tree.node(&path) {
-                None => reply::event(out, -1, Event::Deleted, &path),
-                Some(node) if node.persisted().mzxid.raw() > since => {
-                    reply::event(out, -1, Event::DataChanged, &path);
+        let lists: &[List] = match op {
+            op::SET_WATCHES => &List::ALL[..3],
+            _ => &List::ALL,
+        };
+        // All or nothing: the record is walked over before anything is armed.
+        for armed in [false, true] {
+            let mut reader = Reader::new(record);
+            let since = reader.i64()?;
+            for list in lists {
+                for _ in 0..reader.vector()?.ok_or(Code::MARSHALLING_ERROR)? {
+                    let path = match list {
+                        List::Persistent | List::Recursive => reader.ustring()?.map(text),
+                        List::Data | List::Exist | List::Child => Some(path(&mut reader)?),
+                    };
+                    if armed {
+                        self.set_watch(*list, path.as_deref(), since, out);
+                    }
                 }
-                Some(_) => self.watch(Kind::Data, &path, true),
             }
-        }
-        for path in exist {
-            match self.tree.node(&path) {
-                None => self.watch(Kind::Data, &path, true),
-                Some(_) => reply::event(out, -1, Event::Created, &path),
-            }
-        }
-        for path in child {
-            match self.tree.node(&path) {
-                None => reply::event(out, -1, Event::Deleted, &path),
-                Some(node) if node.persisted().pzxid.raw() > since => {
-                    reply::event(out, -1, Event::ChildrenChanged, &path);
-                }
-                Some(_) => self.watch(Kind::Child, &path, true),
-            }
-        }
-        for path in persistent {
-            self.watch_persistently(&path, false);
-        }
-        for path in recursive {
-            self.watch_persistently(&path, true);
         }
         Ok(())
     }
+
+    fn set_watch(&mut self, list: List, path: Option<&str>, since: i64, out: &mut Vec<u8>) {
+        let kind = match list {
+            List::Data | List::Exist => Kind::Data,
+            List::Child => Kind::Child,
+            List::Persistent => return self.watch_persistently(path, false),
+            List::Recursive => return self.watch_persistently(path, true),
+        };
+        let path = path.unwrap_or_default();
+        let missed = match (list, self.readable(path)) {
+            (List::Exist, Ok(_)) => Some(Event::Created),
+            (List::Data | List::Child, Err(Code::NO_NODE)) => Some(Event::Deleted),
+            (List::Data, Ok(node)) if node.persisted().mzxid.raw() > since => {
+                Some(Event::DataChanged)
+            }
+            (List::Child, Ok(node)) if node.persisted().pzxid.raw() > since => {
+                Some(Event::ChildrenChanged)
+            }
+            _ => None,
+        };
+        match missed {
+            Some(event) => reply::event(out, -1, event, path),
+            None => self.watch(kind, path, true),
+        }
+    }
+}
+
+/// The lists of setWatches, in order; setWatches2 has all of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum List {
+    Data,
+    Exist,
+    Child,
+    Persistent,
+    Recursive,
+}
+
+impl List {
+    const ALL: [Self; 5] =
+        [Self::Data, Self::Exist, Self::Child, Self::Persistent, Self::Recursive];
 }

@@ -193,7 +193,7 @@ impl<'a> Write<'a> {
         match self {
             Self::SetData { path, .. } | Self::SetAcl { path, .. } => path.is_none(),
             Self::Multi(multi) => multi.iter().any(|part| match part {
-                Self::Create(create) => create.acl.is_null(),
+                Self::Create(create) => create.acl.is_null() || create.acl.has_null(),
                 Self::SetData { path, .. } => path.is_none(),
                 Self::SetAcl { .. }
                 | Self::Delete { .. }
