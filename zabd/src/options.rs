@@ -84,6 +84,12 @@ fn limits(properties: &SystemProperties) -> Limits {
             .number("commitLogCount", default.retained_txns)
             .max(default.retained_txns),
         snapshots_max: snapshots.max(1),
+        window_len_max_bytes: properties
+            .number("zab.window.maxBytes", default.window_len_max_bytes),
+        retained_len_max_bytes: properties
+            .number("zab.retained.maxBytes", default.retained_len_max_bytes),
+        requests_len_max_bytes: properties
+            .number("zab.learner.maxRequestBytes", default.requests_len_max_bytes),
         ..default
     }
 }
@@ -97,6 +103,7 @@ fn net(config: &ServerConfig, core: &Config) -> NetOptions {
         client_unread_max_bytes: jute_max_buffer(properties) + FRAME_HEAD_LEN_BYTES,
         peer_keep_alive: properties.bool("tcpKeepAlive", false),
         client_keep_alive: properties.bool("clientTcpKeepAlive", false),
+        connections_max: properties.number("zab.maxConnections", default.connections_max),
         ..default
     }
 }
@@ -171,6 +178,7 @@ pub(crate) fn service(config: &ServerConfig) -> ServiceOptions {
     let default = ServiceOptions::default();
     let whitelist = properties.text("4lw.commands.whitelist");
     let ms = |key, default: Duration| milliseconds(properties, key, default);
+    let number = |key, default: usize| properties.number(key, default);
     ServiceOptions {
         session_server_id: if config.standalone { 1 } else { config.sid.0 },
         tick_time: config.tick_time,
@@ -190,6 +198,9 @@ pub(crate) fn service(config: &ServerConfig) -> ServiceOptions {
         super_digest: properties
             .text("DigestAuthenticationProvider.superDigest")
             .map(str::to_owned),
+        enforce_auth: config.enforce_auth.clone(),
+        ensemble_auth: config.ensemble_auth.clone(),
+        read_only_mode: properties.bool("readonlymode.enabled", default.read_only_mode),
         digests: properties.bool("digest.enabled", default.digests),
         container_check_interval: ms(
             "znode.container.checkIntervalMs",
@@ -199,6 +210,12 @@ pub(crate) fn service(config: &ServerConfig) -> ServiceOptions {
             "znode.container.maxNeverUsedIntervalMs",
             default.container_never_used,
         ),
+        in_flight_max: number("zab.client.maxRequests", default.in_flight_max),
+        out_len_soft_max_bytes: number("zab.client.maxReplyBytes", default.out_len_soft_max_bytes),
+        events_len_max_bytes: number("zab.client.maxEventBytes", default.events_len_max_bytes),
+        watches_len_max_bytes: number("zab.client.maxWatchBytes", default.watches_len_max_bytes),
+        ids_len_max_bytes: number("zab.client.maxIdentityBytes", default.ids_len_max_bytes),
+        clients_len_max_bytes: number("zab.clients.maxBytes", default.clients_len_max_bytes),
         conf: conf(config),
         membership: (!config.standalone).then(|| config.ensemble.text()),
         environment: environment(),

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use zab_proto::{Ensemble, Sid};
+use zk_service::EnsembleAuth;
 
 pub use self::error::{Invalid, Origin};
 use self::file::FileKeys;
@@ -68,6 +69,10 @@ pub struct ServerConfig {
     pub address_timeout: Duration,
     /// Name of the metrics provider.
     pub metrics_provider: String,
+    /// With one of these schemes clients must log in; empty: they need not.
+    pub enforce_auth: Vec<String>,
+    /// The scheme `ensemble`, if clients may use it.
+    pub ensemble_auth: Option<EnsembleAuth>,
     /// Everything else.
     pub properties: SystemProperties,
 }
@@ -193,7 +198,7 @@ impl ServerConfig {
             check_role(&keys, sid)?;
         }
         properties.check()?;
-        security::check(&keys, &properties)?;
+        let enforce_auth = security::check(&keys, &properties)?;
         let count = |name| u32::try_from(keys.number(name)).unwrap_or(0);
         Ok(Self {
             file: path.map(Path::to_path_buf),
@@ -223,6 +228,8 @@ impl ServerConfig {
                 .unwrap_or("org.apache.zookeeper.metrics.impl.DefaultMetricsProvider")
                 .to_owned(),
             ensemble: if standalone { Ensemble::default() } else { keys.ensemble },
+            enforce_auth,
+            ensemble_auth: security::ensemble_auth(&properties),
             properties,
         })
     }

@@ -1,17 +1,27 @@
 //! Checks of what several keys protect together.
 
+use zk_service::EnsembleAuth;
+
 use super::error::Invalid;
 use super::file::{FileKeys, PROMETHEUS};
 use super::judge::as_written;
 use super::system::{Setting, SystemProperties};
 
+const PACKAGE: &str = "org.apache.zookeeper.server.auth.";
+const IP: &str = "IPAuthenticationProvider";
+const DIGEST: &str = "DigestAuthenticationProvider";
+const ENSEMBLE: &str = "EnsembleAuthenticationProvider";
 const ENABLED: &str = "enforce.auth.enabled";
 
-/// Warns of what is missed.
+/// Warns of what is missed; returns the schemes with one of which a client must log in, none if it
+/// need not.
 ///
 /// # Errors
 /// The server would serve whom it should not.
-pub(super) fn check(keys: &FileKeys, properties: &SystemProperties) -> Result<(), Invalid> {
+pub(super) fn check(
+    keys: &FileKeys,
+    properties: &SystemProperties,
+) -> Result<Vec<String>, Invalid> {
     if keys.text("metricsProvider.className") == Some(PROMETHEUS) {
         log::warn!(
             "metricsProvider.className: there is no Prometheus provider and no port for it; \
@@ -19,14 +29,7 @@ pub(super) fn check(keys: &FileKeys, properties: &SystemProperties) -> Result<()
         );
     }
     check_providers(properties)?;
-    match (forced_login(properties)?, properties.setting(ENABLED)) {
-        (Some(_), Some(Setting { origin, .. })) => {
-            let reason = "clients that do not log in would be served all the same";
-            let name = format!("zookeeper.{ENABLED}");
-            Err(origin.blame(as_written(&name, origin), Invalid::new(reason)))
-        }
-        _ => Ok(()),
-    }
+    forced_login(properties)
 }
 
 /// Only a port that TLS would protect: nobody could be served as the operator wants.
@@ -48,7 +51,11 @@ pub(super) fn check_secure_port(keys: &FileKeys, has_client_port: bool) -> Resul
 
 /// `authProvider.*`: classes that log clients in.
 fn check_providers(properties: &SystemProperties) -> Result<(), Invalid> {
-    const PACKAGE: &str = "org.apache.zookeeper.server.auth.";
+    let names = properties.setting("ensembleAuthName");
+    if let Some(Setting { origin, .. }) = names.filter(|_| !has_provider(properties, ENSEMBLE)) {
+        let name = as_written("zookeeper.ensembleAuthName", origin);
+        log::warn!("{origin}: {name} has no effect: no authProvider.N is {PACKAGE}{ENSEMBLE}");
+    }
     for (name, setting) in properties.iter() {
         if !name.starts_with("zookeeper.authProvider.") {
             continue;
@@ -56,7 +63,7 @@ fn check_providers(properties: &SystemProperties) -> Result<(), Invalid> {
         let (class, origin) = (setting.value.as_str(), &setting.origin);
         let name = as_written(name, origin);
         match class.strip_prefix(PACKAGE) {
-            Some("IPAuthenticationProvider" | "DigestAuthenticationProvider") => {}
+            Some(IP | DIGEST | ENSEMBLE) => {}
             Some("SASLAuthenticationProvider") => {
                 let reason = "SASL is not supported, no client could log in with it";
                 return Err(origin.blame(name, Invalid::new(reason)));
@@ -67,14 +74,32 @@ fn check_providers(properties: &SystemProperties) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// The schemes with one of which a client must log in, if it must.
+fn has_provider(properties: &SystemProperties, class: &str) -> bool {
+    let is_it = |value: &str| value.strip_prefix(PACKAGE) == Some(class);
+    let mut all = properties.iter();
+    all.any(|(name, s)| name.starts_with("zookeeper.authProvider.") && is_it(&s.value))
+}
+
+/// The scheme `ensemble`, if its provider is there.
+pub(super) fn ensemble_auth(properties: &SystemProperties) -> Option<EnsembleAuth> {
+    has_provider(properties, ENSEMBLE)
+        .then(|| EnsembleAuth { names: properties.text("ensembleAuthName").map(split_commas) })
+}
+
+fn split_commas(text: &str) -> Vec<String> {
+    text.split(',').map(|part| part.trim().to_owned()).collect()
+}
+
+/// The schemes with one of which a client must log in; none if it need not.
 ///
 /// # Errors
 /// None is named, or one that clients cannot log in with.
-pub(crate) fn forced_login(properties: &SystemProperties) -> Result<Option<Vec<String>>, Invalid> {
+fn forced_login(properties: &SystemProperties) -> Result<Vec<String>, Invalid> {
     const SCHEMES: &str = "enforce.auth.schemes";
     let is_on = properties.bool(ENABLED, false);
-    let Some(enabled) = properties.setting(ENABLED).filter(|_| is_on) else { return Ok(None) };
+    let Some(enabled) = properties.setting(ENABLED).filter(|_| is_on) else {
+        return Ok(Vec::new());
+    };
     let blame = |key: &str, reason: String| {
         let origin = &properties.setting(key).unwrap_or(enabled).origin;
         let name = format!("zookeeper.{key}");
@@ -84,13 +109,13 @@ pub(crate) fn forced_login(properties: &SystemProperties) -> Result<Option<Vec<S
     let Some(schemes) = properties.text(SCHEMES).filter(|text| !text.trim().is_empty()) else {
         return Err(blame(ENABLED, format!("is true, so {SCHEMES} must be set")));
     };
-    let schemes: Vec<String> = schemes.split(',').map(|scheme| scheme.trim().to_owned()).collect();
+    let schemes = split_commas(schemes);
     let digest = properties.bool("DigestAuthenticationProvider.enabled", true);
     let is_there = |scheme: &str| scheme == "ip" || scheme == "digest" && digest;
     match schemes.iter().find(|scheme| !is_there(scheme)) {
         Some(missing) => {
             Err(blame(SCHEMES, format!("Authentication scheme {missing} is not available.")))
         }
-        None => Ok(Some(schemes)),
+        None => Ok(schemes),
     }
 }

@@ -342,7 +342,7 @@ fn load_with(text: &str, flags: &str) -> Result<ServerConfig, LoadError> {
 #[test]
 fn what_would_leave_open_is_refused() {
     for (line, want) in [
-        ("enforce.auth.enabled=true", "is true, so enforce.auth.schemes must be set"),
+        ("enforce.auth.enabled=True", "is true, so enforce.auth.schemes must be set"),
         ("enforce.auth.enabled=yes", "\"yes\" is not true or false"),
         ("sessionRequireClientSASLAuth=true", "clients cannot log in with SASL"),
         (
@@ -396,14 +396,29 @@ fn a_forced_login_needs_schemes_that_are_there() {
         let error = load_with(&text, "").unwrap_err().to_string();
         assert!(error.contains(&format!(":10: enforce.auth.schemes: {want}")), "{error}");
     }
+    let text = format!("{THREE}enforce.auth.enabled=true\nenforce.auth.schemes= digest , ip");
+    assert_eq!(load_with(&text, "").unwrap().enforce_auth, ["digest", "ip"]);
     let off = "-Dzookeeper.enforce.auth.enabled=false -Dzookeeper.enforce.auth.schemes=sasl";
-    load_with(THREE, off).unwrap();
+    assert!(load_with(THREE, off).unwrap().enforce_auth.is_empty());
     let text = format!(
         "{THREE}enforce.auth.enabled=true\nenforce.auth.schemes=digest\n\
          DigestAuthenticationProvider.enabled=false"
     );
     let error = load_with(&text, "").unwrap_err().to_string();
     assert!(error.contains("Authentication scheme digest is not available."), "{error}");
+}
+
+#[test]
+fn the_scheme_ensemble_has_to_be_asked_for() {
+    let names = "-Dzookeeper.ensembleAuthName=a,b";
+    let class = "org.apache.zookeeper.server.auth.EnsembleAuthenticationProvider";
+    let of = |text: &str, flags: &str| load_with(text, flags).unwrap().ensemble_auth;
+    let log = warnings(|| assert_eq!(of(THREE, names), None));
+    assert!(log[0].contains("-Dzookeeper.ensembleAuthName has no effect: no authProvider.N"));
+    let with = format!("{THREE}authProvider.x={class}");
+    assert_eq!(of(&with, ""), Some(EnsembleAuth { names: None }));
+    let both = Some(EnsembleAuth { names: Some(vec!["a".into(), "b".into()]) });
+    assert_eq!(of(&format!("{with}\nensembleAuthName=a, b"), ""), both);
 }
 
 #[test]

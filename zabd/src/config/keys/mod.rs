@@ -14,6 +14,7 @@ macro_rules! keys {
 mod docs;
 mod file;
 mod java;
+mod own;
 mod peers;
 mod security;
 mod service;
@@ -128,6 +129,7 @@ pub(crate) const SECTIONS: &[Section] = &[
     security::TLS,
     security::OBSERVING,
     java::PIPELINE,
+    own::OWN,
     java::PLAIN,
     java::MACHINE,
 ];

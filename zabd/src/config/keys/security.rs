@@ -18,11 +18,11 @@ pub(super) const IDENTITIES: Section = Section {
         "DigestAuthenticationProvider.enabled", Bool, "true", Used("clients may log in with the scheme digest");
         "DigestAuthenticationProvider.superDigest", Text, "", Used("super:<base64>: the digest of the super user");
         "DigestAuthenticationProvider.digestAlg", Text, "SHA1", Refused(NotIn(&["SHA1", "SHA-1", "SHA"]), "digests are made with SHA1 only: nobody could log in as the lists of the tree say, nor as the super user");
-        "enforce.auth.enabled", Bool, "false", Checked("clients must log in with one of enforce.auth.schemes");
-        "enforce.auth.schemes", Text, "", Checked("schemes joined by commas, with enforce.auth.enabled");
+        "enforce.auth.enabled", Bool, "false", Checked("clients must log in with one of enforce.auth.schemes; refused if one of those is not there");
+        "enforce.auth.schemes", Text, "", Checked("digest and ip, joined by commas, with enforce.auth.enabled; x509 and sasl are refused, and digest if it is off");
         "sessionRequireClientSASLAuth", Bool, "false", Refused(On, "clients cannot log in with SASL, and all of them would be served without");
         "allowSaslFailedClients", Bool, "false", Warned(On, NO_SASL);
-        "authProvider.*", Text, "", Checked("of the classes of org.apache.zookeeper.server.auth: ip and digest are always there, SASL is refused, others are warned of");
+        "authProvider.*", Text, "", Checked("of the classes of org.apache.zookeeper.server.auth: ip and digest are always there, EnsembleAuthenticationProvider can be added, SASL is refused, others are warned of");
         "superUser", Text, "", Warned(Always, "SASL is not supported; nobody becomes the super user by a name");
         "superUser.*", Text, "", Warned(Always, "SASL is not supported; nobody becomes the super user by a name");
         "X509AuthenticationProvider.superUser", Text, "", Warned(Always, "TLS is not supported; nobody becomes the super user by a certificate");

@@ -1,7 +1,7 @@
 //! What concerns clients and the tree (`ZooKeeperServer`, `NIOServerCnxnFactory`, `DataTree`,
 //! `BlueThrottle`, `RequestThrottler`).
 
-use super::Fate::{Guards, Ignored, Refused, Risks, Used, Warned};
+use super::Fate::{Checked, Guards, Ignored, Refused, Risks, Used, Warned};
 use super::Reader::{Bool, Double, GetInt, GetLong, IfYes, Text};
 use super::When::{Above, Changed, Off, On};
 use super::{Key, Place, Section};
@@ -20,7 +20,7 @@ pub(super) const CLIENTS: Section = Section {
         "jute.maxbuffer.extrasize", GetInt(0), "", Guards("bytes that a field on the peer ports and on disk may be longer than jute.maxbuffer; as much again if not set");
         "maxResponseCacheSize", GetInt(MIN), "400", Ignored("replies are made from the tree each time; there is no cache");
         "maxGetChildrenResponseCacheSize", GetInt(MIN), "400", Ignored("replies are made from the tree each time; there is no cache");
-        "ensembleAuthName", Text, "", Warned(Changed, "the scheme ensemble is not supported; a client that names an ensemble is told that its authentication failed");
+        "ensembleAuthName", Text, "", Checked("names of this ensemble joined by commas, if the provider EnsembleAuthenticationProvider is there; warned of if not");
         "serverCnxnFactory", Text, "org.apache.zookeeper.server.NIOServerCnxnFactory", Ignored("the runtime is chosen with --runtime");
     },
 };

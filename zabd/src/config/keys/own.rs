@@ -1,0 +1,22 @@
+//! Keys that ZooKeeper does not know: there they become properties that nobody reads.
+
+use super::Fate::Guards;
+use super::Reader::GetLong;
+use super::{Key, Place, Section};
+
+pub(super) const OWN: Section = Section {
+    title: "Bounds of this server's own",
+    place: Place::Plain,
+    keys: keys! {
+        "zab.client.maxRequests", GetLong(1), "1000", Guards("requests of one client under way, from which on further ones wait");
+        "zab.client.maxReplyBytes", GetLong(1), "1048576", Guards("bytes of answers that one client does not read, from which on its requests wait");
+        "zab.client.maxEventBytes", GetLong(1), "4194304", Guards("bytes of events that one client does not read; at the bound it is disconnected");
+        "zab.client.maxWatchBytes", GetLong(1), "134217728", Guards("bytes of one client's watches; at the bound it is disconnected");
+        "zab.client.maxIdentityBytes", GetLong(1), "1048576", Guards("bytes of identities that one client may collect; at the bound it is disconnected");
+        "zab.clients.maxBytes", GetLong(1), "2147483648", Guards("bytes that all clients together make the server keep; at the bound those that take the most are disconnected");
+        "zab.maxConnections", GetLong(1), "100000", Guards("connections of clients and servers together; further ones are closed");
+        "zab.window.maxBytes", GetLong(1), "67108864", Guards("bytes of transactions not yet committed and sent; at the bound a leader takes no writes");
+        "zab.retained.maxBytes", GetLong(0), "1048576", Guards("bytes of the transactions that commitLogCount counts");
+        "zab.learner.maxRequestBytes", GetLong(1), "16777216", Guards("bytes of requests that a learner has under way to its leader, and a leader takes of each while it has no room");
+    },
+};
