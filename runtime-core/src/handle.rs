@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use zab_proto::{Instant, Node, Phase};
 
-use crate::StatusBoard;
+use crate::{Listeners, StatusBoard};
 
 type Call<A> = Box<dyn FnOnce(Instant, &mut Node<A>) + Send>;
 
@@ -18,6 +18,7 @@ pub struct Handle<A> {
     status: Arc<StatusBoard>,
     wake: Arc<dyn Fn() + Send + Sync>,
     calls: Sender<Call<A>>,
+    ports: Sender<Listeners>,
 }
 
 impl<A> Clone for Handle<A> {
@@ -27,6 +28,7 @@ impl<A> Clone for Handle<A> {
             status: Arc::clone(&self.status),
             wake: Arc::clone(&self.wake),
             calls: self.calls.clone(),
+            ports: self.ports.clone(),
         }
     }
 }
@@ -56,6 +58,14 @@ impl<A> Handle<A> {
         }
     }
 
+    /// Serves more ports: of names that were not known when the server was started, for example.
+    /// They are closed if the server has ended.
+    pub fn listen(&self, listeners: Listeners) {
+        if self.ports.send(listeners).is_ok() {
+            self.wake();
+        }
+    }
+
     /// Role, phase and leader, as last reported; and a way to wait for a change.
     #[must_use]
     pub fn status(&self) -> &StatusBoard {
@@ -74,6 +84,7 @@ impl<A> Handle<A> {
 pub struct Control<A> {
     handle: Handle<A>,
     calls: Receiver<Call<A>>,
+    ports: Receiver<Listeners>,
 }
 
 impl<A> fmt::Debug for Control<A> {
@@ -87,8 +98,9 @@ impl<A> Control<A> {
     #[must_use]
     pub fn new(wake: Arc<dyn Fn() + Send + Sync>) -> Self {
         let (sender, calls) = channel();
+        let (more, ports) = channel();
         let (stop, status) = (Arc::default(), Arc::default());
-        Self { handle: Handle { stop, status, wake, calls: sender }, calls }
+        Self { handle: Handle { stop, status, wake, calls: sender, ports: more }, calls, ports }
     }
 
     /// One more handle.
@@ -107,6 +119,12 @@ impl<A> Control<A> {
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.handle.stop.load(Ordering::Acquire)
+    }
+
+    /// Ports that [`Handle::listen`] has brought.
+    #[must_use]
+    pub fn more_ports(&self) -> Option<Listeners> {
+        self.ports.try_recv().ok()
     }
 
     /// Runs what [`Handle::call`] has brought.

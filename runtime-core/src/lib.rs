@@ -28,7 +28,7 @@ pub use disk::{Disk, Loaded};
 pub use engine::{Doors, Engine, Network, NodeDoors};
 pub use error::Error;
 pub use handle::{Control, Handle};
-pub use listen::{Listen, Listeners, local_address};
+pub use listen::{Listen, Listeners, all_addresses, local_address};
 pub use options::{NetOptions, ServerOptions, load};
 pub use queued::{Chunk, Ends, Event, QueuedNet, Workers};
 pub use resolve::{Resolver, Target, targets};

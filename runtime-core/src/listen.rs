@@ -32,7 +32,11 @@ impl Listen {
         let mut listen = Self::default();
         for address in &member.addresses {
             let at = |port| {
-                if on_all_addresses { Ok(any(port)) } else { local_address(&address.host, port) }
+                if on_all_addresses {
+                    Ok(all_addresses(port))
+                } else {
+                    local_address(&address.host, port)
+                }
             };
             listen.election.push(at(address.election_port)?);
             if member.role == Role::Participant {
@@ -55,11 +59,12 @@ pub fn local_address(host: &str, port: u16) -> io::Result<SocketAddr> {
     let none = || io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
     let failed = |error: io::Error| io::Error::new(error.kind(), format!("{host}: {error}"));
     let addr = (host, port).to_socket_addrs().map_err(failed)?.next().ok_or_else(none)?;
-    Ok(if addr.ip().is_unspecified() { any(port) } else { addr })
+    Ok(if addr.ip().is_unspecified() { all_addresses(port) } else { addr })
 }
 
 /// All addresses of the machine, of both families if it has both.
-fn any(port: u16) -> SocketAddr {
+#[must_use]
+pub fn all_addresses(port: u16) -> SocketAddr {
     let v6 = Socket::new(Domain::IPV6, Type::STREAM, None).is_ok_and(|socket| {
         socket.bind(&SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0).into()).is_ok()
     });
@@ -91,6 +96,11 @@ impl Listeners {
             listeners.add(Channel::Client, *addr, listen.client_backlog)?;
         }
         Ok(listeners)
+    }
+
+    /// Takes the ports of `other`, too.
+    pub fn append(&mut self, other: Self) {
+        self.ports.extend(other.ports);
     }
 
     /// Binds one more port.

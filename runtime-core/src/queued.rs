@@ -126,6 +126,11 @@ impl<W: Workers> QueuedNet<W> {
         }
     }
 
+    /// Who brings the bytes.
+    pub fn workers_mut(&mut self) -> &mut W {
+        &mut self.workers
+    }
+
     /// When [`on_time`](Self::on_time) is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {

@@ -103,6 +103,9 @@ impl<A: Application, D: Disk> Driver<A, D> {
     pub fn tick(&mut self) -> Result<(), Error> {
         let now = self.engine.clock().now();
         self.control.run_calls(now, &mut self.engine.node);
+        while let Some(listeners) = self.control.more_ports() {
+            self.net.listen(listeners)?;
+        }
         let doors = &mut self.engine.doors(now);
         self.net.on_time(doors);
         self.net.on_ready(doors);

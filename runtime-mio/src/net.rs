@@ -114,16 +114,22 @@ impl Net {
             deadlines: BTreeSet::new(),
             resolver: Resolver::new(crate::wake(waker)),
         };
+        net.listen(listeners)?;
+        Ok(net)
+    }
+
+    /// Serves more ports.
+    pub(crate) fn listen(&mut self, listeners: Listeners) -> io::Result<()> {
         for (channel, listener) in listeners.into_sockets() {
             let full = || io::Error::other("too few tokens for the listeners");
-            let at = net.conns.allot().ok_or_else(full)?;
+            let at = self.conns.allot().ok_or_else(full)?;
             let mut listener = TcpListener::from_std(listener);
-            net.registry.register(&mut listener, net.token(at), Interest::READABLE)?;
-            net.others.insert(at, Other::Listener(channel, listener, Accepting::default()));
+            self.registry.register(&mut listener, self.token(at), Interest::READABLE)?;
+            self.others.insert(at, Other::Listener(channel, listener, Accepting::default()));
             // Clients may have come before the first event is asked for.
-            net.ready.push(at);
+            self.ready.push(at);
         }
-        Ok(net)
+        Ok(())
     }
 
     pub(crate) fn owns(&self, token: Token) -> bool {

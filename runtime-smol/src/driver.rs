@@ -77,6 +77,9 @@ impl<A: Application, D: Disk> Driver<A, D> {
             // behind it, as it forgets who has rung.
             self.net.on_events(doors);
             self.control.run_calls(now, &mut self.engine.node);
+            while let Some(listeners) = self.control.more_ports() {
+                self.net.listen(listeners)?;
+            }
             self.engine.on_time(now);
             loop {
                 self.engine.turn(now, &mut self.net)?;

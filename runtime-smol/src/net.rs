@@ -124,11 +124,7 @@ impl Net {
         listeners: Listeners,
         options: NetOptions,
     ) -> Result<Self, Error> {
-        for (channel, listener) in listeners.into_sockets() {
-            let listener = Async::new(listener)?;
-            executor.spawn(accept(channel, listener, Arc::clone(&mailbox))).detach();
-        }
-        Ok(Self {
+        let mut net = Self {
             executor,
             mailbox,
             events: Vec::new(),
@@ -136,7 +132,18 @@ impl Net {
             conns: Conns::new(options, usize::MAX),
             dials: HashMap::new(),
             failed: Vec::new(),
-        })
+        };
+        net.listen(listeners)?;
+        Ok(net)
+    }
+
+    /// Serves more ports.
+    pub(crate) fn listen(&mut self, listeners: Listeners) -> io::Result<()> {
+        for (channel, listener) in listeners.into_sockets() {
+            let listener = Async::new(listener)?;
+            self.executor.spawn(accept(channel, listener, Arc::clone(&self.mailbox))).detach();
+        }
+        Ok(())
     }
 
     /// Whether there is something to do without waiting for an event.

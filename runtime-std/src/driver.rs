@@ -61,6 +61,9 @@ impl<A: Application, D: Disk> Driver<A, D> {
         loop {
             let now = self.engine.clock().now();
             self.control.run_calls(now, &mut self.engine.node);
+            while let Some(listeners) = self.control.more_ports() {
+                self.net.workers_mut().listen(listeners)?;
+            }
             // All that has come together shares one fsync and one write per connection.
             let waiting = event.into_iter().chain(self.events.try_iter().take(EVENTS_MAX));
             let doors = &mut self.engine.doors(now);

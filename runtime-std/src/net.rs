@@ -34,15 +34,21 @@ impl Threads {
     /// Accepts connections on `listeners` and reports everything to `sender`.
     pub(crate) fn new(sender: SyncSender<Event>, listeners: Listeners) -> Result<Self, Error> {
         let (alive, ended) = channel();
-        let events = Events { sender, alive };
-        let mut threads = Self { events: Some(events.clone()), listeners: Vec::new(), ended };
+        let events = Some(Events { sender, alive });
+        let mut threads = Self { events, listeners: Vec::new(), ended };
+        threads.listen(listeners)?;
+        Ok(threads)
+    }
+
+    /// Serves more ports.
+    pub(crate) fn listen(&mut self, listeners: Listeners) -> Result<(), Error> {
         for (channel, listener) in listeners.into_sockets() {
             listener.set_nonblocking(false)?;
-            threads.listeners.push(listener.try_clone()?);
-            let events = events.clone();
+            self.listeners.push(listener.try_clone()?);
+            let events = self.events()?.clone();
             spawn("acceptor", move || events.accept(channel, &listener))?;
         }
-        Ok(threads)
+        Ok(())
     }
 
     fn events(&self) -> io::Result<&Events> {

@@ -9,5 +9,6 @@ pub mod inspect;
 pub mod local;
 pub mod logging;
 mod options;
+mod ports;
 mod purge;
 pub mod server;

@@ -4,23 +4,19 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::time::Duration;
 
-use runtime_core::{Listen, NetOptions, ServerOptions, local_address};
-use zab_proto::{Channel, Config, ElectionConfig, Limits};
+use runtime_core::{Listen, NetOptions, ServerOptions};
+use zab_proto::{Config, ElectionConfig, Limits};
 use zab_storage::Compression;
 use zk_service::ServiceOptions;
 
 use crate::config::{ServerConfig, SystemProperties};
 
-/// What a runtime takes.
-///
-/// # Errors
-/// An address to listen on cannot be resolved.
-pub(crate) fn server(config: &ServerConfig) -> Result<ServerOptions, runtime_core::Error> {
+/// What a runtime takes. The ports are bound apart from it.
+pub(crate) fn server(config: &ServerConfig) -> ServerOptions {
     let core = core(config);
     let net = net(config, &core);
-    let listen = listen(config, &core)?;
     let storage = storage(config, &core);
-    Ok(ServerOptions { config: core, listen, net, storage, inline_storage: false })
+    ServerOptions { config: core, listen: Listen::default(), net, storage, inline_storage: false }
 }
 
 fn core(config: &ServerConfig) -> Config {
@@ -106,27 +102,6 @@ fn net(config: &ServerConfig, core: &Config) -> NetOptions {
         connections_max: properties.number("zab.maxConnections", default.connections_max),
         ..default
     }
-}
-
-fn listen(config: &ServerConfig, core: &Config) -> Result<Listen, runtime_core::Error> {
-    let mut listen = match core.ensemble.members.get(&config.sid) {
-        Some(member) if !config.standalone => {
-            let resolved = Listen::peers(member, config.listen_on_all_ips);
-            resolved.map_err(|source| unresolved(Channel::Election, source))?
-        }
-        _ => Listen::default(),
-    };
-    if let Some((host, port)) = &config.client {
-        let addr = local_address(host, *port);
-        listen.clients.push(addr.map_err(|source| unresolved(Channel::Client, source))?);
-    }
-    listen.client_backlog = config.client_backlog;
-    Ok(listen)
-}
-
-fn unresolved(channel: Channel, source: std::io::Error) -> runtime_core::Error {
-    let addr = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
-    runtime_core::Error::Bind { channel, addr, source }
 }
 
 fn storage(config: &ServerConfig, core: &Config) -> zab_storage::Options {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use runtime_core::{Error, Handle, Listeners, ServerOptions};
 use zab_proto::Channel;
@@ -12,7 +11,7 @@ use zk_service::{OnOutdated, Service};
 use crate::config::{LoadError, ServerConfig, SystemProperties};
 use crate::ending::Ending;
 use crate::purge::Purge;
-use crate::{exit, logging, options};
+use crate::{exit, logging, options, ports};
 
 /// Where the configuration comes from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -123,8 +122,8 @@ fn serve(config: &ServerConfig, runtime: Runtime, with_parent: bool) -> Result<u
     if with_parent {
         ending.clone().on_end_of_stdin();
     }
-    let options = options::server(config)?;
-    let listeners = bind(config, &options.listen)?;
+    let options = options::server(config);
+    let (listeners, missing) = ports::bind(config)?;
     for addr in listeners.addresses(Channel::Client) {
         log::info!("binding to port {addr}");
     }
@@ -135,6 +134,7 @@ fn serve(config: &ServerConfig, runtime: Runtime, with_parent: bool) -> Result<u
     let (handle, join) = runtime.start(listeners, options, service)?;
     // Not before: the directories have been read now, and what the purge removes is not missed.
     let purge = Purge::start(config);
+    missing.serve_on(handle.clone());
     ending.serving(move || handle.shutdown());
     let result = join();
     drop(purge);
@@ -183,21 +183,41 @@ fn log_start(config: &ServerConfig) {
     log::info!("maxSessionTimeout set to {} ms", config.max_session_timeout.as_millis());
 }
 
-/// Binds the ports. The election port's previous owner may need a moment to end, or its name to
-/// be known: `electionPortBindRetry` further attempts, 0 for any number.
-fn bind(config: &ServerConfig, listen: &runtime_core::Listen) -> Result<Listeners, Error> {
-    let retries: u32 = config.properties.number("electionPortBindRetry", 3);
-    let mut attempt = 0;
-    loop {
-        match Listeners::bind(listen) {
-            Err(error @ Error::Bind { channel: Channel::Election | Channel::Quorum, .. })
-                if retries == 0 || attempt < retries =>
-            {
-                log::warn!("{error}, trying again");
-                attempt += 1;
-                thread::sleep(Duration::from_secs(1));
-            }
-            result => return result,
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    use runtime_core::Listen;
+    use zab_proto::{Config, Sid};
+    use zk_service::ServiceOptions;
+
+    use super::*;
+
+    /// A port whose name became known after the start is served like the others.
+    #[test]
+    fn every_runtime_takes_further_ports_while_it_runs() {
+        for name in Runtime::NAMES {
+            let dir = std::env::temp_dir().join(format!("zabd-late-{}-{name}", std::process::id()));
+            let options =
+                ServerOptions::new(Config::standalone(Sid(1)), Listen::default(), dir.clone());
+            let service = Service::new(ServiceOptions::default());
+            let runtime = Runtime::from_name(name).unwrap();
+            let (handle, join) = runtime.start(Listeners::default(), options, service).unwrap();
+            assert!(handle.wait_serving(Duration::from_secs(30)));
+            let mut later = Listeners::default();
+            let at = later.add(Channel::Client, ([127, 0, 0, 1], 0).into(), None).unwrap();
+            handle.listen(later);
+            let mut stream = TcpStream::connect(at).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+            stream.write_all(b"srvr").unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            assert!(answer.contains("Mode: standalone"), "{name}: {answer}");
+            handle.shutdown();
+            join().unwrap();
+            std::fs::remove_dir_all(dir).unwrap();
         }
     }
 }

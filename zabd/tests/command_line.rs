@@ -181,6 +181,52 @@ fn a_protection_that_is_not_there_ends_the_server() {
     refused(zabd(&[&dir.config(text)]), &["zoo.cfg:3: jute.maxbuffer: For input string: \"4m\""]);
 }
 
+/// The other address is used, and the missing one is spoken of once.
+#[test]
+fn a_name_that_nobody_knows_keeps_no_server_from_serving() {
+    let dir = Dir::new();
+    fs::write(dir.0.join("myid"), "1").unwrap();
+    let config = dir.config(
+        "dataDir=DIR\nclientPort=0\ninitLimit=9\nsyncLimit=9\ntickTime=500\nstandaloneEnabled=false\n\
+         multiAddress.enabled=true\ndb.autocreate=true\n\
+         server.1=127.0.0.1:27101:27102|nowhere.invalid:27103:27104\n",
+    );
+    let mut server = Running::logging(zabd(&[&config]));
+    let line = server.wait_for("Cannot listen on");
+    assert!(line.contains("election port 27104, quorum port 27103: \"nowhere.invalid\""), "{line}");
+    let line = server.wait_for("binding to port ");
+    server.wait_for("leading - broadcast");
+    let address = format!("127.0.0.1:{}", line.rsplit_once(':').unwrap().1);
+    assert!(ask(&address, "srvr").contains("Mode: leader"));
+    // Long enough for several more attempts.
+    std::thread::sleep(Duration::from_secs(2));
+    kill("-TERM", server.child.id());
+    let said = server.lines.by_ref().filter(|line| line.contains("nowhere.invalid")).count();
+    assert_eq!(said, 0, "more than once a minute");
+    assert_eq!(server.wait(), 0);
+}
+
+/// The only name of a server is not known: it waits, and can be ended.
+#[test]
+fn a_server_waits_for_its_own_name() {
+    let dir = Dir::new();
+    fs::write(dir.0.join("myid"), "1").unwrap();
+    let config = dir.config(
+        "dataDir=DIR\nclientPort=0\ninitLimit=9\nsyncLimit=9\n\
+         server.1=nowhere.invalid:27111:27112\nserver.2=127.0.0.1:1:2\nserver.3=127.0.0.1:3:4\n",
+    );
+    let mut server = Running::logging(zabd(&[&config]));
+    let line = server.wait_for("Cannot listen on");
+    assert!(
+        line.contains("It is asked for again until it is known (attempts so far: 1)"),
+        "{line}"
+    );
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(server.child.try_wait().unwrap().is_none(), "ended");
+    kill("-TERM", server.child.id());
+    assert_eq!(server.wait(), 0);
+}
+
 #[test]
 fn keys_are_printed() {
     let output = run(&["keys"]);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config::{Origin, ServerConfig, SystemProperties};
-use crate::options;
+use crate::{options, ports};
 
 /// Names of properties and keys in the sources of ZooKeeper 3.8 and 3.9: every literal that a server reads.
 const KNOWN_TO_ZOOKEEPER: &str = "
@@ -146,13 +146,15 @@ impl Dir {
         }
         let config = ServerConfig::parse(text.as_bytes(), properties, None)
             .unwrap_or_else(|error| panic!("{text}{property:?}: {error}"));
-        let mut server = options::server(&config).unwrap();
+        let mut server = options::server(&config);
         // Drawn anew at each start.
         server.config.seed = 0;
         server.storage.seed = 0;
         let purge = (config.purge_interval, config.snap_retain_count);
         let bind_retry = config.properties.number("electionPortBindRetry", 3);
-        format!("{server:#?}\n{:#?}\n{purge:?}{bind_retry}", options::service(&config))
+        let ports = ports::wanted(&config);
+        let service = options::service(&config);
+        format!("{server:#?}\n{service:#?}\n{ports:?}{purge:?}{bind_retry}")
     }
 }
 
