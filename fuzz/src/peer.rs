@@ -438,6 +438,7 @@ impl World {
                 }
                 Output::DiscardStage
                 | Output::Gap { .. }
+                | Output::Notice { .. }
                 | Output::Became(_)
                 | Output::Synced { .. }
                 | Output::Room

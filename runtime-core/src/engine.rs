@@ -133,6 +133,15 @@ impl<A: Application, D: Disk> Engine<A, D> {
                 NetOutput::Transmit(conn) => net.mark(conn),
                 NetOutput::Resume(conn) => net.resume(conn, &mut self.doors(now)),
                 NetOutput::Close(conn, reason) => net.close(now, conn, reason),
+                NetOutput::Notice(notice, more) => {
+                    let level =
+                        if notice.is_error() { log::Level::Error } else { log::Level::Warn };
+                    let more = match more {
+                        0 => String::new(),
+                        more => format!(" ({more} more like this since)"),
+                    };
+                    log::log!(level, "{notice}{more}");
+                }
                 NetOutput::Became(status) => self.status.report(status),
             }
         }

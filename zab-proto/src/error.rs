@@ -39,8 +39,18 @@ pub enum Violation {
     OwnSid,
     /// LEADERINFO with an epoch below the accepted one.
     OldEpoch,
-    /// A learner's history is ahead of this leader's.
+    /// A learner's history is ahead of this leader's: it is another ensemble's, or this leader's
+    /// time is over.
     LearnerAhead,
+    /// The leader lacks what was committed before.
+    LeaderBehind,
+    /// An epoch that is out of range, or so far above all that is known that it is no promise but
+    /// damage (rule R21).
+    ImplausibleEpoch(crate::Epoch),
+    /// The peer's server id is not in the configuration.
+    Stranger(crate::Sid),
+    /// The peer's server id has a connection that is alive.
+    Duplicate(crate::Sid),
     /// A learner's configuration is newer than this leader's.
     NewerConfig,
     /// The members of the ensemble change, or have changed, to others than this server's.
@@ -71,7 +81,21 @@ impl fmt::Display for Violation {
             Self::UnexpectedPacket(kind) => write!(f, "unexpected packet of type {kind}"),
             Self::OwnSid => f.write_str("peer uses our own server id"),
             Self::OldEpoch => f.write_str("leader's epoch is below the accepted one"),
-            Self::LearnerAhead => f.write_str("learner's history is ahead of ours"),
+            Self::LearnerAhead => f.write_str(
+                "learner's history is ahead of ours: its data directory belongs to another \
+                 ensemble (then stop it, and give it an empty one), or we lead no more",
+            ),
+            Self::LeaderBehind => f.write_str(
+                "leader lacks transactions that were committed: its data directory belongs to \
+                 another ensemble or an older time (then stop it, and give it an empty one)",
+            ),
+            Self::ImplausibleEpoch(epoch) => {
+                write!(f, "epoch {epoch} is no promise but damage (the file acceptedEpoch?)")
+            }
+            Self::Stranger(sid) => write!(f, "server {sid} is not in the configuration"),
+            Self::Duplicate(sid) => {
+                write!(f, "server {sid} is connected already, and that connection is alive")
+            }
             Self::NewerConfig => f.write_str("learner's configuration is newer than ours"),
             Self::Reconfigured => f.write_str("the ensemble's members have changed (reconfig)"),
             Self::Gap => f.write_str("proposal does not follow the last one"),

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::{CloseReason, Epoch, Sid, Zxid};
+use crate::{CloseReason, Epoch, Notice, Sid, Zxid};
 
 /// A connection, named by the core or by the application that owns it: a slot and a generation, so
 /// that an event about a closed connection never hits its successor.
@@ -254,6 +254,13 @@ pub enum Output<'a> {
         after: Zxid,
         /// The last zxid to read; the window has what follows.
         through: Zxid,
+    },
+    /// Log: something an operator should know.
+    Notice {
+        /// What.
+        notice: Notice,
+        /// How many like it were kept back since the last one.
+        more: u64,
     },
     /// Network: close a connection.
     Close {

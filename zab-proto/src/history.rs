@@ -51,6 +51,11 @@ pub(crate) struct History {
     durable: Index,
     /// Entries below are known to be committed.
     committed: Index,
+    /// The newest zxid that a leader has told this process to be committed. A leader without it is
+    /// not this ensemble's, whatever it says.
+    proven: Zxid,
+    /// The next leader is told of no history, so that it sends a snapshot.
+    yields: bool,
     /// Entries below are applied.
     delivered: Index,
     /// Entries below that are not applied yet came as a whole, from the disk or from a leader's
@@ -104,6 +109,8 @@ impl History {
             appended: end,
             durable: end,
             committed: applied,
+            proven: Zxid::ZERO,
+            yields: false,
             delivered: applied,
             delivered_zxid: delivered,
             floor,
@@ -345,9 +352,20 @@ impl History {
         self.enqueue(Op::Install(zxid));
     }
 
-    /// The history is not to be counted any more until a leader has replaced it.
-    pub(crate) fn distrust(&mut self) {
-        self.trusted = false;
+    /// This history cannot be brought to the leader's by what a leader of its zxid sends. The next
+    /// leader is asked for a snapshot in its place.
+    pub(crate) fn yield_once(&mut self) {
+        self.yields = true;
+    }
+
+    /// Whether the leader of now is to replace the history; asked once.
+    pub(crate) fn take_yield(&mut self) -> bool {
+        core::mem::take(&mut self.yields)
+    }
+
+    /// The newest zxid that is known to be committed, by a leader's word to this process.
+    pub(crate) fn proven(&self) -> Zxid {
+        self.proven
     }
 
     /// Whether the history can be cut back to exactly `zxid`: it holds it, and nothing above is
@@ -381,7 +399,10 @@ impl History {
     /// Everything below `index` is committed.
     pub(crate) fn commit(&mut self, index: Index) {
         assert!(index <= self.end(), "only what is in the history can be committed");
-        self.committed = self.committed.max(index);
+        if index > self.committed {
+            self.committed = index;
+            self.proven = self.window.zxid_before(index);
+        }
     }
 
     /// Storage reports progress.
@@ -404,11 +425,11 @@ impl History {
 
     pub(crate) fn has_storage_output(&self) -> bool {
         let op = self.waiting.front().is_some_and(|(at, _)| *at <= self.appended);
-        op || self.appended < self.proven()
+        op || self.appended < self.storable()
     }
 
     /// Entries below may go to storage.
-    fn proven(&self) -> Index {
+    fn storable(&self) -> Index {
         self.gaps.front().map_or_else(|| self.end(), |gap| gap.first)
     }
 
@@ -431,7 +452,7 @@ impl History {
                 Op::Install(zxid) => Output::Install { ticket, zxid },
             });
         }
-        if self.appended == self.proven() {
+        if self.appended == self.storable() {
             return None;
         }
         let index = self.appended;

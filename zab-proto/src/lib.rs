@@ -16,6 +16,7 @@ mod image;
 mod leader;
 mod learner;
 mod node;
+mod notice;
 mod peer;
 mod reconfig;
 mod recovered;
@@ -37,6 +38,7 @@ pub use event::{
 pub use image::{Images, Staged};
 pub use leader::LearnerStatus;
 pub use node::{NetOutput, Node};
+pub use notice::Notice;
 pub use peer::Peer;
 pub use recovered::Recovered;
 pub use storage::{SnapshotDigest, Storage};

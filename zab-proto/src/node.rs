@@ -6,7 +6,7 @@ use core::net::SocketAddr;
 
 use crate::{
     Application, Channel, ClientOutput, CloseReason, Config, ConfigError, ConnId, Core, Input,
-    Instant, Message, Output, Peer, Recovered, Status, Storage, Violation, Zxid,
+    Instant, Message, Notice, Output, Peer, Recovered, Status, Storage, Violation, Zxid,
 };
 
 /// What a runtime has to do on the network.
@@ -27,6 +27,8 @@ pub enum NetOutput {
     Resume(ConnId),
     /// Send what `poll_transmit` still has, then close.
     Close(ConnId, CloseReason),
+    /// Something an operator should know, and how many like it were kept back since the last one.
+    Notice(Notice, u64),
     /// Role or phase changed (for the runtime's log; the application knows).
     Became(Status),
 }
@@ -277,6 +279,7 @@ impl<A: Application> Node<A> {
                 Output::Connect { conn, channel, addresses } => {
                     return Some(NetOutput::Connect { conn, channel, addresses: addresses.into() });
                 }
+                Output::Notice { notice, more } => return Some(NetOutput::Notice(notice, more)),
                 Output::Transmit { conn } => return Some(NetOutput::Transmit(conn)),
                 Output::Resume { conn } => return Some(NetOutput::Resume(conn)),
                 Output::Close { conn, reason } => {

@@ -9,6 +9,7 @@ use core::cell::Cell;
 use self::roles::{Looking, Role};
 use crate::election::ElectionPort;
 use crate::leader::{Leader, Reign};
+use crate::notice::Notices;
 use crate::recovered::Recovered;
 use crate::shared::{Control, Shared, Slots};
 use crate::{
@@ -26,6 +27,8 @@ pub struct Peer {
     held: Vec<ConnId>,
     /// Addresses of the dial that was polled last.
     dialling: String,
+    /// How often in a row a leader has refused this server's history.
+    refused: u32,
     /// The epoch told to the election since the role began.
     advertised: Option<Epoch>,
     random: u64,
@@ -42,6 +45,7 @@ impl Peer {
         let trust_empty = config.trust_empty || config.standalone;
         let mut recovered = recovered;
         let applied = core::mem::take(&mut recovered.reconfigs);
+        let damaged = recovered.damaged_epochs();
         let history = recovered.into_history(trust_empty);
         let mut peer = Self {
             election: ElectionPort::new(&config),
@@ -53,16 +57,21 @@ impl Peer {
                 room_wanted: Cell::new(false),
                 changing: false,
                 outdated: false,
+                notices: Notices::default(),
                 config,
             },
             role: Role::Looking(Looking { begun: false, not_before: now, lost: None }),
             held: Vec::new(),
             dialling: String::new(),
+            refused: 0,
             advertised: None,
             random: 0,
         };
         peer.random = peer.shared.config.seed | 1;
         peer.heed_history(&applied);
+        if let Some(notice) = damaged {
+            peer.shared.notice(now, notice);
+        }
         if peer.shared.config.standalone {
             peer.role = Role::Leader(Leader::new(now, &mut peer.shared));
         } else {
@@ -343,6 +352,7 @@ impl Peer {
             Control::Synced(token) => Plain::Other(Output::Synced { token }),
             Control::Room => Plain::Other(Output::Room),
             Control::DiscardStage => Plain::Other(Output::DiscardStage),
+            Control::Notice(notice, more) => Plain::Other(Output::Notice { notice, more }),
         })
     }
 

@@ -27,7 +27,15 @@ pub(crate) fn heed_txn(shared: &mut Shared, header: &TxnHeader, txn: &[u8]) {
     }
 }
 
-/// Heeds a configuration that is in force.
+/// Whether a learner with the configuration of `version` has other members than `own` may have. The
+/// first version of an epoch changes nothing, and only a leader that this server follows tells it of
+/// that: a member that was restarted leads without.
+pub(crate) fn is_newer(version: i64, own: &Ensemble) -> bool {
+    version > own.version && Zxid::from_raw(version).counter() != 0
+}
+
+/// Heeds a configuration that is in force. It comes from a leader that this server has dialled; a
+/// vote is no proof of it (rule R20).
 ///
 /// The version of a newer one with the same members becomes this server's: a leader refuses learners
 /// whose version is above its own.

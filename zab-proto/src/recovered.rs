@@ -6,7 +6,7 @@ use crate::history::History;
 use crate::reconfig;
 use crate::window::{Index, Window};
 use crate::wire::txn::TxnHeader;
-use crate::{Epoch, Zxid};
+use crate::{Epoch, Notice, Zxid};
 
 /// What storage found when the server started. All of it must be durable: synced again after
 /// reading, as bytes that survived in the page cache are not on disk yet (rule R4).
@@ -141,6 +141,26 @@ impl Recovered {
         self.window.as_ref().map_or(base, Window::last)
     }
 
+    /// What is wrong with the epoch files, if they are damaged.
+    pub(crate) fn damaged_epochs(&self) -> Option<Notice> {
+        let history = self.last().epoch();
+        let (accepted, current) = (self.accepted_epoch, self.current_epoch);
+        let believed = self.believed_epochs();
+        (believed != (accepted, current)).then_some(Notice::DamagedEpochs {
+            accepted,
+            current,
+            history,
+        })
+    }
+
+    /// The accepted and the current epoch, without those that are beyond belief.
+    fn believed_epochs(&self) -> (Option<Epoch>, Option<Epoch>) {
+        let history = self.last().epoch().max(Epoch(0));
+        let current = self.current_epoch.filter(|epoch| epoch.is_plausible(history));
+        let floor = current.unwrap_or_default().max(history);
+        (self.accepted_epoch.filter(|epoch| epoch.is_plausible(floor)), current)
+    }
+
     /// Applies the rules for missing epoch files.
     ///
     /// * Nothing at all was found: the history is empty, and counts only if told so (rule R14).
@@ -150,18 +170,23 @@ impl Recovered {
     /// * Histories of epoch 0 come from standalone servers, which keep no epoch files.
     /// * An accepted epoch that is missing, though the server has been in an ensemble, is a promise
     ///   forgotten: the history does not count until a leader has synchronised it (rule R14, P5).
+    /// * An accepted epoch that is out of range, or above the history by more than elections can have
+    ///   raised it, is damage (rule R21): the file does not say what was promised, so it counts as
+    ///   forgotten. The same holds for a current epoch.
     /// * Records for zxids that are not proven to be unused (rule R8): a snapshot is to replace the
     ///   history, and if something was lost, or nothing is behind them, it does not count before.
     pub(crate) fn into_history(self, trust_empty: bool) -> History {
         let last = self.last();
-        let empty = last == Zxid::ZERO && self.current_epoch.is_none();
-        let floor = self.current_epoch.unwrap_or_default().max(last.epoch()).max(Epoch(0));
-        let current = if self.accepted_epoch.is_some_and(|accepted| accepted < last.epoch()) {
-            self.current_epoch.unwrap_or_default()
+        let (accepted_epoch, current_epoch) = self.believed_epochs();
+        let damaged = self.damaged_epochs().is_some();
+        let floor = current_epoch.unwrap_or_default().max(last.epoch()).max(Epoch(0));
+        let empty = last == Zxid::ZERO && current_epoch.is_none();
+        let current = if accepted_epoch.is_some_and(|accepted| accepted < last.epoch()) {
+            current_epoch.unwrap_or_default()
         } else {
             floor
         };
-        let accepted = self.accepted_epoch.unwrap_or_default().max(current);
+        let accepted = accepted_epoch.unwrap_or_default().max(current);
         let unused =
             |(_, txn): (Zxid, &[u8])| TxnHeader::parse(txn).is_ok_and(|header| header.is_unused());
         let has_gap = self.unused_proven != Some(true) && self.txns().any(unused);
@@ -169,8 +194,9 @@ impl Recovered {
         let gap_last = has_gap && self.txns().last().is_some_and(unused);
         let lossy = has_gap && (gap_last || self.unused_proven == Some(false));
         let promise_lost =
-            self.accepted_epoch.is_none_or(|accepted| accepted < floor) && floor > Epoch(0);
-        let trusted = !promise_lost && !lossy && (!empty || trust_empty || self.initialize);
+            accepted_epoch.is_none_or(|accepted| accepted < floor) && floor > Epoch(0);
+        let trusted =
+            !promise_lost && !damaged && !lossy && (!empty || trust_empty || self.initialize);
         let delivered = self.delivered();
         let window = self.window.unwrap_or_else(|| Window::new(delivered));
         let floor = self.snapshot_end.max(delivered);
@@ -229,6 +255,19 @@ mod tests {
     fn a_crash_between_history_and_epoch_is_legal() {
         assert_eq!(history(Some(4), Some(3), (4, 2)), (Epoch(4), Epoch(4), true));
         assert_eq!(history(Some(4), None, (4, 2)), (Epoch(4), Epoch(4), true));
+    }
+
+    #[test]
+    fn epochs_beyond_belief_are_damage() {
+        let most = Epoch::PLAUSIBLE_RISE;
+        assert_eq!(history(Some(4 + most), Some(4), (4, 2)), (Epoch(4 + most), Epoch(4), true));
+        for damaged in [5 + most, 4 + 2 * most, 0x7fff_ffff, 0x8000_0004, i64::MAX, -1, i64::MIN] {
+            // The history is as good as ever, and does not count until a leader has been followed.
+            assert_eq!(history(Some(damaged), Some(4), (4, 2)), (Epoch(4), Epoch(4), false));
+            assert_eq!(history(Some(5), Some(damaged), (4, 2)), (Epoch(5), Epoch(4), false));
+            assert_eq!(history(Some(damaged), Some(damaged), (4, 2)), (Epoch(4), Epoch(4), false));
+        }
+        assert_eq!(history(Some(i64::MAX), None, (0, 0)), (Epoch(0), Epoch(0), false));
     }
 
     /// Trusted, and doubted.

@@ -7,9 +7,10 @@ use alloc::vec::Vec;
 use core::cell::Cell;
 
 use crate::history::History;
+use crate::notice::{Notice, Notices};
 use crate::wire::body::SNAPSHOT_END;
 use crate::wire::packet::{self, Packet, PacketType};
-use crate::{Channel, CloseReason, Config, ConnId, Sid, Status, Zxid};
+use crate::{Channel, CloseReason, Config, ConnId, Instant, Sid, Status, Zxid};
 
 /// An output that is not derived from the history.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ pub(crate) enum Control {
     Synced(u64),
     Room,
     DiscardStage,
+    Notice(Notice, u64),
 }
 
 #[derive(Debug)]
@@ -39,12 +41,20 @@ pub(crate) struct Shared {
     pub(crate) changing: bool,
     /// The ensemble has other members than this server knows of.
     pub(crate) outdated: bool,
+    pub(crate) notices: Notices,
 }
 
 impl Shared {
     pub(crate) fn close(&mut self, conn: ConnId, reason: CloseReason) {
         self.slots.free(conn);
         self.control.push_back(Control::Close { conn, reason });
+    }
+
+    /// Tells the operator, unless something like it was told a moment ago.
+    pub(crate) fn notice(&mut self, now: Instant, notice: Notice) {
+        if let Some(more) = self.notices.admit(now, &notice) {
+            self.control.push_back(Control::Notice(notice, more));
+        }
     }
 
     /// Somebody may be waiting for room, and there is some.

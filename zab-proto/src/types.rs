@@ -17,10 +17,19 @@ impl Zxid {
     /// What an observer puts into its vote.
     pub const MIN: Self = Self(i64::MIN);
 
-    /// The zxid `counter` of `epoch`. Only the low 32 bits of the epoch fit.
+    /// The zxid `counter` of `epoch`. An epoch beyond the 32 bits that it has here counts as the
+    /// nearest one that fits; no such epoch is ever in force, see [`Epoch::MAX`].
     #[must_use]
     pub const fn new(epoch: Epoch, counter: u32) -> Self {
-        Self((epoch.0 << 32) | counter as i64)
+        let (min, max) = (i32::MIN as i64, i32::MAX as i64);
+        let half = if epoch.0 < min {
+            min
+        } else if epoch.0 > max {
+            max
+        } else {
+            epoch.0
+        };
+        Self((half << 32) | counter as i64)
     }
 
     /// From the number on the wire.
@@ -56,7 +65,11 @@ impl Zxid {
     /// or counter 1 (any counter, for histories that a snapshot cut) of a later epoch.
     #[must_use]
     pub fn is_followed_by(self, next: Self) -> bool {
-        if next.epoch() == self.epoch() { next.0 == self.0 + 1 } else { next > self }
+        if next.epoch() == self.epoch() {
+            self.0.checked_add(1) == Some(next.0)
+        } else {
+            next > self
+        }
     }
 }
 
@@ -75,6 +88,31 @@ impl fmt::Display for Zxid {
 /// The number of a leader's reign. Rises by at least one with each established leader.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Epoch(pub i64);
+
+impl Epoch {
+    /// The last epoch that a leader may lead. The one behind it is the last that a zxid can hold,
+    /// and nothing could follow it (rule R21).
+    pub const MAX: Self = Self(0x7fff_fffe);
+
+    /// How far an epoch may be above what is proven and still be believed. Each attempt to lead
+    /// raises it by one, so even a night of failed elections stays far below; a damaged file or a
+    /// stranger's number does not (rule R21).
+    pub const PLAUSIBLE_RISE: i64 = 1 << 16;
+
+    /// Whether a server that knows of `proven` may believe somebody's word of this epoch. The only
+    /// reason to doubt it is the number itself: out of range, or too far above to be a promise.
+    #[must_use]
+    pub fn is_plausible(self, proven: Self) -> bool {
+        let most = proven.0.saturating_add(Self::PLAUSIBLE_RISE);
+        (0..=Self::MAX.0.min(most)).contains(&self.0)
+    }
+
+    /// The epoch above this one; `None` at the end of the range.
+    #[must_use]
+    pub fn next(self) -> Option<Self> {
+        (Self(0)..Self::MAX).contains(&self).then(|| Self(self.0 + 1))
+    }
+}
 
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

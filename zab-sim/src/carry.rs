@@ -54,6 +54,9 @@ impl<A: Subject> World<A> {
                         self.net.close(self.now, conn, side, &mut self.queue);
                     }
                 }
+                NetOutput::Notice(notice, _) => {
+                    self.trace.say(|| format!("s{}  {notice}", server + 1));
+                }
                 NetOutput::Became(status) => {
                     self.trace.say(|| format!("s{} is now {status:?}", server + 1));
                     self.ghost.borrow_mut().on_became(server, &status, &self.disks);

@@ -58,6 +58,9 @@ pub struct Ghost {
     pub(crate) reigns: BTreeMap<(Epoch, HostIx), Reign>,
     pub(crate) established: BTreeMap<Epoch, HostIx>,
     pub(crate) promises: BTreeMap<(HostIx, Epoch), HostIx>,
+    /// What each server has acknowledged in an epoch while it had promised no higher one: only that
+    /// may count there (a guest's word does not).
+    pub(crate) counted: BTreeMap<(Epoch, HostIx), Zxid>,
     pub(crate) servers: Vec<Watched>,
     pub(crate) votes: Votes,
     /// The servers' longest pause between notifications, in ns.
@@ -94,6 +97,7 @@ impl Ghost {
             reigns: BTreeMap::new(),
             established: BTreeMap::new(),
             promises: BTreeMap::new(),
+            counted: BTreeMap::new(),
             servers: vec![Watched::default(); servers],
             pending: Vec::new(),
             shrunk: false,
@@ -303,6 +307,7 @@ impl Ghost {
     pub(crate) fn on_wipe(&mut self, server: HostIx) {
         self.servers[server] = Watched { excused: true, ..Watched::default() };
         self.promises.retain(|(promiser, _), _| *promiser != server);
+        self.counted.retain(|(_, learner), _| *learner != server);
         self.shrunk = true;
     }
 

@@ -257,6 +257,14 @@ impl Disk {
         self.ghost.borrow_mut().on_wipe(self.server);
     }
 
+    /// The files of a dead server say something else than was written.
+    pub(crate) fn damage_epochs(&mut self, accepted: Epoch, current: Option<Epoch>) {
+        for image in [&mut self.durable, &mut self.issued] {
+            image.accepted = Some(accepted);
+            image.current = current.or(image.current);
+        }
+    }
+
     /// What a starting process finds, and how far the log is known to be committed.
     pub(crate) fn recover(&mut self) -> (Recovered, Option<Snapshot>, Zxid) {
         self.logged = self.durable.log.len();

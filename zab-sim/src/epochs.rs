@@ -90,6 +90,7 @@ impl Ghost {
     ) {
         let disk = &disks[learner];
         self.compare_histories(learner, leader, epoch, disks);
+        self.count(learner, epoch, disk.durable.last().0, disk);
         let Some(reign) = self.reigns.get(&(epoch, leader)) else { return };
         let (zxid, chain) = reign.initial;
         let is_durable = disk.durable.current_in_effect() >= epoch;
@@ -114,10 +115,30 @@ impl Ghost {
         }
     }
 
+    /// A learner acknowledges everything up to `zxid`. It counts unless the learner has promised a
+    /// higher epoch (R19).
+    fn count(&mut self, learner: HostIx, epoch: Epoch, zxid: Zxid, disk: &Disk) {
+        if disk.durable.accepted.is_none_or(|accepted| accepted > epoch) {
+            self.coverage.count("guest acknowledges");
+            return;
+        }
+        let known = self.counted.entry((epoch, learner)).or_insert(zxid);
+        *known = zxid.max(*known);
+    }
+
+    /// Whether `leader` and those whose acknowledgements count have everything up to `zxid`.
+    fn acknowledged(&self, leader: HostIx, epoch: Epoch, zxid: Zxid) -> bool {
+        self.quorum(|server| {
+            let known = self.counted.get(&(epoch, server));
+            server == leader || known.is_some_and(|known| *known >= zxid)
+        })
+    }
+
     /// A learner acknowledges a proposal. V3, B9.
     pub(crate) fn on_ack(&mut self, learner: HostIx, leader: HostIx, zxid: Zxid, disks: &[Disk]) {
         let disk = &disks[learner];
         self.compare_histories(learner, leader, zxid.epoch(), disks);
+        self.count(learner, zxid.epoch(), zxid, disk);
         if zxid > disk.durable.base() && disk.durable.find(zxid).is_none() {
             let text = format!("s{} acknowledges {zxid}, which is not on its disk", learner + 1);
             self.fail("V3", text);
@@ -138,6 +159,10 @@ impl Ghost {
         if !self.quorum(|server| self.holds(&disks[server].durable, zxid, chain)) {
             let text = format!("s{} commits {zxid}, not on the disks of a quorum", leader + 1);
             self.fail("B7", text);
+        }
+        if !self.acknowledged(leader, zxid.epoch(), zxid) {
+            let text = format!("s{} commits {zxid} with the word of guests", leader + 1);
+            self.fail("R19", text);
         }
         self.commit_through(leader, &disks[leader].issued, zxid);
         self.hooks.push((leader, "commit"));
@@ -225,6 +250,10 @@ impl Ghost {
         if !self.quorum(synced) {
             let text = format!("s{name} leads epoch {epoch} without a synchronised quorum");
             self.fail("V2", text);
+        }
+        if !self.acknowledged(leader, epoch, Zxid::ZERO) {
+            let text = format!("s{name} leads epoch {epoch} by the word of guests");
+            self.fail("R19", text);
         }
         let image = &disks[leader].issued;
         let last = self.last_committed();

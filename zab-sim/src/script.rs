@@ -11,6 +11,7 @@
 //! | `unmarked` | empty directories have no marker that makes them trustworthy |
 //! | `start I…`, `kill I…`, `power I…` | a process starts or dies; `power` loses what is not synced |
 //! | `wipe I` | a dead server gets an empty disk |
+//! | `epochs I A [C]` | a dead server's files say that it has accepted epoch A (and is in epoch C) |
 //! | `cut A B`, `cut A > B`, `mend …` | both directions of a link, or one |
 //! | `isolate I`, `rejoin I` | all links of a server |
 //! | `stall I`, `unstall I` | its disk completes nothing |
@@ -18,6 +19,7 @@
 //! | `until leader I` | I leads with an established epoch |
 //! | `until serves I [MODE]` | I serves, having been synchronised by that (`Diff`, `Trunc`, `Snap`) |
 //! | `until looks I` | I looks for a leader |
+//! | `until epoch I N` | I is in epoch N, or looks with that current epoch |
 //! | `until committed N` | N transactions are committed |
 //! | `until applied I N` | I has applied N |
 //! | `until logged I N` | N transactions are in I's log or snapshot, asked for or durable |
@@ -38,7 +40,7 @@
 //! | `breaks FAULT INVARIANT` | with that fault put into the code, this script finds it |
 
 use zab_proto::wire::packet::PacketType;
-use zab_proto::{Channel, Phase, ServerState};
+use zab_proto::{Channel, Epoch, Phase, ServerState};
 
 use crate::check::Failure;
 use crate::counter::{Counter, CounterClient};
@@ -152,6 +154,10 @@ fn number(words: &[&str], at: usize) -> usize {
     text.parse().unwrap_or_else(|_| panic!("a number is missing in {words:?}"))
 }
 
+fn integer(words: &[&str], at: usize) -> i64 {
+    words[at].parse().unwrap_or_else(|_| panic!("a number is missing in {words:?}"))
+}
+
 fn server(words: &[&str], at: usize) -> HostIx {
     number(words, at) - 1
 }
@@ -166,6 +172,11 @@ impl<A: Subject> World<A> {
             "kill" => all().for_each(|server| self.die(server, Death::Kill)),
             "power" => all().for_each(|server| self.die(server, Death::Power)),
             "wipe" => self.disks[server(words, 1)].wipe(),
+            "epochs" => {
+                let accepted = Epoch(integer(words, 2));
+                let current = words.get(3).map(|_| Epoch(integer(words, 3)));
+                self.disks[server(words, 1)].damage_epochs(accepted, current);
+            }
             "cut" | "mend" => self.link(words),
             "isolate" | "rejoin" => self.surround(server(words, 1), words[0] == "isolate"),
             "stall" => self.disks[server(words, 1)].stall(true),
@@ -300,6 +311,7 @@ impl<A: Subject> World<A> {
                 status.phase == Phase::Broadcast && wanted
             }),
             "looks" => status().is_some_and(|status| status.state == ServerState::Looking),
+            "epoch" => status().is_some_and(|status| status.epoch.0 == integer(words, 3)),
             "committed" => ghost.committed() >= number(words, 2),
             "applied" => ghost.server(server(words, 2)).position >= number(words, 3),
             "logged" => {

@@ -14,7 +14,6 @@ mod shun;
 mod tests;
 
 use alloc::string::String;
-use alloc::vec::Vec;
 
 use self::algorithm::{Algorithm, CastVote, Decision, Step};
 use self::bootstrap::Bootstrap;
@@ -22,7 +21,9 @@ use self::connections::{Connections, Frame};
 use self::desertion::Desertion;
 use self::electorate::Electorate;
 use crate::wire::notification::Notification;
-use crate::{CloseReason, Config, ConnId, Ensemble, Epoch, Instant, ServerState, Sid, Vote, Zxid};
+use crate::{
+    CloseReason, Config, ConnId, Ensemble, Epoch, Instant, Notice, ServerState, Sid, Vote, Zxid,
+};
 
 /// What the election port asks of the world.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,11 +51,11 @@ pub(crate) enum ElectionOutput {
     Decided {
         /// What this server becomes.
         state: ServerState,
-        /// Whom the vote is for.
-        leader: Sid,
         /// The vote that won.
         vote: Vote,
     },
+    /// For the log.
+    Notice(Notice),
     /// What was decided can no longer come to anything: too many of those who would have to follow
     /// want somebody else, or the elected leader does. Comes only before
     /// [`established`](ElectionPort::established), at most once; start again.
@@ -68,7 +69,8 @@ pub(crate) struct ElectionCounters {
     pub(crate) malformed: u64,
     /// Configurations in them that could not.
     pub(crate) malformed_config: u64,
-    /// Configurations newer than ours. Membership cannot change yet, so they are not adopted.
+    /// Configurations newer than ours. A vote is no proof of them (rule R20): a change of the members
+    /// is believed of the leader that this server has dialled.
     pub(crate) newer_config: u64,
 }
 
@@ -86,8 +88,6 @@ pub(crate) struct ElectionPort {
     /// The last role ended before its epoch was established.
     in_vain: bool,
     counters: ElectionCounters,
-    /// A configuration that another member uses and that is newer than this server's.
-    newer_config: Option<Vec<u8>>,
 }
 
 impl ElectionPort {
@@ -103,13 +103,7 @@ impl ElectionPort {
             desertion: None,
             in_vain: false,
             counters: ElectionCounters::default(),
-            newer_config: None,
         }
-    }
-
-    /// The newer configuration that was heard of last.
-    pub(crate) fn take_newer_config(&mut self) -> Option<Vec<u8>> {
-        self.newer_config.take()
     }
 
     /// Whether a connection belongs to an election port.
@@ -246,7 +240,7 @@ impl ElectionPort {
             return;
         };
         let is_voter = self.algorithm.electorate().is_voter(frame.from);
-        self.note_config(notification.config, is_voter);
+        self.note_config(frame.from, notification.config);
         let state = match notification.server_state() {
             Some(state) => state,
             None if is_voter => {
@@ -275,12 +269,13 @@ impl ElectionPort {
         self.try_bootstrap(now);
     }
 
-    fn note_config(&mut self, text: Option<&[u8]>, of_voter: bool) {
+    fn note_config(&mut self, from: Sid, text: Option<&[u8]>) {
         let Some(text) = text.filter(|text| *text != self.connections.text()) else { return };
         match Ensemble::parse_text(text) {
             Ok(other) if other.version > self.algorithm.electorate().version() => {
                 self.counters.newer_config += 1;
-                self.newer_config = of_voter.then(|| text.into());
+                let notice = Notice::NewerConfig { from, version: other.version };
+                self.connections.push(ElectionOutput::Notice(notice));
             }
             Ok(_) => {}
             Err(_) => self.counters.malformed_config += 1,
@@ -310,8 +305,7 @@ impl ElectionPort {
             self.bootstrap = None;
             self.desertion = Some(Desertion::default());
             self.connections.stop();
-            let leader = vote.leader;
-            self.connections.push(ElectionOutput::Decided { state, leader, vote });
+            self.connections.push(ElectionOutput::Decided { state, vote });
         }
     }
 

@@ -33,8 +33,10 @@ impl Link {
 impl Leader {
     /// The zxid of the next proposal.
     pub(crate) fn next_zxid(&self) -> Option<Zxid> {
-        (self.step == Step::Established)
-            .then(|| Zxid::new(self.last_proposed.epoch(), self.last_proposed.counter() + 1))
+        (self.step == Step::Established).then(|| {
+            let counter = self.last_proposed.counter().saturating_add(1);
+            Zxid::new(self.last_proposed.epoch(), counter)
+        })
     }
 
     pub(crate) fn can_propose(&self, shared: &Shared, len: usize) -> bool {
@@ -104,8 +106,8 @@ impl Leader {
             return;
         }
         link.acked = link.acked.max(acked);
-        let (sid, observer) = (link.sid, link.observer);
-        if !observer {
+        let (sid, counts) = (link.sid, link.counts());
+        if counts {
             self.hear_ack(sid, acked);
         }
     }

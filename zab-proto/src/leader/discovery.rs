@@ -1,11 +1,20 @@
 //! Discovery, the leader's half: an epoch above every accepted one, promised by a quorum.
+//!
+//! What a learner says of its accepted epoch is a claim. It counts while the learner is connected and
+//! no epoch is chosen yet, and only within what is plausible (rule R21). A leader that has chosen its
+//! epoch leaves it for nobody's claim (rule R19): a voter that has promised a higher one joins as a
+//! guest, see [`guests`](super::guests).
 
-use super::link::Stage;
+use super::link::{Link, Stage};
 use super::{Leader, Step};
+use crate::reconfig;
 use crate::shared::Shared;
-use crate::wire::body::LearnerInfo;
+use crate::wire::body::{LearnerInfo, PROTOCOL_VERSION};
+use crate::wire::extension::{self, Tag};
 use crate::wire::packet::{Packet, PacketType};
-use crate::{CloseReason, ConnId, DecodeError, Epoch, EpochKind, Instant, Sid, Violation, Zxid};
+use crate::{
+    CloseReason, ConnId, DecodeError, Epoch, EpochKind, Instant, Notice, Sid, Violation, Zxid,
+};
 
 impl Leader {
     /// FOLLOWERINFO or OBSERVERINFO.
@@ -17,33 +26,32 @@ impl Leader {
         packet: &Packet<'_>,
     ) -> Result<(), CloseReason> {
         let info = LearnerInfo::parse(packet.data);
-        if info.config_version > shared.config.ensemble.version {
+        if reconfig::is_newer(info.config_version, &shared.config.ensemble) {
             return Err(CloseReason::Violation(Violation::NewerConfig));
         }
-        let observer = packet.kind == PacketType::OBSERVERINFO;
         // A learner that does not say who it is gets a number that is nobody's.
         let sid = info.sid.unwrap_or_else(|| Sid(-1 - i64::from(conn.slot())));
+        let accepted = packet.zxid.epoch();
+        if !accepted.is_plausible(self.proven_epoch(shared)) {
+            return Err(CloseReason::Violation(Violation::ImplausibleEpoch(accepted)));
+        }
         let Some(link) = self.link(conn) else { return Ok(()) };
         link.sid = sid;
-        link.observer = observer;
+        link.observer = packet.kind == PacketType::OBSERVERINFO;
+        link.accepted = accepted;
+        link.can_be_guest = extension::field(packet.data, LearnerInfo::LEN, Tag::GUEST).is_some();
         link.stage = Stage::Introduced;
-        if self.step == Step::Introductions {
-            self.accepted_max = self.accepted_max.max(packet.zxid.epoch());
-            // An observer's word raises the epoch, but it does not vote (rule R11).
-            if !observer {
-                self.hear(sid);
-            }
-        }
-        // It may have promised a higher epoch to a server that was never elected. It can only join
-        // once this ensemble has gone beyond that.
-        self.outbid |= self.is_established()
-            && packet.zxid.epoch() > self.epoch
-            && shared.config.ensemble.is_voter(sid);
         self.choose_epoch(now, shared);
         Ok(())
     }
 
-    fn hear(&mut self, sid: Sid) {
+    /// The highest epoch that is known for certain: what this server has on disk itself.
+    fn proven_epoch(&self, shared: &Shared) -> Epoch {
+        let history = &shared.history;
+        history.accepted().max(history.last().epoch()).max(self.epoch)
+    }
+
+    pub(super) fn hear(&mut self, sid: Sid) {
         if !self.heard.contains(&sid) {
             self.heard.push(sid);
         }
@@ -52,11 +60,21 @@ impl Leader {
     /// Chooses the epoch once a quorum has introduced itself, makes it durable, and then invites
     /// everybody who has introduced himself.
     pub(super) fn choose_epoch(&mut self, now: Instant, shared: &mut Shared) {
-        let quorum = shared.config.ensemble.is_quorum(|sid| self.heard.contains(&sid));
-        if self.step == Step::Introductions && quorum {
+        let introduced = |link: &Link| link.stage == Stage::Introduced && !link.observer;
+        if self.step == Step::Introductions && self.is_quorum(shared, introduced) {
+            // What somebody claimed who is gone again says nothing. An observer's word raises the
+            // epoch, but it does not vote (rule R11).
+            let members = &shared.config.ensemble.members;
+            let claims = self.all().filter(|link| link.stage == Stage::Introduced);
+            let claims = claims.filter(|link| members.contains_key(&link.sid));
+            let highest = claims.map(|link| link.accepted).max().unwrap_or_default();
+            let Some(epoch) = highest.max(shared.history.accepted()).next() else {
+                shared.notice(now, Notice::NoEpochLeft);
+                return;
+            };
             self.step = Step::Chosen;
-            self.epoch = Epoch(self.accepted_max.0 + 1);
-            shared.history.set_epoch(EpochKind::Accepted, self.epoch);
+            self.epoch = epoch;
+            shared.history.set_epoch(EpochKind::Accepted, epoch);
         }
         if self.step == Step::Chosen && shared.history.is_accepted_durable() {
             self.step = Step::Promises;
@@ -73,8 +91,14 @@ impl Leader {
             if link.stage == Stage::Introduced {
                 link.stage = Stage::Invited;
                 link.silent_at = silent_at;
-                let version = PROTOCOL_VERSION.to_be_bytes();
-                link.out.put(PacketType::LEADERINFO, leader_info, Some(&version));
+                // A Java learner cannot be a guest: it refuses, and stays out until the next epoch.
+                link.guest = link.accepted > self.epoch;
+                let mut data = PROTOCOL_VERSION.to_be_bytes().to_vec();
+                if link.guest && link.can_be_guest {
+                    extension::begin(&mut data);
+                    extension::put(&mut data, Tag::GUEST, b"");
+                }
+                link.out.put(PacketType::LEADERINFO, leader_info, Some(&data));
             }
         }
     }
@@ -93,15 +117,17 @@ impl Leader {
         };
         let epoch = Epoch(i64::from(i32::from_be_bytes(*data)));
         let reported = (epoch, packet.zxid);
-        let summary = self.summary;
-        let step = self.step;
         let Some(link) = self.link(conn) else { return Ok(()) };
         link.reported = reported;
         link.stage = Stage::Promised;
-        let (sid, observer) = (link.sid, link.observer);
-        // -1: promised this epoch before, not to be counted again (P2).
-        if step == Step::Promises && epoch != NOT_COUNTED {
-            if reported > summary {
+        let (sid, observer, guest) = (link.sid, link.observer, link.guest);
+        if guest {
+            self.admit_guest(shared, packet)?;
+        } else if self.is_established() {
+            self.check_ahead(packet.zxid)?;
+        } else if self.step == Step::Promises && epoch != NOT_COUNTED {
+            // -1: promised this epoch before, not to be counted again (P2).
+            if reported > self.summary {
                 return Err(CloseReason::Violation(Violation::LearnerAhead));
             }
             // A server without a trustworthy history does not count (rule R14).
@@ -143,8 +169,5 @@ impl Leader {
     }
 }
 
-/// The version of the quorum protocol, sent with LEADERINFO.
-const PROTOCOL_VERSION: i32 = 0x10000;
-
 /// The current epoch in an ACKEPOCH that repeats a promise.
-const NOT_COUNTED: Epoch = Epoch(-1);
+pub(super) const NOT_COUNTED: Epoch = Epoch(-1);

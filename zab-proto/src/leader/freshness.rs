@@ -66,7 +66,7 @@ impl Leader {
         self.freshness.asked.append(&mut self.freshness.next);
         let zxid = self.last_proposed;
         for link in self.links.iter_mut().flatten() {
-            let counts = link.stage == Stage::Live && !link.observer;
+            let counts = link.stage == Stage::Live && link.counts();
             if counts {
                 link.ping(zxid);
             }

@@ -42,6 +42,14 @@ pub(super) struct Link {
     pub(super) conn: ConnId,
     pub(super) sid: Sid,
     pub(super) observer: bool,
+    /// It has promised a higher epoch than this leader's, and counts to no quorum (rule R19).
+    pub(super) guest: bool,
+    /// It can join as a guest: it is a member of ours.
+    pub(super) can_be_guest: bool,
+    /// The accepted epoch of its introduction.
+    pub(super) accepted: Epoch,
+    /// When it was last heard of, or took what it is sent.
+    pub(super) active_at: Instant,
     pub(super) stage: Stage,
     /// Last zxid and current epoch it reported (ACKEPOCH).
     pub(super) reported: (Epoch, Zxid),
@@ -90,6 +98,10 @@ impl Link {
             conn,
             sid: Sid(0),
             observer: false,
+            guest: false,
+            can_be_guest: false,
+            accepted: Epoch(0),
+            active_at: Instant::ZERO,
             stage: Stage::Hello,
             reported: (Epoch(0), Zxid::NONE),
             out: Outbox::default(),
@@ -113,6 +125,12 @@ impl Link {
             alive_until,
             watched: None,
         }
+    }
+
+    /// Whether what it says counts to the quorums of this epoch, if it is a voter: its promise, its
+    /// acknowledgements, that it is alive.
+    pub(super) fn counts(&self) -> bool {
+        !self.observer && !self.guest
     }
 
     pub(super) fn origin(&self) -> Origin {

@@ -3,6 +3,7 @@
 mod broadcast;
 mod discovery;
 mod freshness;
+mod guests;
 mod link;
 mod sync;
 
@@ -46,8 +47,6 @@ pub(crate) struct Leader {
     step: Step,
     /// The chosen epoch, from `Step::Chosen` on.
     epoch: Epoch,
-    /// Highest accepted epoch heard of.
-    accepted_max: Epoch,
     /// Voters that count in the present step.
     heard: Vec<Sid>,
     /// Own current epoch and last zxid when leading began.
@@ -59,8 +58,8 @@ pub(crate) struct Leader {
     acks: Vec<(Sid, Index)>,
     acks_sorted: Vec<Index>,
     acks_changed: bool,
-    /// A voter has accepted a higher epoch than this one and cannot join it.
-    outbid: bool,
+    /// Voters that count to the quorum are gone, and with the guests there is one.
+    overtaken: bool,
     /// Learners that are synchronised may wait for their UPTODATE.
     welcome_waiting: bool,
     config_text: String,
@@ -82,6 +81,9 @@ pub struct LearnerStatus {
     pub observer: bool,
     /// It has the leader's history and gets what is new.
     pub synced: bool,
+    /// It has promised a higher epoch, so it is served but counts to no quorum of this one. It will
+    /// count from the next epoch on.
+    pub guest: bool,
 }
 
 /// What became of the leader.
@@ -105,7 +107,6 @@ impl Leader {
             cursor: 0,
             step: Step::Introductions,
             epoch: history.current(),
-            accepted_max: history.accepted(),
             heard: Vec::with_capacity(shared.voters.len()),
             summary: (history.current(), history.last()),
             first: history.end(),
@@ -113,7 +114,7 @@ impl Leader {
             acks,
             acks_sorted: Vec::with_capacity(shared.voters.len()),
             acks_changed: false,
-            outbid: false,
+            overtaken: false,
             welcome_waiting: false,
             config_text: config.ensemble.text(),
             deadline,
@@ -129,7 +130,6 @@ impl Leader {
             leader.announce(shared);
         } else {
             leader.announce(shared);
-            leader.heard.push(shared.config.sid);
             leader.choose_epoch(now, shared);
         }
         leader
@@ -164,6 +164,7 @@ impl Leader {
             origin: link.origin(),
             observer: link.observer,
             synced: link.stage == Stage::Live,
+            guest: link.guest,
         })
     }
 
@@ -210,6 +211,7 @@ impl Leader {
 
     fn forget(&mut self, shared: &mut Shared, conn: ConnId) {
         self.links[conn.slot() as usize] = None;
+        self.watch_guests(shared);
         self.open_snapshots(shared);
         self.release(shared);
     }
@@ -274,6 +276,7 @@ impl Leader {
         let Some(link) = self.link(conn) else { return Ok(None) };
         let config = &shared.config;
         let stage = link.stage;
+        link.active_at = now;
         if stage >= Stage::Synced {
             link.silent_at = now + config.ticks(config.sync_limit);
             link.alive_until = now + config.ticks(config.sync_limit + 1);
@@ -369,7 +372,7 @@ impl Leader {
         self.half_ticks += 1;
         if self.half_ticks.is_multiple_of(2)
             && self.is_established()
-            && (self.outbid || !self.has_live_quorum(now, shared))
+            && !self.has_live_quorum(now, shared)
         {
             return Reign::Ends;
         }
@@ -385,8 +388,12 @@ impl Leader {
         let silent_at = now + shared.config.ticks(shared.config.init_limit);
         for link in self.links.iter_mut().flatten() {
             let receives = (Stage::Lent..=Stage::Asked).contains(&link.stage);
-            if !link.is_awaited() || receives && link.sent_bytes != link.sent_before {
+            let takes = receives && link.sent_bytes != link.sent_before;
+            if !link.is_awaited() || takes {
                 link.silent_at = silent_at;
+            }
+            if takes {
+                link.active_at = now;
             }
             let waits = receives || link.has_output(&shared.history);
             link.stuck = waits && link.waits && link.sent_bytes == link.sent_before;
@@ -411,9 +418,15 @@ impl Leader {
 
     /// Whether a quorum has been heard of within `syncLimit` ticks.
     fn has_live_quorum(&self, now: Instant, shared: &Shared) -> bool {
+        self.is_quorum(shared, |link| link.counts() && link.alive_until >= now)
+    }
+
+    /// Whether the voters with such links are a quorum together with this server.
+    fn is_quorum(&self, shared: &Shared, test: impl Fn(&Link) -> bool) -> bool {
         let me = shared.config.sid;
-        shared.config.ensemble.is_quorum(|sid| {
-            sid == me || self.all().any(|link| link.sid == sid && link.alive_until >= now)
-        })
+        shared
+            .config
+            .ensemble
+            .is_quorum(|sid| sid == me || self.all().any(|link| link.sid == sid && test(link)))
     }
 }

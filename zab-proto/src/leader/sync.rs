@@ -194,8 +194,8 @@ impl Leader {
         link.stage = Stage::Synced;
         link.silent_at = silent_at;
         link.acked = link.acked.max(link.cut);
-        let (sid, observer, acked) = (link.sid, link.observer, link.acked);
-        if !observer {
+        let (sid, counts, acked) = (link.sid, link.counts(), link.acked);
+        if counts {
             // No acknowledgement comes for what it brought along.
             self.hear_ack(sid, acked);
             self.commit_acked(shared);
@@ -203,15 +203,9 @@ impl Leader {
         if established {
             self.welcome_waiting = true;
             self.welcome_synced(shared);
-        } else if step == Step::Syncs && !observer {
-            self.hear_synced(sid);
+        } else if step == Step::Syncs && counts {
+            self.hear(sid);
             self.count_syncs(now, shared);
-        }
-    }
-
-    fn hear_synced(&mut self, sid: crate::Sid) {
-        if !self.heard.contains(&sid) {
-            self.heard.push(sid);
         }
     }
 
@@ -221,7 +215,7 @@ impl Leader {
             return;
         }
         if shared.history.is_current_durable() && shared.history.is_settled() {
-            self.hear_synced(shared.config.sid);
+            self.hear(shared.config.sid);
         }
         if !self.heard.contains(&shared.config.sid)
             || !shared.config.ensemble.is_quorum(|sid| self.heard.contains(&sid))

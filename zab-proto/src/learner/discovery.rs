@@ -5,6 +5,7 @@ use core::time::Duration;
 use super::{Learner, Step};
 use crate::shared::{Control, Outbox, Shared};
 use crate::wire::body::{self, LearnerInfo};
+use crate::wire::extension::{self, Tag};
 use crate::wire::packet::{Packet, PacketType};
 use crate::{Channel, CloseReason, ConnId, Epoch, EpochKind, Instant, Violation, Zxid};
 
@@ -50,8 +51,11 @@ impl Learner {
         self.deadline = now + shared.config.ticks(shared.config.init_limit);
         let kind = if self.observer { PacketType::OBSERVERINFO } else { PacketType::FOLLOWERINFO };
         let info = LearnerInfo::encode(shared.config.sid, shared.config.ensemble.version);
+        let mut data = info.to_vec();
+        extension::begin(&mut data);
+        extension::put(&mut data, Tag::GUEST, b"");
         let accepted = Zxid::new(shared.history.accepted(), 0);
-        self.out.put(kind, accepted, Some(&info));
+        self.out.put(kind, accepted, Some(&data));
     }
 
     /// The connection is gone: dial again if the leader was never heard, else the role is over.
@@ -91,12 +95,20 @@ impl Learner {
         body::parse_i32(packet.data).map_err(CloseReason::Malformed)?;
         let epoch = packet.zxid.epoch();
         let history = &mut shared.history;
-        if epoch < history.accepted() {
+        if !epoch.is_plausible(self.proven) {
+            return Err(CloseReason::Violation(Violation::ImplausibleEpoch(epoch)));
+        }
+        let invited = extension::field(packet.data, 4, Tag::GUEST).is_some();
+        self.guest = invited && epoch < history.accepted();
+        if epoch < history.accepted() && !self.guest {
             return Err(CloseReason::Violation(Violation::OldEpoch));
         }
         self.epoch = epoch;
         self.step = Step::Promising;
-        if epoch > history.accepted() {
+        if self.guest {
+            // Its promise stays, and this epoch gets none: not to be counted, in plain bytes, too.
+            self.promise = Epoch(-1);
+        } else if epoch > history.accepted() {
             self.promise = history.current();
             history.set_epoch(EpochKind::Accepted, epoch);
         } else {
@@ -109,12 +121,12 @@ impl Learner {
 
     /// ACKEPOCH, once the promise and all it claims are durable.
     pub(super) fn send_promise(&mut self, shared: &mut Shared) {
-        let history = &shared.history;
+        let history = &mut shared.history;
         if self.step != Step::Promising || !history.is_settled() {
             return;
         }
         let Some(conn) = self.conn else { return };
-        let (last, promise) = if !history.is_trusted() {
+        let (last, promise) = if !history.is_trusted() || history.take_yield() {
             // No history to be counted: a full snapshot is needed (rule R14).
             (Zxid::NONE, -1)
         } else if history.is_doubted() {
@@ -127,8 +139,13 @@ impl Learner {
         } else {
             (history.last(), self.promise.0)
         };
-        let promise = i32::try_from(promise).expect("an epoch is the upper half of a zxid");
-        self.out.put(PacketType::ACKEPOCH, last, Some(&promise.to_be_bytes()));
+        let promise = i32::try_from(promise).expect("an epoch on disk is at most Epoch::MAX");
+        let mut data = promise.to_be_bytes().to_vec();
+        if self.guest {
+            extension::begin(&mut data);
+            extension::put(&mut data, Tag::GUEST, &history.current().0.to_be_bytes());
+        }
+        self.out.put(PacketType::ACKEPOCH, last, Some(&data));
         self.step = Step::Promised;
         // Nothing is read while the promise is being written; go on.
         shared.control.push_back(Control::Resume(conn));

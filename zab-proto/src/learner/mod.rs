@@ -13,7 +13,7 @@ use crate::wire::Parsed;
 use crate::wire::packet::{Packet, PacketType};
 use crate::{
     CloseReason, ConnId, Epoch, Instant, Message, Phase, Received, ServerState, Sid, Status,
-    SyncMode, Violation, Zxid,
+    SyncMode, Violation, Vote, Zxid,
 };
 
 /// How far the learner has come.
@@ -55,6 +55,12 @@ pub(crate) struct Learner {
     epoch: Epoch,
     /// What ACKEPOCH will say of the current epoch.
     promise: Epoch,
+    /// This server has promised a higher epoch than the leader's, and is its guest: it counts to no
+    /// quorum there (rule R19).
+    guest: bool,
+    /// The highest epoch that the leader may name: what those who elected it, or this server's disk,
+    /// know of, and what is plausible above.
+    proven: Epoch,
     sync: Option<SyncMode>,
     incoming: Incoming,
     /// Own transactions below are on disk and acknowledged, or need no acknowledgement.
@@ -79,7 +85,11 @@ pub(crate) struct Learner {
 
 impl Learner {
     /// Begins to follow or observe `leader`.
-    pub(crate) fn new(now: Instant, shared: &mut Shared, leader: Sid, observer: bool) -> Self {
+    pub(crate) fn new(now: Instant, shared: &mut Shared, elected: Vote, observer: bool) -> Self {
+        let leader = elected.leader;
+        let history = &shared.history;
+        let known = history.accepted().max(history.last().epoch());
+        let proven = known.max(elected.peer_epoch).max(elected.zxid.epoch());
         let config = &shared.config;
         let mut learner = Self {
             leader,
@@ -92,6 +102,8 @@ impl Learner {
             idle: true,
             epoch: shared.history.current(),
             promise: Epoch(-1),
+            guest: false,
+            proven,
             sync: None,
             incoming: Incoming::new(),
             acked: shared.history.end(),
@@ -134,6 +146,11 @@ impl Learner {
     /// Whether the role has to end.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed
+    }
+
+    /// Whether the leader has been told of this server's history and has not accepted it yet.
+    pub(crate) fn has_promised(&self) -> bool {
+        self.step == Step::Promised
     }
 
     pub(crate) fn epoch(&self) -> Epoch {

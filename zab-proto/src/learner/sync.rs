@@ -61,6 +61,9 @@ impl Learner {
         shared: &mut Shared,
         packet: &Packet<'_>,
     ) -> Result<(), CloseReason> {
+        if self.is_ahead(shared) {
+            return Err(CloseReason::Violation(Violation::LeaderBehind));
+        }
         let history = &mut shared.history;
         let unexpected = CloseReason::Violation(Violation::UnexpectedPacket(packet.kind.0));
         let doubted = !history.is_trusted() || history.is_doubted();
@@ -82,10 +85,14 @@ impl Learner {
             PacketType::TRUNC => {
                 self.sync = Some(SyncMode::Trunc);
                 self.incoming.begin(packet.zxid, Snapshot::None);
+                if packet.zxid < history.proven() {
+                    return Err(CloseReason::Violation(Violation::LeaderBehind));
+                }
                 if !history.can_truncate(packet.zxid) {
                     // What should be cut is applied already, or the target is not in this history:
-                    // a snapshot must replace it, and until then it does not count.
-                    shared.history.distrust();
+                    // a snapshot must replace it. That is this leader's word, which it may have for
+                    // its own epoch and not beyond: the next vote is cast with this history.
+                    shared.history.yield_once();
                     return Err(CloseReason::Violation(Violation::BadTruncation));
                 }
             }
@@ -269,6 +276,9 @@ impl Learner {
         if packet.zxid != Zxid::new(self.epoch, 0) {
             return Err(CloseReason::Violation(Violation::OldEpoch));
         }
+        if self.is_behind(shared) {
+            return Err(CloseReason::Violation(Violation::LeaderBehind));
+        }
         reconfig::heed(shared, packet.data.unwrap_or_default())?;
         let history = &mut shared.history;
         match self.sync {
@@ -293,6 +303,18 @@ impl Learner {
         self.step = Step::Storing;
         self.acknowledge(shared);
         Ok(())
+    }
+
+    /// Whether this server has been with a leader of a later epoch than this one's. It tells in
+    /// ACKEPOCH, and expects to be refused.
+    pub(crate) fn is_ahead(&self, shared: &Shared) -> bool {
+        self.epoch < shared.history.current().max(shared.history.last().epoch())
+    }
+
+    /// Whether what has come ends before something that was committed while this process ran.
+    fn is_behind(&self, shared: &Shared) -> bool {
+        let proven = shared.history.proven();
+        self.sync != Some(SyncMode::Diff) && self.incoming.txns.last() < proven
     }
 
     /// Sends the acknowledgements whose promises are durable: NEWLEADER's first, then those of

@@ -12,7 +12,7 @@ use crate::reconfig;
 use crate::shared::Control;
 use crate::window::Window;
 use crate::wire::txn::TxnHeader;
-use crate::{Channel, CloseReason, Instant, ServerState, Sid, Vote, Zxid};
+use crate::{Channel, CloseReason, Epoch, Instant, Notice, ServerState, Sid, Vote, Zxid};
 
 #[derive(Debug)]
 pub(super) enum Role {
@@ -38,8 +38,17 @@ impl Peer {
             if let Role::Learner(learner) = &self.role
                 && learner.has_failed()
             {
-                let lost = Some(learner.leader());
-                self.look(now, lost);
+                let (leader, epoch) = (learner.leader(), learner.epoch());
+                let ahead = learner.has_promised() && learner.is_ahead(&self.shared);
+                self.look(now, Some(leader));
+                if ahead {
+                    self.on_refused(now, leader, epoch);
+                }
+            }
+            if let Role::Leader(leader) = &self.role
+                && leader.is_overtaken()
+            {
+                self.look(now, None);
             }
             self.begin_election(now);
             self.note_established();
@@ -55,7 +64,8 @@ impl Peer {
                 ElectionOutput::Close { conn, reason } => {
                     self.shared.control.push_back(Control::Close { conn, reason });
                 }
-                ElectionOutput::Decided { state, leader, .. } => self.decided(now, state, leader),
+                ElectionOutput::Decided { state, vote } => self.decided(now, state, vote),
+                ElectionOutput::Notice(notice) => self.shared.notice(now, notice),
                 ElectionOutput::Deserted => self.look(now, None),
             }
         }
@@ -70,6 +80,7 @@ impl Peer {
         };
         if self.advertised != Some(epoch) {
             self.advertised = Some(epoch);
+            self.refused = 0;
             self.shared.history.establish();
             self.election.established(epoch);
         }
@@ -115,12 +126,7 @@ impl Peer {
         self.shared.outdated = self.shared.changing && !self.shared.config.standalone;
     }
 
-    fn decided(&mut self, now: Instant, state: ServerState, leader: Sid) {
-        let newer = self.election.take_newer_config();
-        if newer.is_some_and(|text| reconfig::heed(&mut self.shared, &text).is_err()) {
-            self.shared.control.push_back(Control::Became(self.status()));
-            return;
-        }
+    fn decided(&mut self, now: Instant, state: ServerState, elected: Vote) {
         let held = core::mem::take(&mut self.held);
         if state == ServerState::Leading {
             let mut leader = Leader::new(now, &mut self.shared);
@@ -134,7 +140,7 @@ impl Peer {
                 self.shared.close(conn, CloseReason::RoleEnded);
             }
             let observer = state == ServerState::Observing;
-            self.role = Role::Learner(Learner::new(now, &mut self.shared, leader, observer));
+            self.role = Role::Learner(Learner::new(now, &mut self.shared, elected, observer));
         }
     }
 
@@ -159,6 +165,20 @@ impl Peer {
         self.shared.control.push_back(Control::Became(self.status()));
     }
 
+    /// A leader has refused this server's history, which is ahead of its own. If it is the leader
+    /// whose time is over, another one will be elected soon; if not, nothing comes of asking again.
+    fn on_refused(&mut self, now: Instant, leader: Sid, epoch: Epoch) {
+        let history = &self.shared.history;
+        let own = history.current().max(history.last().epoch());
+        self.shared.notice(now, Notice::Ahead { leader, epoch, own });
+        let pause = REFUSED_PAUSE_MIN * (1 << self.refused.min(10));
+        self.refused += 1;
+        if let Role::Looking(looking) = &mut self.role {
+            let until = now + pause.min(self.shared.config.tick_time);
+            looking.not_before = looking.not_before.max(until);
+        }
+    }
+
     /// A random duration below `limit` (xorshift).
     fn random_below(&mut self, limit: Duration) -> Duration {
         self.random ^= self.random << 13;
@@ -168,3 +188,6 @@ impl Peer {
         Duration::from_nanos(self.random % nanos)
     }
 }
+
+/// The first pause after a leader has refused this server's history; doubles up to a tick.
+const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(10);

@@ -2,10 +2,11 @@
 //!
 //! [`jute`] has the primitives of all of ZooKeeper's records. [`handshake`] and [`notification`]
 //! are what travels on the election port, [`packet`] and [`body`] what travels on the quorum port,
-//! [`txn`] the header in front of every transaction. All parsers are total, allocate nothing and
+//! [`txn`] the header in front of every transaction, [`extension`] what only members of ours say. All parsers are total, allocate nothing and
 //! borrow from the bytes they are given.
 
 pub mod body;
+pub mod extension;
 pub mod handshake;
 pub mod jute;
 pub mod notification;

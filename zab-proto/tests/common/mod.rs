@@ -201,7 +201,7 @@ impl Cluster {
                     self.closed.push((i, reason));
                     self.hang_up((i, conn));
                 }
-                NetOutput::Resume(_) | NetOutput::Became(_) => {}
+                NetOutput::Resume(_) | NetOutput::Notice(..) | NetOutput::Became(_) => {}
             }
         }
         if let Some(through) = self.servers[i].disk.flush()

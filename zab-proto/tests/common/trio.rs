@@ -115,6 +115,7 @@ impl Trio {
                 Output::Resume { conn } => self.feed((i, conn), 0),
                 Output::DiscardStage
                 | Output::Gap { .. }
+                | Output::Notice { .. }
                 | Output::Became(_)
                 | Output::Synced { .. }
                 | Output::Room

@@ -262,7 +262,7 @@ impl World {
                     self.transmit(i, conn);
                     self.close(i, conn);
                 }
-                NetOutput::Became(_) => {}
+                NetOutput::Notice(..) | NetOutput::Became(_) => {}
             }
         }
         if !self.disks[i].stalled

@@ -56,7 +56,8 @@ impl Driver {
                     buf.truncate(n);
                     self.sent.push((conn, buf));
                 }
-                ElectionOutput::Decided { leader, .. } => self.decided = Some(leader),
+                ElectionOutput::Decided { vote, .. } => self.decided = Some(vote.leader),
+                ElectionOutput::Notice(_) => {}
                 ElectionOutput::Deserted => self.decided = None,
             }
         }

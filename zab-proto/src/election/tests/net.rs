@@ -367,12 +367,13 @@ impl Net {
                     self.server(sid).inbox.remove(&end.1);
                     self.hang_up(end);
                 }
-                ElectionOutput::Decided { state, leader, vote } => {
-                    assert_eq!(vote.leader, leader);
+                ElectionOutput::Decided { state, vote } => {
+                    let leader = vote.leader;
                     self.check_decision(sid, leader);
                     let at = self.now;
                     self.server(sid).outcome = Some(Outcome { state, leader, at });
                 }
+                ElectionOutput::Notice(_) => {}
                 ElectionOutput::Deserted => {
                     self.server(sid).deserted += 1;
                     self.look(sid, None);

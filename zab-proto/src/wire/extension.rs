@@ -1,0 +1,102 @@
+//! What members of ours tell each other behind the bytes that ZooKeeper reads.
+//!
+//! FOLLOWERINFO, OBSERVERINFO, LEADERINFO, ACKEPOCH and notifications may be longer than ZooKeeper
+//! knows them: it reads its fields and throws the rest away. The rest is a mark and a list of fields,
+//! each with a tag and a length (u16 both), so that a member can skip what it does not know. Who
+//! finds no mark talks to a server that has none of this, and behaves as ZooKeeper does.
+
+use super::jute::Writer;
+
+/// What the list begins with, so that nothing else is taken for it.
+const MARK: &[u8; 4] = b"zab+";
+
+/// The longest list that is read, in bytes.
+const LEN_MAX: usize = 1024;
+
+/// Names of the fields.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tag(pub u16);
+
+impl Tag {
+    /// From a learner: it can join below its promise, as a guest. From a leader: it does. In
+    /// ACKEPOCH: the guest's current epoch (i64), which its -1 does not tell.
+    pub const GUEST: Self = Self(1);
+    /// The identity of the sender's ensemble, see [`Identity`](crate::Identity). Empty: it has none.
+    pub const IDENTITY: Self = Self(2);
+}
+
+/// The fields behind the first `known` bytes of a message. Reads nothing that is cut off or has no
+/// mark.
+pub fn fields(data: Option<&[u8]>, known: usize) -> impl Iterator<Item = (Tag, &[u8])> {
+    let list = data.and_then(|data| data.get(known..)).and_then(|rest| rest.strip_prefix(MARK));
+    let mut rest = list.filter(|list| list.len() <= LEN_MAX).unwrap_or_default();
+    core::iter::from_fn(move || {
+        let (tag, after) = rest.split_first_chunk::<2>()?;
+        let (len, after) = after.split_first_chunk::<2>()?;
+        let len = usize::from(u16::from_be_bytes(*len));
+        let value = after.get(..len)?;
+        rest = &after[len..];
+        Some((Tag(u16::from_be_bytes(*tag)), value))
+    })
+}
+
+/// The value of one field.
+#[must_use]
+pub fn field(data: Option<&[u8]>, known: usize, tag: Tag) -> Option<&[u8]> {
+    fields(data, known).find(|(found, _)| *found == tag).map(|(_, value)| value)
+}
+
+/// Begins a list.
+pub fn begin(out: &mut impl Writer) {
+    out.put(MARK);
+}
+
+/// Adds a field to a list that was begun. A value longer than 65,535 bytes is left out.
+pub fn put(out: &mut impl Writer, tag: Tag, value: &[u8]) {
+    if let Ok(len) = u16::try_from(value.len()) {
+        out.put(&tag.0.to_be_bytes());
+        out.put(&len.to_be_bytes());
+        out.put(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn fields_are_found_behind_what_is_known() {
+        let mut data = b"known".to_vec();
+        begin(&mut data);
+        put(&mut data, Tag(7), b"");
+        put(&mut data, Tag(900), b"value");
+        let all: Vec<_> = fields(Some(&data), 5).collect();
+        assert_eq!(all, [(Tag(7), &b""[..]), (Tag(900), &b"value"[..])]);
+        assert_eq!(field(Some(&data), 5, Tag(900)), Some(&b"value"[..]));
+        assert_eq!(field(Some(&data), 5, Tag(8)), None);
+    }
+
+    #[test]
+    fn anything_else_is_nothing() {
+        let none = |data: Option<&[u8]>| assert_eq!(fields(data, 4).count(), 0, "{data:?}");
+        none(None);
+        for data in [&b""[..], b"abc", b"abcd", b"abcdzab", b"abcdzab+", b"abcdzab-\0\x01\0\0"] {
+            none(Some(data));
+        }
+        // A field that is cut off ends the list.
+        let mut data = b"abcd".to_vec();
+        begin(&mut data);
+        put(&mut data, Tag(1), b"x");
+        put(&mut data, Tag(2), b"yz");
+        for len in 0..data.len() {
+            assert!(fields(Some(&data[..len]), 4).count() <= 1);
+        }
+        // Twice the bound.
+        let mut long = b"abcd".to_vec();
+        begin(&mut long);
+        put(&mut long, Tag(1), &[0; 2 * LEN_MAX]);
+        none(Some(&long));
+    }
+}
