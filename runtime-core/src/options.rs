@@ -61,7 +61,7 @@ pub fn load<A: Application>(
         );
     }
     let mode = if inline { Mode::Inline } else { Mode::Thread { wake } };
-    Ok(Loaded { app, recovered, disk: store.into_disk(mode) })
+    Ok(Loaded { app, recovered, disk: store.into_disk(mode).map_err(failed)? })
 }
 
 /// Bounds and times of a runtime's sockets.
@@ -91,6 +91,13 @@ pub struct NetOptions {
     pub linger_timeout: Duration,
     /// Connections of all kinds at a time. Further ones are closed at once.
     pub connections_max: usize,
+    /// File descriptors that are kept for connections with members, those of strangers on the peer
+    /// ports included: clients are not accepted when only these are left. Of a process that may have
+    /// few, at most a quarter.
+    pub peer_descriptors: usize,
+    /// File descriptors that are kept for files: peers are not accepted or dialled when only these are
+    /// left. At most a quarter of all.
+    pub file_descriptors: usize,
     /// Turn on keep-alive probes of peer connections (`tcpKeepAlive`).
     pub peer_keep_alive: bool,
     /// Turn on keep-alive probes of client connections (`clientTcpKeepAlive`).
@@ -110,6 +117,8 @@ impl Default for NetOptions {
             flush_timeout: Duration::from_secs(2),
             linger_timeout: Duration::from_millis(500),
             connections_max: 100_000,
+            peer_descriptors: 256,
+            file_descriptors: 64,
             peer_keep_alive: false,
             client_keep_alive: false,
         }

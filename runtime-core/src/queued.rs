@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use zab_proto::{Channel, CloseReason, ConnId, Input, Instant};
@@ -55,11 +56,11 @@ pub trait Workers {
     /// A connected socket.
     type Stream;
 
-    /// Begins to dial; an [`Event::Dialled`] follows.
+    /// Begins to dial; an [`Event::Dialled`] follows. Dropping what is returned gives the dial up.
     ///
     /// # Errors
     /// If there is nobody to do it.
-    fn dial(&self, conn: ConnId, addresses: &str, limit: Duration) -> io::Result<()>;
+    fn dial(&self, conn: ConnId, addresses: &str, limit: Duration) -> io::Result<Arc<()>>;
 
     /// Begins to read and write a connection, which events will call `key`.
     ///
@@ -85,7 +86,7 @@ pub struct QueuedNet<W: Workers> {
     /// Connections that core or application know.
     ids: HashMap<ConnId, u64>,
     /// Dials under way.
-    dials: HashMap<ConnId, Channel>,
+    dials: HashMap<ConnId, (Channel, Arc<()>)>,
     /// Keys of connections with something to send; each at most once.
     dirty: Vec<u64>,
     /// Connections whose other side has ended or broken, dials that failed.
@@ -217,7 +218,7 @@ impl<W: Workers> QueuedNet<W> {
 
     fn dialled(&mut self, conn: ConnId, stream: Option<W::Stream>, doors: &mut impl Doors) {
         // Given up meanwhile.
-        let Some(channel) = self.dials.remove(&conn) else { return };
+        let Some((channel, _)) = self.dials.remove(&conn) else { return };
         let opened = stream.map(|stream| self.open(conn, stream, channel));
         match opened {
             Some(Ok(())) => doors.input(Input::Opened { conn }),
@@ -232,7 +233,9 @@ impl<W: Workers> QueuedNet<W> {
         };
         let key = self.next_key;
         self.next_key += 1;
-        let ends = self.workers.serve(key, &stream, keep_alive)?;
+        // If only one of the two could be started, it ends as the socket does.
+        let serve = self.workers.serve(key, &stream, keep_alive);
+        let ends = serve.inspect_err(|_| W::shut(&stream))?;
         let conn = Conn {
             id,
             stream,
@@ -339,11 +342,11 @@ impl<W: Workers> QueuedNet<W> {
 impl<W: Workers> Network for QueuedNet<W> {
     fn connect(&mut self, _: Instant, conn: ConnId, channel: Channel, addresses: &str) {
         match self.workers.dial(conn, addresses, self.options.connect_timeout) {
-            Ok(()) => {
-                self.dials.insert(conn, channel);
+            Ok(wanted) => {
+                self.dials.insert(conn, (channel, wanted));
             }
             Err(error) => {
-                log::warn!("Cannot dial {addresses}: {error}");
+                log::warn!("Cannot dial {addresses:?}: {error}");
                 self.failed.push(conn);
             }
         }

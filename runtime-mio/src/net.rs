@@ -2,23 +2,24 @@
 //! [`Conns`]. Each has a slot, which its token names.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token, Waker};
 use runtime_core::{
-    Accepting, Conns, Doors, Error, Listeners, NetOptions, Network, Resolver, Stream, Target,
-    prepare, targets,
+    Accepting, Conns, Descriptors, Doors, Error, Listeners, LookUp, NetOptions, Network, Resolver,
+    Stream, Target, Wake, prepare, targets,
 };
 use socket2::SockRef;
 use zab_proto::{Channel, CloseReason, ConnId, Input, Instant};
 
 /// All sockets of one server.
-#[derive(Debug)]
 pub(crate) struct Net {
     registry: Registry,
     tokens: Range<usize>,
@@ -31,8 +32,15 @@ pub(crate) struct Net {
     /// Dials for which there was no slot.
     refused: Vec<ConnId>,
     deadlines: BTreeSet<(Instant, usize)>,
-    resolver: Resolver<(usize, ConnId)>,
+    descriptors: Descriptors,
+    resolver: Resolver,
+    /// Finished look-ups, for the dial of a connection in a slot.
+    answers: Receiver<Answer>,
+    answer: Sender<Answer>,
+    wake: Wake,
 }
+
+type Answer = (usize, ConnId, Vec<SocketAddr>);
 
 #[derive(Debug)]
 enum Other {
@@ -47,7 +55,8 @@ struct Dial {
     channel: Channel,
     stream: Option<TcpStream>,
     targets: VecDeque<Target>,
-    resolving: bool,
+    /// The look-up of the present address.
+    resolving: Option<LookUp>,
     /// When the dial is given up, and when the present attempt is.
     until: Instant,
     deadline: Option<Instant>,
@@ -95,6 +104,15 @@ impl Stream for Socket {
     }
 }
 
+impl fmt::Debug for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Net")
+            .field("conns", &self.conns)
+            .field("others", &self.others)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Net {
     pub(crate) fn new(
         registry: &Registry,
@@ -103,6 +121,8 @@ impl Net {
         listeners: Listeners,
         options: NetOptions,
     ) -> Result<Self, Error> {
+        let (answer, answers) = channel();
+        let descriptors = Descriptors::divided(&options);
         let mut net = Self {
             registry: registry.try_clone()?,
             conns: Conns::new(options, tokens.len()),
@@ -112,7 +132,11 @@ impl Net {
             ready: Vec::new(),
             refused: Vec::new(),
             deadlines: BTreeSet::new(),
-            resolver: Resolver::new(crate::wake(waker)),
+            descriptors,
+            resolver: Resolver::default(),
+            answers,
+            answer,
+            wake: crate::wake(waker),
         };
         net.listen(listeners)?;
         Ok(net)
@@ -125,7 +149,8 @@ impl Net {
             let at = self.conns.allot().ok_or_else(full)?;
             let mut listener = TcpListener::from_std(listener);
             self.registry.register(&mut listener, self.token(at), Interest::READABLE)?;
-            self.others.insert(at, Other::Listener(channel, listener, Accepting::default()));
+            let accepting = Accepting::new(channel, self.descriptors);
+            self.others.insert(at, Other::Listener(channel, listener, accepting));
             // Clients may have come before the first event is asked for.
             self.ready.push(at);
         }
@@ -172,10 +197,8 @@ impl Net {
                 None => {}
             }
         }
-        while let Some(answers) = self.resolver.poll() {
-            for ((at, conn), addresses) in answers {
-                self.resolved(at, conn, &addresses, doors);
-            }
+        while let Ok((at, conn, addresses)) = self.answers.try_recv() {
+            self.resolved(at, conn, &addresses, doors);
         }
     }
 
@@ -207,19 +230,24 @@ impl Net {
                 return;
             };
             let channel = *channel;
-            match listener.accept() {
-                Ok((stream, remote)) => {
-                    accepting.succeeded();
-                    self.accepted(channel, stream, remote, doors);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) => {
-                    if let Some(pause) = accepting.failed(&error) {
-                        // An edge will not tell when it is over.
-                        self.deadlines.insert((doors.now() + pause, at));
-                        return;
+            let pause = match accepting.before(listener) {
+                Some(pause) => Some(pause),
+                None => match listener.accept() {
+                    Ok((stream, remote)) => {
+                        let pause = accepting.accepted(&stream);
+                        if pause.is_none() {
+                            self.accepted(channel, stream, remote, doors);
+                        }
+                        pause
                     }
-                }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                    Err(error) => accepting.failed(&error),
+                },
+            };
+            if let Some(pause) = pause {
+                // An edge will not tell when it is over.
+                self.deadlines.insert((doors.now() + pause, at));
+                return;
             }
         }
         self.ready.push(at);
@@ -258,7 +286,7 @@ impl Net {
     fn dial_ready(&mut self, at: usize, doors: &mut impl Doors) {
         let Some(Other::Dial(dial)) = self.others.get(&at) else { return };
         let Some(stream) = &dial.stream else {
-            if !dial.resolving {
+            if dial.resolving.is_none() {
                 self.dial_next(at, doors);
             }
             return;
@@ -274,10 +302,10 @@ impl Net {
     }
 
     fn dialled(&mut self, at: usize, doors: &mut impl Doors) {
-        let Some(dial) = self.end_dial(at) else { return };
-        let stream = dial.stream.expect("only an attempt succeeds");
-        let conn = dial.conn;
-        doors.input(match prepare(&SockRef::from(&stream), dial.channel, &self.options) {
+        let Some(Dial { conn, channel, stream: Some(stream), .. }) = self.end_dial(at) else {
+            return;
+        };
+        doors.input(match prepare(&SockRef::from(&stream), channel, &self.options) {
             Ok(()) => {
                 self.conns.open(at, conn, Socket(stream));
                 Input::Opened { conn }
@@ -296,7 +324,7 @@ impl Net {
         loop {
             let Some(Other::Dial(dial)) = self.others.get_mut(&at) else { return };
             dial.stream = None;
-            dial.resolving = false;
+            dial.resolving = None;
             let target = if now < dial.until { dial.targets.pop_front() } else { None };
             let until = if dial.targets.is_empty() {
                 dial.until
@@ -312,11 +340,22 @@ impl Net {
                     return;
                 }
                 Some(Target::Name { host, port }) => {
-                    dial.resolving = true;
-                    self.resolver.look_up((at, dial.conn), host, port);
+                    let (conn, answer, wake) =
+                        (dial.conn, self.answer.clone(), Arc::clone(&self.wake));
+                    dial.resolving = Some(self.resolver.look_up(&host, move |ips| {
+                        let found = ips.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+                        // An error means that nobody waits any more.
+                        if answer.send((at, conn, found)).is_ok() {
+                            wake();
+                        }
+                    }));
                 }
                 Some(Target::Literal(addr)) => {
+                    let (channel, descriptors) = (dial.channel, self.descriptors);
                     let connected = TcpStream::connect(addr).and_then(|mut stream| {
+                        if !descriptors.admits(channel, &stream) {
+                            return Err(io::Error::other("the descriptors left are for files"));
+                        }
                         self.registry.register(&mut stream, token, BOTH).map(|()| stream)
                     });
                     match connected {
@@ -339,7 +378,7 @@ impl Net {
     fn resolved(&mut self, at: usize, conn: ConnId, found: &[SocketAddr], doors: &mut impl Doors) {
         // The dial may have been given up, or have gone on to its next address.
         let Some(Other::Dial(dial)) = self.others.get_mut(&at) else { return };
-        if dial.conn != conn || !dial.resolving {
+        if dial.conn != conn || dial.resolving.is_none() {
             return;
         }
         for addr in found.iter().rev() {
@@ -374,7 +413,7 @@ impl Network for Net {
             channel,
             stream: None,
             targets: targets(addresses).into(),
-            resolving: false,
+            resolving: None,
             until: now + self.options.connect_timeout,
             deadline: None,
         };

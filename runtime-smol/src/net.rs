@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
 use runtime_core::{
-    Accepting, Conns, Doors, Error, Listeners, NetOptions, Network, Stream, Target, prepare,
-    targets,
+    Accepting, Conns, Descriptors, Doors, Error, Listeners, NetOptions, Network, Resolver, Stream,
+    Target, prepare, targets,
 };
 use smol::future::or;
-use smol::{Async, LocalExecutor, Timer};
+use smol::{Async, LocalExecutor, Task, Timer};
 use socket2::SockRef;
 use zab_proto::{Channel, CloseReason, ConnId, Input, Instant};
 
@@ -40,8 +40,10 @@ pub(crate) struct Net {
     events: Vec<Event>,
     options: NetOptions,
     conns: Conns<Socket>,
-    /// Dials under way.
-    dials: HashMap<ConnId, Channel>,
+    /// Dials under way; dropping its task gives one up.
+    dials: HashMap<ConnId, (Channel, Task<()>)>,
+    resolver: Arc<Resolver>,
+    descriptors: Descriptors,
     failed: Vec<ConnId>,
 }
 
@@ -124,6 +126,7 @@ impl Net {
         listeners: Listeners,
         options: NetOptions,
     ) -> Result<Self, Error> {
+        let descriptors = Descriptors::divided(&options);
         let mut net = Self {
             executor,
             mailbox,
@@ -131,6 +134,8 @@ impl Net {
             options,
             conns: Conns::new(options, usize::MAX),
             dials: HashMap::new(),
+            resolver: Arc::default(),
+            descriptors,
             failed: Vec::new(),
         };
         net.listen(listeners)?;
@@ -141,7 +146,9 @@ impl Net {
     pub(crate) fn listen(&mut self, listeners: Listeners) -> io::Result<()> {
         for (channel, listener) in listeners.into_sockets() {
             let listener = Async::new(listener)?;
-            self.executor.spawn(accept(channel, listener, Arc::clone(&self.mailbox))).detach();
+            let (mailbox, accepting) =
+                (Arc::clone(&self.mailbox), Accepting::new(channel, self.descriptors));
+            self.executor.spawn(accept(channel, listener, accepting, mailbox)).detach();
         }
         Ok(())
     }
@@ -208,7 +215,7 @@ impl Net {
 
     fn dialled(&mut self, conn: ConnId, stream: Option<Async<TcpStream>>, doors: &mut impl Doors) {
         // Given up meanwhile.
-        let Some(channel) = self.dials.remove(&conn) else { return };
+        let Some((channel, _)) = self.dials.remove(&conn) else { return };
         match stream.and_then(|stream| Some((stream, self.conns.allot()?))) {
             Some((stream, at)) => {
                 if self.open(at, conn, stream, channel) {
@@ -239,17 +246,17 @@ impl Net {
 impl Network for Net {
     fn connect(&mut self, _: Instant, conn: ConnId, channel: Channel, addresses: &str) {
         let (targets, mailbox) = (targets(addresses), Arc::clone(&self.mailbox));
-        let limit = self.options.connect_timeout;
-        self.dials.insert(conn, channel);
+        let (limit, descriptors) = (self.options.connect_timeout, self.descriptors);
+        let resolver = Arc::clone(&self.resolver);
         let dial = async move {
             let late = async {
                 Timer::after(limit).await;
                 None
             };
-            let stream = or(connect(targets), late).await;
+            let stream = or(connect(targets, resolver, descriptors), late).await;
             mailbox.send(Event::Dialled(conn, stream));
         };
-        self.executor.spawn(dial).detach();
+        self.dials.insert(conn, (channel, self.executor.spawn(dial)));
     }
 
     fn mark(&mut self, conn: ConnId) {
@@ -271,40 +278,58 @@ impl Network for Net {
     }
 }
 
-async fn accept(channel: Channel, listener: Async<TcpListener>, mailbox: Arc<Mailbox<Event>>) {
-    let mut accepting = Accepting::default();
+async fn accept(
+    channel: Channel,
+    listener: Async<TcpListener>,
+    mut accepting: Accepting,
+    mailbox: Arc<Mailbox<Event>>,
+) {
     loop {
-        match listener.accept().await {
+        if let Some(pause) = accepting.before(&listener) {
+            Timer::after(pause).await;
+            continue;
+        }
+        let pause = match listener.accept().await {
             Ok((stream, remote)) => {
-                accepting.succeeded();
-                mailbox.send(Event::Accepted(channel, stream, remote));
-            }
-            Err(error) => {
-                if let Some(pause) = accepting.failed(&error) {
-                    Timer::after(pause).await;
+                let pause = accepting.accepted(&stream);
+                if pause.is_none() {
+                    mailbox.send(Event::Accepted(channel, stream, remote));
                 }
+                pause
             }
+            Err(error) => accepting.failed(&error),
+        };
+        if let Some(pause) = pause {
+            Timer::after(pause).await;
         }
     }
 }
 
-async fn connect(targets: Vec<Target>) -> Option<Async<TcpStream>> {
+async fn connect(
+    targets: Vec<Target>,
+    resolver: Arc<Resolver>,
+    descriptors: Descriptors,
+) -> Option<Async<TcpStream>> {
     for target in targets {
         let addresses = match target {
             Target::Literal(addr) => vec![addr],
-            Target::Name { host, port } => {
-                let found = smol::net::resolve((host.as_str(), port)).await;
-                found.unwrap_or_else(|error| {
-                    log::warn!("Cannot resolve {host}: {error}");
-                    Vec::new()
-                })
-            }
+            Target::Name { host, port } => resolve(&resolver, &host, port).await,
         };
         for addr in addresses {
-            if let Ok(stream) = Async::<TcpStream>::connect(addr).await {
+            if let Ok(stream) = Async::<TcpStream>::connect(addr).await
+                && descriptors.admits(Channel::Quorum, &stream)
+            {
                 return Some(stream);
             }
         }
     }
     None
+}
+
+async fn resolve(resolver: &Resolver, host: &str, port: u16) -> Vec<SocketAddr> {
+    let (found, answer) = smol::channel::bounded(1);
+    // Dropped with this future, when the dial is given up.
+    let _waits = resolver.look_up(host, move |ips| drop(found.try_send(ips.to_vec())));
+    let ips = answer.recv().await.unwrap_or_default();
+    ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()
 }

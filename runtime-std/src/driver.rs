@@ -41,7 +41,7 @@ impl<A: Application, D: Disk> Driver<A, D> {
         let control = Control::new(Arc::clone(&wake));
         let loaded = load(wake)?;
         let engine = Engine::new(config, loaded, Arc::clone(control.status()))?;
-        let net = QueuedNet::new(Threads::new(sender, listeners)?, options);
+        let net = QueuedNet::new(Threads::new(sender, listeners, &options)?, options);
         Ok(Self { engine, events, net, control })
     }
 

@@ -1,23 +1,32 @@
 //! The threads around the loop. Each does one blocking thing and tells the loop of it.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Weak};
 use std::thread::{Builder, sleep};
 use std::time::{Duration, Instant};
 
-use runtime_core::{Accepting, Chunk, Ends, Error, Listeners, Target, Workers, targets};
+use runtime_core::{
+    Accepting, Chunk, Descriptors, Ends, Error, Listeners, NetOptions, Resolver, Target, Workers,
+    targets,
+};
 use socket2::SockRef;
 use zab_proto::{Channel, ConnId};
 
-pub(crate) type Event = runtime_core::Event<TcpStream>;
+/// Loop, reader and writer hold one socket, which closes when the last of them has dropped it.
+pub(crate) type Event = runtime_core::Event<Arc<TcpStream>>;
 
 /// Starts threads, and ends them when dropped.
 #[derive(Debug)]
 pub(crate) struct Threads {
     events: Option<Events>,
     /// The acceptors' sockets, to shut them down.
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Arc<TcpListener>>,
+    resolver: Arc<Resolver>,
+    descriptors: Descriptors,
+    /// As many diallers run as this is held by, minus one.
+    dialling: Arc<()>,
     /// Hangs up once all threads but diallers have ended.
     ended: Receiver<()>,
 }
@@ -32,10 +41,20 @@ struct Events {
 
 impl Threads {
     /// Accepts connections on `listeners` and reports everything to `sender`.
-    pub(crate) fn new(sender: SyncSender<Event>, listeners: Listeners) -> Result<Self, Error> {
+    pub(crate) fn new(
+        sender: SyncSender<Event>,
+        listeners: Listeners,
+        options: &NetOptions,
+    ) -> Result<Self, Error> {
         let (alive, ended) = channel();
-        let events = Some(Events { sender, alive });
-        let mut threads = Self { events, listeners: Vec::new(), ended };
+        let mut threads = Self {
+            events: Some(Events { sender, alive }),
+            listeners: Vec::new(),
+            resolver: Arc::default(),
+            descriptors: Descriptors::divided(options),
+            dialling: Arc::default(),
+            ended,
+        };
         threads.listen(listeners)?;
         Ok(threads)
     }
@@ -44,9 +63,11 @@ impl Threads {
     pub(crate) fn listen(&mut self, listeners: Listeners) -> Result<(), Error> {
         for (channel, listener) in listeners.into_sockets() {
             listener.set_nonblocking(false)?;
-            self.listeners.push(listener.try_clone()?);
+            let listener = Arc::new(listener);
+            self.listeners.push(Arc::clone(&listener));
             let events = self.events()?.clone();
-            spawn("acceptor", move || events.accept(channel, &listener))?;
+            let accepting = Accepting::new(channel, self.descriptors);
+            spawn("acceptor", move || events.accept(channel, &listener, accepting))?;
         }
         Ok(())
     }
@@ -57,33 +78,42 @@ impl Threads {
 }
 
 impl Workers for Threads {
-    type Stream = TcpStream;
+    type Stream = Arc<TcpStream>;
 
-    fn dial(&self, conn: ConnId, addresses: &str, limit: Duration) -> io::Result<()> {
-        let targets = targets(addresses);
-        // Neither a look-up nor an attempt to connect can be cut short: the thread may outlive the
-        // loop and then ends by itself.
+    fn dial(&self, conn: ConnId, addresses: &str, limit: Duration) -> io::Result<Arc<()>> {
         let sender = self.events()?.sender.clone();
+        if Arc::strong_count(&self.dialling) > DIALS_MAX {
+            return Err(io::Error::other(format!("{DIALS_MAX} dials are under way")));
+        }
+        let wanted = Arc::new(());
+        let dial = Dial {
+            until: Instant::now() + limit,
+            resolver: Arc::clone(&self.resolver),
+            descriptors: self.descriptors,
+            wanted: Arc::downgrade(&wanted),
+        };
+        let (targets, running) = (targets(addresses), Arc::clone(&self.dialling));
+        // An attempt to connect cannot be cut short: the thread may outlive the loop by `limit` and
+        // then ends by itself.
         spawn("dialler", move || {
-            let until = Instant::now() + limit;
-            let stream = targets.into_iter().flat_map(resolve).find_map(|addr| {
-                let left = until.saturating_duration_since(Instant::now());
-                TcpStream::connect_timeout(&addr, left.max(Duration::from_millis(1))).ok()
-            });
+            let stream = targets.into_iter().find_map(|target| dial.connect(target));
+            drop(running);
             // An error means that the loop has ended.
-            let _ = sender.send(Event::Dialled(conn, stream));
-        })
+            let _ = sender.send(Event::Dialled(conn, stream.map(Arc::new)));
+        })?;
+        Ok(wanted)
     }
 
-    fn serve(&self, key: u64, stream: &TcpStream, keep_alive: bool) -> io::Result<Ends> {
+    fn serve(&self, key: u64, stream: &Self::Stream, keep_alive: bool) -> io::Result<Ends> {
         SockRef::from(stream).set_keepalive(keep_alive)?;
         stream.set_nodelay(true)?;
-        let (events, stream) = (self.events()?, stream.try_clone()?);
-        let (reader, writer) = ((events.clone(), stream.try_clone()?), (events.clone(), stream));
+        let events = self.events()?;
+        let (reader, writer) =
+            ((events.clone(), Arc::clone(stream)), (events.clone(), Arc::clone(stream)));
         let (back, buffers) = channel();
-        spawn("reader", move || reader.0.read(key, reader.1, &buffers))?;
+        spawn("reader", move || reader.0.read(key, &reader.1, &buffers))?;
         let (send, chunks) = channel();
-        spawn("writer", move || writer.0.write(key, writer.1, &chunks))?;
+        spawn("writer", move || writer.0.write(key, &writer.1, &chunks))?;
         Ok(Ends {
             // The reader may have ended, and has told so.
             give_back: Box::new(move |buffer| drop(back.send(buffer))),
@@ -91,11 +121,11 @@ impl Workers for Threads {
         })
     }
 
-    fn remote(stream: &TcpStream) -> Option<SocketAddr> {
+    fn remote(stream: &Self::Stream) -> Option<SocketAddr> {
         stream.peer_addr().ok()
     }
 
-    fn shut(stream: &TcpStream) {
+    fn shut(stream: &Self::Stream) {
         // It may be closed already.
         let _ = stream.shutdown(Shutdown::Both);
     }
@@ -113,29 +143,35 @@ impl Drop for Threads {
 }
 
 impl Events {
-    fn accept(&self, channel: Channel, listener: &TcpListener) {
-        let mut accepting = Accepting::default();
+    fn accept(&self, channel: Channel, listener: &TcpListener, mut accepting: Accepting) {
         loop {
-            match listener.accept() {
-                Ok((stream, remote)) => {
-                    accepting.succeeded();
-                    if self.sender.send(Event::Accepted(channel, stream, remote)).is_err() {
-                        return;
+            if let Some(pause) = accepting.before(listener) {
+                sleep(pause);
+                continue;
+            }
+            let pause = match listener.accept() {
+                Ok((stream, remote)) => match accepting.accepted(&stream) {
+                    None => {
+                        let event = Event::Accepted(channel, Arc::new(stream), remote);
+                        if self.sender.send(event).is_err() {
+                            return;
+                        }
+                        None
                     }
-                }
+                    pause => pause,
+                },
                 // Shut down by the loop.
                 Err(error) if error.kind() == ErrorKind::InvalidInput => return,
-                Err(error) => {
-                    if let Some(pause) = accepting.failed(&error) {
-                        sleep(pause);
-                    }
-                }
+                Err(error) => accepting.failed(&error),
+            };
+            if let Some(pause) = pause {
+                sleep(pause);
             }
         }
     }
 
     /// Reads, and reads on when the last buffer comes back.
-    fn read(&self, key: u64, mut stream: TcpStream, buffers: &Receiver<Vec<u8>>) {
+    fn read(&self, key: u64, mut stream: &TcpStream, buffers: &Receiver<Vec<u8>>) {
         let mut buffer = vec![0; READ_LEN_MIN];
         while let Ok(n @ 1..) = stream.read(&mut buffer) {
             if self.sender.send(Event::Received(key, buffer, n)).is_err() {
@@ -156,7 +192,7 @@ impl Events {
         let _ = self.sender.send(Event::Ended(key));
     }
 
-    fn write(&self, key: u64, mut stream: TcpStream, chunks: &Receiver<Chunk>) {
+    fn write(&self, key: u64, mut stream: &TcpStream, chunks: &Receiver<Chunk>) {
         while let Ok(chunk) = chunks.recv() {
             let Some((buffer, n)) = chunk else {
                 // The other side may have gone already.
@@ -178,18 +214,53 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     Builder::new().name(name.into()).stack_size(STACK_LEN).spawn(work).map(drop)
 }
 
-fn resolve(target: Target) -> Vec<SocketAddr> {
-    match target {
-        Target::Literal(addr) => vec![addr],
-        Target::Name { host, port } => match (host.as_str(), port).to_socket_addrs() {
-            Ok(found) => found.collect(),
-            Err(error) => {
-                log::warn!("Cannot resolve {host}: {error}");
-                Vec::new()
+/// What a dialler needs.
+struct Dial {
+    until: Instant,
+    resolver: Arc<Resolver>,
+    descriptors: Descriptors,
+    /// Gone when the loop has given the dial up.
+    wanted: Weak<()>,
+}
+
+impl Dial {
+    fn connect(&self, target: Target) -> Option<TcpStream> {
+        self.resolve(target).into_iter().find_map(|addr| {
+            self.wanted.upgrade()?;
+            let left = self.until.saturating_duration_since(Instant::now());
+            let connected = TcpStream::connect_timeout(&addr, left.max(Duration::from_millis(1)));
+            connected.ok().filter(|stream| self.descriptors.admits(Channel::Quorum, stream))
+        })
+    }
+
+    fn resolve(&self, target: Target) -> Vec<SocketAddr> {
+        let (host, port) = match target {
+            Target::Literal(addr) => return vec![addr],
+            Target::Name { host, port } => (host, port),
+        };
+        let (found, answer) = sync_channel(1);
+        let waits = self.resolver.look_up(&host, move |ips| drop(found.send(ips.to_vec())));
+        let ips = loop {
+            let left = self.until.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.wanted.strong_count() == 0 {
+                break Vec::new();
             }
-        },
+            match answer.recv_timeout(left.min(STEP)) {
+                Ok(ips) => break ips,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break Vec::new(),
+            }
+        };
+        drop(waits);
+        ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()
     }
 }
+
+/// Each dial has a thread, and nobody who makes this server dial may start any number of them.
+const DIALS_MAX: usize = 128;
+
+/// How often a dialler that waits for a name looks whether it is still wanted.
+const STEP: Duration = Duration::from_millis(100);
 
 /// These threads call little; ten thousand connections need twenty thousand stacks.
 const STACK_LEN: usize = 128 * 1024;

@@ -321,6 +321,9 @@ impl<A: Application> Node<A> {
             self.to_disk = Some(self.app.snapshot_open());
             disk.snapshot_begin(self.peer.delivered());
         }
+        if disk.snapshot_abandoned() {
+            self.drop_own_snapshot();
+        }
         let Some(snapshot) = self.to_disk else { return };
         while disk.snapshot_room() >= PIECE_LEN {
             self.piece.resize(PIECE_LEN, 0);

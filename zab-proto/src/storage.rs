@@ -56,6 +56,12 @@ pub trait Storage {
     /// [`install`](Self::install) before its end drops it; it is then not finished.
     fn snapshot_begin(&mut self, zxid: Zxid);
 
+    /// Whether the snapshot that is being written was given up because it cannot be written at
+    /// present; true once. It is then not finished, and another one is due in time.
+    fn snapshot_abandoned(&mut self) -> bool {
+        false
+    }
+
     /// How many bytes of the snapshot may be given now without queueing too much.
     fn snapshot_room(&self) -> usize;
 

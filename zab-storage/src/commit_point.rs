@@ -22,7 +22,7 @@ use crate::error::{Context, Error};
 use crate::fs::Fs;
 
 /// The file in the log directory.
-const NAME: &str = ".committed";
+const NAME: &str = ".zab-committed";
 
 /// The bound rises once per this many bytes of log, and lags behind by as much.
 const EVERY_LEN: usize = 1 << 20;

@@ -236,7 +236,7 @@ fn crash_everywhere(
         if store.recover(&mut Bytes::new()).is_err() {
             return 0;
         }
-        let mut disk = store.into_disk(Mode::Inline);
+        let mut disk = store.into_disk(Mode::Inline).unwrap();
         change(&mut disk);
         disk.submit();
         disk.executor_durable()
@@ -421,7 +421,7 @@ fn nothing_is_written_after_an_error() {
     store.recover(&mut Bytes::new()).unwrap();
     let probe = Probe::new(&dir.version_2(), 9);
     store.fs = Fs { probe: Some(Arc::clone(&probe)) };
-    let mut disk = store.into_disk(Mode::Inline);
+    let mut disk = store.into_disk(Mode::Inline).unwrap();
     for n in 1..=5 {
         append(&mut disk, n, n.cast_signed());
         disk.submit();

@@ -11,7 +11,7 @@ use zab_proto::{Epoch, EpochKind, SnapshotDigest, Storage, Ticket, Zxid};
 use crate::batch::{Batch, Executor, Write};
 use crate::commit_point::Candidates;
 use crate::due::Due;
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::history::{History, Pipe, Stretch, Walk};
 use crate::log_file::{LogWriter, Roll};
 use crate::own::{OwnSnapshot, Published};
@@ -55,6 +55,8 @@ pub struct Disk {
     run_max: usize,
     own: Option<OwnSnapshot>,
     own_count: u64,
+    /// The present snapshot was given up on this thread, and nobody has been told.
+    abandoned: bool,
     own_threads: Vec<JoinHandle<()>>,
     options: Options,
     executor: Hands,
@@ -107,13 +109,12 @@ impl fmt::Debug for Shared {
 impl Store {
     /// Begins to write. Call after [`recover`](Self::recover).
     ///
-    /// # Panics
-    /// If no thread can be started.
-    #[must_use]
-    pub fn into_disk(self, mode: Mode) -> Disk {
+    /// # Errors
+    /// [`Error::Io`] if no thread can be started.
+    pub fn into_disk(self, mode: Mode) -> Result<Disk, Error> {
         let dirs = self.dirs();
-        let published = Arc::new(Published::default());
         let options = self.options;
+        let published = Arc::new(Published::new(options.snapshot_retry));
         let roll = match options.txn_log_size_limit {
             0 => Roll::Never,
             limit => Roll::Above(limit),
@@ -134,7 +135,7 @@ impl Store {
             zxid_section: options.zxid_section,
             published: Arc::clone(&published),
         };
-        Disk {
+        Ok(Disk {
             front: Batch::default(),
             last: Ticket(0),
             reported: Ticket(0),
@@ -143,8 +144,9 @@ impl Store {
             run_max: options.max_batch,
             own: None,
             own_count: 0,
+            abandoned: false,
             own_threads: Vec::new(),
-            executor: Hands::new(mode, executor),
+            executor: Hands::new(mode, executor)?,
             dirs,
             published,
             base: self.base,
@@ -155,14 +157,14 @@ impl Store {
             stopped: false,
             options,
             locks: self.locks,
-        }
+        })
     }
 }
 
 impl Hands {
-    fn new(mode: Mode, mut executor: Executor) -> Self {
+    fn new(mode: Mode, mut executor: Executor) -> Result<Self, Error> {
         let Mode::Thread { wake } = mode else {
-            return Self::Inline { executor: Box::new(executor), durable: Ticket(0) };
+            return Ok(Self::Inline { executor: Box::new(executor), durable: Ticket(0) });
         };
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
@@ -174,12 +176,12 @@ impl Hands {
             error: Mutex::new(None),
             wake,
         });
-        let theirs = Arc::clone(&shared);
+        let (theirs, dir) = (Arc::clone(&shared), executor.dirs.log.clone());
         let thread = std::thread::Builder::new()
             .name("zab-log".into())
             .spawn(move || theirs.write_all(&mut executor))
-            .expect("a thread can be started");
-        Self::Thread { shared, thread: Some(thread) }
+            .context("start a thread for", &dir)?;
+        Ok(Self::Thread { shared, thread: Some(thread) })
     }
 }
 
@@ -383,6 +385,7 @@ impl Disk {
     /// The history changes under a snapshot that is being written.
     fn drop_own(&mut self) -> u64 {
         self.own = None;
+        self.abandoned = false;
         self.due.restart();
         self.own_count
     }
@@ -454,7 +457,7 @@ impl Storage for Disk {
 
     fn snapshot_due(&self) -> bool {
         self.own.is_none()
-            && self.due.is_due()
+            && self.published.retries().unwrap_or_else(|| self.due.is_due())
             && self.own_threads.iter().all(JoinHandle::is_finished)
     }
 
@@ -470,16 +473,34 @@ impl Storage for Disk {
         match &self.executor {
             Hands::Thread { shared, .. } => {
                 let shared = Arc::clone(shared);
-                let (own, thread) =
-                    OwnSnapshot::spawn(number, tmp, dirs, published, shared, self.last);
-                self.own = Some(own);
-                self.own_threads.push(thread);
+                let begun = OwnSnapshot::spawn(
+                    number,
+                    tmp.clone(),
+                    dirs.clone(),
+                    published,
+                    shared,
+                    self.last,
+                );
+                match begun {
+                    Ok((own, thread)) => {
+                        self.own = Some(own);
+                        self.own_threads.push(thread);
+                    }
+                    Err(error) => self.published.postpone(&dirs, &tmp, &error),
+                }
             }
-            Hands::Inline { .. } => match OwnSnapshot::here(number, tmp, dirs, published) {
-                Ok(own) => self.own = Some(own),
-                Err(error) => self.keep_error(Err(error)),
-            },
+            Hands::Inline { .. } => {
+                match OwnSnapshot::here(number, tmp.clone(), dirs.clone(), published) {
+                    Ok(own) => self.own = Some(own),
+                    Err(error) => self.published.postpone(&dirs, &tmp, &error),
+                }
+            }
         }
+        self.abandoned = self.own.is_none();
+    }
+
+    fn snapshot_abandoned(&mut self) -> bool {
+        self.own.take_if(|own| own.is_abandoned()).is_some() || std::mem::take(&mut self.abandoned)
     }
 
     fn snapshot_room(&self) -> usize {
@@ -487,10 +508,7 @@ impl Storage for Disk {
     }
 
     fn snapshot_piece(&mut self, piece: &[u8]) {
-        if let Some(own) = &mut self.own {
-            let result = own.write(piece);
-            self.keep_error(result);
-        }
+        self.abandoned |= self.own.take_if(|own| !own.write(piece)).is_some();
     }
 
     fn snapshot_finish(&mut self, digest: Option<SnapshotDigest>) {

@@ -4,6 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::{Context, Error};
 
@@ -52,7 +53,7 @@ impl Fs {
     pub(crate) fn create(&self, path: PathBuf) -> Result<OutFile, Error> {
         let file = self
             .step(&Change::Create(&path))
-            .and_then(|()| File::create(&path))
+            .and_then(|()| patiently(|| File::create(&path)))
             .context("create", &path)?;
         Ok(OutFile { fs: self.clone(), file, path })
     }
@@ -61,7 +62,7 @@ impl Fs {
     pub(crate) fn open(&self, path: PathBuf) -> Result<OutFile, Error> {
         let file = self
             .step(&Change::Open(&path))
-            .and_then(|()| OpenOptions::new().read(true).write(true).open(&path))
+            .and_then(|()| patiently(|| OpenOptions::new().read(true).write(true).open(&path)))
             .context("open", &path)?;
         Ok(OutFile { fs: self.clone(), file, path })
     }
@@ -82,9 +83,19 @@ impl Fs {
 
     /// Makes the names in a directory durable.
     pub(crate) fn sync_dir(&self, dir: &Path) -> Result<(), Error> {
+        self.sync_open_dir(dir, &self.open_dir(dir)?)
+    }
+
+    /// Opens a directory, to be synced.
+    pub(crate) fn open_dir(&self, dir: &Path) -> Result<File, Error> {
+        patiently(|| File::open(dir)).context("open directory", dir)
+    }
+
+    /// The second half of [`sync_dir`](Self::sync_dir), which is never to be tried again.
+    pub(crate) fn sync_open_dir(&self, dir: &Path, opened: &File) -> Result<(), Error> {
         let mut result = self.step(&Change::SyncDir(dir));
         if self.is_real() {
-            result = result.and_then(|()| File::open(dir)).and_then(|dir| dir.sync_all());
+            result = result.and_then(|()| opened.sync_all());
         }
         result.context("sync directory", dir)
     }
@@ -98,6 +109,25 @@ impl Fs {
         self.rename(&tmp, &dir.join(name))?;
         self.sync_dir(dir)
     }
+}
+
+/// Opens a file, if need be a little later: descriptors that others of the process have used up for the
+/// moment must not end a server. Nothing has been written at this point that could be lost.
+fn patiently(open: impl Fn() -> io::Result<File>) -> io::Result<File> {
+    const PAUSE: Duration = Duration::from_millis(10);
+    const ATTEMPTS: u32 = 100;
+    for _ in 0..ATTEMPTS {
+        match open() {
+            Err(error) if is_out_of_descriptors(&error) => std::thread::sleep(PAUSE),
+            result => return result,
+        }
+    }
+    open()
+}
+
+/// EMFILE or ENFILE, which have no kind of their own.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(23 | 24))
 }
 
 /// A file that is being written, from its start to its end.

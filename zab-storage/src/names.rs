@@ -11,17 +11,17 @@ use crate::fs::Fs;
 /// The directory inside `dataDir` and `dataLogDir` that holds everything but `myid`.
 pub(crate) const VERSION_DIR: &str = "version-2";
 /// The file whose lock keeps a second process out.
-pub(crate) const LOCK: &str = ".lock";
+pub(crate) const LOCK: &str = ".zab-lock";
 /// A leader's snapshot while it arrives.
-pub(crate) const STAGE: &str = ".stage";
+pub(crate) const STAGE: &str = ".zab-stage";
 /// Prefix of a staged snapshot that is complete and durable: its name is the switch.
-pub(crate) const INSTALL: &str = ".install.";
+pub(crate) const INSTALL: &str = ".zab-install.";
 /// A snapshot of our own while it is being written.
-pub(crate) const OWN: &str = ".snapshot";
+pub(crate) const OWN: &str = ".zab-snapshot";
 /// The same, of several.
-pub(crate) const OWN_NUMBERED: &str = ".snapshot.";
+pub(crate) const OWN_NUMBERED: &str = ".zab-snapshot.";
 /// Prefix of files that were taken out of the history but not deleted.
-const SET_ASIDE: &str = "set-aside.";
+const SET_ASIDE: &str = "zab-set-aside.";
 
 /// How a snapshot file is compressed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(parse("snapshot.20.gz"), Some((z(0x20), Compression::Gz)));
         assert_eq!(parse("snapshot.20.snappy"), Some((z(0x20), Compression::Snappy)));
         assert_eq!(parse("snapshot.20.tmp"), None);
-        assert_eq!(parse_set_aside("set-aside.log.d"), Some(z(0xd)));
-        assert_eq!(parse_set_aside("set-aside.snapshot.d.gz.2"), Some(z(0xd)));
+        assert_eq!(parse_set_aside("zab-set-aside.log.d"), Some(z(0xd)));
+        assert_eq!(parse_set_aside("zab-set-aside.snapshot.d.gz.2"), Some(z(0xd)));
     }
 }

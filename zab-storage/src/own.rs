@@ -1,15 +1,19 @@
 //! Snapshots of our own, written beside the log so that their fsyncs never delay it.
+//!
+//! The log has all that they hold. So one that cannot be written (no space, no descriptors, no rights)
+//! is postponed: its file is removed, the log grows, and another one is begun later.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use zab_proto::{SnapshotDigest, Ticket, Zxid};
 
 use crate::disk::{PanicGuard, Shared};
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::names::{self, Compression};
 use crate::snapshot::SnapshotWriter;
 use crate::switch::Dirs;
@@ -17,13 +21,43 @@ use crate::switch::Dirs;
 /// Bytes that may wait for the snapshot's thread.
 const QUEUE_LEN_MAX: usize = 1 << 20;
 
-/// Which snapshots of our own may still be published.
-#[derive(Debug, Default)]
+/// A snapshot is postponed at most so many times as long as the first time.
+const RETRY_GROWTH_MAX: u32 = 100;
+
+/// Which snapshots of our own may still be published, and when the next one may be tried.
+#[derive(Debug)]
 pub(crate) struct Published {
     void_through: Mutex<u64>,
+    postponed: Mutex<Option<Postponed>>,
+    retry: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Postponed {
+    until: Instant,
+    wait: Duration,
+}
+
+/// Why a snapshot was not published.
+pub(crate) enum Failure {
+    /// It concerns the snapshot alone.
+    Postpone(Error),
+    /// The names in the directory may not be durable, those of logs among them: the server stops.
+    Stop(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Postpone(error)
+    }
 }
 
 impl Published {
+    /// `retry`: how long the first snapshot that cannot be written is postponed.
+    pub(crate) fn new(retry: Duration) -> Self {
+        Self { void_through: Mutex::default(), postponed: Mutex::default(), retry }
+    }
+
     /// Snapshots up to this number belong to a history that is about to change. One that is being
     /// published right now is waited for; the change sees its file.
     pub(crate) fn void_through(&self, number: u64) {
@@ -31,17 +65,44 @@ impl Published {
         *void = number.max(*void);
     }
 
+    /// Whether the last snapshot could not be written, and it is time to try again; `None`: it could.
+    pub(crate) fn retries(&self) -> Option<bool> {
+        self.postponed().map(|postponed| Instant::now() >= postponed.until)
+    }
+
     /// Gives a sealed snapshot its name, unless it is void.
-    fn publish(&self, number: u64, dirs: &Dirs, tmp: &TmpFile) -> Result<(), Error> {
+    fn publish(&self, number: u64, dirs: &Dirs, tmp: &TmpFile) -> Result<(), Failure> {
         let void = self.void_through.lock().unwrap_or_else(PoisonError::into_inner);
         if number <= *void {
-            return dirs.fs.remove(&tmp.path);
+            tmp.remove(dirs);
+            return Ok(());
         }
         let to = dirs.snap.join(names::snapshot_name(tmp.zxid, tmp.compression));
         dirs.fs.rename(&tmp.path, &to)?;
-        dirs.fs.sync_dir(&dirs.snap)?;
+        let dir = dirs.fs.open_dir(&dirs.snap)?;
+        // The kernel tells of a directory that it could not write once. Nobody else would hear of it.
+        dirs.fs.sync_open_dir(&dirs.snap, &dir).map_err(Failure::Stop)?;
         log::info!("snapshot {} written", to.display());
+        *self.postponed() = None;
         Ok(())
+    }
+
+    /// Removes what there is of a snapshot that cannot be written, and lets some time pass before
+    /// the next one.
+    pub(crate) fn postpone(&self, dirs: &Dirs, tmp: &TmpFile, error: &Error) {
+        tmp.remove(dirs);
+        let mut postponed = self.postponed();
+        let wait_max = self.retry.saturating_mul(RETRY_GROWTH_MAX);
+        let wait = postponed.map_or(self.retry, |before| (before.wait * 2).min(wait_max));
+        *postponed = Some(Postponed { until: Instant::now() + wait, wait });
+        log::warn!(
+            "The snapshot as of {} is postponed for {wait:?}, and the log grows meanwhile: {error}",
+            tmp.zxid
+        );
+    }
+
+    fn postponed(&self) -> MutexGuard<'_, Option<Postponed>> {
+        self.postponed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -54,6 +115,17 @@ pub(crate) struct TmpFile {
     zxid_section: bool,
 }
 
+impl TmpFile {
+    /// What cannot be removed now is removed at the next start.
+    fn remove(&self, dirs: &Dirs) {
+        if let Err(error) = dirs.fs.remove(&self.path)
+            && self.path.exists()
+        {
+            log::warn!("{error}");
+        }
+    }
+}
+
 /// A snapshot that is being written.
 #[derive(Debug)]
 pub(crate) struct OwnSnapshot {
@@ -64,8 +136,15 @@ pub(crate) struct OwnSnapshot {
 
 #[derive(Debug)]
 enum Destination {
-    Thread { pieces: Sender<Piece>, queued: Arc<AtomicUsize> },
+    Thread { pieces: Sender<Piece>, flow: Arc<Flow> },
     Here { writer: Box<SnapshotWriter>, dirs: Dirs, published: Arc<Published> },
+}
+
+/// What owner and thread of a snapshot tell each other besides its pieces.
+#[derive(Debug, Default)]
+struct Flow {
+    queued: AtomicUsize,
+    abandoned: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -106,9 +185,9 @@ impl OwnSnapshot {
         published: Arc<Published>,
         shared: Arc<Shared>,
         barrier: Ticket,
-    ) -> (Self, JoinHandle<()>) {
+    ) -> Result<(Self, JoinHandle<()>), Error> {
         let (pieces, receiver) = channel();
-        let queued = Arc::new(AtomicUsize::new(0));
+        let flow = Arc::<Flow>::default();
         let job = Job {
             number,
             tmp: tmp.clone(),
@@ -116,37 +195,52 @@ impl OwnSnapshot {
             published,
             shared,
             barrier,
-            queued: Arc::clone(&queued),
+            flow: Arc::clone(&flow),
         };
         let thread = std::thread::Builder::new()
             .name("zab-snapshot".into())
             .spawn(move || job.run(&receiver))
-            .expect("a thread can be started");
-        (Self { number, tmp, to: Destination::Thread { pieces, queued } }, thread)
+            .context("start a thread for", &tmp.path)?;
+        Ok((Self { number, tmp, to: Destination::Thread { pieces, flow } }, thread))
+    }
+
+    /// Whether it was given up on its thread, which has removed the file.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        match &self.to {
+            Destination::Thread { flow, .. } => flow.abandoned.load(Ordering::Acquire),
+            Destination::Here { .. } => false,
+        }
     }
 
     pub(crate) fn room(&self) -> usize {
         match &self.to {
-            Destination::Thread { queued, .. } => {
-                QUEUE_LEN_MAX.saturating_sub(queued.load(Ordering::Acquire))
+            Destination::Thread { flow, .. } => {
+                QUEUE_LEN_MAX.saturating_sub(flow.queued.load(Ordering::Acquire))
             }
             Destination::Here { .. } => QUEUE_LEN_MAX,
         }
     }
 
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    /// Takes the next piece; false if the snapshot is given up.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> bool {
         match &mut self.to {
-            Destination::Thread { pieces, queued } => {
-                queued.fetch_add(bytes.len(), Ordering::AcqRel);
+            Destination::Thread { pieces, flow } => {
+                flow.queued.fetch_add(bytes.len(), Ordering::AcqRel);
                 // A thread that has ended has reported why.
                 let _ = pieces.send(Piece::Bytes(bytes.to_vec()));
-                Ok(())
+                true
             }
-            Destination::Here { writer, .. } => writer.write(bytes),
+            Destination::Here { writer, dirs, published } => {
+                let result = writer.write(bytes);
+                result.inspect_err(|error| published.postpone(dirs, &self.tmp, error)).is_ok()
+            }
         }
     }
 
     /// Seals the snapshot. On the caller's thread the log has to be durable by now.
+    ///
+    /// # Errors
+    /// What the server has to stop for.
     pub(crate) fn finish(self, digest: Option<SnapshotDigest>) -> Result<(), Error> {
         match self.to {
             Destination::Thread { pieces, .. } => {
@@ -154,8 +248,16 @@ impl OwnSnapshot {
                 Ok(())
             }
             Destination::Here { writer, dirs, published } => {
-                writer.finish(digest, self.tmp.zxid_section.then_some(self.tmp.zxid))?;
-                published.publish(self.number, &dirs, &self.tmp)
+                let result = writer
+                    .finish(digest, self.tmp.zxid_section.then_some(self.tmp.zxid))
+                    .map_err(Failure::from)
+                    .and_then(|()| published.publish(self.number, &dirs, &self.tmp));
+                match result {
+                    Err(Failure::Stop(error)) => return Err(error),
+                    Err(Failure::Postpone(error)) => published.postpone(&dirs, &self.tmp, &error),
+                    Ok(()) => {}
+                }
+                Ok(())
             }
         }
     }
@@ -169,26 +271,32 @@ struct Job {
     published: Arc<Published>,
     shared: Arc<Shared>,
     barrier: Ticket,
-    queued: Arc<AtomicUsize>,
+    flow: Arc<Flow>,
 }
 
 impl Job {
     fn run(&self, pieces: &Receiver<Piece>) {
         let _guard = PanicGuard(&self.shared);
-        if let Err(error) = self.write(pieces) {
-            self.shared.fail(error);
+        match self.write(pieces) {
+            Ok(()) => {}
+            Err(Failure::Stop(error)) => self.shared.fail(error),
+            Err(Failure::Postpone(error)) => {
+                self.published.postpone(&self.dirs, &self.tmp, &error);
+                self.flow.abandoned.store(true, Ordering::Release);
+                self.shared.wake();
+            }
         }
     }
 
-    fn write(&self, pieces: &Receiver<Piece>) -> Result<(), Error> {
+    fn write(&self, pieces: &Receiver<Piece>) -> Result<(), Failure> {
         let mut writer =
             SnapshotWriter::create(&self.dirs.fs, &self.tmp.path, self.tmp.compression)?;
         loop {
             match pieces.recv() {
                 Ok(Piece::Bytes(bytes)) => {
                     writer.write(&bytes)?;
-                    let before = self.queued.fetch_sub(bytes.len(), Ordering::AcqRel);
-                    let below = before - bytes.len();
+                    let before = self.flow.queued.fetch_sub(bytes.len(), Ordering::AcqRel);
+                    let below = before.saturating_sub(bytes.len());
                     if before > QUEUE_LEN_MAX / 2 && below <= QUEUE_LEN_MAX / 2 {
                         self.shared.wake();
                     }
@@ -198,13 +306,17 @@ impl Job {
                     break;
                 }
                 // The history has changed under it, or the server stops.
-                Err(_) => return self.dirs.fs.remove(&self.tmp.path),
+                Err(_) => {
+                    self.tmp.remove(&self.dirs);
+                    return Ok(());
+                }
             }
         }
         if self.shared.wait_durable(self.barrier) {
             self.published.publish(self.number, &self.dirs, &self.tmp)
         } else {
-            self.dirs.fs.remove(&self.tmp.path)
+            self.tmp.remove(&self.dirs);
+            Ok(())
         }
     }
 }

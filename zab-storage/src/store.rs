@@ -56,6 +56,9 @@ pub struct Options {
     /// A learner is synchronised from the log files only if that takes at most this part of the
     /// newest snapshot's size (`snapshotSizeFactor`); negative: never.
     pub snapshot_size_factor: f64,
+    /// How long a snapshot of this server's own that cannot be written is postponed. Doubles with
+    /// each further failure, up to a hundred times as long.
+    pub snapshot_retry: Duration,
     /// Seed of the random part of when snapshots are due.
     pub seed: u64,
 }
@@ -83,6 +86,7 @@ impl Options {
             allow_holes: false,
             alone: false,
             snapshot_size_factor: 0.33,
+            snapshot_retry: Duration::from_secs(5),
             seed: 0,
         }
     }

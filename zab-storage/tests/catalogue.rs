@@ -29,7 +29,7 @@ fn recover_with(options: Options) -> Result<(Recovered, Bytes), Error> {
 fn disk(dir: &TempDir) -> Disk {
     let mut store = Store::open(options(dir)).unwrap();
     store.recover(&mut Bytes::new()).unwrap();
-    store.into_disk(Mode::Inline)
+    store.into_disk(Mode::Inline).unwrap()
 }
 
 fn zxid(n: u32) -> Zxid {
@@ -152,7 +152,7 @@ fn b38_a_server_goes_on_behind_the_snapshot_that_it_uses() {
         assert_eq!(recovered.snapshot, Some(foreign));
         assert_eq!(recovered.txns().map(|(zxid, _)| zxid).collect::<Vec<_>>(), written);
         assert_eq!(app.state, body(b"foreign"));
-        let mut disk = store.into_disk(Mode::Inline);
+        let mut disk = store.into_disk(Mode::Inline).unwrap();
         let now = Instant::from_nanos(1);
         let mut node = Node::new(now, Config::standalone(Sid(1)), recovered, app).unwrap();
         let mut run = |node: &mut Node<Bytes>| {

@@ -21,7 +21,7 @@ fn start(options: Options, thread: bool) -> (Disk, Receiver<()>) {
     let wake = Box::new(move || {
         let _ = sender.send(());
     });
-    (store.into_disk(if thread { Mode::Thread { wake } } else { Mode::Inline }), woken)
+    (store.into_disk(if thread { Mode::Thread { wake } } else { Mode::Inline }).unwrap(), woken)
 }
 
 fn recover(dir: &TempDir) -> (Recovered, Bytes) {
@@ -131,7 +131,7 @@ fn an_installed_snapshot_replaces_the_history() {
         disk.append(Ticket(22), next, &txn(next.raw(), 10));
         wait(&mut disk, &woken, 22);
         drop(disk);
-        let names = ["log.300000006", "set-aside.log.1", "snapshot.0", "snapshot.300000005"];
+        let names = ["log.300000006", "snapshot.0", "snapshot.300000005", "zab-set-aside.log.1"];
         assert_eq!(dir.names(), names);
         let (recovered, app) = recover(&dir);
         assert_eq!((recovered.snapshot, recovered.last()), (Some(zxid), next));
@@ -228,9 +228,75 @@ fn an_unfinished_snapshot_leaves_nothing() {
         assert_eq!(recover(&dir).0.last(), Zxid::ZERO);
         let hidden = std::fs::read_dir(dir.version_2()).unwrap();
         let left = hidden.filter(|entry| {
-            entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with(".snapshot")
+            entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with(".zab-snapshot")
         });
         assert_eq!(left.count(), 0);
+    }
+}
+
+/// Gives a snapshot to the disk until it has all of it or gives up.
+fn write_snapshot(disk: &mut Disk, woken: &Receiver<()>, zxid: i64, tree: &[u8]) {
+    disk.snapshot_begin(Zxid::from_raw(zxid));
+    let mut left = tree;
+    while !left.is_empty() && !disk.snapshot_abandoned() {
+        let piece = disk.snapshot_room().min(left.len()).min(50_000);
+        if piece == 0 {
+            woken.recv_timeout(Duration::from_secs(60)).expect("room, or the end");
+            continue;
+        }
+        disk.snapshot_piece(&left[..piece]);
+        left = &left[piece..];
+    }
+    if left.is_empty() {
+        disk.snapshot_finish(None);
+    }
+}
+
+/// Nothing but a snapshot is lost with it: the server goes on, nothing of it stays, and it is tried
+/// again, less and less often.
+#[test]
+fn a_snapshot_that_cannot_be_written_is_postponed() {
+    let tree = body(&[1; 3_000_000]);
+    for thread in [false, true] {
+        // It cannot be begun, or not be given its name.
+        for obstacle in [".zab-snapshot.1", "snapshot.1"] {
+            let dir = TempDir::new();
+            let retry = Duration::from_millis(50);
+            let (mut disk, woken) =
+                start(Options { snapshot_retry: retry, ..options(&dir) }, thread);
+            disk.append(Ticket(1), Zxid::from_raw(1), &txn(1, 10));
+            wait(&mut disk, &woken, 1);
+            let obstacle = dir.version_2().join(obstacle);
+            std::fs::create_dir_all(obstacle.join("not empty")).unwrap();
+            assert!(!disk.snapshot_due());
+            write_snapshot(&mut disk, &woken, 1, &tree);
+            while !disk.snapshot_due() {
+                assert_eq!(disk.poll().unwrap(), None);
+                std::thread::yield_now();
+            }
+            assert!(obstacle.is_dir());
+            disk.append(Ticket(2), Zxid::from_raw(2), &txn(2, 10));
+            wait(&mut disk, &woken, 2);
+            write_snapshot(&mut disk, &woken, 2, &tree);
+            while !dir.version_2().join("snapshot.2").exists() {
+                disk.poll().unwrap();
+                std::thread::yield_now();
+            }
+            while disk.snapshot_due() {
+                std::thread::yield_now();
+            }
+            disk.close().unwrap();
+            std::fs::remove_dir_all(obstacle).unwrap();
+            let left = std::fs::read_dir(dir.version_2()).unwrap();
+            let unfinished = left.filter(|entry| {
+                let name = entry.as_ref().unwrap().file_name();
+                name.to_str().unwrap().starts_with(".zab-snapshot")
+            });
+            assert_eq!(unfinished.count(), 0);
+            let (recovered, app) = recover(&dir);
+            assert_eq!(recovered.snapshot.unwrap().raw(), 2);
+            assert!(app.state == tree);
+        }
     }
 }
 

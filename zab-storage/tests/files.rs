@@ -87,7 +87,7 @@ fn logs_are_written_as_they_were_read() {
         options.prealloc_bytes = 0;
         let mut store = Store::open(options).unwrap();
         store.recover(&mut Bytes::new()).unwrap();
-        let mut disk = store.into_disk(Mode::Inline);
+        let mut disk = store.into_disk(Mode::Inline).unwrap();
         for (n, (zxid, txn)) in (1..).zip(&records) {
             disk.append(Ticket(n), *zxid, txn);
         }
@@ -122,7 +122,7 @@ fn install(body: &[u8], trailer: &Trailer, zxid: Zxid, compression: Compression)
     options.compression = compression;
     let mut store = Store::open(options).unwrap();
     store.recover(&mut Bytes::new()).unwrap();
-    let mut disk = store.into_disk(Mode::Inline);
+    let mut disk = store.into_disk(Mode::Inline).unwrap();
     for piece in body.chunks(100) {
         disk.stage(piece);
     }
@@ -172,7 +172,7 @@ fn truncation_keeps_exactly_what_is_at_or_below() {
         let dir = captured("truncate");
         let mut store = Store::open(Options::new(dir.path())).unwrap();
         store.recover(&mut Bytes::new()).unwrap();
-        let mut disk = store.into_disk(Mode::Inline);
+        let mut disk = store.into_disk(Mode::Inline).unwrap();
         disk.truncate(Ticket(1), Zxid::from_raw(after));
         disk.submit();
         assert_eq!(disk.poll().unwrap(), Some(Ticket(1)), "{after:#x}");
@@ -195,7 +195,7 @@ fn truncation_to_nothing_and_to_what_is_not_there() {
     let truncate = |dir: &TempDir, after: i64| {
         let mut store = Store::open(Options::new(dir.path())).unwrap();
         store.recover(&mut Bytes::new()).unwrap();
-        let mut disk = store.into_disk(Mode::Inline);
+        let mut disk = store.into_disk(Mode::Inline).unwrap();
         disk.truncate(Ticket(1), Zxid::from_raw(after));
         disk.submit();
         disk.poll()

@@ -25,7 +25,7 @@ fn start(dir: &TempDir, thread: bool, factor: f64) -> (Disk, Receiver<()>) {
     let wake = Box::new(move || {
         let _ = sender.send(());
     });
-    (store.into_disk(if thread { Mode::Thread { wake } } else { Mode::Inline }), woken)
+    (store.into_disk(if thread { Mode::Thread { wake } } else { Mode::Inline }).unwrap(), woken)
 }
 
 #[derive(PartialEq, Eq, Debug)]

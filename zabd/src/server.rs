@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use runtime_core::{Error, Handle, Listeners, ServerOptions};
+use runtime_core::{Error, Handle, Listeners, ServerOptions, raise_descriptor_limit};
 use zab_proto::Channel;
 use zk_service::{OnOutdated, Service};
 
@@ -118,6 +118,10 @@ pub fn run(
 
 fn serve(config: &ServerConfig, runtime: Runtime, with_parent: bool) -> Result<u8, Error> {
     log_start(config);
+    match raise_descriptor_limit() {
+        Ok(limit) => log::info!("This process may have {limit} open files and connections"),
+        Err(error) => log::warn!("Cannot raise the limit of open files (ulimit -n): {error}"),
+    }
     let ending = Ending::on_signals()?;
     if with_parent {
         ending.clone().on_end_of_stdin();
