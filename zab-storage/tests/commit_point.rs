@@ -14,7 +14,7 @@ const EPOCH: i64 = 1 << 32;
 fn begin(dir: &TempDir) -> Disk {
     let mut store = Store::open(Options::new(dir.path())).unwrap();
     store.recover(&mut Bytes::new()).unwrap();
-    store.into_disk(Mode::Inline)
+    store.into_disk(Mode::Inline).unwrap()
 }
 
 /// Logs `count` transactions of 10 KiB from `first` on.
@@ -101,12 +101,12 @@ fn a_commit_point_of_another_log_counts_for_nothing() {
     disk.committed(Zxid::from_raw(500));
     log(&mut disk, 501, 1, &mut ticket);
     drop(disk);
-    let point = theirs.version_2().join(".committed");
+    let point = theirs.version_2().join(".zab-committed");
     // A log that ends before, one that has another record in its place, and one that begins behind it.
     let mut disk = begin(&ours);
     log(&mut disk, 1, 50, &mut 0);
     drop(disk);
-    fs::copy(&point, ours.version_2().join(".committed")).unwrap();
+    fs::copy(&point, ours.version_2().join(".zab-committed")).unwrap();
     assert_eq!(applied(&ours, false, 50), 0);
     let mut disk = begin(&ours);
     for zxid in 51..=600 {
