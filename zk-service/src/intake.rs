@@ -134,10 +134,7 @@ impl Service {
     }
 
     fn create_session(&mut self, core: &mut Core<'_>, slot: u32, timeout_ms: i32) -> Taken {
-        while self.db.sessions.get(self.next_session).is_some() {
-            self.next_session += 1;
-        }
-        let session = self.next_session;
+        let session = self.new_session_id();
         let op = op::CREATE_SESSION;
         let record = timeout_ms.to_be_bytes();
         let accepted = if self.leader.is_some() {
@@ -150,13 +147,22 @@ impl Service {
         if !accepted {
             return self.stall(slot);
         }
-        self.next_session += 1;
         if let Some(client) = self.clients.get_mut(slot) {
             client.state = State::Connecting;
             client.session = session;
         }
         self.clients.attach(session, slot);
         Taken::Done
+    }
+
+    /// An id that no session has, nor one that is being made here.
+    fn new_session_id(&self) -> i64 {
+        loop {
+            let id = session::id(self.options.session_server_id, self.options.entropy.next());
+            if self.db.sessions.get(id).is_none() && self.clients.of_session(id).is_none() {
+                return id;
+            }
+        }
     }
 
     fn reattach(&mut self, core: &mut Core<'_>, slot: u32, session: i64, timeout_ms: i32) -> Taken {

@@ -116,7 +116,8 @@ impl fmt::Debug for Entropy {
 /// Options of a [`Service`](crate::Service); the defaults are ZooKeeper's.
 #[derive(Clone, Debug)]
 pub struct ServiceOptions {
-    /// The server id that session ids begin with; 1 on a standalone server.
+    /// The server id that session ids begin with; 1 on a standalone server. The rest of them is
+    /// random.
     pub session_server_id: i64,
     /// `tickTime`.
     pub tick_time: Duration,
@@ -190,7 +191,8 @@ pub struct ServiceOptions {
     pub on_outdated: OnOutdated,
     /// Source of the times in transactions.
     pub wall_clock: WallClock,
-    /// Where the ids of sessions come from.
+    /// Where the random part of session ids comes from. Who could guess an id could take over the
+    /// session: its password is a function of it.
     pub entropy: Entropy,
 }
 

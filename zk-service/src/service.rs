@@ -14,7 +14,7 @@ use crate::client::{Client, Clients, State};
 use crate::database::{Database, DigestCheck};
 use crate::leader::{Env, Leader};
 use crate::options::ServiceOptions;
-use crate::session::{self, Owner};
+use crate::session::Owner;
 use crate::snapshot::Loader;
 use crate::stats::Stats;
 use crate::txn::Payload;
@@ -35,7 +35,6 @@ pub struct Service {
     /// Since when the present role is served.
     pub(crate) serving_since: Instant,
     pub(crate) leader: Option<Leader>,
-    pub(crate) next_session: i64,
     /// Learner: forwarded syncs, oldest first.
     pub(crate) forwarded_syncs: VecDeque<ConnId>,
     /// Leader: freshness rounds of its own clients.
@@ -74,8 +73,6 @@ impl Service {
             ensemble_auth: options.ensemble_auth.clone(),
             acl_len_max: options.jute_max_buffer,
         };
-        let next_session =
-            session::first_id(options.session_server_id, options.wall_clock.now_ms());
         Self {
             access,
             db: Database::new(options.digests),
@@ -87,7 +84,6 @@ impl Service {
             standalone: false,
             serving_since: Instant::ZERO,
             leader: None,
-            next_session,
             forwarded_syncs: VecDeque::new(),
             own_syncs: VecDeque::new(),
             revalidations: Vec::new(),

@@ -147,16 +147,18 @@ impl Tracker {
     }
 }
 
-/// The first session id of a server that starts at `wall_ms`: server id, then clock, then a
-/// counter.
+/// A session id: the id of the server that gives it, then 56 random bits.
 ///
-/// ZooKeeper takes a monotonic clock here; the wall clock makes ids unlikely to come back after a
-/// reboot of the host.
-pub(crate) fn first_id(sid: i64, wall_ms: i64) -> i64 {
-    let clock = (wall_ms.cast_unsigned() << 24) >> 8;
-    let id = (sid.cast_unsigned() << 56) | clock;
-    // i64::MIN marks containers as the owner of a node.
-    if id.cast_signed() == i64::MIN { id.cast_signed() + 1 } else { id.cast_signed() }
+/// ZooKeeper counts on from a clock, so that the id of one session tells those of its neighbours, and
+/// with the id the password. Nothing in ZooKeeper depends on the order of ids: of those of other
+/// servers it looks at the server's byte at most.
+pub(crate) fn id(sid: i64, random: u64) -> i64 {
+    let id = (sid.cast_unsigned() << 56) | (random >> 8);
+    match id.cast_signed() {
+        // The first marks containers as the owner of a node, the second asks for a new session.
+        i64::MIN | 0 => id.cast_signed() + 1,
+        id => id,
+    }
 }
 
 /// The password of a session: a function of its id, equal on all servers, ZooKeeper's included.
@@ -193,9 +195,10 @@ mod tests {
 
     #[test]
     fn ids() {
-        assert_eq!(first_id(1, 0x1d_358e), 0x0100_001d_358e_0000);
-        assert_eq!(first_id(0x80, 0), i64::MIN + 1);
-        assert_eq!(first_id(200, 0).cast_unsigned() >> 56, 200);
+        assert_eq!(id(1, 0xabcd_0000_0000_12ff), 0x01ab_cd00_0000_0012);
+        assert_eq!(id(0x80, 0xff), i64::MIN + 1);
+        assert_eq!(id(0, 0xff), 1);
+        assert_eq!(id(200, u64::MAX).cast_unsigned(), 0xc8ff_ffff_ffff_ffff);
     }
 
     #[test]

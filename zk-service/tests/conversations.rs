@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use harness::{Client, World};
-use zk_service::{ServiceOptions, WallClock};
+use zk_service::{Entropy, ServiceOptions, WallClock};
 
 /// What our server's wall clock says in transactions; recordings have other times of 2026 here.
 const WALL_MS: i64 = 0x1_a1fd_0000_0000 >> 8;
@@ -69,13 +69,15 @@ type Deviation = (&'static str, usize, &'static str);
 fn play(names: &[&str], mut options: ServiceOptions, deviations: &[Deviation]) {
     let scripts: Vec<String> = names.iter().map(|name| read(name)).collect();
     options.tick_time = Duration::from_secs(2);
-    // The first session id of the recording is made of its clock: use the same.
+    // ZooKeeper counts session ids on from a clock.
     let first = scripts[0].lines().find_map(first_session).expect("a session");
-    let clock = Arc::new(AtomicI64::new((first & 0x00ff_ffff_ffff_ffff) >> 16));
+    let next = AtomicI64::new(first << 8);
+    options.entropy =
+        Entropy::new(move || next.fetch_add(1 << 8, Ordering::Relaxed).cast_unsigned());
+    let clock = Arc::new(AtomicI64::new(WALL_MS));
     let read_clock = Arc::clone(&clock);
     options.wall_clock = WallClock::new(move || read_clock.load(Ordering::Relaxed));
     let mut play = Play::new(World::standalone(options));
-    clock.store(WALL_MS, Ordering::Relaxed);
     play.server.clock = clock;
     for (name, script) in names.iter().zip(&scripts) {
         for (number, line) in (1..).zip(script.lines()) {

@@ -19,14 +19,14 @@ mod workload;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use zab_proto::{
     Application, BadSnapshot, ClientOutput, ConnId, Core, InstallProgress, Instant, Origin,
     SnapshotDigest, Status, Zxid,
 };
-use zk_service::{Service, ServiceOptions, WallClock};
+use zk_service::{Entropy, Service, ServiceOptions, WallClock};
 
 pub use client::ZkClient;
 
@@ -62,6 +62,7 @@ impl Subject for Zk {
         let jump_ms = i64::try_from(rng.below(20_000_000)).unwrap_or(0) - 5_000_000;
         let wall_ms = Arc::new(AtomicI64::new(jump_ms));
         let clock = Arc::clone(&wall_ms);
+        let random = AtomicU64::new(rng.next_u64());
         let service = Service::new(ServiceOptions {
             session_server_id: i64::try_from(server + 1).unwrap_or(0),
             tick_time: options.tick_time,
@@ -70,6 +71,7 @@ impl Subject for Zk {
             extended_types: true,
             container_check_interval: 2 * options.tick_time,
             container_never_used: faults::container_never_used(options.mutation),
+            entropy: Entropy::new(move || mix(random.fetch_add(1, Ordering::Relaxed))),
             wall_clock: WallClock::new(move || clock.load(Ordering::Relaxed)),
             ..ServiceOptions::default()
         });

@@ -6,7 +6,7 @@ use crate::check::Failure;
 use crate::coverage::Coverage;
 use crate::zk::acl::{User, permits, perms};
 use crate::zk::history::{Answered, Call, Told};
-use crate::zk::model::{Model, code, event};
+use crate::zk::model::{Model, Node, code, event};
 use crate::zk::replay::failure;
 use crate::zk::wire::{Request, WatchKind, WatchLists};
 
@@ -172,13 +172,18 @@ impl Armed {
 
     fn set_watches(&mut self, lists: &WatchLists, zxid: i64, model: &Model) -> Result<(), Failure> {
         let mut missed = Vec::new();
+        let user = self.user;
+        // Of what it may not read, a client has missed nothing.
+        let told = |node: &Node| node.permits(perms::READ, user).is_ok();
         let mut tell = |kind, path: &String| {
             missed.push(Told { zxid: -1, kind, path: path.clone() });
         };
         for path in &lists.data {
             match model.node_at(path, zxid) {
                 None => tell(event::DELETED, path),
-                Some(node) if node.mzxid > lists.since => tell(event::DATA_CHANGED, path),
+                Some(node) if told(node) && node.mzxid > lists.since => {
+                    tell(event::DATA_CHANGED, path)
+                }
                 Some(_) => {
                     self.data.insert(path.clone());
                 }
@@ -186,16 +191,18 @@ impl Armed {
         }
         for path in &lists.exist {
             match model.node_at(path, zxid) {
-                None => {
+                Some(node) if told(node) => tell(event::CREATED, path),
+                _ => {
                     self.data.insert(path.clone());
                 }
-                Some(_) => tell(event::CREATED, path),
             }
         }
         for path in &lists.child {
             match model.node_at(path, zxid) {
                 None => tell(event::DELETED, path),
-                Some(node) if node.pzxid > lists.since => tell(event::CHILDREN_CHANGED, path),
+                Some(node) if told(node) && node.pzxid > lists.since => {
+                    tell(event::CHILDREN_CHANGED, path)
+                }
                 Some(_) => {
                     self.child.insert(path.clone());
                 }
