@@ -1,7 +1,7 @@
 //! The connections of a runtime whose loop reads and writes its sockets itself when they are
 //! ready: what `runtime-mio` and `runtime-smol` share.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -69,8 +69,13 @@ pub struct Conns<S> {
     ids: HashMap<ConnId, usize, BuildHasherDefault<IdHasher>>,
     /// Slots with something to read; each at most once.
     ready: Vec<usize>,
-    /// Slots with something to send; each at most once.
+    /// Slots with something to send; each at most once here and in `behind`.
     dirty: Vec<usize>,
+    /// Slots of clients that have been written to and have more to be sent: they come after those
+    /// with something new, one after the other.
+    behind: VecDeque<usize>,
+    /// Bytes that may still be written to the clients `behind` in this turn.
+    write_left: usize,
     /// Connections whose other side has ended or broken.
     ended: Vec<(usize, ConnId)>,
     /// Takes turns with `ready` and `dirty` while those are worked through.
@@ -125,6 +130,8 @@ impl<S: Stream> Conns<S> {
             ids: HashMap::default(),
             ready: Vec::new(),
             dirty: Vec::new(),
+            behind: VecDeque::new(),
+            write_left: options.clients_turn_bytes,
             ended: Vec::new(),
             spare: Vec::new(),
             deadlines: BTreeSet::new(),
@@ -172,7 +179,7 @@ impl<S: Stream> Conns<S> {
     /// Whether there is something to do without waiting for an event.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.ready.is_empty() || !self.dirty.is_empty()
+        !self.ready.is_empty() || !self.dirty.is_empty() || !self.behind.is_empty()
     }
 
     /// When [`on_time`](Self::on_time) is due.
@@ -213,13 +220,31 @@ impl<S: Stream> Conns<S> {
         }
     }
 
-    /// Reads the sockets that had events, each for a bounded turn.
+    /// Begins a turn of the loop: reads the sockets that had events, peers first, each for a bounded
+    /// turn, and clients only as long as they do not hold up the peers.
     pub fn on_ready(&mut self, doors: &mut impl Doors) {
+        self.write_left = self.options.clients_turn_bytes;
         let mut ready = std::mem::replace(&mut self.ready, std::mem::take(&mut self.spare));
+        ready.retain(|&at| {
+            let of_peer = self.slots[at].conn.as_ref().is_some_and(|conn| !conn.id.is_client());
+            if of_peer {
+                self.slots[at].queued = false;
+                self.read(at, doors);
+            }
+            !of_peer
+        });
+        let (mut left, mut waiting) = (self.options.clients_turn_bytes, 0);
         for at in ready.drain(..) {
-            self.slots[at].queued = false;
-            self.read(at, doors);
+            if left == 0 {
+                self.ready.push(at);
+                waiting += 1;
+            } else {
+                self.slots[at].queued = false;
+                left = left.saturating_sub(self.read(at, doors));
+            }
         }
+        // Who has had no turn now is the first to have one next time.
+        self.ready.rotate_right(waiting);
         self.spare = ready;
     }
 
@@ -273,40 +298,75 @@ impl<S: Stream> Conns<S> {
         self.mark_slot(at);
     }
 
-    /// Writes to all marked connections.
+    /// Writes to all marked connections: to peers, then to clients with something new, a piece to
+    /// each, then to the others in turn until a turn's bytes are written.
     pub fn flush(&mut self, doors: &mut impl Doors) {
         let mut dirty = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.spare));
+        dirty.retain(|&at| {
+            let of_peer = self.slots[at].conn.as_ref().is_some_and(|conn| !conn.id.is_client());
+            if of_peer {
+                self.write(at, doors);
+            }
+            !of_peer
+        });
         for at in dirty.drain(..) {
-            let Some(conn) = &mut self.slots[at].conn else { continue };
-            conn.dirty = false;
-            if conn.blocked || conn.stage == Stage::Lingering {
-                continue;
-            }
-            let (id, turn) = (conn.id, self.options.write_turn_bytes);
-            let fill = |buf: &mut [u8]| doors.transmit(id, buf);
-            let end = conn.outbox.flush(&mut conn.stream, &mut self.scratch, turn, fill);
-            let end = end.and_then(|end| {
-                if end == Flushed::Blocked {
-                    conn.blocked = true;
-                    conn.stream.await_writable()?;
-                }
-                Ok(end)
-            });
-            match end {
-                Ok(Flushed::All) if conn.stage == Stage::Flushing => self.shut(at, doors, false),
-                Ok(Flushed::All | Flushed::Blocked) => {}
-                Ok(Flushed::Turn) => self.mark_slot(at),
-                Err(error) => self.broken(at, &error, doors),
-            }
+            let written = self.write(at, doors);
+            self.write_left = self.write_left.saturating_sub(written);
         }
         self.spare = dirty;
+        while self.write_left > 0
+            && let Some(at) = self.behind.pop_front()
+        {
+            let written = self.write(at, doors);
+            self.write_left = self.write_left.saturating_sub(written);
+        }
     }
 
-    fn read(&mut self, at: usize, doors: &mut impl Doors) {
-        let Some(conn) = &mut self.slots[at].conn else { return };
-        if !conn.readable || conn.eof {
-            return;
+    /// Writes what there is to be sent on a connection, for a bounded turn. Returns how many bytes
+    /// were fetched for it.
+    fn write(&mut self, at: usize, doors: &mut impl Doors) -> usize {
+        let Some(conn) = &mut self.slots[at].conn else { return 0 };
+        conn.dirty = false;
+        if conn.blocked || conn.stage == Stage::Lingering {
+            return 0;
         }
+        let id = conn.id;
+        // A client has one piece at a time, lest the others wait for its megabyte.
+        let turn = if id.is_client() { 1 } else { self.options.write_turn_bytes };
+        let mut fetched = 0;
+        let fill = |buf: &mut [u8]| {
+            let n = doors.transmit(id, buf);
+            fetched += n;
+            n
+        };
+        let end = conn.outbox.flush(&mut conn.stream, &mut self.scratch, turn, fill);
+        let end = end.and_then(|end| {
+            if end == Flushed::Blocked {
+                conn.blocked = true;
+                conn.stream.await_writable()?;
+            }
+            Ok(end)
+        });
+        match end {
+            Ok(Flushed::All) if conn.stage == Stage::Flushing => self.shut(at, doors, false),
+            Ok(Flushed::All | Flushed::Blocked) => {}
+            Ok(Flushed::Turn) if id.is_client() => {
+                conn.dirty = true;
+                self.behind.push_back(at);
+            }
+            Ok(Flushed::Turn) => self.mark_slot(at),
+            Err(error) => self.broken(at, &error, doors),
+        }
+        fetched
+    }
+
+    /// Reads a socket for a bounded turn. Returns how many bytes there were.
+    fn read(&mut self, at: usize, doors: &mut impl Doors) -> usize {
+        let Some(conn) = &mut self.slots[at].conn else { return 0 };
+        if !conn.readable || conn.eof {
+            return 0;
+        }
+        let mut source = Counted { source: &mut conn.stream, bytes: 0 };
         let turn = ReadTurn {
             turn: self.options.read_turn_bytes,
             max: self.options.unread_max(conn.id),
@@ -315,12 +375,13 @@ impl<S: Stream> Conns<S> {
         let id = conn.id;
         let end = if conn.stage == Stage::Open {
             let take = |bytes: &[u8]| doors.receive(id, bytes);
-            conn.inbox.read(&mut conn.stream, &mut self.scratch, turn, take)
+            conn.inbox.read(&mut source, &mut self.scratch, turn, take)
         } else {
             // What comes after the end is read and forgotten.
             let turn = ReadTurn { max: usize::MAX, ..turn };
-            Inbox::default().read(&mut conn.stream, &mut self.scratch, turn, <[u8]>::len)
+            Inbox::default().read(&mut source, &mut self.scratch, turn, <[u8]>::len)
         };
+        let bytes = source.bytes;
         let end = end.and_then(|end| {
             if end == ReadEnd::Drained {
                 conn.readable = false;
@@ -342,6 +403,7 @@ impl<S: Stream> Conns<S> {
             }
             Err(error) => self.broken(at, &error, doors),
         }
+        bytes
     }
 
     /// The last bytes are out, or took too long (`cut`).
@@ -413,6 +475,20 @@ impl<S: Stream> Conns<S> {
     }
 }
 
+/// A source whose bytes are counted.
+struct Counted<'a, S> {
+    source: &'a mut S,
+    bytes: usize,
+}
+
+impl<S: Read> Read for Counted<'_, S> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.source.read(buf)?;
+        self.bytes += n;
+        Ok(n)
+    }
+}
+
 /// How interesting the end of a connection is: very, if the other side was at fault.
 pub(crate) fn level(reason: CloseReason) -> log::Level {
     match reason {
@@ -441,3 +517,6 @@ impl Hasher for IdHasher {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,6 +82,9 @@ pub struct NetOptions {
     pub read_turn_bytes: usize,
     /// Bytes written to one connection before the others get their turn.
     pub write_turn_bytes: usize,
+    /// Bytes read from clients, and bytes written to clients, in one turn of the loop. What is left
+    /// has to wait until peers have been heard again. Exceeded by one connection's turn at most.
+    pub clients_turn_bytes: usize,
     /// The buffer all reads and writes of one thread go through.
     pub scratch_bytes: usize,
     /// How long a closed connection may take to send its last bytes.
@@ -113,6 +116,7 @@ impl Default for NetOptions {
             client_unread_max_bytes: 2 * 1024 * 1024,
             read_turn_bytes: 1024 * 1024,
             write_turn_bytes: 1024 * 1024,
+            clients_turn_bytes: 4 * 1024 * 1024,
             scratch_bytes: 256 * 1024,
             flush_timeout: Duration::from_secs(2),
             linger_timeout: Duration::from_millis(500),

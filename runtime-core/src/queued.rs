@@ -4,7 +4,7 @@
 //! One buffer travels between the loop and each reader, another between the loop and each writer,
 //! so that neither side can run ahead of the other.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -87,8 +87,13 @@ pub struct QueuedNet<W: Workers> {
     ids: HashMap<ConnId, u64>,
     /// Dials under way.
     dials: HashMap<ConnId, (Channel, Arc<()>)>,
-    /// Keys of connections with something to send; each at most once.
-    dirty: Vec<u64>,
+    /// Clients' bytes that are not looked at yet: at most one buffer of each.
+    unread: VecDeque<(u64, Vec<u8>, usize)>,
+    /// Keys of peers' connections, and of clients', with something to send; each at most once.
+    dirty_peers: Vec<u64>,
+    dirty: VecDeque<u64>,
+    /// Bytes that may still be given to clients' writers in this turn.
+    write_left: usize,
     /// Connections whose other side has ended or broken, dials that failed.
     ended: Vec<u64>,
     failed: Vec<ConnId>,
@@ -120,7 +125,10 @@ impl<W: Workers> QueuedNet<W> {
             next_key: 0,
             ids: HashMap::new(),
             dials: HashMap::new(),
-            dirty: Vec::new(),
+            unread: VecDeque::new(),
+            dirty_peers: Vec::new(),
+            dirty: VecDeque::new(),
+            write_left: options.clients_turn_bytes,
             ended: Vec::new(),
             failed: Vec::new(),
             deadlines: BTreeSet::new(),
@@ -136,6 +144,25 @@ impl<W: Workers> QueuedNet<W> {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// Whether there is something to do without waiting for an event.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        !self.unread.is_empty() || !self.dirty.is_empty() || !self.dirty_peers.is_empty()
+    }
+
+    /// Begins a turn of the loop, after all events were taken: looks at what clients have sent, as
+    /// long as that does not hold up the peers.
+    pub fn on_unread(&mut self, doors: &mut impl Doors) {
+        self.write_left = self.options.clients_turn_bytes;
+        let mut left = self.options.clients_turn_bytes;
+        while left > 0
+            && let Some((key, buffer, n)) = self.unread.pop_front()
+        {
+            left = left.saturating_sub(n);
+            self.received(key, buffer, n, doors);
+        }
     }
 
     /// Ends connections that take too long over their last bytes.
@@ -159,7 +186,14 @@ impl<W: Workers> QueuedNet<W> {
                 self.accepted(channel, stream, remote, doors);
             }
             Event::Dialled(conn, stream) => self.dialled(conn, stream, doors),
-            Event::Received(key, buffer, n) => self.received(key, buffer, n, doors),
+            Event::Received(key, buffer, n) => {
+                let of_client = self.conns.get(&key).is_some_and(|conn| conn.id.is_client());
+                if of_client {
+                    self.unread.push_back((key, buffer, n));
+                } else {
+                    self.received(key, buffer, n, doors);
+                }
+            }
             Event::Sent(key, buffer) => {
                 if let Some(conn) = self.conns.get_mut(&key) {
                     conn.spare = Some(buffer);
@@ -271,16 +305,20 @@ impl<W: Workers> QueuedNet<W> {
             && !conn.dirty
         {
             conn.dirty = true;
-            self.dirty.push(key);
+            if conn.id.is_client() {
+                self.dirty.push_back(key);
+            } else {
+                self.dirty_peers.push(key);
+            }
         }
     }
 
-    /// Gives the writer what there is to send, one buffer at a time.
-    fn feed(&mut self, key: u64, now: Instant, doors: &mut impl Doors) {
-        let Some(conn) = self.conns.get_mut(&key) else { return };
+    /// Gives the writer what there is to send, one buffer at a time. Returns how many bytes.
+    fn feed(&mut self, key: u64, now: Instant, doors: &mut impl Doors) -> usize {
+        let Some(conn) = self.conns.get_mut(&key) else { return 0 };
         conn.dirty = false;
         let Some(mut buffer) = conn.spare.take().filter(|_| conn.stage != Stage::Lingering) else {
-            return;
+            return 0;
         };
         let (mut filled, max) = (0, self.options.scratch_bytes);
         loop {
@@ -305,6 +343,7 @@ impl<W: Workers> QueuedNet<W> {
                 self.shut(key, now, doors);
             }
         }
+        filled
     }
 
     /// The last bytes are out.
@@ -387,12 +426,18 @@ impl<W: Workers> Network for QueuedNet<W> {
 
     fn flush(&mut self, doors: &mut impl Doors) {
         let now = doors.now();
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for key in dirty.drain(..) {
+        let mut peers = std::mem::take(&mut self.dirty_peers);
+        for key in peers.drain(..) {
             self.feed(key, now, doors);
         }
-        if self.dirty.is_empty() {
-            self.dirty = dirty;
+        if self.dirty_peers.is_empty() {
+            self.dirty_peers = peers;
+        }
+        while self.write_left > 0
+            && let Some(key) = self.dirty.pop_front()
+        {
+            let fed = self.feed(key, now, doors);
+            self.write_left = self.write_left.saturating_sub(fed);
         }
     }
 }

@@ -70,6 +70,7 @@ impl<A: Application, D: Disk> Driver<A, D> {
             for event in waiting {
                 self.net.on_event(event, doors);
             }
+            self.net.on_unread(doors);
             self.net.on_time(doors);
             self.engine.on_time(now);
             loop {
@@ -91,6 +92,9 @@ impl<A: Application, D: Disk> Driver<A, D> {
     }
 
     fn timeout(&self) -> Duration {
+        if self.net.has_work() {
+            return Duration::ZERO;
+        }
         let deadlines = [self.engine.node.poll_timeout(), self.net.poll_timeout()];
         let next = deadlines.into_iter().flatten().min();
         next.map_or(Duration::from_secs(3600), |at| {

@@ -142,10 +142,16 @@ pub trait Application {
         None
     }
 
-    /// A deadline has passed, or there is room again for what
-    /// [`can_propose`](Core::can_propose) refused; early or repeated calls are harmless.
+    /// A deadline has passed; early or repeated calls are harmless. A runtime calls this at most
+    /// once in a turn of its loop, after everything else that has come is heard.
     fn handle_timeout(&mut self, core: &mut Core<'_>) {
         let _ = core;
+    }
+
+    /// There is room again for what [`can_propose`](Core::can_propose) refused. May be said several
+    /// times in a turn.
+    fn room(&mut self, core: &mut Core<'_>) {
+        self.handle_timeout(core);
     }
 
     // Snapshots out: several may be open, each a point in time.

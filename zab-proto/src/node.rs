@@ -270,7 +270,7 @@ impl<A: Application> Node<A> {
                 Output::Synced { token } => {
                     self.app.synced(&mut Core::new(now, &mut self.peer), Some(token));
                 }
-                Output::Room => self.app.handle_timeout(&mut Core::new(now, &mut self.peer)),
+                Output::Room => self.app.room(&mut Core::new(now, &mut self.peer)),
                 Output::Snapshot { conn } => {
                     let snapshot = self.app.snapshot_open();
                     self.lent.push(Lent { conn, snapshot });

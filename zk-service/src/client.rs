@@ -16,6 +16,7 @@ use crate::budget::EventBytes;
 use crate::code::Code;
 use crate::request::op;
 use crate::rules::Rules;
+use crate::schedule::Account;
 
 /// Buffers above this capacity are given back when they run empty: many connections are idle.
 const KEPT_LEN_MAX_BYTES: usize = 4 << 10;
@@ -218,6 +219,8 @@ pub(crate) struct Client {
     pub(crate) charged: usize,
     /// Bytes were left unconsumed because of this connection's own limits.
     pub(crate) paused: bool,
+    /// Its share of the server's work.
+    pub(crate) account: Account,
     pub(crate) stats: ConnStats,
 }
 
@@ -246,6 +249,7 @@ impl Client {
             unread: 0,
             charged: 0,
             paused: false,
+            account: Account::default(),
             stats: ConnStats::new(wall_ms),
         }
     }
@@ -520,15 +524,9 @@ impl Clients {
         }
     }
 
-    /// See [`Application::poll_transmit`](zab_proto::Application::poll_transmit). The second value
-    /// tells whether the connection may be read again.
-    pub(crate) fn transmit(&mut self, slot: u32, buf: &mut [u8], soft_max: usize) -> usize {
-        let Some(client) = self.get_mut(slot) else { return 0 };
-        let n = client.send(buf);
-        if client.paused && client.unsent() <= soft_max / 2 {
-            client.paused = false;
-            self.resume(slot);
-        }
+    /// See [`Application::poll_transmit`](zab_proto::Application::poll_transmit).
+    pub(crate) fn transmit(&mut self, slot: u32, buf: &mut [u8]) -> usize {
+        let n = self.get_mut(slot).map_or(0, |client| client.send(buf));
         self.charge(slot);
         n
     }

@@ -12,6 +12,7 @@ use crate::database::DigestCheck;
 use crate::read::Reading;
 use crate::reply::{self, Reply};
 use crate::request::op;
+use crate::schedule::cost;
 use crate::service::Service;
 use crate::txn::{Parts, Payload, Txn};
 
@@ -201,6 +202,7 @@ impl Service {
         op: i32,
         record: &[u8],
     ) {
+        let bounds = self.options.bounds();
         let Self { db, watches, clients, access, options, .. } = self;
         let Some(client) = clients.get_mut(slot) else { return };
         let unsent = client.unsent();
@@ -212,16 +214,22 @@ impl Service {
             slot,
             session: client.session,
             watches_len_max: options.watches_len_max_bytes,
+            bounds,
+            body_at: 0,
+            work: 0,
         };
         let armed = match op {
             op::SET_WATCHES | op::SET_WATCHES2 => reading.set_watches(op, record, &mut client.out),
             _ => Ok(()),
         };
         let mut reply = Reply::begin(&mut client.out);
+        reading.body_at = reply.body().len();
         let result = armed.and_then(|()| reading.answer(op, record, reply.body()));
         let len = reply.end(request.xid, db.last_zxid().raw(), result.err().unwrap_or_default());
+        let work = reading.work;
         let watches_more = watches.len_bytes() > watched;
         self.replied(now, slot, &request, op, len, unsent);
+        self.charge(slot, work + cost::bytes(len));
         if watches_more {
             self.keep_to_watches(slot);
         }
@@ -258,12 +266,17 @@ impl Service {
         }
     }
 
-    /// Answers everything at the head of a connection's queue that waits for nothing more.
+    /// Answers everything at the head of a connection's queue that waits for nothing more, as far as
+    /// this turn and what the client leaves unread allow.
     pub(crate) fn drain(&mut self, now: Instant, slot: u32) {
         let mut record = std::mem::take(&mut self.record);
         while let Some(client) = self.client(slot)
             && let Some(&first) = client.queue.front()
         {
+            if matches!(first.awaiting, Awaiting::Read { .. }) && !self.may_answer(slot) {
+                break;
+            }
+            let Some(client) = self.clients.get_mut(slot) else { break };
             match first.awaiting {
                 Awaiting::Write { .. } | Awaiting::Sync { done: false, .. } => break,
                 Awaiting::Sync { done: true, len } => {
@@ -283,11 +296,29 @@ impl Service {
             }
         }
         self.record = record;
+        let out_max = self.options.out_len_soft_max_bytes;
         let Some(client) = self.client(slot) else { return };
-        if client.paused {
+        // Who leaves too much unread goes on when it has read; who waits for its turn, then.
+        if client.paused && !client.account.waits() && client.unsent() <= out_max {
             client.paused = false;
             self.clients.resume(slot);
         }
+    }
+
+    /// Whether one more read may be answered now; if not, the connection will be told to go on.
+    fn may_answer(&mut self, slot: u32) -> bool {
+        let out_max = self.options.out_len_soft_max_bytes;
+        let Some(client) = self.clients.get_mut(slot) else { return false };
+        if client.unsent() > out_max {
+            client.paused = true;
+            return false;
+        }
+        let account = client.account;
+        let may = !self.schedule.ends(account);
+        if !may {
+            self.wait(slot);
+        }
+        may
     }
 
     fn answer_sync(&mut self, now: Instant, slot: u32, request: &InFlight, path: &[u8]) {

@@ -12,6 +12,7 @@ use crate::code::Code;
 use crate::leader::Submission;
 use crate::reply::{self, XID_PING};
 use crate::request::{Connect, Write, is_read, is_write, op};
+use crate::schedule::cost;
 use crate::service::Service;
 use crate::session::{self, Owner};
 
@@ -61,6 +62,9 @@ impl Service {
                 return bytes.len();
             };
             let Some(frame) = rest[4..].get(..len) else { return used };
+            if self.others_first(slot, frame, used == 0) {
+                return used;
+            }
             let taken = if greeting {
                 self.handshake(core, slot, frame)
             } else {
@@ -75,11 +79,54 @@ impl Service {
         }
     }
 
+    /// Whether a frame has to wait for its connection's turn, of which this takes note.
+    fn others_first(&mut self, slot: u32, frame: &[u8], first: bool) -> bool {
+        if !self.schedule.is_contended() {
+            return false;
+        }
+        let expected = self.estimate(slot, frame);
+        let Some(client) = self.clients.get_mut(slot) else { return false };
+        client.account.expect(expected);
+        let account = client.account;
+        let waits =
+            if first { !self.schedule.admits(account) } else { self.schedule.ends(account) };
+        if waits {
+            self.wait(slot);
+        }
+        waits
+    }
+
+    /// About what a request will cost, as far as that can be told at once.
+    fn estimate(&self, slot: u32, frame: &[u8]) -> u64 {
+        let mut reader = Reader::new(frame);
+        let op = reader.i32().and_then(|_| reader.i32()).unwrap_or_default();
+        let tree = &self.db.tree;
+        let more = match op {
+            op::GET_CHILDREN | op::GET_CHILDREN2 => {
+                let path = reader.string().ok().flatten();
+                let node = path.and_then(|path| tree.node(&path));
+                node.map_or(0, |node| cost::CHILD * u64::from(node.child_count()))
+            }
+            op::GET_ALL_CHILDREN_NUMBER => cost::CHILD * tree.node_count() as u64,
+            op::GET_EPHEMERALS | op::CLOSE_SESSION => {
+                let session = self.clients.get(slot).map_or(0, |client| client.session);
+                cost::NODE * tree.ephemerals_count_of(session) as u64
+            }
+            // Many small things, at most so many.
+            op::MULTI | op::MULTI_READ | op::SET_WATCHES | op::SET_WATCHES2 => {
+                cost::parsed(20 * frame.len())
+            }
+            _ => 0,
+        };
+        cost::REQUEST + cost::bytes(frame.len()) + more
+    }
+
     fn frame_len(&self, len: i32) -> Option<usize> {
         usize::try_from(len).ok().filter(|len| *len <= self.options.jute_max_buffer)
     }
 
     fn count_received(&mut self, slot: u32, len: usize) {
+        self.charge(slot, cost::REQUEST + cost::bytes(len));
         self.stats.received += 1;
         self.stats.bytes_received += len as u64;
         if let Some(client) = self.clients.get_mut(slot) {
@@ -291,6 +338,7 @@ impl Service {
             return self.hang_up(slot, format_args!("malformed request header"));
         };
         let record = reader.rest();
+        // Waits for the answers in front of it, which wait for their turn.
         if self.must_wait(slot, op) {
             return Taken::NotNow;
         }
@@ -424,7 +472,7 @@ impl Service {
     pub(crate) fn submit(&mut self, core: &mut Core<'_>, request: &Submission<'_>) -> Option<Zxid> {
         self.lead(
             |leader, env| {
-                if leader.has_deferred() { None } else { leader.submit(core, env, request) }
+                if leader.waits_for_room() { None } else { leader.submit(core, env, request) }
             },
         )
         .flatten()

@@ -38,6 +38,8 @@ pub(crate) struct Env<'a> {
     pub(crate) tree: &'a Tree,
     pub(crate) access: &'a Access,
     pub(crate) options: &'a ServiceOptions,
+    /// Work that may still be done in this turn.
+    pub(crate) work_left: u64,
 }
 
 impl<'a> Env<'a> {
@@ -67,6 +69,10 @@ pub(crate) struct Leader {
     pub(crate) tracker: Tracker,
     deferred: VecDeque<Deferred>,
     deferred_len: usize,
+    /// Learners' requests wait for the next turn rather than for room.
+    postponed: bool,
+    /// Sessions whose time is up wait for the next turn.
+    overdue: bool,
     txn: Vec<u8>,
     /// Lengths of the transactions proposed since they were last counted.
     pub(crate) proposed: Vec<usize>,
@@ -100,6 +106,8 @@ impl Leader {
             tracker,
             deferred: VecDeque::new(),
             deferred_len: 0,
+            postponed: false,
+            overdue: false,
             txn: Vec::new(),
             proposed: Vec::new(),
             tick,
@@ -130,8 +138,18 @@ impl Leader {
     }
 
     /// Whether learners' requests wait for room; further requests wait behind them.
-    pub(crate) fn has_deferred(&self) -> bool {
-        !self.deferred.is_empty()
+    pub(crate) fn waits_for_room(&self) -> bool {
+        !self.deferred.is_empty() && !self.postponed
+    }
+
+    /// Whether there is something to be done in the next turn.
+    pub(crate) fn has_postponed(&self) -> bool {
+        self.postponed || self.overdue
+    }
+
+    /// The work done since this was asked last.
+    pub(crate) fn take_work(&mut self) -> u64 {
+        std::mem::take(&mut self.prep.work)
     }
 
     /// Proposes the transaction that a request becomes. `None`: not now.
@@ -212,9 +230,11 @@ impl Leader {
         data: &[u8],
         auth: &[u8],
     ) {
-        if !self.has_deferred() && self.try_request(core, env, from, data, auth) {
+        let in_turn = env.work_left > 0;
+        if self.deferred.is_empty() && in_turn && self.try_request(core, env, from, data, auth) {
             return;
         }
+        self.postponed |= self.deferred.is_empty() && !in_turn;
         self.deferred_len += data.len() + auth.len();
         let field_len_max = core.peer().config().limits.field_len_max_bytes;
         if self.deferred_len > DEFERRED_LEN_MAX_BYTES.max(field_len_max.saturating_mul(4)) {
@@ -247,9 +267,16 @@ impl Leader {
         self.submit(core, env, &request).is_some()
     }
 
-    /// Proposes what had to wait, as far as there is room now.
+    /// Proposes what had to wait, as far as there is room now. The other half of the turn belongs to
+    /// this server's own clients.
     pub(crate) fn retry_deferred(&mut self, core: &mut Core<'_>, env: Env<'_>) {
+        self.postponed = false;
         while let Some(first) = self.deferred.pop_front() {
+            if self.prep.work > env.work_left / 2 {
+                self.deferred.push_front(first);
+                self.postponed = true;
+                return;
+            }
             if !self.try_request(core, env, first.from, &first.data, &first.auth) {
                 self.deferred.push_front(first);
                 return;
@@ -295,10 +322,15 @@ impl Leader {
     /// needed any more. Returns whether there was room for all of it.
     pub(crate) fn expire(&mut self, core: &mut Core<'_>, env: Env<'_>) {
         let now = core.now();
+        self.overdue = false;
         if self.doubt.is_none() && now >= self.not_before && core.can_propose(OVERHEAD_BYTES) {
             while let Some(session) = self.tracker.expired(now) {
                 log::info!("Expiring session {session:#x}");
                 if !self.close_session(core, env, session) {
+                    break;
+                }
+                if self.prep.work >= env.work_left {
+                    self.overdue = true;
                     break;
                 }
             }

@@ -26,6 +26,7 @@ mod read;
 mod reply;
 mod request;
 mod rules;
+mod schedule;
 mod service;
 mod session;
 mod snapshot;

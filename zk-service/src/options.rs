@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::read::Bounds;
+
 /// A source of wall-clock time, in milliseconds since 1970.
 #[derive(Clone)]
 pub struct WallClock(Arc<dyn Fn() -> i64 + Send + Sync>);
@@ -175,6 +177,15 @@ pub struct ServiceOptions {
     /// and events that they do not read, identities, watches. At the bound those are disconnected
     /// that take the most.
     pub clients_len_max_bytes: usize,
+    /// Work done for clients before peers and timers are heard again, in units of about a
+    /// nanosecond. One request may exceed it.
+    pub work_per_turn: u64,
+    /// Work of the parts of one multiRead. Parts behind it are answered by an error.
+    pub work_per_request: u64,
+    /// Longest reply, in bytes; never less than two of the longest frames of a client. A request
+    /// with a longer one, or the part of a multiRead that would make it longer, is answered by an
+    /// error.
+    pub reply_len_max_bytes: usize,
     /// Requests of one client in flight, from which on further ones wait.
     pub in_flight_max: usize,
     /// Version text shown by the four-letter words.
@@ -224,6 +235,9 @@ impl Default for ServiceOptions {
             watches_len_max_bytes: 128 << 20,
             ids_len_max_bytes: 1 << 20,
             clients_len_max_bytes: 2 << 30,
+            work_per_turn: 4_000_000,
+            work_per_request: 40_000_000,
+            reply_len_max_bytes: 64 << 20,
             in_flight_max: 1000,
             version: concat!(
                 "3.9.4-zab-",
@@ -249,6 +263,12 @@ impl ServiceOptions {
         let min = ms(self.min_session_timeout.unwrap_or(self.tick_time * 2));
         let max = ms(self.max_session_timeout.unwrap_or(self.tick_time * 20));
         requested_ms.max(min).min(max)
+    }
+
+    /// How far a read may go. A length is an `int` in the end, and a frame has a header.
+    pub(crate) fn bounds(&self) -> Bounds {
+        let len = self.reply_len_max_bytes.max(self.jute_max_buffer.saturating_mul(2));
+        Bounds { len: len.min(i32::MAX as usize - (1 << 10)), work: self.work_per_request }
     }
 
     /// Whether a four-letter word may be executed.

@@ -21,6 +21,7 @@ use crate::auth::{Access, Ids, Judge};
 use crate::code::Code;
 use crate::path;
 use crate::request::{Create, Multi, Write, op};
+use crate::schedule::cost;
 use crate::tree::{ContentCrc, Owner, StatPersisted, Tree};
 use crate::txn::{CreateKind, CreateTxn, PartsBuf, Paths, Txn, TxnDigest};
 
@@ -83,6 +84,8 @@ pub(crate) struct Prep {
     /// The list written last, encoded and decoded: most are equal.
     last_acl: Option<SharedAcl>,
     parts: PartsBuf,
+    /// Work done since it was counted last.
+    pub(crate) work: u64,
 }
 
 impl Prep {
@@ -276,6 +279,7 @@ impl Prep {
         in_multi: bool,
         acl: &'a mut Vec<u8>,
     ) -> Result<Txn<'a>, Code> {
+        self.work += cost::WRITE;
         match write {
             Write::Create(create) => self.create(view, from, judge, create, in_multi, acl),
             Write::Delete { path, version } => self.delete(view, from, judge, path, *version),

@@ -9,7 +9,8 @@ use crate::auth::{Access, Judge, user_name};
 use crate::code::Code;
 use crate::reply;
 use crate::request::{MultiHeader, op, path};
-use crate::tree::{NodeRef, Tree};
+use crate::schedule::cost;
+use crate::tree::{NodeRef, Stat, Tree};
 use crate::watch::{Kind, Watches};
 
 /// What a read may look at.
@@ -23,6 +24,20 @@ pub(crate) struct Reading<'a> {
     pub(crate) session: i64,
     /// Bytes of watches at which nothing is added any more.
     pub(crate) watches_len_max: usize,
+    pub(crate) bounds: Bounds,
+    /// Where the body of the reply begins.
+    pub(crate) body_at: usize,
+    /// What it took, beside the bytes of the reply.
+    pub(crate) work: u64,
+}
+
+/// How far one request may go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Longest body of a reply, in bytes.
+    pub(crate) len: usize,
+    /// Work of the parts of a multiRead, but for the last one that is answered.
+    pub(crate) work: u64,
 }
 
 impl From<DecodeError> for Code {
@@ -57,13 +72,14 @@ impl<'a> Reading<'a> {
             op::GET_ACL => self.get_acl(&path(reader)?, out),
             op::GET_ALL_CHILDREN_NUMBER => {
                 let node = self.readable(&path(reader)?)?;
-                out.put_len(node.subtree().count() - 1);
+                let count = node.subtree().count() - 1;
+                self.work += cost::CHILD * count as u64;
+                out.put_len(count);
                 Ok(())
             }
             op::GET_EPHEMERALS => {
                 let prefix = reader.string()?.unwrap_or_default();
-                self.get_ephemerals(&prefix, out);
-                Ok(())
+                self.get_ephemerals(&prefix, out)
             }
             op::WHO_AM_I => {
                 self.who_am_i(out);
@@ -98,8 +114,15 @@ impl<'a> Reading<'a> {
         self.watches.len_bytes_of(self.slot) > self.watches_len_max
     }
 
+    /// Refuses `more` bytes that would make the reply too long. It cannot be encoded, as it were.
+    fn check_len(&self, out: &[u8], more: usize) -> Result<(), Code> {
+        let len = out.len() - self.body_at + more;
+        if len <= self.bounds.len { Ok(()) } else { Err(Code::MARSHALLING_ERROR) }
+    }
+
     fn watch(&mut self, kind: Kind, path: &str, wanted: bool) {
         if wanted && !self.watches_too_much() {
+            self.work += cost::NODE;
             self.watches.add_standard(kind, self.slot, path);
         }
     }
@@ -116,6 +139,7 @@ impl<'a> Reading<'a> {
 
     /// A node that the requester may read.
     fn readable(&mut self, path: &str) -> Result<NodeRef<'a>, Code> {
+        self.work += cost::NODE;
         let node = self.tree.node(path).ok_or(Code::NO_NODE)?;
         if self.judge.permits(node.rules(), perms::READ) { Ok(node) } else { Err(Code::NO_AUTH) }
     }
@@ -134,6 +158,7 @@ impl<'a> Reading<'a> {
 
     fn get_data(&mut self, path: &str, out: &mut Vec<u8>) -> Result<(), Code> {
         let node = self.readable(path)?;
+        self.check_len(out, node.data().unwrap_or_default().len() + 4 + Stat::LEN)?;
         out.put_buffer(node.data());
         node.stat().write(out);
         Ok(())
@@ -143,7 +168,9 @@ impl<'a> Reading<'a> {
         let node = self.readable(path)?;
         out.put_i32(node.child_count().cast_signed());
         for name in node.children() {
+            self.work += cost::CHILD;
             out.put_ustring(Some(name));
+            self.check_len(out, 0)?;
         }
         Ok(node)
     }
@@ -159,18 +186,21 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    fn get_ephemerals(&self, prefix: &str, out: &mut Vec<u8>) {
+    fn get_ephemerals(&mut self, prefix: &str, out: &mut Vec<u8>) -> Result<(), Code> {
         let all = matches!(prefix.trim(), "" | "/");
         let at = out.len();
         out.put_i32(0);
         let mut count = 0_i32;
         for node in self.tree.ephemerals_of(self.session) {
+            self.work += cost::NODE;
             if all || node.path().starts_with(prefix) {
                 out.put_ustring(Some(node.path()));
+                self.check_len(out, 0)?;
                 count += 1;
             }
         }
         out[at..at + 4].copy_from_slice(&count.to_be_bytes());
+        Ok(())
     }
 
     fn who_am_i(&self, out: &mut Vec<u8>) {
@@ -191,6 +221,8 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
+    /// Parts that make the reply too long, or that come after too much work, get a code: what comes
+    /// after them may still fit. A part is shown as the tree is at one instant, and so are all.
     fn multi_read(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<(), Code> {
         let mut items = Vec::new();
         let mut reader = Reader::new(record);
@@ -208,7 +240,9 @@ impl<'a> Reading<'a> {
         for (op, path) in items {
             let start = out.len();
             reply::multi_header(out, op, false, 0);
-            let result = if op == op::GET_DATA {
+            let result = if self.work + cost::bytes(start - self.body_at) > self.bounds.work {
+                Err(Code::MARSHALLING_ERROR)
+            } else if op == op::GET_DATA {
                 self.get_data(&path, out)
             } else {
                 self.get_children(&path, out).map(|_| ())
@@ -248,6 +282,7 @@ impl<'a> Reading<'a> {
                         List::Data | List::Exist | List::Child => Some(path(&mut reader)?),
                     };
                     if armed {
+                        self.work += cost::NODE;
                         self.set_watch(*list, path.as_deref(), since, out);
                     }
                 }

@@ -13,6 +13,8 @@ pub(crate) const XID_PING: i32 = -2;
 /// State of every event: connected.
 const SYNC_CONNECTED: i32 = 3;
 const HEADER_LEN: usize = 4 + 16;
+/// Length that the frame of a reply without a body says.
+const HEADER_ONLY: i32 = 16;
 
 /// A reply under construction at the end of a buffer: its length and header are filled in last.
 #[derive(Debug)]
@@ -35,13 +37,18 @@ impl<'a> Reply<'a> {
     }
 
     /// Completes the frame and returns its length in bytes. The body of a failed request is
-    /// dropped.
+    /// dropped. So is one that is too long for a frame, which makes the reply an error: reads have a
+    /// lower bound, but the reply to a multi may be longer than its request.
     pub(crate) fn end(self, xid: i32, zxid: i64, code: Code) -> usize {
-        if !code.is_ok() {
+        let (frame_len, code) = match i32::try_from(self.out.len() - self.start - 4) {
+            Ok(len) if code.is_ok() => (len, code),
+            Ok(_) => (HEADER_ONLY, code),
+            Err(_) => (HEADER_ONLY, Code::MARSHALLING_ERROR),
+        };
+        if frame_len == HEADER_ONLY {
             self.out.truncate(self.start + HEADER_LEN);
         }
         let len = self.out.len() - self.start;
-        let frame_len = i32::try_from(len - 4).expect("replies are shorter than 2 GiB");
         let header = &mut self.out[self.start..];
         header[..4].copy_from_slice(&frame_len.to_be_bytes());
         header[4..8].copy_from_slice(&xid.to_be_bytes());

@@ -14,6 +14,7 @@ use crate::client::{Client, Clients, State};
 use crate::database::{Database, DigestCheck};
 use crate::leader::{Env, Leader};
 use crate::options::ServiceOptions;
+use crate::schedule::{Schedule, cost};
 use crate::session::Owner;
 use crate::snapshot::Loader;
 use crate::stats::Stats;
@@ -50,6 +51,12 @@ pub struct Service {
     pub(crate) stalled: Vec<ConnId>,
     /// Among them is one whose write waits for the answers to others, which may be this many bytes.
     pub(crate) held_writes: Option<usize>,
+    /// How much is done for clients in a turn, and who of them is next.
+    pub(crate) schedule: Schedule,
+    /// Work that is done and not yet charged.
+    unbilled: u64,
+    /// The time of the last call.
+    pub(crate) now: Instant,
     pub(crate) stats: Stats,
     pub(crate) digest_mismatches: u64,
     /// Whether the tree had the digest that the last transaction brought, if it did.
@@ -76,7 +83,6 @@ impl Service {
         Self {
             access,
             db: Database::new(options.digests),
-            options,
             loader: None,
             clients: Clients::default(),
             watches: Watches::default(),
@@ -92,6 +98,9 @@ impl Service {
             greeting: VecDeque::new(),
             stalled: Vec::new(),
             held_writes: None,
+            schedule: Schedule::new(options.work_per_turn),
+            unbilled: 0,
+            now: Instant::ZERO,
             stats: Stats::default(),
             digest_mismatches: 0,
             agreed: None,
@@ -99,6 +108,7 @@ impl Service {
             record: Vec::new(),
             frame: Vec::new(),
             hit: Vec::new(),
+            options,
         }
     }
 
@@ -127,15 +137,30 @@ impl Service {
         self.digest_mismatches
     }
 
+    /// The most work that was done for clients in one turn, in the units of
+    /// [`ServiceOptions::work_per_turn`].
+    #[must_use]
+    pub fn work_peak(&self) -> u64 {
+        self.schedule.peak()
+    }
+
+    /// Bytes of replies and events that clients have not been sent yet.
+    #[must_use]
+    pub fn unsent_bytes(&self) -> usize {
+        self.clients.iter().map(|(_, client)| client.unsent()).sum()
+    }
+
     pub(crate) fn is_serving(&self) -> bool {
         self.status.is_some_and(|status| status.phase == Phase::Broadcast)
     }
 
     /// Runs something on the leader's part, if this server leads.
     pub(crate) fn lead<T>(&mut self, f: impl FnOnce(&mut Leader, Env<'_>) -> T) -> Option<T> {
-        let Self { leader, db, access, options, stats, .. } = self;
+        let Self { leader, db, access, options, stats, schedule, unbilled, .. } = self;
         let leader = leader.as_mut()?;
-        let result = f(leader, Env { tree: &db.tree, access, options });
+        let work_left = schedule.left().saturating_sub(*unbilled);
+        let result = f(leader, Env { tree: &db.tree, access, options, work_left });
+        *unbilled += leader.take_work();
         for len in leader.proposed.drain(..) {
             stats.proposed(len);
         }
@@ -177,8 +202,9 @@ impl Service {
         if status.state != ServerState::Leading {
             return;
         }
-        let env = Env { tree: &self.db.tree, access: &self.access, options: &self.options };
-        self.leader = Some(Leader::new(core.now(), env, self.db.sessions.iter()));
+        let Self { db, access, options, .. } = self;
+        let env = Env { tree: &db.tree, access, options, work_left: 0 };
+        self.leader = Some(Leader::new(core.now(), env, db.sessions.iter()));
         let dead: Vec<i64> = self.db.dead_sessions().collect();
         for session in dead {
             log::warn!("session {session:#x} owns nodes but does not exist: closing it");
@@ -200,6 +226,43 @@ impl Service {
         }
     }
 
+    /// It is the turn of a connection that had to wait for it.
+    fn go_on(&mut self, slot: u32) {
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        client.account.call();
+        self.drain(self.now, slot);
+        if self.client(slot).is_some_and(|client| !client.account.waits()) {
+            self.clients.resume(slot);
+        }
+    }
+
+    /// Counts work that was done for a connection, with what the leader's part has done for it.
+    pub(crate) fn charge(&mut self, slot: u32, work: u64) {
+        let work = work + std::mem::take(&mut self.unbilled);
+        match self.clients.get_mut(slot) {
+            Some(client) => self.schedule.charge(&mut client.account, work),
+            None => self.schedule.work(work),
+        }
+    }
+
+    /// Counts what the leader's part has done for no connection of this server.
+    fn bill_nobody(&mut self) {
+        self.schedule.work(std::mem::take(&mut self.unbilled));
+    }
+
+    /// A connection waits for its turn.
+    pub(crate) fn wait(&mut self, slot: u32) {
+        let conn = self.clients.conn(slot);
+        if let Some(client) = self.clients.get_mut(slot) {
+            self.schedule.wait(conn, &mut client.account);
+        }
+    }
+
+    /// Whether the leader's part goes on in the next turn.
+    fn has_postponed(&self) -> bool {
+        self.leader.as_ref().is_some_and(Leader::has_postponed)
+    }
+
     fn resume_all(&mut self) {
         self.held_writes = None;
         for conn in std::mem::take(&mut self.stalled) {
@@ -213,8 +276,9 @@ impl Service {
     fn retry(&mut self, core: &mut Core<'_>) {
         let waiting = self.lead(|leader, env| {
             leader.retry_deferred(core, env);
-            leader.has_deferred()
+            leader.waits_for_room()
         });
+        self.bill_nobody();
         if waiting != Some(true) {
             self.resume_all();
         }
@@ -251,6 +315,7 @@ impl Service {
 
 impl Application for Service {
     fn deliver(&mut self, now: Instant, zxid: Zxid, txn: &[u8]) {
+        self.now = now;
         self.apply(now, zxid, txn);
     }
 
@@ -290,11 +355,13 @@ impl Application for Service {
     fn request(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8], auth: &[u8]) {
         self.wake(core);
         self.lead(|leader, env| leader.request(core, env, from, data, auth));
+        self.bill_nobody();
     }
 
     fn touched(&mut self, core: &mut Core<'_>, _from: Origin, sessions: &[u8]) {
         self.wake(core);
         self.lead(|leader, _| leader.touched(core.now(), sessions));
+        self.schedule.work(cost::parsed(sessions.len()));
     }
 
     fn revalidate(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8]) {
@@ -367,6 +434,7 @@ impl Application for Service {
 
     fn handle_bytes(&mut self, core: &mut Core<'_>, conn: ConnId, bytes: &[u8]) -> usize {
         self.wake(core);
+        self.now = core.now();
         match self.clients.slot(conn) {
             Some(slot) => self.take_bytes(core, slot, bytes),
             None => bytes.len(),
@@ -375,7 +443,16 @@ impl Application for Service {
 
     fn poll_transmit(&mut self, conn: ConnId, buf: &mut [u8]) -> usize {
         let Some(slot) = self.clients.slot(conn) else { return 0 };
-        self.clients.transmit(slot, buf, self.options.out_len_soft_max_bytes)
+        let n = self.clients.transmit(slot, buf);
+        let soft_max = self.options.out_len_soft_max_bytes;
+        if let Some(client) = self.clients.get_mut(slot)
+            && client.paused
+            && client.unsent() <= soft_max / 2
+        {
+            client.paused = false;
+            self.schedule.wait(conn, &mut client.account);
+        }
+        n
     }
 
     fn closed(&mut self, _core: &mut Core<'_>, conn: ConnId) {
@@ -390,18 +467,37 @@ impl Application for Service {
     }
 
     fn poll_output(&mut self) -> Option<ClientOutput> {
-        self.clients.poll_output()
+        loop {
+            if let Some(output) = self.clients.poll_output() {
+                return Some(output);
+            }
+            let conn = self.schedule.next()?;
+            if let Some(slot) = self.clients.slot(conn) {
+                self.go_on(slot);
+            }
+        }
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
         let greeting = self.greeting.front().map(|(deadline, _)| *deadline);
         let leader = self.leader.as_ref().map(Leader::poll_timeout);
-        [greeting, leader].into_iter().flatten().min()
+        let waiting = self.schedule.has_waiting() && self.schedule.is_spent();
+        let turn = (waiting || self.has_postponed()).then_some(Instant::ZERO);
+        [turn, greeting, leader].into_iter().flatten().min()
     }
 
     fn handle_timeout(&mut self, core: &mut Core<'_>) {
         self.wake(core);
+        self.now = core.now();
+        self.schedule.begin_turn();
         self.expire_greetings(core.now());
+        self.lead(|leader, env| leader.expire(core, env));
+        self.retry(core);
+    }
+
+    fn room(&mut self, core: &mut Core<'_>) {
+        self.wake(core);
+        self.now = core.now();
         self.lead(|leader, env| leader.expire(core, env));
         self.retry(core);
     }

@@ -176,6 +176,12 @@ impl Tree {
         self.owners.ephemerals_of(session).map(|id| self.view(id))
     }
 
+    /// How many ephemeral nodes a session has.
+    #[must_use]
+    pub fn ephemerals_count_of(&self, session: i64) -> usize {
+        self.owners.ephemerals_count_of(session)
+    }
+
     /// The containers.
     pub fn containers(&self) -> impl Iterator<Item = NodeRef<'_>> {
         self.owners.containers().map(|id| self.view(id))

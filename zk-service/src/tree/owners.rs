@@ -60,6 +60,10 @@ impl Owners {
         self.ephemerals_count
     }
 
+    pub(super) fn ephemerals_count_of(&self, session: i64) -> usize {
+        self.ephemerals.get(&session).map_or(0, BTreeSet::len)
+    }
+
     pub(super) fn sessions(&self) -> impl Iterator<Item = i64> {
         self.ephemerals.keys().copied()
     }

@@ -121,6 +121,8 @@ pub(crate) struct World {
     pub(crate) clock: Arc<AtomicI64>,
     /// Bytes of clients offered to a server at a time; 0: all there are.
     pub(crate) segment: usize,
+    /// Turns that servers have asked for because work was left.
+    pub(crate) turns: usize,
 }
 
 impl World {
@@ -208,6 +210,7 @@ impl World {
             cut: Vec::new(),
             clock: Arc::default(),
             segment: 0,
+            turns: 0,
         }
     }
 
@@ -242,9 +245,21 @@ impl World {
         self.nodes[server].peer().status().state == ServerState::Leading
     }
 
-    /// Lets everything happen that can happen without time passing.
+    /// Lets everything happen that can happen without time passing: servers that want another turn
+    /// at once have it.
     pub(crate) fn run(&mut self) {
-        while (0..self.nodes.len()).fold(false, |active, i| self.drain(i) | active) {}
+        while (0..self.nodes.len()).fold(false, |active, i| self.drain(i) | active)
+            || (0..self.nodes.len()).fold(false, |active, i| self.turn(i) | active)
+        {}
+    }
+
+    fn turn(&mut self, i: usize) -> bool {
+        let wanted = self.nodes[i].poll_timeout() == Some(Instant::ZERO);
+        if wanted {
+            self.turns += 1;
+            self.nodes[i].handle_input(self.now, Input::Timeout);
+        }
+        wanted
     }
 
     fn drain(&mut self, i: usize) -> bool {
@@ -412,6 +427,19 @@ impl World {
         wire.to_server.extend_from_slice(bytes);
         self.offer(client);
         self.run();
+    }
+
+    /// Sends without letting anything happen but what the server does with the bytes at once.
+    pub(crate) fn send_only(&mut self, client: Client, bytes: &[u8]) {
+        let Some(wire) = self.wires.get_mut(&client) else { return };
+        wire.to_server.extend_from_slice(bytes);
+        self.offer(client);
+    }
+
+    /// One turn of every server's loop. Whether one of them wants another at once.
+    pub(crate) fn step(&mut self) -> bool {
+        while (0..self.nodes.len()).fold(false, |active, i| self.drain(i) | active) {}
+        (0..self.nodes.len()).fold(false, |active, i| self.turn(i) | active)
     }
 
     /// Sends a request and returns the reply: error code and body.

@@ -1,0 +1,320 @@
+//! How much is done for clients before peers and timers are heard again, and who of the clients is
+//! next.
+//!
+//! A server has one loop for everything. Whatever clients ask, it has to come round every few
+//! milliseconds, or votes, heartbeats and commits wait for them. So each piece of work is counted,
+//! and when what a turn may do is used up, clients wait for the next turn; the runtime begins it at
+//! once, after it has looked at all that has come meanwhile.
+//!
+//! Among clients the order is that of weighted fair queueing (Demers, Keshav and Shenker, 1989), with
+//! equal weights. There is a clock that goes as fast as each of those who want something would be
+//! served if all were served in parallel. Each account carries the time on that clock at which its
+//! work so far would have ended, and next is who would end first with its next request, going by an
+//! estimate of what that will cost. A client which asks little thus comes before those which ask
+//! much, however many they are; and those get their share all the same, since the clock goes on.
+//!
+//! Work is an estimate, not a measurement: a service without a clock does the same in every run,
+//! and a test can count. One unit is about a nanosecond of a release build; see [`cost`].
+
+use std::collections::BTreeMap;
+
+use zab_proto::ConnId;
+
+/// What things cost, in units of work.
+pub(crate) mod cost {
+    /// To take a request and to answer it.
+    pub(crate) const REQUEST: u64 = 500;
+    /// To prepare and later to apply one operation of a write.
+    pub(crate) const WRITE: u64 = 1500;
+    /// To read one node or to set one watch, beside the bytes.
+    pub(crate) const NODE: u64 = 150;
+    /// To list one more child of a node.
+    pub(crate) const CHILD: u64 = 25;
+    /// To take a byte of a record apart that may hold many small things.
+    const PARSED_BYTE: u64 = 4;
+
+    /// To take a record of so many bytes apart.
+    pub(crate) fn parsed(len: usize) -> u64 {
+        len as u64 * PARSED_BYTE
+    }
+
+    /// To copy so many bytes into a reply and out of it.
+    pub(crate) fn bytes(len: usize) -> u64 {
+        len as u64 / 2
+    }
+}
+
+/// What one client has used.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Account {
+    /// When the client's work so far would have ended.
+    end: u64,
+    /// What its next request is expected to cost: as much as the last one, unless more is known.
+    expected: u64,
+    place: Place,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Place {
+    /// Nothing is known to be left to do.
+    #[default]
+    Outside,
+    Waiting,
+    /// It is its turn.
+    First,
+}
+
+impl Account {
+    /// Whether the client waits for its turn.
+    pub(crate) fn waits(self) -> bool {
+        self.place == Place::Waiting
+    }
+
+    /// The client's next request is known.
+    pub(crate) fn expect(&mut self, work: u64) {
+        self.expected = work;
+    }
+
+    /// It is the client's turn.
+    pub(crate) fn call(&mut self) {
+        self.place = Place::First;
+    }
+}
+
+/// The work of the present turn, and those who wait for the next.
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    per_turn: u64,
+    left: u64,
+    /// The clock. Nobody falls behind it by being idle.
+    time: u64,
+    /// By when their next request would end, then in the order of arrival.
+    waiting: BTreeMap<(u64, u64), ConnId>,
+    arrivals: u64,
+    /// Most work done in one turn.
+    peak: u64,
+    done: u64,
+}
+
+impl Schedule {
+    pub(crate) fn new(per_turn: u64) -> Self {
+        // With nothing to do in a turn nobody would ever be served.
+        let per_turn = per_turn.max(1);
+        Self {
+            per_turn,
+            left: per_turn,
+            time: 0,
+            waiting: BTreeMap::new(),
+            arrivals: 0,
+            peak: 0,
+            done: 0,
+        }
+    }
+
+    /// A turn begins: everybody else has been heard.
+    pub(crate) fn begin_turn(&mut self) {
+        self.left = self.per_turn;
+        self.done = 0;
+    }
+
+    /// Whether it matters who is next.
+    pub(crate) fn is_contended(&self) -> bool {
+        self.is_spent() || self.has_waiting()
+    }
+
+    /// Whether the turn's work is used up.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Work that may still be done in this turn.
+    pub(crate) fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Whether somebody waits for a turn.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The most work that has been done in one turn.
+    pub(crate) fn peak(&self) -> u64 {
+        self.peak
+    }
+
+    /// Counts work that nobody is charged for.
+    pub(crate) fn work(&mut self, work: u64) {
+        self.time = self.time.saturating_add(work / (self.waiting.len() as u64 + 1));
+        self.left = self.left.saturating_sub(work);
+        self.done = self.done.saturating_add(work);
+        self.peak = self.peak.max(self.done);
+    }
+
+    /// Counts work that was done for a client: one request.
+    pub(crate) fn charge(&mut self, account: &mut Account, work: u64) {
+        account.end = account.end.max(self.time).saturating_add(work);
+        account.expected = work;
+        if account.place == Place::First {
+            account.place = Place::Outside;
+        }
+        self.work(work);
+    }
+
+    /// Whether a client may be served now: there is work left in this turn, and nobody waits who
+    /// comes before it.
+    pub(crate) fn admits(&self, account: Account) -> bool {
+        let is_next = || self.first().is_none_or(|first| self.next_end(account) <= first);
+        !self.is_spent() && (account.place == Place::First || is_next())
+    }
+
+    /// Whether a client that is being served has to let others go first.
+    pub(crate) fn ends(&self, account: Account) -> bool {
+        let slice = self.per_turn / SLICES_PER_TURN;
+        let behind = |first: u64| self.next_end(account) > first.saturating_add(slice);
+        self.is_spent() || (account.place != Place::First && self.first().is_some_and(behind))
+    }
+
+    /// Puts a client into the queue, unless it is there.
+    pub(crate) fn wait(&mut self, conn: ConnId, account: &mut Account) {
+        if !account.waits() {
+            self.waiting.insert((self.next_end(*account), self.arrivals), conn);
+            self.arrivals += 1;
+            account.place = Place::Waiting;
+        }
+    }
+
+    /// Whose turn it is, while there is work left. Its account is to be [called](Account::call).
+    pub(crate) fn next(&mut self) -> Option<ConnId> {
+        if self.is_spent() { None } else { self.waiting.pop_first().map(|(_, conn)| conn) }
+    }
+
+    fn next_end(&self, account: Account) -> u64 {
+        account.end.max(self.time).saturating_add(account.expected)
+    }
+
+    fn first(&self) -> Option<u64> {
+        self.waiting.keys().next().map(|(end, _)| *end)
+    }
+}
+
+/// A client that has used this part of a turn's work more than another one lets it go first.
+const SLICES_PER_TURN: u64 = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conn(slot: u32) -> ConnId {
+        ConnId::client(slot, 0)
+    }
+
+    /// Accounts with always more to do, each of whose requests costs the same.
+    struct Greedy {
+        schedule: Schedule,
+        accounts: Vec<(Account, u64)>,
+    }
+
+    impl Greedy {
+        fn new(costs: &[u64]) -> Self {
+            let mut schedule = Schedule::new(1000);
+            let mut accounts: Vec<_> =
+                costs.iter().map(|cost| (Account::default(), *cost)).collect();
+            for (slot, (account, _)) in (0..).zip(&mut accounts) {
+                schedule.wait(conn(slot), account);
+            }
+            Self { schedule, accounts }
+        }
+
+        /// Who was served in a turn, once for each request.
+        fn turn(&mut self) -> Vec<u32> {
+            let Self { schedule, accounts } = self;
+            schedule.begin_turn();
+            let mut served = Vec::new();
+            while let Some(next) = schedule.next() {
+                let (account, cost) = &mut accounts[next.slot() as usize];
+                account.call();
+                assert!(schedule.admits(*account), "whose turn it is may go");
+                while !schedule.ends(*account) {
+                    served.push(next.slot());
+                    schedule.charge(account, *cost);
+                }
+                schedule.wait(next, account);
+            }
+            served
+        }
+    }
+
+    #[test]
+    fn work_is_shared_and_not_requests() {
+        let costs = [100, 300, 50];
+        let mut greedy = Greedy::new(&costs);
+        let served: Vec<u32> = (0..90).flat_map(|_| greedy.turn()).collect();
+        for (slot, cost) in (0..).zip(costs) {
+            let work = served.iter().filter(|s| **s == slot).count() as u64 * cost;
+            assert!((25_000..=35_000).contains(&work), "client {slot} had {work} of 90000");
+        }
+    }
+
+    #[test]
+    fn one_request_above_the_turn_ends_it_and_everybody_has_a_turn() {
+        let mut greedy = Greedy::new(&[5000; 20]);
+        let served: Vec<Vec<u32>> = (0..20).map(|_| greedy.turn()).collect();
+        assert!(served.iter().all(|turn| turn.len() == 1), "{served:?}");
+        let mut all = served.concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..20).collect::<Vec<_>>());
+        assert_eq!(greedy.schedule.peak(), 5000);
+    }
+
+    #[test]
+    fn who_asks_little_does_not_wait_for_those_who_ask_much() {
+        let mut greedy = Greedy::new(&[5000; 200]);
+        (0..200).for_each(|_| drop(greedy.turn()));
+        let mut light = Account::default();
+        for _ in 0..50 {
+            greedy.turn();
+            let schedule = &mut greedy.schedule;
+            // It comes when the turn is used up, and is the first in the next.
+            assert!(!schedule.admits(light));
+            schedule.wait(conn(1000), &mut light);
+            schedule.begin_turn();
+            assert_eq!(schedule.next(), Some(conn(1000)));
+            light.call();
+            schedule.charge(&mut light, 10);
+        }
+    }
+
+    /// Work comes without end from clients that are new each time.
+    #[test]
+    fn who_asks_much_is_served_in_the_end() {
+        let mut greedy = Greedy::new(&[5000; 10]);
+        (0..20).for_each(|_| drop(greedy.turn()));
+        let served = (0..2000).filter(|_| {
+            for _ in 0..8 {
+                let mut newcomer = Account::default();
+                if greedy.schedule.admits(newcomer) {
+                    greedy.schedule.charge(&mut newcomer, 100);
+                }
+            }
+            !greedy.turn().is_empty()
+        });
+        assert!(served.count() > 100);
+    }
+
+    #[test]
+    fn nobody_saves_up_by_being_idle() {
+        let mut schedule = Schedule::new(1000);
+        let (mut busy, mut idle) = (Account::default(), Account::default());
+        for _ in 0..100 {
+            schedule.begin_turn();
+            schedule.charge(&mut busy, 1000);
+        }
+        schedule.begin_turn();
+        schedule.charge(&mut idle, 1000);
+        schedule.wait(conn(2), &mut idle);
+        schedule.wait(conn(1), &mut busy);
+        schedule.begin_turn();
+        assert_eq!(schedule.next(), Some(conn(2)), "they are even, and it came first");
+        assert_eq!(schedule.next(), Some(conn(1)));
+    }
+}

@@ -1,0 +1,247 @@
+//! Whatever clients ask, a turn of the server's loop ends, and nobody waits for those who ask much.
+
+mod harness;
+
+use std::time::Duration;
+
+use harness::{Client, World, create, reply, request, string};
+use zk_service::ServiceOptions;
+
+const CREATE: i32 = 1;
+const GET_DATA: i32 = 4;
+const GET_CHILDREN: i32 = 8;
+const MULTI: i32 = 14;
+const MULTI_READ: i32 = 22;
+const GET_EPHEMERALS: i32 = 103;
+const GET_ALL_CHILDREN_NUMBER: i32 = 104;
+
+/// A small turn, so that little work exceeds it.
+const TURN: u64 = 20_000;
+
+fn options() -> ServiceOptions {
+    ServiceOptions {
+        tick_time: Duration::from_secs(2),
+        work_per_turn: TURN,
+        ..ServiceOptions::default()
+    }
+}
+
+fn read(path: &str) -> Vec<u8> {
+    let mut record = string(path);
+    record.push(0);
+    record
+}
+
+/// A multi or multiRead of these parts.
+fn multi(parts: impl IntoIterator<Item = (i32, Vec<u8>)>) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut header = |op: i32, done: bool, record: &[u8]| {
+        out.extend_from_slice(&op.to_be_bytes());
+        out.push(done.into());
+        out.extend_from_slice(&[0xff; 4]);
+        out.extend_from_slice(record);
+    };
+    for (op, record) in parts {
+        header(op, false, &record);
+    }
+    header(-1, true, &[]);
+    out
+}
+
+/// A server with this many children below `/p`, and its first client.
+fn with_children(options: ServiceOptions, count: usize) -> (World, Client) {
+    let mut world = World::standalone(options);
+    let (client, ..) = world.open(0, 40_000);
+    assert_eq!(world.call(client, CREATE, &create("/p", b"", 0)).0, 0);
+    let parts = (0..count).map(|n| (CREATE, create(&format!("/p/{n:05}"), b"", 0)));
+    assert_eq!(world.call(client, MULTI, &multi(parts)).0, 0);
+    (world, client)
+}
+
+fn xids(world: &mut World, client: Client) -> Vec<i32> {
+    std::iter::from_fn(|| world.frame(client)).map(|frame| reply(&frame).0).collect()
+}
+
+/// Many clients send at once many requests each of which takes half a turn or more. A write of
+/// somebody else is answered within a few turns, mostly in the next but one, where their requests in
+/// front of it would take ten and more; and in the end everything is answered.
+fn others_are_served(op: i32, record: &[u8]) {
+    let (mut world, _) = with_children(options(), 1000);
+    let (other, ..) = world.open(0, 40_000);
+    let peak_before = world.service(0).work_peak();
+    let clients: Vec<Client> = (0..10).map(|_| world.open(0, 40_000).0).collect();
+    let requests: Vec<u8> = (1..=40).flat_map(|xid| request(xid, op, record)).collect();
+    for client in &clients {
+        world.send_only(*client, &requests);
+    }
+    let mut waited = 0;
+    for n in 0..30 {
+        world.send_only(other, &request(n, CREATE, &create("/w", b"", 2)));
+        let mut turns = 0;
+        while world.received(other) == 0 {
+            assert!(world.step(), "the others' requests take longer");
+            turns += 1;
+        }
+        assert!(turns <= 4, "operation {op}: {turns} turns");
+        waited += turns;
+        assert_eq!(xids(&mut world, other), [n], "operation {op}");
+    }
+    assert!(waited <= 60, "operation {op}: {waited} turns for thirty writes");
+    let turns = world.turns;
+    world.run();
+    assert!(world.turns > turns + 20);
+    for client in clients {
+        assert_eq!(xids(&mut world, client), (1..=40).collect::<Vec<_>>());
+    }
+    let peak = world.service(0).work_peak();
+    assert!(peak <= peak_before.max(TURN + 100_000), "a turn and one request: {peak}");
+}
+
+#[test]
+fn listings_hold_up_nobody() {
+    others_are_served(GET_CHILDREN, &read("/p"));
+}
+
+#[test]
+fn counts_hold_up_nobody() {
+    others_are_served(GET_ALL_CHILDREN_NUMBER, &string("/"));
+}
+
+#[test]
+fn many_reads_in_one_hold_up_nobody() {
+    let parts = (0..100).map(|n| (GET_DATA, read(&format!("/p/{n:05}"))));
+    others_are_served(MULTI_READ, &multi(parts));
+}
+
+#[test]
+fn checks_in_multis_hold_up_nobody() {
+    const CHECK: i32 = 13;
+    let check = |n: usize| [string(&format!("/p/{n:05}")), vec![0xff; 4]].concat();
+    others_are_served(MULTI, &multi((0..40).map(|n| (CHECK, check(n)))));
+}
+
+#[test]
+fn reads_behind_a_write_are_answered_in_turns() {
+    let (mut world, other) = with_children(options(), 1000);
+    let (client, ..) = world.open(0, 40_000);
+    world.disks[0].stalled = true;
+    world.send_only(client, &request(1, CREATE, &create("/q", b"", 0)));
+    for xid in 2..=200 {
+        world.send_only(client, &request(xid, GET_CHILDREN, &read("/p")));
+        world.run();
+    }
+    let before = world.turns;
+    assert_eq!(world.received(client), 0);
+    world.disks[0].stalled = false;
+    world.run();
+    assert!(world.turns > before + 100, "{} turns", world.turns - before);
+    assert_eq!(xids(&mut world, client), (1..=200).collect::<Vec<_>>());
+    assert_eq!(world.call(other, GET_DATA, &read("/q")).0, 0);
+}
+
+/// What a connection that reads nothing holds: no more than the soft limit and one reply.
+#[test]
+fn reads_behind_a_write_are_not_answered_to_who_does_not_read() {
+    let soft = 100_000;
+    let (mut world, _) =
+        with_children(ServiceOptions { out_len_soft_max_bytes: soft, ..options() }, 1000);
+    let (client, ..) = world.open(0, 40_000);
+    world.disks[0].stalled = true;
+    world.send_only(client, &request(1, CREATE, &create("/q", b"", 0)));
+    for xid in 2..=200 {
+        world.send_only(client, &request(xid, GET_CHILDREN, &read("/p")));
+        world.run();
+    }
+    world.set_deaf(client, true);
+    world.disks[0].stalled = false;
+    world.run();
+    let bytes = world.service(0).unsent_bytes();
+    assert!(bytes > soft && bytes < soft + 10_000, "{bytes}");
+    world.set_deaf(client, false);
+    assert_eq!(xids(&mut world, client), (1..=200).collect::<Vec<_>>());
+}
+
+fn number(at: &[u8]) -> i32 {
+    i32::from_be_bytes(at[..4].try_into().expect("four bytes"))
+}
+
+fn count(at: &[u8]) -> usize {
+    usize::try_from(number(at)).expect("a length")
+}
+
+/// The codes of a multiRead's results, and whether each is of the kind asked for.
+fn results(mut body: &[u8], len_of: impl Fn(&[u8]) -> usize) -> Vec<i32> {
+    let mut codes = Vec::new();
+    loop {
+        let (op, done, err) = (number(body), body[4] == 1, number(&body[5..]));
+        body = &body[9..];
+        if done {
+            assert!(body.is_empty());
+            return codes;
+        }
+        codes.push(err);
+        body = &body[if op == -1 { 4 } else { len_of(body) }..];
+    }
+}
+
+#[test]
+fn a_reply_is_bounded_and_what_is_behind_it_is_refused() {
+    let bounded = ServiceOptions {
+        jute_max_buffer: 20_000,
+        reply_len_max_bytes: 50_000,
+        work_per_turn: 4_000_000,
+        ..options()
+    };
+    let mut world = World::standalone(bounded);
+    let (client, ..) = world.open(0, 40_000);
+    assert_eq!(world.call(client, CREATE, &create("/big", &[7; 15_000], 0)).0, 0);
+    assert_eq!(world.call(client, CREATE, &create("/small", b"x", 0)).0, 0);
+    // Twice over: seven, of which three fit, with a small one at the end that fits.
+    let parts = (0..7).map(|_| (GET_DATA, read("/big"))).chain([(GET_DATA, read("/small"))]);
+    let (code, body) = world.call(client, MULTI_READ, &multi(parts));
+    assert_eq!(code, 0);
+    let len_of = |data: &[u8]| 4 + count(data) + 68;
+    assert_eq!(results(&body, len_of), [0, 0, 0, -5, -5, -5, -5, 0]);
+    // A listing at the bound, and at twice the bound.
+    for (n, code) in [(1, 0), (2, -5)] {
+        let parent = format!("/p{n}");
+        assert_eq!(world.call(client, CREATE, &create(&parent, b"", 0)).0, 0);
+        for from in (0..n * 2450).step_by(245) {
+            let path = |at: usize| format!("{parent}/{at:016}");
+            let parts = (from..from + 245).map(|at| (CREATE, create(&path(at), b"", 0)));
+            assert_eq!(world.call(client, MULTI, &multi(parts)).0, 0);
+        }
+        let (listed, body) = world.call(client, GET_CHILDREN, &read(&parent));
+        assert_eq!((listed, body.len()), (code, if code == 0 { 4 + 2450 * 20 } else { 0 }));
+    }
+    assert_eq!(world.call(client, GET_DATA, &read("/big")).0, 0, "and the connection goes on");
+}
+
+#[test]
+fn ephemerals_are_listed_within_the_bound() {
+    let bounded =
+        ServiceOptions { jute_max_buffer: 20_000, reply_len_max_bytes: 40_000, ..options() };
+    let mut world = World::standalone(bounded);
+    let (client, ..) = world.open(0, 40_000);
+    for n in 0..4000 {
+        assert_eq!(world.call(client, CREATE, &create(&format!("/{n:015}"), b"", 1)).0, 0);
+        if n == 1990 {
+            assert_eq!(world.call(client, GET_EPHEMERALS, &string("")).0, 0);
+        }
+    }
+    assert_eq!(world.call(client, GET_EPHEMERALS, &string("")).0, -5);
+    assert_eq!(world.call(client, GET_EPHEMERALS, &string("/00000000000001")).0, 0);
+}
+
+#[test]
+fn the_parts_of_one_request_are_bounded_by_their_work() {
+    let options = ServiceOptions { work_per_request: 200_000, ..options() };
+    let (mut world, client) = with_children(options, 3000);
+    let parts = (0..10).map(|_| (GET_CHILDREN, read("/p")));
+    let (code, body) = world.call(client, MULTI_READ, &multi(parts));
+    assert_eq!(code, 0);
+    let codes = results(&body, |names| 4 + count(names) * 9);
+    let answered = codes.iter().filter(|code| **code == 0).count();
+    assert!((2..5).contains(&answered), "{codes:?}");
+    assert!(codes[answered..].iter().all(|code| *code == -5), "{codes:?}");
+}
