@@ -82,9 +82,10 @@ pub struct Limits {
     /// Longest buffer or string in a quorum packet (`jute.maxbuffer` plus its extra). A longer one
     /// closes its connection; a longer transaction is not proposed.
     pub field_len_max_bytes: usize,
-    /// Bytes of transactions in the window that are not yet committed, durable and sent. At the
-    /// bound a leader accepts no proposals, and closes the links of learners that hold it there
-    /// without taking a byte for half a tick; a learner reads nothing until its disk has caught up.
+    /// Bytes of transactions in the window that a quorum does not have on disk yet. At the bound a
+    /// leader accepts no proposals; a learner reads nothing until its disk has caught up. Half of it
+    /// may be filled with what learners have not been sent yet: who lags further behind goes on from
+    /// the log on disk.
     /// The tail of the log at a start, and what a synchronisation brings, must wait whatever their
     /// length until a leader is established: they do not count.
     pub window_len_max_bytes: usize,

@@ -129,6 +129,12 @@ pub enum CloseReason {
     SlowAck,
     /// The learner is too far behind for the bounded window.
     TooFarBehind,
+    /// The learner is too far behind: the log on disk no longer has what it lacks either.
+    NotInLog,
+    /// The learner takes nothing of what it is sent.
+    NotReading,
+    /// Another learner waits for a snapshot that this one is sent too slowly, or for its turn.
+    SnapshotWanted,
     /// The connection is not the one that a pair of servers keeps.
     Superseded,
     /// The log that the learner needs could not be read to its end.
@@ -147,6 +153,11 @@ impl fmt::Display for CloseReason {
             Self::Silent => f.write_str("silent for too long"),
             Self::SlowAck => f.write_str("proposals not acknowledged in time"),
             Self::TooFarBehind => f.write_str("too far behind"),
+            Self::NotInLog => {
+                f.write_str("the log no longer has what it lacks: it needs a snapshot")
+            }
+            Self::NotReading => f.write_str("takes nothing of what it is sent"),
+            Self::SnapshotWanted => f.write_str("another learner waits for its turn of a snapshot"),
             Self::Superseded => f.write_str("superseded by another connection"),
             Self::LogUnreadable => f.write_str("log not readable as far as needed"),
             Self::RoleEnded => f.write_str("role ended"),

@@ -254,6 +254,8 @@ pub enum Output<'a> {
         after: Zxid,
         /// The last zxid to read; the window has what follows.
         through: Zxid,
+        /// However much it is. If not, a snapshot may be better than a long stretch.
+        any_length: bool,
     },
     /// Log: something an operator should know.
     Notice {

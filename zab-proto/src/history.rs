@@ -209,6 +209,11 @@ impl History {
         self.window.len_bytes() - self.tail_len
     }
 
+    /// Bytes of the tail that is not applied yet.
+    pub(crate) fn tail_len_bytes(&self) -> usize {
+        self.tail_len
+    }
+
     /// A synchronisation is complete: all that there is belongs to the tail.
     pub(crate) fn extend_tail(&mut self) {
         let from = self.tail_end.max(self.delivered);
@@ -488,24 +493,24 @@ impl History {
         Some(Output::Deliver { zxid, txn: self.window.txn(index) })
     }
 
-    /// Forgets what nobody needs: below `needed` (the slowest learner's position), applied,
-    /// durable, and beyond what is kept to synchronise learners.
-    pub(crate) fn release(&mut self, needed: Index, keep_txns: usize, keep_bytes: usize) {
+    /// Up to where entries can be forgotten that nobody needs: below `needed` (a learner's position),
+    /// applied, durable, and beyond what is kept to synchronise learners.
+    pub(crate) fn releasable(&self, needed: Index, keep_txns: usize, keep_bytes: usize) -> Index {
         let limit = needed.min(self.delivered).min(self.durable);
-        let first = self.window.first();
-        if limit <= first {
-            return;
-        }
-        let held = usize::try_from(self.end() - first).unwrap_or(usize::MAX);
-        let mut release = first;
+        let mut release = self.window.first();
         let mut bytes = self.window.len_bytes();
-        let mut txns = held;
+        let mut txns = usize::try_from(self.end() - release).unwrap_or(usize::MAX);
         while release < limit && (txns > keep_txns || bytes > keep_bytes) {
             bytes -= self.window.txn(release).len();
             txns -= 1;
             release += 1;
         }
-        self.window.release(release);
+        release
+    }
+
+    /// Forgets the entries below `first`, which [`releasable`](Self::releasable) has named.
+    pub(crate) fn release(&mut self, first: Index) {
+        self.window.release(first);
     }
 }
 

@@ -275,7 +275,9 @@ impl<A: Application> Node<A> {
                     let snapshot = self.app.snapshot_open();
                     self.lent.push(Lent { conn, snapshot });
                 }
-                Output::Log { conn, after, through } => self.open_log(disk, conn, after, through),
+                Output::Log { conn, after, through, any_length } => {
+                    self.open_log(conn, disk.log_open(after, through, any_length), after, through);
+                }
                 Output::Connect { conn, channel, addresses } => {
                     return Some(NetOutput::Connect { conn, channel, addresses: addresses.into() });
                 }
@@ -298,8 +300,8 @@ impl<A: Application> Node<A> {
         self.app.poll_output().map(NetOutput::from)
     }
 
-    fn open_log(&mut self, disk: &mut impl Storage, conn: ConnId, after: Zxid, through: Zxid) {
-        let Some(log) = disk.log_open(after, through) else {
+    fn open_log(&mut self, conn: ConnId, log: Option<u32>, after: Zxid, through: Zxid) {
+        let Some(log) = log else {
             self.peer.log_opened(conn, false);
             return;
         };

@@ -342,8 +342,8 @@ impl Peer {
                 }
                 Plain::Other(Output::Snapshot { conn })
             }
-            Control::Log { conn, after, through } => {
-                Plain::Other(Output::Log { conn, after, through })
+            Control::Log { conn, after, through, any_length } => {
+                Plain::Other(Output::Log { conn, after, through, any_length })
             }
             Control::Became(status) => Plain::Other(Output::Became(status)),
             Control::Transmit(conn) => Plain::Other(Output::Transmit { conn }),
@@ -380,7 +380,7 @@ impl Peer {
     #[must_use]
     pub fn wants_log(&self, conn: ConnId) -> Option<bool> {
         match &self.role {
-            Role::Leader(leader) => leader.wants_log(conn),
+            Role::Leader(leader) => leader.wants_log(&self.shared.history, conn),
             Role::Looking(_) | Role::Learner(_) => None,
         }
     }
@@ -389,7 +389,7 @@ impl Peer {
     /// [`Output::Log`] asked for.
     pub fn log_record(&mut self, conn: ConnId, record: Option<(Zxid, &[u8])>) {
         if let Role::Leader(leader) = &mut self.role {
-            leader.log_record(&self.shared, conn, record);
+            leader.log_record(&mut self.shared, conn, record);
         }
     }
 

@@ -21,7 +21,7 @@ pub(crate) enum Control {
     Close { conn: ConnId, reason: CloseReason },
     Resume(ConnId),
     Snapshot(ConnId),
-    Log { conn: ConnId, after: Zxid, through: Zxid },
+    Log { conn: ConnId, after: Zxid, through: Zxid, any_length: bool },
     Synced(u64),
     Room,
     DiscardStage,
@@ -132,6 +132,12 @@ impl Outbox {
 
     pub(crate) fn put_raw(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Puts all of `packet` but its first `skip` bytes, which are out already, in front of the rest.
+    pub(crate) fn put_front(&mut self, packet: Self, skip: usize) {
+        self.bytes.splice(..self.sent, packet.bytes.into_iter().skip(skip));
+        self.sent = 0;
     }
 
     /// Moves as much as fits into `buf`.

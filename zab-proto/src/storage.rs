@@ -81,9 +81,11 @@ pub trait Storage {
 
     /// Opens the log for reading what follows `after` up to `through`, if it holds both and nothing
     /// between is missing; the number names it. A learner is then synchronised without a snapshot.
-    /// That nothing is missing may be found out later: see [`log_ready`](Self::log_ready).
-    fn log_open(&mut self, after: Zxid, through: Zxid) -> Option<u32> {
-        let _ = (after, through);
+    /// That nothing is missing may be found out later: see [`log_ready`](Self::log_ready). Unless it is
+    /// to be read at `any_length`, a stretch that is longer than a snapshot is worth may be refused.
+    /// Several may be open at a time.
+    fn log_open(&mut self, after: Zxid, through: Zxid, any_length: bool) -> Option<u32> {
+        let _ = (after, through, any_length);
         None
     }
 

@@ -307,25 +307,6 @@ fn a_full_window_takes_requests_in_front_of_acknowledgements() {
 }
 
 #[test]
-fn a_full_window_does_not_wait_for_who_takes_nothing() {
-    let mut cluster = Cluster::new(3, 0).configure(|config| {
-        config.limits.window_len_max_bytes = 2048;
-        config.limits.retained_len_max_bytes = 1024;
-    });
-    cluster.start_all();
-    cluster.run(SECOND);
-    let leader = cluster.leader().expect("a leader");
-    cluster.closed.clear();
-    cluster.deaf = Some((leader + 1) % 3);
-    let lines: Vec<String> = (0..200).map(|i| format!("{i:250}")).collect();
-    cluster.write(leader, &lines.iter().map(String::as_bytes).collect::<Vec<_>>());
-    assert!(cluster.lines(leader).len() < 20);
-    cluster.run(2 * SECOND);
-    assert_eq!(cluster.lines(leader), lines);
-    assert!(cluster.closed.contains(&(leader, CloseReason::TooFarBehind)));
-}
-
-#[test]
 fn a_long_history_is_bounded_in_memory_and_restored_from_disk() {
     let mut cluster = three();
     let leader = cluster.leader().expect("a leader");

@@ -368,7 +368,7 @@ impl Storage for Disk {
         }
     }
 
-    fn log_open(&mut self, after: Zxid, through: Zxid) -> Option<u32> {
+    fn log_open(&mut self, after: Zxid, through: Zxid, _: bool) -> Option<u32> {
         let records = self.issued.between(after, through)?;
         self.next_log += 1;
         let name = self.next_log;

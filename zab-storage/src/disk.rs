@@ -524,8 +524,8 @@ impl Storage for Disk {
 
     /// Known to be without a hole is the history behind the snapshot that this server started from
     /// or was sent since; only there a stretch is read (`docs/storage.md`).
-    fn log_open(&mut self, after: Zxid, through: Zxid) -> Option<u32> {
-        let factor = self.options.snapshot_size_factor;
+    fn log_open(&mut self, after: Zxid, through: Zxid, any_length: bool) -> Option<u32> {
+        let factor = if any_length { f64::INFINITY } else { self.options.snapshot_size_factor };
         if after < self.base || factor < 0.0 {
             return None;
         }

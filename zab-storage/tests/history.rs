@@ -35,9 +35,19 @@ enum Outcome {
     Read(Vec<i64>),
 }
 
-/// Reads a stretch to its end.
+/// Reads a stretch to its end, if it is not too long.
 fn read(disk: &mut Disk, woken: &Receiver<()>, after: i64, through: i64) -> Outcome {
-    let log = disk.log_open(Zxid::from_raw(after), Zxid::from_raw(through));
+    read_up_to(disk, woken, after, through, false)
+}
+
+fn read_up_to(
+    disk: &mut Disk,
+    woken: &Receiver<()>,
+    after: i64,
+    through: i64,
+    any_length: bool,
+) -> Outcome {
+    let log = disk.log_open(Zxid::from_raw(after), Zxid::from_raw(through), any_length);
     let Some(log) = log else { return Outcome::Refused };
     let wait = |disk: &mut Disk| loop {
         match disk.log_ready(log) {
@@ -152,10 +162,14 @@ fn a_snapshot_is_better_than_a_long_log() {
     append(&mut disk, &mut ticket, 1..=30, 50_000);
     settle(&mut disk, &woken, ticket);
     assert_eq!(read(&mut disk, &woken, 0, 30), Outcome::Unavailable);
+    // But not for who was sent a part already.
+    let all = Outcome::Read((1..=30).collect());
+    assert_eq!(read_up_to(&mut disk, &woken, 0, 30, true), all);
     assert!(matches!(read(&mut disk, &woken, 20, 30), Outcome::Read(_)));
     drop(disk);
     let (mut disk, woken) = start(&dir, true, -1.0);
     assert_eq!(read(&mut disk, &woken, 20, 30), Outcome::Refused);
+    assert!(matches!(read_up_to(&mut disk, &woken, 20, 30, true), Outcome::Read(_)));
 }
 
 #[test]
@@ -165,8 +179,8 @@ fn a_reader_that_stops_reading_stops_nothing() {
     let mut ticket = 0;
     append(&mut disk, &mut ticket, 1..=900, 1000);
     settle(&mut disk, &woken, ticket);
-    let closed = disk.log_open(Zxid::ZERO, Zxid::from_raw(900)).unwrap();
-    let kept = disk.log_open(Zxid::ZERO, Zxid::from_raw(900)).unwrap();
+    let closed = disk.log_open(Zxid::ZERO, Zxid::from_raw(900), false).unwrap();
+    let kept = disk.log_open(Zxid::ZERO, Zxid::from_raw(900), false).unwrap();
     disk.log_close(closed);
     while disk.log_ready(kept).is_none() {
         woken.recv_timeout(Duration::from_secs(60)).expect("the proof");

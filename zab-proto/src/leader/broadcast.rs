@@ -155,27 +155,32 @@ impl Leader {
     }
 
     /// Forgets transactions that nobody needs any more.
+    ///
+    /// Learners that lag keep the window from that up to half of its bound. The other half is for what
+    /// a quorum has not on disk yet: only that makes proposals wait. Who lags further is sent what
+    /// it lacks from the log, on which everything is that is released here.
     pub(crate) fn release(&mut self, shared: &mut Shared) {
         let limits = shared.config.limits;
-        let needed = self.needed();
-        shared.history.release(needed, limits.retained_txns, limits.retained_len_max_bytes);
-        let bound = limits.window_len_max_bytes;
-        // What is retained stays in the window for good, and is not what fills it.
-        if shared.history.held_len_bytes() <= bound / 2 + limits.retained_len_max_bytes {
-            self.resume(shared);
-        } else if Self::is_held(shared, needed) {
-            // The rest waits for the slowest learner as long as it takes what it is sent.
-            self.close_where(shared, CloseReason::TooFarBehind, |link| {
-                link.stuck && link.needs().is_some_and(|index| index <= needed)
-            });
+        let history = &mut shared.history;
+        let first = history.window.first();
+        let wanted = self.all().filter_map(Link::wants).filter(|index| *index >= first).min();
+        let wanted = wanted.unwrap_or(Index::MAX);
+        let keep_len = limits.retained_len_max_bytes;
+        history.release(history.releasable(wanted, limits.retained_txns, keep_len));
+        if history.held_len_bytes() > limits.window_len_max_bytes / 2 {
+            let keep_len = history.tail_len_bytes() + limits.window_len_max_bytes / 2;
+            let first = history.releasable(Index::MAX, usize::MAX, keep_len);
+            for link in self.links.iter_mut().flatten() {
+                link.leave_window(history, first);
+            }
+            history.release(first);
         }
-    }
-
-    /// Whether the window is full and stays so until learners have been sent the transaction at
-    /// `needed`, as this server needs it no more.
-    fn is_held(shared: &Shared, needed: Index) -> bool {
-        shared.history.held_len_bytes() > shared.config.limits.window_len_max_bytes
-            && needed < shared.history.delivered().min(shared.history.durable())
+        self.attend(shared);
+        // What is retained stays in the window for good, and is not what fills it.
+        let resume_len = limits.window_len_max_bytes / 2 + limits.retained_len_max_bytes;
+        if shared.history.held_len_bytes() <= resume_len {
+            self.resume(shared);
+        }
     }
 
     /// Lets those go on who waited for room in the window.
@@ -232,35 +237,28 @@ impl Leader {
         }
     }
 
-    /// Closes learners that leave a proposal unacknowledged for `syncLimit` ticks, and observers,
-    /// which acknowledge nothing, if they are not even sent it in this time and the others have to
-    /// wait for that.
+    /// Closes learners that leave a proposal unacknowledged for `syncLimit` ticks.
     pub(super) fn watch_acks(&mut self, now: Instant, shared: &mut Shared) {
         let limit = shared.config.ticks(shared.config.sync_limit);
-        let committed = shared.history.committed();
-        for link in self.links.iter_mut().flatten().filter(|link| link.stage >= Stage::Synced) {
-            let (done, goal) =
-                if link.observer { (link.next, committed) } else { (link.acked, link.next) };
-            if link.watched.is_none_or(|(index, _)| index <= done) {
-                let open = goal > done && goal > self.first;
-                link.watched = open.then_some((goal, now));
+        let first = self.first;
+        let acknowledges = |link: &&mut Link| link.stage >= Stage::Synced && !link.observer;
+        for link in self.links.iter_mut().flatten().filter(acknowledges) {
+            if link.watched.is_none_or(|(index, _)| index <= link.acked) {
+                let open = link.next > link.acked && link.next > first;
+                link.watched = open.then_some((link.next, now));
             }
         }
-        let late = |link: &Link| {
+        self.close_where(shared, CloseReason::SlowAck, |link| {
             link.watched.is_some_and(|(_, since)| now.saturating_since(since) >= limit)
-        };
-        self.close_where(shared, CloseReason::SlowAck, |link| !link.observer && late(link));
-        let needed = self.needed();
-        if Self::is_held(shared, needed) {
-            self.close_where(shared, CloseReason::TooFarBehind, |link| {
-                late(link) && link.needs().is_some_and(|index| index <= needed)
-            });
-        }
+        });
     }
 
-    /// The oldest transaction that a learner still needs from the window.
-    fn needed(&self) -> Index {
-        self.all().filter_map(Link::needs).min().unwrap_or(Index::MAX)
+    /// Closes learners that take nothing of what they are sent, for as long as they may be silent.
+    pub(super) fn watch_readers(&mut self, shared: &mut Shared) {
+        let (init, sync) = (2 * shared.config.init_limit, 2 * shared.config.sync_limit);
+        self.close_where(shared, CloseReason::NotReading, |link| {
+            link.untaken > if link.stage >= Stage::Synced { sync } else { init }
+        });
     }
 
     /// PING to everybody who has been sent NEWLEADER.

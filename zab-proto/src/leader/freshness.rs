@@ -7,7 +7,7 @@ use super::Leader;
 use super::link::{Link, Stage};
 use crate::shared::{Control, Shared};
 use crate::window::Index;
-use crate::{ConnId, Instant, Sid};
+use crate::{CloseReason, ConnId, Instant, Sid};
 
 /// Rounds and who waits for them.
 #[derive(Debug, Default)]
@@ -15,25 +15,15 @@ pub(super) struct Freshness {
     running: bool,
     /// Who has answered, ascending; kept for its memory.
     answered: Vec<Sid>,
-    /// Requests that came before the running round began, and those that came since.
-    asked: Vec<Asked>,
-    next: Vec<Asked>,
-    /// Proven fresh, waiting for their transactions: own clients only.
+    /// Requests of own clients that came before the running round began, and those that came since,
+    /// each with the end of what was proposed then. Those of learners are counted at their links.
+    asked: Vec<(Index, u64)>,
+    next: Vec<(Index, u64)>,
+    /// Somebody has asked since the running round began.
+    next_wanted: bool,
+    /// Proven fresh, waiting for their transactions.
     proven: Vec<(Index, u64)>,
     tokens: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Asked {
-    /// End of what was proposed when the request came.
-    gate: Index,
-    who: Who,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Who {
-    Own(u64),
-    Learner(ConnId),
 }
 
 impl Leader {
@@ -41,21 +31,24 @@ impl Leader {
     pub(crate) fn sync(&mut self, now: Instant, shared: &mut Shared) -> u64 {
         self.freshness.tokens += 1;
         let token = self.freshness.tokens;
-        self.ask(now, shared, Who::Own(token));
+        self.freshness.next.push((shared.history.end(), token));
+        self.ask(now, shared);
         token
     }
 
     /// A learner does.
     pub(crate) fn sync_learner(&mut self, now: Instant, shared: &mut Shared, conn: ConnId) {
         let gate = shared.history.end();
-        if let Some(link) = self.link(conn) {
-            link.syncs.push_back(gate);
-            self.ask(now, shared, Who::Learner(conn));
+        let Some(link) = self.link(conn) else { return };
+        if link.ask_sync(gate) {
+            self.ask(now, shared);
+        } else {
+            self.close(shared, conn, CloseReason::NotReading);
         }
     }
 
-    fn ask(&mut self, now: Instant, shared: &mut Shared, who: Who) {
-        self.freshness.next.push(Asked { gate: shared.history.end(), who });
+    fn ask(&mut self, now: Instant, shared: &mut Shared) {
+        self.freshness.next_wanted = true;
         if !self.freshness.running {
             self.begin_round(now, shared);
         }
@@ -63,10 +56,12 @@ impl Leader {
 
     fn begin_round(&mut self, now: Instant, shared: &mut Shared) {
         self.freshness.running = true;
+        self.freshness.next_wanted = false;
         self.freshness.asked.append(&mut self.freshness.next);
         let zxid = self.last_proposed;
         for link in self.links.iter_mut().flatten() {
-            let counts = link.stage == Stage::Live && link.counts();
+            link.begin_round();
+            let counts = link.stage == Stage::Live && link.counts() && !link.is_slow_to_take();
             if counts {
                 link.ping(zxid);
             }
@@ -99,20 +94,10 @@ impl Leader {
             return;
         }
         self.freshness.running = false;
-        let mut asked = core::mem::take(&mut self.freshness.asked);
-        for Asked { gate, who } in asked.drain(..) {
-            match who {
-                Who::Own(token) => self.freshness.proven.push((gate, token)),
-                Who::Learner(conn) => {
-                    if let Some(link) = self.link(conn) {
-                        link.proven += 1;
-                    }
-                }
-            }
-        }
-        self.freshness.asked = asked;
+        self.freshness.proven.append(&mut self.freshness.asked);
+        self.links.iter_mut().flatten().for_each(Link::end_round);
         self.release_syncs(shared);
-        if !self.freshness.next.is_empty() {
+        if self.freshness.next_wanted {
             self.begin_round(now, shared);
         }
     }

@@ -8,6 +8,22 @@ use crate::window::Index;
 use crate::wire::packet::{self, BARE_LEN, HEAD_LEN, NULL_AUTH, PacketType};
 use crate::{ConnId, Epoch, Instant, Origin, Sid, Zxid};
 
+/// The names of a leader's own transactions, which follow each other from counter 1 on. So what was
+/// proposed can be committed when the window no longer holds it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Own {
+    pub(super) epoch: Epoch,
+    /// The index of the first.
+    pub(super) first: Index,
+}
+
+impl Own {
+    fn zxid(self, index: Index) -> Zxid {
+        let counter = index + 1 - self.first;
+        Zxid::new(self.epoch, u32::try_from(counter).expect("an epoch has fewer than 2^32"))
+    }
+}
+
 /// How far a learner has come. Later stages include what the earlier ones brought.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Stage {
@@ -25,7 +41,7 @@ pub(super) enum Stage {
     Snapshot,
     /// The application's snapshot goes out.
     Lent,
-    /// Is sent what the window no longer has, from the log.
+    /// Waits for what lies between its history and the window, and is sent that from the log.
     Reading,
     /// Is sent the committed history that it lacks.
     CatchingUp,
@@ -58,21 +74,34 @@ pub(super) struct Link {
     pub(super) idle: bool,
     /// The driver holds bytes of it that wait for [`Control::Resume`](crate::shared::Control).
     pub(super) paused: bool,
-    /// Next transaction to send.
+    /// Next transaction to send. If the window no longer has it, it comes from the log.
     pub(super) next: Index,
+    /// The zxid before it.
+    pub(super) last_sent: Zxid,
+    /// The log is being read for this learner, up to the transaction before this one.
+    pub(super) reading: Option<Index>,
     /// Transactions below were sent with their COMMIT (participants).
     pub(super) commits_sent: Index,
     /// Bytes of the transaction at `next` that are sent already.
     part_sent: usize,
     /// End of the history sent before NEWLEADER.
     pub(super) cut: Index,
+    /// Bytes of proposals sent behind NEWLEADER and before UPTODATE.
+    early_len: usize,
+    /// How many there may be. It cannot commit them yet and has to keep them.
+    early_len_max: usize,
     /// Transactions below are acknowledged.
     pub(super) acked: Index,
-    /// Forwarded syncs, by their place in the stream: each is answered behind the COMMIT of
-    /// everything below, before any other, and as soon as it is proven.
-    pub(super) syncs: VecDeque<Index>,
-    /// How many of them, from the oldest on, are proven fresh.
-    pub(super) proven: usize,
+    /// Forwarded syncs, by their place in the stream, and how many there are at that place: each is
+    /// answered behind the COMMIT of everything below, before any other, and as soon as it is proven.
+    syncs: VecDeque<(Index, u64)>,
+    /// How many of them, from the oldest on, are proven fresh; how many of the others the running
+    /// round of freshness proves, and how many the next one.
+    proven: u64,
+    proving: u64,
+    unproven: u64,
+    /// It is not read until it has taken the answers that wait for it.
+    pub(super) owing: bool,
     /// PINGs that it has to answer, and those that it has answered, in the same order.
     pub(super) pings_sent: u64,
     pub(super) pongs: u64,
@@ -81,9 +110,11 @@ pub(super) struct Link {
     /// Bytes given to the driver, and how many it were at the last half tick.
     pub(super) sent_bytes: u64,
     pub(super) sent_before: u64,
-    /// There was something to send at the last half tick; and since then not a byte was taken.
-    pub(super) waits: bool,
-    pub(super) stuck: bool,
+    /// For how many half ticks in a row there was something to send and not a byte was taken.
+    pub(super) untaken: u32,
+    /// How long the application's snapshot has been lent, in half ticks, and how much was sent before.
+    pub(super) lent: u32,
+    pub(super) lent_at_bytes: u64,
     /// When silence ends the connection.
     pub(super) silent_at: Instant,
     /// Until when it counts as alive in the leader's quorum test.
@@ -93,7 +124,12 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(conn: ConnId, silent_at: Instant, alive_until: Instant) -> Self {
+    pub(super) fn new(
+        conn: ConnId,
+        silent_at: Instant,
+        alive_until: Instant,
+        early_len_max: usize,
+    ) -> Self {
         Self {
             conn,
             sid: Sid(0),
@@ -108,19 +144,27 @@ impl Link {
             idle: true,
             paused: false,
             next: 0,
+            last_sent: Zxid::ZERO,
+            reading: None,
             commits_sent: 0,
             part_sent: 0,
             cut: 0,
+            early_len: 0,
+            early_len_max,
             acked: 0,
             syncs: VecDeque::new(),
             proven: 0,
+            proving: 0,
+            unproven: 0,
+            owing: false,
             pings_sent: 0,
             pongs: 0,
             round: None,
             sent_bytes: 0,
             sent_before: 0,
-            waits: false,
-            stuck: false,
+            untaken: 0,
+            lent: 0,
+            lent_at_bytes: 0,
             silent_at,
             alive_until,
             watched: None,
@@ -133,26 +177,123 @@ impl Link {
         !self.observer && !self.guest
     }
 
+    /// A snapshot of the application is open for it, or about to be.
+    pub(super) fn has_snapshot(&self) -> bool {
+        matches!(self.stage, Stage::Snapshot | Stage::Lent)
+    }
+
     pub(super) fn origin(&self) -> Origin {
         Origin { sid: self.sid, conn: self.conn }
     }
 
-    /// The oldest transaction this learner still needs from the window.
-    pub(super) fn needs(&self) -> Option<Index> {
-        match self.stage {
-            Stage::Hello | Stage::Introduced | Stage::Invited | Stage::Promised => None,
-            Stage::Queued | Stage::Snapshot => None,
-            Stage::Lent
-            | Stage::Reading
-            | Stage::CatchingUp
-            | Stage::Asked
-            | Stage::Synced
-            | Stage::Live => {
-                // An observer is sent commits only while it catches up.
-                let informed = self.observer && self.stage > Stage::CatchingUp;
-                Some(if informed { self.next } else { self.next.min(self.commits_sent) })
+    /// The oldest transaction that is best kept in the window for this learner. If the window cannot
+    /// wait, it comes from the log.
+    pub(super) fn wants(&self) -> Option<Index> {
+        (self.stage >= Stage::Lent).then(|| self.reading.unwrap_or(self.next))
+    }
+
+    /// Whether the next transaction has to come from the log.
+    pub(super) fn is_behind(&self, history: &History) -> bool {
+        self.next < history.window.first() && matches!(self.step(history), Step::Txn(_))
+    }
+
+    /// The window is about to forget what is below `first`: what is begun is kept to be finished.
+    pub(super) fn leave_window(&mut self, history: &History, first: Index) {
+        if self.part_sent == 0 || self.next >= first {
+            return;
+        }
+        let kind = match self.step(history) {
+            Step::Txn(kind) => kind,
+            step => unreachable!("a transaction is half sent, not {step:?}"),
+        };
+        let zxid = history.window.zxid(self.next);
+        let mut packet = Outbox::default();
+        packet.put(kind, zxid, Some(history.window.txn(self.next)));
+        self.out.put_front(packet, self.part_sent);
+        self.passed(zxid);
+    }
+
+    /// The transaction at `next` is on its way.
+    fn passed(&mut self, zxid: Zxid) {
+        self.part_sent = 0;
+        self.last_sent = zxid;
+        self.next += 1;
+    }
+
+    /// The next transaction, from the log, and what is due behind it.
+    pub(super) fn put_logged(&mut self, history: &History, own: Own, zxid: Zxid, txn: &[u8]) {
+        let Step::Txn(kind) = self.step(history) else { return };
+        self.out.put(kind, zxid, Some(txn));
+        self.early_len += if self.is_early() { txn.len() } else { 0 };
+        self.passed(zxid);
+        while !self.is_slow_to_take() {
+            match self.step(history) {
+                Step::Commit => {
+                    let commit = self.next_commit(own);
+                    self.out.put_raw(&commit);
+                }
+                Step::Sync => self.put_sync(),
+                Step::Nothing | Step::Txn(_) | Step::NewLeader => return,
             }
         }
+    }
+
+    /// It was sent NEWLEADER, and UPTODATE not yet.
+    fn is_early(&self) -> bool {
+        matches!(self.stage, Stage::Asked | Stage::Synced)
+    }
+
+    fn next_commit(&mut self, own: Own) -> [u8; BARE_LEN] {
+        // While it catches up, each transaction is committed before the next one is sent; later, all
+        // that is not committed is this leader's own.
+        let zxid = match self.stage {
+            Stage::CatchingUp => self.last_sent,
+            _ => own.zxid(self.commits_sent),
+        };
+        self.commits_sent += 1;
+        packet::bare(PacketType::COMMIT, zxid)
+    }
+
+    /// A sync that is to be answered behind everything below `gate`; false if there are too many.
+    pub(super) fn ask_sync(&mut self, gate: Index) -> bool {
+        self.unproven += 1;
+        match self.syncs.back_mut() {
+            Some((last, count)) if *last == gate => *count += 1,
+            _ => self.syncs.push_back((gate, 1)),
+        }
+        self.syncs.len() <= SYNC_PLACES_MAX
+    }
+
+    /// A round of freshness begins, for all that was asked so far.
+    pub(super) fn begin_round(&mut self) {
+        self.proving += core::mem::take(&mut self.unproven);
+    }
+
+    /// The round has ended.
+    pub(super) fn end_round(&mut self) {
+        self.proven += core::mem::take(&mut self.proving);
+    }
+
+    fn put_sync(&mut self) {
+        if let Some((_, count)) = self.syncs.front_mut() {
+            *count -= 1;
+            if *count == 0 {
+                self.syncs.pop_front();
+            }
+            self.proven -= 1;
+            self.out.put_bare(PacketType::SYNC, Zxid::ZERO);
+        }
+    }
+
+    /// Whether so much waits to be sent to it besides transactions that it is to be asked for nothing
+    /// more.
+    pub(super) fn is_slow_to_take(&self) -> bool {
+        self.out.len_bytes() > OWED_LEN_MAX
+    }
+
+    /// Whether it has taken enough to be read again.
+    pub(super) fn has_taken(&self) -> bool {
+        self.out.len_bytes() <= OWED_LEN_MAX / 2
     }
 
     pub(super) fn ping(&mut self, zxid: Zxid) {
@@ -170,7 +311,8 @@ impl Link {
             Stage::CatchingUp if self.next < self.cut => Step::Txn(PacketType::PROPOSAL),
             Stage::CatchingUp => Step::NewLeader,
             Stage::Asked | Stage::Synced if !self.observer && self.next < history.end() => {
-                Step::Txn(PacketType::PROPOSAL)
+                let room = self.part_sent > 0 || self.early_len < self.early_len_max;
+                if room { Step::Txn(PacketType::PROPOSAL) } else { Step::Nothing }
             }
             Stage::Live => self.live_step(history),
             _ => Step::Nothing,
@@ -182,7 +324,7 @@ impl Link {
     /// client would wait for ever. So a sync that is not proven yet holds back what follows it.
     fn live_step(&self, history: &History) -> Step {
         let told = if self.observer { self.next } else { self.commits_sent };
-        let sync_due = self.syncs.front().is_some_and(|gate| *gate <= told);
+        let sync_due = self.syncs.front().is_some_and(|(gate, _)| *gate <= told);
         if self.part_sent > 0 {
             // What is begun must be finished before anything else.
             let kind = if self.observer { PacketType::INFORM } else { PacketType::PROPOSAL };
@@ -203,7 +345,12 @@ impl Link {
 
     /// Whether `transmit` has something to write.
     pub(super) fn has_output(&self, history: &History) -> bool {
-        !self.out.is_empty() || self.step(history) != Step::Nothing
+        !self.out.is_empty()
+            || match self.step(history) {
+                Step::Nothing => false,
+                Step::Txn(_) => self.next >= history.window.first(),
+                Step::Commit | Step::Sync | Step::NewLeader => true,
+            }
     }
 
     /// Fills `buf`: what is in the outbox first, but never inside a transaction, then what follows
@@ -211,7 +358,8 @@ impl Link {
     pub(super) fn transmit(
         &mut self,
         history: &History,
-        new_leader: (Zxid, &str),
+        own: Own,
+        config_text: &str,
         buf: &mut [u8],
     ) -> usize {
         let mut written = 0;
@@ -225,6 +373,7 @@ impl Link {
             let room = &mut buf[written..];
             match self.step(history) {
                 Step::Nothing => return written,
+                Step::Txn(_) if self.next < history.window.first() => return written,
                 Step::Txn(kind) => {
                     let (n, done) = self.transmit_txn(kind, history, room);
                     written += n;
@@ -233,9 +382,7 @@ impl Link {
                     }
                 }
                 Step::Commit => {
-                    let commit =
-                        packet::bare(PacketType::COMMIT, history.window.zxid(self.commits_sent));
-                    self.commits_sent += 1;
+                    let commit = self.next_commit(own);
                     match room.first_chunk_mut::<BARE_LEN>() {
                         Some(room) => {
                             *room = commit;
@@ -244,18 +391,11 @@ impl Link {
                         None => self.out.put_raw(&commit),
                     }
                 }
-                Step::Sync => {
-                    self.syncs.pop_front();
-                    self.proven -= 1;
-                    self.out.put_bare(PacketType::SYNC, Zxid::ZERO);
-                }
+                Step::Sync => self.put_sync(),
                 Step::NewLeader => {
                     self.stage = Stage::Asked;
-                    self.out.put(
-                        PacketType::NEWLEADER,
-                        new_leader.0,
-                        Some(new_leader.1.as_bytes()),
-                    );
+                    let zxid = Zxid::new(own.epoch, 0);
+                    self.out.put(PacketType::NEWLEADER, zxid, Some(config_text.as_bytes()));
                 }
             }
         }
@@ -272,13 +412,14 @@ impl Link {
         let txn = history.window.txn(self.next);
         let head = packet::head(kind, zxid, txn.len());
         let len = HEAD_LEN + txn.len() + NULL_AUTH.len();
+        self.early_len += if self.part_sent == 0 && self.is_early() { txn.len() } else { 0 };
         if self.part_sent == 0
             && let Some(buf) = buf.get_mut(..len)
         {
             buf[..HEAD_LEN].copy_from_slice(&head);
             buf[HEAD_LEN..HEAD_LEN + txn.len()].copy_from_slice(txn);
             buf[HEAD_LEN + txn.len()..].copy_from_slice(NULL_AUTH);
-            self.next += 1;
+            self.passed(zxid);
             return (len, true);
         }
         let mut written = 0;
@@ -294,11 +435,18 @@ impl Link {
         if self.part_sent < len {
             return (written, false);
         }
-        self.part_sent = 0;
-        self.next += 1;
+        self.passed(zxid);
         (written, true)
     }
 }
+
+/// At how many places in the history a learner may wait for the answers to its syncs. More than a few
+/// of them come from one that does not take its commits.
+const SYNC_PLACES_MAX: usize = 1 << 16;
+
+/// How many bytes besides transactions (answers, PINGs, what was read of the log) may wait for a
+/// learner. Above, none of its requests is read, nor what it says behind them.
+pub(super) const OWED_LEN_MAX: usize = 1 << 20;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Step {
@@ -321,15 +469,15 @@ mod tests {
         let epoch = Epoch(1);
         let mut history =
             History::new(Window::new(Zxid::ZERO), Zxid::ZERO, Zxid::ZERO, epoch, epoch, true);
-        let mut link = Link::new(ConnId::core(0, 0), Instant::ZERO, Instant::ZERO);
+        let mut link = Link::new(ConnId::core(0, 0), Instant::ZERO, Instant::ZERO, 0);
         link.stage = Stage::Live;
         history.push(Zxid::new(epoch, 1), b"before the sync");
-        link.syncs.push_back(history.end());
+        assert!(link.ask_sync(history.end()));
         history.push(Zxid::new(epoch, 2), b"behind the sync");
         history.commit(history.end());
         let kinds = |link: &mut Link| {
             let mut buf = [0; 1024];
-            let len = link.transmit(&history, (Zxid::ZERO, ""), &mut buf);
+            let len = link.transmit(&history, Own { epoch, first: 0 }, "", &mut buf);
             let mut rest = &buf[..len];
             let mut kinds = Vec::new();
             while let crate::wire::Parsed::Complete { value, len } =
@@ -342,7 +490,18 @@ mod tests {
         };
         let (proposal, commit) = (PacketType::PROPOSAL, PacketType::COMMIT);
         assert_eq!(kinds(&mut link), [proposal, commit, proposal]);
-        link.proven += 1;
+        link.begin_round();
+        link.end_round();
         assert_eq!(kinds(&mut link), [PacketType::SYNC, commit]);
+    }
+
+    #[test]
+    fn syncs_are_kept_by_their_place() {
+        let mut link = Link::new(ConnId::core(0, 0), Instant::ZERO, Instant::ZERO, 0);
+        assert!((0..1_000_000).all(|_| link.ask_sync(1)));
+        assert_eq!(link.syncs.len(), 1);
+        let places = 2..1 + SYNC_PLACES_MAX as u64;
+        assert!(places.clone().all(|gate| link.ask_sync(gate)));
+        assert!(!link.ask_sync(places.end), "the link is closed");
     }
 }

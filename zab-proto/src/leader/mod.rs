@@ -11,7 +11,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use self::freshness::Freshness;
-use self::link::{Link, Stage};
+use self::link::{Link, Own, Stage};
 use crate::history::History;
 use crate::shared::{Control, Shared};
 use crate::window::Index;
@@ -155,6 +155,10 @@ impl Leader {
         shared.control.push_back(Control::Became(status));
     }
 
+    fn own(&self) -> Own {
+        Own { epoch: self.epoch, first: self.first }
+    }
+
     pub(crate) fn epoch(&self) -> Epoch {
         self.epoch
     }
@@ -181,7 +185,8 @@ impl Leader {
         if self.links.len() <= slot {
             self.links.resize_with(slot + 1, || None);
         }
-        self.links[slot] = Some(Link::new(conn, silent_at, alive_until));
+        let early_len_max = EARLY_LEN_MAX.min(config.limits.window_len_max_bytes / 2);
+        self.links[slot] = Some(Link::new(conn, silent_at, alive_until, early_len_max));
     }
 
     fn link(&mut self, conn: ConnId) -> Option<&mut Link> {
@@ -247,6 +252,11 @@ impl Leader {
                     break;
                 }
             };
+            let asks = matches!(packet.kind, PacketType::REQUEST | PacketType::REVALIDATE);
+            if let Some(link) = self.link(conn).filter(|link| asks && link.is_slow_to_take()) {
+                link.owing = true;
+                break;
+            }
             if packet.kind == PacketType::REQUEST && !self.can_take(shared, len) {
                 if let Some(link) = self.link(conn) {
                     link.paused = true;
@@ -307,12 +317,11 @@ impl Leader {
         conn: ConnId,
         buf: &mut [u8],
     ) -> usize {
-        let new_leader = (Zxid::new(self.epoch, 0), self.config_text.as_str());
+        let own = self.own();
         let link = self.links.get_mut(conn.slot() as usize).and_then(Option::as_mut);
         let Some(link) = link.filter(|link| link.conn == conn) else { return 0 };
-        let written = link.transmit(history, new_leader, buf);
+        let written = link.transmit(history, own, &self.config_text, buf);
         link.sent_bytes += written as u64;
-        link.stuck &= written == 0;
         link.idle = written < buf.len();
         written
     }
@@ -377,6 +386,8 @@ impl Leader {
             return Reign::Ends;
         }
         self.watch_acks(now, shared);
+        self.watch_readers(shared);
+        self.watch_snapshots(shared);
         self.ping_all();
         self.renew_round(now, shared);
         Reign::Continues
@@ -395,9 +406,10 @@ impl Leader {
             if takes {
                 link.active_at = now;
             }
-            let waits = receives || link.has_output(&shared.history);
-            link.stuck = waits && link.waits && link.sent_bytes == link.sent_before;
-            link.waits = waits;
+            let waits = link.stage == Stage::Lent || link.has_output(&shared.history);
+            let untaken = waits && link.sent_bytes == link.sent_before;
+            link.untaken = if untaken { link.untaken + 1 } else { 0 };
+            link.lent += u32::from(link.stage == Stage::Lent);
             link.sent_before = link.sent_bytes;
         }
     }
@@ -430,3 +442,8 @@ impl Leader {
             .is_quorum(|sid| sid == me || self.all().any(|link| link.sid == sid && test(link)))
     }
 }
+
+/// How many bytes of proposals a learner is sent behind NEWLEADER, before it has acknowledged that
+/// and may be told of commits: some, so that nothing waits for its disk, and few, as its window must
+/// hold them.
+const EARLY_LEN_MAX: usize = 1 << 20;

@@ -1,12 +1,12 @@
 //! Synchronisation, the leader's half: how a learner gets the history, and when enough have it.
 
-use super::link::Stage;
+use super::link::{Link, Stage};
 use super::{Leader, Step};
 use crate::history::History;
 use crate::shared::{Control, SNAP_SIGNATURE, Shared};
 use crate::window::Index;
 use crate::wire::packet::PacketType;
-use crate::{ConnId, Instant, Zxid};
+use crate::{CloseReason, ConnId, Ensemble, Instant, Zxid};
 
 /// How to bring a learner to the leader's history.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,6 +18,25 @@ enum Plan {
     /// The same as DIFF, if the log on disk has what the window no longer has.
     Log,
     Snap,
+}
+
+/// Who is served first where there is not enough for all.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Rank {
+    Voter,
+    /// An observer that the configuration names.
+    Member,
+    Other,
+}
+
+impl Rank {
+    pub(super) fn of(ensemble: &Ensemble, link: &Link) -> Self {
+        match ensemble.members.get(&link.sid) {
+            Some(_) if !link.observer && ensemble.is_voter(link.sid) => Self::Voter,
+            Some(_) => Self::Member,
+            None => Self::Other,
+        }
+    }
 }
 
 /// Chooses DIFF, TRUNC or SNAP for a learner whose last zxid is `peer`.
@@ -74,13 +93,15 @@ impl Leader {
                 next
             }
             Plan::Log => {
-                // The window is held from here on, so that it joins what the log brings.
                 link.stage = Stage::Reading;
                 link.next = history.window.first();
+                link.reading = Some(link.next);
                 link.commits_sent = link.next;
                 link.cut = cut.max(link.next);
                 let (after, through) = (link.reported.1, history.window.base());
-                shared.control.push_back(Control::Log { conn, after, through });
+                link.last_sent = through;
+                let any_length = false;
+                shared.control.push_back(Control::Log { conn, after, through, any_length });
                 return;
             }
             Plan::Snap => {
@@ -90,67 +111,131 @@ impl Leader {
             }
         };
         link.next = next;
+        link.last_sent = history.window.zxid_before(next);
         link.commits_sent = next;
         link.cut = cut.max(next);
         link.stage = Stage::CatchingUp;
     }
 
-    /// Asks for the application's snapshot for as many waiting learners as may have one.
+    /// Asks for the application's snapshot for as many waiting learners as may have one: those that
+    /// count for more first. They do not wait for others that count for less.
     pub(super) fn open_snapshots(&mut self, shared: &mut Shared) {
-        let open = |stage| stage == Stage::Snapshot || stage == Stage::Lent;
-        let mut free = shared.config.limits.snapshots_max;
-        free = free.saturating_sub(self.all().filter(|link| open(link.stage)).count());
-        for link in self.links.iter_mut().flatten().filter(|link| link.stage == Stage::Queued) {
-            if free == 0 {
+        let max = shared.config.limits.snapshots_max;
+        let rank = |link: &Link| Rank::of(&shared.config.ensemble, link);
+        while let Some(next) = self
+            .all()
+            .filter(|link| link.stage == Stage::Queued)
+            .min_by_key(|link| rank(link))
+            .map(|link| (rank(link), link.conn))
+        {
+            let open = || self.all().filter(|link| link.has_snapshot());
+            if open().count() >= max {
+                let least = open().max_by_key(|link| (rank(link), link.lent));
+                let least = least.filter(|link| rank(link) > next.0).map(|link| link.conn);
+                if let Some(conn) = least {
+                    // Which comes back here.
+                    self.close(shared, conn, CloseReason::SnapshotWanted);
+                }
                 return;
             }
-            free -= 1;
-            link.stage = Stage::Snapshot;
-            shared.control.push_back(Control::Snapshot(link.conn));
+            if let Some(link) = self.link(next.1) {
+                link.stage = Stage::Snapshot;
+                shared.control.push_back(Control::Snapshot(next.1));
+            }
         }
     }
 
-    /// Whether the log can be read for a learner. If not, it gets a snapshot.
+    /// Closes who takes a snapshot at no pace at all while others that count for as much wait for one.
+    pub(super) fn watch_snapshots(&mut self, shared: &mut Shared) {
+        let config = &shared.config;
+        let rank = |link: &Link| Rank::of(&config.ensemble, link);
+        let waiting = self.all().filter(|link| link.stage == Stage::Queued).map(rank).min();
+        let Some(waiting) = waiting else { return };
+        let per_half_tick = u128::from(SNAPSHOT_PACE_MIN) * config.tick_time.as_millis() / 2000;
+        let idle = |link: &Link| {
+            let sent = u128::from(link.sent_bytes - link.lent_at_bytes);
+            link.stage == Stage::Lent
+                && rank(link) >= waiting
+                && link.lent > 2 * config.init_limit
+                && sent < per_half_tick * u128::from(link.lent)
+        };
+        let slow = self.all().find(|link| idle(link)).map(|link| link.conn);
+        if let Some(conn) = slow {
+            self.close(shared, conn, CloseReason::SnapshotWanted);
+        }
+    }
+
+    /// Whether the log can be read for a learner. If not, one that was sent nothing yet gets a
+    /// snapshot, and one that needs the log to go on has to come again for a newer one.
     pub(crate) fn log_opened(&mut self, shared: &mut Shared, conn: ConnId, opened: bool) {
         let last = shared.history.last();
-        let Some(link) = self.link(conn).filter(|link| link.stage == Stage::Reading) else {
-            return;
-        };
-        if opened {
-            link.out.put_bare(PacketType::DIFF, last);
-        } else {
-            link.stage = Stage::Queued;
-            self.open_snapshots(shared);
+        let Some(link) = self.link(conn).filter(|link| link.reading.is_some()) else { return };
+        let begins = link.stage == Stage::Reading;
+        match (begins, opened) {
+            (true, true) => link.out.put_bare(PacketType::DIFF, last),
+            (true, false) => {
+                link.reading = None;
+                link.stage = Stage::Queued;
+                self.open_snapshots(shared);
+            }
+            (false, true) => {}
+            (false, false) => self.close(shared, conn, CloseReason::NotInLog),
         }
     }
 
     /// Whether more of the log is wanted for a learner now; `None` if no more ever.
-    pub(crate) fn wants_log(&self, conn: ConnId) -> Option<bool> {
+    pub(crate) fn wants_log(&self, history: &History, conn: ConnId) -> Option<bool> {
         let link = self.links.get(conn.slot() as usize)?.as_ref()?;
-        let reads = link.conn == conn && link.stage == Stage::Reading;
-        reads.then(|| link.out.len_bytes() < LOG_AHEAD_LEN)
+        (link.conn == conn && link.reading.is_some()).then(|| {
+            let next = link.stage == Stage::Reading || link.is_behind(history);
+            next && link.out.len_bytes() < LOG_AHEAD_LEN
+        })
     }
 
     /// The next transaction of the log, or its end.
     pub(crate) fn log_record(
         &mut self,
-        shared: &Shared,
+        shared: &mut Shared,
         conn: ConnId,
         record: Option<(Zxid, &[u8])>,
     ) {
-        let through = shared.history.window.base();
-        let Some(link) = self.link(conn).filter(|link| link.stage == Stage::Reading) else {
-            return;
-        };
+        let own = self.own();
+        let Some(link) = self.link(conn) else { return };
+        let Some(end) = link.reading else { return };
+        let begins = link.stage == Stage::Reading;
         match record {
-            // Records before the learner's position repeat what it has; above the base they are in
-            // the window, too.
-            Some((zxid, txn)) if zxid <= through => {
+            // The window, if it still has what follows, begins behind `last_sent`.
+            Some((zxid, txn)) if begins && zxid <= link.last_sent => {
                 link.out.put(PacketType::PROPOSAL, zxid, Some(txn));
                 link.out.put_bare(PacketType::COMMIT, zxid);
             }
-            Some(_) => {}
-            None => link.stage = Stage::CatchingUp,
+            Some((zxid, txn)) if !begins && link.last_sent.is_followed_by(zxid) => {
+                link.put_logged(&shared.history, own, zxid, txn);
+            }
+            None if begins => {
+                link.stage = Stage::CatchingUp;
+                link.reading = None;
+            }
+            None if link.next == end => link.reading = None,
+            // Not the history that the window had (rule R8).
+            Some(_) | None => self.close(shared, conn, CloseReason::LogUnreadable),
+        }
+    }
+
+    /// Has the log read for learners that the window has left behind, and reads those again that have
+    /// taken what they were owed.
+    pub(super) fn attend(&mut self, shared: &mut Shared) {
+        let (first, through) = (shared.history.window.first(), shared.history.window.base());
+        for link in self.links.iter_mut().flatten() {
+            if link.reading.is_none() && link.next < first && link.is_behind(&shared.history) {
+                link.reading = Some(first);
+                let (conn, after, any_length) = (link.conn, link.last_sent, true);
+                shared.control.push_back(Control::Log { conn, after, through, any_length });
+            }
+            if link.owing && link.has_taken() {
+                link.owing = false;
+                shared.control.push_back(Control::Resume(link.conn));
+            }
         }
     }
 
@@ -160,7 +245,10 @@ impl Leader {
         let established = self.is_established();
         let Some(link) = self.link(conn) else { return false };
         link.stage = Stage::Lent;
-        link.out.put_bare(PacketType::SNAP, history.delivered_zxid());
+        link.lent = 0;
+        link.lent_at_bytes = link.sent_bytes;
+        link.last_sent = history.delivered_zxid();
+        link.out.put_bare(PacketType::SNAP, link.last_sent);
         link.next = history.delivered();
         link.commits_sent = link.next;
         link.cut = if established { history.committed() } else { history.end() };
@@ -171,7 +259,6 @@ impl Leader {
     pub(crate) fn snapshot_sent(&mut self, conn: ConnId, n: usize) {
         if let Some(link) = self.link(conn) {
             link.sent_bytes += n as u64;
-            link.stuck &= n == 0;
         }
     }
 
@@ -261,6 +348,10 @@ impl Leader {
 
 /// How much of the log is read ahead of a learner's socket.
 const LOG_AHEAD_LEN: usize = 256 * 1024;
+
+/// Bytes per second below which a snapshot that others wait for is not sent on. On such a link it
+/// would take hours.
+const SNAPSHOT_PACE_MIN: u64 = 16 * 1024;
 
 #[cfg(test)]
 mod tests {

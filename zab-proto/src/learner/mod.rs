@@ -326,7 +326,8 @@ impl Learner {
     /// Forgets transactions that nobody needs any more.
     pub(crate) fn release(&mut self, shared: &mut Shared) {
         let limits = shared.config.limits;
-        shared.history.release(Index::MAX, limits.retained_txns, limits.retained_len_max_bytes);
+        let (txns, len) = (limits.retained_txns, limits.retained_len_max_bytes);
+        shared.history.release(shared.history.releasable(Index::MAX, txns, len));
         if self.out.len_bytes() <= limits.requests_len_max_bytes / 2 {
             shared.offer_room();
         }
@@ -335,9 +336,12 @@ impl Learner {
             self.paused = false;
             shared.control.push_back(Control::Resume(conn));
         }
-        // The leader keeps within its own bound; what is more here is what both retain, and one
-        // transaction.
+        // The leader keeps within its own bound; what is more here is what both retain, one
+        // transaction, and the requests that the leader takes of each learner when its window is full.
+        let members = shared.config.ensemble.members.len();
+        let requests = members.saturating_mul(limits.requests_len_max_bytes);
         let bound = limits.window_len_max_bytes + limits.field_len_max_bytes;
+        let bound = bound.saturating_add(requests);
         if shared.history.held_len_bytes() > bound + 2 * limits.retained_len_max_bytes {
             self.close(shared, conn, CloseReason::TooFarBehind);
         }

@@ -26,6 +26,8 @@ pub(crate) struct Journal {
     outputs: Vec<ClientOutput>,
     /// Syncs that have ended, and how many lines there were by then.
     pub(crate) synced: Vec<(Option<u64>, usize)>,
+    /// Answers to questions about sessions.
+    pub(crate) revalidated: usize,
 }
 
 impl Journal {
@@ -69,7 +71,10 @@ impl Application for Journal {
         self.history.push(*status);
     }
 
-    fn request(&mut self, core: &mut Core<'_>, _: Origin, data: &[u8], _: &[u8]) {
+    fn request(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8], _: &[u8]) {
+        if &data[16..] == b"?" {
+            return core.sync_learner(from);
+        }
         let owner = i64::from_be_bytes(*data.first_chunk().expect("the core checks 16 bytes"));
         self.submit(core, owner, &data[16..]);
     }
@@ -82,7 +87,9 @@ impl Application for Journal {
 
     fn take_touched(&mut self, _: &mut Vec<u8>) {}
 
-    fn revalidated(&mut self, _: &mut Core<'_>, _: &[u8]) {}
+    fn revalidated(&mut self, _: &mut Core<'_>, _: &[u8]) {
+        self.revalidated += 1;
+    }
 
     fn synced(&mut self, _: &mut Core<'_>, token: Option<u64>) {
         self.synced.push((token, self.lines.len()));

@@ -25,8 +25,9 @@ pub(crate) struct Memory {
     queue: Vec<(Ticket, Op)>,
     stage: Vec<u8>,
     snapshot: Option<(Zxid, Vec<u8>)>,
-    /// The next record of a log that is being read, and its last.
-    reading: Option<(usize, Zxid)>,
+    /// Logs that are being read: the last record read and the last one wanted, by name.
+    reading: Vec<(u32, Zxid, Zxid)>,
+    readings: u32,
     /// Writes stay in the queue.
     pub(crate) stalled: bool,
     pub(crate) snapshot_every: Option<usize>,
@@ -140,23 +141,30 @@ impl Storage for Memory {
         self.image.snapshot = Some((zxid, bytes));
     }
 
-    fn log_open(&mut self, after: Zxid, through: Zxid) -> Option<u32> {
+    fn log_open(&mut self, after: Zxid, through: Zxid, any_length: bool) -> Option<u32> {
         let log = &self.image.log;
-        let at = |wanted: Zxid| log.iter().position(|(zxid, _)| *zxid == wanted);
-        let from_start = self.log_from_start && after == Zxid::ZERO;
-        self.reading = Some((if from_start { 0 } else { at(after)? + 1 }, through));
-        at(through).map(|_| 0)
+        let has = |wanted: Zxid| log.iter().any(|(zxid, _)| *zxid == wanted);
+        let whole = self.image.snapshot.is_none() && after == Zxid::ZERO;
+        let from_start = whole && (any_length || self.log_from_start);
+        let snapshot = self.image.snapshot.as_ref().is_some_and(|(zxid, _)| *zxid == after);
+        if !has(through) || !(from_start || snapshot || has(after)) {
+            return None;
+        }
+        self.readings += 1;
+        self.reading.push((self.readings, after, through));
+        Some(self.readings)
     }
 
-    fn log_read(&mut self, _: u32, txn: &mut Vec<u8>) -> Option<Zxid> {
-        let (at, through) = self.reading.as_mut()?;
-        let (zxid, bytes) = self.image.log.get(*at).filter(|(zxid, _)| zxid <= through)?;
-        *at += 1;
+    fn log_read(&mut self, name: u32, txn: &mut Vec<u8>) -> Option<Zxid> {
+        let (_, last, through) = self.reading.iter_mut().find(|open| open.0 == name)?;
+        let mut log = self.image.log.iter();
+        let (zxid, bytes) = log.find(|(zxid, _)| *zxid > *last && zxid <= through)?;
+        *last = *zxid;
         txn.clone_from(bytes);
         Some(*zxid)
     }
 
-    fn log_close(&mut self, _: u32) {
-        self.reading = None;
+    fn log_close(&mut self, name: u32) {
+        self.reading.retain(|open| open.0 != name);
     }
 }

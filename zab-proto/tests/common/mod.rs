@@ -1,6 +1,8 @@
 //! A cluster in memory: nodes, disks and byte streams on virtual time. For what needs a thousand
 //! schedules there is the simulator; this is for telling one story per test.
 
+#![expect(dead_code, reason = "each of the test programs uses a part of it")]
+
 pub(crate) mod journal;
 pub(crate) mod memory;
 
@@ -11,8 +13,8 @@ use std::time::Duration;
 use journal::Journal;
 use memory::Memory;
 use zab_proto::{
-    Channel, CloseReason, Config, ConnId, ElectionConfig, Ensemble, Input, Instant, Limits, Member,
-    NetOutput, Node, Phase, ServerState, Sid,
+    Channel, CloseReason, Config, ConnId, Core, ElectionConfig, Ensemble, Input, Instant, Limits,
+    Member, NetOutput, Node, Phase, ServerState, Sid,
 };
 
 /// One end of a stream: whose it is, and its name there.
@@ -38,8 +40,11 @@ pub(crate) struct Cluster {
     pub(crate) send_max: usize,
     /// A server whose streams take nothing any more.
     pub(crate) deaf: Option<usize>,
-    /// Streams that were full.
+    /// A server whose streams take so many bytes more, and then nothing until [`Cluster::take`].
+    pub(crate) slow: Option<(usize, usize)>,
+    /// Streams that were full, and those that wait for a slow server.
     full: Vec<End>,
+    parked: Vec<End>,
     pub(crate) closed: Vec<(usize, CloseReason)>,
     pub(crate) client_bytes: Vec<u8>,
 }
@@ -89,7 +94,9 @@ impl Cluster {
             read_max: usize::MAX,
             send_max: usize::MAX,
             deaf: None,
+            slow: None,
             full: Vec::new(),
+            parked: Vec::new(),
             closed: Vec::new(),
             client_bytes: Vec::new(),
         }
@@ -185,6 +192,27 @@ impl Cluster {
         active
     }
 
+    /// Bytes that a server was offered and has not read.
+    pub(crate) fn unread(&self, i: usize) -> usize {
+        self.servers[i].inbox.values().map(|(_, bytes)| bytes.len()).sum()
+    }
+
+    /// Lets the application of a server act.
+    pub(crate) fn act(&mut self, i: usize, act: impl FnOnce(&mut Journal, &mut Core<'_>)) {
+        let node = self.servers[i].node.as_mut().expect("a running server");
+        node.with(self.now, act);
+        self.settle();
+    }
+
+    /// A slow server takes so many bytes more.
+    pub(crate) fn take(&mut self, n: usize) {
+        if let Some((_, left)) = &mut self.slow {
+            *left += n;
+        }
+        self.full.append(&mut self.parked);
+        self.settle();
+    }
+
     fn drain(&mut self, i: usize) -> bool {
         let now = self.now;
         let mut active = false;
@@ -231,7 +259,17 @@ impl Cluster {
             return;
         }
         let mut room = if conn.is_client() { usize::MAX } else { self.send_max };
+        let to = link.map(|(a, b)| if a == (i, conn) { b.0 } else { a.0 });
         loop {
+            if let Some((slow, left)) = self.slow
+                && to == Some(slow)
+            {
+                room = room.min(left);
+                if left == 0 {
+                    self.parked.push((i, conn));
+                    return;
+                }
+            }
             let now = self.now;
             let Some(node) = &mut self.servers[i].node else { return };
             if room == 0 {
@@ -243,6 +281,9 @@ impl Cluster {
             room -= n;
             if n == 0 {
                 return;
+            }
+            if let Some((_, left)) = self.slow.as_mut().filter(|(slow, _)| to == Some(*slow)) {
+                *left -= n;
             }
             if conn.is_client() {
                 self.client_bytes.extend_from_slice(&buf[..n]);

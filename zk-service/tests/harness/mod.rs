@@ -49,7 +49,7 @@ impl Storage for Nothing {
     }
     fn snapshot_piece(&mut self, _: &[u8]) {}
     fn snapshot_finish(&mut self, _: Option<SnapshotDigest>) {}
-    fn log_open(&mut self, _: Zxid, _: Zxid) -> Option<u32> {
+    fn log_open(&mut self, _: Zxid, _: Zxid, _: bool) -> Option<u32> {
         None
     }
     fn log_read(&mut self, _: u32, _: &mut Vec<u8>) -> Option<Zxid> {
