@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use crate::wire::Foreign;
+
 /// What the bytes of a message got wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -14,6 +16,8 @@ pub enum DecodeError {
     BadValue(i64),
     /// Text that must be an address or a configuration is none.
     BadText,
+    /// The first bytes of a connection are another protocol's.
+    Foreign(Foreign),
 }
 
 impl fmt::Display for DecodeError {
@@ -23,6 +27,7 @@ impl fmt::Display for DecodeError {
             Self::BadLength(n) => write!(f, "unreasonable length {n}"),
             Self::BadValue(n) => write!(f, "unexpected value {n}"),
             Self::BadText => f.write_str("malformed text"),
+            Self::Foreign(protocol) => write!(f, "the other side speaks {protocol}"),
         }
     }
 }

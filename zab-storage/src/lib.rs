@@ -19,6 +19,7 @@ mod disk;
 mod due;
 mod epoch;
 mod error;
+mod foreign;
 mod fs;
 mod history;
 mod log_file;

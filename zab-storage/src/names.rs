@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use zab_proto::Zxid;
 
 use crate::error::{Context, Error};
+use crate::foreign::warn_once;
 use crate::fs::Fs;
 
 /// The directory inside `dataDir` and `dataLogDir` that holds everything but `myid`.
@@ -112,7 +113,7 @@ pub(crate) fn logs(dir: &Path) -> Result<Vec<Numbered>, Error> {
                 });
             }
             None if name.starts_with("log.") => {
-                log::warn!("{} is ignored: it is not named like a log", dir.join(&name).display());
+                warn_once(&dir.join(&name), "it is not named like a log");
             }
             None => {}
         }
@@ -128,7 +129,7 @@ pub(crate) fn snapshots(dir: &Path) -> Result<Vec<Numbered>, Error> {
         if let Some((zxid, compression)) = parse_snapshot(&name, "snapshot.") {
             found.push(Numbered { zxid, path: dir.join(&name), compression });
         } else if name.starts_with("snapshot.") {
-            log::warn!("{} is ignored: not named like a snapshot", dir.join(&name).display());
+            warn_once(&dir.join(&name), "it is not named like a snapshot");
         }
     }
     found.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.zxid));

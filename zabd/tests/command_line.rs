@@ -227,6 +227,84 @@ fn a_server_waits_for_its_own_name() {
     assert_eq!(server.wait(), 0);
 }
 
+/// On each port, whoever comes with another protocol or too long a frame is named in words.
+#[test]
+fn other_protocols_are_recognised() {
+    let dir = Dir::new();
+    fs::write(dir.0.join("myid"), "1").unwrap();
+    let config = dir.config(
+        "dataDir=DIR\nclientPort=27120\ninitLimit=9\nsyncLimit=9\ntickTime=500\n\
+         standaloneEnabled=false\ndb.autocreate=true\njute.maxbuffer=0x1000\n\
+         server.1=127.0.0.1:27121:27122\n",
+    );
+    let mut command = zabd(&[&config]);
+    command.env("RUST_LOG", "info");
+    let mut server = Running::logging(command);
+    server.wait_for("leading - broadcast");
+    let http = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec();
+    let post = b"POST /commands HTTP/1.1\r\n\r\n".to_vec();
+    let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec();
+    let mut frame = 0x2000_i32.to_be_bytes().to_vec();
+    frame.extend([0; 40]);
+    for (port, bytes, want) in [
+        (27120, &http, "frame length 1195725856, jute.maxbuffer is 4096 (HTTP?)"),
+        (27120, &post, "frame length 1347375956, jute.maxbuffer is 4096 (HTTP?)"),
+        (27120, &hello, "frame length 369295618, jute.maxbuffer is 4096 (TLS?)"),
+        (27120, &frame, "frame length 8192, jute.maxbuffer is 4096"),
+        (27121, &http, "the other side speaks HTTP"),
+        (27121, &hello, "the other side speaks TLS"),
+        (27122, &post, "the other side speaks HTTP"),
+        (27122, &hello, "the other side speaks TLS"),
+    ] {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.write_all(bytes).unwrap();
+        server.wait_for(want);
+    }
+    kill("-TERM", server.child.id());
+    assert_eq!(server.wait(), 0);
+}
+
+/// What others leave in the directories keeps no server from starting, and is named once. On a fresh
+/// disk the purge has nothing to complain about.
+#[test]
+fn foreign_files_are_named_once_and_a_first_purge_is_quiet() {
+    let dir = Dir::new();
+    let config = dir.config("dataDir=DIR/d\nclientPort=0\nautopurge.purgeInterval=1\n");
+    let run = |texts: &[&str]| {
+        let mut server = Running::logging(zabd(&[&config]));
+        let mut lines = Vec::new();
+        let mut open = vec!["Purge task completed", "leading - broadcast"];
+        while !open.is_empty() {
+            let line = server.lines.next().expect("goes on");
+            open.retain(|text| !line.contains(text));
+            lines.push(line);
+        }
+        kill("-TERM", server.child.id());
+        lines.extend(server.lines.by_ref());
+        assert_eq!(server.wait(), 0);
+        let bad: Vec<_> =
+            lines.iter().filter(|l| l.contains(" WARN ") || l.contains(" ERROR ")).collect();
+        assert_eq!(bad.len(), texts.len(), "{bad:#?}");
+        for text in texts {
+            assert_eq!(
+                bad.iter().filter(|line| line.contains(text)).count(),
+                1,
+                "{text}: {bad:#?}"
+            );
+        }
+    };
+    run(&[]);
+    let data = dir.0.join("d/version-2");
+    for name in [".nfs000000001", ".DS_Store", "log.1.bak", "snapshot.zz", "Thumbs.db", "notes.txt"]
+    {
+        fs::write(data.join(name), "not ours").unwrap();
+    }
+    for name in ["lost+found", ".snapshots"] {
+        fs::create_dir(data.join(name)).unwrap();
+    }
+    run(&["log.1.bak is ignored", "snapshot.zz is ignored"]);
+}
+
 #[test]
 fn keys_are_printed() {
     let output = run(&["keys"]);

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use zab_proto::wire::Foreign;
 use zab_proto::wire::jute::{Reader, Writer};
 use zab_proto::{Core, Instant, Zxid};
 
@@ -58,7 +59,11 @@ impl Service {
             }
             let len = i32::from_be_bytes(*head);
             let Some(len) = self.frame_len(len) else {
-                self.hang_up(slot, format_args!("frame length {len}"));
+                let limit = self.options.jute_max_buffer;
+                let guess = Foreign::of(head).filter(|_| greeting);
+                let guess = guess.map_or_else(String::new, |protocol| format!(" ({protocol}?)"));
+                let why = format_args!("frame length {len}, jute.maxbuffer is {limit}{guess}");
+                self.hang_up(slot, why);
                 return bytes.len();
             };
             let Some(frame) = rest[4..].get(..len) else { return used };

@@ -15,11 +15,11 @@ use self::link::{Link, Own, Stage};
 use crate::history::History;
 use crate::shared::{Control, Shared};
 use crate::window::Index;
-use crate::wire::Parsed;
 use crate::wire::packet::{Packet, PacketType};
+use crate::wire::{Foreign, Parsed};
 use crate::{
-    CloseReason, ConnId, Epoch, Instant, Message, Origin, Phase, Received, ServerState, Sid,
-    Status, Violation, Zxid,
+    CloseReason, ConnId, DecodeError, Epoch, Instant, Message, Origin, Phase, Received,
+    ServerState, Sid, Status, Violation, Zxid,
 };
 
 /// What a leader waits for, one after the other.
@@ -240,7 +240,12 @@ impl Leader {
         let mut consumed = 0;
         let mut message = None;
         while message.is_none() {
-            if self.link(conn).is_none() {
+            let Some(link) = self.link(conn) else { break };
+            let foreign = Foreign::of(bytes).filter(|_| matches!(link.stage, Stage::Hello));
+            if let Some(protocol) = foreign {
+                let reason = CloseReason::Malformed(DecodeError::Foreign(protocol));
+                self.close(shared, conn, reason);
+                consumed = bytes.len();
                 break;
             }
             let (packet, len) = match Packet::parse(&bytes[consumed..], field_len_max) {

@@ -2,8 +2,8 @@
 
 use core::net::IpAddr;
 
-use super::Parsed;
 use super::jute::{Reader, SliceWriter, Writer};
+use super::{Foreign, Parsed};
 use crate::{DecodeError, Sid};
 
 /// The longest address text that is read, in bytes.
@@ -62,6 +62,9 @@ impl<'a> Handshake<'a> {
     }
 
     fn read(bytes: &'a [u8]) -> Result<(Self, usize), DecodeError> {
+        if let Some(protocol) = Foreign::of(bytes) {
+            return Err(DecodeError::Foreign(protocol));
+        }
         let mut reader = Reader::new(bytes);
         let version = reader.i64()?;
         let form = match version {

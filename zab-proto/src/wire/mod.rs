@@ -7,11 +7,14 @@
 
 pub mod body;
 pub mod extension;
+mod foreign;
 pub mod handshake;
 pub mod jute;
 pub mod notification;
 pub mod packet;
 pub mod txn;
+
+pub use foreign::Foreign;
 
 use crate::DecodeError;
 
