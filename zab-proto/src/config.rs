@@ -93,7 +93,8 @@ pub struct Limits {
     pub retained_txns: usize,
     /// The same in bytes.
     pub retained_len_max_bytes: usize,
-    /// Election and quorum connections at a time. Further ones are refused.
+    /// Election and quorum connections at a time. At the bound the one that has owed its introduction
+    /// for longest makes room, then one of who is no member; else a further one is refused.
     pub links_max: usize,
     /// Bytes of forwarded requests waiting for the leader's link. At the bound the application's
     /// `request` is refused. A leader takes as much from each learner when its window is full, to

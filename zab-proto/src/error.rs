@@ -138,6 +138,9 @@ pub enum CloseReason {
     NotInLog,
     /// The learner takes nothing of what it is sent.
     NotReading,
+    /// All connections were taken, and this one owed its introduction for longest or came from nobody
+    /// that the configuration names.
+    MadeRoom,
     /// Another learner waits for a snapshot that this one is sent too slowly, or for its turn.
     SnapshotWanted,
     /// The connection is not the one that a pair of servers keeps.
@@ -162,6 +165,7 @@ impl fmt::Display for CloseReason {
                 f.write_str("the log no longer has what it lacks: it needs a snapshot")
             }
             Self::NotReading => f.write_str("takes nothing of what it is sent"),
+            Self::MadeRoom => f.write_str("made room for another connection"),
             Self::SnapshotWanted => f.write_str("another learner waits for its turn of a snapshot"),
             Self::Superseded => f.write_str("superseded by another connection"),
             Self::LogUnreadable => f.write_str("log not readable as far as needed"),

@@ -284,10 +284,7 @@ impl<A: Application> Node<A> {
                 Output::Notice { notice, more } => return Some(NetOutput::Notice(notice, more)),
                 Output::Transmit { conn } => return Some(NetOutput::Transmit(conn)),
                 Output::Resume { conn } => return Some(NetOutput::Resume(conn)),
-                Output::Close { conn, reason } => {
-                    self.take_back(conn);
-                    return Some(NetOutput::Close(conn, reason));
-                }
+                Output::Close { conn, reason } => return Some(self.close(conn, reason)),
             }
         }
         if let Some(conn) = self.staging.take_if(|_| disk.stage_room() > 0) {
@@ -298,6 +295,11 @@ impl<A: Application> Node<A> {
             return self.poll_output(now, disk);
         }
         self.app.poll_output().map(NetOutput::from)
+    }
+
+    fn close(&mut self, conn: ConnId, reason: CloseReason) -> NetOutput {
+        self.take_back(conn);
+        NetOutput::Close(conn, reason)
     }
 
     fn open_log(&mut self, conn: ConnId, log: Option<u32>, after: Zxid, through: Zxid) {

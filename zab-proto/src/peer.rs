@@ -23,8 +23,9 @@ pub struct Peer {
     shared: Shared,
     election: ElectionPort,
     role: Role,
-    /// Learners that came before it was known whether this server leads. Nothing is read of them.
-    held: Vec<ConnId>,
+    /// Learners that came before it was known whether this server leads, the oldest first, and until
+    /// when they may wait. Nothing is read of them.
+    held: Vec<(ConnId, Instant)>,
     /// Addresses of the dial that was polled last.
     dialling: String,
     /// How often in a row a leader has refused this server's history.
@@ -179,13 +180,21 @@ impl Peer {
             }
             (Channel::Client, _) | (Channel::Quorum, Role::Learner(_)) => None,
             (Channel::Quorum, Role::Leader(leader)) => {
+                if self.shared.slots.is_full() {
+                    leader.make_room(&mut self.shared);
+                }
                 let conn = self.shared.slots.allot()?;
                 leader.accept(now, &self.shared, conn);
                 Some(conn)
             }
             (Channel::Quorum, Role::Looking(_)) => {
+                if self.shared.slots.is_full() && !self.held.is_empty() {
+                    let (oldest, _) = self.held.remove(0);
+                    self.shared.close(oldest, CloseReason::MadeRoom);
+                }
                 let conn = self.shared.slots.allot()?;
-                self.held.push(conn);
+                self.held
+                    .push((conn, now + self.shared.config.ticks(self.shared.config.init_limit)));
                 Some(conn)
             }
         }
@@ -222,6 +231,10 @@ impl Peer {
 
     fn on_timeout(&mut self, now: Instant) {
         self.election.handle_timeout(now);
+        while let Some((conn, _)) = self.held.first().copied().filter(|held| now >= held.1) {
+            self.held.remove(0);
+            self.shared.close(conn, CloseReason::Silent);
+        }
         match &mut self.role {
             Role::Looking(_) => {}
             Role::Learner(learner) => learner.handle_timeout(now, &mut self.shared),
@@ -234,8 +247,8 @@ impl Peer {
     }
 
     fn on_closed(&mut self, now: Instant, conn: ConnId) {
-        if let Some(at) = self.held.iter().position(|held| *held == conn) {
-            self.held.swap_remove(at);
+        if let Some(at) = self.held.iter().position(|held| held.0 == conn) {
+            self.held.remove(at);
             self.shared.slots.free(conn);
             return;
         }
@@ -404,7 +417,7 @@ impl Peer {
     #[must_use]
     pub fn next_zxid(&self) -> Option<Zxid> {
         match &self.role {
-            Role::Leader(leader) => leader.next_zxid(),
+            Role::Leader(leader) => leader.next_zxid(self.shared.config.limits.counter_max),
             Role::Looking(_) | Role::Learner(_) => None,
         }
     }
@@ -502,7 +515,8 @@ impl Peer {
             Role::Learner(learner) => learner.poll_timeout(),
             Role::Leader(leader) => leader.poll_timeout(),
         };
-        [role, self.election.poll_timeout()].into_iter().flatten().min()
+        let held = self.held.first().map(|held| held.1);
+        [role, held, self.election.poll_timeout()].into_iter().flatten().min()
     }
 }
 

@@ -78,6 +78,10 @@ impl Slots {
         Self { generations: Vec::new(), free: Vec::new(), max }
     }
 
+    pub(crate) fn is_full(&self) -> bool {
+        self.free.is_empty() && self.generations.len() >= self.max
+    }
+
     pub(crate) fn allot(&mut self) -> Option<ConnId> {
         let slot = match self.free.pop() {
             Some(slot) => slot,

@@ -7,7 +7,9 @@ use crate::shared::Shared;
 use crate::window::Index;
 use crate::wire::packet::{Packet, PacketType};
 use crate::wire::txn::TxnHeader;
-use crate::{CloseReason, ConnId, DecodeError, Instant, Message, ProposeError, Sid, Zxid};
+use crate::{
+    CloseReason, ConnId, DecodeError, Epoch, EpochKind, Instant, Message, ProposeError, Sid, Zxid,
+};
 
 impl Link {
     /// Whether the learner is expected to say something, so that silence is a fault. While it
@@ -31,12 +33,33 @@ impl Link {
 }
 
 impl Leader {
-    /// The zxid of the next proposal.
-    pub(crate) fn next_zxid(&self) -> Option<Zxid> {
-        (self.step == Step::Established).then(|| {
-            let counter = self.last_proposed.counter().saturating_add(1);
-            Zxid::new(self.last_proposed.epoch(), counter)
-        })
+    /// The zxid of the next proposal. Alone, nobody has to agree on the next epoch when the counter
+    /// is used up.
+    pub(crate) fn next_zxid(&self, counter_max: u32) -> Option<Zxid> {
+        if self.step != Step::Established {
+            return None;
+        }
+        let (epoch, counter) = (self.last_proposed.epoch(), self.last_proposed.counter());
+        let counter = counter.saturating_add(1);
+        if self.standalone && counter >= counter_max {
+            return Some(Zxid::new(epoch.next()?, 1));
+        }
+        Some(Zxid::new(epoch, counter))
+    }
+
+    /// Standalone: the counter was used up, and the history goes on in another epoch. The epoch files
+    /// say so, too, for the day on which this directory becomes that of an ensemble's member.
+    fn begin_epoch(&mut self, shared: &mut Shared, epoch: Epoch) {
+        self.epoch = epoch;
+        for kind in [EpochKind::Accepted, EpochKind::Current] {
+            let known = match kind {
+                EpochKind::Accepted => shared.history.accepted(),
+                EpochKind::Current => shared.history.current(),
+            };
+            if epoch > known {
+                shared.history.set_epoch(kind, epoch);
+            }
+        }
     }
 
     pub(crate) fn can_propose(&self, shared: &Shared, len: usize) -> bool {
@@ -67,8 +90,9 @@ impl Leader {
         shared: &mut Shared,
         txn: &[u8],
     ) -> Result<Zxid, ProposeError> {
-        let Some(zxid) = self.next_zxid() else { return Err(ProposeError::NotLeading) };
-        if zxid.counter() >= shared.config.limits.counter_max {
+        let counter_max = shared.config.limits.counter_max;
+        let Some(zxid) = self.next_zxid(counter_max) else { return Err(ProposeError::NotLeading) };
+        if zxid.counter() >= counter_max {
             return Err(ProposeError::Rollover);
         }
         if txn.len() > shared.config.limits.field_len_max_bytes {
@@ -79,6 +103,9 @@ impl Leader {
         }
         if TxnHeader::parse(txn).map(|header| header.zxid) != Ok(zxid) {
             return Err(ProposeError::BadTxn);
+        }
+        if self.standalone && zxid.epoch() > self.epoch {
+            self.begin_epoch(shared, zxid.epoch());
         }
         shared.history.push(zxid, txn);
         self.last_proposed = zxid;

@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 
 use self::freshness::Freshness;
 use self::link::{Link, Own, Stage};
+use self::sync::Rank;
 use crate::history::History;
 use crate::shared::{Control, Shared};
 use crate::window::Index;
@@ -187,6 +188,18 @@ impl Leader {
         }
         let early_len_max = EARLY_LEN_MAX.min(config.limits.window_len_max_bytes / 2);
         self.links[slot] = Some(Link::new(conn, silent_at, alive_until, early_len_max));
+    }
+
+    /// All connections are taken, and somebody new has come: who has owed its introduction for longest
+    /// makes room, or else a learner that the configuration does not name.
+    pub(crate) fn make_room(&mut self, shared: &mut Shared) {
+        let ensemble = &shared.config.ensemble;
+        let owes = |link: &&Link| link.stage == Stage::Hello;
+        let oldest = self.all().filter(owes).min_by_key(|link| link.silent_at);
+        let other = || self.all().find(|link| Rank::of(ensemble, link) == Rank::Other);
+        if let Some(conn) = oldest.or_else(other).map(|link| link.conn) {
+            self.close(shared, conn, CloseReason::MadeRoom);
+        }
     }
 
     fn link(&mut self, conn: ConnId) -> Option<&mut Link> {

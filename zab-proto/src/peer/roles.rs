@@ -130,13 +130,13 @@ impl Peer {
         let held = core::mem::take(&mut self.held);
         if state == ServerState::Leading {
             let mut leader = Leader::new(now, &mut self.shared);
-            for conn in held {
+            for (conn, _) in held {
                 leader.accept(now, &self.shared, conn);
                 self.shared.control.push_back(Control::Resume(conn));
             }
             self.role = Role::Leader(leader);
         } else {
-            for conn in held {
+            for (conn, _) in held {
                 self.shared.close(conn, CloseReason::RoleEnded);
             }
             let observer = state == ServerState::Observing;
