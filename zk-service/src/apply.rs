@@ -194,13 +194,17 @@ impl Database {
             self.tree.change_stat(parent, |stat| stat.pzxid = zxid);
         }
         let id = self.tree.find(path).ok_or(Code::NO_NODE)?;
+        self.remove(id, parent, sink);
+        Ok(())
+    }
+
+    fn remove(&mut self, id: NodeId, parent: NodeId, sink: &mut impl FnMut(Trigger<'_>)) {
         let data_len = self.tree.view(id).data().map_or(0, <[u8]>::len);
         // Told before it is done, while the node's ACL is still there.
         self.trigger(Event::Deleted, id, sink);
-        self.tree.remove(id);
-        self.tree.quota_deleted(path, data_len);
+        let path = self.tree.remove(id);
+        self.tree.quota_deleted(&path, data_len);
         self.trigger(Event::ChildrenChanged, parent, sink);
-        Ok(())
     }
 
     fn set_data(
@@ -244,9 +248,11 @@ impl Database {
         }
         for id in owned {
             // None is created here, so a node that is still there is the one that was owned.
-            if self.tree.contains(id) {
-                let path = self.tree.get(id).path.clone();
-                let _gone = self.delete(header.zxid, &path, sink);
+            if let Some(parent) = self.tree.parent_of(id) {
+                if header.zxid > self.tree.get(parent).stat.pzxid {
+                    self.tree.change_stat(parent, |stat| stat.pzxid = header.zxid);
+                }
+                self.remove(id, parent, sink);
             }
         }
     }

@@ -112,7 +112,6 @@ impl Service {
                 let node = path.and_then(|path| tree.node(&path));
                 node.map_or(0, |node| cost::CHILD * u64::from(node.child_count()))
             }
-            op::GET_ALL_CHILDREN_NUMBER => cost::CHILD * tree.node_count() as u64,
             op::GET_EPHEMERALS | op::CLOSE_SESSION => {
                 let session = self.clients.get(slot).map_or(0, |client| client.session);
                 cost::NODE * tree.ephemerals_count_of(session) as u64

@@ -3,6 +3,7 @@
 //! A request is checked against the tree as it will be once everything proposed before it is
 //! applied: the committed tree with the pending records of this module on top.
 
+mod closing;
 mod pending;
 #[cfg(test)]
 mod tests;
@@ -11,7 +12,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use zab_proto::wire::jute::{Reader, Writer};
+use zab_proto::wire::jute::Reader;
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{DecodeError, Zxid};
 
@@ -73,6 +74,8 @@ impl View<'_> {
 #[derive(Debug, Default)]
 pub(crate) struct Prep {
     records: HashMap<Arc<str>, Record>,
+    /// The sessions whose end is proposed: their ephemerals in the tree count as gone.
+    closed: HashMap<i64, Zxid>,
     /// The records by zxid, to drop them when they are applied.
     queue: VecDeque<(Zxid, Arc<str>)>,
     /// The tree's digest after the last proposal.
@@ -80,6 +83,7 @@ pub(crate) struct Prep {
     /// What the request in hand has replaced.
     undo: Vec<(Arc<str>, Option<Record>)>,
     undo_digest: u64,
+    undo_closed: Option<i64>,
     acl: Vec<u8>,
     /// The list written last, encoded and decoded: most are equal.
     last_acl: Option<SharedAcl>,
@@ -96,6 +100,9 @@ impl Prep {
 
     /// Everything up to `zxid` is applied to the tree.
     pub(crate) fn applied(&mut self, tree: &Tree, zxid: Zxid) {
+        if !self.closed.is_empty() {
+            self.closed.retain(|_, closed| *closed > zxid);
+        }
         while let Some((at, path)) = self.queue.front() {
             if *at > zxid {
                 return;
@@ -161,17 +168,12 @@ impl Prep {
         out: &mut Vec<u8>,
     ) {
         self.finish(view, from, out, |prep, out| {
-            let mut paths = Vec::new();
-            let gone = prep.ephemerals(view.tree, from.session);
-            paths.put_len(gone.len());
-            for path in &gone {
-                paths.put_ustring(Some(path));
-                prep.remove(view, from.zxid, path);
-            }
             let room = view.txn_len_max.saturating_sub(TXN_OVERHEAD_BYTES);
-            let body = (paths.len() <= CLOSE_PATHS_LEN_MAX_BYTES.min(room))
-                .then(|| Paths::read(&mut Reader::new(&paths)).expect("was just written"));
-            encode(&Txn::CloseSession(body), from, out);
+            let paths = prep.close(view, from, CLOSE_PATHS_LEN_MAX_BYTES.min(room));
+            let paths = paths
+                .as_deref()
+                .map(|paths| Paths::read(&mut Reader::new(paths)).expect("was just written"));
+            encode(&Txn::CloseSession(paths), from, out);
             Ok(())
         });
     }
@@ -215,6 +217,7 @@ impl Prep {
         out.clear();
         self.undo.clear();
         self.undo_digest = self.digest;
+        self.undo_closed = None;
         let prepared = prepare(self, out).and_then(|()| {
             if view.digests {
                 TxnDigest::new(self.digest).write(out);

@@ -72,9 +72,7 @@ impl<'a> Reading<'a> {
             op::GET_ACL => self.get_acl(&path(reader)?, out),
             op::GET_ALL_CHILDREN_NUMBER => {
                 let node = self.readable(&path(reader)?)?;
-                let count = node.subtree().count() - 1;
-                self.work += cost::CHILD * count as u64;
-                out.put_len(count);
+                out.put_i32(node.descendant_count().cast_signed());
                 Ok(())
             }
             op::GET_EPHEMERALS => {

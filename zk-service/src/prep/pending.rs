@@ -7,7 +7,7 @@ use zab_proto::Zxid;
 use super::{Prep, View, len, read_acl};
 use crate::path;
 use crate::rules::Rules;
-use crate::tree::{ContentCrc, NodeRef, Owner, StatPersisted, Tree};
+use crate::tree::{ContentCrc, NodeRef, StatPersisted, Tree};
 
 /// A node as it will be.
 #[derive(Clone, Debug)]
@@ -25,8 +25,8 @@ pub(super) struct Record {
 }
 
 impl Record {
-    fn digest(&self) -> u64 {
-        if self.deleted { 0 } else { self.content.digest(&self.stat) }
+    fn digest(&self, path: &str) -> u64 {
+        if self.deleted { 0 } else { self.content.digest(path, &self.stat) }
     }
 }
 
@@ -42,7 +42,7 @@ impl Prep {
         if let Some(record) = self.records.get(path) {
             return (!record.deleted).then(|| record.clone());
         }
-        let node = tree.node(path)?;
+        let node = self.in_tree(tree, path)?;
         Some(Record {
             zxid: Zxid::ZERO,
             deleted: false,
@@ -50,8 +50,13 @@ impl Prep {
             children: node.child_count(),
             acl: None,
             data_len: len(node.data()),
-            content: ContentCrc::new(path, node.data()),
+            content: node.content(),
         })
+    }
+
+    /// The node in the tree, unless it is about to go with its session.
+    pub(super) fn in_tree<'t>(&self, tree: &'t Tree, path: &str) -> Option<NodeRef<'t>> {
+        tree.node(path).filter(|node| !self.goes_with_session(*node))
     }
 
     /// The numbers of a node as it will be; `None` if it will not be, or will have children.
@@ -66,12 +71,12 @@ impl Prep {
             None => path.into(),
         };
         record.zxid = zxid;
-        let after = record.digest();
+        let after = if view.digests { record.digest(path) } else { 0 };
         let before = self.records.insert(Arc::clone(&key), record);
-        if view.digests && !path.starts_with("/zookeeper/") {
+        if view.digests {
             let digest_before = match &before {
-                Some(record) => record.digest(),
-                None => view.tree.node(path).map_or(0, NodeRef::digest),
+                Some(record) => record.digest(path),
+                None => self.in_tree(view.tree, path).map_or(0, NodeRef::digest),
             };
             self.digest = self.digest.wrapping_sub(digest_before).wrapping_add(after);
         }
@@ -91,26 +96,6 @@ impl Prep {
             node.deleted = true;
             self.put(view, zxid, path, node);
         }
-    }
-
-    /// The ephemerals that a session will have, in order.
-    pub(super) fn ephemerals(&self, tree: &Tree, session: i64) -> Vec<Arc<str>> {
-        let mut paths: Vec<Arc<str>> = tree
-            .ephemerals_of(session)
-            .map(NodeRef::path)
-            .filter(|path| !self.records.contains_key(*path))
-            .map(Arc::from)
-            .collect();
-        paths.extend(
-            self.records
-                .iter()
-                .filter(|(_, record)| {
-                    !record.deleted && record.stat.owner() == Owner::Session(session)
-                })
-                .map(|(path, _)| Arc::clone(path)),
-        );
-        paths.sort_unstable();
-        paths
     }
 
     /// The list as a shared value.
@@ -135,6 +120,9 @@ impl Prep {
                 Some(record) => self.records.insert(path, record),
                 None => self.records.remove(&path),
             };
+        }
+        if let Some(session) = self.undo_closed.take() {
+            self.closed.remove(&session);
         }
         self.digest = self.undo_digest;
     }

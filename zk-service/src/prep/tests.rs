@@ -1,8 +1,11 @@
 //! What is prepared, applied: random requests, with more or fewer of them in flight.
 
+use zab_proto::wire::jute::Writer;
+
 use super::*;
 use crate::acl::{Acl, write_acls};
 use crate::database::{Database, DigestCheck};
+use crate::tree::node_digest;
 use crate::txn::Payload;
 
 struct Random(u64);
@@ -124,6 +127,29 @@ impl Fixture {
             _ => self.single(false, &mut record),
         };
         let container = self.random.path();
+        self.with(session, |prep, view, from, txn| match kind {
+            17 => prep.create_session(view, from, 1000, txn),
+            18 => prep.close_session(view, from, txn),
+            19 => prep.delete_container(view, from, &container, txn),
+            _ => prep.request(view, from, op, &record, txn),
+        });
+        if self.random.below(10) == 0 {
+            self.pending.pop_back();
+            self.zxid -= 1;
+            self.prep.undo();
+        }
+    }
+
+    /// Proposes what the first session wants.
+    fn propose(&mut self, act: impl FnOnce(&mut Prep, View<'_>, &Requester<'_>, &mut Vec<u8>)) {
+        self.with(1, act);
+    }
+
+    fn with(
+        &mut self,
+        session: i64,
+        act: impl FnOnce(&mut Prep, View<'_>, &Requester<'_>, &mut Vec<u8>),
+    ) {
         let tree = &self.database.tree;
         let view = View {
             tree,
@@ -142,18 +168,9 @@ impl Fixture {
             time: 1000 + self.zxid,
         };
         let mut txn = Vec::new();
-        match kind {
-            17 => self.prep.create_session(view, &from, 1000, &mut txn),
-            18 => self.prep.close_session(view, &from, &mut txn),
-            19 => self.prep.delete_container(view, &from, &container, &mut txn),
-            _ => self.prep.request(view, &from, op, &record, &mut txn),
-        }
-        if self.random.below(10) == 0 {
-            self.prep.undo();
-        } else {
-            self.zxid += 1;
-            self.pending.push_back(txn);
-        }
+        act(&mut self.prep, view, &from, &mut txn);
+        self.zxid += 1;
+        self.pending.push_back(txn);
     }
 
     fn apply(&mut self) {
@@ -181,6 +198,62 @@ fn put_header(op: i32, done: bool, out: &mut Vec<u8>) {
     out.put_i32(-1);
 }
 
+/// What the tree keeps as sums is what a walk finds.
+fn check_sums(tree: &Tree) {
+    let root = tree.node("/").unwrap();
+    let mut digest = 0_u64;
+    for node in root.subtree() {
+        let below = node.subtree().count() - 1;
+        assert_eq!(node.descendant_count() as usize, below, "{}", node.path());
+        let counted = node_digest(node.path(), node.data(), node.persisted());
+        assert_eq!(node.digest(), counted, "{}", node.path());
+        digest = digest.wrapping_add(counted);
+    }
+    assert_eq!(tree.digest(), Some(digest));
+}
+
+/// The end of a session with more ephemerals than a record lists, most of them in the tree and some
+/// pending: as many units of work as there are nodes, and the same tree as the digest says.
+#[test]
+fn a_session_ends_with_more_ephemerals_than_a_record_lists() {
+    let mut fixture = Fixture::new(1);
+    let create = |fixture: &mut Fixture, path: &str, flags: i32| {
+        let mut record = Vec::new();
+        record.put_ustring(Some(path));
+        record.put_buffer(Some(b"x"));
+        write_acls(&[Acl::world(perms::ALL)], &mut record);
+        record.put_i32(flags);
+        fixture.propose(|prep, view, from, txn| prep.request(view, from, op::CREATE, &record, txn));
+    };
+    for parent in 0..3 {
+        create(&mut fixture, &format!("/{parent}"), 0);
+    }
+    // 2 MiB of paths.
+    let long = "n".repeat(200);
+    for n in 0..10_000 {
+        create(&mut fixture, &format!("/{}/{n}{long}", n % 3), 1);
+        if n < 9990 {
+            while !fixture.pending.is_empty() {
+                fixture.apply();
+            }
+        }
+    }
+    fixture.prep.work = 0;
+    fixture.propose(|prep, view, from, txn| prep.close_session(view, from, txn));
+    assert!(fixture.prep.work < 2 * 10_000 * cost::NODE);
+    let txn = fixture.pending.back().unwrap();
+    assert!(txn.len() < 100, "no list");
+    // Somebody takes one of the names while the end of the session is under way.
+    create(&mut fixture, &format!("/0/0{long}"), 0);
+    while !fixture.pending.is_empty() {
+        fixture.apply();
+    }
+    assert_eq!(fixture.refused, 0);
+    assert_eq!(fixture.database.tree.ephemerals_count(), 0);
+    assert_eq!(fixture.database.tree.node("/0").unwrap().child_count(), 1);
+    check_sums(&fixture.database.tree);
+}
+
 #[test]
 fn a_prepared_request_applies_and_its_digest_is_reached() {
     let (mut applied, mut refused) = (0, 0);
@@ -199,6 +272,8 @@ fn a_prepared_request_applies_and_its_digest_is_reached() {
                     fixture.apply();
                 }
                 assert!(fixture.prep.records.is_empty() && fixture.prep.queue.is_empty());
+                assert!(fixture.prep.closed.is_empty());
+                check_sums(&fixture.database.tree);
             }
         }
         (applied, refused) = (applied + fixture.applied, refused + fixture.refused);

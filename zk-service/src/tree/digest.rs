@@ -8,57 +8,33 @@ use crate::tree::StatPersisted;
 /// `path` may be `""` or `"/"` for the root.
 #[must_use]
 pub fn node_digest(path: &str, data: Option<&[u8]>, stat: &StatPersisted) -> u64 {
-    u64::from(node_crc(path, data, stat))
-}
-
-pub(crate) fn node_crc(path: &str, data: Option<&[u8]>, stat: &StatPersisted) -> u32 {
-    if path.starts_with("/zookeeper/") {
-        return 0;
-    }
-    let path = if path == "/" { "" } else { path };
-    let data = data.unwrap_or_default();
-    let numbers = encode(stat);
-    // The checksum is several times faster over one piece of some length than over short ones.
-    let mut piece = [0; 512];
-    let len = path.len() + data.len() + numbers.len();
-    if len <= piece.len() {
-        let (head, rest) = piece.split_at_mut(path.len());
-        head.copy_from_slice(path.as_bytes());
-        let (middle, rest) = rest.split_at_mut(data.len());
-        middle.copy_from_slice(data);
-        rest[..numbers.len()].copy_from_slice(&numbers);
-        return crc32fast::hash(&piece[..len]);
-    }
-    let mut crc = crc32fast::Hasher::new();
-    crc.update(path.as_bytes());
-    crc.update(data);
-    crc.update(&numbers);
-    crc.finalize()
+    ContentCrc::new(path, data).digest(path, stat)
 }
 
 /// The part of a node's digest that comes before its numbers: path and data. With it a digest can
 /// be predicted without the data at hand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct ContentCrc(Option<u32>);
+pub(crate) struct ContentCrc(u32);
 
 impl ContentCrc {
+    /// Of what is not there, or not asked for.
+    pub(crate) const NONE: Self = Self(0);
+
     pub(crate) fn new(path: &str, data: Option<&[u8]>) -> Self {
-        if path.starts_with("/zookeeper/") {
-            return Self(None);
-        }
         let mut crc = crc32fast::Hasher::new();
         crc.update(if path == "/" { b"" } else { path.as_bytes() });
         crc.update(data.unwrap_or_default());
-        Self(Some(crc.finalize()))
+        Self(crc.finalize())
     }
 
-    /// The digest of the node with these numbers.
-    pub(crate) fn digest(self, stat: &StatPersisted) -> u64 {
-        self.0.map_or(0, |content| {
-            let mut crc = crc32fast::Hasher::new_with_initial(content);
-            crc.update(&encode(stat));
-            u64::from(crc.finalize())
-        })
+    /// The digest of the node at `path` with these numbers.
+    pub(crate) fn digest(self, path: &str, stat: &StatPersisted) -> u64 {
+        if path.starts_with("/zookeeper/") {
+            return 0;
+        }
+        let mut crc = crc32fast::Hasher::new_with_initial(self.0);
+        crc.update(&encode(stat));
+        u64::from(crc.finalize())
     }
 }
 

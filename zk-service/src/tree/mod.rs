@@ -22,7 +22,6 @@ pub use self::quota::{QuotaText, quota_limits_path, quota_stats_path};
 pub use self::stat::{Owner, Stat, StatPersisted};
 
 use self::acl::{AclCache, AclSlot};
-use self::digest::node_crc;
 use self::image::Images;
 use self::index::PathIndex;
 use self::node::Node;
@@ -211,9 +210,10 @@ impl Tree {
         &self.nodes[id.index()]
     }
 
-    /// Whether there is a node at `id`: deletions below may have taken it.
-    pub(crate) fn contains(&self, id: NodeId) -> bool {
-        id == NodeId::ROOT || self.nodes[id.index()].parent != NodeId::NONE
+    /// The parent of a node other than the root, if there is a node at `id`: a deletion above may
+    /// have taken it.
+    pub(crate) fn parent_of(&self, id: NodeId) -> Option<NodeId> {
+        self.nodes[id.index()].parent.some()
     }
 
     /// Takes one use of a list, for a node to be inserted.
@@ -237,7 +237,8 @@ impl Tree {
         self.data_size += root.size();
         self.nodes.push(root);
         self.index.insert("", NodeId::ROOT);
-        self.update_digest(NodeId::ROOT);
+        self.content_changed(NodeId::ROOT);
+        self.add_digest(NodeId::ROOT);
         NodeId::ROOT
     }
 
@@ -269,29 +270,30 @@ impl Tree {
         self.index.insert(path, id);
         self.link(parent, id);
         self.owners.insert(stat.owner(), id);
-        self.update_digest(id);
+        self.content_changed(id);
+        self.add_digest(id);
         id
     }
 
-    /// Removes a node other than the root, and what is below it.
+    /// Removes a node other than the root, and what is below it. Returns its path.
     ///
     /// Nothing is below it when its deletion was prepared. Only a fuzzy snapshot can hold children,
     /// made after this deletion and another creation; those transactions follow in the log.
-    pub(crate) fn remove(&mut self, id: NodeId) {
+    pub(crate) fn remove(&mut self, id: NodeId) -> Box<str> {
         debug_assert_ne!(id, NodeId::ROOT);
         loop {
             let mut leaf = id;
             while let Some(child) = self.get(leaf).first_child.some() {
                 leaf = child;
             }
-            self.remove_leaf(leaf);
+            let path = self.remove_leaf(leaf);
             if leaf == id {
-                return;
+                return path;
             }
         }
     }
 
-    fn remove_leaf(&mut self, id: NodeId) {
+    fn remove_leaf(&mut self, id: NodeId) -> Box<str> {
         self.preserve(id);
         self.unlink(id);
         let node = std::mem::replace(&mut self.nodes[id.index()], Node::vacant());
@@ -299,15 +301,17 @@ impl Tree {
         self.owners.remove(node.stat.owner(), id);
         self.acls.release(node.acl);
         self.data_size -= node.size();
-        self.subtract_digest(node.crc);
+        self.digest = self.digest.map(|digest| digest.wrapping_sub(node.digest()));
         self.vacant.push(id);
+        node.path
     }
 
     /// Changes a node's numbers.
     pub(crate) fn change_stat(&mut self, id: NodeId, change: impl FnOnce(&mut StatPersisted)) {
         self.preserve(id);
+        self.subtract_digest(id);
         change(&mut self.nodes[id.index()].stat);
-        self.update_digest(id);
+        self.add_digest(id);
     }
 
     /// Changes a node's data and numbers. Returns the old length.
@@ -318,6 +322,7 @@ impl Tree {
         change: impl FnOnce(&mut StatPersisted),
     ) -> usize {
         self.preserve(id);
+        self.subtract_digest(id);
         let node = &mut self.nodes[id.index()];
         let old_len = node.data_len();
         self.data_size -= node.size();
@@ -327,7 +332,8 @@ impl Tree {
         }
         self.data_size += node.size();
         change(&mut node.stat);
-        self.update_digest(id);
+        self.content_changed(id);
+        self.add_digest(id);
         old_len
     }
 
@@ -340,12 +346,13 @@ impl Tree {
         change: impl FnOnce(&mut StatPersisted),
     ) {
         self.preserve(id);
+        self.subtract_digest(id);
         self.acls.release(self.get(id).acl);
         let acl = self.acls.take(list);
         let node = &mut self.nodes[id.index()];
         node.acl = acl;
         change(&mut node.stat);
-        self.update_digest(id);
+        self.add_digest(id);
     }
 
     /// Gives a node another ACL, of which one use is taken already.
@@ -362,7 +369,20 @@ impl Tree {
         }
     }
 
+    /// Changes the number of nodes below `id` and below all that are above it.
+    fn count_below(&mut self, mut id: NodeId, change: impl Fn(&mut u32)) {
+        loop {
+            let node = &mut self.nodes[id.index()];
+            change(&mut node.descendants);
+            match node.parent.some() {
+                Some(parent) => id = parent,
+                None => return,
+            }
+        }
+    }
+
     fn link(&mut self, parent: NodeId, id: NodeId) {
+        self.count_below(parent, |count| *count += 1);
         self.nodes[parent.index()].children += 1;
         let Some(first) = self.get(parent).first_child.some() else {
             self.nodes[parent.index()].first_child = id;
@@ -377,6 +397,7 @@ impl Tree {
 
     fn unlink(&mut self, id: NodeId) {
         let &Node { parent, next_sibling: next, prev_sibling: prev, .. } = self.get(id);
+        self.count_below(parent, |count| *count -= 1);
         let parent = &mut self.nodes[parent.index()];
         parent.children -= 1;
         let first = parent.first_child;
@@ -390,16 +411,20 @@ impl Tree {
         self.nodes[back.index()].prev_sibling = prev;
     }
 
-    fn update_digest(&mut self, id: NodeId) {
-        let Some(digest) = self.digest else { return };
-        let node = &mut self.nodes[id.index()];
-        let crc = node_crc(&node.path, node.data.as_deref(), &node.stat);
-        let old = std::mem::replace(&mut node.crc, crc);
-        self.digest = Some(digest.wrapping_sub(u64::from(old)).wrapping_add(u64::from(crc)));
+    /// Path or data of a node are new.
+    fn content_changed(&mut self, id: NodeId) {
+        if self.digest.is_some() {
+            let node = &mut self.nodes[id.index()];
+            node.content = ContentCrc::new(&node.path, node.data.as_deref());
+        }
     }
 
-    fn subtract_digest(&mut self, crc: u32) {
-        self.digest = self.digest.map(|digest| digest.wrapping_sub(u64::from(crc)));
+    fn add_digest(&mut self, id: NodeId) {
+        self.digest = self.digest.map(|digest| digest.wrapping_add(self.get(id).digest()));
+    }
+
+    fn subtract_digest(&mut self, id: NodeId) {
+        self.digest = self.digest.map(|digest| digest.wrapping_sub(self.get(id).digest()));
     }
 }
 

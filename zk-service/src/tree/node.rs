@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::acl::Acl;
 use crate::rules::Rules;
 use crate::tree::acl::AclSlot;
-use crate::tree::{Owner, Stat, StatPersisted, Tree};
+use crate::tree::{ContentCrc, Owner, Stat, StatPersisted, Tree};
 
 /// Place of a node in the slab.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -36,9 +36,12 @@ pub(crate) struct Node {
     pub(crate) path: Box<str>,
     pub(crate) data: Option<Box<[u8]>>,
     pub(crate) acl: AclSlot,
-    /// What the node counts in the tree's digest.
-    pub(super) crc: u32,
+    /// Checksum of path and data, from which the node's digest is made with its numbers: so a change
+    /// of numbers does not cost what the data is long.
+    pub(super) content: ContentCrc,
     pub(super) children: u32,
+    /// Nodes below this one.
+    pub(super) descendants: u32,
     pub(super) parent: NodeId,
     pub(super) first_child: NodeId,
     pub(super) next_sibling: NodeId,
@@ -54,8 +57,9 @@ impl Node {
             path,
             data,
             acl,
-            crc: 0,
+            content: ContentCrc::NONE,
             children: 0,
+            descendants: 0,
             parent: NodeId::NONE,
             first_child: NodeId::NONE,
             next_sibling: NodeId::NONE,
@@ -70,6 +74,11 @@ impl Node {
 
     pub(super) fn data_len(&self) -> usize {
         self.data.as_ref().map_or(0, |data| data.len())
+    }
+
+    /// What the node counts in the tree's digest, if digests are on.
+    pub(super) fn digest(&self) -> u64 {
+        self.content.digest(&self.path, &self.stat)
     }
 
     /// Contribution to [`Tree::approximate_data_size`].
@@ -195,9 +204,23 @@ impl<'a> NodeRef<'a> {
         self.node().parent.some().map(|id| self.at(id))
     }
 
+    /// Number of nodes below it.
+    #[must_use]
+    pub fn descendant_count(self) -> u32 {
+        self.node().descendants
+    }
+
     /// What it counts in the tree's digest; 0 if digests are off.
     #[must_use]
     pub fn digest(self) -> u64 {
-        u64::from(self.node().crc)
+        self.tree.digest.map_or(0, |_| self.node().digest())
+    }
+
+    /// The part of that which does not depend on its numbers.
+    pub(crate) fn content(self) -> ContentCrc {
+        match self.tree.digest {
+            Some(_) => self.node().content,
+            None => ContentCrc::NONE,
+        }
     }
 }
