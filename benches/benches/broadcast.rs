@@ -10,10 +10,10 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use benches::flow::{self, Flowed, Job};
-use benches::json::Json;
 use benches::nodes::{Nodes, PATIENCE, Runtime, Setting};
-use benches::plot::{Bar, Plot, short};
-use benches::report::{self, Options, Percentiles};
+use benches::plot::{Bar, Bars, Plot, short};
+use benches::report::{self, Options, Percentiles, rounded};
+use benches::{Json, json};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -70,7 +70,7 @@ fn main() -> Result<()> {
         }
     }
     println!("{}", table(&cells));
-    options.save("broadcast", &json(&cells), &plots(&cells))?;
+    options.save("broadcast", &results(&cells), &plots(&cells))?;
     Ok(())
 }
 
@@ -138,21 +138,19 @@ fn table(cells: &[Cell]) -> String {
     report::markdown(&rows)
 }
 
-fn json(cells: &[Cell]) -> Json {
+fn results(cells: &[Cell]) -> Json {
     let cell = |cell: &Cell| {
-        #[expect(clippy::cast_precision_loss, reason = "small")]
-        let depth = cell.depth as f64;
-        Json::object([
-            ("size", cell.size.into()),
-            ("in_flight", depth.into()),
-            ("disk", sync(cell.fsync).into()),
-            ("runtime", cell.runtime.name().into()),
-            ("commits_per_s", cell.rate.into()),
-            ("latency_us", cell.latency.json()),
-            ("cpu_s_per_million", cell.cpu_per_million.into()),
-        ])
+        json!({
+            "size": cell.size,
+            "in_flight": cell.depth,
+            "disk": sync(cell.fsync),
+            "runtime": cell.runtime.name(),
+            "commits_per_s": rounded(cell.rate),
+            "latency_us": cell.latency.json(),
+            "cpu_s_per_million": rounded(cell.cpu_per_million),
+        })
     };
-    Json::List(cells.iter().map(cell).collect())
+    cells.iter().map(cell).collect()
 }
 
 fn plots(cells: &[Cell]) -> Vec<Plot> {
@@ -169,12 +167,12 @@ fn plots(cells: &[Cell]) -> Vec<Plot> {
             };
             (runtime.name().into(), SIZES.iter().map(|(_, size)| bar(size)).collect())
         };
-        Plot {
+        Plot::Bars(Bars {
             title: format!("Commits, {} in flight, {}", short(depth as f64), sync(fsync)),
             unit: "per second".into(),
             groups: SIZES.map(|(_, size)| size.into()).into(),
             series: Runtime::ALL.map(bars).into(),
-        }
+        })
     };
     [true, false].into_iter().flat_map(|fsync| DEPTHS.map(|depth| plot(fsync, depth))).collect()
 }

@@ -10,10 +10,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use benches::flow::{self, Progress};
-use benches::json::Json;
 use benches::nodes::{Nodes, PATIENCE, Runtime, Setting};
-use benches::plot::{Bar, Plot};
-use benches::report::{self, Options, Percentiles};
+use benches::plot::{Distributions, Panel, Plot};
+use benches::report::{self, Options, Percentiles, rounded};
+use benches::{Json, json};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -45,7 +45,8 @@ const WAITING: [Rounds; 4] = [
 struct Line {
     setting: Setting,
     what: &'static str,
-    times: Percentiles,
+    /// Milliseconds, one per round.
+    times: Vec<f64>,
 }
 
 fn main() -> Result<()> {
@@ -70,7 +71,7 @@ fn main() -> Result<()> {
         }
     }
     println!("{}", table(&lines, &runtimes));
-    options.save("election", &json(&lines), &plots(&lines))?;
+    options.save("election", &results(&lines), &plots(&lines))?;
     Ok(())
 }
 
@@ -93,8 +94,8 @@ fn cold(setting: Setting, rounds: usize, lines: &mut Vec<Line>) -> Result<()> {
             // The first to deliver is the leader.
             commits.push(since(begin, members.iter().filter_map(|own| own.delivered).min())?);
         }
-        lines.push(Line { setting, what: decided_name, times: Percentiles::new(decided) });
-        lines.push(Line { setting, what: commit_name, times: Percentiles::new(commits) });
+        lines.push(Line { setting, what: decided_name, times: decided });
+        lines.push(Line { setting, what: commit_name, times: commits });
     }
     Ok(())
 }
@@ -120,10 +121,8 @@ fn failover(setting: Setting, rounds: usize, lines: &mut Vec<Line>) -> Result<()
         commits.push(since(begin, leader.delivered)?);
         ensemble.start(old)?;
     }
-    for (what, times) in
-        [(ELECTED, elected), (SERVES, serves), ("leader lost: next commit", commits)]
-    {
-        lines.push(Line { setting, what, times: Percentiles::new(times) });
+    for (what, times) in [(ELECTED, elected), (SERVES, serves), (NEXT_COMMIT, commits)] {
+        lines.push(Line { setting, what, times });
     }
     Ok(())
 }
@@ -132,6 +131,7 @@ const DECIDED: &str = "cold start: all decided";
 const COLD_COMMIT: &str = "cold start: first commit";
 const ELECTED: &str = "leader lost: next elected";
 const SERVES: &str = "leader lost: next serves";
+const NEXT_COMMIT: &str = "leader lost: next commit";
 
 /// Milliseconds.
 fn since(begin: Instant, end: Option<Instant>) -> Result<f64> {
@@ -159,7 +159,7 @@ fn table(lines: &[Line], runtimes: &[Runtime]) -> String {
     });
     for Line { setting, what, times } in order {
         let mut row = vec![
-            format!("{what}, {} rounds", times.count),
+            format!("{what}, {} rounds", times.len()),
             mode(setting).into(),
             setting.nodes.to_string(),
         ];
@@ -167,6 +167,7 @@ fn table(lines: &[Line], runtimes: &[Runtime]) -> String {
             let setting = Setting { runtime: *runtime, ..*setting };
             let line = lines.iter().find(|line| line.setting == setting && line.what == *what);
             row.push(line.map_or_else(String::new, |Line { times, .. }| {
+                let times = Percentiles::new(times.clone());
                 let times = [times.p50, times.p90, times.p99, times.max];
                 times.map(|ms| format!("{ms:.1}")).join(" / ")
             }));
@@ -176,47 +177,48 @@ fn table(lines: &[Line], runtimes: &[Runtime]) -> String {
     report::markdown(&rows)
 }
 
-fn json(lines: &[Line]) -> Json {
+fn results(lines: &[Line]) -> Json {
     let line = |Line { setting, what, times }: &Line| {
-        #[expect(clippy::cast_precision_loss, reason = "a few nodes")]
-        let nodes = setting.nodes as f64;
-        Json::object([
-            ("what", (*what).into()),
-            ("finalising", mode(setting).into()),
-            ("nodes", nodes.into()),
-            ("runtime", setting.runtime.name().into()),
-            ("ms", times.json()),
-        ])
+        json!({
+            "what": what,
+            "finalising": mode(setting),
+            "nodes": setting.nodes,
+            "runtime": setting.runtime.name(),
+            "ms": Percentiles::new(times.clone()).json(),
+            "rounds_ms": times.iter().copied().map(rounded).collect::<Json>(),
+        })
     };
-    Json::List(lines.iter().map(line).collect())
+    lines.iter().map(line).collect()
 }
 
+/// A row for each thing measured and each way of finalising, a panel per size of the ensemble, a
+/// curve per runtime.
 fn plots(lines: &[Line]) -> Vec<Plot> {
-    let groups = [3, 5, 7, 9];
     let plot = |what: &str, wanted: &str| {
-        let bars = |runtime: Runtime| {
-            let bar = |nodes: usize| {
+        let panel = |nodes: usize| {
+            let of = |runtime: Runtime| {
                 let is = |line: &&Line| {
                     line.what == what
                         && mode(&line.setting) == wanted
                         && line.setting.nodes == nodes
                         && line.setting.runtime == runtime
                 };
-                let times = &lines.iter().find(is)?.times;
-                Some(Bar { value: times.p50, high: Some(times.p99) })
+                Some((runtime.name().into(), lines.iter().find(is)?.times.clone()))
             };
-            (runtime.name().into(), groups.iter().map(|nodes| bar(*nodes)).collect())
+            let series = Runtime::ALL.into_iter().filter_map(of).collect();
+            Panel { name: format!("{nodes} members"), series }
         };
-        Plot {
+        Plot::Distributions(Distributions {
             title: format!("{what} (finalising: {wanted})"),
-            unit: "ms, median; whisker: p99".into(),
-            groups: groups.map(|nodes| format!("{nodes} nodes")).into(),
-            series: Runtime::ALL.map(bars).into(),
-        }
+            unit: "share of rounds by time, ms".into(),
+            panels: [3, 5, 7, 9].map(panel).into(),
+        })
     };
     let mut plots = Vec::new();
     for mode in ["early", "waiting 200 ms"] {
-        plots.extend([DECIDED, COLD_COMMIT, ELECTED, SERVES].map(|what| plot(what, mode)));
+        plots.extend(
+            [DECIDED, COLD_COMMIT, ELECTED, SERVES, NEXT_COMMIT].map(|what| plot(what, mode)),
+        );
     }
     plots
 }

@@ -1,7 +1,7 @@
 //! What the benches share: a client of ZooKeeper's protocol that keeps many requests in flight,
 //! ensembles of whole server processes, and the ways in which results are shown.
 
-pub use figures::{json, plot};
+pub use figures::{Json, Map, json, plot};
 
 pub mod alloc;
 pub mod client;

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, fs, io};
 
-pub use figures::table::{Percentiles, markdown};
+pub use figures::table::{Percentiles, markdown, rounded};
 
-use crate::json::Json;
+use crate::Json;
 use crate::plot::{self, Plot};
 
 /// The smallest, middle and largest of some numbers.
@@ -77,7 +77,7 @@ impl Options {
     pub fn save(&self, name: &str, json: &Json, plots: &[Plot]) -> io::Result<()> {
         let Some(out) = &self.out else { return Ok(()) };
         fs::create_dir_all(out)?;
-        fs::write(out.join(format!("{name}.json")), format!("{json}\n"))?;
+        fs::write(out.join(format!("{name}.json")), format!("{json:#}\n"))?;
         fs::write(out.join(format!("{name}.svg")), plot::svg(plots))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::json::Json;
+use crate::{Json, json};
 
 /// Rows of a Markdown table, the first one its head.
 #[must_use]
@@ -57,14 +57,15 @@ impl Percentiles {
 
     /// All of them.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
     pub fn json(&self) -> Json {
-        Json::object([
-            ("count", (self.count as f64).into()),
-            ("p50", self.p50.into()),
-            ("p90", self.p90.into()),
-            ("p99", self.p99.into()),
-            ("max", self.max.into()),
-        ])
+        let Self { count, p50, p90, p99, max } = self;
+        let [p50, p90, p99, max] = [p50, p90, p99, max].map(|value| rounded(*value));
+        json!({ "count": count, "p50": p50, "p90": p90, "p99": p99, "max": max })
     }
+}
+
+/// A number to three places, as results are kept; null for one that is not finite.
+#[must_use]
+pub fn rounded(value: f64) -> Json {
+    Json::from((value * 1e3).round() / 1e3)
 }

@@ -9,7 +9,7 @@ use zab_proto::{
     Application, Channel, CloseReason, Config, ConnId, Input, Instant, NetOutput, Node,
 };
 
-use crate::{Clock, Disk, Error, Loaded, StatusBoard, bounded_log};
+use crate::{Clock, Disk, Error, Loaded, StatusBoard};
 
 /// The core, as a runtime's sockets see it.
 pub trait Doors {
@@ -67,7 +67,6 @@ impl<A: Application, D: Disk> Engine<A, D> {
         loaded: Loaded<A, D>,
         status: Arc<StatusBoard>,
     ) -> Result<Self, Error> {
-        bounded_log::begin();
         let clock = Clock::start();
         let node = Node::new(clock.now(), config, loaded.recovered, loaded.app)?;
         Ok(Self { clock, node, disk: loaded.disk, status })
@@ -87,7 +86,6 @@ impl<A: Application, D: Disk> Engine<A, D> {
     /// Tells the core that its deadline has passed, if it has.
     pub fn on_time(&mut self, now: Instant) {
         if self.node.poll_timeout().is_some_and(|at| at <= now) {
-            bounded_log::report();
             self.node.handle_input(now, Input::Timeout);
         }
     }

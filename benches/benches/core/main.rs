@@ -17,9 +17,9 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use benches::alloc;
-use benches::json::Json;
-use benches::plot::{Bar, Plot};
-use benches::report::{self, Options};
+use benches::plot::{Bar, Bars, Plot};
+use benches::report::{self, Options, rounded};
+use benches::{Json, Map, json};
 
 #[global_allocator]
 static ALLOCATOR: alloc::Counting = alloc::Counting;
@@ -145,27 +145,26 @@ fn show(options: &Options, all: &[Box<dyn Replicas>], costs: &[Vec<Cost>]) -> st
     println!("{}", report::markdown(&rows));
     let entry = |replicas: &dyn Replicas, costs: &[Cost]| {
         let depths = DEPTHS.iter().zip(costs).map(|(depth, cost)| {
-            let cost = Json::object([
-                ("ns_median", cost.nanos.into()),
-                ("ns_max", cost.nanos_max.into()),
-                ("allocations", cost.allocations.into()),
-            ]);
+            let cost = json!({
+                "ns_median": rounded(cost.nanos),
+                "ns_max": rounded(cost.nanos_max),
+                "allocations": rounded(cost.allocations),
+            });
             (depth.to_string(), cost)
         });
-        (String::from(replicas.name()), Json::Object(depths.collect()))
+        (String::from(replicas.name()), Json::Object(depths.collect::<Map<_, _>>()))
     };
-    let json =
-        Json::Object(all.iter().zip(costs).map(|(r, costs)| entry(r.as_ref(), costs)).collect());
+    let results: Json = all.iter().zip(costs).map(|(r, costs)| entry(r.as_ref(), costs)).collect();
     let bars = |costs: &Vec<Cost>| {
         let bar = |cost: &Cost| Some(Bar { value: cost.nanos, high: Some(cost.nanos_max) });
         costs.iter().map(bar).collect()
     };
     let series = all.iter().zip(costs);
-    let plot = Plot {
+    let plot = Plot::Bars(Bars {
         title: "A committed transaction of 100 B, three replicas in one thread".into(),
         unit: "ns (whisker: dearest sample)".into(),
         groups: DEPTHS.map(|depth| format!("{depth} in flight")).into(),
         series: series.map(|(r, costs)| (r.name().into(), bars(costs))).collect(),
-    };
-    options.save("core", &json, &[plot])
+    });
+    options.save("core", &results, &[plot])
 }

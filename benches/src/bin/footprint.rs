@@ -13,12 +13,12 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use benches::Json;
 use benches::alloc;
 use benches::client::{Session, Wire};
 use benches::ensemble::{Ensemble, Kind, Programs, free_ports};
-use benches::json::Json;
 use benches::load::{self, Load, Mix};
-use benches::report::{self, Options};
+use benches::report::{self, Options, rounded};
 use runtime_core::{Listen, Listeners, ServerOptions};
 use zab_proto::{Channel, Config, Member, Sid};
 use zk_service::{Service, ServiceOptions};
@@ -56,8 +56,8 @@ fn main() -> Result<()> {
     };
     rows.extend(figures.iter().map(|(name, value)| vec![name.clone(), text(name, *value)]));
     println!("{}", report::markdown(&rows));
-    let json = figures.into_iter().map(|(name, value)| (name, value.into()));
-    options.save("footprint", &Json::Object(json.collect()), &[])?;
+    let json = figures.into_iter().map(|(name, value)| (name, rounded(value)));
+    options.save("footprint", &json.collect::<Json>(), &[])?;
     Ok(())
 }
 

@@ -11,10 +11,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use benches::ensemble::{Ensemble, Kind, Programs};
-use benches::json::Json;
 use benches::load::{self, Load, Mix, Outcome};
-use benches::plot::{Bar, Plot, short};
-use benches::report::{self, Options};
+use benches::plot::{Bar, Bars, Plot, short};
+use benches::report::{self, Options, rounded};
+use benches::{Json, json};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -91,7 +91,7 @@ fn main() -> Result<()> {
         columns.push(Column { kind, figures });
     }
     println!("{}", table(&columns));
-    options.save("servers", &json(&columns), &plots(&columns))?;
+    options.save("servers", &results(&columns), &plots(&columns))?;
     Ok(())
 }
 
@@ -197,16 +197,15 @@ fn table(columns: &[Column]) -> String {
     report::markdown(&rows)
 }
 
-fn json(columns: &[Column]) -> Json {
+fn results(columns: &[Column]) -> Json {
     let column = |column: &Column| {
         let figures = column.figures.iter();
         let figures = figures.map(|figure| {
-            let both = [("value", figure.value.into()), ("text", figure.text.as_str().into())];
-            (figure.name.into(), Json::object(both))
+            (figure.name, json!({ "value": rounded(figure.value), "text": figure.text }))
         });
-        (column.kind.to_string(), Json::Object(figures.collect()))
+        (column.kind.to_string(), figures.collect::<Json>())
     };
-    Json::Object(columns.iter().map(column).collect())
+    columns.iter().map(column).collect()
 }
 
 fn plots(columns: &[Column]) -> Vec<Plot> {
@@ -219,12 +218,12 @@ fn plots(columns: &[Column]) -> Vec<Plot> {
             let label = column.kind.to_string();
             (label, names.iter().map(|(name, _)| bar(name)).collect())
         };
-        Plot {
+        Plot::Bars(Bars {
             title: title.into(),
             unit: unit.into(),
             groups: names.iter().map(|(_, label)| (*label).into()).collect(),
             series: columns.iter().map(bars).collect(),
-        }
+        })
     };
     let throughput =
         [(SINGLE, "writes, 1"), (WRITES, "writes"), (MIXED, "90 % reads"), (READS, "reads")];

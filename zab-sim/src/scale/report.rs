@@ -1,8 +1,8 @@
 //! The results as tables, plots and numbers for programs.
 
-use figures::json::Json;
-use figures::plot::{Bar, Plot, short};
+use figures::plot::{Bar, Bars, Plot, short};
 use figures::table::{Percentiles, markdown};
+use figures::{Json, json};
 
 use super::{Place, Samples, Timing, What, Work};
 
@@ -136,7 +136,7 @@ pub fn plots(works: &[Work], results: &[Samples]) -> Vec<Plot> {
 fn plot(title: &str, unit: &str, works: &[Work], series: Vec<(String, Vec<Option<Bar>>)>) -> Plot {
     let groups = sizes(works);
     let unit = format!("{unit} by voters + observers, median and 99th percentile");
-    Plot { title: title.into(), unit, groups, series }
+    Plot::Bars(Bars { title: title.into(), unit, groups, series })
 }
 
 fn sizes(works: &[Work]) -> Vec<String> {
@@ -169,23 +169,21 @@ fn bars(
 
 /// Everything, for programs.
 #[must_use]
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 pub fn json(works: &[Work], results: &[Samples]) -> Json {
     let case = |(work, samples): (&Work, &Samples)| {
-        let mut fields = vec![
-            ("voters".to_owned(), (work.case.voters as f64).into()),
-            ("observers".to_owned(), (work.case.observers as f64).into()),
-            ("place".to_owned(), work.case.place.name().into()),
-            ("waits".to_owned(), work.case.timing.name().into()),
-            ("seeds".to_owned(), (work.seeds as f64).into()),
-            ("losses of the leader per seed".to_owned(), (work.losses as f64).into()),
-            ("events".to_owned(), (samples.events as f64).into()),
-        ];
+        let mut fields = json!({
+            "voters": work.case.voters,
+            "observers": work.case.observers,
+            "place": work.case.place.name(),
+            "waits": work.case.timing.name(),
+            "seeds": work.seeds,
+            "losses of the leader per seed": work.losses,
+            "events": samples.events,
+        });
         for (what, name) in What::ALL {
-            let values = Percentiles::new(samples.of(what).to_vec());
-            fields.push((name.to_owned(), values.json()));
+            fields[name] = Percentiles::new(samples.of(what).to_vec()).json();
         }
-        Json::Object(fields)
+        fields
     };
-    Json::List(zip(works, results).map(case).collect())
+    zip(works, results).map(case).collect()
 }
