@@ -1,105 +1,64 @@
 //! One JSON object on one line.
 
-use std::fmt::Write as _;
+use serde_json::{Map, Value};
 
-/// An object under construction.
+/// An object under construction; its fields stay in the order in which they are added.
 #[derive(Debug)]
-pub(super) struct Object(String);
+pub(super) struct Object(Map<String, Value>);
 
 impl Object {
     pub(super) fn new() -> Self {
-        Self("{".to_owned())
+        Self(Map::new())
     }
 
-    fn key(&mut self, key: &str) {
-        if self.0.len() > 1 {
-            self.0.push(',');
-        }
-        let _ = write!(self.0, "\"{key}\":");
+    fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.0.insert(key.to_owned(), value.into());
+        self
     }
 
     /// A number of at most 53 bits, which every reader takes.
-    pub(super) fn number(mut self, key: &str, value: i64) -> Self {
-        self.key(key);
-        let _ = write!(self.0, "{value}");
-        self
+    pub(super) fn number(self, key: &str, value: i64) -> Self {
+        self.with(key, value)
     }
 
     /// A number that may need all 64 bits: `"0x..."`.
-    pub(super) fn hex(mut self, key: &str, value: i64) -> Self {
-        self.key(key);
-        let _ = write!(self.0, "\"{value:#x}\"");
-        self
+    pub(super) fn hex(self, key: &str, value: i64) -> Self {
+        self.with(key, format!("{value:#x}"))
     }
 
-    pub(super) fn bool(mut self, key: &str, value: bool) -> Self {
-        self.key(key);
-        let _ = write!(self.0, "{value}");
-        self
+    pub(super) fn bool(self, key: &str, value: bool) -> Self {
+        self.with(key, value)
     }
 
-    pub(super) fn text(mut self, key: &str, value: &str) -> Self {
-        self.key(key);
-        quote(&mut self.0, value);
-        self
+    pub(super) fn text(self, key: &str, value: &str) -> Self {
+        self.with(key, value)
     }
 
     /// Bytes as hexadecimal text, or null.
-    pub(super) fn data(mut self, key: &str, value: Option<&[u8]>) -> Self {
-        self.key(key);
-        match value {
-            None => self.0.push_str("null"),
-            Some(bytes) => {
-                self.0.push('"');
-                super::text::put_hex(&mut self.0, bytes);
-                self.0.push('"');
-            }
-        }
-        self
+    pub(super) fn data(self, key: &str, value: Option<&[u8]>) -> Self {
+        let hex = value.map(|bytes| {
+            let mut hex = String::new();
+            super::text::put_hex(&mut hex, bytes);
+            hex
+        });
+        self.with(key, hex)
     }
 
     pub(super) fn texts<'a>(
-        mut self,
+        self,
         key: &str,
         values: impl Iterator<Item = std::borrow::Cow<'a, str>>,
     ) -> Self {
-        self.key(key);
-        self.0.push('[');
-        for (i, value) in values.enumerate() {
-            if i > 0 {
-                self.0.push(',');
-            }
-            quote(&mut self.0, &value);
-        }
-        self.0.push(']');
-        self
+        self.with(key, values.map(Value::from).collect::<Value>())
     }
 
-    pub(super) fn objects(mut self, key: &str, values: impl Iterator<Item = Self>) -> Self {
-        self.key(key);
-        let values: Vec<String> = values.map(Self::end).collect();
-        let _ = write!(self.0, "[{}]", values.join(","));
-        self
+    pub(super) fn objects(self, key: &str, values: impl Iterator<Item = Self>) -> Self {
+        self.with(key, values.map(|object| Value::Object(object.0)).collect::<Value>())
     }
 
-    pub(super) fn end(mut self) -> String {
-        self.0.push('}');
-        self.0
+    pub(super) fn end(self) -> String {
+        Value::Object(self.0).to_string()
     }
-}
-
-fn quote(out: &mut String, text: &str) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            c if u32::from(c) < 0x20 || c == '\x7f' => {
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
 }
 
 #[cfg(test)]
@@ -119,7 +78,7 @@ mod tests {
             .objects("parts", [part(), part()].into_iter());
         assert_eq!(
             object.end(),
-            "{\"path\":\"/a\\\"\\\\\\u000a\\u007fü\",\"zxid\":\"0x100000002\",\
+            "{\"path\":\"/a\\\"\\\\\\n\u{7f}ü\",\"zxid\":\"0x100000002\",\
              \"min\":\"0xffffffffffffffff\",\"data\":\"00ff\",\"none\":null,\
              \"paths\":[\"/x\",\"/y\"],\"parts\":[{\"n\":-1,\"b\":true},{\"n\":-1,\"b\":true}]}"
         );
