@@ -182,7 +182,7 @@ impl Armed {
             match model.node_at(path, zxid) {
                 None => tell(event::DELETED, path),
                 Some(node) if told(node) && node.mzxid > lists.since => {
-                    tell(event::DATA_CHANGED, path)
+                    tell(event::DATA_CHANGED, path);
                 }
                 Some(_) => {
                     self.data.insert(path.clone());
@@ -201,7 +201,7 @@ impl Armed {
             match model.node_at(path, zxid) {
                 None => tell(event::DELETED, path),
                 Some(node) if told(node) && node.pzxid > lists.since => {
-                    tell(event::CHILDREN_CHANGED, path)
+                    tell(event::CHILDREN_CHANGED, path);
                 }
                 Some(_) => {
                     self.child.insert(path.clone());
