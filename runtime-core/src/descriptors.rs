@@ -1,6 +1,7 @@
 //! Who may use the process's file descriptors. When they run out, no client may keep a member from
 //! being heard, and nobody who connects may keep a file from being written.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -71,6 +72,22 @@ impl Descriptors {
     }
 }
 
+/// How many descriptors this process has open, and how many it may have. On systems without `/proc`
+/// the first is 0.
+#[must_use]
+pub fn count_descriptors() -> (u64, u64) {
+    const OPEN: &str = "/proc/self/fd";
+    let max = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    // Linux gives their number as the size of the directory from 6.2 on; before, they are counted.
+    let told = fs::metadata(OPEN).map_or(0, |directory| directory.len());
+    let open = match told {
+        // One more is open while they are counted.
+        0 => fs::read_dir(OPEN).map_or(0, |all| (all.count() as u64).saturating_sub(1)),
+        told => told,
+    };
+    (open, max)
+}
+
 /// Lets this process have as many descriptors as the system allows it (the soft limit becomes the
 /// hard one), as a JVM does. Returns how many those are. For programs whose only business is the
 /// server; a library has no business changing a limit of the whole process, so nothing here calls it.
@@ -88,6 +105,15 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn descriptors_are_counted() {
+        let (before, max) = count_descriptors();
+        let files: Vec<_> = (0..20).map(|_| fs::File::open("/dev/null").unwrap()).collect();
+        let (open, _) = count_descriptors();
+        // Other tests of this process open and close some, too.
+        assert!(before > 0 && open + 10 > before + files.len() as u64 && open <= max);
+    }
 
     #[test]
     fn files_and_peers_have_their_part() {

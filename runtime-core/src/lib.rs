@@ -25,7 +25,7 @@ pub use accept::Accepting;
 pub use buffer::{Flushed, Inbox, Outbox, ReadEnd, ReadTurn};
 pub use clock::Clock;
 pub use conns::{Conns, Stream, prepare};
-pub use descriptors::{Descriptors, raise_descriptor_limit};
+pub use descriptors::{Descriptors, count_descriptors, raise_descriptor_limit};
 pub use disk::{Disk, Loaded};
 pub use engine::{Doors, Engine, Network, NodeDoors};
 pub use error::Error;

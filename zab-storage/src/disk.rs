@@ -127,7 +127,7 @@ impl Store {
                 options.prealloc_bytes,
                 options.force_sync,
                 roll,
-                options.fsync_warning,
+                (options.fsync_warning, options.fsync_times.clone()),
             ),
             stage: None,
             initial: self.initial,

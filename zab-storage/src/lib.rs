@@ -30,6 +30,7 @@ mod recover;
 mod snapshot;
 mod store;
 mod switch;
+mod times;
 
 pub use disk::{Disk, Mode};
 pub use epoch::read_myid;
@@ -39,3 +40,4 @@ pub use names::Compression;
 pub use purge::purge;
 pub use snapshot::{SnapshotReader, Trailer};
 pub use store::{Options, Store};
+pub use times::{FsyncSummary, FsyncTimes};

@@ -9,6 +9,7 @@ use zab_proto::Zxid;
 use crate::error::{Context, Error};
 use crate::fs::Fs;
 use crate::names::{self, Compression};
+use crate::times::FsyncTimes;
 
 /// Where the files are and how they are written. Defaults are ZooKeeper's.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub struct Options {
     pub txn_log_size_limit: u64,
     /// An fsync of the log that takes longer is worth a warning (`fsync.warningthresholdms`).
     pub fsync_warning: Duration,
+    /// Where the times of the log's fsyncs are added up.
+    pub fsync_times: FsyncTimes,
     /// How snapshots are written; every form is read (`snapshot.compression.method`).
     pub compression: Compression,
     /// Whether snapshots get the zxid section of ZooKeeper 3.9
@@ -77,6 +80,7 @@ impl Options {
             snap_size_limit: 4 << 30,
             txn_log_size_limit: 0,
             fsync_warning: Duration::from_secs(1),
+            fsync_times: FsyncTimes::default(),
             compression: Compression::None,
             zxid_section: false,
             max_batch: 0,

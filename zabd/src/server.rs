@@ -6,7 +6,8 @@ use std::thread;
 
 use runtime_core::{Error, Handle, Listeners, ServerOptions, raise_descriptor_limit};
 use zab_proto::Channel;
-use zk_service::{OnOutdated, Service};
+use zab_storage::FsyncSummary;
+use zk_service::{OnOutdated, Probe, Service, Summary};
 
 use crate::config::{LoadError, ServerConfig, SystemProperties};
 use crate::ending::Ending;
@@ -134,6 +135,8 @@ fn serve(config: &ServerConfig, runtime: Runtime, with_parent: bool) -> Result<u
     let outdated = Arc::new(AtomicBool::new(false));
     let mut service_options = options::service(config);
     service_options.on_outdated = on_outdated(&ending, &outdated);
+    service_options.fsync_times = Some(fsync_times(&options.storage));
+    service_options.descriptors = Some(Probe::new(|_| runtime_core::count_descriptors()));
     let service = Service::new(service_options);
     let (handle, join) = runtime.start(listeners, options, service)?;
     // Not before: the directories have been read now, and what the purge removes is not missed.
@@ -144,6 +147,18 @@ fn serve(config: &ServerConfig, runtime: Runtime, with_parent: bool) -> Result<u
     drop(purge);
     result?;
     Ok(if outdated.load(Ordering::Relaxed) { exit::OUTDATED } else { exit::OK })
+}
+
+/// The times of fsyncs, as `mntr` asks for them.
+fn fsync_times(storage: &zab_storage::Options) -> Probe<Summary> {
+    let times = storage.fsync_times.clone();
+    Probe::new(move |reset| {
+        let FsyncSummary { count, sum_ms, min_ms, max_ms } = times.summary();
+        if reset {
+            times.reset();
+        }
+        Summary { count, sum: sum_ms, min: min_ms, max: max_ms }
+    })
 }
 
 /// What to do when `reconfig` has given the ensemble other members than this server knows of.

@@ -191,6 +191,8 @@ pub(crate) struct Client {
     pub(crate) timeout_ms: i32,
     /// Whether the client knows the `readOnly` byte of the handshake.
     pub(crate) wants_read_only: bool,
+    /// When the handshake came.
+    pub(crate) connecting_since: Instant,
     /// Re-attaching on a learner: the leader has confirmed the session.
     pub(crate) confirmed: bool,
     /// Re-attaching on a learner: everything before is applied here.
@@ -234,6 +236,7 @@ impl Client {
             session: 0,
             timeout_ms: 0,
             wants_read_only: false,
+            connecting_since: Instant::ZERO,
             confirmed: false,
             caught_up: false,
             touched: u64::MAX,

@@ -9,6 +9,7 @@ use crate::auth::{Ids, Judge};
 use crate::client::{Answer, Awaiting, InFlight, State};
 use crate::code::Code;
 use crate::database::DigestCheck;
+use crate::metrics::milliseconds;
 use crate::read::Reading;
 use crate::reply::{self, Reply};
 use crate::request::op;
@@ -24,7 +25,11 @@ impl Service {
             Err(error) => panic!("committed transaction {zxid} does not decode: {error}"),
         };
         let Payload { header, txn, digest } = payload;
-        self.stats.commits += 1;
+        if self.leader.is_some() {
+            self.metrics.commits += u64::from(!self.standalone);
+        } else if self.is_serving() {
+            self.metrics.commits_received += 1;
+        }
         let applied = self.apply_and_notify(&header, &txn);
         let check = self.db.check_digest(zxid, digest);
         self.agreed = (check != DigestCheck::Skipped).then_some(check == DigestCheck::Equal);
@@ -72,13 +77,14 @@ impl Service {
     }
 
     fn apply_and_notify(&mut self, header: &TxnHeader, txn: &Txn<'_>) -> Applied {
-        let Self { db, watches, clients, access, frame, hit, options, stats, .. } = self;
+        let Self { db, watches, clients, access, frame, hit, options, stats, metrics, .. } = self;
         let mut too_slow = Vec::new();
         let applied = db.apply(header, txn, &mut |trigger| {
             watches.trigger(trigger.path, trigger.event, hit);
             if hit.is_empty() {
                 return;
             }
+            metrics.triggered(trigger.event, hit.len());
             frame.clear();
             reply::event(frame, header.zxid.raw(), trigger.event, trigger.path);
             for &slot in &*hit {
@@ -91,6 +97,7 @@ impl Service {
                 client.out.extend_from_slice(frame);
                 client.stats.sent += 1;
                 stats.sent += 1;
+                metrics.watch_bytes += frame.len().saturating_sub(4) as u64;
                 if unread > options.events_len_max_bytes {
                     too_slow.push((slot, unread));
                 }
@@ -102,7 +109,8 @@ impl Service {
         for (slot, unread) in too_slow {
             if self.client(slot).is_some() {
                 let why = format_args!(
-                    "it does not read its events, {unread} bytes wait of the {bound} that are allowed                      (events_len_max_bytes)"
+                    "it does not read its events, {unread} bytes wait of the {bound} that are allowed \
+                     (events_len_max_bytes)"
                 );
                 self.close_for_memory(slot, why);
             }
@@ -123,6 +131,8 @@ impl Service {
                 client.stats.last_op = "SESS";
                 client.stats.last_cxid = Some(0);
                 client.stats.last_zxid = header.zxid.raw();
+                let latency = now.saturating_since(client.connecting_since);
+                self.metrics.update_latency.add(milliseconds(latency));
                 self.attached(now, slot, true);
                 self.clients.resume(slot);
             }
@@ -186,6 +196,15 @@ impl Service {
     ) {
         let latency = now.saturating_since(request.received);
         self.stats.replied(latency, len);
+        // Without the length in front.
+        self.metrics.response_bytes += len.saturating_sub(4) as u64;
+        match request.awaiting {
+            Awaiting::Write { .. } => self.metrics.update_latency.add(milliseconds(latency)),
+            Awaiting::Read { .. } | Awaiting::Sync { .. } => {
+                self.metrics.read_latency.add(milliseconds(latency));
+            }
+            Awaiting::Reply(_) => {}
+        }
         let last_zxid = self.db.last_zxid().raw();
         if let Some(client) = self.clients.get_mut(slot) {
             client.stats.replied(now, latency, op, request.xid, last_zxid);

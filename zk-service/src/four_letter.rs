@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use zab_proto::{Core, Instant, ServerState};
+use zab_proto::{Core, Instant, ServerState, Zxid};
 
 use crate::client::{Client, State};
+use crate::metrics::Metrics;
 use crate::service::Service;
 use crate::stats::Stats;
 
@@ -79,6 +80,10 @@ impl Service {
         match word {
             "srst" => {
                 self.stats = Stats::default();
+                self.metrics = Metrics::default();
+                if let Some(fsyncs) = &self.options.fsync_times {
+                    fsyncs.reset();
+                }
                 out.push_str("Server stats reset.\n");
             }
             "crst" => {
@@ -100,11 +105,11 @@ impl Service {
                 let _ = writeln!(out, "Zookeeper version: {}\nClients:", self.options.version);
                 self.put_connections(core, slot, false, &mut out);
                 out.push('\n');
-                self.put_summary(&mut out);
+                self.put_summary(core, &mut out);
             }
             "srvr" => {
                 let _ = writeln!(out, "Zookeeper version: {}", self.options.version);
-                self.put_summary(&mut out);
+                self.put_summary(core, &mut out);
             }
             "dump" => self.dump(core, &mut out),
             "wchs" | "wchc" | "wchp" => self.put_watches(word, &mut out),
@@ -153,19 +158,29 @@ impl Service {
         }
     }
 
-    fn put_summary(&self, out: &mut String) {
+    fn put_summary(&self, core: &Core<'_>, out: &mut String) {
         let Stats { latency_min_ms: min, latency_max_ms: max, received, sent, .. } = self.stats;
         let avg = self.stats.latency_avg();
         let _ = writeln!(out, "Latency min/avg/max: {min}/{avg}/{max}");
         let _ = writeln!(out, "Received: {received}\nSent: {sent}");
         let _ = writeln!(out, "Connections: {}", self.clients.len());
         let _ = writeln!(out, "Outstanding: {}", self.outstanding());
-        let _ = writeln!(out, "Zxid: {:#x}", self.db.last_zxid().raw());
+        let _ = writeln!(out, "Zxid: {:#x}", self.shown_zxid(core).raw());
         let _ = writeln!(out, "Mode: {}", self.mode());
         let _ = writeln!(out, "Node count: {}", self.node_count());
         if self.mode() == "leader" {
             let (last, min, max) = self.proposal_sizes();
             let _ = writeln!(out, "Proposal sizes last/min/max: {last}/{min}/{max}");
+        }
+    }
+
+    /// The last zxid; on a leader at least the beginning of its epoch, which monitors tell the epoch
+    /// from.
+    fn shown_zxid(&self, core: &Core<'_>) -> Zxid {
+        let last = self.db.last_zxid();
+        match core.next_zxid().filter(|_| !self.standalone) {
+            Some(next) => last.max(Zxid::new(next.epoch(), 0)),
+            None => last,
         }
     }
 

@@ -132,7 +132,7 @@ impl Service {
     fn count_received(&mut self, slot: u32, len: usize) {
         self.charge(slot, cost::REQUEST + cost::bytes(len));
         self.stats.received += 1;
-        self.stats.bytes_received += len as u64;
+        self.metrics.bytes_received += len as u64;
         if let Some(client) = self.clients.get_mut(slot) {
             client.stats.received += 1;
         }
@@ -172,7 +172,9 @@ impl Service {
         let Some(client) = self.clients.get_mut(slot) else { return Taken::Closed };
         client.timeout_ms = timeout_ms;
         client.wants_read_only = connect.read_only.is_some();
-        self.stats.connections += 1;
+        client.connecting_since = core.now();
+        self.metrics.handshakes += 1;
+        self.metrics.reattachments += u64::from(connect.session != 0);
         if connect.session == 0 {
             self.create_session(core, slot, timeout_ms)
         } else if session::password(connect.session) == *connect.password {
@@ -547,6 +549,16 @@ impl Service {
         let field_len_max = core.peer().config().limits.field_len_max_bytes;
         let bound = self.options.ids_len_max_bytes.min(field_len_max);
         let verdict = self.access.authenticate(scheme.as_deref(), data, remote, &mut client.ids);
+        if scheme.as_deref() == Some("ensemble") && self.access.ensemble_auth.is_some() {
+            let named = data.is_some_and(|name| !name.is_empty())
+                && self.access.ensemble_auth.as_ref().is_some_and(|known| known.names.is_some());
+            let count = match verdict {
+                Verdict::Granted if named => &mut self.metrics.ensemble_auth_success,
+                Verdict::Granted => &mut self.metrics.ensemble_auth_skip,
+                Verdict::Refused | Verdict::Elsewhere => &mut self.metrics.ensemble_auth_fail,
+            };
+            *count += 1;
+        }
         if verdict == Verdict::Elsewhere {
             return self.hang_up(slot, format_args!("it looks for an ensemble of another name"));
         }

@@ -76,6 +76,8 @@ pub(crate) struct Leader {
     txn: Vec<u8>,
     /// Lengths of the transactions proposed since they were last counted.
     pub(crate) proposed: Vec<usize>,
+    /// Sessions expired since they were last counted.
+    pub(crate) expired: u64,
     tick: Duration,
     /// When the service was called last. A gap means that this process has slept, and that signs of
     /// life may not have reached it.
@@ -110,6 +112,7 @@ impl Leader {
             overdue: false,
             txn: Vec::new(),
             proposed: Vec::new(),
+            expired: 0,
             tick,
             awake: now,
             doubt: None,
@@ -329,6 +332,7 @@ impl Leader {
                 if !self.close_session(core, env, session) {
                     break;
                 }
+                self.expired += 1;
                 if self.prep.work >= env.work_left {
                     self.overdue = true;
                     break;

@@ -1,17 +1,14 @@
 //! The metrics that `mntr` prints, under ZooKeeper's names.
 //!
-//! Stages of ZooKeeper's pipeline that do not exist here are there all the same, with zeros:
-//! dashboards ask for them.
+//! What is not measured is not shown: a constant zero looks like health. `docs/monitoring.md` lists
+//! what ZooKeeper has beside this.
 
 use std::fmt::{Display, Write};
 
 use zab_proto::{Core, Phase, ServerState};
 
+use crate::metrics::{Histogram, Summary};
 use crate::service::Service;
-
-/// Counters (`c`), summaries (`s`) and summaries with percentiles (`p`) of ZooKeeper 3.9, without
-/// those that are named after znodes and servers.
-const NAMES: &str = include_str!("mntr.txt");
 
 impl Service {
     /// What `mntr` says.
@@ -48,30 +45,14 @@ impl Service {
         put(out, "last_client_response_size", response(stats.response_last.unwrap_or(0)));
         put(out, "min_client_response_size", response(stats.response_min));
         put(out, "max_client_response_size", response(stats.response_max));
-        put(out, "connection_drop_probability", "0.0");
-        for name in [
-            "local_sessions",
-            "auth_failed_count",
-            "non_mtls_local_conn_count",
-            "non_mtls_remote_conn_count",
-            "outstanding_tls_handshake",
-        ] {
-            put(out, name, 0);
+        if let Some(descriptors) = &self.options.descriptors {
+            let (open, max) = descriptors.read();
+            put(out, "open_file_descriptor_count", open);
+            put(out, "max_file_descriptor_count", max);
         }
-        put_counters(
-            out,
-            &[
-                ("bytes_received_count", stats.bytes_received),
-                ("commit_count", stats.commits),
-                ("proposal_count", stats.proposals),
-                ("connection_request_count", stats.connections),
-                ("connection_rejected", stats.refused),
-                ("connection_drop_count", stats.dropped),
-                ("revalidate_count", stats.revalidations),
-                ("sessionless_connections_expired", stats.sessionless_expired),
-                ("digest_mismatches_count", self.digest_mismatches),
-            ],
-        );
+        self.put_quotas(out);
+        self.put_counters(out);
+        self.put_summaries(out);
     }
 
     fn put_leader(&self, core: &Core<'_>, out: &mut String) {
@@ -85,8 +66,71 @@ impl Service {
         put(out, "learners", core.peer().learners().count());
         put(out, "synced_followers", synced(false));
         put(out, "synced_observers", synced(true));
-        put(out, "synced_non_voting_followers", 0);
         put(out, "pending_syncs", self.own_syncs.len());
+    }
+
+    fn put_quotas(&self, out: &mut String) {
+        for (namespace, quota) in self.db.tree.quotas_by_namespace() {
+            for (name, value) in [
+                ("quota_count_limit", quota.count_limit),
+                ("quota_bytes_limit", quota.bytes_limit),
+                ("quota_count_usage", quota.count_usage),
+                ("quota_bytes_usage", quota.bytes_usage),
+            ] {
+                if value > -1 {
+                    put(out, &format!("{namespace}_{name}_per_namespace"), value);
+                }
+            }
+        }
+        for (namespace, count) in &self.metrics.quota_exceeded {
+            put(out, &format!("{namespace}_quota_exceeded_error_per_namespace"), count);
+        }
+    }
+
+    fn put_counters(&self, out: &mut String) {
+        let metrics = &self.metrics;
+        for (name, value) in [
+            ("bytes_received_count", metrics.bytes_received),
+            ("response_bytes", metrics.response_bytes),
+            ("watch_bytes", metrics.watch_bytes),
+            ("proposal_count", metrics.proposals),
+            ("commit_count", metrics.commits),
+            ("learner_commit_received_count", metrics.commits_received),
+            ("connection_request_count", metrics.handshakes),
+            ("connection_revalidate_count", metrics.reattachments),
+            ("revalidate_count", metrics.revalidations),
+            ("connection_rejected", metrics.refused),
+            ("connection_drop_count", metrics.dropped),
+            ("sessionless_connections_expired", metrics.sessionless_expired),
+            ("stale_sessions_expired", metrics.sessions_expired),
+            ("looking_count", metrics.looking),
+            ("ensemble_auth_success", metrics.ensemble_auth_success),
+            ("ensemble_auth_fail", metrics.ensemble_auth_fail),
+            ("ensemble_auth_skip", metrics.ensemble_auth_skip),
+            ("digest_mismatches_count", self.digest_mismatches),
+        ] {
+            put(out, name, value);
+        }
+    }
+
+    fn put_summaries(&self, out: &mut String) {
+        let metrics = &self.metrics;
+        if let Some(fsyncs) = &self.options.fsync_times {
+            put_summary(out, "fsynctime", &fsyncs.read());
+        }
+        for (name, summary) in [
+            ("election_time", &metrics.election_time),
+            ("unavailable_time", &metrics.unavailable_time),
+            ("leader_unavailable_time", &metrics.leader_unavailable_time),
+            ("node_created_watch_count", &metrics.created_watches),
+            ("node_deleted_watch_count", &metrics.deleted_watches),
+            ("node_changed_watch_count", &metrics.changed_watches),
+            ("node_children_watch_count", &metrics.children_watches),
+        ] {
+            put_summary(out, name, summary);
+        }
+        put_histogram(out, "readlatency", &metrics.read_latency);
+        put_histogram(out, "updatelatency", &metrics.update_latency);
     }
 }
 
@@ -106,39 +150,25 @@ fn peer_state(state: ServerState, phase: Phase) -> String {
     format!("{state} - {phase}")
 }
 
-/// Appends one metric.
+/// Appends one metric. Names of znodes are in some: a control character in one would make a line.
 fn put(out: &mut String, name: &str, value: impl Display) {
-    let _ = writeln!(out, "zk_{name}\t{value}");
+    out.push_str("zk_");
+    out.extend(name.chars().map(|c| if c.is_control() { '?' } else { c }));
+    let _ = writeln!(out, "\t{value}");
 }
 
-/// Appends all counters and summaries; `known` are the counters that are counted.
-fn put_counters(out: &mut String, known: &[(&str, u64)]) {
-    for line in NAMES.lines() {
-        let Some((kind, name)) = line.split_once(' ') else { continue };
-        if kind == "c" {
-            let value = known.iter().find(|(known, _)| *known == name).map_or(0, |(_, v)| *v);
-            put(out, name, value);
-            continue;
-        }
-        let _ = writeln!(out, "zk_avg_{name}\t0.0");
-        let percentiles: &[&str] = if kind == "p" { &["p50", "p95", "p99", "p999"] } else { &[] };
-        for prefix in ["min", "max", "cnt", "sum"].iter().chain(percentiles) {
-            let _ = writeln!(out, "zk_{prefix}_{name}\t0");
-        }
+fn put_summary(out: &mut String, name: &str, summary: &Summary) {
+    let Summary { count, sum, min, max } = *summary;
+    let ten_thousandths = u128::from(sum) * 10_000 / u128::from(count.max(1));
+    let _ = writeln!(out, "zk_avg_{name}\t{}", crate::stats::decimal(ten_thousandths));
+    for (prefix, value) in [("min", min), ("max", max), ("cnt", count), ("sum", sum)] {
+        let _ = writeln!(out, "zk_{prefix}_{name}\t{value}");
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn known_counters_are_in_the_list() {
-        let mut out = String::new();
-        put_counters(&mut out, &[("commit_count", 7)]);
-        assert!(out.contains("zk_commit_count\t7\n"));
-        assert!(out.contains("zk_p999_readlatency\t0\n"));
-        assert!(out.contains("zk_avg_fsynctime\t0.0\n"));
-        assert!(out.lines().count() > 450);
+fn put_histogram(out: &mut String, name: &str, histogram: &Histogram) {
+    put_summary(out, name, &histogram.summary);
+    for (prefix, per_mille) in [("p50", 500), ("p95", 950), ("p99", 990), ("p999", 999)] {
+        let _ = writeln!(out, "zk_{prefix}_{name}\t{}", histogram.percentile(per_mille));
     }
 }

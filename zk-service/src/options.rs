@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::metrics::Summary;
+
 use crate::read::Bounds;
 
 /// A source of wall-clock time, in milliseconds since 1970.
@@ -37,6 +39,37 @@ impl WallClock {
 impl fmt::Debug for WallClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("WallClock")
+    }
+}
+
+/// Where a figure comes from that somebody else measures.
+pub struct Probe<T>(Arc<dyn Fn(bool) -> T + Send + Sync>);
+
+impl<T> Probe<T> {
+    /// A figure that is asked for with `read`; `true` means that it is to begin anew behind this
+    /// (`srst`).
+    pub fn new(read: impl Fn(bool) -> T + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    pub(crate) fn read(&self) -> T {
+        (self.0)(false)
+    }
+
+    pub(crate) fn reset(&self) {
+        (self.0)(true);
+    }
+}
+
+impl<T> Clone for Probe<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> fmt::Debug for Probe<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Probe")
     }
 }
 
@@ -198,6 +231,10 @@ pub struct ServiceOptions {
     pub environment: Vec<(String, String)>,
     /// Sizes in bytes of the data and the log directory, for `dirs`.
     pub dir_sizes: fn() -> (u64, u64),
+    /// Times of the log's fsyncs in ms, for `mntr`.
+    pub fsync_times: Option<Probe<Summary>>,
+    /// Open file descriptors and how many there may be, for `mntr`.
+    pub descriptors: Option<Probe<(u64, u64)>>,
     /// Called when the ensemble's members have changed to others than this server's: it is to end.
     pub on_outdated: OnOutdated,
     /// Source of the times in transactions.
@@ -249,6 +286,8 @@ impl Default for ServiceOptions {
             membership: None,
             environment: Vec::new(),
             dir_sizes: || (0, 0),
+            fsync_times: None,
+            descriptors: None,
             on_outdated: OnOutdated::default(),
             wall_clock: WallClock::system(),
             entropy: Entropy::system(),

@@ -23,7 +23,7 @@ use crate::code::Code;
 use crate::path;
 use crate::request::{Create, Multi, Write, op};
 use crate::schedule::cost;
-use crate::tree::{ContentCrc, Owner, StatPersisted, Tree};
+use crate::tree::{ContentCrc, Owner, StatPersisted, Tree, namespace};
 use crate::txn::{CreateKind, CreateTxn, PartsBuf, Paths, Txn, TxnDigest};
 
 /// A closeSession lists at most this many bytes of paths; beyond, each server removes what its own
@@ -60,16 +60,6 @@ pub(crate) struct View<'a> {
     pub(crate) txn_len_max: usize,
 }
 
-impl View<'_> {
-    /// The quota as it is used now: what is in flight may exceed it, as in ZooKeeper.
-    fn check_quota(&self, path: &str, nodes: i64, bytes: i64) -> Result<(), Code> {
-        if self.enforce_quota && !self.tree.quota_allows(path, nodes, bytes) {
-            return Err(Code::QUOTA_EXCEEDED);
-        }
-        Ok(())
-    }
-}
-
 /// Changes that are proposed but not yet applied.
 #[derive(Debug, Default)]
 pub(crate) struct Prep {
@@ -90,6 +80,8 @@ pub(crate) struct Prep {
     parts: PartsBuf,
     /// Work done since it was counted last.
     pub(crate) work: u64,
+    /// The first parts of the paths of writes refused for a quota, until they are counted.
+    pub(crate) quota_exceeded: Vec<Box<str>>,
 }
 
 impl Prep {
@@ -272,6 +264,21 @@ impl Prep {
         if malformed { Err(Code::MARSHALLING_ERROR) } else { Ok(()) }
     }
 
+    /// The quota as it is used now: what is in flight may exceed it, as in ZooKeeper.
+    fn check_quota(
+        &mut self,
+        view: View<'_>,
+        path: &str,
+        nodes: i64,
+        bytes: i64,
+    ) -> Result<(), Code> {
+        if view.enforce_quota && !view.tree.quota_allows(path, nodes, bytes) {
+            self.quota_exceeded.push(namespace(path).into());
+            return Err(Code::QUOTA_EXCEEDED);
+        }
+        Ok(())
+    }
+
     /// One operation, alone or as a part of a multi.
     fn single<'a>(
         &mut self,
@@ -336,7 +343,7 @@ impl Prep {
             return Err(Code::NO_CHILDREN_FOR_EPHEMERALS);
         }
         let data_len = len(create.data);
-        view.check_quota(&path, 1, difference(data_len, 0))?;
+        self.check_quota(view, &path, 1, difference(data_len, 0))?;
         // No server lets the counter go back, so it stays at its end.
         if let Some(cversion) = parent.stat.cversion.checked_add(1) {
             parent.stat.cversion = cversion;
@@ -399,7 +406,7 @@ impl Prep {
         if is_bad_quota_stats(path, data) {
             return Err(Code::BAD_ARGUMENTS);
         }
-        view.check_quota(normal(path), 0, difference(len(data), node.data_len))?;
+        self.check_quota(view, normal(path), 0, difference(len(data), node.data_len))?;
         check_version(node.stat.version, version)?;
         let version = next_version(node.stat.version);
         node.stat.version = version;

@@ -13,6 +13,7 @@ use crate::auth::Access;
 use crate::client::{Client, Clients, State};
 use crate::database::{Database, DigestCheck};
 use crate::leader::{Env, Leader};
+use crate::metrics::{Gaps, Metrics};
 use crate::options::ServiceOptions;
 use crate::schedule::{Schedule, cost};
 use crate::session::Owner;
@@ -58,6 +59,8 @@ pub struct Service {
     /// The time of the last call.
     pub(crate) now: Instant,
     pub(crate) stats: Stats,
+    pub(crate) metrics: Metrics,
+    gaps: Gaps,
     pub(crate) digest_mismatches: u64,
     /// Whether the tree had the digest that the last transaction brought, if it did.
     pub(crate) agreed: Option<bool>,
@@ -102,6 +105,8 @@ impl Service {
             unbilled: 0,
             now: Instant::ZERO,
             stats: Stats::default(),
+            metrics: Metrics::default(),
+            gaps: Gaps::default(),
             digest_mismatches: 0,
             agreed: None,
             unused: None,
@@ -156,14 +161,19 @@ impl Service {
 
     /// Runs something on the leader's part, if this server leads.
     pub(crate) fn lead<T>(&mut self, f: impl FnOnce(&mut Leader, Env<'_>) -> T) -> Option<T> {
-        let Self { leader, db, access, options, stats, schedule, unbilled, .. } = self;
+        let Self { leader, db, access, options, stats, metrics, schedule, unbilled, .. } = self;
         let leader = leader.as_mut()?;
         let work_left = schedule.left().saturating_sub(*unbilled);
         let result = f(leader, Env { tree: &db.tree, access, options, work_left });
         *unbilled += leader.take_work();
         for len in leader.proposed.drain(..) {
             stats.proposed(len);
+            metrics.proposals += u64::from(!self.standalone);
         }
+        for namespace in leader.prep.quota_exceeded.drain(..) {
+            *metrics.quota_exceeded.entry(namespace).or_default() += 1;
+        }
+        metrics.sessions_expired += std::mem::take(&mut leader.expired);
         Some(result)
     }
 
@@ -306,7 +316,7 @@ impl Service {
             self.greeting.pop_front();
             let Some(slot) = self.clients.slot(conn) else { continue };
             if self.clients.get(slot).is_some_and(|client| client.state == State::Greeting) {
-                self.stats.sessionless_expired += 1;
+                self.metrics.sessionless_expired += 1;
                 self.close(slot, false);
             }
         }
@@ -333,6 +343,7 @@ impl Application for Service {
         if core.peer().is_outdated() {
             self.options.on_outdated.call();
         }
+        self.gaps.became(core.now(), status, &mut self.metrics);
         let before = self.status.replace(*status);
         let goes_on = before.is_some_and(|before| {
             serving(&before)
@@ -374,7 +385,7 @@ impl Application for Service {
         let owner = Owner::Learner(from.conn);
         let valid =
             self.lead(|leader, _| leader.revalidate(core.now(), session, timeout_ms, owner));
-        self.stats.revalidations += 1;
+        self.metrics.revalidations += 1;
         let mut answer = Vec::with_capacity(9);
         answer.put_i64(session);
         answer.put_bool(valid == Some(true));
@@ -424,7 +435,7 @@ impl Application for Service {
             || (max_cnxns > 0 && self.clients.len() >= max_cnxns as usize);
         if full {
             log::warn!("Too many connections from {} - max is {max_client_cnxns}", remote.ip());
-            self.stats.refused += 1;
+            self.metrics.refused += 1;
             return None;
         }
         let conn = self.clients.add(remote, self.options.wall_clock.now_ms());
@@ -458,7 +469,7 @@ impl Application for Service {
     fn closed(&mut self, _core: &mut Core<'_>, conn: ConnId) {
         let Some(slot) = self.clients.slot(conn) else { return };
         if self.clients.get(slot).is_some_and(|client| client.state != State::Closed) {
-            self.stats.dropped += 1;
+            self.metrics.dropped += 1;
         }
         self.watches.remove_slot(slot);
         let session = self.clients.get(slot).map_or(0, |client| client.session);

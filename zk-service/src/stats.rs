@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-/// What `srvr` and `mntr` count. `srst` and a change of role set it back.
+/// What `srvr` counts. `srst` and a change of role set it back.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stats {
     pub(crate) received: u64,
     pub(crate) sent: u64,
-    pub(crate) bytes_received: u64,
     pub(crate) replies: u64,
     pub(crate) latency_min_ms: u64,
     pub(crate) latency_max_ms: u64,
@@ -18,13 +17,6 @@ pub(crate) struct Stats {
     pub(crate) proposal_last: Option<usize>,
     pub(crate) proposal_min: usize,
     pub(crate) proposal_max: usize,
-    pub(crate) proposals: u64,
-    pub(crate) commits: u64,
-    pub(crate) connections: u64,
-    pub(crate) refused: u64,
-    pub(crate) dropped: u64,
-    pub(crate) revalidations: u64,
-    pub(crate) sessionless_expired: u64,
 }
 
 impl Stats {
@@ -48,17 +40,19 @@ impl Stats {
         self.proposal_min = if first { len } else { self.proposal_min.min(len) };
         self.proposal_max = self.proposal_max.max(len);
         self.proposal_last = Some(len);
-        self.proposals += 1;
     }
 
-    /// Mean latency in ms as Java prints a double: at most four decimals, at least one.
+    /// Mean latency in ms.
     pub(crate) fn latency_avg(&self) -> String {
-        let ten_thousandths =
-            (self.latency_total_ms * 10_000).checked_div(self.replies).unwrap_or(0);
-        let text = format!("{}.{:04}", ten_thousandths / 10_000, ten_thousandths % 10_000);
-        let trimmed = text.trim_end_matches('0');
-        if trimmed.ends_with('.') { format!("{trimmed}0") } else { trimmed.into() }
+        decimal(u128::from(self.latency_total_ms) * 10_000 / u128::from(self.replies.max(1)))
     }
+}
+
+/// A number of ten-thousandths as Java prints a double: at most four decimals, at least one.
+pub(crate) fn decimal(ten_thousandths: u128) -> String {
+    let text = format!("{}.{:04}", ten_thousandths / 10_000, ten_thousandths % 10_000);
+    let trimmed = text.trim_end_matches('0');
+    if trimmed.ends_with('.') { format!("{trimmed}0") } else { trimmed.into() }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use harness::{World, create, string};
-use zk_service::{ServiceOptions, WallClock};
+use zk_service::{Probe, ServiceOptions, Summary, WallClock};
 
 const WORDS: [&str; 18] = [
     "conf", "cons", "crst", "dirs", "dump", "envi", "gtmk", "hash", "isro", "mntr", "ruok", "srst",
@@ -179,26 +179,46 @@ fn sessions_connections_and_watches() {
     )));
 }
 
-/// Names in an answer to mntr, without those made of znodes and of server ids.
+/// Names in an answer to mntr, without what is before and behind a metric's own name.
 fn names(text: &str) -> BTreeSet<&str> {
-    let ours = |name: &&str| {
-        let recorded = ["_app_", "_eph2_", "_zookeeper_write_"];
-        !recorded.iter().any(|part| name.contains(part))
-            && !name.contains("_learner_handler_")
-            && !name.ends_with("_file_descriptor_count")
-    };
+    let prefixes = ["avg_", "min_", "max_", "cnt_", "sum_", "p50_", "p95_", "p99_", "p999_"];
+    let whole = [
+        "avg_latency",
+        "min_latency",
+        "max_latency",
+        "min_client_response_size",
+        "max_client_response_size",
+        "min_proposal_size",
+        "max_proposal_size",
+    ];
     text.lines()
-        .filter_map(|line| line.split_once('\t'))
-        .map(|(name, _)| name)
-        .filter(ours)
+        .filter_map(|line| line.split_once('\t')?.0.strip_prefix("zk_"))
+        .map(|name| {
+            let bare = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix));
+            bare.filter(|_| !whole.contains(&name)).unwrap_or(name)
+        })
         .collect()
 }
 
+const MONITORING: &str = include_str!("../../docs/monitoring.md");
+
+/// Whether a name of a metric stands in a list of the documentation, by itself or for each key.
+fn is_in(list: &str, name: &str) -> bool {
+    let words = list.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    words.filter(|word| !word.is_empty()).any(|word| {
+        word == name
+            || (word.contains("_per_namespace") && name.ends_with(word))
+            || (word.starts_with("learner_handler") && name.ends_with(word))
+            || (word == "ack_latency" && name.ends_with("_ack_latency"))
+    })
+}
+
 #[test]
-fn mntr_has_every_name_that_dashboards_know() {
-    let mut alone = World::standalone(options());
-    let mut ensemble = World::ensemble(3, 0, &options());
+fn each_name_of_zookeeper_is_shown_or_documented_as_absent() {
+    let mut alone = World::standalone(measured());
+    let mut ensemble = World::ensemble(3, 0, &measured());
     let leader = ensemble.leader();
+    let (_, absent) = MONITORING.split_once("## What it does not show").expect("a list");
     let cases = [
         (ask(&mut alone, 0, "mntr"), include_str!("vectors/4lw/v394-standalone-mntr.txt")),
         (ask(&mut ensemble, leader, "mntr"), include_str!("vectors/4lw/v394-leader-mntr.txt")),
@@ -209,9 +229,121 @@ fn mntr_has_every_name_that_dashboards_know() {
     ];
     for (answer, recorded) in cases {
         let (ours, theirs) = (names(&answer), names(recorded));
-        let missing: Vec<_> = theirs.difference(&ours).collect();
-        assert!(missing.is_empty(), "missing: {missing:?}");
+        for name in &theirs {
+            let (present, documented) = (ours.contains(name), is_in(absent, name));
+            assert!(present != documented, "{name}: shown {present}, in the list {documented}");
+        }
         let unknown: Vec<_> = ours.difference(&theirs).collect();
-        assert!(unknown.is_empty(), "unknown: {unknown:?}");
+        assert!(unknown.is_empty(), "not names of ZooKeeper: {unknown:?}");
     }
+}
+
+/// With figures from elsewhere.
+fn measured() -> ServiceOptions {
+    ServiceOptions {
+        fsync_times: Some(Probe::new(|_| Summary { count: 3, sum: 7, min: 1, max: 5 })),
+        descriptors: Some(Probe::new(|_| (41, 1024))),
+        ..options()
+    }
+}
+
+/// The value of a metric.
+fn metric(world: &mut World, server: usize, name: &str) -> String {
+    let answer = ask(world, server, "mntr");
+    let line = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('\t'));
+    line.unwrap_or_else(|| panic!("no {name}")).into()
+}
+
+#[test]
+fn reads_and_writes_are_counted_where_the_client_is() {
+    let mut world = World::ensemble(3, 0, &measured());
+    let leader = world.leader();
+    let (here, there) = ((leader + 1) % 3, (leader + 2) % 3);
+    let (client, ..) = world.open(here, 20_000);
+    assert_eq!(ask(&mut world, here, "srst"), "Server stats reset.\n");
+    let writes_before = metric(&mut world, leader, "zk_proposal_count");
+    for _ in 0..100 {
+        assert_eq!(world.call(client, 1, &create("/n", b"abc", 2)).0, 0);
+    }
+    let read = [string("/"), vec![0]].concat();
+    for _ in 0..7 {
+        assert_eq!(world.call(client, 3, &read).0, 0);
+    }
+    for (server, name, value) in [
+        (here, "zk_cnt_updatelatency", "100"),
+        (here, "zk_cnt_readlatency", "7"),
+        (here, "zk_learner_commit_received_count", "100"),
+        (here, "zk_commit_count", "0"),
+        (here, "zk_bytes_received_count", "5726"),
+        (there, "zk_cnt_updatelatency", "0"),
+        (leader, "zk_cnt_updatelatency", "0"),
+        (here, "zk_cnt_fsynctime", "3"),
+        (here, "zk_avg_fsynctime", "2.3333"),
+        (here, "zk_open_file_descriptor_count", "41"),
+        (here, "zk_max_file_descriptor_count", "1024"),
+    ] {
+        assert_eq!(metric(&mut world, server, name), value, "{name} of {server}");
+    }
+    let number = |text: String| text.parse::<u32>().expect("a number");
+    let writes = number(metric(&mut world, leader, "zk_proposal_count")) - number(writes_before);
+    assert_eq!(writes, 100);
+}
+
+#[test]
+fn elections_are_counted() {
+    let mut world = World::ensemble(3, 0, &measured());
+    let leader = world.leader();
+    for (server, name, value) in [
+        (0, "zk_looking_count", "1"),
+        (0, "zk_cnt_election_time", "1"),
+        (0, "zk_cnt_unavailable_time", "1"),
+        (leader, "zk_cnt_leader_unavailable_time", "1"),
+        ((leader + 1) % 3, "zk_cnt_leader_unavailable_time", "0"),
+    ] {
+        assert_eq!(metric(&mut world, server, name), value, "{name}");
+    }
+    world.cut = (0..3).filter(|i| *i != leader).map(|i| (leader, i)).collect();
+    world.pass(Duration::from_secs(20));
+    let others: Vec<usize> = (0..3).filter(|i| *i != leader).collect();
+    for server in others {
+        assert_eq!(metric(&mut world, server, "zk_looking_count"), "2");
+        assert_eq!(metric(&mut world, server, "zk_cnt_election_time"), "2");
+        assert_eq!(metric(&mut world, server, "zk_cnt_unavailable_time"), "2");
+    }
+}
+
+#[test]
+fn a_leader_without_a_transaction_shows_its_epoch() {
+    let mut world = World::ensemble(3, 0, &options());
+    let leader = world.leader();
+    assert!(ask(&mut world, leader, "srvr").contains("\nZxid: 0x100000000\n"));
+    let (client, ..) = world.open(leader, 20_000);
+    assert!(ask(&mut world, leader, "srvr").contains("\nZxid: 0x100000001\n"));
+    world.hang_up(client);
+    let follower = (leader + 1) % 3;
+    assert!(ask(&mut world, follower, "srvr").contains("\nZxid: 0x100000001\n"));
+}
+
+#[test]
+fn quotas_are_shown_and_what_they_refuse_is_counted() {
+    let mut world = World::standalone(ServiceOptions { enforce_quota: true, ..measured() });
+    let (client, ..) = world.open(0, 20_000);
+    for (path, data) in [
+        ("/app", ""),
+        ("/app/part", ""),
+        ("/zookeeper/quota/app", ""),
+        ("/zookeeper/quota/app/part", ""),
+        ("/zookeeper/quota/app/part/zookeeper_limits", "count=9,bytes=-1=;countHardLimit=3"),
+        ("/zookeeper/quota/app/part/zookeeper_stats", "count=0,bytes=0"),
+    ] {
+        assert_eq!(world.call(client, 1, &create(path, data.as_bytes(), 0)).0, 0, "{path}");
+    }
+    assert_eq!(metric(&mut world, 0, "zk_app_quota_count_limit_per_namespace"), "3");
+    for n in 0..5 {
+        let code = world.call(client, 1, &create(&format!("/app/part/{n}"), b"", 0)).0;
+        assert_eq!(code, if n < 2 { 0 } else { -125 });
+    }
+    assert_eq!(metric(&mut world, 0, "zk_app_quota_count_usage_per_namespace"), "3");
+    assert_eq!(metric(&mut world, 0, "zk_app_quota_exceeded_error_per_namespace"), "3");
+    assert!(!ask(&mut world, 0, "mntr").contains("bytes_limit"), "none is given");
 }

@@ -8,6 +8,7 @@ use super::{HEADER_LEN, header};
 use crate::error::{Context, Error};
 use crate::fs::{Fs, OutFile};
 use crate::names;
+use crate::times::FsyncTimes;
 
 /// When the log goes on in a new file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +28,7 @@ pub(crate) struct LogWriter {
     force_sync: bool,
     roll: Roll,
     fsync_warning: Duration,
+    fsync_times: FsyncTimes,
     current: Option<Current>,
 }
 
@@ -63,9 +65,9 @@ impl LogWriter {
         prealloc: u64,
         force_sync: bool,
         roll: Roll,
-        fsync_warning: Duration,
+        (fsync_warning, fsync_times): (Duration, FsyncTimes),
     ) -> Self {
-        Self { fs, dir, prealloc, force_sync, roll, fsync_warning, current: None }
+        Self { fs, dir, prealloc, force_sync, roll, fsync_warning, fsync_times, current: None }
     }
 
     /// Writes encoded records, the first of which is `first`, and makes them durable.
@@ -96,6 +98,7 @@ impl LogWriter {
             let began = Instant::now();
             current.out.sync()?;
             let took = began.elapsed();
+            self.fsync_times.add(took);
             if took > self.fsync_warning {
                 log::warn!(
                     "fsync of {} took {} ms, which delays every write (file size {} bytes)",

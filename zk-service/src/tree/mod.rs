@@ -18,6 +18,7 @@ pub(crate) use self::node::NodeId;
 
 pub use self::digest::node_digest;
 pub use self::node::NodeRef;
+pub(crate) use self::quota::namespace;
 pub use self::quota::{QuotaText, quota_limits_path, quota_stats_path};
 pub use self::stat::{Owner, Stat, StatPersisted};
 

@@ -4,6 +4,7 @@
 //! `/zookeeper/quota/a/zookeeper_stats`. Each server keeps the usage up to date by itself: without
 //! a transaction, a change of numbers, an event or a trace in the digest.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use hashbrown::HashSet;
@@ -91,7 +92,52 @@ impl fmt::Display for QuotaText {
     }
 }
 
+/// The quotas below one child of the root, together. -1 where none is given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NamespaceQuota {
+    pub(crate) count_limit: i64,
+    pub(crate) bytes_limit: i64,
+    pub(crate) count_usage: i64,
+    pub(crate) bytes_usage: i64,
+}
+
+/// The first part of a path: the name of the child of the root that it leads through.
+pub(crate) fn namespace(path: &str) -> &str {
+    path.split('/').find(|part| !part.is_empty()).unwrap_or_default()
+}
+
 impl Tree {
+    /// Limits and usage of all quotas, summed up by the first part of their path. A hard limit goes
+    /// before one that is only warned of.
+    pub(crate) fn quotas_by_namespace(&self) -> BTreeMap<&str, NamespaceQuota> {
+        let mut sums = BTreeMap::new();
+        let add = |sum: &mut i64, value: i64| {
+            if value > -1 {
+                *sum = (*sum).max(0).saturating_add(value);
+            }
+        };
+        let read = |path: String| self.node(&path)?.data().and_then(QuotaText::parse);
+        for path in &self.quotas.paths {
+            let none = NamespaceQuota {
+                count_limit: -1,
+                bytes_limit: -1,
+                count_usage: -1,
+                bytes_usage: -1,
+            };
+            let sum = sums.entry(namespace(path)).or_insert(none);
+            let limit = |hard: i64, soft: i64| if hard > -1 { hard } else { soft };
+            if let Some(limits) = read(quota_limits_path(path)) {
+                add(&mut sum.count_limit, limit(limits.count_hard_limit, limits.count));
+                add(&mut sum.bytes_limit, limit(limits.byte_hard_limit, limits.bytes));
+            }
+            if let Some(usage) = read(quota_stats_path(path)) {
+                add(&mut sum.count_usage, usage.count);
+                add(&mut sum.bytes_usage, usage.bytes);
+            }
+        }
+        sums
+    }
+
     /// The deepest path with a quota that is `path` or above it.
     #[must_use]
     pub fn quota_path<'p>(&self, path: &'p str) -> Option<&'p str> {
