@@ -6,6 +6,7 @@ pub mod config;
 mod ending;
 pub mod exit;
 pub mod inspect;
+pub mod java_env;
 pub mod local;
 pub mod logging;
 mod options;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use zabd::config::{Origin, SystemProperties, keys};
+use zabd::java_env::JavaEnv;
 use zabd::local::{self, LocalOptions};
 use zabd::server::{self, Runtime, Source};
 use zabd::{exit, inspect, logging};
@@ -41,7 +42,13 @@ fn main() -> ExitCode {
     let with_parent = matches.get_flag("with-parent");
     let runtime = matches.get_one::<String>("runtime").and_then(|name| Runtime::from_name(name));
     let runtime = runtime.unwrap_or_default();
-    server::run(&source, system_properties(&matches), runtime, with_parent).into()
+    match system_properties(&matches) {
+        Ok(properties) => server::run(&source, properties, runtime, with_parent).into(),
+        Err(error) => {
+            log::error!("Invalid config, exiting abnormally: --java-env: {error}");
+            exit::INVALID.into()
+        }
+    }
 }
 
 fn command() -> Command {
@@ -49,7 +56,7 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("A ZooKeeper server")
         .override_usage(
-            "zabd [-Dname=value]... <zoo.cfg>\n       \
+            "zabd [-Dname=value]... [--java-env FILE]... <zoo.cfg>\n       \
              zabd [-Dname=value]... <clientPort> <dataDir> [tickTime] [maxClientCnxns]\n       \
              zabd ensemble [--nodes N] [--observers N] [--dir DIR] [--client-port PORT]\n       \
              zabd inspect log|snapshot [--json] FILE\n       \
@@ -73,6 +80,18 @@ fn command() -> Command {
                 .value_name("name=value")
                 .action(ArgAction::Append)
                 .help("Sets a system property, such as zookeeper.snapCount=10000"),
+        )
+        .arg(
+            Arg::new("java-env")
+                .long("java-env")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .action(ArgAction::Append)
+                .help(
+                    "Reads SERVER_JVMFLAGS, JVMFLAGS and JAVA_OPTS from plain assignments of a file \
+                     such as conf/java.env, conf/zookeeper-env.sh or Debian's conf/environment; \
+                     several files in the order given",
+                ),
         )
         .arg(
             // For the parent of a local ensemble: end when stdin does.
@@ -167,17 +186,16 @@ fn local_options(matches: &ArgMatches) -> LocalOptions {
     }
 }
 
-/// The command line's properties win over the environment's.
-fn system_properties(matches: &ArgMatches) -> SystemProperties {
-    let mut properties = SystemProperties::default();
-    for name in ["JVMFLAGS", "SERVER_JVMFLAGS"] {
-        if let Ok(flags) = std::env::var(name) {
-            properties.set_jvm_flags(&Origin::Variable(name), &flags);
-        }
+/// The command line's properties win over the files', and these over the environment's.
+fn system_properties(matches: &ArgMatches) -> Result<SystemProperties, String> {
+    let mut java = JavaEnv::default();
+    for path in matches.get_many::<PathBuf>("java-env").into_iter().flatten() {
+        java.read(path).map_err(|error| format!("{}: {error}", path.display()))?;
     }
+    let mut properties = java.properties();
     for option in matches.get_many::<String>("property").into_iter().flatten() {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
         properties.set(Origin::CommandLine, name, value);
     }
-    properties
+    Ok(properties)
 }

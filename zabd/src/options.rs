@@ -99,6 +99,9 @@ fn net(config: &ServerConfig, core: &Config) -> NetOptions {
         client_unread_max_bytes: jute_max_buffer(properties) + FRAME_HEAD_LEN_BYTES,
         peer_keep_alive: properties.bool("tcpKeepAlive", false),
         client_keep_alive: properties.bool("clientTcpKeepAlive", false),
+        clients_turn_bytes: properties.number("zab.clients.turnBytes", default.clients_turn_bytes),
+        peer_descriptors: properties.number("zab.descriptors.peers", default.peer_descriptors),
+        file_descriptors: properties.number("zab.descriptors.files", default.file_descriptors),
         connections_max: properties.number("zab.maxConnections", default.connections_max),
         ..default
     }
@@ -191,6 +194,9 @@ pub(crate) fn service(config: &ServerConfig) -> ServiceOptions {
         watches_len_max_bytes: number("zab.client.maxWatchBytes", default.watches_len_max_bytes),
         ids_len_max_bytes: number("zab.client.maxIdentityBytes", default.ids_len_max_bytes),
         clients_len_max_bytes: number("zab.clients.maxBytes", default.clients_len_max_bytes),
+        reply_len_max_bytes: number("zab.reply.maxBytes", default.reply_len_max_bytes),
+        work_per_turn: properties.number("zab.work.perTurn", default.work_per_turn),
+        work_per_request: properties.number("zab.work.perRequest", default.work_per_request),
         conf: conf(config),
         membership: (!config.standalone).then(|| config.ensemble.text()),
         environment: environment(),

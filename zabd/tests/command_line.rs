@@ -305,6 +305,39 @@ fn foreign_files_are_named_once_and_a_first_purge_is_quiet() {
     run(&["log.1.bak is ignored", "snapshot.zz is ignored"]);
 }
 
+/// The options of an existing installation, whose scripts source files.
+#[test]
+fn java_options_come_from_the_files_of_the_scripts() {
+    let dir = Dir::new();
+    let config = dir.config("dataDir=DIR/d\nclientPort=0\n");
+    let env = dir.0.join("java.env");
+    fs::write(
+        &env,
+        "# Heap\nexport SERVER_JVMFLAGS=\"-Xmx4g $SERVER_JVMFLAGS\"\n\
+         if [ -f /x ]; then\n  SERVER_JVMFLAGS=-Dzookeeper.sslQuorum=true\nfi\n\
+         JVMFLAGS='-Dzookeeper.requireKerberosConfig=true -Djute.maxbuffer=0x9fffff'\n",
+    )
+    .unwrap();
+    let mut command = zabd(&["--java-env", env.to_str().unwrap(), &config]);
+    command.env("SERVER_JVMFLAGS", "-Dzookeeper.skipACL=yes");
+    let output = command.output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{log}");
+    assert!(
+        log.contains("java.env:3: if is not a plain assignment and is skipped, with all"),
+        "{log}"
+    );
+    assert!(
+        log.contains("java.env:6: -Dzookeeper.requireKerberosConfig: Kerberos is not"),
+        "{log}"
+    );
+    let missing = run(&["--java-env", "/nowhere/java.env", &config]);
+    assert_eq!(missing.status.code(), Some(2));
+    let log = String::from_utf8_lossy(&missing.stderr).into_owned();
+    assert!(log.contains("--java-env: /nowhere/java.env: No such file"), "{log}");
+    assert!(String::from_utf8_lossy(&run(&["--help"]).stdout).contains("conf/java.env"));
+}
+
 #[test]
 fn keys_are_printed() {
     let output = run(&["keys"]);

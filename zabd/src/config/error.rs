@@ -58,6 +58,8 @@ pub enum Origin {
     CommandLine,
     /// `-Dname=value` in a variable of the environment.
     Variable(&'static str),
+    /// `-Dname=value` in an assignment of a file for the Java virtual machine, with its line, from 1.
+    Assigned(PathBuf, usize),
     /// A file, and the line in it, from 1.
     File(Option<PathBuf>, Option<usize>),
 }
@@ -74,6 +76,7 @@ impl fmt::Display for Origin {
         match self {
             Self::CommandLine => f.write_str("command line"),
             Self::Variable(name) => f.write_str(name),
+            Self::Assigned(file, line) => write!(f, "{}:{line}", file.display()),
             Self::File(file, line) => {
                 let name = file.as_ref().map(|file| file.display());
                 match name {

@@ -134,7 +134,7 @@ fn misplaced(key: &Key, name: &str, setting: &Setting, why: &str) -> Result<(), 
 pub(super) fn as_written(name: &str, origin: &Origin) -> String {
     match origin {
         Origin::File(..) => name.strip_prefix("zookeeper.").unwrap_or(name).to_owned(),
-        Origin::CommandLine | Origin::Variable(_) => format!("-D{name}"),
+        Origin::CommandLine | Origin::Variable(_) | Origin::Assigned(..) => format!("-D{name}"),
     }
 }
 

@@ -14,7 +14,13 @@ pub(super) const OWN: Section = Section {
         "zab.client.maxWatchBytes", GetLong(1), "134217728", Guards("bytes of one client's watches; at the bound it is disconnected");
         "zab.client.maxIdentityBytes", GetLong(1), "1048576", Guards("bytes of identities that one client may collect; at the bound it is disconnected");
         "zab.clients.maxBytes", GetLong(1), "2147483648", Guards("bytes that all clients together make the server keep; at the bound those that take the most are disconnected");
-        "zab.maxConnections", GetLong(1), "100000", Guards("connections of clients and servers together; further ones are closed");
+        "zab.reply.maxBytes", GetLong(1), "67108864", Guards("bytes of the longest reply, never less than two of jute.maxbuffer; a longer one is an error");
+    "zab.work.perTurn", GetLong(1), "4000000", Guards("work for clients before peers and timers are heard again, in units of about a nanosecond");
+    "zab.work.perRequest", GetLong(1), "40000000", Guards("work of the parts of one multiRead; those behind it are answered by an error");
+    "zab.clients.turnBytes", GetLong(1), "4194304", Guards("bytes read from clients, and written to them, before peers are heard again");
+    "zab.descriptors.peers", GetLong(0), "256", Guards("file descriptors that clients cannot take from connections with servers, a quarter of all at most");
+    "zab.descriptors.files", GetLong(0), "64", Guards("file descriptors that connections cannot take from files, a quarter of all at most");
+    "zab.maxConnections", GetLong(1), "100000", Guards("connections of clients and servers together; further ones are closed");
         "zab.window.maxBytes", GetLong(1), "67108864", Guards("bytes of transactions not yet committed and sent; at the bound a leader takes no writes");
         "zab.retained.maxBytes", GetLong(0), "1048576", Guards("bytes of the transactions that commitLogCount counts");
         "zab.learner.maxRequestBytes", GetLong(1), "16777216", Guards("bytes of requests that a learner has under way to its leader, and a leader takes of each while it has no room");
