@@ -165,6 +165,7 @@ pub(crate) fn service(config: &ServerConfig) -> ServiceOptions {
         jute_max_buffer: jute_max_buffer(properties),
         max_client_cnxns: config.max_client_cnxns,
         max_cnxns: properties.number("maxCnxns", 0),
+        leader_serves: properties.bool("leaderServes", default.leader_serves),
         sessionless_timeout: ms("nio.sessionlessCnxnTimeout", default.sessionless_timeout),
         four_letter_whitelist: whitelist.map_or(default.four_letter_whitelist, |words| {
             words.split(',').map(|word| word.trim().to_owned()).collect()

@@ -98,9 +98,10 @@ pub fn run(
             Err(error) => {
                 let code = exit::code(&error);
                 if code == exit::DATA_DIR {
-                    log::error!("Unable to access datadir, exiting abnormally");
+                    log::error!("Unable to access datadir, exiting abnormally: {error}");
+                } else {
+                    log::error!("{error}");
                 }
-                log::error!("{error}");
                 code
             }
         },
@@ -145,7 +146,12 @@ fn serve(config: &ServerConfig, runtime: Runtime, with_parent: bool) -> Result<u
     ending.serving(move || handle.shutdown());
     let result = join();
     drop(purge);
-    result?;
+    match result {
+        Ok(()) => {}
+        Err(Error::Panicked) => return Err(Error::Panicked),
+        // What ends a loop is logged where it happens.
+        Err(error) => return Ok(exit::code(&error)),
+    }
     Ok(if outdated.load(Ordering::Relaxed) { exit::OUTDATED } else { exit::OK })
 }
 

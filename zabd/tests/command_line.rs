@@ -338,6 +338,40 @@ fn java_options_come_from_the_files_of_the_scripts() {
     assert!(String::from_utf8_lossy(&run(&["--help"]).stdout).contains("conf/java.env"));
 }
 
+/// What ends a server is told once, with the file.
+#[test]
+fn a_fatal_error_is_logged_once() {
+    let dir = Dir::new();
+    let mut server = Running::logging(zabd(&[&dir.config("dataDir=DIR/d\nclientPort=0\n")]));
+    let port = server.wait_for("binding to port ").rsplit_once(':').unwrap().1.to_owned();
+    server.wait_for("leading - broadcast");
+    fs::remove_dir_all(dir.0.join("d/version-2")).unwrap();
+    let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+    // A ConnectRequest: a session is the first transaction.
+    let mut request = 44_i32.to_be_bytes().to_vec();
+    request.extend([0; 12]);
+    request.extend(10_000_i32.to_be_bytes());
+    request.extend([0; 8]);
+    request.extend(16_i32.to_be_bytes());
+    request.extend([0; 16]);
+    stream.write_all(&request).unwrap();
+    let errors: Vec<_> = server.lines.by_ref().filter(|line| line.contains(" ERROR ")).collect();
+    assert_eq!(errors.len(), 1, "{errors:#?}");
+    assert!(errors[0].contains("version-2/log.1: "), "{errors:#?}");
+    assert_eq!(server.wait(), 1);
+}
+
+#[test]
+fn a_local_ensemble_names_what_it_cannot_write() {
+    let dir = Dir::new();
+    let file = dir.0.join("file");
+    fs::write(&file, "").unwrap();
+    let output = zabd(&["ensemble", "--client-port", "0"]).env("TMPDIR", &file).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("file/zab-ensemble-"), "{text}");
+}
+
 #[test]
 fn keys_are_printed() {
     let output = run(&["keys"]);

@@ -62,7 +62,7 @@ impl Service {
     }
 
     fn execute(&mut self, core: &Core<'_>, slot: u32, word: &str, rest: &[u8]) -> String {
-        let serving = self.is_serving();
+        let serving = self.serves_clients();
         match word {
             "ruok" => return "imok".into(),
             "isro" => return if serving { "rw" } else { "null" }.into(),

@@ -52,7 +52,7 @@ impl Service {
             if greeting && self.four_letter_word(core, slot, *head, &rest[4..]) {
                 return bytes.len();
             }
-            if !self.is_serving() {
+            if !self.serves_clients() {
                 // Every client of a server that looks for a leader comes by here: no news.
                 self.close(slot, false);
                 return bytes.len();

@@ -166,6 +166,9 @@ pub struct ServiceOptions {
     pub max_client_cnxns: u32,
     /// `maxCnxns`: connections in all, 0: unlimited. More are refused.
     pub max_cnxns: u32,
+    /// `zookeeper.leaderServes`: the leader of an ensemble serves clients, too. Otherwise it closes
+    /// their connections, as a server without a leader does.
+    pub leader_serves: bool,
     /// `zookeeper.nio.sessionlessCnxnTimeout`: how long a connection may be without a session.
     pub sessionless_timeout: Duration,
     /// `zookeeper.4lw.commands.whitelist`: names, or `*`. `srvr` is always allowed, and `isro` with
@@ -254,6 +257,7 @@ impl Default for ServiceOptions {
             jute_max_buffer: 0xf_ffff,
             max_client_cnxns: 60,
             max_cnxns: 0,
+            leader_serves: true,
             sessionless_timeout: Duration::from_secs(10),
             four_letter_whitelist: vec!["srvr".into()],
             extended_types: false,

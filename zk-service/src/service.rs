@@ -159,6 +159,12 @@ impl Service {
         self.status.is_some_and(|status| status.phase == Phase::Broadcast)
     }
 
+    /// Whether clients are served here: not by a leader that is to lead only.
+    pub(crate) fn serves_clients(&self) -> bool {
+        let leads_only = !self.options.leader_serves && self.leader.is_some() && !self.standalone;
+        self.is_serving() && !leads_only
+    }
+
     /// Runs something on the leader's part, if this server leads.
     pub(crate) fn lead<T>(&mut self, f: impl FnOnce(&mut Leader, Env<'_>) -> T) -> Option<T> {
         let Self { leader, db, access, options, stats, metrics, schedule, unbilled, .. } = self;

@@ -73,6 +73,29 @@ fn a_write_through_any_server_is_seen_on_all() {
     assert_equal_trees(&world);
 }
 
+/// `leaderServes=no`. Followers, and a server alone, serve as ever.
+#[test]
+fn a_leader_that_only_leads_closes_its_clients() {
+    let options = ServiceOptions { leader_serves: false, ..options() };
+    let mut world = World::ensemble(3, 0, &options);
+    let leader = world.leader();
+    for server in 0..3 {
+        let client = world.connect(server).unwrap();
+        world.send(client, &connect_request(10_000, 0, [0; 16]));
+        assert_eq!(world.has_ended(client), server == leader);
+        assert_eq!(world.received(client) == 0, server == leader);
+        let word = world.connect(server).unwrap();
+        world.send(word, b"srvr");
+        let not_serving = "This ZooKeeper instance is not currently serving requests\n";
+        assert_eq!(world.text(word) == not_serving, server == leader);
+    }
+    let other = (0..3).find(|server| *server != leader).unwrap();
+    let (client, ..) = world.open(other, 10_000);
+    assert_eq!(world.call(client, CREATE, &create("/n", b"x", 0)).0, 0, "forwarded to the leader");
+    let mut alone = World::standalone(options);
+    alone.open(0, 10_000);
+}
+
 #[test]
 fn a_refusal_by_the_leader_reaches_the_client_of_a_learner() {
     let mut world = world();

@@ -84,6 +84,12 @@ impl FileKeys {
         }
     }
 
+    /// A key with the place where it is written, to begin a warning with.
+    pub(crate) fn at(&self, name: &str) -> String {
+        let setting = self.values.get(name);
+        setting.map_or_else(|| name.to_owned(), |setting| format!("{}: {name}", setting.origin))
+    }
+
     /// What is wrong with a key, which the file has or should have.
     pub(crate) fn blame(&self, name: &str, invalid: Invalid) -> Invalid {
         match self.values.get(name) {

@@ -250,8 +250,9 @@ fn check_ensemble(keys: &FileKeys, multi_address: bool) -> Result<bool, Invalid>
     warn_about_size(voters, standalone);
     if voters == 2 && !standalone && keys.text("oraclePath").is_some() {
         log::warn!(
-            "oraclePath has no effect: the oracle of two-server ensembles is not asked. Neither \
-             server serves without the other"
+            "{} has no effect: the oracle of two-server ensembles is not asked. Neither server \
+             serves without the other",
+            keys.at("oraclePath")
         );
     }
     Ok(standalone)
@@ -261,7 +262,8 @@ fn snap_retain_count(keys: &FileKeys) -> usize {
     let retain = keys.number("autopurge.snapRetainCount");
     if retain < MIN_SNAP_RETAIN_COUNT {
         log::warn!(
-            "Invalid autopurge.snapRetainCount: {retain}. Defaulting to {MIN_SNAP_RETAIN_COUNT}"
+            "{}: Invalid autopurge.snapRetainCount: {retain}. Defaulting to {MIN_SNAP_RETAIN_COUNT}",
+            keys.at("autopurge.snapRetainCount")
         );
     }
     usize::try_from(retain.max(MIN_SNAP_RETAIN_COUNT)).unwrap_or(3)

@@ -24,8 +24,9 @@ pub(super) fn check(
 ) -> Result<Vec<String>, Invalid> {
     if keys.text("metricsProvider.className") == Some(PROMETHEUS) {
         log::warn!(
-            "metricsProvider.className: there is no Prometheus provider and no port for it; \
-             the four-letter word mntr has the metrics"
+            "{} has no effect: there is no Prometheus provider and no port for it; the four-letter \
+             word mntr has the metrics",
+            keys.at("metricsProvider.className")
         );
     }
     check_providers(properties)?;
@@ -42,7 +43,8 @@ pub(super) fn check_secure_port(keys: &FileKeys, has_client_port: bool) -> Resul
         return Ok(());
     }
     if has_client_port {
-        log::warn!("{NAME} has no effect: TLS is not supported, the port stays closed");
+        let at = keys.at(NAME);
+        log::warn!("{at} has no effect: TLS is not supported, the port stays closed");
         return Ok(());
     }
     let reason = "TLS is not supported, and there is no clientPort: nobody could connect";

@@ -36,8 +36,8 @@ impl Layout {
             None => (temporary_dir()?, true),
         };
         let mut layout = Self { dir, servers: Vec::new(), is_temporary };
-        fs::create_dir_all(&layout.dir)?;
-        layout.dir = layout.dir.canonicalize()?;
+        at(&layout.dir, fs::create_dir_all(&layout.dir))?;
+        layout.dir = at(&layout.dir, layout.dir.canonicalize())?;
         // All at once, so that no port is picked twice.
         let peers = free_ports(2 * usize::from(count))?;
         let clients = client_ports(options.client_port, count)?;
@@ -65,11 +65,11 @@ impl Layout {
         let dir = self.dir.join(format!("server-{}", i + 1));
         let data = dir.join("data");
         if !data.exists() {
-            fs::create_dir_all(&data)?;
+            at(&data, fs::create_dir_all(&data))?;
             // A new server of a new ensemble: its empty history is the right one.
-            fs::write(data.join("initialize"), "")?;
+            write(&data.join("initialize"), "")?;
         }
-        fs::write(data.join("myid"), format!("{}\n", i + 1))?;
+        write(&data.join("myid"), &format!("{}\n", i + 1))?;
         let peer_type = if is_observer { "peerType=observer\n" } else { "" };
         let text = format!(
             "tickTime=2000\ninitLimit=10\nsyncLimit=5\ndataDir={}\nclientPort={client_port}\n\
@@ -78,7 +78,7 @@ impl Layout {
             escape(&data)
         );
         let config = dir.join("zoo.cfg");
-        fs::write(&config, text)?;
+        write(&config, &text)?;
         Ok(ServerFiles { config, log: dir.join("log"), client_port, is_observer })
     }
 
@@ -99,6 +99,15 @@ impl Drop for Layout {
     }
 }
 
+/// The result of something done to a path: an error names it.
+pub(super) fn at<T>(path: &Path, result: io::Result<T>) -> io::Result<T> {
+    result.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    at(path, fs::write(path, text))
+}
+
 /// A path as the value of a property.
 fn escape(path: &Path) -> String {
     path.display().to_string().replace('\\', "\\\\")
@@ -110,7 +119,7 @@ fn temporary_dir() -> io::Result<PathBuf> {
         let dir = base.join(format!("zab-ensemble-{}-{n}", std::process::id()));
         match DirBuilder::new().mode(0o700).create(&dir) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            result => return result.map(|()| dir),
+            result => return at(&dir, result).map(|()| dir.clone()),
         }
     }
     Err(io::Error::new(ErrorKind::AlreadyExists, "no free name for a temporary directory"))

@@ -91,7 +91,8 @@ impl Local {
                 .stderr(Stdio::piped())
                 .spawn()?;
             let stderr = child.stderr.take().expect("piped");
-            let log = File::options().create(true).append(true).open(&server.log)?;
+            let log = File::options().create(true).append(true).open(&server.log);
+            let log = layout::at(&server.log, log)?;
             let sender = sender.clone();
             thread::spawn(move || follow(i, BufReader::new(stderr), log, &sender));
             writeln!(

@@ -20,7 +20,7 @@ pub(super) const PEERS: Section = Section {
         "fastleader.maxNotificationInterval", GetInt(0), "60000", Used("milliseconds until a vote is sent again, at most");
         "election.earlyFinalize", Bool, "true", Used("this server's own: an election ends as soon as all have voted");
         "leaderConnectDelayDuringRetryMs", GetInt(0), "100", Used("milliseconds between attempts to connect to the leader, at most");
-        "leaderServes", Unless("no"), "yes", Warned(Off, "a leader serves clients all the same");
+        "leaderServes", Unless("no"), "yes", Used("the leader of an ensemble serves clients, too");
         "leader.maxConcurrentSnapSyncs", GetInt(MIN), "4", Used("learners that may be sent a snapshot at a time, at least 1; ZooKeeper's default is 10");
         "leader.maxConcurrentDiffSyncs", GetInt(MIN), "100", Ignored("learners that are sent transactions only do not wait for each other");
         "leader.maxTimeToWaitForEpoch", GetInt(MIN), "-1", Ignored("initLimit bounds how long a new leader waits");

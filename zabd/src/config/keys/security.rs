@@ -48,7 +48,7 @@ pub(super) const TLS: Section = Section {
         "client.portUnification", Bool, "false", Warned(On, "TLS is not supported; clients that speak it cannot connect to clientPort");
         "client.certReload", Bool, "false", Warned(On, NO_TLS);
         "client.secure", Bool, "false", Ignored("a setting of clients");
-        "ssl.clientAuth", Text, "need", Warned(Changed, NO_TLS);
+        "ssl.clientAuth", Text, "need", Warned(Always, NO_TLS);
         "ssl.*", Text, "", Warned(Always, NO_TLS);
         "ssl.quorum.*", Text, "", Warned(Always, NO_TLS);
         "fips-mode", Bool, "true", Ignored("used with TLS only");
