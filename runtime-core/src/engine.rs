@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use zab_proto::{
-    Application, Channel, CloseReason, Config, ConnId, Input, Instant, NetOutput, Node,
+    Application, Channel, CloseReason, Config, ConnId, Input, Instant, NetOutput, Node, Notice,
 };
 
 use crate::{Clock, Disk, Error, Loaded, StatusBoard};
@@ -122,6 +122,24 @@ impl<A: Application, D: Disk> Engine<A, D> {
         Ok(through.is_some())
     }
 
+    fn tell(&self, notice: Notice, more: u64) {
+        let level = match notice {
+            notice if notice.is_error() => log::Level::Error,
+            notice if notice.is_routine() => log::Level::Info,
+            _ => log::Level::Warn,
+        };
+        let waits = match notice {
+            Notice::Waiting { .. } => self.node.peer().waits_for(),
+            _ => None,
+        };
+        let waits = waits.map_or_else(String::new, |waits| format!(": {waits}"));
+        let more = match more {
+            0 => String::new(),
+            more => format!(" ({more} more like this since)"),
+        };
+        log::log!(level, "{notice}{waits}{more}");
+    }
+
     fn drain(&mut self, now: Instant, net: &mut impl Network) -> bool {
         let mut drained = false;
         while let Some(output) = self.node.poll_output(now, &mut self.disk) {
@@ -133,15 +151,7 @@ impl<A: Application, D: Disk> Engine<A, D> {
                 NetOutput::Transmit(conn) => net.mark(conn),
                 NetOutput::Resume(conn) => net.resume(conn, &mut self.doors(now)),
                 NetOutput::Close(conn, reason) => net.close(now, conn, reason),
-                NetOutput::Notice(notice, more) => {
-                    let level =
-                        if notice.is_error() { log::Level::Error } else { log::Level::Warn };
-                    let more = match more {
-                        0 => String::new(),
-                        more => format!(" ({more} more like this since)"),
-                    };
-                    log::log!(level, "{notice}{more}");
-                }
+                NetOutput::Notice(notice, more) => self.tell(notice, more),
                 NetOutput::Became(status) => self.status.report(status),
             }
         }

@@ -38,7 +38,7 @@ pub use event::{
 pub use image::{Images, Staged};
 pub use leader::LearnerStatus;
 pub use node::{NetOutput, Node};
-pub use notice::Notice;
+pub use notice::{Notice, ReignEnd};
 pub use peer::Peer;
 pub use recovered::Recovered;
 pub use storage::{SnapshotDigest, Storage};

@@ -5,10 +5,10 @@
 
 use alloc::vec::Vec;
 use core::fmt;
-use core::mem::{Discriminant, discriminant};
+use core::mem::discriminant;
 use core::time::Duration;
 
-use crate::{Epoch, Instant, Sid};
+use crate::{CloseReason, Epoch, Instant, Phase, Sid};
 
 /// Something for the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,13 +41,104 @@ pub enum Notice {
         /// The configuration's version.
         version: i64,
     },
+    /// On a leader: a learner's connection has ended.
+    LearnerLost {
+        /// The learner, or who says so.
+        sid: Sid,
+        /// It came as an observer.
+        observer: bool,
+        /// How far it was.
+        phase: Phase,
+        /// Why this server closed it; `None`: the learner did, or the network.
+        reason: Option<CloseReason>,
+    },
+    /// On a learner: it leaves its leader, or the leader it.
+    LeaderLost {
+        /// The leader.
+        leader: Sid,
+        /// How far this server was; [`Phase::Election`]: the leader was not reached.
+        phase: Phase,
+        /// Why this server closed the connection; `None`: the leader did, or the network.
+        reason: Option<CloseReason>,
+    },
+    /// This server stops leading.
+    ReignEnded {
+        /// Its epoch, if it was chosen.
+        epoch: Epoch,
+        /// Why.
+        reason: ReignEnd,
+    },
+    /// This server does not serve. [`Peer::waits_for`](crate::Peer::waits_for) says what is missing.
+    Waiting {
+        /// For how long, in seconds.
+        secs: u64,
+    },
+}
+
+/// Why a leader stops to lead.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum ReignEnd {
+    /// No quorum has come to follow it within `initLimit`.
+    NotFollowed,
+    /// No quorum was synchronised within `initLimit`.
+    NotSynchronised,
+    /// No quorum was heard of for `syncLimit`.
+    QuorumLost,
+    /// Too many voters want another leader.
+    Deserted,
+    /// A quorum needs voters that have promised a higher epoch.
+    Overtaken,
+    /// The counter of the epoch's transactions is used up.
+    CounterUsedUp,
+}
+
+impl fmt::Display for ReignEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotFollowed => "no quorum has come to follow within initLimit",
+            Self::NotSynchronised => "no quorum was synchronised within initLimit",
+            Self::QuorumLost => "no quorum was heard of for syncLimit",
+            Self::Deserted => "too many voters want another leader",
+            Self::Overtaken => "a quorum needs voters that have promised a higher epoch",
+            Self::CounterUsedUp => "the counter of its epoch is used up, the next epoch begins",
+        })
+    }
 }
 
 impl Notice {
     /// Whether an operator has to do something.
     #[must_use]
     pub fn is_error(&self) -> bool {
-        !matches!(self, Self::NewerConfig { .. })
+        matches!(self, Self::DamagedEpochs { .. } | Self::Ahead { .. } | Self::NoEpochLeft)
+    }
+
+    /// Whether it tells of the course of things, which in itself is no reason to worry.
+    #[must_use]
+    pub fn is_routine(&self) -> bool {
+        matches!(self, Self::LearnerLost { .. } | Self::LeaderLost { .. } | Self::ReignEnded { .. })
+    }
+
+    /// Whether both say the same, so that telling one of them is enough for a while.
+    fn is_like(&self, other: &Self) -> bool {
+        let kind = |reason: Option<CloseReason>| reason.as_ref().map(discriminant);
+        match (*self, *other) {
+            (
+                Self::LearnerLost { sid: a, reason: b, .. },
+                Self::LearnerLost { sid, reason, .. },
+            ) => a == sid && kind(b) == kind(reason),
+            (
+                Self::LeaderLost { leader: a, phase: b, reason: c },
+                Self::LeaderLost { leader, phase, reason },
+            ) => a == leader && b == phase && kind(c) == kind(reason),
+            (Self::ReignEnded { reason: a, .. }, Self::ReignEnded { reason, .. }) => a == reason,
+            _ => discriminant(self) == discriminant(other),
+        }
+    }
+
+    /// How often in a row it is told, before only its number is.
+    fn burst(&self) -> u32 {
+        if self.is_routine() || matches!(self, Self::Waiting { .. }) { 3 } else { 1 }
     }
 }
 
@@ -82,34 +173,83 @@ impl fmt::Display for Notice {
                  newer than this server's. A vote proves nothing, so it is not believed; a leader's \
                  word would be",
             ),
+            Self::LearnerLost { sid, observer, phase, reason } => {
+                let kind = if *observer { "Observer" } else { "Follower" };
+                write!(f, "{kind} {sid} has gone (in {}): ", name(*phase))?;
+                write_reason(f, *reason)
+            }
+            Self::LeaderLost { leader, phase: Phase::Election, reason } => {
+                write!(f, "Leader {leader} was not reached: ")?;
+                write_reason(f, *reason)
+            }
+            Self::LeaderLost { leader, phase, reason } => {
+                write!(f, "Leader {leader} is lost (in {}): ", name(*phase))?;
+                write_reason(f, *reason)
+            }
+            Self::ReignEnded { epoch, reason } => {
+                write!(f, "This server leads no longer (epoch {epoch}): {reason}")
+            }
+            Self::Waiting { secs } => write!(f, "Not serving for {secs} s"),
         }
     }
 }
 
-/// When each kind was told last, and how many were not since.
+fn name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Election => "election",
+        Phase::Discovery => "discovery",
+        Phase::Synchronization => "synchronization",
+        Phase::Broadcast => "broadcast",
+    }
+}
+
+fn write_reason(f: &mut fmt::Formatter<'_>, reason: Option<CloseReason>) -> fmt::Result {
+    match reason {
+        Some(reason) => write!(f, "{reason}"),
+        None => f.write_str("the connection was closed or refused from there"),
+    }
+}
+
+/// What was told lately.
 #[derive(Debug, Default)]
 pub(crate) struct Notices {
-    told: Vec<(Discriminant<Notice>, Instant, u64)>,
+    told: Vec<Told>,
+}
+
+#[derive(Debug)]
+struct Told {
+    notice: Notice,
+    since: Instant,
+    times: u32,
+    kept_back: u64,
 }
 
 impl Notices {
     /// Whether to tell it now, and how many like it were kept back before.
     pub(crate) fn admit(&mut self, now: Instant, notice: &Notice) -> Option<u64> {
-        let kind = discriminant(notice);
-        let Some((_, last, kept)) = self.told.iter_mut().find(|(told, ..)| *told == kind) else {
-            self.told.push((kind, now, 0));
+        let Some(told) = self.told.iter_mut().find(|told| told.notice.is_like(notice)) else {
+            if self.told.len() == TOLD_MAX {
+                let oldest = (0..TOLD_MAX).min_by_key(|at| self.told[*at].since);
+                self.told.swap_remove(oldest.unwrap_or_default());
+            }
+            self.told.push(Told { notice: *notice, since: now, times: 1, kept_back: 0 });
             return Some(0);
         };
-        if now.saturating_since(*last) < PAUSE {
-            *kept += 1;
+        if now.saturating_since(told.since) >= PAUSE {
+            (told.since, told.times) = (now, 0);
+        } else if told.times >= notice.burst() {
+            told.kept_back += 1;
             return None;
         }
-        *last = now;
-        Some(core::mem::take(kept))
+        told.times += 1;
+        Some(core::mem::take(&mut told.kept_back))
     }
 }
 
 const PAUSE: Duration = Duration::from_secs(60);
+
+/// How many different notices are remembered; strangers can invent server ids.
+const TOLD_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -127,5 +267,30 @@ mod tests {
         assert_eq!(notices.admit(at(2), &Notice::NoEpochLeft), Some(0));
         assert_eq!(notices.admit(at(61), &newer(1)), Some(1000));
         assert_eq!(notices.admit(at(122), &newer(1)), Some(0));
+    }
+
+    #[test]
+    fn what_repeats_is_counted_and_what_is_new_is_told() {
+        let mut notices = Notices::default();
+        let at = |secs: u64| Instant::from_nanos(secs * 1_000_000_000);
+        let lost = |sid, reason| Notice::LearnerLost {
+            sid: Sid(sid),
+            observer: false,
+            phase: Phase::Synchronization,
+            reason,
+        };
+        let mut admit = |secs, notice| notices.admit(at(secs), &notice);
+        for _ in 0..3 {
+            assert_eq!(admit(1, lost(1, None)), Some(0));
+        }
+        for _ in 0..100 {
+            assert_eq!(admit(2, lost(1, None)), None);
+        }
+        assert_eq!(admit(2, lost(1, Some(CloseReason::Silent))), Some(0));
+        assert_eq!(admit(2, lost(2, None)), Some(0));
+        assert_eq!(admit(61, lost(1, None)), Some(100));
+        // A stranger with a thousand names.
+        (0..1000).for_each(|sid| assert_eq!(admit(61, lost(sid + 10, None)), Some(0)));
+        assert_eq!(notices.told.len(), TOLD_MAX);
     }
 }

@@ -1,11 +1,13 @@
 //! The public calls of the core, and the one place that branches on the role.
 
+mod patience;
 mod roles;
 
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::Cell;
 
+use self::patience::{Attempts, Waiting};
 use self::roles::{Looking, Role};
 use crate::election::ElectionPort;
 use crate::leader::{Leader, Reign};
@@ -14,7 +16,7 @@ use crate::recovered::Recovered;
 use crate::shared::{Control, Shared, Slots};
 use crate::{
     Channel, CloseReason, Config, ConfigError, ConnId, Epoch, Input, Instant, Origin, Output,
-    Phase, ProposeError, Received, ServerState, Sid, Status, Zxid,
+    Phase, ProposeError, Received, ReignEnd, ServerState, Sid, Status, Zxid,
 };
 
 /// One server's side of ZAB, over all of its connections. Performs no I/O and reads no clock.
@@ -28,8 +30,9 @@ pub struct Peer {
     held: Vec<(ConnId, Instant)>,
     /// Addresses of the dial that was polled last.
     dialling: String,
-    /// How often in a row a leader has refused this server's history.
-    refused: u32,
+    attempts: Attempts,
+    /// Present while this server does not serve.
+    waiting: Option<Waiting>,
     /// The epoch told to the election since the role began.
     advertised: Option<Epoch>,
     random: u64,
@@ -59,12 +62,14 @@ impl Peer {
                 changing: false,
                 outdated: false,
                 notices: Notices::default(),
+                now,
                 config,
             },
             role: Role::Looking(Looking { begun: false, not_before: now, lost: None }),
             held: Vec::new(),
             dialling: String::new(),
-            refused: 0,
+            attempts: Attempts::default(),
+            waiting: None,
             advertised: None,
             random: 0,
         };
@@ -202,6 +207,7 @@ impl Peer {
 
     /// Timer, dial results, closed connections and finished writes.
     pub fn handle_input(&mut self, now: Instant, input: Input) {
+        self.shared.now = now;
         match input {
             Input::Timeout => self.on_timeout(now),
             Input::Opened { conn } if ElectionPort::owns(conn) => self.election.opened(now, conn),
@@ -231,6 +237,7 @@ impl Peer {
 
     fn on_timeout(&mut self, now: Instant) {
         self.election.handle_timeout(now);
+        self.tell_waiting(now);
         while let Some((conn, _)) = self.held.first().copied().filter(|held| now >= held.1) {
             self.held.remove(0);
             self.shared.close(conn, CloseReason::Silent);
@@ -239,8 +246,8 @@ impl Peer {
             Role::Looking(_) => {}
             Role::Learner(learner) => learner.handle_timeout(now, &mut self.shared),
             Role::Leader(leader) => {
-                if leader.handle_timeout(now, &mut self.shared) == Reign::Ends {
-                    self.look(now, None);
+                if let Reign::Ends(reason) = leader.handle_timeout(now, &mut self.shared) {
+                    self.abdicate(now, reason);
                 }
             }
         }
@@ -271,6 +278,7 @@ impl Peer {
         conn: ConnId,
         bytes: &'b [u8],
     ) -> Received<'b> {
+        self.shared.now = now;
         let received = if ElectionPort::owns(conn) {
             let consumed = self.election.handle_bytes(now, conn, bytes);
             Received { consumed, message: None }
@@ -443,7 +451,7 @@ impl Peer {
         let Role::Leader(leader) = &mut self.role else { return Err(ProposeError::NotLeading) };
         let result = leader.propose(&mut self.shared, txn);
         if result == Err(ProposeError::Rollover) {
-            self.look(now, None);
+            self.abdicate(now, ReignEnd::CounterUsedUp);
             self.settle(now);
         }
         result
@@ -516,7 +524,8 @@ impl Peer {
             Role::Leader(leader) => leader.poll_timeout(),
         };
         let held = self.held.first().map(|held| held.1);
-        [role, held, self.election.poll_timeout()].into_iter().flatten().min()
+        let waiting = self.waiting.map(|waiting| waiting.tell_at);
+        [role, held, waiting, self.election.poll_timeout()].into_iter().flatten().min()
     }
 }
 

@@ -2,6 +2,7 @@
 //! positions.
 
 use alloc::collections::VecDeque;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::Cell;
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     /// The ensemble has other members than this server knows of.
     pub(crate) outdated: bool,
     pub(crate) notices: Notices,
+    /// The time of the last input.
+    pub(crate) now: Instant,
 }
 
 impl Shared {
@@ -55,6 +58,20 @@ impl Shared {
         if let Some(more) = self.notices.admit(now, &notice) {
             self.control.push_back(Control::Notice(notice, more));
         }
+    }
+
+    /// A member, with where to find it, for a log.
+    pub(crate) fn name(&self, sid: Sid) -> String {
+        let member = self.config.ensemble.members.get(&sid);
+        match member.and_then(|member| member.addresses.first()) {
+            Some(address) => format!("{sid} ({})", address.host_port(address.election_port)),
+            None => format!("{sid}"),
+        }
+    }
+
+    pub(crate) fn names(&self, sids: impl IntoIterator<Item = Sid>) -> String {
+        let names: Vec<String> = sids.into_iter().map(|sid| self.name(sid)).collect();
+        names.join(", ")
     }
 
     /// Somebody may be waiting for room, and there is some.

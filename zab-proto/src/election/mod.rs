@@ -151,6 +151,23 @@ impl ElectionPort {
         self.bootstrapped
     }
 
+    /// The voters whose word an election waits for: those that cannot be reached, or, with an empty
+    /// directory, those that are not known to be empty, too.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = Sid> + '_ {
+        let bootstrap = self.bootstrap.as_ref();
+        let voters = self.algorithm.electorate().voters().iter().copied();
+        voters.filter(move |sid| *sid != self.me).filter(move |sid| match bootstrap {
+            Some(bootstrap) => !bootstrap.is_complete(self.me, &[*sid]),
+            None => self.connections.is_gone(*sid),
+        })
+    }
+
+    /// Whether this server's directory is empty, and it does not vote before all others are seen to
+    /// be empty, too.
+    pub(crate) fn awaits_birth(&self) -> bool {
+        self.bootstrap.is_some()
+    }
+
     /// What went wrong so far.
     #[cfg(test)]
     pub(crate) fn counters(&self) -> ElectionCounters {

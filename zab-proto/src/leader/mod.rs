@@ -7,6 +7,7 @@ mod guests;
 mod link;
 mod sync;
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -19,8 +20,8 @@ use crate::window::Index;
 use crate::wire::packet::{Packet, PacketType};
 use crate::wire::{Foreign, Parsed};
 use crate::{
-    CloseReason, ConnId, DecodeError, Epoch, Instant, Message, Origin, Phase, Received,
-    ServerState, Sid, Status, Violation, Zxid,
+    CloseReason, ConnId, DecodeError, Epoch, Instant, Message, Notice, Origin, Phase, Received,
+    ReignEnd, ServerState, Sid, Status, Violation, Zxid,
 };
 
 /// What a leader waits for, one after the other.
@@ -93,7 +94,7 @@ pub struct LearnerStatus {
 pub(crate) enum Reign {
     Continues,
     /// It must look for a leader again.
-    Ends,
+    Ends(ReignEnd),
 }
 
 impl Leader {
@@ -215,6 +216,7 @@ impl Leader {
     pub(crate) fn closed(&mut self, shared: &mut Shared, conn: ConnId) {
         if self.link(conn).is_some() {
             shared.slots.free(conn);
+            self.say_lost(shared, conn, None);
             self.forget(shared, conn);
         }
     }
@@ -223,8 +225,39 @@ impl Leader {
     pub(crate) fn close(&mut self, shared: &mut Shared, conn: ConnId, reason: CloseReason) {
         if self.link(conn).is_some() {
             shared.close(conn, reason);
+            self.say_lost(shared, conn, Some(reason));
             self.forget(shared, conn);
         }
+    }
+
+    /// Who has not introduced itself is not worth a word beyond that of the connection.
+    fn say_lost(&mut self, shared: &mut Shared, conn: ConnId, reason: Option<CloseReason>) {
+        let Some(link) = self.link(conn).filter(|link| link.stage > Stage::Hello) else { return };
+        let (sid, observer) = (link.sid, link.observer);
+        let phase = match link.stage {
+            Stage::Hello | Stage::Introduced | Stage::Invited | Stage::Promised => Phase::Discovery,
+            Stage::Live => Phase::Broadcast,
+            _ => Phase::Synchronization,
+        };
+        shared.notice(shared.now, Notice::LearnerLost { sid, observer, phase, reason });
+    }
+
+    /// What a leader that is not established waits for.
+    pub(crate) fn waits_for(&self, shared: &Shared) -> String {
+        let here = |sid: Sid, from: Stage| {
+            sid == shared.config.sid
+                || self.all().any(|link| link.sid == sid && link.stage >= from && !link.observer)
+        };
+        let (what, from) = match self.step {
+            Step::Introductions | Step::Chosen => ("come to follow it", Stage::Introduced),
+            Step::Promises => ("promise the epoch", Stage::Promised),
+            Step::Syncs | Step::Established => ("be synchronised", Stage::Synced),
+        };
+        let missing = shared.voters.iter().copied().filter(|sid| !here(*sid, from));
+        format!(
+            "elected to lead, and waits for a quorum to {what}; missing: {}",
+            shared.names(missing)
+        )
     }
 
     fn forget(&mut self, shared: &mut Shared, conn: ConnId) {
@@ -381,7 +414,9 @@ impl Leader {
             return Reign::Continues;
         }
         if self.step < Step::Established && now >= self.deadline {
-            return Reign::Ends;
+            let synchronises = self.step == Step::Syncs;
+            let followed = ReignEnd::NotFollowed;
+            return Reign::Ends(if synchronises { ReignEnd::NotSynchronised } else { followed });
         }
         let half_tick = now >= self.half_tick;
         if half_tick {
@@ -401,7 +436,7 @@ impl Leader {
             && self.is_established()
             && !self.has_live_quorum(now, shared)
         {
-            return Reign::Ends;
+            return Reign::Ends(ReignEnd::QuorumLost);
         }
         self.watch_acks(now, shared);
         self.watch_readers(shared);

@@ -4,6 +4,7 @@ mod broadcast;
 mod discovery;
 mod sync;
 
+use alloc::format;
 use alloc::string::String;
 
 use self::sync::Incoming;
@@ -12,8 +13,8 @@ use crate::window::Index;
 use crate::wire::Parsed;
 use crate::wire::packet::{Packet, PacketType};
 use crate::{
-    CloseReason, ConnId, Epoch, Instant, Message, Phase, Received, ServerState, Sid, Status,
-    SyncMode, Violation, Vote, Zxid,
+    CloseReason, ConnId, Epoch, Instant, Message, Notice, Phase, Received, ServerState, Sid,
+    Status, SyncMode, Violation, Vote, Zxid,
 };
 
 /// How far the learner has come.
@@ -81,6 +82,8 @@ pub(crate) struct Learner {
     /// The driver holds bytes of the leader's that wait for [`Control::Resume`].
     paused: bool,
     failed: bool,
+    /// Why this server closed the connection, if it did.
+    reason: Option<CloseReason>,
 }
 
 impl Learner {
@@ -117,6 +120,7 @@ impl Learner {
             ping: Zxid::ZERO,
             paused: false,
             failed: false,
+            reason: None,
         };
         learner.announce(shared);
         learner.dial(shared);
@@ -161,6 +165,27 @@ impl Learner {
         self.leader
     }
 
+    /// Why the role has ended.
+    pub(crate) fn loss(&self) -> Notice {
+        let reached = self.step != Step::Connecting;
+        let phase = if reached { self.status().phase } else { Phase::Election };
+        Notice::LeaderLost { leader: self.leader, phase, reason: self.reason }
+    }
+
+    /// What a learner that does not serve waits for.
+    pub(crate) fn waits_for(&self, shared: &Shared) -> String {
+        let what = match self.step {
+            Step::Connecting => "to take its connection",
+            Step::Introduced | Step::Promising => "to be followed by a quorum",
+            Step::Promised => "to send what it lacks, when it is its turn",
+            Step::Snapshot => "to send its whole snapshot",
+            Step::Syncing => "to send the transactions it lacks",
+            Step::Storing => "to be acknowledged, once its own disk has what came",
+            Step::Synced | Step::Live => "to be established",
+        };
+        format!("follows server {} and waits for it {what}", shared.name(self.leader))
+    }
+
     /// The role is over.
     pub(crate) fn end(&mut self, shared: &mut Shared) {
         shared.history.give_up_gaps();
@@ -175,6 +200,7 @@ impl Learner {
     /// Ends the role for a reason that is not in the bytes just read.
     pub(crate) fn leave(&mut self, shared: &mut Shared, reason: CloseReason) {
         self.failed = true;
+        self.reason = Some(reason);
         if let Some(conn) = self.conn.take() {
             shared.close(conn, reason);
         }
@@ -186,6 +212,7 @@ impl Learner {
             self.conn = None;
             shared.close(conn, reason);
             self.failed = true;
+            self.reason = Some(reason);
         }
     }
 
@@ -313,10 +340,7 @@ impl Learner {
             }
         }
         if now >= self.deadline {
-            self.failed = true;
-            if let Some(conn) = self.conn.take() {
-                shared.close(conn, CloseReason::Silent);
-            }
+            self.leave(shared, CloseReason::Silent);
         } else if self.retry.is_some_and(|at| now >= at) {
             self.retry = None;
             self.dial(shared);

@@ -12,7 +12,7 @@ use crate::reconfig;
 use crate::shared::Control;
 use crate::window::Window;
 use crate::wire::txn::TxnHeader;
-use crate::{Channel, CloseReason, Epoch, Instant, Notice, ServerState, Sid, Vote, Zxid};
+use crate::{Channel, CloseReason, Epoch, Instant, Notice, ReignEnd, ServerState, Sid, Vote, Zxid};
 
 #[derive(Debug)]
 pub(super) enum Role {
@@ -40,6 +40,8 @@ impl Peer {
             {
                 let (leader, epoch) = (learner.leader(), learner.epoch());
                 let ahead = learner.has_promised() && learner.is_ahead(&self.shared);
+                let loss = learner.loss();
+                self.shared.notice(now, loss);
                 self.look(now, Some(leader));
                 if ahead {
                     self.on_refused(now, leader, epoch);
@@ -48,11 +50,14 @@ impl Peer {
             if let Role::Leader(leader) = &self.role
                 && leader.is_overtaken()
             {
-                self.look(now, None);
+                self.abdicate(now, ReignEnd::Overtaken);
             }
             self.begin_election(now);
-            self.note_established();
-            let Some(output) = self.election.poll_output() else { return };
+            self.note_established(now);
+            let Some(output) = self.election.poll_output() else {
+                self.note_waiting(now);
+                return;
+            };
             match output {
                 ElectionOutput::Connect { conn, addresses } => {
                     let channel = Channel::Election;
@@ -66,13 +71,13 @@ impl Peer {
                 }
                 ElectionOutput::Decided { state, vote } => self.decided(now, state, vote),
                 ElectionOutput::Notice(notice) => self.shared.notice(now, notice),
-                ElectionOutput::Deserted => self.look(now, None),
+                ElectionOutput::Deserted => self.abdicate(now, ReignEnd::Deserted),
             }
         }
     }
 
     /// The advertised vote follows the epoch once it is established (election.md 3.12).
-    fn note_established(&mut self) {
+    fn note_established(&mut self, now: Instant) {
         let epoch = match &self.role {
             Role::Learner(learner) if learner.is_live() => learner.epoch(),
             Role::Leader(leader) if leader.is_established() => leader.epoch(),
@@ -80,7 +85,7 @@ impl Peer {
         };
         if self.advertised != Some(epoch) {
             self.advertised = Some(epoch);
-            self.refused = 0;
+            self.attempts.succeeded(now);
             self.shared.history.establish();
             self.election.established(epoch);
         }
@@ -146,14 +151,17 @@ impl Peer {
 
     /// Gives up the present role and looks for a leader.
     pub(super) fn look(&mut self, now: Instant, lost: Option<Sid>) {
-        let mut not_before = now;
+        if matches!(self.role, Role::Looking(_)) {
+            return;
+        }
+        let mut not_before = now + self.attempts.ended(now, self.shared.config.tick_time);
         match &mut self.role {
-            Role::Looking(_) => return,
+            Role::Looking(_) => {}
             Role::Learner(learner) => {
                 learner.end(&mut self.shared);
                 if self.status().state == ServerState::Observing {
-                    not_before =
-                        now + self.random_below(self.shared.config.election.observer_delay_max);
+                    let delay_max = self.shared.config.election.observer_delay_max;
+                    not_before = not_before.max(now + self.random_below(delay_max));
                 }
             }
             Role::Leader(leader) => leader.end(&mut self.shared),
@@ -171,11 +179,9 @@ impl Peer {
         let history = &self.shared.history;
         let own = history.current().max(history.last().epoch());
         self.shared.notice(now, Notice::Ahead { leader, epoch, own });
-        let pause = REFUSED_PAUSE_MIN * (1 << self.refused.min(10));
-        self.refused += 1;
+        let pause = self.attempts.refused(self.shared.config.tick_time);
         if let Role::Looking(looking) = &mut self.role {
-            let until = now + pause.min(self.shared.config.tick_time);
-            looking.not_before = looking.not_before.max(until);
+            looking.not_before = looking.not_before.max(now + pause);
         }
     }
 
@@ -188,6 +194,3 @@ impl Peer {
         Duration::from_nanos(self.random % nanos)
     }
 }
-
-/// The first pause after a leader has refused this server's history; doubles up to a tick.
-const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(10);

@@ -26,6 +26,8 @@ pub(crate) struct Journal {
     outputs: Vec<ClientOutput>,
     /// Syncs that have ended, and how many lines there were by then.
     pub(crate) synced: Vec<(Option<u64>, usize)>,
+    /// Every snapshot is refused.
+    pub(crate) refuses: bool,
     /// Answers to questions about sessions.
     pub(crate) revalidated: usize,
 }
@@ -180,6 +182,9 @@ impl Application for Journal {
     }
 
     fn install(&mut self, bytes: &[u8]) -> Result<InstallProgress, BadSnapshot> {
+        if self.refuses {
+            return Err(BadSnapshot);
+        }
         let mut consumed = 0;
         loop {
             let mut reader = zab_proto::wire::jute::Reader::new(&bytes[consumed..]);

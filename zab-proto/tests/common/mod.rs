@@ -14,7 +14,7 @@ use journal::Journal;
 use memory::Memory;
 use zab_proto::{
     Channel, CloseReason, Config, ConnId, Core, ElectionConfig, Ensemble, Input, Instant, Limits,
-    Member, NetOutput, Node, Phase, ServerState, Sid,
+    Member, NetOutput, Node, Notice, Phase, ServerState, Sid,
 };
 
 /// One end of a stream: whose it is, and its name there.
@@ -47,6 +47,7 @@ pub(crate) struct Cluster {
     parked: Vec<End>,
     pub(crate) closed: Vec<(usize, CloseReason)>,
     pub(crate) client_bytes: Vec<u8>,
+    pub(crate) notices: Vec<(Instant, usize, Notice, u64)>,
 }
 
 fn key(conn: ConnId) -> u64 {
@@ -99,6 +100,7 @@ impl Cluster {
             parked: Vec::new(),
             closed: Vec::new(),
             client_bytes: Vec::new(),
+            notices: Vec::new(),
         }
     }
 
@@ -229,7 +231,8 @@ impl Cluster {
                     self.closed.push((i, reason));
                     self.hang_up((i, conn));
                 }
-                NetOutput::Resume(_) | NetOutput::Notice(..) | NetOutput::Became(_) => {}
+                NetOutput::Notice(notice, more) => self.notices.push((self.now, i, notice, more)),
+                NetOutput::Resume(_) | NetOutput::Became(_) => {}
             }
         }
         if let Some(through) = self.servers[i].disk.flush()

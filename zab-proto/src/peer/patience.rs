@@ -1,0 +1,154 @@
+//! Attempts that fail, and waits that last: the former become slower, the latter are said.
+
+use alloc::format;
+use alloc::string::String;
+use core::time::Duration;
+
+use super::{Peer, Role};
+use crate::{Instant, Notice, ReignEnd};
+
+/// This server does not serve.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting {
+    since: Instant,
+    /// When it is said the next time.
+    pub(super) tell_at: Instant,
+}
+
+/// How often in a row a role has ended without much of a service, and since when there is one.
+#[derive(Debug, Default)]
+pub(super) struct Attempts {
+    failed: u32,
+    serving_since: Option<Instant>,
+}
+
+impl Attempts {
+    /// A leader is established, here or elsewhere.
+    pub(super) fn succeeded(&mut self, now: Instant) {
+        self.serving_since = Some(now);
+    }
+
+    /// The role has ended. What has served for `enough` was a success. Returns how long to wait before
+    /// the next attempt: not at all after a success or the first few failures, which are part of
+    /// a good fail-over; then longer and longer, up to `enough`.
+    pub(super) fn ended(&mut self, now: Instant, enough: Duration) -> Duration {
+        let served = self.serving_since.take();
+        if served.is_some_and(|since| now.saturating_since(since) >= enough) {
+            self.failed = 0;
+            return Duration::ZERO;
+        }
+        self.failed = self.failed.saturating_add(1);
+        self.pause(enough)
+    }
+
+    /// It makes no sense to try again at once.
+    pub(super) fn refused(&mut self, enough: Duration) -> Duration {
+        self.failed = self.failed.max(FREE + 1);
+        self.pause(enough)
+    }
+
+    fn pause(&self, max: Duration) -> Duration {
+        match self.failed.checked_sub(FREE + 1) {
+            None => Duration::ZERO,
+            Some(doublings) => (PAUSE_MIN * (1 << doublings.min(10))).min(max),
+        }
+    }
+}
+
+impl Peer {
+    /// Gives up leading, and says why.
+    pub(super) fn abdicate(&mut self, now: Instant, reason: ReignEnd) {
+        if let Role::Leader(leader) = &self.role {
+            let epoch = leader.epoch();
+            self.shared.notice(now, Notice::ReignEnded { epoch, reason });
+        }
+        self.look(now, None);
+    }
+
+    /// Whether this server serves, or at least could.
+    fn is_serving(&self) -> bool {
+        self.advertised.is_some() || self.shared.config.standalone
+    }
+
+    pub(super) fn note_waiting(&mut self, now: Instant) {
+        if self.is_serving() {
+            self.waiting = None;
+        } else if self.waiting.is_none() {
+            self.waiting = Some(Waiting { since: now, tell_at: now + TELL_FIRST });
+        }
+    }
+
+    pub(super) fn tell_waiting(&mut self, now: Instant) {
+        let Some(waiting) = self.waiting.as_mut().filter(|waiting| now >= waiting.tell_at) else {
+            return;
+        };
+        waiting.tell_at = now + TELL_EVERY;
+        let secs = now.saturating_since(waiting.since).as_secs();
+        self.shared.notice(now, Notice::Waiting { secs });
+    }
+
+    /// For whom or what this server waits, if it does not serve: a text for logs and monitors.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<String> {
+        if self.is_serving() {
+            return None;
+        }
+        let shared = &self.shared;
+        Some(match &self.role {
+            Role::Leader(leader) => leader.waits_for(shared),
+            Role::Learner(learner) => learner.waits_for(shared),
+            Role::Looking(_) if shared.outdated => String::from(
+                "the members of the ensemble have changed: to be started again with the new list",
+            ),
+            Role::Looking(looking) if !looking.begun => {
+                let failed = self.attempts.failed;
+                format!("pauses before its next attempt, after {failed} that came to nothing")
+            }
+            Role::Looking(_) if self.election.awaits_birth() => format!(
+                "its data directory is empty, and it votes when all voters are seen to be empty, too, or \
+                 follows the leader of those that are not; not seen to be empty: {}. Start these, or, if \
+                 the ensemble is new, put an empty file `initialize` into the data directory and start \
+                 this server again",
+                shared.names(self.election.missing()),
+            ),
+            Role::Looking(_) => {
+                let missing = shared.names(self.election.missing());
+                let missing = if missing.is_empty() { "nobody" } else { &missing };
+                format!("looks for a leader that a quorum votes for; not reached: {missing}")
+            }
+        })
+    }
+}
+
+/// Roles in a row that may end early without a pause, and the first pause.
+const FREE: u32 = 3;
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+
+/// When a wait is said for the first time, and how often then.
+const TELL_FIRST: Duration = Duration::from_secs(1);
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICK: Duration = Duration::from_secs(2);
+
+    #[test]
+    fn what_fails_again_and_again_becomes_slow_and_what_succeeds_is_quick() {
+        let mut attempts = Attempts::default();
+        let mut now = Instant::ZERO;
+        let mut pauses = || attempts.ended(now, TICK).as_millis();
+        assert_eq!([pauses(), pauses(), pauses()], [0; 3]);
+        assert_eq!([pauses(), pauses(), pauses()], [10, 20, 40]);
+        assert!((0..100).all(|_| pauses() <= TICK.as_millis()));
+        assert_eq!(pauses(), TICK.as_millis());
+        // To be let in and thrown out at once is no success.
+        attempts.succeeded(now);
+        assert_eq!(attempts.ended(now, TICK), TICK);
+        attempts.succeeded(now);
+        now = now + TICK;
+        assert_eq!(attempts.ended(now, TICK), Duration::ZERO);
+        assert_eq!(attempts.refused(TICK), PAUSE_MIN);
+    }
+}
