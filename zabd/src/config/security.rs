@@ -100,6 +100,10 @@ fn forced_login(properties: &SystemProperties) -> Result<Vec<String>, Invalid> {
     const SCHEMES: &str = "enforce.auth.schemes";
     let is_on = properties.bool(ENABLED, false);
     let Some(enabled) = properties.setting(ENABLED).filter(|_| is_on) else {
+        if let Some(Setting { origin, .. }) = properties.setting(SCHEMES) {
+            let name = as_written("zookeeper.enforce.auth.schemes", origin);
+            log::warn!("{origin}: {name} has no effect: {ENABLED} is not true");
+        }
         return Ok(Vec::new());
     };
     let blame = |key: &str, reason: String| {
@@ -111,7 +115,12 @@ fn forced_login(properties: &SystemProperties) -> Result<Vec<String>, Invalid> {
     let Some(schemes) = properties.text(SCHEMES).filter(|text| !text.trim().is_empty()) else {
         return Err(blame(ENABLED, format!("is true, so {SCHEMES} must be set")));
     };
-    let schemes = split_commas(schemes);
+    let mut schemes = split_commas(schemes);
+    // As Java splits: what is empty at the end is no part.
+    while schemes.pop_if(|last| last.is_empty()).is_some() {}
+    if schemes.iter().any(|scheme| scheme == "ip") {
+        log::warn!("{SCHEMES} lets in every client: each has an identity of the scheme ip");
+    }
     let digest = properties.bool("DigestAuthenticationProvider.enabled", true);
     let is_there = |scheme: &str| scheme == "ip" || scheme == "digest" && digest;
     match schemes.iter().find(|scheme| !is_there(scheme)) {

@@ -396,10 +396,14 @@ fn a_forced_login_needs_schemes_that_are_there() {
         let error = load_with(&text, "").unwrap_err().to_string();
         assert!(error.contains(&format!(":10: enforce.auth.schemes: {want}")), "{error}");
     }
-    let text = format!("{THREE}enforce.auth.enabled=true\nenforce.auth.schemes= digest , ip");
-    assert_eq!(load_with(&text, "").unwrap().enforce_auth, ["digest", "ip"]);
+    let text = format!("{THREE}enforce.auth.enabled=true\nenforce.auth.schemes= digest , ip,,");
+    let log = warnings(|| {
+        assert_eq!(load_with(&text, "").unwrap().enforce_auth, ["digest", "ip"]);
+    });
+    assert!(log[0].contains("lets in every client"), "{log:?}");
     let off = "-Dzookeeper.enforce.auth.enabled=false -Dzookeeper.enforce.auth.schemes=sasl";
-    assert!(load_with(THREE, off).unwrap().enforce_auth.is_empty());
+    let log = warnings(|| assert!(load_with(THREE, off).unwrap().enforce_auth.is_empty()));
+    assert!(log[0].contains("-Dzookeeper.enforce.auth.schemes has no effect"), "{log:?}");
     let text = format!(
         "{THREE}enforce.auth.enabled=true\nenforce.auth.schemes=digest\n\
          DigestAuthenticationProvider.enabled=false"
