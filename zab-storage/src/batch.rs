@@ -5,6 +5,7 @@ use zab_proto::{Epoch, EpochKind, SnapshotDigest, Ticket, Zxid};
 use crate::commit_point::CommitPoint;
 use crate::epoch;
 use crate::error::Error;
+use crate::foreign::warn_once;
 use crate::log_file::{self, LogWriter};
 use crate::names::{self, Compression};
 use crate::own::Published;
@@ -168,10 +169,13 @@ impl Executor {
             durable(entry.through);
         }
         batch.clear();
-        match batch.committed.take() {
-            Some(point) => point.write(&self.dirs.fs, &self.dirs.log),
-            None => Ok(()),
+        if let Some(point) = batch.committed.take()
+            && let Err(error) = point.write(&self.dirs.fs, &self.dirs.log)
+        {
+            // A start without it takes more memory, and nothing else depends on it.
+            warn_once(&self.dirs.log, &format!("how far it is committed is not noted: {error}"));
         }
+        Ok(())
     }
 
     fn execute(&mut self, write: Write, bytes: &[u8]) -> Result<(), Error> {
@@ -192,15 +196,19 @@ impl Executor {
                 self.published.void_through(void);
                 self.dirs.truncate(after)
             }
-            Write::Stage { .. } => self.stage()?.write(bytes),
+            Write::Stage { .. } => {
+                let mut stage = self.take_stage()?;
+                let result = stage.write(bytes);
+                self.stage = Some(stage);
+                result
+            }
             Write::DiscardStage => {
                 self.stage = None;
                 Ok(())
             }
             Write::Install { zxid, digest, void } => {
                 self.log.roll();
-                self.stage()?;
-                let stage = self.stage.take().expect("just made");
+                let stage = self.take_stage()?;
                 stage.finish(digest, self.zxid_section.then_some(zxid))?;
                 self.published.void_through(void);
                 self.initial = None;
@@ -213,12 +221,14 @@ impl Executor {
         }
     }
 
-    fn stage(&mut self) -> Result<&mut SnapshotWriter, Error> {
-        if self.stage.is_none() {
-            let path = self.dirs.snap.join(names::STAGE);
-            self.stage = Some(SnapshotWriter::create(&self.dirs.fs, &path, self.compression)?);
+    fn take_stage(&mut self) -> Result<SnapshotWriter, Error> {
+        match self.stage.take() {
+            Some(stage) => Ok(stage),
+            None => {
+                let path = self.dirs.snap.join(names::STAGE);
+                SnapshotWriter::create(&self.dirs.fs, &path, self.compression)
+            }
         }
-        Ok(self.stage.as_mut().expect("just made"))
     }
 
     /// An empty directory stays recognisable as such until there is history in it (rule R14). Then

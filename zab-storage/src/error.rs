@@ -27,6 +27,13 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// No file can be made in a directory: it is read-only, somebody else's, or full.
+    Unwritable {
+        /// The directory.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: Arc<io::Error>,
+    },
     /// A log or snapshot is damaged where no crash can have damaged it.
     Damaged {
         /// The file.
@@ -119,6 +126,9 @@ impl fmt::Display for Error {
             Self::Io { action, path, source } => {
                 write!(f, "cannot {action} {}: {source}", path.display())
             }
+            Self::Unwritable { path, source } => {
+                write!(f, "cannot write in {}: {source}", path.display())
+            }
             Self::Directory { path, reason } => write!(f, "{}: {reason}", path.display()),
             Self::Damaged { path, offset, after, what } => {
                 write!(f, "{} is damaged at byte {offset}: {what}", path.display())?;
@@ -152,10 +162,33 @@ impl fmt::Display for Error {
     }
 }
 
+impl Error {
+    /// Whether a new start of the server, in this process or another one, will do when the disk has
+    /// space again or can be written again: the system has refused a write or a new file. False if it
+    /// has failed at making something durable that it took before, as nobody knows then what is on the
+    /// disk; and for whatever is wrong with what is there.
+    #[must_use]
+    pub fn is_mendable(&self) -> bool {
+        let (Self::Io { source, .. } | Self::Unwritable { source, .. }) = self else {
+            return false;
+        };
+        let durable = matches!(self, Self::Io { action: "fsync" | "sync directory", .. });
+        let refused = matches!(
+            source.kind(),
+            io::ErrorKind::StorageFull
+                | io::ErrorKind::QuotaExceeded
+                | io::ErrorKind::FileTooLarge
+                | io::ErrorKind::ReadOnlyFilesystem
+                | io::ErrorKind::PermissionDenied
+        );
+        !durable && (refused || crate::fs::is_out_of_descriptors(source))
+    }
+}
+
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Io { source, .. } => Some(source),
+            Self::Io { source, .. } | Self::Unwritable { source, .. } => Some(source),
             Self::Directory { .. }
             | Self::Damaged { .. }
             | Self::Hole { .. }

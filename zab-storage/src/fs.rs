@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -53,7 +54,7 @@ impl Fs {
     pub(crate) fn create(&self, path: PathBuf) -> Result<OutFile, Error> {
         let file = self
             .step(&Change::Create(&path))
-            .and_then(|()| patiently(|| File::create(&path)))
+            .and_then(|()| patiently(|| create_file(&path)))
             .context("create", &path)?;
         Ok(OutFile { fs: self.clone(), file, path })
     }
@@ -65,6 +66,15 @@ impl Fs {
             .and_then(|()| patiently(|| OpenOptions::new().read(true).write(true).open(&path)))
             .context("open", &path)?;
         Ok(OutFile { fs: self.clone(), file, path })
+    }
+
+    /// Makes a file durable that somebody else has written. It need not be writable.
+    pub(crate) fn sync_file(&self, path: &Path) -> Result<(), Error> {
+        let file = self
+            .step(&Change::Open(path))
+            .and_then(|()| patiently(|| File::open(path)))
+            .context("open", path)?;
+        OutFile { fs: self.clone(), file, path: path.to_path_buf() }.sync()
     }
 
     /// Renames, replacing `to` if it exists. Durable after `sync_dir`.
@@ -125,8 +135,14 @@ fn patiently(open: impl Fn() -> io::Result<File>) -> io::Result<File> {
     open()
 }
 
+/// Creates or empties a file that the group may read: with what is in a tree go the digests of its
+/// passwords, which are nobody else's business.
+pub(crate) fn create_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(path)
+}
+
 /// EMFILE or ENFILE, which have no kind of their own.
-fn is_out_of_descriptors(error: &io::Error) -> bool {
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(23 | 24))
 }
 

@@ -181,8 +181,9 @@ impl Walk {
                 let Some(path) = paths.get(self.at) else { return Ok(None) };
                 self.reader = Some(LogReader::open(path)?);
             }
-            let reader = self.reader.as_mut().expect("just opened");
-            if reader.advance()? {
+            if let Some(reader) = &mut self.reader
+                && reader.advance()?
+            {
                 break;
             }
             self.reader = None;

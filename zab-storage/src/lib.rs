@@ -39,5 +39,5 @@ pub use log_file::{End, LogReader, Record};
 pub use names::Compression;
 pub use purge::purge;
 pub use snapshot::{SnapshotReader, Trailer};
-pub use store::{Options, Store};
+pub use store::{Options, Store, check_recovered};
 pub use times::{FsyncSummary, FsyncTimes};

@@ -13,6 +13,8 @@ use crate::fs::Fs;
 pub(crate) const VERSION_DIR: &str = "version-2";
 /// The file whose lock keeps a second process out.
 pub(crate) const LOCK: &str = ".zab-lock";
+/// Written and removed at the start, to see whether that can be done.
+pub(crate) const PROBE: &str = ".zab-probe";
 /// A leader's snapshot while it arrives.
 pub(crate) const STAGE: &str = ".zab-stage";
 /// Prefix of a staged snapshot that is complete and durable: its name is the switch.
@@ -100,11 +102,54 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
+/// Whether a name stands for a file, perhaps by a link. Operators, filers and desktops put other things
+/// into directories, too, under any name.
+fn is_file(path: &Path) -> bool {
+    let is_file = fs::metadata(path).is_ok_and(|data| data.is_file());
+    // A file that has just been purged needs no mention.
+    if !is_file && fs::symlink_metadata(path).is_ok() {
+        warn_once(path, "it is not a file");
+    }
+    is_file
+}
+
+/// The files of ours in a directory that were being written, and may be removed.
+pub(crate) fn leftovers(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let number = |rest: &str| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit());
+    let is_ours = |name: &str| {
+        [STAGE, OWN, PROBE].contains(&name) || name.strip_prefix(OWN_NUMBERED).is_some_and(number)
+    };
+    let names = list(dir)?.into_iter().filter(|name| is_ours(name));
+    Ok(names.map(|name| dir.join(name)).filter(|path| is_file(path)).collect())
+}
+
+/// Snapshots of a leader's that are on their way to their place.
+pub(crate) fn installs(dir: &Path) -> Result<Vec<Numbered>, Error> {
+    numbered(dir, |name| parse_snapshot(name, INSTALL))
+}
+
+fn numbered(
+    dir: &Path,
+    parse: impl Fn(&str) -> Option<(Zxid, Compression)>,
+) -> Result<Vec<Numbered>, Error> {
+    let mut found = Vec::new();
+    for name in list(dir)? {
+        let path = dir.join(&name);
+        if let Some((zxid, compression)) = parse(&name)
+            && is_file(&path)
+        {
+            found.push(Numbered { zxid, path, compression });
+        }
+    }
+    Ok(found)
+}
+
 /// The logs of a directory, oldest first.
 pub(crate) fn logs(dir: &Path) -> Result<Vec<Numbered>, Error> {
     let mut found = Vec::new();
     for name in list(dir)? {
         match parse_log(&name) {
+            Some(_) if !is_file(&dir.join(&name)) => {}
             Some(zxid) => {
                 found.push(Numbered {
                     zxid,
@@ -124,21 +169,20 @@ pub(crate) fn logs(dir: &Path) -> Result<Vec<Numbered>, Error> {
 
 /// The snapshots of a directory, newest first.
 pub(crate) fn snapshots(dir: &Path) -> Result<Vec<Numbered>, Error> {
-    let mut found = Vec::new();
-    for name in list(dir)? {
-        if let Some((zxid, compression)) = parse_snapshot(&name, "snapshot.") {
-            found.push(Numbered { zxid, path: dir.join(&name), compression });
-        } else if name.starts_with("snapshot.") {
-            warn_once(&dir.join(&name), "it is not named like a snapshot");
+    let mut found = numbered(dir, |name| {
+        let parsed = parse_snapshot(name, "snapshot.");
+        if parsed.is_none() && name.starts_with("snapshot.") {
+            warn_once(&dir.join(name), "it is not named like a snapshot");
         }
-    }
+        parsed
+    })?;
     found.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.zxid));
     Ok(found)
 }
 
 /// Takes a file out of the history without deleting it. Durable after the directory is synced.
 pub(crate) fn set_aside(fs: &Fs, path: &Path) -> Result<(), Error> {
-    let name = path.file_name().and_then(|name| name.to_str()).expect("a listed name");
+    let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
     let mut to = path.with_file_name(format!("{SET_ASIDE}{name}"));
     let mut n = 1;
     while to.exists() {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use zab_proto::Zxid;
 
 use crate::error::Error;
+use crate::foreign::warn_once;
 use crate::fs::Fs;
 use crate::names;
 use crate::snapshot::is_plausible;
@@ -27,13 +28,25 @@ pub fn purge(data_dir: &Path, log_dir: &Path, retain: usize) -> Result<Vec<PathB
     let fs = Fs::default();
     let snap_dir = data_dir.join(names::VERSION_DIR);
     let log_dir = log_dir.join(names::VERSION_DIR);
-    let snapshots = names::snapshots(&snap_dir)?;
-    let mut kept = Vec::new();
-    for snapshot in &snapshots {
-        if kept.len() < retain.max(RETAIN_MIN) && is_plausible(&snapshot.path)? {
-            kept.push(snapshot.zxid);
-        }
+    if !snap_dir.is_dir() || !log_dir.is_dir() {
+        // The server has not made them yet.
+        return Ok(Vec::new());
     }
+    let mut snapshots = names::snapshots(&snap_dir)?;
+    let mut kept = Vec::new();
+    // What cannot be looked at is neither kept nor removed.
+    snapshots.retain(|snapshot| match is_plausible(&snapshot.path) {
+        Ok(plausible) => {
+            if plausible && kept.len() < retain.max(RETAIN_MIN) {
+                kept.push(snapshot.zxid);
+            }
+            true
+        }
+        Err(error) => {
+            warn_once(&snapshot.path, &error.to_string());
+            false
+        }
+    });
     let Some(&least) = kept.last() else { return Ok(Vec::new()) };
     let logs = names::logs(&log_dir)?;
     let needed = logs.iter().rev().map(|log| log.zxid).find(|&zxid| zxid <= least);
@@ -43,8 +56,8 @@ pub fn purge(data_dir: &Path, log_dir: &Path, retain: usize) -> Result<Vec<PathB
         old_logs.chain(old_snapshots).map(|file| file.path.clone()).collect();
     for dir in [&snap_dir, &log_dir] {
         let old = |name: &String| names::parse_set_aside(name).is_some_and(|z: Zxid| z < least);
-        removed
-            .extend(names::list(dir)?.iter().filter(|name| old(name)).map(|name| dir.join(name)));
+        let names = names::list(dir)?.into_iter().filter(old);
+        removed.extend(names.map(|name| dir.join(name)).filter(|path| path.is_file()));
     }
     removed.sort();
     removed.dedup();

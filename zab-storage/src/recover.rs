@@ -58,7 +58,8 @@ impl Store {
         {
             return Err(Error::Lost { path: path.clone(), reached });
         }
-        self.settle(loaded.as_ref().map(|loaded| loaded.path.as_path()))?;
+        let base = recovered.snapshot.unwrap_or(Zxid::ZERO);
+        self.settle(loaded.as_ref().map(|loaded| loaded.path.as_path()), base)?;
         Ok(recovered)
     }
 
@@ -66,20 +67,16 @@ impl Store {
         Dirs { fs: self.fs.clone(), snap: self.snap_dir.clone(), log: self.log_dir.clone() }
     }
 
-    /// Removes what a crash during the creation of the newest log can have left: an empty file,
+    /// Sets aside what a crash during the creation of the newest log can have left: an empty file,
     /// a piece of its header, or zeros. In any other place the same is damage.
     fn clear_newest_log(&self) -> Result<(), Error> {
         let logs = names::logs(&self.log_dir)?;
         let Some(newest) = logs.last() else { return Ok(()) };
         let len = fs::metadata(&newest.path).context("read", &newest.path)?.len();
-        if len == 0 {
-            log::warn!("{} is empty and removed", newest.path.display());
-            self.fs.remove(&newest.path)?;
-        } else if len < log_file::HEADER_LEN || is_all_zero(&newest.path)? {
-            names::set_aside(&self.fs, &newest.path)?;
-        } else {
+        if len >= log_file::HEADER_LEN && !is_all_zero(&newest.path)? {
             return Ok(());
         }
+        names::set_aside(&self.fs, &newest.path)?;
         self.fs.sync_dir(&self.log_dir)
     }
 
@@ -246,18 +243,18 @@ impl Store {
         );
     }
 
-    /// Makes durable what was found, and consumes the `initialize` files.
-    fn settle(&self, snapshot: Option<&Path>) -> Result<(), Error> {
+    /// Makes durable what was found and used, and consumes the `initialize` files.
+    fn settle(&self, snapshot: Option<&Path>, base: Zxid) -> Result<(), Error> {
         if let Some(snapshot) = snapshot {
-            self.fs.open(snapshot.to_path_buf())?.sync()?;
+            self.fs.sync_file(snapshot)?;
         }
-        for log in names::logs(&self.log_dir)? {
-            self.fs.open(log.path)?.sync()?;
+        for log in logs_above(names::logs(&self.log_dir)?, base) {
+            self.fs.sync_file(&log.path)?;
         }
         for kind in ["acceptedEpoch", "currentEpoch"] {
             let path = self.snap_dir.join(kind);
             if path.exists() {
-                self.fs.open(path)?.sync()?;
+                self.fs.sync_file(&path)?;
             }
         }
         self.fs.sync_dir(&self.snap_dir)?;
@@ -266,7 +263,9 @@ impl Store {
         }
         for path in self.initialize_files() {
             self.fs.remove(&path)?;
-            self.fs.sync_dir(path.parent().expect("a file in a directory"))?;
+            if let Some(dir) = path.parent() {
+                self.fs.sync_dir(dir)?;
+            }
         }
         Ok(())
     }
@@ -279,7 +278,7 @@ impl Store {
         if data != log {
             paths.push(data.join("initialize"));
         }
-        paths.into_iter().filter(|path| path.exists())
+        paths.into_iter().filter(|path| path.is_file())
     }
 }
 

@@ -1,13 +1,14 @@
 //! Opening a server's directories.
 
 use std::fs::{self, File, TryLockError};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use zab_proto::Zxid;
 
 use crate::error::{Context, Error};
-use crate::fs::Fs;
+use crate::fs::{Fs, create_file};
 use crate::names::{self, Compression};
 use crate::times::FsyncTimes;
 
@@ -120,7 +121,8 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Directory`] if another process uses them, if one is missing and may not be
-    /// created, or if logs and snapshots lie in each other's directory; [`Error::Io`].
+    /// created, or if logs and snapshots lie in each other's directory; [`Error::Unwritable`] if no
+    /// file can be made in them; [`Error::Io`].
     pub fn open(options: Options) -> Result<Self, Error> {
         let snap_dir = options.data_dir.join(names::VERSION_DIR);
         let log_dir = options.log_dir.join(names::VERSION_DIR);
@@ -130,10 +132,13 @@ impl Store {
         }
         locks.push(lock(&snap_dir)?);
         if snap_dir != log_dir {
-            check_content(&log_dir, "snapshot.", "holds snapshots, but it is the log directory")?;
-            check_content(&snap_dir, "log.", "holds logs, but it is the snapshot directory")?;
+            let reason = "holds snapshots, but it is the log directory";
+            check_content(&log_dir, names::snapshots(&log_dir)?.is_empty(), reason)?;
+            let reason = "holds logs, but it is the snapshot directory";
+            check_content(&snap_dir, names::logs(&snap_dir)?.is_empty(), reason)?;
             locks.push(lock(&log_dir)?);
         }
+        check_room(&options)?;
         Ok(Self {
             fs: Fs::default(),
             options,
@@ -168,20 +173,84 @@ fn ensure_dir(dir: &Path, create: bool) -> Result<(), Error> {
         return Err(Error::Directory { path: dir.to_path_buf(), reason });
     }
     fs::create_dir_all(dir).context("create directory", dir)?;
-    let parent = dir.parent().expect("version-2 is in a directory");
+    let parent = dir.parent().unwrap_or(dir);
     File::open(parent).and_then(|dir| dir.sync_all()).context("sync directory", parent)
 }
 
-fn check_content(dir: &Path, prefix: &str, reason: &'static str) -> Result<(), Error> {
-    match names::list(dir)?.iter().find(|name| name.starts_with(prefix)) {
-        Some(_) => Err(Error::Directory { path: dir.to_path_buf(), reason }),
-        None => Ok(()),
-    }
+fn check_content(dir: &Path, right: bool, reason: &'static str) -> Result<(), Error> {
+    if right { Ok(()) } else { Err(Error::Directory { path: dir.to_path_buf(), reason }) }
 }
 
+/// Finds out whether files can be written in the directories of `options`, which have to exist: a
+/// directory that is read-only, somebody else's or full would be noticed at the first transaction,
+/// by a server that has voted or leads. Warns if there is little space.
+///
+/// # Errors
+/// [`Error::Unwritable`].
+pub(crate) fn check_room(options: &Options) -> Result<(), Error> {
+    for dir in [&options.data_dir, &options.log_dir] {
+        let dir = dir.join(names::VERSION_DIR);
+        let unwritable =
+            |source| Error::Unwritable { path: dir.clone(), source: std::sync::Arc::new(source) };
+        let path = dir.join(names::PROBE);
+        let written = create_file(&path).and_then(|mut file| file.write_all(&[0; PROBE_LEN]));
+        let removed = fs::remove_file(&path);
+        written.and(removed).map_err(unwritable)?;
+        let space = rustix::fs::statvfs(&dir).map_err(|error| unwritable(error.into()))?;
+        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        if free < wanted(options, space.f_blocks.saturating_mul(space.f_frsize)) {
+            log::warn!("{}: only {} MiB of disk space are left", dir.display(), free >> 20);
+        }
+        if options.data_dir == options.log_dir {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Whether there is enough space for a server to go on that has run out of it: not only for one more
+/// transaction.
+///
+/// # Errors
+/// [`Error::Unwritable`] if there is not.
+pub fn check_recovered(options: &Options) -> Result<(), Error> {
+    check_room(options)?;
+    for dir in [&options.data_dir, &options.log_dir] {
+        let path = dir.join(names::VERSION_DIR);
+        let full = |source: std::io::Error| Error::Unwritable {
+            path: path.clone(),
+            source: source.into(),
+        };
+        let space = rustix::fs::statvfs(&path).map_err(|error| full(error.into()))?;
+        let total = space.f_blocks.saturating_mul(space.f_frsize);
+        if space.f_bavail.saturating_mul(space.f_frsize) < wanted(options, total) {
+            return Err(full(ErrorKind::StorageFull.into()));
+        }
+    }
+    Ok(())
+}
+
+/// Less space than a log file takes in advance, or a sixteenth of a small disk, is little.
+fn wanted(options: &Options, total: u64) -> u64 {
+    options.prealloc_bytes.min(total / 16)
+}
+
+/// A file system's block.
+const PROBE_LEN: usize = 4096;
+
+/// A lock that another user's server has left can be read, if not written, by one of its group.
 fn lock(dir: &Path) -> Result<File, Error> {
     let path = dir.join(names::LOCK);
-    let file = File::create(&path).context("create", &path)?;
+    let file = match create_file(&path) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            File::open(&path).map_err(|_| error)
+        }
+        result => result,
+    };
+    let file = file.map_err(|source| Error::Unwritable {
+        path: dir.to_path_buf(),
+        source: std::sync::Arc::new(source),
+    })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {

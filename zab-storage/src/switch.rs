@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use zab_proto::Zxid;
 
 use crate::error::Error;
+use crate::foreign::warn_once;
 use crate::fs::Fs;
 use crate::log_file::LogReader;
 use crate::names::{self, Compression, Numbered};
@@ -56,15 +57,12 @@ impl Dirs {
 
     /// Completes what a crash has interrupted, and removes unfinished files of ours.
     pub(crate) fn complete(&self) -> Result<(), Error> {
-        let listed = names::list(&self.snap)?;
-        for name in &listed {
-            if let Some((zxid, compression)) = names::parse_snapshot(name, names::INSTALL) {
-                log::warn!("{}: completing the installation of {name}", self.snap.display());
-                self.finish_install(zxid, compression)?;
-            }
+        for Numbered { zxid, path, compression } in names::installs(&self.snap)? {
+            log::warn!("completing the installation of {}", path.display());
+            self.finish_install(zxid, compression)?;
         }
-        for name in listed.iter().filter(|name| is_leftover(name)) {
-            self.fs.remove(&self.snap.join(name))?;
+        for path in names::leftovers(&self.snap)? {
+            self.fs.remove(&path)?;
         }
         Ok(())
     }
@@ -78,7 +76,8 @@ impl Dirs {
     /// Source: ZooKeeper `FileTxnLog.truncate`, but by "zxid <= after" and with the snapshots.
     pub(crate) fn truncate(&self, after: Zxid) -> Result<(), Error> {
         let fail = |reason| Err(Error::TruncateTarget { path: self.log.clone(), after, reason });
-        let snapshots = self.plausible_snapshots()?;
+        let mut snapshots = self.plausible_snapshots()?;
+        snapshots.retain(|snapshot| snapshot::is_plausible(&snapshot.path).is_ok());
         let base = snapshots.iter().map(|snapshot| snapshot.zxid).find(|&zxid| zxid <= after);
         let Some(base) = base else { return fail("no snapshot is that old") };
         let (newer, older): (Vec<_>, Vec<_>) =
@@ -107,23 +106,19 @@ impl Dirs {
         Ok(())
     }
 
-    /// The snapshots that look whole, newest first.
+    /// The snapshots that look whole, newest first, and those that cannot be looked at: what is in
+    /// them counts as lost, unless the logs reach as far.
     pub(crate) fn plausible_snapshots(&self) -> Result<Vec<Numbered>, Error> {
-        let mut found = Vec::new();
-        for snapshot in names::snapshots(&self.snap)? {
-            if snapshot::is_plausible(&snapshot.path)? {
-                found.push(snapshot);
-            } else {
-                log::warn!("{} is ignored: not a whole snapshot", snapshot.path.display());
+        let mut found = names::snapshots(&self.snap)?;
+        found.retain(|snapshot| {
+            let plausible = snapshot::is_plausible(&snapshot.path).unwrap_or(true);
+            if !plausible {
+                warn_once(&snapshot.path, "it is not a whole snapshot");
             }
-        }
+            plausible
+        });
         Ok(found)
     }
-}
-
-/// Snapshots that were being received or written.
-fn is_leftover(name: &str) -> bool {
-    name == names::STAGE || name == names::OWN || name.starts_with(names::OWN_NUMBERED)
 }
 
 struct Cut {

@@ -6,7 +6,7 @@ use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use crate::exit;
@@ -28,29 +28,44 @@ impl Ending {
     /// From now on signals count.
     pub(crate) fn on_signals() -> io::Result<Self> {
         let ending = Self(Arc::new(Mutex::new(State::Starting)));
+        // A file that reaches the limit of this process (ulimit -f) is an error of the write then, and
+        // no longer the end of the process.
+        signal_hook::flag::register(SIGXFSZ, Arc::default())?;
         let mut signals = Signals::new([SIGTERM, SIGINT])?;
         let asked = ending.clone();
-        thread::spawn(move || {
+        thread::Builder::new().name("signals".into()).spawn(move || {
             for signal in signals.forever() {
                 asked.ask(&format!("signal {signal}"), exit::OK);
             }
-        });
+        })?;
         Ok(ending)
     }
 
     /// From now on the end of stdin counts, too. Nothing is ever written to it: a parent holds
     /// its other end, and it ends with the parent, however that ends.
-    pub(crate) fn on_end_of_stdin(self) {
-        thread::spawn(move || {
+    pub(crate) fn on_end_of_stdin(self) -> io::Result<()> {
+        let thread = thread::Builder::new().name("stdin".into());
+        let waits = thread.spawn(move || {
             // An error is an end, too.
             let _ = io::copy(&mut io::stdin(), &mut io::sink());
             self.ask("the parent has ended", exit::OK);
         });
+        waits.map(drop)
     }
 
     /// The server serves; `shutdown` ends it.
     pub(crate) fn serving(&self, shutdown: impl Fn() + Send + 'static) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State::Serving(Box::new(shutdown));
+    }
+
+    /// The server has stopped serving and may begin anew; false if it has been asked to end.
+    pub(crate) fn pausing(&self) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*state, State::Ending) {
+            return false;
+        }
+        *state = State::Starting;
+        true
     }
 
     /// Asks for the end; `code` is that of a process that does not serve yet.

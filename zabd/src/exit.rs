@@ -24,7 +24,9 @@ pub fn code(error: &runtime_core::Error) -> u8 {
         runtime_core::Error::Bind { channel: zab_proto::Channel::Election, .. } => ELECTION_PORT,
         runtime_core::Error::Config(zab_proto::ConfigError::Invalid(_)) => INVALID,
         runtime_core::Error::Storage(source) => match source.downcast_ref() {
-            Some(zab_storage::Error::Directory { .. }) => DATA_DIR,
+            Some(zab_storage::Error::Directory { .. } | zab_storage::Error::Unwritable { .. }) => {
+                DATA_DIR
+            }
             _ => UNEXPECTED,
         },
         _ => UNEXPECTED,

@@ -9,6 +9,7 @@ pub mod inspect;
 pub mod java_env;
 pub mod local;
 pub mod logging;
+mod mending;
 mod options;
 mod ports;
 mod purge;

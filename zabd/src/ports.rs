@@ -38,8 +38,12 @@ type Found = Result<Listeners, Error>;
 
 impl Missing {
     /// Serves the ports as they come.
-    pub(crate) fn serve_on<A: Send + 'static>(self, handle: Handle<A>) {
-        thread::spawn(move || {
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub(crate) fn serve_on<A: Send + 'static>(self, handle: Handle<A>) -> io::Result<()> {
+        let thread = thread::Builder::new().name("own names".into());
+        let waits = thread.spawn(move || {
             for found in self.found {
                 match found {
                     Ok(listeners) => handle.listen(listeners),
@@ -47,6 +51,7 @@ impl Missing {
                 }
             }
         });
+        waits.map(drop)
     }
 }
 

@@ -22,9 +22,14 @@ impl Purge {
         let (stop, stopped) = channel();
         let (data, logs) = (config.data_dir.clone(), config.data_log_dir.clone());
         let retain = config.snap_retain_count;
-        let thread = thread::spawn(move || {
+        let thread = thread::Builder::new().name("purge".into()).spawn(move || {
             purge_loop(&stopped, interval, || purge(&data, &logs, retain));
         });
+        let thread = thread
+            .inspect_err(|error| {
+                log::error!("Nothing is purged: no thread can be started: {error}");
+            })
+            .ok()?;
         Some(Self { stop: Some(stop), thread: Some(thread) })
     }
 }

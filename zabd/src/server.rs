@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
 use runtime_core::{Error, Handle, Listeners, ServerOptions, raise_descriptor_limit};
 use zab_proto::Channel;
@@ -11,6 +10,7 @@ use zk_service::{OnOutdated, Probe, Service, Summary};
 
 use crate::config::{LoadError, ServerConfig, SystemProperties};
 use crate::ending::Ending;
+use crate::mending::Mending;
 use crate::purge::Purge;
 use crate::{exit, logging, options, ports};
 
@@ -95,7 +95,8 @@ pub fn run(
     let code = match config {
         Ok(config) => match serve(&config, runtime, with_parent) {
             Ok(code) => code,
-            Err(error) => {
+            Err(Failure::Serving(error)) => exit::code(&error),
+            Err(Failure::Starting(error)) => {
                 let code = exit::code(&error);
                 if code == exit::DATA_DIR {
                     log::error!("Unable to access datadir, exiting abnormally: {error}");
@@ -118,7 +119,21 @@ pub fn run(
     code
 }
 
-fn serve(config: &ServerConfig, runtime: Runtime, with_parent: bool) -> Result<u8, Error> {
+/// What a server ended with.
+enum Failure {
+    /// Nobody has logged it yet.
+    Starting(Error),
+    /// What ends a loop is logged where it happens.
+    Serving(Error),
+}
+
+impl<E: Into<Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Starting(error.into())
+    }
+}
+
+fn serve(config: &ServerConfig, runtime: Runtime, with_parent: bool) -> Result<u8, Failure> {
     log_start(config);
     match raise_descriptor_limit() {
         Ok(limit) => log::info!("This process may have {limit} open files and connections"),
@@ -126,33 +141,54 @@ fn serve(config: &ServerConfig, runtime: Runtime, with_parent: bool) -> Result<u
     }
     let ending = Ending::on_signals()?;
     if with_parent {
-        ending.clone().on_end_of_stdin();
+        ending.clone().on_end_of_stdin()?;
     }
+    let outdated = Arc::new(AtomicBool::new(false));
+    let mut mending = None::<Mending>;
+    loop {
+        let failure = match incarnation(config, runtime, &ending, &outdated) {
+            Ok(()) if outdated.load(Ordering::Relaxed) => return Ok(exit::OUTDATED),
+            Ok(()) => return Ok(exit::OK),
+            Err(failure) => failure,
+        };
+        // A first start that fails is for whoever started it to see.
+        let (Failure::Starting(error) | Failure::Serving(error)) = &failure;
+        let again = mending.is_some() || matches!(failure, Failure::Serving(_));
+        if !again || !Mending::may_help(error) || !ending.pausing() {
+            return Err(failure);
+        }
+        mending.get_or_insert_with(|| Mending::new(options::server(config).storage)).wait(error);
+    }
+}
+
+/// A server from the reading of its directories to its end.
+fn incarnation(
+    config: &ServerConfig,
+    runtime: Runtime,
+    ending: &Ending,
+    outdated: &Arc<AtomicBool>,
+) -> Result<(), Failure> {
     let options = options::server(config);
     let (listeners, missing) = ports::bind(config)?;
     for addr in listeners.addresses(Channel::Client) {
         log::info!("binding to port {addr}");
     }
-    let outdated = Arc::new(AtomicBool::new(false));
     let mut service_options = options::service(config);
-    service_options.on_outdated = on_outdated(&ending, &outdated);
+    service_options.on_outdated = on_outdated(ending, outdated);
     service_options.fsync_times = Some(fsync_times(&options.storage));
     service_options.descriptors = Some(Probe::new(|_| runtime_core::count_descriptors()));
     let service = Service::new(service_options);
     let (handle, join) = runtime.start(listeners, options, service)?;
     // Not before: the directories have been read now, and what the purge removes is not missed.
     let purge = Purge::start(config);
-    missing.serve_on(handle.clone());
+    missing.serve_on(handle.clone())?;
     ending.serving(move || handle.shutdown());
     let result = join();
     drop(purge);
-    match result {
-        Ok(()) => {}
-        Err(Error::Panicked) => return Err(Error::Panicked),
-        // What ends a loop is logged where it happens.
-        Err(error) => return Ok(exit::code(&error)),
-    }
-    Ok(if outdated.load(Ordering::Relaxed) { exit::OUTDATED } else { exit::OK })
+    result.map_err(|error| match error {
+        Error::Panicked => Failure::Starting(error),
+        error => Failure::Serving(error),
+    })
 }
 
 /// The times of fsyncs, as `mntr` asks for them.
@@ -180,10 +216,8 @@ fn on_outdated(ending: &Ending, outdated: &Arc<AtomicBool>) -> OnOutdated {
              that is none any more. Start it again with the new list of members: \
              /zookeeper/config and the other servers' dynamicConfigFile have it"
         );
-        // Not on this thread, which is the one that has to end.
-        let ending = ending.clone();
-        let why = "the ensemble's members have changed";
-        thread::spawn(move || ending.ask(why, exit::OUTDATED));
+        // Does not wait: this thread is the one that has to end.
+        ending.ask("the ensemble's members have changed", exit::OUTDATED);
     })
 }
 

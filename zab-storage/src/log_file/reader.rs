@@ -141,7 +141,7 @@ impl LogReader {
         let prefix_len = PREFIX_LEN as u64;
         let mut prefix = [0; PREFIX_LEN];
         if left < prefix_len {
-            let rest = &mut prefix[..usize::try_from(left).expect("less than a prefix")];
+            let rest = prefix.split_at_mut(usize::try_from(left).unwrap_or(0)).0;
             self.file.read_exact(rest).context("read", &self.path)?;
             let padding = if left == 0 { End::File } else { End::Padding };
             return Ok(self.ended(if prefix == [0; PREFIX_LEN] { padding } else { End::Torn }));

@@ -72,17 +72,21 @@ impl LogWriter {
 
     /// Writes encoded records, the first of which is `first`, and makes them durable.
     pub(crate) fn append(&mut self, first: Zxid, records: &[u8]) -> Result<(), Error> {
-        if self.current.is_none() {
-            self.current = Some(self.create(first)?);
-        }
-        let current = self.current.as_mut().expect("just created");
+        let mut current = match self.current.take() {
+            Some(current) => current,
+            None => self.create(first)?,
+        };
         current.allocate(records.len() as u64, self.prealloc)?;
         if self.force_sync {
             current.zero_ahead(records.len() as u64)?;
         }
         current.out.write_all(records).context("write", current.out.path())?;
         current.position += records.len() as u64;
-        self.sync()
+        self.sync(&mut current)?;
+        if !matches!(self.roll, Roll::Above(limit) if current.position > limit) {
+            self.current = Some(current);
+        }
+        Ok(())
     }
 
     fn create(&self, first: Zxid) -> Result<Current, Error> {
@@ -92,8 +96,7 @@ impl LogWriter {
         Ok(Current { out, position: HEADER_LEN, size: HEADER_LEN, zeroed: 0, named: false })
     }
 
-    fn sync(&mut self) -> Result<(), Error> {
-        let current = self.current.as_mut().expect("appended to");
+    fn sync(&self, current: &mut Current) -> Result<(), Error> {
         if self.force_sync {
             let began = Instant::now();
             current.out.sync()?;
@@ -112,9 +115,6 @@ impl LogWriter {
             }
         }
         current.named = true;
-        if matches!(self.roll, Roll::Above(limit) if current.position > limit) {
-            self.current = None;
-        }
         Ok(())
     }
 
