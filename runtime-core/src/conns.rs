@@ -290,8 +290,7 @@ impl<S: Stream> Conns<S> {
             self.ids.remove(&id);
         }
         let Some(conn) = self.conn(at) else { return };
-        let remote = conn.stream.peer_addr().map_or_else(|_| "?".into(), |a| a.to_string());
-        log::log!(level(reason), "Closing connection {id:?} with {remote}: {reason}");
+        log_closing(id, conn.stream.peer_addr().ok(), reason);
         conn.stage = Stage::Flushing;
         let deadline = now + self.options.flush_timeout;
         self.set_deadline(at, Some(deadline));
@@ -489,8 +488,17 @@ impl<S: Read> Read for Counted<'_, S> {
     }
 }
 
+/// Says why a connection is closed. Clients are a subject of their own, so that a flood of them does not
+/// keep what befalls members out of the log.
+pub(crate) fn log_closing(id: ConnId, remote: Option<SocketAddr>, reason: CloseReason) {
+    let target = if id.is_client() { "runtime_core::conns::client" } else { "runtime_core::conns" };
+    let remote = remote.map_or_else(|| "?".into(), |remote| remote.to_string());
+    let level = level(reason);
+    log::log!(target: target, level, "Closing connection {id:?} with {remote}: {reason}");
+}
+
 /// How interesting the end of a connection is: very, if the other side was at fault.
-pub(crate) fn level(reason: CloseReason) -> log::Level {
+fn level(reason: CloseReason) -> log::Level {
     match reason {
         CloseReason::Superseded | CloseReason::RoleEnded | CloseReason::Application => {
             log::Level::Debug

@@ -4,12 +4,13 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use zab_proto::{
     Application, Channel, CloseReason, Config, ConnId, Input, Instant, NetOutput, Node, Notice,
 };
 
-use crate::{Clock, Disk, Error, Loaded, StatusBoard};
+use crate::{Clock, Disk, Error, Loaded, StatusBoard, bounded_log};
 
 /// The core, as a runtime's sockets see it.
 pub trait Doors {
@@ -67,6 +68,7 @@ impl<A: Application, D: Disk> Engine<A, D> {
         loaded: Loaded<A, D>,
         status: Arc<StatusBoard>,
     ) -> Result<Self, Error> {
+        bounded_log::begin();
         let clock = Clock::start();
         let node = Node::new(clock.now(), config, loaded.recovered, loaded.app)?;
         Ok(Self { clock, node, disk: loaded.disk, status })
@@ -83,8 +85,16 @@ impl<A: Application, D: Disk> Engine<A, D> {
         NodeDoors { now, node: &mut self.node, disk: &mut self.disk }
     }
 
+    /// When [`on_time`](Self::on_time) is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let log = bounded_log::owes_report().then(|| self.clock.now() + Duration::from_secs(1));
+        [self.node.poll_timeout(), log].into_iter().flatten().min()
+    }
+
     /// Tells the core that its deadline has passed, if it has.
     pub fn on_time(&mut self, now: Instant) {
+        bounded_log::report();
         if self.node.poll_timeout().is_some_and(|at| at <= now) {
             self.node.handle_input(now, Input::Timeout);
         }

@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 mod accept;
+mod bounded_log;
 mod buffer;
 mod clock;
 mod conns;
@@ -22,6 +23,7 @@ mod server;
 mod status;
 
 pub use accept::Accepting;
+pub use bounded_log::BoundedLog;
 pub use buffer::{Flushed, Inbox, Outbox, ReadEnd, ReadTurn};
 pub use clock::Clock;
 pub use conns::{Conns, Stream, prepare};

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use zab_proto::{Channel, CloseReason, ConnId, Input, Instant};
 
-use crate::conns::{Stage, level};
+use crate::conns::{Stage, log_closing};
 use crate::{Doors, Inbox, NetOptions, Network};
 
 /// What happened on one of the sockets.
@@ -417,8 +417,7 @@ impl<W: Workers> Network for QueuedNet<W> {
             self.ids.remove(&id);
         }
         let Some(conn) = self.conns.get_mut(&key) else { return };
-        let remote = W::remote(&conn.stream).map_or_else(|| "?".into(), |a| a.to_string());
-        log::log!(level(reason), "Closing connection {id:?} with {remote}: {reason}");
+        log_closing(id, W::remote(&conn.stream), reason);
         conn.stage = Stage::Flushing;
         self.set_deadline(key, now + self.options.flush_timeout);
         self.mark_key(key);

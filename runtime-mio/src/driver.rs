@@ -85,7 +85,7 @@ impl<A: Application, D: Disk> Driver<A, D> {
         if self.net.has_work() {
             return Some(SystemInstant::now());
         }
-        let deadlines = [self.engine.node.poll_timeout(), self.net.poll_timeout()];
+        let deadlines = [self.engine.poll_timeout(), self.net.poll_timeout()];
         deadlines.into_iter().flatten().min().map(|at| self.engine.clock().to_system(at))
     }
 

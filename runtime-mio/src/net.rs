@@ -404,7 +404,7 @@ impl Net {
 impl Network for Net {
     fn connect(&mut self, now: Instant, conn: ConnId, channel: Channel, addresses: &str) {
         let Some(at) = self.conns.allot() else {
-            log::warn!("Too many connections: not dialling {addresses}");
+            log::warn!("Too many connections: not dialling {addresses:?}");
             self.refused.push(conn);
             return;
         };

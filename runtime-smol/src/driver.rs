@@ -100,7 +100,7 @@ impl<A: Application, D: Disk> Driver<A, D> {
 
     /// Waits for mail or the next deadline.
     async fn wait(&mut self) {
-        let deadlines = [self.engine.node.poll_timeout(), self.net.poll_timeout()];
+        let deadlines = [self.engine.poll_timeout(), self.net.poll_timeout()];
         let next = deadlines.into_iter().flatten().min();
         let next = next.map(|at| self.engine.clock().to_system(at));
         poll_fn(|context| {

@@ -95,7 +95,7 @@ impl<A: Application, D: Disk> Driver<A, D> {
         if self.net.has_work() {
             return Duration::ZERO;
         }
-        let deadlines = [self.engine.node.poll_timeout(), self.net.poll_timeout()];
+        let deadlines = [self.engine.poll_timeout(), self.net.poll_timeout()];
         let next = deadlines.into_iter().flatten().min();
         next.map_or(Duration::from_secs(3600), |at| {
             self.engine.clock().to_system(at).saturating_duration_since(SystemInstant::now())

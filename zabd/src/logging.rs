@@ -4,10 +4,12 @@ use std::io::Write;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use runtime_core::BoundedLog;
+
 static MYID: AtomicI64 = AtomicI64::new(NO_ID);
 const NO_ID: i64 = i64::MIN;
 
-/// Installs the logger: `info` and above, or what `RUST_LOG` says.
+/// Installs the logger: `info` and above, or what `RUST_LOG` says, within the bounds of [`BoundedLog`].
 pub fn init() {
     let env = env_logger::Env::default().default_filter_or("info");
     let mut builder = env_logger::Builder::from_env(env);
@@ -20,7 +22,12 @@ pub fn init() {
         }
         writeln!(out, "{}", record.args())
     });
-    builder.init();
+    let logger = builder.build();
+    let level = logger.filter();
+    // Only a second call could fail.
+    if log::set_logger(Box::leak(Box::new(BoundedLog::new(logger)))).is_ok() {
+        log::set_max_level(level);
+    }
 }
 
 /// Lines carry this server id from now on.
