@@ -276,7 +276,7 @@ impl<A: Application> Node<A> {
                     self.lent.push(Lent { conn, snapshot });
                 }
                 Output::Log { conn, after, through, any_length } => {
-                    self.open_log(conn, disk.log_open(after, through, any_length), after, through);
+                    self.open_log(disk, conn, (after, through), any_length);
                 }
                 Output::Connect { conn, channel, addresses } => {
                     return Some(NetOutput::Connect { conn, channel, addresses: addresses.into() });
@@ -302,8 +302,18 @@ impl<A: Application> Node<A> {
         NetOutput::Close(conn, reason)
     }
 
-    fn open_log(&mut self, conn: ConnId, log: Option<u32>, after: Zxid, through: Zxid) {
-        let Some(log) = log else {
+    fn open_log(
+        &mut self,
+        disk: &mut impl Storage,
+        conn: ConnId,
+        (after, through): (Zxid, Zxid),
+        any_length: bool,
+    ) {
+        // What was read for it before is not needed any more, though its end was not told yet.
+        for old in self.logs.extract_if(.., |open| open.conn == conn) {
+            disk.log_close(old.log);
+        }
+        let Some(log) = disk.log_open(after, through, any_length) else {
             self.peer.log_opened(conn, false);
             return;
         };

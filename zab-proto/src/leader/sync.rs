@@ -201,7 +201,9 @@ impl Leader {
     ) {
         let own = self.own();
         let Some(link) = self.link(conn) else { return };
-        let Some(end) = link.reading else { return };
+        if link.reading.is_none() {
+            return;
+        }
         let begins = link.stage == Stage::Reading;
         match record {
             // The window, if it still has what follows, begins behind `last_sent`.
@@ -211,12 +213,13 @@ impl Leader {
             }
             Some((zxid, txn)) if !begins && link.last_sent.is_followed_by(zxid) => {
                 link.put_logged(&shared.history, own, zxid, txn);
+                // The end of the log may be told only after more has been sent from the window.
+                link.reading = link.reading.filter(|end| link.next < *end);
             }
             None if begins => {
                 link.stage = Stage::CatchingUp;
                 link.reading = None;
             }
-            None if link.next == end => link.reading = None,
             // Not the history that the window had (rule R8).
             Some(_) | None => self.close(shared, conn, CloseReason::LogUnreadable),
         }
