@@ -97,6 +97,8 @@ impl World {
         let member = Member::parse(Sid(1), "h:1:2").expect("a good line");
         ensemble.members.insert(Sid(1), member);
         let config = Config {
+            allow_unlisted: true,
+            check_addresses: true,
             sid: Sid(1),
             ensemble,
             standalone: true,

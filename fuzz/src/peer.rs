@@ -100,6 +100,8 @@ impl World {
         let ensemble = "server.1=h:1:11\nserver.2=h:2:12\nserver.3=h:3:13\n\
                         server.4=h:4:14:observer\nversion=0";
         let config = Config {
+            allow_unlisted: true,
+            check_addresses: true,
             sid: Sid(1 + program.small(4)),
             ensemble: Ensemble::parse_text(ensemble.as_bytes()).expect("four members"),
             standalone: false,
@@ -257,7 +259,7 @@ impl World {
     }
 
     fn accept(&mut self, channel: Channel) {
-        if let Some(conn) = self.peer.accept(self.now, channel) {
+        if let Some(conn) = self.peer.accept(self.now, channel, None) {
             let said = Said::new(channel, false);
             self.links.push((conn, Link { open: true, said, ..Link::default() }));
         }

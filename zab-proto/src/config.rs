@@ -28,6 +28,13 @@ pub struct Config {
     /// Trust an empty data directory from the start (`db.autocreate=true`), instead of waiting
     /// until every voter is seen to be empty or a leader has synchronised it (rule R14).
     pub trust_empty: bool,
+    /// Take learners and voters whose id is not in the configuration, as ZooKeeper does: observers
+    /// that nobody listed, and joiners before their `reconfig`. They get everything and may forward
+    /// requests of any client. Off: they are refused (rule R23).
+    pub allow_unlisted: bool,
+    /// Refuse peers that come from another address than the configuration gives their id, where it
+    /// gives addresses and not names (rule R23).
+    pub check_addresses: bool,
     /// Times of the election.
     pub election: ElectionConfig,
     /// Bounds of everything that takes memory.
@@ -136,6 +143,8 @@ impl Config {
             connect_to_learner_master_limit: 0,
             multi_address: false,
             trust_empty: false,
+            allow_unlisted: false,
+            check_addresses: true,
             election: ElectionConfig::default(),
             limits: Limits::default(),
             seed: sid.0.unsigned_abs(),

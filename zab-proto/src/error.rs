@@ -54,6 +54,8 @@ pub enum Violation {
     ImplausibleEpoch(crate::Epoch),
     /// The peer's server id is not in the configuration.
     Stranger(crate::Sid),
+    /// The peer comes from an address that is none of those the configuration gives its server id.
+    WrongAddress(crate::Sid, core::net::IpAddr),
     /// The peer's server id has a connection that is alive.
     Duplicate(crate::Sid),
     /// A learner's configuration is newer than this leader's.
@@ -97,7 +99,15 @@ impl fmt::Display for Violation {
             Self::ImplausibleEpoch(epoch) => {
                 write!(f, "epoch {epoch} is no promise but damage (the file acceptedEpoch?)")
             }
-            Self::Stranger(sid) => write!(f, "server {sid} is not in the configuration"),
+            Self::Stranger(sid) => write!(
+                f,
+                "server {sid} is not in the configuration (zab.allowUnlistedServers=true admits it)"
+            ),
+            Self::WrongAddress(sid, address) => write!(
+                f,
+                "server {sid} has another address than {address} in the configuration \
+                 (zab.checkPeerAddresses=false admits it)"
+            ),
             Self::Duplicate(sid) => {
                 write!(f, "server {sid} is connected already, and that connection is alive")
             }

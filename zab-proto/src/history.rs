@@ -54,6 +54,8 @@ pub(crate) struct History {
     /// The newest zxid that a leader has told this process to be committed. A leader without it is
     /// not this ensemble's, whatever it says.
     proven: Zxid,
+    /// `acceptedEpoch` on disk is not what `accepted` says, as it was damaged.
+    damaged: bool,
     /// The next leader is told of no history, so that it sends a snapshot.
     yields: bool,
     /// Entries below are applied.
@@ -110,6 +112,7 @@ impl History {
             durable: end,
             committed: applied,
             proven: Zxid::ZERO,
+            damaged: false,
             yields: false,
             delivered: applied,
             delivered_zxid: delivered,
@@ -366,6 +369,21 @@ impl History {
     /// Whether the leader of now is to replace the history; asked once.
     pub(crate) fn take_yield(&mut self) -> bool {
         core::mem::take(&mut self.yields)
+    }
+
+    /// The epochs on disk were damaged, and are to be written anew once a leader has synchronised
+    /// this server.
+    pub(crate) fn note_damage(&mut self) {
+        self.damaged = true;
+    }
+
+    /// A leader has synchronised this server in `epoch`.
+    pub(crate) fn enter(&mut self, epoch: Epoch) {
+        self.trusted = true;
+        if core::mem::take(&mut self.damaged) {
+            self.set_epoch(EpochKind::Accepted, self.accepted);
+        }
+        self.set_epoch(EpochKind::Current, epoch);
     }
 
     /// The newest zxid that is known to be committed, by a leader's word to this process.

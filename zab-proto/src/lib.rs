@@ -7,6 +7,7 @@ extern crate alloc;
 
 mod app;
 mod config;
+mod door;
 mod election;
 mod ensemble;
 mod error;

@@ -132,7 +132,9 @@ impl<A: Application> Node<A> {
     pub fn accept(&mut self, now: Instant, channel: Channel, remote: SocketAddr) -> Option<ConnId> {
         match channel {
             Channel::Client => self.app.accept(&mut Core::new(now, &mut self.peer), remote),
-            Channel::Election | Channel::Quorum => self.peer.accept(now, channel),
+            Channel::Election | Channel::Quorum => {
+                self.peer.accept(now, channel, Some(remote.ip()))
+            }
         }
     }
 

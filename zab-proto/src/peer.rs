@@ -6,9 +6,11 @@ mod roles;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::Cell;
+use core::net::IpAddr;
 
 use self::patience::{Attempts, Waiting};
 use self::roles::{Looking, Role};
+use crate::door::Door;
 use crate::election::ElectionPort;
 use crate::leader::{Leader, Reign};
 use crate::notice::Notices;
@@ -25,9 +27,9 @@ pub struct Peer {
     shared: Shared,
     election: ElectionPort,
     role: Role,
-    /// Learners that came before it was known whether this server leads, the oldest first, and until
-    /// when they may wait. Nothing is read of them.
-    held: Vec<(ConnId, Instant)>,
+    /// Learners that came before it was known whether this server leads, the oldest first. Nothing is
+    /// read of them.
+    held: Vec<Held>,
     /// Addresses of the dial that was polled last.
     dialling: String,
     attempts: Attempts,
@@ -63,6 +65,7 @@ impl Peer {
                 outdated: false,
                 notices: Notices::default(),
                 now,
+                door: Door::new(&config),
                 config,
             },
             role: Role::Looking(Looking { begun: false, not_before: now, lost: None }),
@@ -174,11 +177,16 @@ impl Peer {
         leader.into_iter().flat_map(Leader::learners)
     }
 
-    /// A connection was accepted on the election or quorum port; `None` refuses it.
-    pub fn accept(&mut self, now: Instant, channel: Channel) -> Option<ConnId> {
+    /// A connection from `remote` was accepted on the election or quorum port; `None` refuses it.
+    pub fn accept(
+        &mut self,
+        now: Instant,
+        channel: Channel,
+        remote: Option<IpAddr>,
+    ) -> Option<ConnId> {
         match (channel, &mut self.role) {
             (Channel::Election, _) => {
-                let conn = self.election.accept(now);
+                let conn = self.election.accept(now, remote);
                 // It may have closed an older connection to make room.
                 self.settle(now);
                 conn
@@ -189,17 +197,17 @@ impl Peer {
                     leader.make_room(&mut self.shared);
                 }
                 let conn = self.shared.slots.allot()?;
-                leader.accept(now, &self.shared, conn);
+                leader.accept(now, &self.shared, conn, remote);
                 Some(conn)
             }
             (Channel::Quorum, Role::Looking(_)) => {
                 if self.shared.slots.is_full() && !self.held.is_empty() {
-                    let (oldest, _) = self.held.remove(0);
-                    self.shared.close(oldest, CloseReason::MadeRoom);
+                    let oldest = self.held.remove(0);
+                    self.shared.close(oldest.conn, CloseReason::MadeRoom);
                 }
                 let conn = self.shared.slots.allot()?;
-                self.held
-                    .push((conn, now + self.shared.config.ticks(self.shared.config.init_limit)));
+                let until = now + self.shared.config.ticks(self.shared.config.init_limit);
+                self.held.push(Held { conn, until, remote });
                 Some(conn)
             }
         }
@@ -238,7 +246,9 @@ impl Peer {
     fn on_timeout(&mut self, now: Instant) {
         self.election.handle_timeout(now);
         self.tell_waiting(now);
-        while let Some((conn, _)) = self.held.first().copied().filter(|held| now >= held.1) {
+        while let Some(Held { conn, .. }) =
+            self.held.first().copied().filter(|held| now >= held.until)
+        {
             self.held.remove(0);
             self.shared.close(conn, CloseReason::Silent);
         }
@@ -254,7 +264,7 @@ impl Peer {
     }
 
     fn on_closed(&mut self, now: Instant, conn: ConnId) {
-        if let Some(at) = self.held.iter().position(|held| held.0 == conn) {
+        if let Some(at) = self.held.iter().position(|held| held.conn == conn) {
             self.held.remove(at);
             self.shared.slots.free(conn);
             return;
@@ -523,10 +533,20 @@ impl Peer {
             Role::Learner(learner) => learner.poll_timeout(),
             Role::Leader(leader) => leader.poll_timeout(),
         };
-        let held = self.held.first().map(|held| held.1);
+        let held = self.held.first().map(|held| held.until);
         let waiting = self.waiting.map(|waiting| waiting.tell_at);
         [role, held, waiting, self.election.poll_timeout()].into_iter().flatten().min()
     }
+}
+
+/// A learner that came early.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    conn: ConnId,
+    /// How long it may wait.
+    until: Instant,
+    /// Where it comes from, if the driver knows.
+    remote: Option<IpAddr>,
 }
 
 /// An output without, or with, the text of the last dial.

@@ -201,6 +201,9 @@ impl Recovered {
         let window = self.window.unwrap_or_else(|| Window::new(delivered));
         let floor = self.snapshot_end.max(delivered);
         let mut history = History::new(window, delivered, floor, accepted, current, trusted);
+        if damaged {
+            history.note_damage();
+        }
         if has_gap {
             history.doubt();
         }

@@ -7,6 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::Cell;
 
+use crate::door::Door;
 use crate::history::History;
 use crate::notice::{Notice, Notices};
 use crate::wire::body::SNAPSHOT_END;
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) notices: Notices,
     /// The time of the last input.
     pub(crate) now: Instant,
+    pub(crate) door: Door,
 }
 
 impl Shared {

@@ -368,6 +368,8 @@ fn config(options: &Options, server: HostIx) -> Config {
         (sid(server), Member { role, addresses: vec![address], client: None })
     });
     Config {
+        allow_unlisted: false,
+        check_addresses: true,
         sid: sid(server),
         ensemble: Ensemble { members: members.collect(), ..Ensemble::default() },
         standalone: false,

@@ -31,6 +31,8 @@ fn core(config: &ServerConfig) -> Config {
     core.sync_limit = config.sync_limit;
     core.connect_to_learner_master_limit = config.connect_to_learner_master_limit;
     core.multi_address = config.multi_address;
+    core.allow_unlisted = properties.bool("zab.allowUnlistedServers", false);
+    core.check_addresses = properties.bool("zab.checkPeerAddresses", true);
     // ZooKeeper trusts an empty directory by default. Here the operator has to say so, because a
     // wiped server that votes can undo what was acknowledged (rule R14).
     core.trust_empty |= properties.bool("db.autocreate", false);

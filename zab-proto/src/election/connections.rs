@@ -12,11 +12,13 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::Cell;
+use core::net::IpAddr;
 use core::time::Duration;
 
 use super::ElectionOutput;
 use super::algorithm::CastVote;
 use super::electorate::Electorate;
+use crate::door::Door;
 use crate::wire::Parsed;
 use crate::wire::handshake::{ADDRESSES_LEN_MAX_BYTES, Form, Handshake};
 use crate::wire::notification::parse_frame;
@@ -32,6 +34,7 @@ pub(super) struct Connections {
     handshake_timeout: Duration,
     redial_min: Duration,
     links_max: usize,
+    door: Door,
     looking: bool,
     remotes: BTreeMap<Sid, Remote>,
     slots: Vec<Slot>,
@@ -80,6 +83,8 @@ struct Slot {
 #[derive(Debug)]
 struct Link {
     stage: Stage,
+    /// Where an accepted one comes from, if the driver knows.
+    remote: Option<IpAddr>,
     since: Instant,
     /// The message that is being sent, and how much of it is.
     out: Vec<u8>,
@@ -130,6 +135,7 @@ impl Connections {
             handshake_timeout: config.election.handshake_timeout.max(REDIAL_MIN),
             redial_min: config.election.redial_min.clamp(REDIAL_MIN, REDIAL_MAX),
             links_max: config.limits.links_max,
+            door: Door::new(config),
             looking: false,
             remotes,
             slots: Vec::new(),
@@ -199,7 +205,7 @@ impl Connections {
 
     /// Somebody has connected. When there are too many, the one that has kept us waiting for its
     /// handshake for longest makes room.
-    pub(super) fn accept(&mut self, now: Instant) -> Option<ConnId> {
+    pub(super) fn accept(&mut self, now: Instant, remote: Option<IpAddr>) -> Option<ConnId> {
         let links = || {
             self.slots.iter().enumerate().filter_map(|(at, slot)| Some((at, slot.link.as_ref()?)))
         };
@@ -209,6 +215,9 @@ impl Connections {
             self.close(oldest, CloseReason::Silent);
         }
         let slot = self.open(now, Stage::Accepted);
+        if let Some(link) = &mut self.slots[slot].link {
+            link.remote = remote;
+        }
         Some(self.id(slot))
     }
 

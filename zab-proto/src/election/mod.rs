@@ -14,6 +14,7 @@ mod shun;
 mod tests;
 
 use alloc::string::String;
+use core::net::IpAddr;
 
 use self::algorithm::{Algorithm, CastVote, Decision, Step};
 use self::bootstrap::Bootstrap;
@@ -175,8 +176,8 @@ impl ElectionPort {
     }
 
     /// Somebody has connected; `None` means: close it, there are too many.
-    pub(crate) fn accept(&mut self, now: Instant) -> Option<ConnId> {
-        self.connections.accept(now)
+    pub(crate) fn accept(&mut self, now: Instant, remote: Option<IpAddr>) -> Option<ConnId> {
+        self.connections.accept(now, remote)
     }
 
     /// A dial has succeeded.

@@ -36,12 +36,40 @@ impl Leader {
             return Err(CloseReason::Violation(Violation::ImplausibleEpoch(accepted)));
         }
         let Some(link) = self.link(conn) else { return Ok(()) };
+        if sid == shared.config.sid {
+            return Err(CloseReason::Violation(Violation::OwnSid));
+        }
+        shared.door.admit(sid, link.remote).map_err(CloseReason::Violation)?;
+        self.displace(now, shared, conn, sid)?;
+        let Some(link) = self.link(conn) else { return Ok(()) };
         link.sid = sid;
         link.observer = packet.kind == PacketType::OBSERVERINFO;
         link.accepted = accepted;
         link.can_be_guest = extension::field(packet.data, LearnerInfo::LEN, Tag::GUEST).is_some();
         link.stage = Stage::Introduced;
         self.choose_epoch(now, shared);
+        Ok(())
+    }
+
+    /// A server has one connection. A newer one takes the place of an older one that has been silent,
+    /// as the learner may know sooner than we that it is dead; while that is alive, the newer one is
+    /// not who it says, or comes too early. A learner that is sent PINGs is never silent for a tick.
+    fn displace(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        conn: ConnId,
+        sid: Sid,
+    ) -> Result<(), CloseReason> {
+        let rival =
+            |link: &&Link| link.conn != conn && link.sid == sid && link.stage > Stage::Hello;
+        let Some((older, active_at)) = self.all().find(rival).map(|l| (l.conn, l.active_at)) else {
+            return Ok(());
+        };
+        if now.saturating_since(active_at) < shared.config.tick_time {
+            return Err(CloseReason::Violation(Violation::Duplicate(sid)));
+        }
+        self.close(shared, older, CloseReason::Superseded);
         Ok(())
     }
 

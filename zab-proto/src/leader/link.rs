@@ -1,6 +1,7 @@
 //! One learner, as its leader sees it: where it stands in the handshake and in the history.
 
 use alloc::collections::VecDeque;
+use core::net::IpAddr;
 
 use crate::history::History;
 use crate::shared::Outbox;
@@ -56,6 +57,8 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) conn: ConnId,
+    /// Where it comes from, if the driver knows.
+    pub(super) remote: Option<IpAddr>,
     pub(super) sid: Sid,
     pub(super) observer: bool,
     /// It has promised a higher epoch than this leader's, and counts to no quorum (rule R19).
@@ -132,6 +135,7 @@ impl Link {
     ) -> Self {
         Self {
             conn,
+            remote: None,
             sid: Sid(0),
             observer: false,
             guest: false,

@@ -10,6 +10,7 @@ mod sync;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 
 use self::freshness::Freshness;
 use self::link::{Link, Own, Stage};
@@ -179,7 +180,13 @@ impl Leader {
     }
 
     /// A learner has connected, perhaps before this server began to lead.
-    pub(crate) fn accept(&mut self, now: Instant, shared: &Shared, conn: ConnId) {
+    pub(crate) fn accept(
+        &mut self,
+        now: Instant,
+        shared: &Shared,
+        conn: ConnId,
+        remote: Option<IpAddr>,
+    ) {
         let config = &shared.config;
         let silent_at = now + config.ticks(config.init_limit);
         let alive_until = now + config.ticks(config.init_limit + config.sync_limit);
@@ -188,7 +195,9 @@ impl Leader {
             self.links.resize_with(slot + 1, || None);
         }
         let early_len_max = EARLY_LEN_MAX.min(config.limits.window_len_max_bytes / 2);
-        self.links[slot] = Some(Link::new(conn, silent_at, alive_until, early_len_max));
+        let mut link = Link::new(conn, silent_at, alive_until, early_len_max);
+        link.remote = remote;
+        self.links[slot] = Some(link);
     }
 
     /// All connections are taken, and somebody new has come: who has owed its introduction for longest

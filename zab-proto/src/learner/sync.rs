@@ -11,7 +11,7 @@ use crate::window::{Index, Window};
 use crate::wire::body;
 use crate::wire::packet::{Packet, PacketType};
 use crate::wire::txn::TxnHeader;
-use crate::{CloseReason, DecodeError, EpochKind, Message, SyncMode, Violation, Zxid};
+use crate::{CloseReason, DecodeError, Message, SyncMode, Violation, Zxid};
 
 /// What a synchronisation has brought so far.
 #[derive(Debug)]
@@ -298,8 +298,7 @@ impl Learner {
         // Transactions that were committed already need no acknowledgement.
         self.acked = self.committed;
         self.incoming = Incoming::new();
-        history.trust();
-        history.set_epoch(EpochKind::Current, self.epoch);
+        history.enter(self.epoch);
         self.step = Step::Storing;
         self.acknowledge(shared);
         Ok(())

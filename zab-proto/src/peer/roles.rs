@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::Peer;
+use super::{Held, Peer};
 use crate::election::ElectionOutput;
 use crate::leader::Leader;
 use crate::learner::Learner;
@@ -135,13 +135,13 @@ impl Peer {
         let held = core::mem::take(&mut self.held);
         if state == ServerState::Leading {
             let mut leader = Leader::new(now, &mut self.shared);
-            for (conn, _) in held {
-                leader.accept(now, &self.shared, conn);
+            for Held { conn, remote, .. } in held {
+                leader.accept(now, &self.shared, conn, remote);
                 self.shared.control.push_back(Control::Resume(conn));
             }
             self.role = Role::Leader(leader);
         } else {
-            for (conn, _) in held {
+            for Held { conn, .. } in held {
                 self.shared.close(conn, CloseReason::RoleEnded);
             }
             let observer = state == ServerState::Observing;

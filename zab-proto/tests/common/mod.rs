@@ -72,6 +72,8 @@ impl Cluster {
             ensemble.members.insert(Sid(i as i64 + 1), member.expect("a good line"));
         }
         let config = Config {
+            allow_unlisted: false,
+            check_addresses: true,
             sid: Sid(0),
             ensemble,
             standalone: false,

@@ -34,6 +34,8 @@ impl Trio {
         }
         let peer = |sid| {
             let config = Config {
+                allow_unlisted: false,
+                check_addresses: true,
                 sid: Sid(sid),
                 ensemble: ensemble.clone(),
                 standalone: false,
@@ -131,7 +133,7 @@ impl Trio {
 
     fn dial(&mut self, from: End, channel: Channel, to: usize) {
         let conn = from.1;
-        let input = match self.peers[to].accept(self.now, channel) {
+        let input = match self.peers[to].accept(self.now, channel, None) {
             Some(accepted) => {
                 self.links.push((from, (to, accepted)));
                 Input::Opened { conn }

@@ -165,7 +165,7 @@ impl Learner {
             let conn = known.unwrap_or_else(|| {
                 let address = format!("h:{}", 200 + sid.0);
                 Handshake { form: Form::V1, sid, text: &address }.write(&mut bytes);
-                self.peer.accept(NOW, Channel::Election).expect("room")
+                self.peer.accept(NOW, Channel::Election, None).expect("room")
             });
             let config = self.peer.config().ensemble.text();
             let vote = Notification {

@@ -2,11 +2,13 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 use core::time::Duration;
 
 use super::{
     CROSSING, Connections, ELECTION_BIT, Link, Remote, STRANGERS_SHARE, Slot, Stage, owns,
 };
+use crate::door::literal;
 use crate::election::ElectionOutput;
 use crate::election::electorate::address;
 use crate::wire::handshake::Handshake;
@@ -27,9 +29,11 @@ impl Connections {
         if sid == self.me {
             return self.close(slot, CloseReason::Violation(Violation::OwnSid));
         }
-        let addresses: Vec<String> =
-            handshake.addresses().map(|(host, port)| address(host, port)).collect();
-        let addresses = (!addresses.is_empty()).then(|| addresses.join("|"));
+        let remote = self.slots[slot].link.as_ref().and_then(|link| link.remote);
+        if let Err(violation) = self.door.admit(sid, remote) {
+            return self.close(slot, CloseReason::Violation(violation));
+        }
+        let addresses = self.call_back_at(sid, remote, handshake);
         if !self.remotes.contains_key(&sid) {
             let strangers = self.remotes.values().filter(|remote| remote.addresses.is_none());
             if strangers.count() >= self.links_max / STRANGERS_SHARE
@@ -57,6 +61,31 @@ impl Connections {
             self.remotes.entry(sid).or_default();
         }
         self.dial(now, sid, addresses);
+    }
+
+    /// Where to call a server back that the configuration gives no address. A handshake can name any
+    /// host, so only literal addresses are used, and of a server that is no member only the one it
+    /// comes from.
+    fn call_back_at(
+        &self,
+        sid: Sid,
+        remote: Option<IpAddr>,
+        handshake: &Handshake<'_>,
+    ) -> Option<String> {
+        let configured = self.remotes.get(&sid).and_then(|known| known.addresses.as_deref());
+        if configured.is_some_and(|addresses| !addresses.is_empty()) {
+            return None;
+        }
+        let usable = |host: &str| {
+            let own = || configured.is_some() || remote.is_none_or(|ip| Some(ip) == literal(host));
+            literal(host).is_some() && own()
+        };
+        let addresses: Vec<String> = handshake
+            .addresses()
+            .filter(|(host, _)| usable(host))
+            .map(|(host, port)| address(host, port))
+            .collect();
+        (!addresses.is_empty()).then(|| addresses.join("|"))
     }
 
     /// Makes `slot` the connection that we and `sid` keep.
@@ -115,8 +144,16 @@ impl Connections {
             self.slots.len() - 1
         });
         let out = Vec::new();
-        let link =
-            Link { stage, since: now, out, sent: 0, announced: false, heard: false, partial: None };
+        let link = Link {
+            stage,
+            remote: None,
+            since: now,
+            out,
+            sent: 0,
+            announced: false,
+            heard: false,
+            partial: None,
+        };
         self.slots[slot].generation = self.slots[slot].generation.wrapping_add(1);
         self.slots[slot].link = Some(link);
         slot

@@ -97,10 +97,8 @@ fn a_call_back_replaces_the_own_dial() {
 }
 
 #[test]
-fn a_smaller_server_is_called_back_where_it_says() {
-    for (text, expected) in
-        [("other:77", "other:77"), ("0.0.0.0:77", "h:2001"), ("[::1]:5|b:6", "[::1]:5|b:6")]
-    {
+fn a_smaller_server_is_called_back_where_the_configuration_says() {
+    for text in ["other:77", "0.0.0.0:77", "192.0.2.1:77", "[::1]:5|b:6"] {
         let mut driver = looking();
         let dial = driver.dial_to("h:2001");
         driver.close(dial);
@@ -108,11 +106,41 @@ fn a_smaller_server_is_called_back_where_it_says() {
         driver.feed(conn, &handshake(1, text));
         assert_eq!(driver.closed, [(conn, CloseReason::Superseded)]);
         let (call, to) = driver.dials.pop().unwrap();
-        assert_eq!(to, expected);
-        // If that does not work, the configuration is tried next.
+        assert_eq!(to, "h:2001", "{text}");
         driver.close(call);
         driver.pass(2 * MS);
         driver.dial_to("h:2001");
+    }
+}
+
+/// A server that is not in the configuration is called at a literal address, if at all.
+#[test]
+fn strangers_do_not_choose_whom_we_dial() {
+    let called = |text: &str| {
+        let mut driver = looking();
+        driver.dials.clear();
+        let conn = driver.accept();
+        driver.feed(conn, &handshake(0, text));
+        driver.dials.pop().map(|(_, to)| to)
+    };
+    assert_eq!(called("internal.host:22"), None);
+    assert_eq!(called("192.0.2.1:77|internal.host:22").as_deref(), Some("192.0.2.1:77"));
+}
+
+/// Without the option for it, who is not in the configuration gets neither an answer nor a dial.
+#[test]
+fn who_is_not_in_the_configuration_is_refused() {
+    let mut config = config(Sid(2), &ensemble(3, &[], &[]));
+    config.allow_unlisted = false;
+    let mut driver = Driver::new(&config);
+    driver.look(0, 0);
+    driver.dials.clear();
+    for sid in [0, 9, -1, -7, i64::MIN] {
+        let conn = driver.accept();
+        driver.feed(conn, &handshake(sid, "192.0.2.1:77"));
+        let reason = CloseReason::Violation(Violation::Stranger(Sid(sid)));
+        assert_eq!(driver.closed.pop(), Some((conn, reason)));
+        assert!(driver.dials.is_empty() && driver.take_sent(conn).is_empty());
     }
 }
 
@@ -254,7 +282,7 @@ fn too_many_are_refused() {
     config.limits.links_max = 2;
     let mut driver = Driver::new(&config);
     driver.look(0, 0);
-    assert_eq!(driver.port.accept(NOW), None);
+    assert_eq!(driver.port.accept(NOW, None), None);
     assert!(driver.closed.is_empty());
 }
 

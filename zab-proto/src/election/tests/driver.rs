@@ -70,7 +70,7 @@ impl Driver {
     }
 
     pub(super) fn accept(&mut self) -> ConnId {
-        self.port.accept(self.now).expect("room")
+        self.port.accept(self.now, None).expect("room")
     }
 
     pub(super) fn feed(&mut self, conn: ConnId, bytes: &[u8]) -> usize {

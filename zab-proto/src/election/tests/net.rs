@@ -96,6 +96,8 @@ pub(super) fn ensemble(n: i64, observers: &[i64], more: &[(&str, &str)]) -> Ense
 
 pub(super) fn config(sid: Sid, ensemble: &Ensemble) -> Config {
     Config {
+        allow_unlisted: true,
+        check_addresses: true,
         sid,
         ensemble: ensemble.clone(),
         standalone: false,
@@ -341,7 +343,7 @@ impl Net {
             return self.schedule(from, now + TIMEOUT, Event::Closed { at: from });
         }
         let accepted = match self.servers.get_mut(&to) {
-            Some(server) if server.running => server.port.accept(now),
+            Some(server) if server.running => server.port.accept(now, None),
             _ => None,
         };
         let Some(accepted) = accepted else {

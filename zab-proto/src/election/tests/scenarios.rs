@@ -218,12 +218,12 @@ fn observers_join() {
     assert!(time < 2 * MS, "{time:?}");
 }
 
-/// A server that no configuration names is answered at the address it gives.
+/// A server that no configuration names is answered on the connection that it keeps.
 #[test]
 fn a_joiner_is_answered() {
     let mut net = running(3);
     let members = net.ensemble.clone();
-    for joiner in [0, 9] {
+    for joiner in [8, 9] {
         net.ensemble = members.clone();
         let line = format!("h:{}:{}:observer", 1000 + joiner, 2000 + joiner);
         net.ensemble.set(&format!("server.{joiner}"), &line).unwrap();
