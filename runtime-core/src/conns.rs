@@ -122,6 +122,7 @@ impl<S: Stream> Conns<S> {
     /// No connections yet, and never more slots than `slots_max`.
     #[must_use]
     pub fn new(options: NetOptions, slots_max: usize) -> Self {
+        let options = options.usable();
         Self {
             options,
             slots_max: slots_max.min(options.connections_max),

@@ -130,6 +130,19 @@ impl Default for NetOptions {
 }
 
 impl NetOptions {
+    /// The same, but for sizes with which nothing would move at all.
+    pub(crate) fn usable(self) -> Self {
+        Self {
+            scratch_bytes: self.scratch_bytes.max(SCRATCH_LEN_MIN),
+            read_turn_bytes: self.read_turn_bytes.max(1),
+            write_turn_bytes: self.write_turn_bytes.max(1),
+            clients_turn_bytes: self.clients_turn_bytes.max(1),
+            unread_max_bytes: self.unread_max_bytes.max(1),
+            client_unread_max_bytes: self.client_unread_max_bytes.max(1),
+            ..self
+        }
+    }
+
     /// The defaults, with room for the frames that `config` allows.
     #[must_use]
     pub fn for_config(config: &Config) -> Self {
@@ -146,3 +159,6 @@ impl NetOptions {
         if conn.is_client() { self.client_unread_max_bytes } else { self.unread_max_bytes }
     }
 }
+
+/// Any longer piece is read and written in parts.
+const SCRATCH_LEN_MIN: usize = 256;

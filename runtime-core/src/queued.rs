@@ -118,6 +118,7 @@ struct Conn<S> {
 impl<W: Workers> QueuedNet<W> {
     /// No connections yet.
     pub fn new(workers: W, options: NetOptions) -> Self {
+        let options = options.usable();
         Self {
             workers,
             options,
@@ -323,7 +324,7 @@ impl<W: Workers> QueuedNet<W> {
         let (mut filled, max) = (0, self.options.scratch_bytes);
         loop {
             if filled == buffer.len() {
-                buffer.resize((2 * filled).clamp(SEND_LEN_MIN, max), 0);
+                buffer.resize((2 * filled).max(SEND_LEN_MIN).min(max), 0);
             }
             match doors.transmit(conn.id, &mut buffer[filled..]) {
                 0 => break,

@@ -2,6 +2,8 @@
 //!
 //! Included by the tests of each runtime, with that runtime as `crate::runtime`.
 
+mod bounds;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;

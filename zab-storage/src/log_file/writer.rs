@@ -55,6 +55,9 @@ const ZEROS_LEN_MAX: u64 = 1 << 20;
 /// Batches up to this length are written into zeroed blocks.
 const ZEROED_BATCH_LEN_MAX: u64 = 128 << 10;
 
+/// A file of more than that is more than file systems hold, and no log is so long.
+const PREALLOC_MAX: u64 = 1 << 40;
+
 /// How far the padding stays ahead of the records. ZooKeeper's value.
 const PADDING_MARGIN: u64 = 4096;
 
@@ -67,6 +70,7 @@ impl LogWriter {
         roll: Roll,
         (fsync_warning, fsync_times): (Duration, FsyncTimes),
     ) -> Self {
+        let prealloc = prealloc.min(PREALLOC_MAX);
         Self { fs, dir, prealloc, force_sync, roll, fsync_warning, fsync_times, current: None }
     }
 
