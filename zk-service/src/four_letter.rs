@@ -1,12 +1,13 @@
 //! The four-letter words: a server's state as text, for people and monitoring.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use zab_proto::{Core, Instant, ServerState, Zxid};
 
 use crate::client::{Client, State};
 use crate::metrics::Metrics;
+use crate::schedule::cost;
 use crate::service::Service;
 use crate::stats::Stats;
 
@@ -39,6 +40,7 @@ impl Service {
         if WORDS.binary_search(&word).is_err() {
             return false;
         }
+        self.charge(slot, self.word_cost(head));
         self.stats.received += 1;
         if let Some(client) = self.clients.get_mut(slot) {
             client.stats.received += 1;
@@ -259,34 +261,49 @@ impl Service {
     /// Data watches only, as in ZooKeeper.
     fn put_watches(&self, word: &str, out: &mut String) {
         let table = &self.watches.data;
-        let session = |slot| self.clients.get(slot).map_or(0, |client| client.session);
-        let mut groups: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        match word {
-            "wchs" => {
-                let (slots, paths) = (table.slots().count(), table.paths().count());
-                let _ = writeln!(out, "{slots} connections watching {paths} paths");
-                let _ = writeln!(out, "Total watches:{}", table.len());
-                return;
-            }
-            "wchc" => {
-                for (slot, paths) in table.slots() {
-                    groups.insert(format!("{:#x}", session(slot)), paths.map(Into::into).collect());
-                }
-            }
-            _ => {
-                for (path, slots) in table.paths() {
-                    let sessions = slots.map(|slot| format!("{:#x}", session(slot))).collect();
-                    groups.insert(path.into(), sessions);
-                }
-            }
+        if word == "wchs" {
+            let (slots, paths) = (table.slots().count(), table.paths().count());
+            let _ = writeln!(out, "{slots} connections watching {paths} paths");
+            let _ = writeln!(out, "Total watches:{}", table.len());
+            return;
         }
-        for (head, lines) in groups {
-            let _ = writeln!(out, "{head}");
-            for line in lines {
-                let _ = writeln!(out, "\t{line}");
+        let session = |slot| self.clients.get(slot).map_or(0, |client| client.session);
+        let mut pairs: Vec<(i64, &str)> = Vec::with_capacity(table.len());
+        for (slot, paths) in table.slots() {
+            pairs.extend(paths.map(|path| (session(slot), path)));
+        }
+        if word == "wchc" {
+            pairs.sort_unstable();
+            for of_session in pairs.chunk_by(|a, b| a.0 == b.0) {
+                let _ = writeln!(out, "{:#x}", of_session[0].0);
+                for (_, path) in of_session {
+                    out.extend(["\t", path, "\n"]);
+                }
+            }
+        } else {
+            pairs.sort_unstable_by_key(|&(session, path)| (path, session));
+            for of_path in pairs.chunk_by(|a, b| a.1 == b.1) {
+                out.extend([of_path[0].1, "\n"]);
+                for (session, _) in of_path {
+                    let _ = writeln!(out, "\t{session:#x}");
+                }
             }
         }
         out.push('\n');
+    }
+
+    /// About what a word will cost: many of them list everything of a kind.
+    pub(crate) fn word_cost(&self, head: [u8; 4]) -> u64 {
+        let entries = match &head {
+            b"wchc" | b"wchp" | b"wchs" => 2 * self.watches.len(),
+            b"cons" | b"stat" | b"crst" => 2 * self.clients.len(),
+            b"dump" => {
+                self.db.tree.ephemerals_count() + self.db.sessions.len() + self.clients.len()
+            }
+            b"hash" => 1024,
+            _ => 0,
+        };
+        cost::REQUEST + cost::NODE * entries as u64
     }
 }
 

@@ -49,6 +49,9 @@ impl Service {
                 State::Open => false,
             };
             let Some(head) = rest.first_chunk::<4>() else { return used };
+            if greeting && self.word_waits(slot, *head) {
+                return used;
+            }
             if greeting && self.four_letter_word(core, slot, *head, &rest[4..]) {
                 return bytes.len();
             }
@@ -84,12 +87,17 @@ impl Service {
         }
     }
 
+    /// Whether the beginning of a connection has to wait for its turn. What is no word costs little.
+    fn word_waits(&mut self, slot: u32, head: [u8; 4]) -> bool {
+        self.schedule.is_contended() && self.waits(slot, self.word_cost(head), true)
+    }
+
     /// Whether a frame has to wait for its connection's turn, of which this takes note.
     fn others_first(&mut self, slot: u32, frame: &[u8], first: bool) -> bool {
-        if !self.schedule.is_contended() {
-            return false;
-        }
-        let expected = self.estimate(slot, frame);
+        self.schedule.is_contended() && self.waits(slot, self.estimate(slot, frame), first)
+    }
+
+    fn waits(&mut self, slot: u32, expected: u64, first: bool) -> bool {
         let Some(client) = self.clients.get_mut(slot) else { return false };
         client.account.expect(expected);
         let account = client.account;

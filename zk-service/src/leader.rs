@@ -40,6 +40,9 @@ pub(crate) struct Env<'a> {
     pub(crate) options: &'a ServiceOptions,
     /// Work that may still be done in this turn.
     pub(crate) work_left: u64,
+    /// How much of a turn's work is for learners' requests: half of it if this server's own clients
+    /// wait, or all there is.
+    pub(crate) learners_share: u64,
 }
 
 impl<'a> Env<'a> {
@@ -71,6 +74,8 @@ pub(crate) struct Leader {
     deferred_len: usize,
     /// Learners' requests wait for the next turn rather than for room.
     postponed: bool,
+    /// Work done for learners beyond their shares of the turns so far.
+    debt: u64,
     /// Sessions whose time is up wait for the next turn.
     overdue: bool,
     txn: Vec<u8>,
@@ -109,6 +114,7 @@ impl Leader {
             deferred: VecDeque::new(),
             deferred_len: 0,
             postponed: false,
+            debt: 0,
             overdue: false,
             txn: Vec::new(),
             proposed: Vec::new(),
@@ -148,6 +154,20 @@ impl Leader {
     /// Whether there is something to be done in the next turn.
     pub(crate) fn has_postponed(&self) -> bool {
         self.postponed || self.overdue
+    }
+
+    /// A turn begins.
+    pub(crate) fn begin_turn(&mut self, env: Env<'_>) {
+        self.debt = match env.learners_share {
+            u64::MAX => 0,
+            share => self.debt.saturating_sub(share),
+        };
+    }
+
+    /// Whether it is the learners' turn. One request may exceed their share, and is made up for in
+    /// the turns that follow.
+    fn serves_learners(&self, env: Env<'_>) -> bool {
+        self.prep.work < env.work_left && self.debt < env.learners_share
     }
 
     /// The work done since this was asked last.
@@ -233,7 +253,7 @@ impl Leader {
         data: &[u8],
         auth: &[u8],
     ) {
-        let in_turn = env.work_left > 0;
+        let in_turn = self.serves_learners(env);
         if self.deferred.is_empty() && in_turn && self.try_request(core, env, from, data, auth) {
             return;
         }
@@ -265,17 +285,19 @@ impl Leader {
             core.sync_learner(from);
             return true;
         }
+        let before = self.prep.work;
         let owner = Owner::Learner(from.conn);
         let request = Submission { owner, session, cxid, op, record: reader.rest(), ids };
-        self.submit(core, env, &request).is_some()
+        let submitted = self.submit(core, env, &request).is_some();
+        self.debt = self.debt.saturating_add(self.prep.work - before);
+        submitted
     }
 
-    /// Proposes what had to wait, as far as there is room now. The other half of the turn belongs to
-    /// this server's own clients.
+    /// Proposes what had to wait, as far as there is room now and it is the learners' turn.
     pub(crate) fn retry_deferred(&mut self, core: &mut Core<'_>, env: Env<'_>) {
         self.postponed = false;
         while let Some(first) = self.deferred.pop_front() {
-            if self.prep.work > env.work_left / 2 {
+            if !self.serves_learners(env) {
                 self.deferred.push_front(first);
                 self.postponed = true;
                 return;

@@ -127,6 +127,12 @@ impl Schedule {
         self.left == 0
     }
 
+    /// What of a turn's work is left to others than clients of this server: half of it if clients
+    /// wait, else all.
+    pub(crate) fn share_beside_waiting(&self) -> u64 {
+        if self.has_waiting() { (self.per_turn / 2).max(1) } else { u64::MAX }
+    }
+
     /// Work that may still be done in this turn.
     pub(crate) fn left(&self) -> u64 {
         self.left

@@ -170,7 +170,9 @@ impl Service {
         let Self { leader, db, access, options, stats, metrics, schedule, unbilled, .. } = self;
         let leader = leader.as_mut()?;
         let work_left = schedule.left().saturating_sub(*unbilled);
-        let result = f(leader, Env { tree: &db.tree, access, options, work_left });
+        let learners_share = schedule.share_beside_waiting();
+        let env = Env { tree: &db.tree, access, options, work_left, learners_share };
+        let result = f(leader, env);
         *unbilled += leader.take_work();
         for len in leader.proposed.drain(..) {
             stats.proposed(len);
@@ -219,7 +221,7 @@ impl Service {
             return;
         }
         let Self { db, access, options, .. } = self;
-        let env = Env { tree: &db.tree, access, options, work_left: 0 };
+        let env = Env { tree: &db.tree, access, options, work_left: 0, learners_share: 0 };
         self.leader = Some(Leader::new(core.now(), env, db.sessions.iter()));
         let dead: Vec<i64> = self.db.dead_sessions().collect();
         for session in dead {
@@ -508,7 +510,10 @@ impl Application for Service {
         self.now = core.now();
         self.schedule.begin_turn();
         self.expire_greetings(core.now());
-        self.lead(|leader, env| leader.expire(core, env));
+        self.lead(|leader, env| {
+            leader.begin_turn(env);
+            leader.expire(core, env);
+        });
         self.retry(core);
     }
 

@@ -8,6 +8,7 @@ use harness::{Client, World, create, reply, request, string};
 use zk_service::ServiceOptions;
 
 const CREATE: i32 = 1;
+const EXISTS: i32 = 3;
 const GET_DATA: i32 = 4;
 const GET_CHILDREN: i32 = 8;
 const MULTI: i32 = 14;
@@ -103,8 +104,17 @@ fn listings_hold_up_nobody() {
 }
 
 #[test]
-fn counts_hold_up_nobody() {
-    others_are_served(GET_ALL_CHILDREN_NUMBER, &string("/"));
+fn a_count_walks_no_tree() {
+    let (mut world, _) = with_children(options(), 3000);
+    let (client, ..) = world.open(0, 40_000);
+    let turns = world.turns;
+    let requests: Vec<u8> =
+        (1..=100).flat_map(|xid| request(xid, GET_ALL_CHILDREN_NUMBER, &string("/"))).collect();
+    world.send(client, &requests);
+    assert_eq!(xids(&mut world, client), (1..=100).collect::<Vec<_>>());
+    assert!(world.turns <= turns + 4, "{} turns", world.turns - turns);
+    let (code, count) = world.call(client, GET_ALL_CHILDREN_NUMBER, &string("/"));
+    assert_eq!((code, number(&count)), (0, 3004));
 }
 
 #[test]
@@ -118,6 +128,83 @@ fn checks_in_multis_hold_up_nobody() {
     const CHECK: i32 = 13;
     let check = |n: usize| [string(&format!("/p/{n:05}")), vec![0xff; 4]].concat();
     others_are_served(MULTI, &multi((0..40).map(|n| (CHECK, check(n)))));
+}
+
+#[test]
+fn words_that_list_all_watches_hold_up_nobody() {
+    let words = ServiceOptions {
+        four_letter_whitelist: vec!["*".into()],
+        max_client_cnxns: 0,
+        ..options()
+    };
+    let (mut world, watcher) = with_children(words, 0);
+    for n in 0..1000 {
+        let mut watch = string(&format!("/watched/{n}"));
+        watch.push(1);
+        assert_eq!(world.call(watcher, EXISTS, &watch).0, -101);
+    }
+    let (other, ..) = world.open(0, 40_000);
+    let askers: Vec<Client> = (0..50).map(|_| world.connect(0).expect("accepted")).collect();
+    for (n, asker) in askers.iter().enumerate() {
+        world.send_only(*asker, if n % 2 == 0 { b"wchp" } else { b"wchc" });
+    }
+    for n in 0..5 {
+        world.send_only(other, &request(n, CREATE, &create("/w", b"", 2)));
+        let mut turns = 0;
+        while world.received(other) == 0 {
+            assert!(world.step(), "the words take longer");
+            turns += 1;
+        }
+        assert!(turns <= 3, "{turns} turns");
+        assert_eq!(xids(&mut world, other), [n]);
+    }
+    world.run();
+    for (n, asker) in askers.into_iter().enumerate() {
+        let lines = world.text(asker).lines().count();
+        assert_eq!(lines, if n % 2 == 0 { 2001 } else { 1002 });
+        assert!(world.has_ended(asker));
+    }
+}
+
+/// Learners forward more than a turn's work; the leader hears its own client between their
+/// requests, answers all of them, and does no more in a turn than a turn's work and one request.
+#[test]
+fn requests_of_learners_are_prepared_in_turns() {
+    const CHECK: i32 = 13;
+    let mut world = World::ensemble(3, 0, &options());
+    let leader = world.leader();
+    let (own, ..) = world.open(leader, 40_000);
+    let checks = multi((0..40).map(|_| (CHECK, [string("/"), vec![0xff; 4]].concat())));
+    let requests: Vec<u8> = (1..=30).flat_map(|xid| request(xid, MULTI, &checks)).collect();
+    let followers = (0..3).filter(|server| *server != leader);
+    let clients: Vec<Client> =
+        followers.flat_map(|f| [f; 3]).map(|f| world.open(f, 40_000).0).collect();
+    let before = world.turns;
+    for client in &clients {
+        world.send_only(*client, &requests);
+    }
+    for n in 0..10 {
+        world.send_only(own, &request(n, CREATE, &create("/w", b"", 2)));
+        let mut turns = 0;
+        while world.received(own) == 0 {
+            let more = world.step();
+            assert!(
+                more,
+                "the learners' requests take longer: {n} {turns} {}",
+                world.turns - before
+            );
+            turns += 1;
+        }
+        assert!(turns <= 4, "{turns} turns");
+        assert_eq!(xids(&mut world, own), [n]);
+    }
+    world.run();
+    assert!(world.turns > before + 60, "{} turns", world.turns - before);
+    for client in clients {
+        assert_eq!(xids(&mut world, client), (1..=30).collect::<Vec<_>>());
+    }
+    let peak = world.service(leader).work_peak();
+    assert!(peak <= TURN + 41 * 1500 + 10_000, "{peak}");
 }
 
 #[test]
