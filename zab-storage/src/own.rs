@@ -29,6 +29,8 @@ const RETRY_GROWTH_MAX: u32 = 100;
 pub(crate) struct Published {
     void_through: Mutex<u64>,
     postponed: Mutex<Option<Postponed>>,
+    /// Whether that holds something: asked for with every transaction.
+    is_postponed: AtomicBool,
     retry: Duration,
 }
 
@@ -55,7 +57,8 @@ impl From<Error> for Failure {
 impl Published {
     /// `retry`: how long the first snapshot that cannot be written is postponed.
     pub(crate) fn new(retry: Duration) -> Self {
-        Self { void_through: Mutex::default(), postponed: Mutex::default(), retry }
+        let (void_through, postponed) = (Mutex::default(), Mutex::default());
+        Self { void_through, postponed, is_postponed: AtomicBool::new(false), retry }
     }
 
     /// Snapshots up to this number belong to a history that is about to change. One that is being
@@ -67,6 +70,9 @@ impl Published {
 
     /// Whether the last snapshot could not be written, and it is time to try again; `None`: it could.
     pub(crate) fn retries(&self) -> Option<bool> {
+        if !self.is_postponed.load(Ordering::Relaxed) {
+            return None;
+        }
         self.postponed().map(|postponed| Instant::now() >= postponed.until)
     }
 
@@ -84,6 +90,7 @@ impl Published {
         dirs.fs.sync_open_dir(&dirs.snap, &dir).map_err(Failure::Stop)?;
         log::info!("snapshot {} written", to.display());
         *self.postponed() = None;
+        self.is_postponed.store(false, Ordering::Relaxed);
         Ok(())
     }
 
@@ -95,6 +102,7 @@ impl Published {
         let wait_max = self.retry.saturating_mul(RETRY_GROWTH_MAX);
         let wait = postponed.map_or(self.retry, |before| (before.wait * 2).min(wait_max));
         *postponed = Some(Postponed { until: Instant::now() + wait, wait });
+        self.is_postponed.store(true, Ordering::Relaxed);
         log::warn!(
             "The snapshot as of {} is postponed for {wait:?}, and the log grows meanwhile: {error}",
             tmp.zxid

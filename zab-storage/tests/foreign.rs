@@ -127,14 +127,14 @@ fn what_is_not_ours_is_left_alone() {
         "zab-set-aside.log.0",
         "initialize",
     ];
-    let names = any.iter().map(|name| (*name, true)).chain(ours.iter().map(|name| (*name, false)));
-    for (name, even_files) in names {
-        for (kind, make) in kinds.iter().filter(|(kind, _)| even_files || *kind != "file") {
-            let dir = used();
-            let path = dir.version_2().join(name);
-            make(&path);
-            live(&dir, &format!("{kind} {name}"));
-            assert!(fs::symlink_metadata(&path).is_ok(), "{kind} {name} is gone");
+    for (kind, make) in kinds {
+        let dir = used();
+        let names = any.iter().chain(ours.iter().filter(|_| kind != "file"));
+        let paths: Vec<_> = names.map(|name| dir.version_2().join(name)).collect();
+        paths.iter().for_each(|path| make(path));
+        live(&dir, kind);
+        for path in paths {
+            assert!(fs::symlink_metadata(&path).is_ok(), "{kind} {} is gone", path.display());
         }
     }
 }
