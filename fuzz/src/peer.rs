@@ -433,7 +433,7 @@ impl World {
                 }
                 Output::Resume { conn } => resumed.push(conn),
                 Output::Snapshot { conn } => self.lent.push(conn),
-                Output::Log { conn, after, through } => {
+                Output::Log { conn, after, through, .. } => {
                     let log = self.disk.durable.between(after, through);
                     self.peer.log_opened(conn, log.is_some());
                     self.logs.extend(log.map(|log| (conn, log)));

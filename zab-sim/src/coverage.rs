@@ -96,6 +96,7 @@ pub const MUST_REACH: &[&str] = &[
     "leader gave up with proposals under way",
     "counter used up",
     "committed in three epochs",
+    "fault: accepted epoch damaged",
     "fault: connections reset",
     "fault: disk failed",
     "fault: disk stalled",

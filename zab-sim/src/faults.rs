@@ -1,7 +1,8 @@
 //! What a fault does, and the steps of the protocol that faults are tied to.
 
-use zab_proto::Channel;
+use zab_proto::{Channel, Epoch};
 
+use crate::disk::Disk;
 use crate::net::{EndState, Side};
 use crate::plan::{Death, Fault, When};
 use crate::queue::{Event, HostIx};
@@ -103,6 +104,7 @@ impl<A: Subject> World<A> {
                 self.queue.push(now + length, Event::Unstall { server });
             }
             Fault::Wipe { server, down } => self.wipe(server, down),
+            Fault::Misremember { server, rise, down } => self.misremember(server, rise, down),
             Fault::Unresolved { server, length } => {
                 self.nameless[server] = true;
                 self.queue.push(now + length, Event::Resolved { server });
@@ -155,6 +157,23 @@ impl<A: Subject> World<A> {
             self.net.cut(from, to);
             self.queue.push(self.now + length, Event::Heal { from, to });
         }
+    }
+
+    /// An `acceptedEpoch` is damaged while its server is down. What is beyond belief costs the server its
+    /// vote until it is synchronised, so only one of three or more has such a file at a time.
+    fn misremember(&mut self, server: HostIx, rise: i64, down: u64) {
+        let beyond = |disk: &Disk| {
+            let known = disk.durable.current_in_effect();
+            disk.durable.accepted.is_some_and(|accepted| !accepted.is_plausible(known))
+        };
+        let spare = self.options.voters >= 3 && !self.disks.iter().any(beyond);
+        if rise > Epoch::PLAUSIBLE_RISE && !spare {
+            return;
+        }
+        self.die(server, Death::Kill);
+        let accepted = self.disks[server].durable.accepted.unwrap_or_default();
+        self.disks[server].damage_epochs(Epoch(accepted.0.saturating_add(rise)), None);
+        self.queue.push(self.now + down, Event::Start { server });
     }
 
     /// A disk is replaced, if every transaction is committed and on the disks of all others, so that

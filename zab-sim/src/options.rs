@@ -104,6 +104,8 @@ pub struct FaultOptions {
     pub stall: u32,
     /// A disk wiped, declared.
     pub wipe: u32,
+    /// An `acceptedEpoch` that is damaged while its server is down.
+    pub misremember: u32,
     /// Faults tied to steps of the protocol.
     pub hooked: u32,
     /// A name that cannot be resolved.

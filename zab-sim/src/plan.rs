@@ -40,6 +40,8 @@ pub enum Fault {
     Swizzle { order: u64, pause: u64 },
     /// A server gets an empty disk, as its operator declares; only if the others can spare it.
     Wipe { server: HostIx, down: u64 },
+    /// A process dies, and its file says that it has accepted so many more epochs, for `down`.
+    Misremember { server: HostIx, rise: i64, down: u64 },
 }
 
 impl Fault {
@@ -56,6 +58,7 @@ impl Fault {
             Self::Reset { .. } => "fault: connections reset",
             Self::Stall { .. } => "fault: disk stalled",
             Self::Wipe { .. } => "fault: disk wiped",
+            Self::Misremember { .. } => "fault: accepted epoch damaged",
             Self::Unresolved { .. } => "fault: name not resolved",
             Self::Garble { .. } => "fault: garbage on an election connection",
             Self::Swizzle { .. } => "fault: links cut and mended in turn",
@@ -74,6 +77,7 @@ impl Fault {
             Self::Reset { .. } => Self::Reset { server },
             Self::Stall { length, .. } => Self::Stall { server, length },
             Self::Wipe { down, .. } => Self::Wipe { server, down },
+            Self::Misremember { rise, down, .. } => Self::Misremember { server, rise, down },
             Self::Unresolved { length, .. } => Self::Unresolved { server, length },
             Self::Garble { to, bytes, .. } => Self::Garble { from: server, to, bytes },
             Self::Swizzle { .. } => self,
@@ -127,7 +131,7 @@ pub fn draw(options: &Options) -> Vec<Planned> {
     let faults = &options.faults;
     let seconds = options.chaos.div_ceil(SECOND);
     let mut plan = Vec::new();
-    let classes: [(u32, Draw); 12] = [
+    let classes: [(u32, Draw); 13] = [
         (faults.kill, |rng, n| die(rng, n, Death::Kill)),
         (faults.crash, |rng, n| die(rng, n, Death::Power)),
         (faults.pause, |rng, n| Fault::Pause { server: rng.index(n), length: length(rng) }),
@@ -143,6 +147,11 @@ pub fn draw(options: &Options) -> Vec<Planned> {
         (faults.reset, |rng, n| Fault::Reset { server: rng.index(n) }),
         (faults.stall, |rng, n| Fault::Stall { server: rng.index(n), length: length(rng) }),
         (faults.wipe, |rng, n| Fault::Wipe { server: rng.index(n), down: length(rng) }),
+        (faults.misremember, |rng, n| Fault::Misremember {
+            server: rng.index(n),
+            rise: rng.pick(&[1, 2, 100, 1 << 20, i64::from(i32::MAX)]),
+            down: length(rng),
+        }),
         (faults.unresolved, |rng, n| Fault::Unresolved {
             server: rng.index(n),
             length: length(rng),

@@ -93,6 +93,7 @@ pub const ALL: &[Profile] = &[
             options.faults.unresolved = rng.pick(&[0, 1000]);
             options.faults.garble = rng.pick(&[0, 2000]);
             options.faults.reset = rng.pick(&[0, 1000]);
+            options.faults.misremember = rng.pick(&[0, 300]);
         },
     },
     Profile {

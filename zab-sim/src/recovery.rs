@@ -48,6 +48,8 @@ pub(crate) fn examine<A: Subject>(world: &mut World<A>) {
     world.clients.iter_mut().for_each(|seat| seat.client.trouble());
     // With small counters epochs end by themselves.
     let lasting = world.options.counter_max == u32::MAX;
+    // Without a voter that counts, a guest makes a new epoch begin.
+    let lasting = lasting && !world.has_guests();
     match world.options.seed % 4 {
         0 if lasting => restart_one(world),
         1 if lasting => cripple_one(world),
@@ -280,6 +282,13 @@ impl<A: Subject> World<A> {
     fn serves(&self, server: HostIx) -> bool {
         let status = self.ghost.borrow().server(server).status;
         status.is_some_and(|status| status.phase == Phase::Broadcast)
+    }
+
+    /// Whether a server has promised a higher epoch than the leader's.
+    fn has_guests(&self) -> bool {
+        let Some(leader) = self.leader() else { return false };
+        let led = self.disks[leader].durable.accepted;
+        self.disks.iter().any(|disk| disk.durable.accepted > led)
     }
 
     /// A server, not the leader, without which there is a quorum.

@@ -132,9 +132,11 @@ impl ElectionPort {
         self.connections.start(lost);
         let mut initial = self.initial_vote(initial);
         if !trusted && !self.algorithm.electorate().is_observer(self.me) {
+            // One that has a history and forgot its promise is not at an ensemble's birth.
+            let empty = initial.zxid == Zxid::ZERO && initial.peer_epoch == Epoch(0);
+            self.bootstrap = empty.then(Bootstrap::default);
             initial.zxid = Zxid::NONE;
             initial.peer_epoch = Epoch(0);
-            self.bootstrap = Some(Bootstrap::default());
         }
         self.begin(now, initial);
         self.try_bootstrap(now);
