@@ -70,13 +70,13 @@ impl Local {
         let (sender, events) = channel();
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
         let stop = sender.clone();
-        thread::spawn(move || {
+        thread::Builder::new().spawn(move || {
             for _ in signals.forever() {
                 if stop.send(Event::Stop).is_err() {
                     return;
                 }
             }
-        });
+        })?;
         let narrator = Narrator::new(layout.servers.len(), wall_micros());
         let mut local = Self { servers: Vec::new(), events, narrator, out: io::stdout(), layout };
         local.introduce()?;
@@ -90,11 +90,12 @@ impl Local {
                 .stdout(Stdio::null())
                 .stderr(Stdio::piped())
                 .spawn()?;
-            let stderr = child.stderr.take().expect("piped");
+            let stderr = child.stderr.take().ok_or_else(|| io::Error::other("no stderr"))?;
             let log = File::options().create(true).append(true).open(&server.log);
             let log = layout::at(&server.log, log)?;
             let sender = sender.clone();
-            thread::spawn(move || follow(i, BufReader::new(stderr), log, &sender));
+            thread::Builder::new()
+                .spawn(move || follow(i, BufReader::new(stderr), log, &sender))?;
             writeln!(
                 local.out,
                 "server {}  pid {:<7} client port {:<5} {}",
