@@ -162,6 +162,10 @@ pub(crate) fn id(sid: i64, random: u64) -> i64 {
 }
 
 /// The password of a session: a function of its id, equal on all servers, ZooKeeper's included.
+///
+/// Whoever sees an id, as the owner of an ephemeral node, knows it. A secret of the ensemble would
+/// end that, but a ZooKeeper member could not check such a password, so that all members would have
+/// to be known to be ours.
 pub(crate) fn password(id: i64) -> [u8; 16] {
     const MASK: u64 = (1 << 48) - 1;
     let mut seed = (id.cast_unsigned() ^ 0xB341_5C00 ^ 0x5_DEEC_E66D) & MASK;
