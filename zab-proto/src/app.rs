@@ -248,7 +248,8 @@ impl<'a> Core<'a> {
     }
 
     /// Learner: forwards a request to the leader. `auth` is an encoded `vector<Id>`. Returns false
-    /// if there is no synchronised leader.
+    /// if there is no synchronised leader, or for what is longer than
+    /// [`Limits::field_len_max_bytes`](crate::Limits::field_len_max_bytes).
     pub fn request(&mut self, data: &[u8], auth: &[u8]) -> bool {
         self.peer.request(data, auth)
     }

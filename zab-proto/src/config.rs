@@ -114,6 +114,14 @@ pub struct Limits {
     pub counter_max: u32,
 }
 
+impl Limits {
+    /// The most that one learner has under way to its leader: as much as may wait, or one request that is
+    /// longer, alone.
+    pub(crate) fn request_len_max(&self) -> usize {
+        self.requests_len_max_bytes.max(self.field_len_max_bytes)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

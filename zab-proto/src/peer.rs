@@ -60,7 +60,7 @@ impl Peer {
                 history,
                 control: alloc::collections::VecDeque::with_capacity(64),
                 voters,
-                room_wanted: Cell::new(false),
+                room_wanted: Cell::new(None),
                 changing: false,
                 outdated: false,
                 notices: Notices::default(),
@@ -166,6 +166,12 @@ impl Peer {
     #[must_use]
     pub fn epochs(&self) -> (Epoch, Epoch) {
         (self.shared.history.accepted(), self.shared.history.current())
+    }
+
+    /// Bytes of the transactions in the window: those under way, and those kept for learners.
+    #[must_use]
+    pub fn window_len_bytes(&self) -> usize {
+        self.shared.history.window.len_bytes()
     }
 
     /// Leader: its learners. Empty otherwise.
@@ -468,10 +474,10 @@ impl Peer {
     }
 
     /// Learner: forwards a request; `auth` is an encoded `vector<Id>`. False without a
-    /// synchronised leader.
+    /// synchronised leader, and for what is longer than `Limits::field_len_max_bytes`.
     pub fn request(&mut self, data: &[u8], auth: &[u8]) -> bool {
         match &mut self.role {
-            Role::Learner(learner) => learner.request(data, auth),
+            Role::Learner(learner) => learner.request(&self.shared, data, auth),
             Role::Looking(_) | Role::Leader(_) => false,
         }
     }

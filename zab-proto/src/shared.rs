@@ -37,8 +37,8 @@ pub(crate) struct Shared {
     pub(crate) control: VecDeque<Control>,
     pub(crate) voters: Vec<Sid>,
     pub(crate) slots: Slots,
-    /// Somebody was told that there is no room for a request.
-    pub(crate) room_wanted: Cell<bool>,
+    /// Somebody was told that there is no room for so many bytes; the most, if there are several.
+    pub(crate) room_wanted: Cell<Option<usize>>,
     /// The history holds a change to other members, which may be committed.
     pub(crate) changing: bool,
     /// The ensemble has other members than this server knows of.
@@ -76,9 +76,20 @@ impl Shared {
         names.join(", ")
     }
 
-    /// Somebody may be waiting for room, and there is some.
+    /// Somebody is told that there is no room for `len` bytes.
+    pub(crate) fn refuse(&self, len: usize) {
+        self.room_wanted.set(self.room_wanted.get().max(Some(len)));
+    }
+
+    /// How many bytes must have room before those who wait are told to ask again: who asks in vain
+    /// would be told at once again, and so on.
+    pub(crate) fn refused(&self) -> Option<usize> {
+        self.room_wanted.get()
+    }
+
+    /// There is room for what was refused.
     pub(crate) fn offer_room(&mut self) {
-        if self.room_wanted.replace(false) {
+        if self.room_wanted.take().is_some() {
             self.control.push_back(Control::Room);
         }
     }

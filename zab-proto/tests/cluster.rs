@@ -494,3 +494,62 @@ fn what_follows_a_snapshot_is_taken_whatever_its_length() {
     assert_eq!(cluster.lines(late).len(), 106, "{:?}", cluster.closed);
     assert!(!cluster.closed.contains(&(late, CloseReason::TooFarBehind)));
 }
+
+/// Each bound barely above nothing: whatever is larger than a bound goes alone.
+#[test]
+fn bounds_below_one_transaction_hold_up_nobody() {
+    for (window, retained, requests) in [(1, 0, 1), (300, 0, 300), (1, 2000, 1), (300, 300, 1)] {
+        let mut cluster = Cluster::new(3, 1).configure(|config| {
+            config.limits.window_len_max_bytes = window;
+            config.limits.retained_len_max_bytes = retained;
+            config.limits.requests_len_max_bytes = requests;
+            config.limits.field_len_max_bytes = 400;
+        });
+        cluster.start_all();
+        cluster.run(SECOND);
+        cluster.closed.clear();
+        let lines = long_lines(5);
+        for i in 0..4 {
+            write_all(&mut cluster, i, &lines);
+        }
+        cluster.run(SECOND);
+        for i in 0..4 {
+            assert_eq!(cluster.lines(i).len(), 20, "{i}: {window} {retained} {requests}");
+        }
+        assert_eq!(cluster.closed, []);
+    }
+}
+
+/// A leader whose window is wider than a follower's: that one leaves, with more under way than it has
+/// room for, and must come back with it.
+#[test]
+fn what_was_under_way_keeps_nobody_out() {
+    let mut cluster = Cluster::new(3, 0).configure(|config| {
+        config.limits.window_len_max_bytes = 20_000;
+        config.limits.requests_len_max_bytes = 1;
+        config.limits.field_len_max_bytes = 400;
+        config.limits.retained_len_max_bytes = 0;
+    });
+    cluster.start_all();
+    cluster.run(SECOND);
+    let leader = cluster.leader().expect("a leader");
+    let (small, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.kill(small);
+    cluster = cluster.configure(|config| config.limits.window_len_max_bytes = 512);
+    cluster.start(small);
+    cluster.run(SECOND);
+    assert!(cluster.serving(small));
+    cluster.closed.clear();
+    // Nothing is committed until a disk of theirs has it.
+    for i in [small, other] {
+        cluster.servers[i].disk.stalled = true;
+    }
+    write_all(&mut cluster, leader, &long_lines(60));
+    assert!(cluster.closed.contains(&(small, CloseReason::TooFarBehind)), "{:?}", cluster.closed);
+    for i in [small, other] {
+        cluster.servers[i].disk.stalled = false;
+    }
+    cluster.run(5 * SECOND);
+    assert!(cluster.serving(small), "{:?}", cluster.closed);
+    assert!((0..3).all(|i| cluster.lines(i).len() == 60));
+}

@@ -6,9 +6,11 @@ mod common;
 use std::fs;
 use std::path::PathBuf;
 
-use common::{Bytes, TempDir, captured, vectors};
+use common::{Bytes, TempDir, captured, txn, vectors};
 use zab_proto::{Application, Storage, Ticket, Zxid};
-use zab_storage::{Compression, End, LogReader, Mode, Options, SnapshotReader, Store, Trailer};
+use zab_storage::{
+    Compression, End, Error, LogReader, Mode, Options, SnapshotReader, Store, Trailer,
+};
 
 const WHOLE: [&str; 17] = [
     "basic-crud",
@@ -249,5 +251,34 @@ fn purge_keeps_what_recovery_needs() {
         expected.sort();
         assert_eq!(zab_storage::purge(dir.path(), dir.path(), retain).unwrap(), expected);
         assert!(expected.iter().all(|path| !path.exists()));
+    }
+}
+
+/// With a large `jute.maxbuffer` a record may be longer than any that a default server writes. Cut off by
+/// a crash it ends the log like a short one; a length that is wrong is told by the header behind it.
+#[test]
+fn a_long_record_may_be_cut_off_like_a_short_one() {
+    let dir = TempDir::new();
+    let path = dir.path().join("log.1");
+    let record = |len: u32, txn: &[u8]| {
+        let mut bytes = u64::from(adler2::adler32_slice(txn)).to_be_bytes().to_vec();
+        bytes.extend_from_slice(&len.to_be_bytes());
+        bytes.extend_from_slice(txn);
+        bytes
+    };
+    let mut log = b"ZKLG\0\0\0\x02\0\0\0\0\0\0\0\0".to_vec();
+    let first = txn(1, 100);
+    log.extend(record(u32::try_from(first.len()).unwrap(), &first));
+    log.push(b'B');
+    for (zxid, kept, torn) in [(2, 5000, true), (2, 10, true), (7, 5000, false)] {
+        let long = record(200 << 20, &txn(zxid, 10_000)[..kept]);
+        fs::write(&path, [log.clone(), long].concat()).unwrap();
+        let mut reader = LogReader::open(&path).unwrap();
+        assert!(reader.next().unwrap().is_some());
+        match reader.next() {
+            Ok(None) => assert!(torn && reader.end() == Some(End::Torn)),
+            Ok(Some(_)) => panic!("half a record"),
+            Err(error) => assert!(!torn && matches!(error, Error::Damaged { .. }), "{error}"),
+        }
     }
 }

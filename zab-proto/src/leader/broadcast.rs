@@ -71,17 +71,24 @@ impl Leader {
     /// as much as each learner may have under way.
     pub(super) fn can_take(&self, shared: &Shared, len: usize) -> bool {
         let learners = self.all().count();
-        Self::has_room(shared, len, learners * shared.config.limits.requests_len_max_bytes)
+        Self::has_room(shared, len, learners.saturating_mul(shared.config.limits.request_len_max()))
     }
 
     fn has_room(shared: &Shared, len: usize, reserve: usize) -> bool {
-        let limits = &shared.config.limits;
-        let bound = limits.window_len_max_bytes + limits.retained_len_max_bytes;
-        let room = shared.history.held_len_bytes() + len <= bound.saturating_add(reserve);
+        let room = Self::fits(shared, len, reserve);
         if !room {
-            shared.room_wanted.set(true);
+            shared.refuse(len);
         }
         room
+    }
+
+    /// Whether the window takes `len` bytes more. One that is empty, but for what is retained for
+    /// later learners, takes a transaction of any length, or a long one would wait for ever.
+    fn fits(shared: &Shared, len: usize, reserve: usize) -> bool {
+        let limits = &shared.config.limits;
+        let bound = limits.window_len_max_bytes + limits.retained_len_max_bytes;
+        let held = shared.history.held_len_bytes();
+        held <= limits.retained_len_max_bytes || held + len <= bound.saturating_add(reserve)
     }
 
     /// Proposes a transaction.
@@ -212,7 +219,7 @@ impl Leader {
 
     /// Lets those go on who waited for room in the window.
     fn resume(&mut self, shared: &mut Shared) {
-        if !shared.room_wanted.get() {
+        if shared.refused().is_none_or(|len| !Self::fits(shared, len, 0)) {
             return;
         }
         for link in self.links.iter_mut().flatten().filter(|link| link.paused) {

@@ -58,23 +58,37 @@ impl Learner {
     }
 
     pub(crate) fn can_request(&self, shared: &Shared, len: usize) -> bool {
-        // A request that is longer than the bound goes alone: it would wait for ever otherwise.
-        let under_way = self.out.len_bytes();
-        let bound = shared.config.limits.requests_len_max_bytes;
-        let room = under_way == 0 || under_way + len <= bound;
+        let room = self.fits(shared, len);
         if !room {
-            shared.room_wanted.set(true);
+            shared.refuse(len);
         }
         room
     }
 
-    /// Forwards a request.
-    pub(crate) fn request(&mut self, data: &[u8], auth: &[u8]) -> bool {
-        let live = self.step == Step::Live;
-        if live {
+    /// Whether a request of `len` bytes is taken. One that is longer than the bound goes alone: it
+    /// would wait for ever otherwise.
+    fn fits(&self, shared: &Shared, len: usize) -> bool {
+        let under_way = self.out.len_bytes();
+        under_way == 0 || under_way + len <= shared.config.limits.requests_len_max_bytes
+    }
+
+    /// Lets those ask again who were refused, if there is room for all that they want.
+    pub(super) fn offer_room(&self, shared: &mut Shared) {
+        let bound = shared.config.limits.requests_len_max_bytes;
+        let some = self.out.len_bytes() <= bound / 2;
+        if some && shared.refused().is_some_and(|len| self.fits(shared, len)) {
+            shared.offer_room();
+        }
+    }
+
+    /// Forwards a request, unless the leader would close the connection because of its length.
+    pub(crate) fn request(&mut self, shared: &Shared, data: &[u8], auth: &[u8]) -> bool {
+        let fits = data.len().max(auth.len()) <= shared.config.limits.field_len_max_bytes;
+        let takes = self.step == Step::Live && fits;
+        if takes {
             self.out.put_with_auth(PacketType::REQUEST, Zxid::from_raw(-1), data, auth);
         }
-        live
+        takes
     }
 
     /// Asks about a session.

@@ -352,9 +352,7 @@ impl Learner {
         let limits = shared.config.limits;
         let (txns, len) = (limits.retained_txns, limits.retained_len_max_bytes);
         shared.history.release(shared.history.releasable(Index::MAX, txns, len));
-        if self.out.len_bytes() <= limits.requests_len_max_bytes / 2 {
-            shared.offer_room();
-        }
+        self.offer_room(shared);
         let Some(conn) = self.conn else { return };
         if self.paused && !Self::waits_for_disk(shared) {
             self.paused = false;
@@ -363,7 +361,7 @@ impl Learner {
         // The leader keeps within its own bound; what is more here is what both retain, one
         // transaction, and the requests that the leader takes of each learner when its window is full.
         let members = shared.config.ensemble.members.len();
-        let requests = members.saturating_mul(limits.requests_len_max_bytes);
+        let requests = members.saturating_mul(limits.request_len_max());
         let bound = limits.window_len_max_bytes + limits.field_len_max_bytes;
         let bound = bound.saturating_add(requests);
         if shared.history.held_len_bytes() > bound + 2 * limits.retained_len_max_bytes {

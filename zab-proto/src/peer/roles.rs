@@ -167,6 +167,8 @@ impl Peer {
             Role::Leader(leader) => leader.end(&mut self.shared),
         }
         self.advertised = None;
+        // What was under way waits for the next leader, and for as long as that takes.
+        self.shared.history.extend_tail();
         self.shared.outdated |= self.shared.changing;
         self.election.end();
         self.role = Role::Looking(Looking { begun: false, not_before, lost });

@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 use adler2::adler32_slice;
 use zab_proto::Zxid;
 
-use super::{END_OF_RECORD, HEADER_LEN, MAGIC, PREFIX_LEN, VERSION, zxid_of};
+use super::{END_OF_RECORD, HEADER_LEN, MAGIC, PREFIX_LEN, TXN_HEADER_LEN, VERSION, zxid_of};
 use crate::be::{be_u32, be_u64};
 use crate::error::{Context, Damage, Error};
 
-/// A length that no torn write explains: nobody accepts transactions of this size. Below it, a
-/// record that reaches beyond the end of the file counts as cut off.
+/// Up to this length a record that reaches beyond the end of the file counts as cut off. Above, which a
+/// large `jute.maxbuffer` allows, only one whose header says that it is the next one: else the length is
+/// what is wrong, and what follows would be lost.
 const TORN_LEN_MAX: u64 = 64 << 20;
+/// Above this length it is wrong whatever the header says.
+const ABSURD_LEN: u64 = 1 << 30;
 
 /// Reads the records of one log file in order.
 ///
@@ -156,7 +159,10 @@ impl LogReader {
             return Err(self.damaged(Damage::BadLength(len)));
         };
         if payload_len as u64 + 1 > left - prefix_len {
-            if payload_len as u64 > TORN_LEN_MAX {
+            let len_bytes = payload_len as u64;
+            let wrong = len_bytes > TORN_LEN_MAX
+                && (len_bytes > ABSURD_LEN || !self.is_next(left - prefix_len)?);
+            if wrong {
                 return Err(self.damaged(Damage::BadLength(len)));
             }
             return Ok(self.ended(End::Torn));
@@ -181,6 +187,18 @@ impl LogReader {
         self.offset += prefix_len + payload_len as u64 + 1;
         self.last = Some(zxid);
         Ok(true)
+    }
+
+    /// Whether the header of a record, of which `left` bytes are there, is that of the next one, as far
+    /// as can be told.
+    fn is_next(&mut self, left: u64) -> Result<bool, Error> {
+        let mut header = [0; TXN_HEADER_LEN];
+        if left < header.len() as u64 {
+            return Ok(true);
+        }
+        self.fill(&mut header)?;
+        let (zxid, last) = (zxid_of(&header), self.last);
+        Ok(zxid.is_some_and(|zxid| last.is_none_or(|last| last.is_followed_by(zxid))))
     }
 
     fn ended(&mut self, end: End) -> bool {

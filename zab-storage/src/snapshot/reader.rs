@@ -17,6 +17,8 @@ use crate::names::Compression;
 const HEADER_LEN: usize = 16;
 /// Bytes read from the file at a time.
 const CHUNK_LEN: usize = 1 << 16;
+/// How much more of a long node is read at a time, before it is looked at again.
+const GROWTH_LEN_MAX: usize = 1 << 20;
 /// No valid trailer is longer: three seals, a digest as text, a zxid.
 const TRAILER_LEN_MAX: usize = 256;
 
@@ -101,9 +103,12 @@ impl SnapshotReader {
     /// [`Error::Io`], also for a damaged compressed stream.
     pub fn fill(&mut self) -> Result<Option<&[u8]>, Error> {
         let old = self.buf.len() - self.start;
-        self.buf.copy_within(self.start.., 0);
-        self.start = 0;
-        self.buf.resize(old + CHUNK_LEN, 0);
+        if self.start > 0 {
+            self.buf.copy_within(self.start.., 0);
+            self.start = 0;
+        }
+        // A long node is looked at anew each time.
+        self.buf.resize(old + old.clamp(CHUNK_LEN, GROWTH_LEN_MAX), 0);
         let read = self.input.read(&mut self.buf[old..]).context("read", &self.path);
         self.buf.truncate(old + *read.as_ref().unwrap_or(&0));
         self.eof = read? == 0;
