@@ -70,6 +70,8 @@ pub enum Mutation {
     IdentitiesNotForwarded,
     /// A leader removes containers that nobody has used yet.
     UnusedContainersRemoved,
+    /// A turn of the server's loop goes on as long as clients ask for something.
+    TurnWithoutEnd,
 }
 
 impl Mutation {
@@ -110,6 +112,7 @@ impl Mutation {
         Self::SnapshotWithoutAcls,
         Self::IdentitiesNotForwarded,
         Self::UnusedContainersRemoved,
+        Self::TurnWithoutEnd,
     ];
 
     /// The mutation of that name.
