@@ -21,8 +21,6 @@ impl Tag {
     /// From a learner: it can join below its promise, as a guest. From a leader: it does. In
     /// ACKEPOCH: the guest's current epoch (i64), which its -1 does not tell.
     pub const GUEST: Self = Self(1);
-    /// The identity of the sender's ensemble, see [`Identity`](crate::Identity). Empty: it has none.
-    pub const IDENTITY: Self = Self(2);
 }
 
 /// The fields behind the first `known` bytes of a message. Reads nothing that is cut off or has no
