@@ -29,7 +29,13 @@ impl<A: Subject> World<A> {
             self.compare();
             match output {
                 NetOutput::Connect { conn, channel, addresses } => {
-                    self.connect(server, conn, channel, &addresses);
+                    let s = &mut self.servers[server];
+                    match &mut s.node {
+                        Some(node) if s.swamped && channel == Channel::Quorum => {
+                            node.handle_input(now, Input::Closed { conn });
+                        }
+                        _ => self.connect(server, conn, channel, &addresses),
+                    }
                 }
                 NetOutput::Transmit(name) => {
                     if let Some((conn, side)) = self.lookup(server, name) {
@@ -47,6 +53,7 @@ impl<A: Subject> World<A> {
                     }
                 }
                 NetOutput::Close(name, reason) => {
+                    self.note_close(reason);
                     if let Some((conn, side)) = self.lookup(server, name) {
                         self.trace.say(|| format!("s{} closes {name:?}: {reason}", server + 1));
                         self.transmit(server, conn, side);
@@ -64,6 +71,7 @@ impl<A: Subject> World<A> {
             }
         }
         self.compare();
+        self.note_limits(server);
         self.kick(server);
         self.arm(server);
         self.pull_hooks();

@@ -185,7 +185,8 @@ impl CounterClient {
     fn send(&mut self, ask: Ask, wish: &mut Wish<'_>) {
         self.number += 1;
         let number = self.name << 32 | self.number;
-        let pad = u16::try_from(wish.rng.below(200)).unwrap_or(0);
+        let long = wish.rng.chance(20);
+        let pad = u16::try_from(wish.rng.below(if long { 1200 } else { 200 })).unwrap_or(0);
         let command = wish.rng.next_u64();
         wish.send.extend_from_slice(&request(ask, number, command, pad));
         self.pending.push((number, wish.now, ask));

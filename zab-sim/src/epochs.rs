@@ -58,7 +58,8 @@ impl Ghost {
         self.check_claim(learner, "ACKEPOCH", current, last, disk);
     }
 
-    /// What a server says of its history is what its disk holds (E3, R4).
+    /// What a server says of its history is what its disk holds (E3, R4). To a leader it may say that it
+    /// has nothing: it asks for a snapshot.
     pub(crate) fn check_claim(
         &mut self,
         server: HostIx,
@@ -69,7 +70,8 @@ impl Ghost {
     ) {
         let (durable, _) = disk.durable.last();
         let recorded = disk.durable.current.unwrap_or_default();
-        if last != Zxid::NONE && last != durable {
+        let asks = message == "ACKEPOCH" && last == Zxid::ZERO;
+        if last != Zxid::NONE && last != durable && !asks {
             let text = format!("s{}: {message} claims {last}, disk has {durable}", server + 1);
             self.fail("E3", text);
         }

@@ -114,13 +114,17 @@ impl Image {
         self.log.get(at)
     }
 
-    /// The records above `after` up to `through`, if both are here; they may be below the snapshot.
+    /// The records above `after` up to `through`, if both are here; they may be below the snapshot. What
+    /// the history began with, an installed snapshot for instance, needs no record, and a zxid with
+    /// counter 0 has none.
     #[must_use]
     pub(crate) fn between(&self, after: Zxid, through: Zxid) -> Option<VecDeque<Rec>> {
         let all = || self.kept.iter().chain(&self.log);
         let has = |zxid| all().any(|rec| rec.zxid == zxid);
+        let whole = self.kept.is_empty();
+        let begins = whole && (after == self.base() || after > self.base() && after.counter() == 0);
         let wanted = |rec: &&Rec| rec.zxid > after && rec.zxid <= through;
-        (has(after) && has(through)).then(|| all().filter(wanted).copied().collect())
+        ((has(after) || begins) && has(through)).then(|| all().filter(wanted).copied().collect())
     }
 
     /// Carries out a write.

@@ -19,6 +19,7 @@ mod drive;
 mod epochs;
 mod faults;
 mod image;
+pub mod limits;
 pub mod minimise;
 pub mod mutation;
 mod net;

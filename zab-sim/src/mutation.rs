@@ -40,6 +40,8 @@ pub enum Mutation {
     LogFileNotLinked,
     /// What is kept as committed is what is logged.
     CommitPointAhead,
+    /// The tail of the log counts against the window: with a longer one nobody can be joined.
+    RecoveredTailCounts,
 
     // In the service.
     /// A learner answers a sync without the leader's word (B-49).
@@ -70,8 +72,6 @@ pub enum Mutation {
     IdentitiesNotForwarded,
     /// A leader removes containers that nobody has used yet.
     UnusedContainersRemoved,
-    /// A turn of the server's loop goes on as long as clients ask for something.
-    TurnWithoutEnd,
 }
 
 impl Mutation {
@@ -94,6 +94,7 @@ impl Mutation {
         Self::LogFileNotLinked,
         Self::DiffNotDurable,
         Self::CommitPointAhead,
+        Self::RecoveredTailCounts,
     ];
 
     /// All that are found with the ZooKeeper service only.
@@ -112,7 +113,6 @@ impl Mutation {
         Self::SnapshotWithoutAcls,
         Self::IdentitiesNotForwarded,
         Self::UnusedContainersRemoved,
-        Self::TurnWithoutEnd,
     ];
 
     /// The mutation of that name.

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use zab_proto::ElectionConfig;
+use zab_proto::{ElectionConfig, Limits};
 
+use crate::limits;
 use crate::mutation::Mutation;
 use crate::plan::HOOKS;
 use crate::profile;
@@ -159,6 +160,10 @@ pub struct Options {
     pub retained_txns: usize,
     /// The counter at which a new epoch begins.
     pub counter_max: u32,
+    /// The bounds of the core, but for the two above.
+    pub limits: Limits,
+    /// Each server draws its own.
+    pub limits_differ: bool,
     /// The times of elections.
     pub election: ElectionConfig,
     /// The quorum port of a server that does not lead refuses, as Apache's does.
@@ -218,6 +223,8 @@ impl Options {
             sync_limit: 5,
             retained_txns: 500,
             counter_max: u32::MAX,
+            limits: Limits::default(),
+            limits_differ: false,
             election: ElectionConfig::default(),
             quorum_port_when_leading: false,
             transmit_delay: 0,
@@ -231,7 +238,10 @@ impl Options {
     #[must_use]
     pub fn swarm(seed: u64) -> Self {
         let mut rng = Rng::new(seed, 0x9e0f11e);
-        if rng.chance(500) { Self::plain(seed) } else { rng.pick(profile::ALL).options(seed) }
+        let mut options =
+            if rng.chance(500) { Self::plain(seed) } else { rng.pick(profile::ALL).options(seed) };
+        options.keep_logs();
+        options
     }
 
     /// A run drawn from `seed` without any bias.
@@ -257,7 +267,24 @@ impl Options {
         options.net = draw_net(rng);
         options.disk = draw_disk(rng);
         options.faults = draw_faults(rng);
+        // Three of four runs are within narrow bounds of some kind.
+        let rng = &mut Rng::new(seed, 0x11_417);
+        if rng.chance(750) {
+            options.limits = limits::draw(rng);
+            options.limits_differ = rng.chance(250);
+        }
+        options.keep_logs();
         options
+    }
+
+    /// What a narrow window has let go of comes from the log, for live learners, too: without it they have
+    /// to leave and be sent a snapshot, which the checks that nobody is disturbed would not forgive.
+    fn keep_logs(&mut self) {
+        let default = Limits::default().window_len_max_bytes;
+        if self.limits.window_len_max_bytes < default || self.limits_differ {
+            self.disk.log_kept = usize::MAX;
+            self.disk.log_gap_per_mille = 0;
+        }
     }
 
     /// Servers.

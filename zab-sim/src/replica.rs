@@ -45,12 +45,18 @@ pub trait StateMachine: Default {
 impl<S: StateMachine> Subject for Replica<S> {
     type Client = S::Client;
 
+    const LEN_MAX: usize = 900;
+
     fn start(_server: HostIx, incarnation: u32, _seed: u64, _options: &Options) -> Self {
         Self::new(incarnation)
     }
 
     fn digest(&self) -> u64 {
         self.state.digest()
+    }
+
+    fn take_met(&mut self) -> Vec<&'static str> {
+        std::mem::take(&mut self.met)
     }
 
     fn judge(
@@ -76,6 +82,8 @@ pub enum Ask {
 
 /// Bytes of a request: what, number, command, and how many bytes of padding the txn gets.
 pub const REQUEST_LEN: usize = 1 + 8 + 8 + 2;
+/// The longest request on its way to a leader.
+const REQUEST_LEN_MAX: usize = 1300;
 /// Bytes of an answer: number, done (1) or refused (0), value.
 pub const ANSWER_LEN: usize = 8 + 1 + 8;
 
@@ -113,6 +121,8 @@ pub struct Replica<S> {
     next_snapshot: u32,
     staged: Option<S>,
     stage: Vec<u8>,
+    /// Bounds that were met.
+    met: Vec<&'static str>,
 }
 
 #[derive(Debug, Default)]
@@ -140,6 +150,7 @@ impl<S: StateMachine> Replica<S> {
             next_snapshot: incarnation << 16,
             staged: None,
             stage: Vec::new(),
+            met: Vec::new(),
         }
     }
 
@@ -157,6 +168,16 @@ impl<S: StateMachine> Replica<S> {
         slot.out.push(u8::from(value.is_some()));
         slot.out.extend_from_slice(&value.unwrap_or(0).to_be_bytes());
         self.outputs.push_back(ClientOutput::Transmit(conn));
+    }
+
+    /// Those whose requests were left may try again.
+    fn feed_starved(&mut self) {
+        for (slot, conn) in (0..).zip(&mut self.conns) {
+            if std::mem::take(&mut conn.starved) && conn.open {
+                let name = ConnId::client(slot, conn.generation);
+                self.outputs.push_back(ClientOutput::Resume(name));
+            }
+        }
     }
 
     /// Proposes a command with the header every transaction has.
@@ -181,6 +202,10 @@ impl<S: StateMachine> Replica<S> {
                 } else {
                     core.request(&forwarded(WRITE, &body), NO_AUTH)
                 };
+                let field_len_max = core.peer().config().limits.field_len_max_bytes;
+                if TxnHeader::LEN + body.len() > field_len_max {
+                    self.met.push("limit: request or transaction too long");
+                }
                 if sent {
                     self.waiting.insert(number, conn);
                 } else {
@@ -213,6 +238,7 @@ impl<S: StateMachine> Application for Replica<S> {
         let number = word(&body[..8]);
         if let Some(conn) = self.waiting.remove(&number) {
             self.answer(conn, number, Some(value));
+            self.feed_starved();
         }
     }
 
@@ -259,6 +285,7 @@ impl<S: StateMachine> Application for Replica<S> {
         if let Some((number, conn)) = done {
             let value = self.state.read();
             self.answer(conn, number, Some(value));
+            self.feed_starved();
         }
     }
 
@@ -279,8 +306,16 @@ impl<S: StateMachine> Application for Replica<S> {
     fn handle_bytes(&mut self, core: &mut Core<'_>, conn: ConnId, bytes: &[u8]) -> usize {
         let mut used = 0;
         while let Some(request) = bytes[used..].first_chunk::<REQUEST_LEN>() {
-            if !core.can_propose(4096) {
+            // A leader comes to the acknowledgements behind as much as each learner may have under way.
+            let under_way = self.waiting.len() + self.syncs.len();
+            let requests = core.peer().config().limits.requests_len_max_bytes;
+            let many =
+                !self.leading && under_way > 0 && (under_way + 1) * REQUEST_LEN_MAX > requests;
+            if many || !core.can_propose(4096) {
                 self.conns[conn.slot() as usize].starved = true;
+                let what =
+                    if self.leading { "limit: proposals wait" } else { "limit: requests wait" };
+                self.met.push(what);
                 break;
             }
             used += REQUEST_LEN;
@@ -318,12 +353,7 @@ impl<S: StateMachine> Application for Replica<S> {
     }
 
     fn handle_timeout(&mut self, _core: &mut Core<'_>) {
-        for (slot, conn) in (0..).zip(&mut self.conns) {
-            if std::mem::take(&mut conn.starved) && conn.open {
-                let name = ConnId::client(slot, conn.generation);
-                self.outputs.push_back(ClientOutput::Resume(name));
-            }
-        }
+        self.feed_starved();
     }
 
     fn snapshot_open(&mut self) -> u32 {

@@ -73,6 +73,9 @@ pub fn keep_panics() {
         if cfg!(panic = "abort") {
             eprintln!("{info}");
         }
+        if std::env::var_os("RUST_BACKTRACE").is_some() {
+            eprintln!("{}", std::backtrace::Backtrace::force_capture());
+        }
     }));
 }
 

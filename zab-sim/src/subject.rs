@@ -17,6 +17,12 @@ pub trait Subject: Application + Sized {
     /// Whether [`Ghost::history`] is to hold the transactions themselves.
     const RECORDS: bool = false;
 
+    /// Whether it is to live with a window, and a queue to its leader, below one transaction.
+    const NARROW: bool = true;
+
+    /// Its longest transaction or request, in bytes, that has to be possible.
+    const LEN_MAX: usize = 0;
+
     /// How long a recovered ensemble is watched in peace, in ticks.
     const QUIET_TICKS: u32 = 0;
 
@@ -29,6 +35,11 @@ pub trait Subject: Application + Sized {
     /// What the application itself holds to be wrong; asked after each transaction and snapshot.
     fn complaint(&self) -> Option<Failure> {
         None
+    }
+
+    /// The bounds that were met since it was last asked.
+    fn take_met(&mut self) -> Vec<&'static str> {
+        Vec::new()
     }
 
     /// Judges what the clients have seen, at the end of a run; `servers` are those that are up. What

@@ -10,6 +10,7 @@ use zab_proto::{
 
 use crate::check::{Failure, Ghost};
 use crate::disk::Disk;
+use crate::limits;
 use crate::net::Net;
 use crate::options::Options;
 use crate::plan::{Death, Planned, When, draw};
@@ -36,6 +37,8 @@ pub(crate) struct Server<A> {
     armed: Option<u64>,
     /// Its names of connections.
     pub(crate) names: Map<ConnId, u32>,
+    /// A mutation: the tail of its log fills its window, so that it can join nobody.
+    pub(crate) swamped: bool,
 }
 
 impl<A> Server<A> {
@@ -141,6 +144,7 @@ impl<A: Subject> World<A> {
                 - options.drift_ppm,
             armed: None,
             names: Map::default(),
+            swamped: false,
         });
         let servers = servers.collect();
         let clients = (0..options.clients).map(|index| Seat {
@@ -301,7 +305,19 @@ impl<A: Subject> World<A> {
         let now = s.clock(self.now);
         recovered.deliver(committed, |zxid, txn| Application::deliver(&mut probe, now, zxid, txn));
         let mut config = config(&self.options, server);
+        let limits = &mut config.limits;
+        limits.field_len_max_bytes = limits.field_len_max_bytes.max(A::LEN_MAX);
+        if !A::NARROW {
+            let default = Limits::default();
+            limits.window_len_max_bytes = default.window_len_max_bytes;
+            limits.retained_len_max_bytes = default.retained_len_max_bytes;
+            limits.requests_len_max_bytes = default.requests_len_max_bytes;
+        }
+        let limits = *limits;
         config.seed = seed;
+        let swamped = self.is_swamped(&recovered, &limits);
+        let s = &mut self.servers[server];
+        s.swamped = swamped;
         match Node::new(now, config, recovered, probe) {
             Ok(node) => s.node = Some(node),
             Err(error) => self.ghost.borrow_mut().fail("config", error.to_string()),
@@ -384,7 +400,14 @@ fn config(options: &Options, server: HostIx) -> Config {
             retained_txns: options.retained_txns,
             counter_max: options.counter_max,
             links_max: 4 * options.servers() + 16,
-            ..Limits::default()
+            ..match options.limits_differ {
+                true => Limits {
+                    // What one sends, another has to be able to read.
+                    field_len_max_bytes: options.limits.field_len_max_bytes,
+                    ..limits::draw(&mut Rng::new(options.seed, 4000 + server as u64))
+                },
+                false => options.limits,
+            }
         },
         seed: 0,
     }

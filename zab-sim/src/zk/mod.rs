@@ -38,9 +38,6 @@ use crate::rng::{Rng, mix};
 use crate::subject::Subject;
 use faults::Faults;
 
-/// No request of the workload takes more work.
-const REQUEST_WORK_MAX: u64 = 100_000;
-
 /// A server's service, on virtual time.
 #[derive(Debug)]
 pub struct Zk {
@@ -49,13 +46,15 @@ pub struct Zk {
     wall_ms: Arc<AtomicI64>,
     /// What the wall clock shows when the monotonic one is at zero.
     wall_offset_ms: i64,
-    /// Most work that a turn may have: what is to be done in one, and one request.
-    work_max: u64,
     faults: Faults,
 }
 
 impl Subject for Zk {
     type Client = ZkClient;
+
+    const NARROW: bool = false;
+
+    const LEN_MAX: usize = 64 << 10;
 
     const RECORDS: bool = true;
 
@@ -68,8 +67,6 @@ impl Subject for Zk {
         let wall_ms = Arc::new(AtomicI64::new(jump_ms));
         let clock = Arc::clone(&wall_ms);
         let random = AtomicU64::new(rng.next_u64());
-        // Some servers end their turns after next to nothing, others after more than is ever asked.
-        let work_per_turn = 1 << rng.below(23);
         let service = Service::new(ServiceOptions {
             session_server_id: i64::try_from(server + 1).unwrap_or(0),
             tick_time: options.tick_time,
@@ -79,13 +76,10 @@ impl Subject for Zk {
             container_check_interval: 2 * options.tick_time,
             container_never_used: faults::container_never_used(options.mutation),
             entropy: Entropy::new(move || mix(random.fetch_add(1, Ordering::Relaxed))),
-            work_per_turn: faults::work_per_turn(work_per_turn, options.mutation),
             wall_clock: WallClock::new(move || clock.load(Ordering::Relaxed)),
             ..ServiceOptions::default()
         });
-        let faults = Faults::new(options.mutation);
-        let work_max = work_per_turn + REQUEST_WORK_MAX;
-        Self { service, wall_ms, wall_offset_ms: jump_ms, work_max, faults }
+        Self { service, wall_ms, wall_offset_ms: jump_ms, faults: Faults::new(options.mutation) }
     }
 
     fn digest(&self) -> u64 {
@@ -97,11 +91,6 @@ impl Subject for Zk {
     }
 
     fn complaint(&self) -> Option<Failure> {
-        let peak = self.service.work_peak();
-        if peak > self.work_max {
-            let text = format!("a turn had {peak} units of work, not at most {}", self.work_max);
-            return Some(Failure { invariant: "W15", text });
-        }
         let mismatches = self.service.digest_mismatches();
         (mismatches > 0).then(|| Failure {
             invariant: "W12",
