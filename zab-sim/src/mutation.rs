@@ -50,6 +50,8 @@ pub enum Mutation {
     RequestTwice,
     /// An event comes after the answer that shows the change.
     EventAfterAnswer,
+    /// What clients together make a server keep has no bound.
+    ClientsUnbounded,
     /// setWatches arms, but tells nothing of what was missed.
     MissedEventsForgotten,
     /// A persistent watch fires once.
@@ -102,6 +104,7 @@ impl Mutation {
         Self::SyncAnsweredEarly,
         Self::RequestTwice,
         Self::EventAfterAnswer,
+        Self::ClientsUnbounded,
         Self::MissedEventsForgotten,
         Self::PersistentFiresOnce,
         Self::PersistentNotArmedAgain,

@@ -32,6 +32,7 @@ pub use client::ZkClient;
 
 use crate::check::{Failure, Ghost};
 use crate::coverage::Coverage;
+use crate::mutation::Mutation;
 use crate::options::Options;
 use crate::queue::HostIx;
 use crate::rng::{Rng, mix};
@@ -46,6 +47,8 @@ pub struct Zk {
     wall_ms: Arc<AtomicI64>,
     /// What the wall clock shows when the monotonic one is at zero.
     wall_offset_ms: i64,
+    /// What the clients together may make it keep, in bytes.
+    kept_max: usize,
     faults: Faults,
 }
 
@@ -67,7 +70,11 @@ impl Subject for Zk {
         let wall_ms = Arc::new(AtomicI64::new(jump_ms));
         let clock = Arc::clone(&wall_ms);
         let random = AtomicU64::new(rng.next_u64());
+        // So little, in one run of four, that some clients have to be closed for what they take.
+        let kept_max = if seed % 4 == 3 { 2000 + rng.index(10_000) } else { 1 << 30 };
+        let unbounded = options.mutation == Some(Mutation::ClientsUnbounded);
         let service = Service::new(ServiceOptions {
+            clients_len_max_bytes: if unbounded { usize::MAX } else { kept_max },
             session_server_id: i64::try_from(server + 1).unwrap_or(0),
             tick_time: options.tick_time,
             max_client_cnxns: 0,
@@ -79,7 +86,8 @@ impl Subject for Zk {
             wall_clock: WallClock::new(move || clock.load(Ordering::Relaxed)),
             ..ServiceOptions::default()
         });
-        Self { service, wall_ms, wall_offset_ms: jump_ms, faults: Faults::new(options.mutation) }
+        let faults = Faults::new(options.mutation);
+        Self { service, wall_ms, wall_offset_ms: jump_ms, kept_max, faults }
     }
 
     fn digest(&self) -> u64 {
@@ -91,6 +99,12 @@ impl Subject for Zk {
     }
 
     fn complaint(&self) -> Option<Failure> {
+        let kept = self.service.kept_len();
+        // Answers to what had to wait may come between two looks at the bound.
+        if kept > 2 * self.kept_max {
+            let text = format!("{kept} bytes are kept for clients, of {}", self.kept_max);
+            return Some(Failure { invariant: "W15", text });
+        }
         let mismatches = self.service.digest_mismatches();
         (mismatches > 0).then(|| Failure {
             invariant: "W12",
