@@ -74,6 +74,8 @@ pub enum Mutation {
     IdentitiesNotForwarded,
     /// A leader removes containers that nobody has used yet.
     UnusedContainersRemoved,
+    /// A turn of the server's loop goes on as long as clients ask for something.
+    TurnWithoutEnd,
 }
 
 impl Mutation {
@@ -116,6 +118,7 @@ impl Mutation {
         Self::SnapshotWithoutAcls,
         Self::IdentitiesNotForwarded,
         Self::UnusedContainersRemoved,
+        Self::TurnWithoutEnd,
     ];
 
     /// The mutation of that name.

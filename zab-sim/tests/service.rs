@@ -65,6 +65,7 @@ fn faults_put_in_are_found() {
         Mutation::SnapshotWithoutAcls,
         Mutation::IdentitiesNotForwarded,
         Mutation::UnusedContainersRemoved,
+        Mutation::TurnWithoutEnd,
     ] {
         let found = (0..40).any(|seed| {
             let options = Options { mutation: Some(mutation), ..short(seed) };

@@ -276,6 +276,22 @@ impl Client {
         permitted
     }
 
+    /// Whether a write waits for its transaction.
+    pub(crate) fn has_writes(&self) -> bool {
+        self.queue.iter().any(|request| matches!(request.awaiting, Awaiting::Write { .. }))
+    }
+
+    /// Whether the next answer is to a read that waits for its turn only.
+    pub(crate) fn is_reading(&self) -> bool {
+        self.queue.front().is_some_and(|first| matches!(first.awaiting, Awaiting::Read { .. }))
+    }
+
+    /// Reads that wait for what is in front of them.
+    pub(crate) fn queued_reads(&self) -> usize {
+        let is_read = |request: &&InFlight| matches!(request.awaiting, Awaiting::Read { .. });
+        self.queue.iter().filter(is_read).count()
+    }
+
     /// Bytes not sent yet.
     pub(crate) fn unsent(&self) -> usize {
         self.out.len() - self.out_at

@@ -288,11 +288,15 @@ impl Service {
     /// Answers everything at the head of a connection's queue that waits for nothing more, as far as
     /// this turn and what the client leaves unread allow.
     pub(crate) fn drain(&mut self, now: Instant, slot: u32) {
+        // The transaction of a write finds it at the head of its queue, and the reads in front of it
+        // show what was before: they do not wait.
+        let write_behind = self.client(slot).is_some_and(|client| client.has_writes());
         let mut record = std::mem::take(&mut self.record);
         while let Some(client) = self.client(slot)
             && let Some(&first) = client.queue.front()
         {
-            if matches!(first.awaiting, Awaiting::Read { .. }) && !self.may_answer(slot) {
+            let is_read = matches!(first.awaiting, Awaiting::Read { .. });
+            if is_read && !write_behind && !self.may_answer(slot) {
                 break;
             }
             let Some(client) = self.clients.get_mut(slot) else { break };

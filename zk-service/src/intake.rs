@@ -17,6 +17,10 @@ use crate::schedule::cost;
 use crate::service::Service;
 use crate::session::{self, Owner};
 
+/// Reads that may stand in front of a write: they are answered at once when those before them are,
+/// since the write must find its place.
+const READS_BEFORE_WRITE_MAX: usize = 64;
+
 /// What became of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Taken {
@@ -425,7 +429,10 @@ impl Service {
         client.paused = client.unsent() > out_max
             || client.queue.len() >= in_flight_max
             || client.kept_len() > out_max
-            || (is_write(op) && syncing());
+            || (is_write(op)
+                && (syncing()
+                    || client.is_reading()
+                    || client.queued_reads() > READS_BEFORE_WRITE_MAX));
         client.paused
     }
 

@@ -156,11 +156,12 @@ impl Leader {
         self.postponed || self.overdue
     }
 
-    /// A turn begins.
-    pub(crate) fn begin_turn(&mut self, env: Env<'_>) {
+    /// A turn begins. In the one before, own clients have had so much work done: it makes up for what
+    /// was done for learners, also where the requests of both are larger than turns.
+    pub(crate) fn begin_turn(&mut self, env: Env<'_>, for_clients: u64) {
         self.debt = match env.learners_share {
             u64::MAX => 0,
-            share => self.debt.saturating_sub(share),
+            share => self.debt.saturating_sub(share.max(for_clients)),
         };
     }
 

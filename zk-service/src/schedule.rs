@@ -94,6 +94,8 @@ pub(crate) struct Schedule {
     /// Most work done in one turn.
     peak: u64,
     done: u64,
+    /// Of that, what was done for clients.
+    for_clients: u64,
 }
 
 impl Schedule {
@@ -108,13 +110,16 @@ impl Schedule {
             arrivals: 0,
             peak: 0,
             done: 0,
+            for_clients: 0,
         }
     }
 
-    /// A turn begins: everybody else has been heard.
-    pub(crate) fn begin_turn(&mut self) {
+    /// A turn begins: everybody else has been heard. Returns the work that was done for clients in
+    /// the one before.
+    pub(crate) fn begin_turn(&mut self) -> u64 {
         self.left = self.per_turn;
         self.done = 0;
+        std::mem::take(&mut self.for_clients)
     }
 
     /// Whether it matters who is next.
@@ -160,6 +165,7 @@ impl Schedule {
     pub(crate) fn charge(&mut self, account: &mut Account, work: u64) {
         account.end = account.end.max(self.time).saturating_add(work);
         account.expected = work;
+        self.for_clients = self.for_clients.saturating_add(work);
         if account.place == Place::First {
             account.place = Place::Outside;
         }

@@ -508,10 +508,10 @@ impl Application for Service {
     fn handle_timeout(&mut self, core: &mut Core<'_>) {
         self.wake(core);
         self.now = core.now();
-        self.schedule.begin_turn();
+        let for_clients = self.schedule.begin_turn();
         self.expire_greetings(core.now());
         self.lead(|leader, env| {
-            leader.begin_turn(env);
+            leader.begin_turn(env, for_clients);
             leader.expire(core, env);
         });
         self.retry(core);

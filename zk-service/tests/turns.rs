@@ -226,6 +226,44 @@ fn reads_behind_a_write_are_answered_in_turns() {
     assert_eq!(world.call(other, GET_DATA, &read("/q")).0, 0);
 }
 
+/// Reads whose turn has not come do not keep a write behind them from its answer.
+#[test]
+fn writes_behind_reads_behind_a_write_are_answered() {
+    let (mut world, _) = with_children(options(), 1000);
+    let (client, ..) = world.open(0, 40_000);
+    world.disks[0].stalled = true;
+    let mut asked = 0;
+    for _ in 0..5 {
+        asked += 1;
+        world.send_only(client, &request(asked, CREATE, &create("/w", b"", 2)));
+        for _ in 0..30 {
+            asked += 1;
+            world.send_only(client, &request(asked, GET_CHILDREN, &read("/p")));
+            world.run();
+        }
+    }
+    world.disks[0].stalled = false;
+    world.run();
+    assert_eq!(xids(&mut world, client), (1..=asked).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_write_that_comes_while_reads_are_answered_in_turns_waits_for_them() {
+    let (mut world, _) = with_children(options(), 1000);
+    let (client, ..) = world.open(0, 40_000);
+    world.disks[0].stalled = true;
+    world.send_only(client, &request(1, CREATE, &create("/w", b"", 2)));
+    for xid in 2..=30 {
+        world.send_only(client, &request(xid, GET_CHILDREN, &read("/p")));
+        world.run();
+    }
+    world.disks[0].stalled = false;
+    assert!(world.step() && world.step());
+    world.send_only(client, &request(31, CREATE, &create("/w", b"", 2)));
+    world.run();
+    assert_eq!(xids(&mut world, client), (1..=31).collect::<Vec<_>>());
+}
+
 /// What a connection that reads nothing holds: no more than the soft limit and one reply.
 #[test]
 fn reads_behind_a_write_are_not_answered_to_who_does_not_read() {

@@ -56,6 +56,11 @@ pub(crate) fn container_never_used(mutation: Option<Mutation>) -> Duration {
     Duration::from_millis(u64::from(mutation == Some(Mutation::UnusedContainersRemoved)))
 }
 
+/// The work of a turn that a server is told to keep to.
+pub(super) fn work_per_turn(work: u64, mutation: Option<Mutation>) -> u64 {
+    if mutation == Some(Mutation::TurnWithoutEnd) { u64::MAX } else { work }
+}
+
 impl Faults {
     pub(crate) fn new(mutation: Option<Mutation>) -> Self {
         Self {

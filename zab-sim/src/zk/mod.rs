@@ -39,6 +39,9 @@ use crate::rng::{Rng, mix};
 use crate::subject::Subject;
 use faults::Faults;
 
+/// No request of the workload takes more work.
+const REQUEST_WORK_MAX: u64 = 100_000;
+
 /// A server's service, on virtual time.
 #[derive(Debug)]
 pub struct Zk {
@@ -49,6 +52,8 @@ pub struct Zk {
     wall_offset_ms: i64,
     /// What the clients together may make it keep, in bytes.
     kept_max: usize,
+    /// Most work that a turn may have: what is to be done in one, and one request.
+    work_max: u64,
     faults: Faults,
 }
 
@@ -73,6 +78,8 @@ impl Subject for Zk {
         // So little, in one run of four, that some clients have to be closed for what they take.
         let kept_max = if seed % 4 == 3 { 2000 + rng.index(10_000) } else { 1 << 30 };
         let unbounded = options.mutation == Some(Mutation::ClientsUnbounded);
+        // Some servers end their turns after next to nothing, others after more than is ever asked.
+        let work_per_turn = 1 << rng.below(23);
         let service = Service::new(ServiceOptions {
             clients_len_max_bytes: if unbounded { usize::MAX } else { kept_max },
             session_server_id: i64::try_from(server + 1).unwrap_or(0),
@@ -83,11 +90,13 @@ impl Subject for Zk {
             container_check_interval: 2 * options.tick_time,
             container_never_used: faults::container_never_used(options.mutation),
             entropy: Entropy::new(move || mix(random.fetch_add(1, Ordering::Relaxed))),
+            work_per_turn: faults::work_per_turn(work_per_turn, options.mutation),
             wall_clock: WallClock::new(move || clock.load(Ordering::Relaxed)),
             ..ServiceOptions::default()
         });
         let faults = Faults::new(options.mutation);
-        Self { service, wall_ms, wall_offset_ms: jump_ms, kept_max, faults }
+        let work_max = work_per_turn + REQUEST_WORK_MAX;
+        Self { service, wall_ms, wall_offset_ms: jump_ms, work_max, kept_max, faults }
     }
 
     fn digest(&self) -> u64 {
@@ -103,6 +112,11 @@ impl Subject for Zk {
         // Answers to what had to wait may come between two looks at the bound.
         if kept > 2 * self.kept_max {
             let text = format!("{kept} bytes are kept for clients, of {}", self.kept_max);
+            return Some(Failure { invariant: "W16", text });
+        }
+        let peak = self.service.work_peak();
+        if peak > self.work_max {
+            let text = format!("a turn had {peak} units of work, not at most {}", self.work_max);
             return Some(Failure { invariant: "W15", text });
         }
         let mismatches = self.service.digest_mismatches();
