@@ -52,6 +52,7 @@ impl<A: Subject> World<A> {
             Event::Triggered { index, server } => {
                 self.fault(self.plan[index].what.aimed_at(server));
             }
+            Event::Unslow { server } => self.net.set_rest(self.now, server, 0, &mut self.queue),
             Event::Resolved { server } => self.nameless[server] = false,
             Event::LogReady { server, incarnation } => {
                 if self.servers[server].incarnation == incarnation && self.is_up(server) {

@@ -103,6 +103,10 @@ impl<A: Subject> World<A> {
                 self.disks[server].stall(true);
                 self.queue.push(now + length, Event::Unstall { server });
             }
+            Fault::Slow { server, rest, length } => {
+                self.net.set_rest(now, server, rest, &mut self.queue);
+                self.queue.push(now + length, Event::Unslow { server });
+            }
             Fault::Wipe { server, down } => self.wipe(server, down),
             Fault::Misremember { server, rise, down } => self.misremember(server, rise, down),
             Fault::Unresolved { server, length } => {

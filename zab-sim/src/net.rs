@@ -106,6 +106,8 @@ pub(crate) struct Net {
     spare: Vec<Vec<u8>>,
     /// When the last reader that rests reads again.
     rest_until: u64,
+    /// How long each host rests after each byte that came over a quorum connection.
+    rests: Vec<u64>,
     /// Bytes written so far.
     pub(crate) written: u64,
 }
@@ -123,6 +125,7 @@ impl Net {
             cut,
             spare: Vec::new(),
             rest_until: 0,
+            rests: vec![0; hosts],
             written: 0,
         }
     }
@@ -312,7 +315,9 @@ impl Net {
     #[must_use]
     pub(crate) fn readable(&self, conn: u32, at: Side) -> (&[u8], bool) {
         let pipe = &self.conns[conn as usize].pipes[at.other().ix()];
-        if pipe.unread {
+        let Conn { channel, ends, .. } = &self.conns[conn as usize];
+        let deaf = *channel == Channel::Quorum && self.rests[ends[at.ix()].host] == u64::MAX;
+        if pipe.unread || deaf {
             return (&[], false);
         }
         (&pipe.buf[pipe.head..pipe.arrived], pipe.ended)
@@ -338,12 +343,37 @@ impl Net {
             pipe.blocked = false;
             queue.push(now + 10 * MICRO, Event::Writable { conn, from });
         }
+        let rest = self.rest_after(conn, at, len);
+        if rest > 0 {
+            self.conns[conn as usize].pipes[from.ix()].unread = true;
+            queue.push(now + rest, Event::Readable { conn, at });
+            return;
+        }
         if len > 0 && self.rng.chance(self.options.slow_reader_per_mille) {
             let until = now + self.rng.exponential(300 * MILLI);
             self.rest_until = self.rest_until.max(until);
             self.conns[conn as usize].pipes[from.ix()].unread = true;
             queue.push(until, Event::Readable { conn, at });
         }
+    }
+
+    /// From now on `host` rests for so many ns after each byte that comes over a quorum connection.
+    pub(crate) fn set_rest(&mut self, now: u64, host: HostIx, rest: u64, queue: &mut Queue) {
+        self.rests[host] = rest;
+        for (conn, at) in self.of_host(host) {
+            if self.conns[conn as usize].channel == Channel::Quorum {
+                queue.push(now, Event::Readable { conn, at });
+            }
+        }
+    }
+
+    fn rest_after(&self, conn: u32, at: Side, len: usize) -> u64 {
+        let Conn { channel, ends, .. } = &self.conns[conn as usize];
+        let rest = self.rests[ends[at.ix()].host];
+        if *channel != Channel::Quorum || rest == u64::MAX {
+            return 0;
+        }
+        rest * len as u64
     }
 
     /// `at` reads again.

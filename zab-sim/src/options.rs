@@ -115,6 +115,8 @@ pub struct FaultOptions {
     pub garble: u32,
     /// All links cut and mended in turn.
     pub swizzle: u32,
+    /// A server that reads its leader slowly, or not at all.
+    pub slow: u32,
 }
 
 /// All that describes a run.

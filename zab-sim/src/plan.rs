@@ -38,6 +38,9 @@ pub enum Fault {
     Garble { from: HostIx, to: HostIx, bytes: u64 },
     /// The links are cut one after the other and mended in another order.
     Swizzle { order: u64, pause: u64 },
+    /// A server reads what comes over quorum connections slowly: after each byte it rests for so many
+    /// ns. `u64::MAX`: it does not read at all.
+    Slow { server: HostIx, rest: u64, length: u64 },
     /// A server gets an empty disk, as its operator declares; only if the others can spare it.
     Wipe { server: HostIx, down: u64 },
     /// A process dies, and its file says that it has accepted so many more epochs, for `down`.
@@ -62,6 +65,7 @@ impl Fault {
             Self::Unresolved { .. } => "fault: name not resolved",
             Self::Garble { .. } => "fault: garbage on an election connection",
             Self::Swizzle { .. } => "fault: links cut and mended in turn",
+            Self::Slow { .. } => "fault: a slow reader",
         }
     }
 
@@ -79,6 +83,7 @@ impl Fault {
             Self::Wipe { down, .. } => Self::Wipe { server, down },
             Self::Misremember { rise, down, .. } => Self::Misremember { server, rise, down },
             Self::Unresolved { length, .. } => Self::Unresolved { server, length },
+            Self::Slow { rest, length, .. } => Self::Slow { server, rest, length },
             Self::Garble { to, bytes, .. } => Self::Garble { from: server, to, bytes },
             Self::Swizzle { .. } => self,
         }
@@ -131,7 +136,7 @@ pub fn draw(options: &Options) -> Vec<Planned> {
     let faults = &options.faults;
     let seconds = options.chaos.div_ceil(SECOND);
     let mut plan = Vec::new();
-    let classes: [(u32, Draw); 13] = [
+    let classes: [(u32, Draw); 14] = [
         (faults.kill, |rng, n| die(rng, n, Death::Kill)),
         (faults.crash, |rng, n| die(rng, n, Death::Power)),
         (faults.pause, |rng, n| Fault::Pause { server: rng.index(n), length: length(rng) }),
@@ -151,6 +156,11 @@ pub fn draw(options: &Options) -> Vec<Planned> {
             server: rng.index(n),
             rise: rng.pick(&[1, 2, 100, 1 << 20, i64::from(i32::MAX)]),
             down: length(rng),
+        }),
+        (faults.slow, |rng, n| Fault::Slow {
+            server: rng.index(n),
+            rest: slowness(rng),
+            length: length(rng),
         }),
         (faults.unresolved, |rng, n| Fault::Unresolved {
             server: rng.index(n),
@@ -202,6 +212,11 @@ fn die(rng: &mut Rng, servers: usize, death: Death) -> Fault {
 fn pair(rng: &mut Rng, servers: usize) -> (HostIx, HostIx) {
     let a = rng.index(servers);
     (a, (a + 1 + rng.index(servers.max(2) - 1)) % servers)
+}
+
+/// From 1 MB/s down to nothing at all.
+pub(crate) fn slowness(rng: &mut Rng) -> u64 {
+    rng.pick(&[MICRO, 100 * MICRO, MILLI, 10 * MILLI, u64::MAX])
 }
 
 fn length(rng: &mut Rng) -> u64 {

@@ -122,6 +122,23 @@ pub const ALL: &[Profile] = &[
         },
     },
     Profile {
+        name: "pace",
+        about: &[],
+        hooks: &["synchronization", "newleader", "ack newleader", "snapshot", "propose"],
+        tune: |options, rng| {
+            options.retained_txns = rng.pick(&[1, 5]);
+            // A log that is cut at once leaves nothing for who lags by a moment.
+            options.disk.log_kept = 1000;
+            options.disk.snapshot_every = rng.pick(&[0, 7, 40]);
+            options.observers = rng.pick(&[0, 1, 2]);
+            options.faults.slow = rng.pick(&[1000, 3000]);
+            options.faults.kill = 500;
+            options.faults.hooked = rng.pick(&[0, 1000]);
+            hasty(options);
+            busy(options);
+        },
+    },
+    Profile {
         name: "swizzle",
         about: &["B-10b", "B-41", "B-47"],
         hooks: &["propose", "looking", "leading"],

@@ -37,6 +37,8 @@ pub(crate) enum Event {
     Unpause { server: HostIx },
     /// A slow disk is as fast as ever.
     Unstall { server: HostIx },
+    /// A slow reader reads as fast as the others again.
+    Unslow { server: HostIx },
     /// A fault of the plan.
     Fault { index: usize },
     /// A fault that a hook has triggered, for this server.

@@ -4,7 +4,7 @@ use zab_proto::Phase;
 
 use crate::net::Side;
 use crate::options::Options;
-use crate::plan::Death;
+use crate::plan::{Death, slowness};
 use crate::queue::{Event, HostIx, MILLI, SECOND};
 use crate::subject::{Client, Subject};
 use crate::world::World;
@@ -108,19 +108,42 @@ fn cripple_one<A: Subject>(world: &mut World<A>) {
         .map(|seat| seat.conn.map(|conn| world.net.conn(conn).end(Side::Acceptor).host));
     let hosts: Vec<Option<HostIx>> = hosts.collect();
     let others: Vec<HostIx> = (0..world.servers.len()).filter(|other| *other != server).collect();
-    let way = world.rng.below(3);
+    let way = world.rng.below(5);
     world.ghost.borrow_mut().coverage.count("healed: a server crippled");
     world.trace.say(|| format!("s{} is crippled in way {way}", server + 1));
     match way {
         0 => world.disks[server].stall(true),
         1 => world.servers[server].paused = true,
+        // It is of use, but slow: in service, and while it is synchronised.
+        2 | 3 => {
+            let rest = slowness(&mut world.rng);
+            world.net.set_rest(world.now, server, rest, &mut world.queue);
+            if way == 3 {
+                world.die(server, Death::Kill);
+                world.queue.push(world.now + tick(&world.options), Event::Start { server });
+            }
+        }
         _ => others.iter().for_each(|other| world.net.cut(server, *other)),
     }
     let ticks = u64::from(4 * world.options.sync_limit) * tick(&world.options);
-    let until = world.now + 2 * SECOND + ticks;
-    world.run_until(until, |_| false);
+    let until = world.now + 4 * SECOND + ticks;
+    let (mut committed, mut since, mut longest) = (0, world.now, 0);
+    world.run_until(until, |world| {
+        let now = world.ghost.borrow().committed();
+        if now > committed {
+            longest = longest.max(world.now - since);
+            (committed, since) = (now, world.now);
+        }
+        false
+    });
     if world.failure().is_some() {
         return;
+    }
+    longest = longest.max(world.now - since);
+    let elsewhere = |host: &&Option<HostIx>| host.is_some_and(|host| host != server);
+    if hosts.iter().any(|host| elsewhere(&host)) && longest > SECOND + 2 * tick(&world.options) {
+        let text = format!("s{} kept all from writing for {} ms", server + 1, longest / MILLI);
+        world.ghost.borrow_mut().fail("L6", text);
     }
     for (client, before) in completed.iter().enumerate() {
         let seat = &world.clients[client];
@@ -235,6 +258,7 @@ impl<A: Subject> World<A> {
         for server in 0..self.servers.len() {
             self.disks[server].heal(delay_max);
             self.queue.push(self.now, Event::Unstall { server });
+            self.queue.push(self.now, Event::Unslow { server });
             self.queue.push(self.now, Event::Start { server });
             if self.servers[server].paused {
                 self.queue.push(self.now, Event::Unpause { server });
