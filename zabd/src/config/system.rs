@@ -51,8 +51,8 @@ impl SystemProperties {
         self.text(key).map_or(default, |value| reader(key).is_on(value))
     }
 
-    /// A number, read as its row in the table of keys says; `default` if it is none, of which
-    /// [`check`](Self::check) has warned.
+    /// A number, read as its row in the table of keys says; `default` if it is none, which was warned
+    /// of when the properties were checked.
     #[must_use]
     pub fn number<T: TryFrom<i64> + Copy>(&self, key: &str, default: T) -> T {
         let number = self.text(key).and_then(|text| reader(key).number(text));
