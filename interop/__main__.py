@@ -87,6 +87,14 @@ def main():
     sizes.add_argument("--only", help="cases with one of these words in their names, as tail,churn")
     sizes.set_defaults(start=suite("scale"))
 
+    hard = commands.add_parser("hardening", help="attacks by strangers, peers and clients, and operators' mistakes")
+    hard.add_argument("--long", action="store_true", help="the full sizes, some fifteen minutes")
+    hard.add_argument("--apache", action="store_true", help="Debian's server in the place of ours")
+    hard.add_argument("--binary", help="another zabd, to compare with")
+    hard.add_argument("--only", help="attacks with one of these words in their names, as epoch,watches")
+    hard.add_argument("--table", action="store_true", help="the outcomes as a table at the end")
+    hard.set_defaults(start=suite("hardening"))
+
     mix = commands.add_parser("mixed", help="ensembles of ours and Apache's")
     mix.add_argument("--selection", choices=list(mixed.SELECTIONS), default="short")
     mix.set_defaults(start=mixed.main)

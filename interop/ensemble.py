@@ -66,7 +66,7 @@ class Member:
         self.environment = {}
         self.properties = []  # system properties, as name=value
         self.heap_mb = servers.HEAP_MB
-        self.limits = {}  # of the process, in the names of prlimit(1): nofile, nproc, as
+        self.wrap = []  # command that runs the server, as prlimit --nofile=64
         self.process = None
         self.stopped = False
         self.starts = 0
@@ -96,12 +96,9 @@ class Member:
         environment.setdefault("RUST_LOG", "info")
         environment.setdefault("RUST_BACKTRACE", "1")
         command = servers.command(self.kind, os.path.join(self.directory, "zoo.cfg"), self.properties, self.heap_mb)
-        if self.limits:
-            options = [f"--{name}={value}" for name, value in self.limits.items()]
-            command = ["prlimit", *options, "--", *command]
         with open(log, "wb") as sink:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT,
+                [*self.wrap, *command], stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT,
                 cwd=self.directory, env=environment, start_new_session=True,
             )
         self.stopped = False

@@ -26,6 +26,7 @@ class Link:
         self.quorum, self.election = listen(), listen()
         self.open = asyncio.Event()
         self.refuse = False
+        self.rate = None  # bytes per second, if it is a slow one
         self.writers = set()
 
 
@@ -93,6 +94,8 @@ class Proxies:
                     break
                 writer.write(piece)
                 await writer.drain()
+                if gate.rate:
+                    await asyncio.sleep(len(piece) / gate.rate)
         except (OSError, asyncio.IncompleteReadError):
             pass
         writer.close()
@@ -123,6 +126,10 @@ class Proxies:
                 for writer in list(link.writers):
                     writer.transport.abort()
         self.call(run)
+
+    def slow(self, source, target, rate):
+        """What `source` sends to `target` passes at `rate` bytes per second; None: at once."""
+        self.links[source.sid, target.sid].rate = rate
 
     def heal(self):
         """Everything passes again. What lay in a hole is delivered."""

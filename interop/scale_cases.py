@@ -72,7 +72,8 @@ def tail_of_sets(options, megabytes):
 
 def reading_alone(stage):
     """How long a server without an ensemble needs for the same directory, in seconds."""
-    member = stage.members[0]
+    # One that was not wiped: that has a snapshot.
+    member = max(stage.members, key=process.disk_mb)
     stage.ensemble.stop()
     config = os.path.join(member.directory, "alone.cfg")
     with open(config, "w") as file:
@@ -89,7 +90,7 @@ def reading_alone(stage):
 
 def wide(options, count):
     """One node with that many children, and a client that lists them."""
-    with Stage(options, extra=["snapCount=400"], properties=["jute.maxbuffer=67108864"], heap_mb=4096,
+    with Stage(options, extra=["snapCount=400"], properties=["jute.maxbuffer=67108864"], heap_mb=2048,
                limit=30 + count / 20000) as stage:
         pipe = pipe_to(stage, ahead=8)
         pipe.client.ensure("/wide")
@@ -112,7 +113,7 @@ def wide(options, count):
 
 def deep(options, count):
     """A tree of that many znodes: a thousand below each of the nodes of the first level, with data."""
-    with Stage(options, extra=["snapCount=400"], heap_mb=4096, limit=30 + count / 20000) as stage:
+    with Stage(options, extra=["snapCount=400"], heap_mb=2048, limit=30 + count / 20000) as stage:
         pipe = pipe_to(stage, ahead=8)
         pipe.client.ensure("/tree")
         bulk.create_many(pipe, (f"/tree/d{number:04d}" for number in range(count // 1000)))
@@ -126,7 +127,8 @@ def large(options, megabytes):
     """Znodes far above a megabyte, with `jute.maxbuffer` in Java's hexadecimal form."""
     length = megabytes * 1000 * 1000
     allowed = f"jute.maxbuffer=0x{length + (1 << 20):x}"
-    with Stage(options, properties=[allowed], heap_mb=4096, limit=60.0) as stage:
+    # Beside the usual: a frame is held whole where it is read, where it is prepared, and where it is written.
+    with Stage(options, properties=[allowed], heap_mb=2048, limit=60.0, working_mb=WORKING_MB + 4 * megabytes) as stage:
         for member in stage.members:
             client = wire.Client(member.address, 60000, wait=60.0)
             path = f"/large-{member.sid}"
