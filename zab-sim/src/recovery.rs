@@ -1,6 +1,6 @@
 //! After the chaos: everything heals, and then the ensemble must be as good as new.
 
-use zab_proto::Phase;
+use zab_proto::{Limits, Phase};
 
 use crate::net::Side;
 use crate::options::Options;
@@ -141,13 +141,18 @@ fn cripple_one<A: Subject>(world: &mut World<A>) {
     }
     longest = longest.max(world.now - since);
     let elsewhere = |host: &&Option<HostIx>| host.is_some_and(|host| host != server);
-    if hosts.iter().any(|host| elsewhere(&host)) && longest > SECOND + 2 * tick(&world.options) {
+    // A request longer than a field is refused, and its client waits in vain before it goes on.
+    let refused = world.options.limits_differ
+        || world.options.limits.field_len_max_bytes < Limits::default().field_len_max_bytes;
+    let awaited = !refused && hosts.iter().any(|host| elsewhere(&host));
+    if awaited && longest > SECOND + 2 * tick(&world.options) {
         let text = format!("s{} kept all from writing for {} ms", server + 1, longest / MILLI);
         world.ghost.borrow_mut().fail("L6", text);
     }
     for (client, before) in completed.iter().enumerate() {
         let seat = &world.clients[client];
-        if hosts[client].is_some_and(|host| host != server) && seat.client.completed() == *before {
+        let waits = hosts[client].is_some_and(|host| host != server) && !refused;
+        if waits && seat.client.completed() == *before {
             let text = format!("s{} keeps client {} from writing", server + 1, client + 1);
             world.ghost.borrow_mut().fail("L6", text);
         }

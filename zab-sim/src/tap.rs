@@ -258,7 +258,7 @@ impl Tap {
         let mut heard = 0;
         let end = frames(&partial, &mut shook, |vote| {
             heard += 1;
-            ghost.on_heard(server, from, vote);
+            ghost.on_heard(now, server, from, vote);
         });
         partial.drain(..end);
         let first = ear.frames == 0 && heard > 0;
@@ -290,7 +290,7 @@ impl Tap {
         if vote.server_state() != Some(ServerState::Looking) {
             return;
         }
-        flow.ghost.on_said(from, vote, &flow.disks[from]);
+        flow.ghost.on_said(flow.now, from, vote, &flow.disks[from]);
         // As ZooKeeper does, a new connection repeats the last vote, however old it is.
         if !std::mem::replace(&mut self.voted[flow.side as usize], true) {
             return;

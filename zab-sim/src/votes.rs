@@ -53,8 +53,12 @@ type Cast = (HostIx, i64, Sid, Zxid, Epoch);
 pub(crate) struct Votes {
     /// What each has heard from whom since it began to look.
     heard: Vec<Vec<(HostIx, Ballot)>>,
-    /// What each last said while looking.
-    said: Vec<Option<Ballot>>,
+    /// What each last said while looking, and when.
+    said: Vec<Option<(Ballot, u64)>>,
+    /// What it had said before that moment.
+    said_before: Vec<Option<Ballot>>,
+    /// When each last heard a vote.
+    heard_at: Vec<u64>,
     /// Current epoch and last zxid on the voter's disk when it first cast a vote.
     cast: BTreeMap<Cast, (Epoch, Zxid)>,
 }
@@ -63,7 +67,13 @@ impl Votes {
     /// For so many servers.
     pub(crate) fn new(servers: usize) -> Self {
         let heard = (0..servers).map(|_| Vec::new()).collect();
-        Self { heard, said: vec![None; servers], cast: BTreeMap::new() }
+        Self {
+            heard,
+            said: vec![None; servers],
+            said_before: vec![None; servers],
+            heard_at: vec![0; servers],
+            cast: BTreeMap::new(),
+        }
     }
 }
 
@@ -78,13 +88,23 @@ impl Ghost {
     /// A server enters an election.
     pub(crate) fn forget_votes(&mut self, server: HostIx) {
         self.votes.heard[server].clear();
-        self.votes.said[server] = None;
+        (self.votes.said[server], self.votes.said_before[server]) = (None, None);
     }
 
     /// A looking server says something for the first time on a connection, or again.
-    pub(crate) fn on_said(&mut self, server: HostIx, vote: &Notification<'_>, disk: &Disk) {
+    pub(crate) fn on_said(
+        &mut self,
+        now: u64,
+        server: HostIx,
+        vote: &Notification<'_>,
+        disk: &Disk,
+    ) {
         let Some(ballot) = Ballot::of(vote) else { return };
-        self.votes.said[server] = Some(ballot);
+        let earlier = self.votes.said[server].filter(|(_, at)| *at < now);
+        if let Some((earlier, _)) = earlier {
+            self.votes.said_before[server] = Some(earlier);
+        }
+        self.votes.said[server] = Some((ballot, now));
         let (leader, zxid, epoch) = ballot.vote;
         let image = &disk.durable;
         let sample = (image.current_in_effect(), image.last().0);
@@ -92,8 +112,15 @@ impl Ghost {
     }
 
     /// A notification has arrived.
-    pub(crate) fn on_heard(&mut self, server: HostIx, from: HostIx, vote: &Notification<'_>) {
+    pub(crate) fn on_heard(
+        &mut self,
+        now: u64,
+        server: HostIx,
+        from: HostIx,
+        vote: &Notification<'_>,
+    ) {
         let Some(ballot) = Ballot::of(vote) else { return };
+        self.votes.heard_at[server] = now;
         let heard = &mut self.votes.heard[server];
         if from < self.voters && !heard.contains(&(from, ballot)) {
             heard.push((from, ballot));
@@ -176,8 +203,14 @@ impl Ghost {
         let own = i64::try_from(server + 1) == Ok(basis.vote.0.0);
         // Who has not spoken yet holds a vote for itself, which is good for those, too, who follow it
         // from before it restarted.
-        let Some(said) = self.votes.said[server] else { return own || !basis.is_settled() };
+        let Some((said, at)) = self.votes.said[server] else { return own || !basis.is_settled() };
         if said.agrees(basis) {
+            return true;
+        }
+        // One of several votes read at once may decide the election, and the next one end it again. What
+        // is said in the end is of the next round then, and goes out before the decision is told.
+        let before = self.votes.said_before[server].filter(|_| at == self.votes.heard_at[server]);
+        if before.is_some_and(|before| before.agrees(basis)) {
             return true;
         }
         // Who may have lost its disk has no vote, unless the ensemble is just born (R14).

@@ -202,7 +202,7 @@ pub struct ServiceOptions {
     /// Bytes of events queued for a client at which it is disconnected: it does not read them. The
     /// events of one transaction are not counted before the next one.
     pub events_len_max_bytes: usize,
-    /// Bytes of one client's watches, their paths and [`WATCH_LEN_BYTES`] for each: at the bound it
+    /// Bytes of one client's watches, their paths and `WATCH_LEN_BYTES` for each: at the bound it
     /// is disconnected.
     pub watches_len_max_bytes: usize,
     /// Bytes of identities that one client may collect with auth packets. They go with each request
