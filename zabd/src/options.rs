@@ -7,7 +7,7 @@ use std::time::Duration;
 use runtime_core::{Listen, NetOptions, ServerOptions};
 use zab_proto::{Config, ElectionConfig, Limits};
 use zab_storage::Compression;
-use zk_service::ServiceOptions;
+use zk_service::{DigestAlgorithm, ServiceOptions};
 
 use crate::config::{ServerConfig, SystemProperties};
 
@@ -143,6 +143,12 @@ fn snapshot_size_factor(properties: &SystemProperties, default: f64) -> f64 {
     if factor <= 1.0 { factor } else { default }
 }
 
+/// The start is refused for any other name.
+fn digest_algorithm(properties: &SystemProperties) -> DigestAlgorithm {
+    let name = properties.text("DigestAuthenticationProvider.digestAlg");
+    name.and_then(DigestAlgorithm::from_name).unwrap_or_default()
+}
+
 fn compression(properties: &SystemProperties) -> Compression {
     let method = properties.text("snapshot.compression.method").unwrap_or_default();
     match method.to_ascii_lowercase().as_str() {
@@ -176,6 +182,7 @@ pub(crate) fn service(config: &ServerConfig) -> ServiceOptions {
         enforce_quota: properties.bool("enforceQuota", default.enforce_quota),
         skip_acl: properties.bool("skipACL", false),
         digest_auth: properties.bool("DigestAuthenticationProvider.enabled", default.digest_auth),
+        digest_algorithm: digest_algorithm(properties),
         super_digest: properties
             .text("DigestAuthenticationProvider.superDigest")
             .map(str::to_owned),

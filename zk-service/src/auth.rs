@@ -6,13 +6,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use base64::Engine;
-use sha1::{Digest, Sha1};
 use zab_proto::DecodeError;
 use zab_proto::wire::jute::{Reader, Writer};
 
 use crate::acl::{Acl, AclEntry, AclList, write_acls};
 use crate::code::Code;
-use crate::options::EnsembleAuth;
+use crate::options::{DigestAlgorithm, EnsembleAuth};
 use crate::rules::{IdSet, Rules, Verdicts, parse_range};
 
 /// The identities of a requester: entries of a `vector<Id>` without their count.
@@ -86,6 +85,8 @@ pub(crate) struct Access {
     pub(crate) skip_acl: bool,
     /// `zookeeper.DigestAuthenticationProvider.enabled`.
     pub(crate) digest_enabled: bool,
+    /// `zookeeper.DigestAuthenticationProvider.digestAlg`.
+    pub(crate) digest_algorithm: DigestAlgorithm,
     /// `zookeeper.DigestAuthenticationProvider.superDigest`.
     pub(crate) super_digest: Option<String>,
     /// Scheme `ensemble`, if it is known.
@@ -189,7 +190,7 @@ impl Access {
     ) -> Verdict {
         match (scheme, data) {
             (Some("digest"), Some(data)) if self.digest_enabled => {
-                let id = digest_id(&String::from_utf8_lossy(data));
+                let id = digest_id(self.digest_algorithm, &String::from_utf8_lossy(data));
                 if self.super_digest.as_ref() == Some(&id) {
                     add_id(entries, "super", "");
                 }
@@ -273,10 +274,10 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// `user:base64(sha1(user:password))`.
-fn digest_id(user_data: &str) -> String {
+/// `user:base64(hash(user:password))`.
+fn digest_id(algorithm: DigestAlgorithm, user_data: &str) -> String {
     let user = user_data.split(':').next().unwrap_or_default();
-    let hash = Sha1::digest(user_data.as_bytes());
+    let hash = algorithm.hash(user_data.as_bytes());
     format!("{user}:{}", base64::engine::general_purpose::STANDARD.encode(hash))
 }
 
@@ -294,7 +295,8 @@ mod tests {
         Access {
             skip_acl: false,
             digest_enabled: true,
-            super_digest: Some(digest_id("super:pw")),
+            digest_algorithm: DigestAlgorithm::Sha1,
+            super_digest: Some(digest_id(DigestAlgorithm::Sha1, "super:pw")),
             ensemble_auth: None,
             acl_len_max: 1 << 20,
         }
@@ -316,7 +318,20 @@ mod tests {
 
     #[test]
     fn digests() {
-        assert_eq!(digest_id("bob:pw"), "bob:ikIaKsbtGweaHnb/jKn7OHqbunM=");
+        for (name, digest) in [
+            ("SHA1", "ikIaKsbtGweaHnb/jKn7OHqbunM="),
+            ("SHA-224", "V2mvd2ffOcs02HpVY83ycSg9kqz4jTlMn1ET9Q=="),
+            ("sha-256", "lXdkgIa9O1CDDWAryQ0pe9wUYi2LkG6M7Uocn/Vyn2g="),
+            ("SHA-384", "Pd/l06QeLk9MqD36VccOX0Fw1tgKhSdAl0mKINCHnwpI9R17BoWbdxukNC3K47Q1"),
+            (
+                "SHA-512",
+                "jQFpfQMlS0Fkelz3cdxBlcfmOOApGvKAjybCSpc/oHQD7ouOUKaAFXPlHr/2XpjmwJ0yssqB0Mh7gRRVqmyALQ==",
+            ),
+        ] {
+            let algorithm = DigestAlgorithm::from_name(name).unwrap();
+            assert_eq!(digest_id(algorithm, "bob:pw"), format!("bob:{digest}"));
+        }
+        assert_eq!(DigestAlgorithm::from_name("MD5"), None);
         for (id, valid) in [
             ("a:b", true),
             ("a:b:", true),

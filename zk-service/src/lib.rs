@@ -40,7 +40,9 @@ pub use apply::{Applied, Event, Outcome, Trigger};
 pub use code::Code;
 pub use database::{Database, DigestCheck, Sessions};
 pub use metrics::Summary;
-pub use options::{EnsembleAuth, Entropy, OnOutdated, Probe, ServiceOptions, WallClock};
+pub use options::{
+    DigestAlgorithm, EnsembleAuth, Entropy, OnOutdated, Probe, ServiceOptions, WallClock,
+};
 pub use service::Service;
 pub use snapshot::{Loaded, Loader};
 pub use watch::WATCH_LEN_BYTES;

@@ -8,6 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::metrics::Summary;
 
+use sha1::Sha1;
+use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
+
 use crate::read::Bounds;
 
 /// A source of wall-clock time, in milliseconds since 1970.
@@ -117,6 +120,47 @@ impl EnsembleAuth {
     }
 }
 
+/// The hash function of the scheme `digest`. Identities are `user:base64(hash(user:password))`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum DigestAlgorithm {
+    /// SHA-1, ZooKeeper's default.
+    #[default]
+    Sha1,
+    /// SHA-224.
+    Sha224,
+    /// SHA-256.
+    Sha256,
+    /// SHA-384.
+    Sha384,
+    /// SHA-512.
+    Sha512,
+}
+
+impl DigestAlgorithm {
+    /// The algorithm that Java calls so, in any case (`MessageDigest.getInstance`).
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name.to_ascii_uppercase().as_str() {
+            "SHA1" | "SHA-1" | "SHA" => Some(Self::Sha1),
+            "SHA-224" => Some(Self::Sha224),
+            "SHA-256" => Some(Self::Sha256),
+            "SHA-384" => Some(Self::Sha384),
+            "SHA-512" => Some(Self::Sha512),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn hash(self, data: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Sha1 => Sha1::digest(data).to_vec(),
+            Self::Sha224 => Sha224::digest(data).to_vec(),
+            Self::Sha256 => Sha256::digest(data).to_vec(),
+            Self::Sha384 => Sha384::digest(data).to_vec(),
+            Self::Sha512 => Sha512::digest(data).to_vec(),
+        }
+    }
+}
+
 /// A source of random numbers.
 #[derive(Clone)]
 pub struct Entropy(Arc<dyn Fn() -> u64 + Send + Sync>);
@@ -182,6 +226,8 @@ pub struct ServiceOptions {
     pub skip_acl: bool,
     /// `zookeeper.DigestAuthenticationProvider.enabled`.
     pub digest_auth: bool,
+    /// `zookeeper.DigestAuthenticationProvider.digestAlg`: the same on all servers of an ensemble.
+    pub digest_algorithm: DigestAlgorithm,
     /// `zookeeper.DigestAuthenticationProvider.superDigest`: `super:<base64>`.
     pub super_digest: Option<String>,
     /// `zookeeper.enforce.auth.enabled` with `zookeeper.enforce.auth.schemes`: a client has to have
@@ -264,6 +310,7 @@ impl Default for ServiceOptions {
             enforce_quota: false,
             skip_acl: false,
             digest_auth: true,
+            digest_algorithm: DigestAlgorithm::default(),
             super_digest: None,
             enforce_auth: Vec::new(),
             ensemble_auth: None,

@@ -79,6 +79,7 @@ impl Service {
         let access = Access {
             skip_acl: options.skip_acl,
             digest_enabled: options.digest_auth,
+            digest_algorithm: options.digest_algorithm,
             super_digest: options.super_digest.clone(),
             ensemble_auth: options.ensemble_auth.clone(),
             acl_len_max: options.jute_max_buffer,

@@ -1,7 +1,7 @@
 //! What becomes of each setting, as the [table](super::keys) says: warnings and refusals.
 
 use super::error::{Invalid, Origin};
-use super::keys::{self, Fate, Key, Place, Reader};
+use super::keys::{self, Fate, Key, Place, Reader, When};
 use super::system::Setting;
 
 /// Keys of the file that `QuorumPeerConfig` reads as properties, too.
@@ -76,7 +76,7 @@ fn known(key: &Key, name: &str, setting: &Setting) -> Result<(), Invalid> {
             Err(origin.blame(name, invalid))
         }
         Fate::Ignored(_) => Ok(()),
-        Fate::Used(_) | Fate::Risks(..) | Fate::Warned(..) => {
+        Fate::Used(_) | Fate::Risks(..) | Fate::Demands(..) | Fate::Warned(..) => {
             let taken = match key.reader {
                 Reader::Bool => "false",
                 Reader::IfYes => "no",
@@ -102,6 +102,10 @@ fn apply(key: &Key, name: &str, setting: &Setting) -> Result<(), Invalid> {
         }
         Fate::Risks(_, when, risk) if when.applies(key, value) => {
             log::warn!("{origin}: {name}={value}: {risk}");
+        }
+        Fate::Demands(values, _) if When::NotIn(values).applies(key, value) => {
+            let reason = format!("{value:?} is not supported, only {}", values.join(", "));
+            return Err(origin.blame(name, Invalid::new(reason)));
         }
         Fate::Refused(when, why) if when.applies(key, value) => {
             return Err(origin.blame(name, Invalid::new(why)));

@@ -349,7 +349,10 @@ fn what_would_leave_open_is_refused() {
             "authProvider.1=org.apache.zookeeper.server.auth.SASLAuthenticationProvider",
             "SASL is not supported",
         ),
-        ("DigestAuthenticationProvider.digestAlg=SHA-256", "digests are made with SHA1 only"),
+        (
+            "DigestAuthenticationProvider.digestAlg=MD5",
+            "\"MD5\" is not supported, only SHA1, SHA-1",
+        ),
         ("requireKerberosConfig=true", "Kerberos is not supported"),
         ("emulate353TTLNodes=true", "TTL nodes of ZooKeeper 3.5.3"),
         ("maxCnxns=many", "For input string: \"many\""),

@@ -5,6 +5,7 @@ use zab_proto::wire::jute::Writer;
 use super::*;
 use crate::acl::{Acl, write_acls};
 use crate::database::{Database, DigestCheck};
+use crate::options::DigestAlgorithm;
 use crate::tree::node_digest;
 use crate::txn::Payload;
 
@@ -48,6 +49,7 @@ impl Fixture {
             access: Access {
                 skip_acl: false,
                 digest_enabled: true,
+                digest_algorithm: DigestAlgorithm::default(),
                 super_digest: None,
                 ensemble_auth: None,
                 acl_len_max: 1 << 20,

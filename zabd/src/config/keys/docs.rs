@@ -42,6 +42,9 @@ fn row(key: &Key) -> String {
         Fate::Guards(text) => {
             format!("**used**: {text}. A value that cannot be read stops the start")
         }
+        Fate::Demands(values, text) => {
+            format!("**used**: {text}. Refused {}", condition(When::NotIn(values)))
+        }
         Fate::Risks(text, when, risk) => {
             format!("**used**: {text}. Warned of {}: {risk}", condition(when))
         }

@@ -89,6 +89,8 @@ pub(crate) enum Fate {
     Guards(&'static str),
     /// Used, with a warning about what a value gives up.
     Risks(&'static str, When, &'static str),
+    /// Used; the start is refused with any value but these, in any case.
+    Demands(&'static [&'static str], &'static str),
     /// Looked at together with other keys, by a check of its own; the text says how.
     Checked(&'static str),
     /// Without effect, and nothing is missed; the text says why.
@@ -210,7 +212,10 @@ impl Key {
     /// What the value should be, for error messages.
     pub(crate) fn accepted(&self) -> &'static str {
         match self.fate {
-            Fate::Used(text) | Fate::Guards(text) | Fate::Risks(text, ..) => text,
+            Fate::Used(text)
+            | Fate::Guards(text)
+            | Fate::Risks(text, ..)
+            | Fate::Demands(_, text) => text,
             _ => self.reader.form(),
         }
     }

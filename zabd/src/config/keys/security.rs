@@ -1,9 +1,9 @@
 //! What protects: identities, TLS, SASL; and what lets be seen: the AdminServer, audit
 //! (`ProviderRegistry`, `AuthenticationHelper`, `X509Util`, `JettyAdminServer`, `ZKAuditProvider`).
 
-use super::Fate::{Checked, Ignored, Refused, Used, Warned};
+use super::Fate::{Checked, Demands, Ignored, Refused, Used, Warned};
 use super::Reader::{Bool, GetInt, GetLong, ParseInt, Text, Unless};
-use super::When::{Always, Changed, NotIn, On};
+use super::When::{Always, Changed, On};
 use super::{Key, Place, Section};
 
 const MIN: i32 = i32::MIN;
@@ -17,7 +17,7 @@ pub(super) const IDENTITIES: Section = Section {
     keys: keys! {
         "DigestAuthenticationProvider.enabled", Bool, "true", Used("clients may log in with the scheme digest");
         "DigestAuthenticationProvider.superDigest", Text, "", Used("super:<base64>: the digest of the super user");
-        "DigestAuthenticationProvider.digestAlg", Text, "SHA1", Refused(NotIn(&["SHA1", "SHA-1", "SHA"]), "digests are made with SHA1 only: nobody could log in as the lists of the tree say, nor as the super user");
+        "DigestAuthenticationProvider.digestAlg", Text, "SHA1", Demands(&["SHA1", "SHA-1", "SHA", "SHA-224", "SHA-256", "SHA-384", "SHA-512"], "the hash function of the scheme digest");
         "enforce.auth.enabled", Bool, "false", Checked("clients must log in with one of enforce.auth.schemes; refused if one of those is not there");
         "enforce.auth.schemes", Text, "", Checked("digest and ip, joined by commas, with enforce.auth.enabled; x509 and sasl are refused, and digest if it is off");
         "sessionRequireClientSASLAuth", Bool, "false", Refused(On, "clients cannot log in with SASL, and all of them would be served without");

@@ -175,6 +175,7 @@ fn other_value(key: &Key) -> &'static str {
         ("4lw.commands.whitelist", _) => "ruok,stat",
         ("DigestAuthenticationProvider.superDigest", _) => "super:abc",
         ("snapshot.compression.method", _) => "GZ",
+        ("DigestAuthenticationProvider.digestAlg", _) => "sha-512",
         (_, Reader::StrictBool | Reader::Bool) if key.default == "true" => "False",
         (_, Reader::StrictBool | Reader::Bool) => "True",
         (_, Reader::IfYes) => "yes",
@@ -202,7 +203,10 @@ fn exactly_the_used_keys_change_something() {
         {
             continue;
         }
-        let used = matches!(key.fate, Fate::Used(_) | Fate::Guards(_) | Fate::Risks(..));
+        let used = matches!(
+            key.fate,
+            Fate::Used(_) | Fate::Guards(_) | Fate::Risks(..) | Fate::Demands(..)
+        );
         if !used {
             continue;
         }
