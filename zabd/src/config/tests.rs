@@ -355,6 +355,7 @@ fn what_would_leave_open_is_refused() {
         ),
         ("requireKerberosConfig=true", "Kerberos is not supported"),
         ("emulate353TTLNodes=true", "TTL nodes of ZooKeeper 3.5.3"),
+        ("zab.checkPeerAddresses=yes", "\"yes\" is not true or false"),
         ("maxCnxns=many", "For input string: \"many\""),
         ("enforceQuota=yes", "\"yes\" is not true or false"),
         ("jute.maxbuffer=10MB", "For input string: \"10MB\""),
@@ -367,7 +368,8 @@ fn what_would_leave_open_is_refused() {
         let error = load_with(&format!("{THREE}{line}"), "").unwrap_err().to_string();
         assert!(error.contains(want), "{line}: {error}");
         assert!(error.contains(&format!("zoo.cfg:9: {key}: ")), "{line}: {error}");
-        let prefix = if line.starts_with("jute.maxbuffer=") { "" } else { "zookeeper." };
+        let plain = line.starts_with("jute.maxbuffer=") || line.starts_with("zab.");
+        let prefix = if plain { "" } else { "zookeeper." };
         let error = load_with(THREE, &format!("-D{prefix}{line}")).unwrap_err().to_string();
         assert!(error.contains(want), "{line}: {error}");
         assert!(error.starts_with(&format!("command line: -D{prefix}{key}: ")), "{line}: {error}");
