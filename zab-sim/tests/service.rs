@@ -93,3 +93,10 @@ fn seeds_that_found_something() {
         assert_eq!(outcome.failure, None, "seed {seed}");
     }
 }
+
+/// A learner's requests waited for their turn when their client, which had been elsewhere, came back to
+/// that learner: they were carried out behind what it had asked there (W3).
+#[test]
+fn a_seed_of_requests_that_had_to_wait() {
+    assert_eq!(run::<Zk>(&Options::swarm(60), 0).failure, None);
+}

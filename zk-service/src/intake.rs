@@ -204,7 +204,8 @@ impl Service {
         let record = timeout_ms.to_be_bytes();
         let accepted = if self.leader.is_some() {
             let (owner, ids) = (Owner::Local, Ids::default());
-            let request = Submission { owner, session, cxid: 0, op, record: &record, ids };
+            let request =
+                Submission { owner, session, cxid: 0, op, record: &record, ids, moved: false };
             self.submit(core, &request).is_some()
         } else {
             self.forward(core, (session, 0, op), &record, None)
@@ -473,7 +474,11 @@ impl Service {
         let ids = std::mem::take(&mut client.ids);
         let zxid = if self.leader.is_some() {
             let (owner, ids) = (Owner::Local, Ids::new(&ids));
-            self.submit(core, &Submission { owner, session, cxid: xid, op, record, ids }).map(Some)
+            self.submit(
+                core,
+                &Submission { owner, session, cxid: xid, op, record, ids, moved: false },
+            )
+            .map(Some)
         } else {
             let auth = (op != op::CLOSE_SESSION).then_some(Ids::new(&ids));
             self.forward(core, (session, xid, op), record, auth).then_some(None)

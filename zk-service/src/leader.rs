@@ -30,6 +30,8 @@ pub(crate) struct Submission<'a> {
     pub(crate) op: i32,
     pub(crate) record: &'a [u8],
     pub(crate) ids: Ids<'a>,
+    /// Its session was another server's when it came.
+    pub(crate) moved: bool,
 }
 
 /// What the leader reads of the service.
@@ -61,6 +63,10 @@ impl<'a> Env<'a> {
 #[derive(Debug)]
 struct Deferred {
     from: Origin,
+    /// Its session was another server's when it came. If that server's client comes back here, the
+    /// session is this learner's again before the request's turn; what its client has asked elsewhere
+    /// in between was asked later, and must not be overtaken.
+    moved: bool,
     data: Box<[u8]>,
     auth: Box<[u8]>,
 }
@@ -184,6 +190,7 @@ impl Leader {
         request: &Submission<'_>,
     ) -> Option<Zxid> {
         let valid = match self.tracker.check(request.session, request.owner) {
+            Ok(()) if request.moved => Err(Code::SESSION_MOVED),
             Ok(()) => Ok(()),
             Err(Refused::Expired) => Err(Code::SESSION_EXPIRED),
             Err(Refused::Moved) => Err(Code::SESSION_MOVED),
@@ -255,16 +262,27 @@ impl Leader {
         auth: &[u8],
     ) {
         let in_turn = self.serves_learners(env);
-        if self.deferred.is_empty() && in_turn && self.try_request(core, env, from, data, auth) {
+        if self.deferred.is_empty()
+            && in_turn
+            && self.try_request(core, env, from, data, auth, false)
+        {
             return;
         }
+        let moved = self.has_moved(from, data);
         self.postponed |= self.deferred.is_empty() && !in_turn;
         self.deferred_len += data.len() + auth.len();
         let field_len_max = core.peer().config().limits.field_len_max_bytes;
         if self.deferred_len > DEFERRED_LEN_MAX_BYTES.max(field_len_max.saturating_mul(4)) {
             core.close(from, CloseReason::TooFarBehind);
         }
-        self.deferred.push_back(Deferred { from, data: data.into(), auth: auth.into() });
+        self.deferred.push_back(Deferred { from, moved, data: data.into(), auth: auth.into() });
+    }
+
+    /// Whether the session of a learner's request is another server's.
+    fn has_moved(&mut self, from: Origin, data: &[u8]) -> bool {
+        let session = Reader::new(data).i64().unwrap_or(0);
+        let checked = self.tracker.check(session, Owner::Learner(from.conn));
+        matches!(checked, Err(Refused::Moved))
     }
 
     /// False: not now.
@@ -275,6 +293,7 @@ impl Leader {
         from: Origin,
         data: &[u8],
         auth: &[u8],
+        moved: bool,
     ) -> bool {
         let mut reader = Reader::new(data);
         let header = (reader.i64(), reader.i32(), reader.i32());
@@ -288,7 +307,7 @@ impl Leader {
         }
         let before = self.prep.work;
         let owner = Owner::Learner(from.conn);
-        let request = Submission { owner, session, cxid, op, record: reader.rest(), ids };
+        let request = Submission { owner, session, cxid, op, record: reader.rest(), ids, moved };
         let submitted = self.submit(core, env, &request).is_some();
         self.debt = self.debt.saturating_add(self.prep.work - before);
         submitted
@@ -303,7 +322,8 @@ impl Leader {
                 self.postponed = true;
                 return;
             }
-            if !self.try_request(core, env, first.from, &first.data, &first.auth) {
+            let Deferred { from, moved, data, auth } = &first;
+            if !self.try_request(core, env, *from, data, auth, *moved) {
                 self.deferred.push_front(first);
                 return;
             }
@@ -378,7 +398,7 @@ impl Leader {
         let owner = Owner::Local;
         let ids = Ids::default();
         let op = op::CLOSE_SESSION;
-        let request = Submission { owner, session, cxid: 0, op, record: &[], ids };
+        let request = Submission { owner, session, cxid: 0, op, record: &[], ids, moved: false };
         self.submit(core, env, &request).is_some()
     }
 
