@@ -142,8 +142,8 @@ fn cripple_one<A: Subject>(world: &mut World<A>) {
     longest = longest.max(world.now - since);
     let elsewhere = |host: &&Option<HostIx>| host.is_some_and(|host| host != server);
     // A request longer than a field is refused, and its client waits in vain before it goes on.
-    let refused = world.options.limits_differ
-        || world.options.limits.field_len_max_bytes < Limits::default().field_len_max_bytes;
+    let longest_field = Limits::default().field_len_max_bytes;
+    let refused = world.options.limits.field_len_max_bytes < longest_field;
     let awaited = !refused && hosts.iter().any(|host| elsewhere(&host));
     if awaited && longest > SECOND + 2 * tick(&world.options) {
         let text = format!("s{} kept all from writing for {} ms", server + 1, longest / MILLI);
