@@ -66,6 +66,9 @@ struct Args {
     /// Threads.
     #[arg(long, default_value_t = 1)]
     jobs: u64,
+    /// With `--seeds`: print a hash of each trace, in the order of the seeds, and nothing else.
+    #[arg(long)]
+    trace_hash: bool,
     /// Lines of the trace to show.
     #[arg(long, default_value_t = 80)]
     lines: usize,
@@ -251,6 +254,8 @@ struct Sum {
     runs: u64,
     coverage: Coverage,
     failures: Vec<(u64, &'static str, String)>,
+    /// Seeds and the hashes of their traces.
+    hashes: Vec<(u64, u64)>,
 }
 
 fn sweep(args: &Args, from: u64, to: u64, mutation: Option<Mutation>) -> ExitCode {
@@ -268,7 +273,7 @@ fn sweep(args: &Args, from: u64, to: u64, mutation: Option<Mutation>) -> ExitCod
                     let outcome = args.subject.run(&options_of(args, seed, mutation), 0);
                     let mut sum = sum.lock().expect("no thread panics with the lock");
                     add(&mut sum, seed, outcome, started);
-                    if !args.keep_going && !sum.failures.is_empty() {
+                    if !(args.keep_going || args.trace_hash || sum.failures.is_empty()) {
                         next.store(to, Ordering::Relaxed);
                     }
                 }
@@ -277,6 +282,9 @@ fn sweep(args: &Args, from: u64, to: u64, mutation: Option<Mutation>) -> ExitCod
     });
     let sum = sum.into_inner().expect("no thread panicked");
     let elapsed = started.elapsed();
+    if args.trace_hash {
+        return print_hashes(sum);
+    }
     print!("{}", sum.coverage);
     println!(
         "{} runs, {} events, {:.0} s of virtual time, {:.1} s, {:.0} events/s",
@@ -304,6 +312,15 @@ fn sweep(args: &Args, from: u64, to: u64, mutation: Option<Mutation>) -> ExitCod
     ExitCode::SUCCESS
 }
 
+/// Two builds with the same hashes do the same, to the last byte that a server sends.
+fn print_hashes(mut sum: Sum) -> ExitCode {
+    sum.hashes.sort_unstable();
+    for (seed, hash) in &sum.hashes {
+        println!("{seed} {hash:016x}");
+    }
+    if sum.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 /// So many runs reach everything, or something has become unreachable.
 const ENOUGH_RUNS: u64 = 2000;
 
@@ -317,6 +334,7 @@ fn add(sum: &mut Sum, seed: u64, outcome: Outcome, started: Instant) {
     sum.events += outcome.events;
     sum.virtual_time += outcome.virtual_time;
     sum.coverage.add(&outcome.coverage);
+    sum.hashes.push((seed, outcome.fingerprint));
     if let Some(failure) = outcome.failure {
         let line = failure.text.lines().next().unwrap_or_default();
         eprintln!("seed {seed}: {}: {line}", failure.invariant);

@@ -7,7 +7,7 @@ use zab_proto::{Channel, ConnId};
 
 use crate::options::{NetOptions, Segmentation};
 use crate::queue::{Event, HostIx, MICRO, MILLI, Queue, SECOND};
-use crate::rng::Rng;
+use crate::rng::{Rng, hash, mix};
 
 /// One of the two ends of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,7 +108,7 @@ pub(crate) struct Net {
     rest_until: u64,
     /// How long each host rests after each byte that came over a quorum connection.
     rests: Vec<u64>,
-    /// Bytes written so far.
+    /// A running hash of everything written so far, with who wrote it.
     pub(crate) written: u64,
 }
 
@@ -263,7 +263,8 @@ impl Net {
         bytes: &[u8],
         queue: &mut Queue,
     ) {
-        self.written += bytes.len() as u64;
+        let writer = u64::from(conn) << 1 | from.ix() as u64;
+        self.written = mix(self.written ^ hash(bytes)).wrapping_add(writer);
         let pipe = &mut self.conns[conn as usize].pipes[from.ix()];
         if pipe.lost {
             return;

@@ -18,7 +18,7 @@ pub struct Outcome {
     pub events: u64,
     /// Virtual time at the end in ns.
     pub virtual_time: u64,
-    /// Hash over all events.
+    /// Hash over all events and every byte that went over the network.
     pub fingerprint: u64,
     /// What broke.
     pub failure: Option<Failure>,

@@ -74,7 +74,7 @@ pub struct World<A: Subject> {
     pub now: u64,
     /// Events so far.
     pub events: u64,
-    /// A running hash of all events.
+    /// A running hash of all events and of every byte that went over the network.
     pub fingerprint: u64,
     pub(crate) queue: Queue,
     pub(crate) net: Net,
