@@ -75,7 +75,7 @@ impl Service {
                 let mask = rest.first_chunk().map(|mask| i64::from_be_bytes(*mask));
                 return mask.map_or_else(String::new, |mask| mask.to_string());
             }
-            _ if !serving => return NOT_SERVING.into(),
+            _ if !serving => return not_serving(core, word),
             _ => {}
         }
         let mut out = String::new();
@@ -304,6 +304,16 @@ impl Service {
             _ => 0,
         };
         cost::REQUEST + cost::NODE * entries as u64
+    }
+}
+
+/// ZooKeeper's sentence; behind it, on the words that monitors ask for the state, for whom or what
+/// this server waits, in the form that each of these words has its lines in.
+fn not_serving(core: &Core<'_>, word: &str) -> String {
+    match (core.peer().waits_for(), word) {
+        (Some(waits), "mntr") => format!("{NOT_SERVING}zk_waits_for\t{waits}\n"),
+        (Some(waits), "srvr" | "stat") => format!("{NOT_SERVING}Waiting: {waits}\n"),
+        _ => NOT_SERVING.into(),
     }
 }
 

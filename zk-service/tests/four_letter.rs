@@ -117,18 +117,32 @@ fn before_service() {
     world.cut = (0..3).filter(|i| *i != leader).map(|i| (leader, i)).collect();
     world.pass(Duration::from_secs(20));
     let refusal = "This ZooKeeper instance is not currently serving requests\n";
-    for (word, answer) in [
-        ("ruok", "imok"),
-        ("isro", "null"),
-        ("srvr", refusal),
-        ("mntr", refusal),
-        ("cons", refusal),
-    ] {
+    for (word, answer) in [("ruok", "imok"), ("isro", "null"), ("cons", refusal), ("dump", refusal)]
+    {
         assert_eq!(ask(&mut world, leader, word), answer, "{word}");
+    }
+    // What monitors ask for the state says for whom this server waits, each word in its own form.
+    for (word, label) in [("srvr", "Waiting: "), ("stat", "Waiting: "), ("mntr", "zk_waits_for\t")]
+    {
+        let text = ask(&mut world, leader, word);
+        let waits = text.strip_prefix(refusal).and_then(|line| line.strip_prefix(label));
+        let waits = waits.unwrap_or_else(|| panic!("{word}: {text:?}"));
+        assert_eq!(waits.lines().count(), 1, "{word}: {waits:?}");
+        let missing: Vec<usize> = (0..3).filter(|i| *i != leader).collect();
+        for server in &missing {
+            assert!(waits.contains(&format!("{} (h:", server + 1)), "{word}: {waits:?}");
+        }
     }
     let client = world.connect(leader).expect("accepted");
     world.send(client, &harness::connect_request(10_000, 0, [0; 16]));
     assert!(world.has_ended(client) && world.received(client) == 0);
+    // Who serves waits for nobody.
+    world.cut.clear();
+    world.pass(Duration::from_secs(20));
+    for word in ["srvr", "stat", "mntr"] {
+        let text = ask(&mut world, leader, word);
+        assert!(!text.contains(refusal) && !text.to_lowercase().contains("wait"), "{word}: {text}");
+    }
 }
 
 #[test]

@@ -141,6 +141,11 @@ impl Algorithm {
         self.own
     }
 
+    /// Whether a vote of this server has come since the round began.
+    pub(super) fn has_vote_of(&self, sid: Sid) -> bool {
+        self.received.contains_key(&sid) || self.settled.contains_key(&sid)
+    }
+
     /// The leader of the last election is lost, and the next one has not begun.
     pub(super) fn end(&mut self) {
         self.own.state = ServerState::Looking;

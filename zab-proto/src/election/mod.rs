@@ -154,14 +154,15 @@ impl ElectionPort {
         self.bootstrapped
     }
 
-    /// The voters whose word an election waits for: those that cannot be reached, or, with an empty
+    /// The voters whose word an election waits for: those that cannot be reached or whose vote has
+    /// not come in this round (a link that swallows everything looks whole), or, with an empty
     /// directory, those that are not known to be empty, too.
     pub(crate) fn missing(&self) -> impl Iterator<Item = Sid> + '_ {
         let bootstrap = self.bootstrap.as_ref();
         let voters = self.algorithm.electorate().voters().iter().copied();
         voters.filter(move |sid| *sid != self.me).filter(move |sid| match bootstrap {
             Some(bootstrap) => !bootstrap.is_complete(self.me, &[*sid]),
-            None => self.connections.is_gone(*sid),
+            None => self.connections.is_gone(*sid) || !self.algorithm.has_vote_of(*sid),
         })
     }
 

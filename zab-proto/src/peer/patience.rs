@@ -114,7 +114,7 @@ impl Peer {
             Role::Looking(_) => {
                 let missing = shared.names(self.election.missing());
                 let missing = if missing.is_empty() { "nobody" } else { &missing };
-                format!("looks for a leader that a quorum votes for; not reached: {missing}")
+                format!("looks for a leader that a quorum votes for; no vote came from: {missing}")
             }
         })
     }
