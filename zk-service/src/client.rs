@@ -8,12 +8,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use zab_proto::{ClientOutput, ConnId, Instant, Zxid};
+use zab_proto::{ClientOutput, ConnId, Instant};
 
 use crate::acl::perms;
 use crate::auth::{self, Access, Ids, Judge};
 use crate::budget::EventBytes;
-use crate::code::Code;
+use crate::queue::{Awaiting, InFlight, Queue};
 use crate::request::op;
 use crate::rules::Rules;
 use crate::schedule::Account;
@@ -36,57 +36,6 @@ pub(crate) enum State {
     Ending,
     /// [`ClientOutput::Close`] is out.
     Closed,
-}
-
-/// What a place in the queue waits for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Awaiting {
-    /// Its transaction; on the leader the zxid is known.
-    Write { op: i32, zxid: Option<Zxid>, len: usize },
-    /// The end of a sync.
-    Sync { done: bool, len: usize },
-    /// Only the requests before it; its record is kept.
-    Read { op: i32, len: usize },
-    /// Only the requests before it; the answer is known.
-    Reply(Answer),
-}
-
-/// An answer that depends on nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Answer {
-    pub(crate) code: Code,
-    /// `None`: the last applied zxid.
-    pub(crate) zxid: Option<i64>,
-    /// Whether the body is a null buffer, else there is none.
-    pub(crate) null_token: bool,
-    /// Whether the connection is closed after it.
-    pub(crate) close: bool,
-}
-
-impl Answer {
-    /// A refusal that does not end the connection.
-    pub(crate) const fn failed(code: Code) -> Self {
-        Self { code, zxid: None, null_token: false, close: false }
-    }
-}
-
-/// A request that is not answered yet.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct InFlight {
-    pub(crate) xid: i32,
-    pub(crate) received: Instant,
-    /// How much of the connection's identities it had when it came.
-    pub(crate) ids_len: usize,
-    pub(crate) awaiting: Awaiting,
-}
-
-impl InFlight {
-    fn write_len(&self) -> usize {
-        match self.awaiting {
-            Awaiting::Write { len, .. } => len,
-            Awaiting::Sync { .. } | Awaiting::Read { .. } | Awaiting::Reply(_) => 0,
-        }
-    }
 }
 
 /// Figures of one connection.
@@ -129,15 +78,7 @@ impl ConnStats {
         }
     }
 
-    pub(crate) fn replied(
-        &mut self,
-        now: Instant,
-        latency: Duration,
-        op: i32,
-        xid: i32,
-        last_zxid: i64,
-    ) {
-        let ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
+    pub(crate) fn replied(&mut self, now: Instant, ms: u64, op: i32, xid: i32, last_zxid: i64) {
         self.min_latency_ms = if self.replies == 0 { ms } else { self.min_latency_ms.min(ms) };
         self.max_latency_ms = self.max_latency_ms.max(ms);
         self.total_latency_ms += ms;
@@ -197,6 +138,8 @@ pub(crate) struct Client {
     pub(crate) confirmed: bool,
     /// Re-attaching on a learner: everything before is applied here.
     pub(crate) caught_up: bool,
+    /// When its session was last touched by this connection.
+    pub(crate) touched_at: Option<Instant>,
     /// When the session's present touch runs out, as the tracker rounds it (leader), or the number
     /// of the report that has it (learner).
     pub(crate) touched: u64,
@@ -205,7 +148,7 @@ pub(crate) struct Client {
     /// Whether it may read nodes with the ACL asked about last, and how many bytes of identities it
     /// had then: a transaction may have a million events about nodes that share an ACL.
     may_read: (Weak<Rules>, usize, bool),
-    pub(crate) queue: VecDeque<InFlight>,
+    pub(crate) queue: Queue,
     /// Records of the queued requests, in order, from `kept_at` on.
     kept: Vec<u8>,
     kept_at: usize,
@@ -239,10 +182,11 @@ impl Client {
             connecting_since: Instant::ZERO,
             confirmed: false,
             caught_up: false,
+            touched_at: None,
             touched: u64::MAX,
             ids,
             may_read: (Weak::new(), 0, false),
-            queue: VecDeque::new(),
+            queue: Queue::default(),
             kept: Vec::new(),
             kept_at: 0,
             out: Vec::new(),
@@ -274,22 +218,6 @@ impl Client {
         let permitted = Judge::new(access, Ids::new(&self.ids)).permits(acl, perms::READ);
         self.may_read = (Arc::downgrade(acl), self.ids.len(), permitted);
         permitted
-    }
-
-    /// Whether a write waits for its transaction.
-    pub(crate) fn has_writes(&self) -> bool {
-        self.queue.iter().any(|request| matches!(request.awaiting, Awaiting::Write { .. }))
-    }
-
-    /// Whether the next answer is to a read that waits for its turn only.
-    pub(crate) fn is_reading(&self) -> bool {
-        self.queue.front().is_some_and(|first| matches!(first.awaiting, Awaiting::Read { .. }))
-    }
-
-    /// Reads that wait for what is in front of them.
-    pub(crate) fn queued_reads(&self) -> usize {
-        let is_read = |request: &&InFlight| matches!(request.awaiting, Awaiting::Read { .. });
-        self.queue.iter().filter(is_read).count()
     }
 
     /// Bytes not sent yet.
@@ -342,7 +270,7 @@ impl Client {
     }
 
     fn drop_everything(&mut self) {
-        self.queue = VecDeque::new();
+        self.queue = Queue::default();
         self.kept = Vec::new();
         self.kept_at = 0;
         self.ids = Vec::new();
@@ -467,7 +395,7 @@ impl Clients {
     }
 
     /// Counts what is kept for a connection anew.
-    fn charge(&mut self, slot: u32) {
+    pub(crate) fn count_kept(&mut self, slot: u32) {
         let Some(client) = self.get_mut(slot) else { return };
         let len = client.len_bytes();
         let before = std::mem::replace(&mut client.charged, len);
@@ -479,14 +407,25 @@ impl Clients {
         if let Some(client) = self.get_mut(slot) {
             client.unread = len;
         }
-        self.charge(slot);
+        self.count_kept(slot);
     }
 
     /// Bytes were appended to what was `unsent` before.
     pub(crate) fn wrote(&mut self, slot: u32, unsent: usize) {
-        self.charge(slot);
-        if unsent == 0 && self.get(slot).is_some_and(|client| client.unsent() > 0) {
-            self.outputs.push_back(ClientOutput::Transmit(self.conn(slot)));
+        self.count_kept(slot);
+        self.replied(slot, unsent, |_| {});
+    }
+
+    /// Like [`wrote`](Self::wrote), by who does it many times in a row and counts what is kept for
+    /// the connection at the end, with [`count_kept`](Self::count_kept). Takes note of it in the
+    /// connection's figures.
+    pub(crate) fn replied(&mut self, slot: u32, unsent: usize, note: impl FnOnce(&mut ConnStats)) {
+        let Some(at) = self.slots.get_mut(slot as usize) else { return };
+        let Some(client) = &mut at.client else { return };
+        note(&mut client.stats);
+        if unsent == 0 && client.unsent() > 0 {
+            let conn = ConnId::client(slot, at.generation);
+            self.outputs.push_back(ClientOutput::Transmit(conn));
         }
     }
 
@@ -505,13 +444,13 @@ impl Clients {
         let Some(client) = self.get_mut(slot) else { return };
         let ids_len = client.ids.len();
         let request = InFlight { xid, received: now, ids_len, awaiting };
-        client.queue.push_back(request);
+        client.queue.push(request);
         self.writes_len += request.write_len();
     }
 
     /// Takes a write, whose transaction has come, from the front of a connection's queue.
     pub(crate) fn take_write(&mut self, slot: u32) {
-        let written = self.get_mut(slot).and_then(|client| client.queue.pop_front());
+        let written = self.get_mut(slot).and_then(|client| client.queue.pop());
         self.writes_len -= written.map_or(0, |request| request.write_len());
     }
 
@@ -520,7 +459,7 @@ impl Clients {
         let conn = self.conn(slot);
         let Some(client) = self.get_mut(slot) else { return };
         let session = client.session;
-        let writes_len: usize = client.queue.iter().map(InFlight::write_len).sum();
+        let writes_len = client.queue.writes_len();
         if client.state != State::Closed {
             client.state = State::Closed;
             client.drop_everything();
@@ -531,7 +470,7 @@ impl Clients {
             client.unread = 0;
             self.outputs.push_back(ClientOutput::Close(conn));
             self.writes_len -= writes_len;
-            self.charge(slot);
+            self.count_kept(slot);
         }
         self.detach(session, slot);
     }
@@ -546,7 +485,7 @@ impl Clients {
     /// See [`Application::poll_transmit`](zab_proto::Application::poll_transmit).
     pub(crate) fn transmit(&mut self, slot: u32, buf: &mut [u8]) -> usize {
         let n = self.get_mut(slot).map_or(0, |client| client.send(buf));
-        self.charge(slot);
+        self.count_kept(slot);
         n
     }
 

@@ -6,10 +6,11 @@ use zab_proto::{ConnId, Instant, Zxid};
 
 use crate::apply::{Applied, Outcome};
 use crate::auth::{Ids, Judge};
-use crate::client::{Answer, Awaiting, InFlight, State};
+use crate::client::State;
 use crate::code::Code;
 use crate::database::DigestCheck;
 use crate::metrics::milliseconds;
+use crate::queue::{Answer, Awaiting, InFlight};
 use crate::read::Reading;
 use crate::reply::{self, Reply};
 use crate::request::op;
@@ -131,8 +132,8 @@ impl Service {
                 client.stats.last_op = "SESS";
                 client.stats.last_cxid = Some(0);
                 client.stats.last_zxid = header.zxid.raw();
-                let latency = now.saturating_since(client.connecting_since);
-                self.metrics.update_latency.add(milliseconds(latency));
+                let latency_ms = milliseconds(client.connecting_since, now);
+                self.metrics.update_latency.add(latency_ms);
                 self.attached(now, slot, true);
                 self.clients.resume(slot);
             }
@@ -184,7 +185,7 @@ impl Service {
         self.drain(now, slot);
     }
 
-    /// Bookkeeping after a reply.
+    /// Bookkeeping after a reply; what is kept for the client is still to be counted.
     fn replied(
         &mut self,
         now: Instant,
@@ -194,25 +195,25 @@ impl Service {
         len: usize,
         unsent: usize,
     ) {
-        let latency = now.saturating_since(request.received);
-        self.stats.replied(latency, len);
+        let latency_ms = milliseconds(request.received, now);
+        self.stats.replied(latency_ms, len);
         // Without the length in front.
         self.metrics.response_bytes += len.saturating_sub(4) as u64;
         match request.awaiting {
-            Awaiting::Write { .. } => self.metrics.update_latency.add(milliseconds(latency)),
+            Awaiting::Write { .. } => self.metrics.update_latency.add(latency_ms),
             Awaiting::Read { .. } | Awaiting::Sync { .. } => {
-                self.metrics.read_latency.add(milliseconds(latency));
+                self.metrics.read_latency.add(latency_ms);
             }
             Awaiting::Reply(_) => {}
         }
         let last_zxid = self.db.last_zxid().raw();
-        if let Some(client) = self.clients.get_mut(slot) {
-            client.stats.replied(now, latency, op, request.xid, last_zxid);
-        }
-        self.clients.wrote(slot, unsent);
+        self.clients.replied(slot, unsent, |stats| {
+            stats.replied(now, latency_ms, op, request.xid, last_zxid);
+        });
     }
 
-    /// Answers a read now.
+    /// Answers a read now. Its work is still to be charged, and what is kept for the client to be
+    /// counted.
     pub(crate) fn read(
         &mut self,
         now: Instant,
@@ -248,7 +249,7 @@ impl Service {
         let work = reading.work;
         let watches_more = watches.len_bytes() > watched;
         self.replied(now, slot, &request, op, len, unsent);
-        self.charge(slot, work + cost::bytes(len));
+        self.unbilled += work + cost::bytes(len);
         if watches_more {
             self.keep_to_watches(slot);
         }
@@ -263,13 +264,7 @@ impl Service {
             self.reattached(now, slot);
             return;
         }
-        let oldest = client.queue.iter_mut().find_map(|request| match &mut request.awaiting {
-            Awaiting::Sync { done, .. } if !*done => Some(done),
-            _ => None,
-        });
-        if let Some(done) = oldest {
-            *done = true;
-        }
+        client.queue.end_sync();
         self.drain(now, slot);
     }
 
@@ -290,7 +285,7 @@ impl Service {
     pub(crate) fn drain(&mut self, now: Instant, slot: u32) {
         // The transaction of a write finds it at the head of its queue, and the reads in front of it
         // show what was before: they do not wait.
-        let write_behind = self.client(slot).is_some_and(|client| client.has_writes());
+        let write_behind = self.client(slot).is_some_and(|client| client.queue.writes() > 0);
         let mut record = std::mem::take(&mut self.record);
         while let Some(client) = self.client(slot)
             && let Some(&first) = client.queue.front()
@@ -303,22 +298,24 @@ impl Service {
             match first.awaiting {
                 Awaiting::Write { .. } | Awaiting::Sync { done: false, .. } => break,
                 Awaiting::Sync { done: true, len } => {
-                    client.queue.pop_front();
+                    client.queue.pop();
                     client.take_kept(len, &mut record);
                     self.answer_sync(now, slot, &first, &record);
                 }
                 Awaiting::Read { op, len } => {
-                    client.queue.pop_front();
+                    client.queue.pop();
                     client.take_kept(len, &mut record);
                     self.read(now, slot, first, op, &record);
+                    self.charge(slot, 0);
                 }
                 Awaiting::Reply(answer) => {
-                    client.queue.pop_front();
+                    client.queue.pop();
                     self.answer_known(now, slot, &first, answer);
                 }
             }
         }
         self.record = record;
+        self.clients.count_kept(slot);
         let out_max = self.options.out_len_soft_max_bytes;
         let Some(client) = self.client(slot) else { return };
         // Who leaves too much unread goes on when it has read; who waits for its turn, then.

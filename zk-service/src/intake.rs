@@ -8,9 +8,10 @@ use zab_proto::wire::jute::{Reader, Writer};
 use zab_proto::{Core, Instant, Zxid};
 
 use crate::auth::{Ids, Verdict};
-use crate::client::{Answer, Awaiting, InFlight, State};
+use crate::client::State;
 use crate::code::Code;
 use crate::leader::Submission;
+use crate::queue::{Answer, Awaiting, InFlight};
 use crate::reply::{self, XID_PING};
 use crate::request::{Connect, Write, is_read, is_write, op};
 use crate::schedule::cost;
@@ -142,11 +143,15 @@ impl Service {
     }
 
     fn count_received(&mut self, slot: u32, len: usize) {
-        self.charge(slot, cost::REQUEST + cost::bytes(len));
+        let work = cost::REQUEST + cost::bytes(len) + std::mem::take(&mut self.unbilled);
         self.stats.received += 1;
         self.metrics.bytes_received += len as u64;
-        if let Some(client) = self.clients.get_mut(slot) {
-            client.stats.received += 1;
+        match self.clients.get_mut(slot) {
+            Some(client) => {
+                client.stats.received += 1;
+                self.schedule.charge(&mut client.account, work);
+            }
+            None => self.schedule.work(work),
         }
     }
 
@@ -331,23 +336,25 @@ impl Service {
     /// A sign of life of a connection's session. False if the session is at its end.
     fn touch(&mut self, now: Instant, slot: u32) -> bool {
         let Some(client) = self.clients.get_mut(slot) else { return false };
+        if client.touched_at == Some(now) {
+            // Many requests come at one instant.
+            return true;
+        }
         let (session, timeout) = (client.session, client.timeout());
         if let Some(leader) = &mut self.leader {
             let deadline = leader.tracker.deadline(now, timeout);
-            if client.touched == deadline {
-                return true;
-            }
-            let live = leader.tracker.touch(now, session, timeout);
-            if live {
+            if client.touched != deadline {
+                if !leader.tracker.touch(now, session, timeout) {
+                    return false;
+                }
                 client.touched = deadline;
             }
-            return live;
-        }
-        if client.touched != self.report {
+        } else if client.touched != self.report {
             client.touched = self.report;
             self.touches.put_i64(session);
             self.touches.put_i32(client.timeout_ms);
         }
+        client.touched_at = Some(now);
         true
     }
 
@@ -426,14 +433,14 @@ impl Service {
         let (in_flight_max, out_max) =
             (self.options.in_flight_max, self.options.out_len_soft_max_bytes);
         let Some(client) = self.clients.get_mut(slot) else { return false };
-        let syncing = || client.queue.iter().any(|q| matches!(q.awaiting, Awaiting::Sync { .. }));
+        let queue = &client.queue;
         client.paused = client.unsent() > out_max
-            || client.queue.len() >= in_flight_max
+            || queue.len() >= in_flight_max
             || client.kept_len() > out_max
             || (is_write(op)
-                && (syncing()
-                    || client.is_reading()
-                    || client.queued_reads() > READS_BEFORE_WRITE_MAX));
+                && (queue.syncs() > 0
+                    || queue.is_reading()
+                    || queue.reads() > READS_BEFORE_WRITE_MAX));
         client.paused
     }
 

@@ -23,6 +23,7 @@ mod mntr;
 mod options;
 mod path;
 mod prep;
+mod queue;
 mod read;
 mod reply;
 mod request;

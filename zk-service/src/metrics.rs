@@ -3,7 +3,6 @@
 //! listed in `docs/monitoring.md`.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use zab_proto::{Instant, Phase, ServerState, Status};
 
@@ -32,8 +31,9 @@ impl Summary {
     }
 }
 
-pub(crate) fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+/// Whole milliseconds from one instant to a later one.
+pub(crate) fn milliseconds(from: Instant, to: Instant) -> u64 {
+    to.as_nanos().saturating_sub(from.as_nanos()) / 1_000_000
 }
 
 /// Values below this have a bucket each.
@@ -160,7 +160,7 @@ impl Gaps {
             self.looking_since = Some(now);
             metrics.looking += 1;
         } else if !looking && let Some(since) = self.looking_since.take() {
-            metrics.election_time.add(milliseconds(now.saturating_since(since)));
+            metrics.election_time.add(milliseconds(since, now));
         }
         let serving = status.phase == Phase::Broadcast;
         if !serving {
@@ -168,7 +168,7 @@ impl Gaps {
         } else if !self.serving
             && let Some(since) = self.away_since.take()
         {
-            let gap = milliseconds(now.saturating_since(since));
+            let gap = milliseconds(since, now);
             metrics.unavailable_time.add(gap);
             if status.state == ServerState::Leading {
                 metrics.leader_unavailable_time.add(gap);

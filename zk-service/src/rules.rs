@@ -201,7 +201,8 @@ pub(crate) fn parse_range(text: &str) -> Option<(Ipv4Addr, u8)> {
 #[derive(Debug, Default)]
 pub(crate) struct Verdicts {
     last: Option<(usize, i32)>,
-    others: HashMap<usize, i32>,
+    /// Made with the second list: most requests are about one.
+    others: Option<HashMap<usize, i32>>,
 }
 
 impl Verdicts {
@@ -213,10 +214,13 @@ impl Verdicts {
         {
             return granted;
         }
-        if let Some((list, granted)) = self.last.take() {
-            self.others.insert(list, granted);
+        let mut known = None;
+        if let Some((other, granted)) = self.last.take() {
+            let others = self.others.get_or_insert_default();
+            others.insert(other, granted);
+            known = others.get(&list).copied();
         }
-        let granted = self.others.get(&list).copied().unwrap_or_else(ask);
+        let granted = known.unwrap_or_else(ask);
         self.last = Some((list, granted));
         granted
     }

@@ -91,7 +91,7 @@ pub(crate) struct Schedule {
     /// By when their next request would end, then in the order of arrival.
     waiting: BTreeMap<(u64, u64), ConnId>,
     arrivals: u64,
-    /// Most work done in one turn.
+    /// Most work done in one turn before this one.
     peak: u64,
     done: u64,
     /// Of that, what was done for clients.
@@ -118,6 +118,7 @@ impl Schedule {
     /// the one before.
     pub(crate) fn begin_turn(&mut self) -> u64 {
         self.left = self.per_turn;
+        self.peak = self.peak();
         self.done = 0;
         std::mem::take(&mut self.for_clients)
     }
@@ -150,15 +151,19 @@ impl Schedule {
 
     /// The most work that has been done in one turn.
     pub(crate) fn peak(&self) -> u64 {
-        self.peak
+        self.peak.max(self.done)
     }
 
     /// Counts work that nobody is charged for.
     pub(crate) fn work(&mut self, work: u64) {
-        self.time = self.time.saturating_add(work / (self.waiting.len() as u64 + 1));
+        // This is done for every request, and a division takes as long as all the rest of it.
+        let served = match self.waiting.len() as u64 {
+            0 => work,
+            others => work / (others + 1),
+        };
+        self.time = self.time.saturating_add(served);
         self.left = self.left.saturating_sub(work);
         self.done = self.done.saturating_add(work);
-        self.peak = self.peak.max(self.done);
     }
 
     /// Counts work that was done for a client: one request.

@@ -55,7 +55,7 @@ pub struct Service {
     /// How much is done for clients in a turn, and who of them is next.
     pub(crate) schedule: Schedule,
     /// Work that is done and not yet charged.
-    unbilled: u64,
+    pub(crate) unbilled: u64,
     /// The time of the last call.
     pub(crate) now: Instant,
     pub(crate) stats: Stats,
@@ -190,6 +190,20 @@ impl Service {
         if let Some(leader) = &mut self.leader {
             leader.wake(core);
         }
+    }
+
+    /// A call at the time `now`. A runtime looks at everybody before its clock goes on, so that the
+    /// first call at a new time begins a turn.
+    fn at(&mut self, now: Instant) {
+        if self.now != now {
+            self.now = now;
+            self.begin_turn();
+        }
+    }
+
+    fn begin_turn(&mut self) {
+        let for_clients = self.schedule.begin_turn();
+        self.lead(|leader, env| leader.begin_turn(env, for_clients));
     }
 
     /// What was promised or planned in the role that has ended is void.
@@ -334,7 +348,7 @@ impl Service {
 
 impl Application for Service {
     fn deliver(&mut self, now: Instant, zxid: Zxid, txn: &[u8]) {
-        self.now = now;
+        self.at(now);
         self.apply(now, zxid, txn);
     }
 
@@ -374,6 +388,7 @@ impl Application for Service {
 
     fn request(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8], auth: &[u8]) {
         self.wake(core);
+        self.at(core.now());
         self.lead(|leader, env| leader.request(core, env, from, data, auth));
         self.bill_nobody();
     }
@@ -454,7 +469,7 @@ impl Application for Service {
 
     fn handle_bytes(&mut self, core: &mut Core<'_>, conn: ConnId, bytes: &[u8]) -> usize {
         self.wake(core);
-        self.now = core.now();
+        self.at(core.now());
         match self.clients.slot(conn) {
             Some(slot) => self.take_bytes(core, slot, bytes),
             None => bytes.len(),
@@ -508,19 +523,18 @@ impl Application for Service {
 
     fn handle_timeout(&mut self, core: &mut Core<'_>) {
         self.wake(core);
-        self.now = core.now();
-        let for_clients = self.schedule.begin_turn();
+        self.at(core.now());
+        if self.schedule.is_spent() {
+            self.begin_turn();
+        }
         self.expire_greetings(core.now());
-        self.lead(|leader, env| {
-            leader.begin_turn(env, for_clients);
-            leader.expire(core, env);
-        });
+        self.lead(|leader, env| leader.expire(core, env));
         self.retry(core);
     }
 
     fn room(&mut self, core: &mut Core<'_>) {
         self.wake(core);
-        self.now = core.now();
+        self.at(core.now());
         self.lead(|leader, env| leader.expire(core, env));
         self.retry(core);
     }

@@ -1,7 +1,5 @@
 //! Figures of the whole server.
 
-use std::time::Duration;
-
 /// What `srvr` counts. `srst` and a change of role set it back.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stats {
@@ -20,9 +18,8 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
-    /// A reply of `len` bytes went out, `latency` after its request had come.
-    pub(crate) fn replied(&mut self, latency: Duration, len: usize) {
-        let ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
+    /// A reply of `len` bytes went out, `ms` milliseconds after its request had come.
+    pub(crate) fn replied(&mut self, ms: u64, len: usize) {
         self.latency_min_ms = if self.replies == 0 { ms } else { self.latency_min_ms.min(ms) };
         self.latency_max_ms = self.latency_max_ms.max(ms);
         self.latency_total_ms += ms;
@@ -64,11 +61,11 @@ mod tests {
         let mut stats = Stats::default();
         assert_eq!(stats.latency_avg(), "0.0");
         for ms in [1, 2, 2] {
-            stats.replied(Duration::from_millis(ms), 20);
+            stats.replied(ms, 20);
         }
         assert_eq!(stats.latency_avg(), "1.6666");
         assert_eq!((stats.latency_min_ms, stats.latency_max_ms), (1, 2));
-        stats.replied(Duration::from_millis(5), 30);
+        stats.replied(5, 30);
         assert_eq!(stats.latency_avg(), "2.5");
     }
 }

@@ -103,6 +103,25 @@ fn listings_hold_up_nobody() {
     others_are_served(GET_CHILDREN, &read("/p"));
 }
 
+/// A turn begins with the first call at a new time. If only the end of the work did it, a server that
+/// is never too busy would put off somebody's requests every few thousand.
+#[test]
+fn the_work_of_earlier_turns_holds_up_nobody() {
+    let (mut world, client) = with_children(options(), 1);
+    let requests: Vec<u8> =
+        (1..=20).flat_map(|xid| request(xid, GET_DATA, &read("/p/00000"))).collect();
+    for round in 0..10 {
+        let turns = world.turns;
+        world.send(client, &requests);
+        // The second time at one instant is beyond a turn's work.
+        assert_eq!(world.turns > turns, round % 2 == 1, "round {round}");
+        assert_eq!(xids(&mut world, client), (1..=20).collect::<Vec<_>>());
+        if round % 2 == 1 {
+            world.sleep(Duration::from_millis(1));
+        }
+    }
+}
+
 #[test]
 fn a_count_walks_no_tree() {
     let (mut world, _) = with_children(options(), 3000);

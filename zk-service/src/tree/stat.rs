@@ -138,17 +138,27 @@ impl Stat {
 
     /// Writes the record.
     pub fn write(&self, out: &mut impl Writer) {
-        out.put_i64(self.czxid.raw());
-        out.put_i64(self.mzxid.raw());
-        out.put_i64(self.ctime);
-        out.put_i64(self.mtime);
-        out.put_i32(self.version);
-        out.put_i32(self.cversion);
-        out.put_i32(self.aversion);
-        out.put_i64(self.ephemeral_owner);
-        out.put_i32(self.data_length);
-        out.put_i32(self.num_children);
-        out.put_i64(self.pzxid.raw());
+        // Composed in one piece: each reply to a read has one, and a buffer that grows looks after its
+        // room with each field.
+        let mut record = [0; Self::LEN];
+        let mut rest = &mut record[..];
+        let mut put = |field: &[u8]| {
+            let (place, behind) = std::mem::take(&mut rest).split_at_mut(field.len());
+            place.copy_from_slice(field);
+            rest = behind;
+        };
+        put(&self.czxid.raw().to_be_bytes());
+        put(&self.mzxid.raw().to_be_bytes());
+        put(&self.ctime.to_be_bytes());
+        put(&self.mtime.to_be_bytes());
+        put(&self.version.to_be_bytes());
+        put(&self.cversion.to_be_bytes());
+        put(&self.aversion.to_be_bytes());
+        put(&self.ephemeral_owner.to_be_bytes());
+        put(&self.data_length.to_be_bytes());
+        put(&self.num_children.to_be_bytes());
+        put(&self.pzxid.raw().to_be_bytes());
+        out.put(&record);
     }
 }
 

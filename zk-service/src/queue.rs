@@ -1,0 +1,180 @@
+//! What a connection has asked and not been answered yet.
+//!
+//! Replies go out in the order of the requests: whatever cannot be answered at once, and everything
+//! behind it, stands in the connection's queue.
+
+use std::collections::VecDeque;
+
+use zab_proto::{Instant, Zxid};
+
+use crate::code::Code;
+
+/// What a place in the queue waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Awaiting {
+    /// Its transaction; on the leader the zxid is known.
+    Write { op: i32, zxid: Option<Zxid>, len: usize },
+    /// The end of a sync.
+    Sync { done: bool, len: usize },
+    /// Only the requests before it; its record is kept.
+    Read { op: i32, len: usize },
+    /// Only the requests before it; the answer is known.
+    Reply(Answer),
+}
+
+/// An answer that depends on nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Answer {
+    pub(crate) code: Code,
+    /// `None`: the last applied zxid.
+    pub(crate) zxid: Option<i64>,
+    /// Whether the body is a null buffer, else there is none.
+    pub(crate) null_token: bool,
+    /// Whether the connection is closed after it.
+    pub(crate) close: bool,
+}
+
+impl Answer {
+    /// A refusal that does not end the connection.
+    pub(crate) const fn failed(code: Code) -> Self {
+        Self { code, zxid: None, null_token: false, close: false }
+    }
+}
+
+/// A request that is not answered yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InFlight {
+    pub(crate) xid: i32,
+    pub(crate) received: Instant,
+    /// How much of the connection's identities it had when it came.
+    pub(crate) ids_len: usize,
+    pub(crate) awaiting: Awaiting,
+}
+
+impl InFlight {
+    pub(crate) fn write_len(&self) -> usize {
+        match self.awaiting {
+            Awaiting::Write { len, .. } => len,
+            Awaiting::Sync { .. } | Awaiting::Read { .. } | Awaiting::Reply(_) => 0,
+        }
+    }
+}
+
+/// The requests of a connection that are not answered yet, oldest first.
+///
+/// How many there are of each kind is counted along, since it is asked with each request that comes,
+/// and there may be a thousand in the queue.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    requests: VecDeque<InFlight>,
+    reads: usize,
+    writes: usize,
+    syncs: usize,
+    replies: usize,
+}
+
+impl Queue {
+    pub(crate) fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// The request that is answered next.
+    pub(crate) fn front(&self) -> Option<&InFlight> {
+        self.requests.front()
+    }
+
+    pub(crate) fn push(&mut self, request: InFlight) {
+        *self.count(request.awaiting) += 1;
+        self.requests.push_back(request);
+    }
+
+    /// Takes the request that is answered next.
+    pub(crate) fn pop(&mut self) -> Option<InFlight> {
+        let request = self.requests.pop_front()?;
+        *self.count(request.awaiting) -= 1;
+        Some(request)
+    }
+
+    /// A sync has ended: the oldest that has not.
+    pub(crate) fn end_sync(&mut self) {
+        let oldest = self.requests.iter_mut().find_map(|request| match &mut request.awaiting {
+            Awaiting::Sync { done, .. } if !*done => Some(done),
+            _ => None,
+        });
+        if let Some(done) = oldest {
+            *done = true;
+        }
+    }
+
+    /// Reads that wait for what is in front of them.
+    pub(crate) fn reads(&self) -> usize {
+        self.reads
+    }
+
+    /// Writes that wait for their transactions.
+    pub(crate) fn writes(&self) -> usize {
+        self.writes
+    }
+
+    /// Syncs, ended or not.
+    pub(crate) fn syncs(&self) -> usize {
+        self.syncs
+    }
+
+    /// Bytes of the writes.
+    pub(crate) fn writes_len(&self) -> usize {
+        self.requests.iter().map(InFlight::write_len).sum()
+    }
+
+    /// Whether the next answer is to a read that waits for its turn only.
+    pub(crate) fn is_reading(&self) -> bool {
+        self.front().is_some_and(|first| matches!(first.awaiting, Awaiting::Read { .. }))
+    }
+
+    /// The counter of a kind.
+    fn count(&mut self, awaiting: Awaiting) -> &mut usize {
+        match awaiting {
+            Awaiting::Write { .. } => &mut self.writes,
+            Awaiting::Sync { .. } => &mut self.syncs,
+            Awaiting::Read { .. } => &mut self.reads,
+            Awaiting::Reply(_) => &mut self.replies,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_is_counted() {
+        let mut queue = Queue::default();
+        let answer = Awaiting::Reply(Answer::failed(Code::OK));
+        let kinds = [
+            Awaiting::Write { op: 1, zxid: None, len: 5 },
+            Awaiting::Sync { done: false, len: 1 },
+            Awaiting::Read { op: 2, len: 1 },
+            Awaiting::Sync { done: false, len: 1 },
+            answer,
+        ];
+        for awaiting in kinds.into_iter().cycle().take(15) {
+            queue.push(InFlight { xid: 0, received: Instant::ZERO, ids_len: 0, awaiting });
+        }
+        assert_eq!((queue.len(), queue.writes(), queue.syncs(), queue.reads()), (15, 3, 6, 3));
+        assert_eq!(queue.writes_len(), 15);
+        queue.pop();
+        assert_eq!((queue.writes(), queue.syncs(), queue.reads()), (2, 6, 3));
+        queue.end_sync();
+        let front = queue.pop().map(|request| request.awaiting);
+        assert_eq!(front, Some(Awaiting::Sync { done: true, len: 1 }));
+        assert!(queue.is_reading());
+        queue.pop();
+        assert_eq!(queue.front().map(|next| next.awaiting), Some(kinds[3]), "one only has ended");
+        while queue.pop().is_some() {}
+        assert_eq!((queue.writes(), queue.syncs(), queue.reads()), (0, 0, 0));
+    }
+}
