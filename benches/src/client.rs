@@ -5,7 +5,8 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use zab_proto::wire::jute::{Reader, Writer};
+use bytes::BufMut;
+use zab_proto::wire::jute::{BufMutExt, Reader};
 
 use crate::grpc;
 

@@ -7,7 +7,8 @@ use zab_proto::DecodeError;
 use zab_proto::wire::body::{
     LearnerInfo, Request, Revalidated, Session, parse_activate, parse_i32,
 };
-use zab_proto::wire::jute::{self, Reader, Writer};
+use bytes::BufMut;
+use zab_proto::wire::jute::{self, Reader, BufMutExt};
 use zab_proto::wire::txn::TxnHeader;
 
 fuzz_target!(|data: &[u8]| {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use zab_proto::wire::body::{LearnerInfo, PROTOCOL_VERSION, Request};
 use zab_proto::wire::handshake::{Form, Handshake};
-use zab_proto::wire::jute::Writer;
+use bytes::BufMut;
 use zab_proto::wire::notification::Notification;
 use zab_proto::wire::packet::{Packet, PacketType};
 use zab_proto::wire::txn::TxnHeader;

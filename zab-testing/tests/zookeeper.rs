@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::{
     Client, PATIENCE, assert_equal, assert_everywhere, create, frame, read_frame, request, wait_end,
 };
-use zab_proto::wire::jute::Writer;
+use zab_proto::wire::jute::BufMutExt;
 use zab_testing::{Builder, Ensemble, Link, Runtime, Service, Sid};
 
 /// Ensembles of each runtime, and a mixed one in which every member uses another.

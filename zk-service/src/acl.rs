@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
+use bytes::BufMut;
 use zab_proto::DecodeError;
-use zab_proto::wire::jute::{Reader, Writer};
+use zab_proto::wire::jute::{BufMutExt, Reader};
 
 /// Permission bits of an ACL entry.
 pub mod perms {
@@ -46,7 +47,7 @@ impl Acl {
     }
 
     /// Writes the entry.
-    pub fn write(&self, out: &mut impl Writer) {
+    pub fn write(&self, out: &mut impl BufMut) {
         out.put_i32(self.perms);
         out.put_ustring(Some(&self.scheme));
         out.put_ustring(Some(&self.id));
@@ -54,7 +55,7 @@ impl Acl {
 }
 
 /// Writes a `vector<ACL>`.
-pub fn write_acls(acls: &[Acl], out: &mut impl Writer) {
+pub fn write_acls(acls: &[Acl], out: &mut impl BufMut) {
     out.put_len(acls.len());
     for acl in acls {
         acl.write(out);
@@ -154,9 +155,9 @@ impl<'a> AclList<'a> {
     }
 
     /// Writes the list as it was read.
-    pub fn write(self, out: &mut impl Writer) {
+    pub fn write(self, out: &mut impl BufMut) {
         out.put_i32(self.count);
-        out.put(self.entries);
+        out.put_slice(self.entries);
     }
 }
 

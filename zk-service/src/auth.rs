@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use base64::Engine;
+use bytes::BufMut;
 use zab_proto::DecodeError;
-use zab_proto::wire::jute::{Reader, Writer};
+use zab_proto::wire::jute::{BufMutExt, Reader};
 
 use crate::acl::{Acl, AclEntry, AclList, write_acls};
 use crate::code::Code;
@@ -49,7 +50,7 @@ impl<'a> Ids<'a> {
     /// Writes the `vector<Id>`.
     pub(crate) fn write(self, out: &mut Vec<u8>) {
         out.put_len(self.iter().count());
-        out.put(self.0);
+        out.put_slice(self.0);
     }
 }
 

@@ -1,6 +1,7 @@
 //! From committed transactions to replies and events.
 
-use zab_proto::wire::jute::Writer;
+use bytes::BufMut;
+use zab_proto::wire::jute::BufMutExt;
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{ConnId, Instant, Zxid};
 
@@ -346,7 +347,7 @@ impl Service {
         let Some(client) = self.clients.get_mut(slot) else { return };
         let unsent = client.unsent();
         let mut reply = Reply::begin(&mut client.out);
-        reply.body().put(path);
+        reply.body().put_slice(path);
         let len = reply.end(request.xid, zxid, Code::OK);
         self.replied(now, slot, request, op::SYNC, len, unsent);
     }

@@ -3,8 +3,9 @@
 
 use std::fmt;
 
+use bytes::BufMut;
 use zab_proto::wire::Foreign;
-use zab_proto::wire::jute::{Reader, Writer};
+use zab_proto::wire::jute::{BufMutExt, Reader};
 use zab_proto::{Core, Instant, Zxid};
 
 use crate::auth::{Ids, Verdict};
@@ -523,7 +524,7 @@ impl Service {
         self.record.put_i64(session);
         self.record.put_i32(cxid);
         self.record.put_i32(op);
-        self.record.put(record);
+        self.record.put_slice(record);
         self.frame.clear();
         match ids {
             Some(ids) => ids.write(&mut self.frame),

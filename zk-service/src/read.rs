@@ -1,7 +1,8 @@
 //! Requests that are answered from the local tree.
 
+use bytes::BufMut;
 use zab_proto::DecodeError;
-use zab_proto::wire::jute::{Reader, Writer, text};
+use zab_proto::wire::jute::{BufMutExt, Reader, text};
 
 use crate::acl::perms;
 use crate::apply::Event;

@@ -1,6 +1,7 @@
 //! What clients are told: frames of replies, events and handshakes.
 
-use zab_proto::wire::jute::Writer;
+use bytes::BufMut;
+use zab_proto::wire::jute::BufMutExt;
 
 use crate::apply::Event;
 use crate::code::Code;

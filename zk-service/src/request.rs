@@ -267,8 +267,10 @@ impl<'a> Multi<'a> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BufMut;
+    use zab_proto::wire::jute::BufMutExt;
+
     use super::*;
-    use zab_proto::wire::jute::Writer;
 
     fn create(out: &mut Vec<u8>, path: Option<&str>, flags: i32) {
         out.put_ustring(path);

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use zab_proto::wire::jute::{Reader, Writer};
+use bytes::BufMut;
+use zab_proto::wire::jute::{BufMutExt, Reader};
 use zab_proto::{
     Application, BadSnapshot, ClientOutput, CloseReason, ConnId, Core, InstallProgress, Instant,
     Origin, Phase, ServerState, SnapshotDigest, Status, Zxid,

@@ -1,7 +1,8 @@
 //! Snapshots: sessions, ACL map and nodes, ended by the path `/`. The same bytes in files, where
 //! storage adds a header and checksums, and between servers.
 
-use zab_proto::wire::jute::{Reader, Writer, text};
+use bytes::BufMut;
+use zab_proto::wire::jute::{BufMutExt, Reader, text};
 use zab_proto::{BadSnapshot, DecodeError, InstallProgress, SnapshotDigest, Zxid};
 
 use crate::acl::AclList;

@@ -4,8 +4,9 @@
 
 use std::borrow::Cow;
 
+use bytes::BufMut;
 use zab_proto::DecodeError;
-use zab_proto::wire::jute::{Reader, Writer, text};
+use zab_proto::wire::jute::{BufMutExt, Reader, text};
 use zab_proto::wire::txn::TxnHeader;
 
 use crate::acl::AclList;
@@ -75,7 +76,7 @@ impl TxnDigest {
     }
 
     /// Writes the digest.
-    pub fn write(self, out: &mut impl Writer) {
+    pub fn write(self, out: &mut impl BufMut) {
         out.put_i32(self.version);
         out.put_i64(self.digest.cast_signed());
     }
@@ -106,7 +107,7 @@ impl<'a> Payload<'a> {
     }
 
     /// Appends the payload to `out`.
-    pub fn encode(&self, out: &mut impl Writer) {
+    pub fn encode(&self, out: &mut impl BufMut) {
         self.header.write(out);
         self.txn.write(out);
         if let Some(digest) = self.digest {
@@ -291,7 +292,7 @@ impl<'a> Txn<'a> {
     }
 
     /// Writes the body.
-    pub fn write(&self, out: &mut impl Writer) {
+    pub fn write(&self, out: &mut impl BufMut) {
         match self {
             Self::Create(create) => create.write(out),
             Self::Delete { path, .. } => out.put_ustring(Some(path)),
@@ -319,7 +320,7 @@ impl<'a> Txn<'a> {
 }
 
 impl CreateTxn<'_> {
-    fn write(&self, out: &mut impl Writer) {
+    fn write(&self, out: &mut impl BufMut) {
         out.put_ustring(Some(&self.path));
         out.put_buffer(self.data);
         self.acl.write(out);
@@ -433,9 +434,9 @@ impl<'a> Paths<'a> {
     }
 
     /// Writes the vector as it was read.
-    pub fn write(self, out: &mut impl Writer) {
+    pub fn write(self, out: &mut impl BufMut) {
         out.put_i32(self.count);
-        out.put(self.bytes);
+        out.put_slice(self.bytes);
     }
 }
 
@@ -488,9 +489,9 @@ impl<'a> Parts<'a> {
     }
 
     /// Writes the `MultiTxn` as it was read.
-    pub fn write(self, out: &mut impl Writer) {
+    pub fn write(self, out: &mut impl BufMut) {
         out.put_i32(self.count);
-        out.put(self.bytes);
+        out.put_slice(self.bytes);
     }
 }
 

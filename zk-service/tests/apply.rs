@@ -1,8 +1,9 @@
 //! What single transactions do.
 #![expect(clippy::unwrap_used, reason = "a test has no other way to fail")]
 
+use bytes::BufMut;
 use zab_proto::Zxid;
-use zab_proto::wire::jute::{Reader, Writer};
+use zab_proto::wire::jute::{BufMutExt, Reader};
 use zab_proto::wire::txn::TxnHeader;
 use zk_service::acl::{Acl, AclList, write_acls};
 use zk_service::tree::Owner;

@@ -5,8 +5,9 @@ mod support;
 
 use std::collections::BTreeMap;
 
+use bytes::BufMut;
 use support::{History, Random, Record, dump, fuzzy};
-use zab_proto::wire::jute::{Reader, Writer};
+use zab_proto::wire::jute::{BufMutExt, Reader};
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{SnapshotDigest, Zxid};
 use zk_service::acl::{AclList, write_acls};
@@ -225,7 +226,7 @@ fn what_is_no_tree_is_refused() {
         out.put_ustring(Some(path));
         out.put_buffer(None);
         out.put_i64(-1);
-        out.put(&[0; 60]);
+        out.put_slice(&[0; 60]);
     };
     let refused = |paths: &[&str]| {
         let mut out = vec![0; 8];

@@ -1,6 +1,8 @@
 //! What quorum packets carry in their data field.
 
-use super::jute::{Reader, Writer};
+use bytes::BufMut;
+
+use super::jute::{BufMutExt, Reader};
 use crate::{DecodeError, Sid};
 
 /// The protocol version of all releases since 3.4, in LEADERINFO and [`LearnerInfo`].
@@ -46,9 +48,10 @@ impl LearnerInfo {
     #[must_use]
     pub fn encode(sid: Sid, config_version: i64) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
-        bytes[..8].copy_from_slice(&sid.0.to_be_bytes());
-        bytes[8..12].copy_from_slice(&PROTOCOL_VERSION.to_be_bytes());
-        bytes[12..].copy_from_slice(&config_version.to_be_bytes());
+        let mut out = &mut bytes[..];
+        out.put_i64(sid.0);
+        out.put_i32(PROTOCOL_VERSION);
+        out.put_i64(config_version);
         bytes
     }
 }
@@ -93,11 +96,11 @@ impl<'a> Request<'a> {
     }
 
     /// Writes the body.
-    pub fn write(&self, out: &mut impl Writer) {
+    pub fn write(&self, out: &mut impl BufMut) {
         out.put_i64(self.session_id);
         out.put_i32(self.cxid);
         out.put_i32(self.op);
-        out.put(self.record);
+        out.put_slice(self.record);
     }
 }
 
@@ -138,7 +141,7 @@ impl Session {
     }
 
     /// Writes the entry.
-    pub fn write(&self, out: &mut impl Writer) {
+    pub fn write(&self, out: &mut impl BufMut) {
         out.put_i64(self.id);
         out.put_i32(self.timeout);
     }
@@ -164,7 +167,7 @@ impl Revalidated {
     }
 
     /// Writes the answer.
-    pub fn write(&self, out: &mut impl Writer) {
+    pub fn write(&self, out: &mut impl BufMut) {
         out.put_i64(self.id);
         out.put_bool(self.valid);
     }

@@ -5,7 +5,7 @@
 //! each with a tag and a length (u16 both), so that a member can skip what it does not know. Who
 //! finds no mark talks to a server that has none of this, and behaves as ZooKeeper does.
 
-use super::jute::Writer;
+use bytes::{Buf, BufMut};
 
 /// What the list begins with, so that nothing else is taken for it.
 const MARK: &[u8; 4] = b"zab+";
@@ -29,12 +29,11 @@ pub fn fields(data: Option<&[u8]>, known: usize) -> impl Iterator<Item = (Tag, &
     let list = data.and_then(|data| data.get(known..)).and_then(|rest| rest.strip_prefix(MARK));
     let mut rest = list.filter(|list| list.len() <= LEN_MAX).unwrap_or_default();
     core::iter::from_fn(move || {
-        let (tag, after) = rest.split_first_chunk::<2>()?;
-        let (len, after) = after.split_first_chunk::<2>()?;
-        let len = usize::from(u16::from_be_bytes(*len));
-        let value = after.get(..len)?;
-        rest = &after[len..];
-        Some((Tag(u16::from_be_bytes(*tag)), value))
+        let tag = Tag(rest.try_get_u16().ok()?);
+        let len = rest.try_get_u16().ok()?;
+        let (value, after) = rest.split_at_checked(usize::from(len))?;
+        rest = after;
+        Some((tag, value))
     })
 }
 
@@ -45,16 +44,16 @@ pub fn field(data: Option<&[u8]>, known: usize, tag: Tag) -> Option<&[u8]> {
 }
 
 /// Begins a list.
-pub fn begin(out: &mut impl Writer) {
-    out.put(MARK);
+pub fn begin(out: &mut impl BufMut) {
+    out.put_slice(MARK);
 }
 
 /// Adds a field to a list that was begun. A value longer than 65,535 bytes is left out.
-pub fn put(out: &mut impl Writer, tag: Tag, value: &[u8]) {
+pub fn put(out: &mut impl BufMut, tag: Tag, value: &[u8]) {
     if let Ok(len) = u16::try_from(value.len()) {
-        out.put(&tag.0.to_be_bytes());
-        out.put(&len.to_be_bytes());
-        out.put(value);
+        out.put_u16(tag.0);
+        out.put_u16(len);
+        out.put_slice(value);
     }
 }
 

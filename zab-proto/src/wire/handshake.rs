@@ -2,7 +2,9 @@
 
 use core::net::IpAddr;
 
-use super::jute::{Reader, SliceWriter, Writer};
+use bytes::BufMut;
+
+use super::jute::{BufMutExt, Reader};
 use super::{Foreign, Parsed};
 use crate::{DecodeError, Sid};
 
@@ -111,14 +113,13 @@ impl<'a> Handshake<'a> {
     ///
     /// # Panics
     /// If `buf` is shorter than [`encoded_len`](Self::encoded_len).
-    pub fn emit(&self, buf: &mut [u8]) -> usize {
-        let mut out = SliceWriter::new(buf);
-        self.write(&mut out);
-        out.position()
+    pub fn emit(&self, mut buf: &mut [u8]) -> usize {
+        self.write(&mut buf);
+        self.encoded_len()
     }
 
     /// Writes the handshake.
-    pub fn write(&self, out: &mut impl Writer) {
+    pub fn write(&self, out: &mut impl BufMut) {
         match self.form.version() {
             None => out.put_i64(self.sid.0),
             Some(version) => {

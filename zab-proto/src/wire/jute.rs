@@ -3,7 +3,8 @@
 
 use alloc::borrow::Cow;
 use alloc::string::String;
-use alloc::vec::Vec;
+
+use bytes::{Buf, BufMut};
 
 use crate::DecodeError;
 
@@ -68,20 +69,13 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    #[inline]
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let (taken, rest) = self.rest.split_first_chunk().ok_or(DecodeError::UnexpectedEof)?;
-        self.rest = rest;
-        Ok(*taken)
-    }
-
     /// An `int`.
     ///
     /// # Errors
     /// [`DecodeError::UnexpectedEof`].
     #[inline]
     pub fn i32(&mut self) -> Result<i32, DecodeError> {
-        self.array().map(i32::from_be_bytes)
+        self.rest.try_get_i32().map_err(|_| DecodeError::UnexpectedEof)
     }
 
     /// A `long`.
@@ -90,7 +84,7 @@ impl<'a> Reader<'a> {
     /// [`DecodeError::UnexpectedEof`].
     #[inline]
     pub fn i64(&mut self) -> Result<i64, DecodeError> {
-        self.array().map(i64::from_be_bytes)
+        self.rest.try_get_i64().map_err(|_| DecodeError::UnexpectedEof)
     }
 
     /// A `boolean`: any byte but zero is true.
@@ -99,7 +93,7 @@ impl<'a> Reader<'a> {
     /// [`DecodeError::UnexpectedEof`].
     #[inline]
     pub fn bool(&mut self) -> Result<bool, DecodeError> {
-        self.array::<1>().map(|[byte]| byte != 0)
+        self.rest.try_get_u8().map(|byte| byte != 0).map_err(|_| DecodeError::UnexpectedEof)
     }
 
     /// A `buffer`; `None` is null, which is not the same as empty.
@@ -187,27 +181,14 @@ fn surrogate(bytes: &[u8]) -> Option<u32> {
     }
 }
 
-/// Where fields are written to: a `Vec<u8>`, which grows, or a [`SliceWriter`], which does not.
-pub trait Writer {
-    /// Raw bytes.
-    fn put(&mut self, bytes: &[u8]);
-
-    /// An `int`.
-    #[inline]
-    fn put_i32(&mut self, value: i32) {
-        self.put(&value.to_be_bytes());
-    }
-
-    /// A `long`.
-    #[inline]
-    fn put_i64(&mut self, value: i64) {
-        self.put(&value.to_be_bytes());
-    }
-
+/// The fields that jute adds to the numbers of [`BufMut`], whose `put_i32` and `put_i64` are jute's
+/// `int` and `long`. Implemented for every `BufMut`: a `Vec<u8>` and a `BytesMut`, which grow, and a
+/// `&mut [u8]`, which panics when a field does not fit.
+pub trait BufMutExt: BufMut {
     /// A `boolean`.
     #[inline]
     fn put_bool(&mut self, value: bool) {
-        self.put(&[u8::from(value)]);
+        self.put_u8(u8::from(value));
     }
 
     /// A `buffer`; `None` is null.
@@ -220,7 +201,7 @@ pub trait Writer {
             None => self.put_i32(-1),
             Some(bytes) => {
                 self.put_len(bytes.len());
-                self.put(bytes);
+                self.put_slice(bytes);
             }
         }
     }
@@ -244,60 +225,29 @@ pub trait Writer {
     }
 }
 
-impl Writer for Vec<u8> {
-    #[inline]
-    fn put(&mut self, bytes: &[u8]) {
-        self.extend_from_slice(bytes);
-    }
-}
-
-/// Writes into memory of the caller, from its beginning.
-///
-/// Panics when a field does not fit: the caller has measured what it is going to write.
-#[derive(Debug)]
-pub struct SliceWriter<'a> {
-    buf: &'a mut [u8],
-    at: usize,
-}
-
-impl<'a> SliceWriter<'a> {
-    /// Writes to the front of `buf`.
-    #[must_use]
-    pub fn new(buf: &'a mut [u8]) -> Self {
-        Self { buf, at: 0 }
-    }
-
-    /// Bytes written so far.
-    #[must_use]
-    pub fn position(&self) -> usize {
-        self.at
-    }
-}
-
-impl Writer for SliceWriter<'_> {
-    #[inline]
-    fn put(&mut self, bytes: &[u8]) {
-        self.buf[self.at..][..bytes.len()].copy_from_slice(bytes);
-        self.at += bytes.len();
-    }
-}
+impl<B: BufMut + ?Sized> BufMutExt for B {}
 
 #[cfg(test)]
 mod tests {
-    use alloc::vec;
+    use alloc::vec::Vec;
+
+    use bytes::BytesMut;
 
     use super::*;
 
     #[test]
     fn fields_round_trip() {
+        fn fields(out: &mut impl BufMut) {
+            out.put_i32(-2);
+            out.put_i64(i64::MIN);
+            out.put_bool(true);
+            out.put_buffer(None);
+            out.put_buffer(Some(b""));
+            out.put_ustring(Some("/a"));
+            out.put_len(3);
+        }
         let mut out = Vec::new();
-        out.put_i32(-2);
-        out.put_i64(i64::MIN);
-        out.put_bool(true);
-        out.put_buffer(None);
-        out.put_buffer(Some(b""));
-        out.put_ustring(Some("/a"));
-        out.put_len(3);
+        fields(&mut out);
         let mut reader = Reader::new(&out);
         assert_eq!(reader.i32(), Ok(-2));
         assert_eq!(reader.i64(), Ok(i64::MIN));
@@ -308,11 +258,20 @@ mod tests {
         assert_eq!(reader.vector(), Ok(Some(3)));
         assert_eq!((reader.position(), reader.remaining()), (out.len(), 0));
 
-        let mut memory = vec![0; out.len()];
-        let mut writer = SliceWriter::new(&mut memory);
-        writer.put(&out);
-        assert_eq!(writer.position(), out.len());
-        assert_eq!(memory, out);
+        let mut memory = [0; 64];
+        let mut rest = &mut memory[..];
+        fields(&mut rest);
+        assert_eq!(64 - rest.remaining_mut(), out.len());
+        assert_eq!(memory[..out.len()], out);
+        let mut bytes = BytesMut::new();
+        fields(&mut bytes);
+        assert_eq!(bytes, out);
+    }
+
+    #[test]
+    #[should_panic(expected = "advance out of bounds")]
+    fn a_slice_that_is_too_short_panics() {
+        (&mut [0; 7][..]).put_buffer(Some(b"data"));
     }
 
     #[test]

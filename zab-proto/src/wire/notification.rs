@@ -3,8 +3,10 @@
 //! After the [handshake](super::handshake) both sides send frames, a length and that many bytes.
 //! Each holds one [`Notification`].
 
+use bytes::BufMut;
+
 use super::Parsed;
-use super::jute::{Reader, SliceWriter, Writer};
+use super::jute::{BufMutExt, Reader};
 use crate::{DecodeError, Epoch, ServerState, Sid, Vote, Zxid};
 
 /// The longest frame that is read, in bytes, not counting its length.
@@ -138,14 +140,13 @@ impl<'a> Notification<'a> {
     ///
     /// # Panics
     /// If `buf` is shorter than [`frame_len`](Self::frame_len).
-    pub fn emit_frame(&self, buf: &mut [u8]) -> usize {
-        let mut out = SliceWriter::new(buf);
-        self.write_frame(&mut out);
-        out.position()
+    pub fn emit_frame(&self, mut buf: &mut [u8]) -> usize {
+        self.write_frame(&mut buf);
+        self.frame_len()
     }
 
     /// Writes it as a whole frame, in the layout of today.
-    pub fn write_frame(&self, out: &mut impl Writer) {
+    pub fn write_frame(&self, out: &mut impl BufMut) {
         out.put_len(self.frame_len() - FRAME_HEAD_LEN);
         out.put_i32(self.state);
         out.put_i64(self.leader.0);

@@ -5,8 +5,10 @@
 
 use core::fmt;
 
+use bytes::BufMut;
+
 use super::Parsed;
-use super::jute::{Reader, SliceWriter, Writer};
+use super::jute::{BufMutExt, Reader};
 use crate::{DecodeError, Zxid};
 
 /// What a packet is. Unknown numbers are kept, so that they can be logged and ignored.
@@ -159,18 +161,17 @@ impl<'a> Packet<'a> {
     ///
     /// # Panics
     /// If `buf` is shorter than [`encoded_len`](Self::encoded_len).
-    pub fn emit(&self, buf: &mut [u8]) -> usize {
-        let mut out = SliceWriter::new(buf);
-        self.write(&mut out);
-        out.position()
+    pub fn emit(&self, mut buf: &mut [u8]) -> usize {
+        self.write(&mut buf);
+        self.encoded_len()
     }
 
     /// Writes the packet.
-    pub fn write(&self, out: &mut impl Writer) {
+    pub fn write(&self, out: &mut impl BufMut) {
         out.put_i32(self.kind.0);
         out.put_i64(self.zxid.raw());
         out.put_buffer(self.data);
-        out.put(self.auth);
+        out.put_slice(self.auth);
     }
 }
 
@@ -197,9 +198,8 @@ fn skip_identities(
 #[inline]
 #[must_use]
 pub fn bare(kind: PacketType, zxid: Zxid) -> [u8; BARE_LEN] {
-    let mut bytes = [0xff; BARE_LEN];
-    bytes[..4].copy_from_slice(&kind.0.to_be_bytes());
-    bytes[4..12].copy_from_slice(&zxid.raw().to_be_bytes());
+    let mut bytes = [0; BARE_LEN];
+    Packet::new(kind, zxid, None).emit(&mut bytes);
     bytes
 }
 
@@ -211,11 +211,11 @@ pub fn bare(kind: PacketType, zxid: Zxid) -> [u8; BARE_LEN] {
 #[inline]
 #[must_use]
 pub fn head(kind: PacketType, zxid: Zxid, data_len: usize) -> [u8; HEAD_LEN] {
-    let len = i32::try_from(data_len).expect("a jute length fits an int");
     let mut bytes = [0; HEAD_LEN];
-    bytes[..4].copy_from_slice(&kind.0.to_be_bytes());
-    bytes[4..12].copy_from_slice(&zxid.raw().to_be_bytes());
-    bytes[12..].copy_from_slice(&len.to_be_bytes());
+    let mut out = &mut bytes[..];
+    out.put_i32(kind.0);
+    out.put_i64(zxid.raw());
+    out.put_len(data_len);
     bytes
 }
 

@@ -2,7 +2,9 @@
 
 use alloc::vec::Vec;
 
-use super::jute::{Reader, Writer};
+use bytes::BufMut;
+
+use super::jute::Reader;
 use crate::{DecodeError, Zxid};
 
 /// `TxnHeader`: who caused a transaction, which one it is, when it was made and what it does.
@@ -74,7 +76,7 @@ impl TxnHeader {
     }
 
     /// Writes the header.
-    pub fn write(&self, out: &mut impl Writer) {
+    pub fn write(&self, out: &mut impl BufMut) {
         out.put_i64(self.client_id);
         out.put_i32(self.cxid);
         out.put_i64(self.zxid.raw());

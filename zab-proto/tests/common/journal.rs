@@ -5,7 +5,8 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use zab_proto::wire::jute::Writer;
+use bytes::BufMut;
+use zab_proto::wire::jute::BufMutExt;
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{
     Application, BadSnapshot, ClientOutput, ConnId, Core, InstallProgress, Instant, Origin, Phase,

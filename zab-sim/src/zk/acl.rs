@@ -2,8 +2,9 @@
 
 use std::rc::Rc;
 
+use bytes::BufMut;
 use zab_proto::DecodeError;
-use zab_proto::wire::jute::{Reader, Writer};
+use zab_proto::wire::jute::{BufMutExt, Reader};
 
 use crate::rng::Rng;
 

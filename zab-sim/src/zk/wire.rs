@@ -1,7 +1,8 @@
 //! The client's side of ZooKeeper's client protocol: what is asked, and what an answer says.
 
+use bytes::BufMut;
 use zab_proto::DecodeError;
-use zab_proto::wire::jute::{Reader, Writer};
+use zab_proto::wire::jute::{BufMutExt, Reader};
 
 use crate::zk::acl::{self, Entry, User};
 

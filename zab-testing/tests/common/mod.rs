@@ -4,7 +4,8 @@ use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use zab_proto::wire::jute::{Reader, Writer};
+use bytes::BufMut;
+use zab_proto::wire::jute::{BufMutExt, Reader};
 use zab_testing::{Ensemble, Service, Sid};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

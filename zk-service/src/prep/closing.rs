@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use zab_proto::wire::jute::Writer;
+use zab_proto::wire::jute::BufMutExt;
 
 use super::{Prep, Requester, View};
 use crate::schedule::cost;

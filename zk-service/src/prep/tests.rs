@@ -1,6 +1,7 @@
 //! What is prepared, applied: random requests, with more or fewer of them in flight.
 
-use zab_proto::wire::jute::Writer;
+use bytes::BufMut;
+use zab_proto::wire::jute::BufMutExt;
 
 use super::*;
 use crate::acl::{Acl, write_acls};

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::BufMut;
 use hashbrown::HashMap;
-use zab_proto::wire::jute::Writer;
+use zab_proto::wire::jute::BufMutExt;
 
 use crate::acl::{Acl, AclList, perms, write_acls};
 use crate::rules::Rules;
@@ -104,7 +105,7 @@ impl AclCache {
     }
 
     /// Writes the map: every key that a node may name but [`OPEN_KEY`].
-    pub(crate) fn write(&self, out: &mut impl Writer) {
+    pub(crate) fn write(&self, out: &mut impl BufMut) {
         out.put_len(self.by_key.len());
         for (key, entry) in self.lists() {
             out.put_i64(key);

@@ -4,7 +4,8 @@
 //! in its old state; a bit per node remembers what is written. A node is never written before its
 //! parent. The cost of an open image is proportional to what changes meanwhile.
 
-use zab_proto::wire::jute::Writer;
+use bytes::BufMut;
+use zab_proto::wire::jute::BufMutExt;
 
 use super::Tree;
 use super::acl::AclCache;

@@ -1,6 +1,7 @@
 //! The numbers kept with every node.
 
-use zab_proto::wire::jute::{Reader, Writer};
+use bytes::BufMut;
+use zab_proto::wire::jute::Reader;
 use zab_proto::{DecodeError, Zxid};
 
 /// `StatPersisted`: a node's numbers as stored.
@@ -92,7 +93,7 @@ impl StatPersisted {
     }
 
     /// Writes the record.
-    pub fn write(&self, out: &mut impl Writer) {
+    pub fn write(&self, out: &mut impl BufMut) {
         out.put_i64(self.czxid.raw());
         out.put_i64(self.mzxid.raw());
         out.put_i64(self.ctime);
@@ -137,28 +138,23 @@ impl Stat {
     pub const LEN: usize = 68;
 
     /// Writes the record.
-    pub fn write(&self, out: &mut impl Writer) {
+    pub fn write(&self, out: &mut impl BufMut) {
         // Composed in one piece: each reply to a read has one, and a buffer that grows looks after its
         // room with each field.
         let mut record = [0; Self::LEN];
-        let mut rest = &mut record[..];
-        let mut put = |field: &[u8]| {
-            let (place, behind) = std::mem::take(&mut rest).split_at_mut(field.len());
-            place.copy_from_slice(field);
-            rest = behind;
-        };
-        put(&self.czxid.raw().to_be_bytes());
-        put(&self.mzxid.raw().to_be_bytes());
-        put(&self.ctime.to_be_bytes());
-        put(&self.mtime.to_be_bytes());
-        put(&self.version.to_be_bytes());
-        put(&self.cversion.to_be_bytes());
-        put(&self.aversion.to_be_bytes());
-        put(&self.ephemeral_owner.to_be_bytes());
-        put(&self.data_length.to_be_bytes());
-        put(&self.num_children.to_be_bytes());
-        put(&self.pzxid.raw().to_be_bytes());
-        out.put(&record);
+        let mut fields = &mut record[..];
+        fields.put_i64(self.czxid.raw());
+        fields.put_i64(self.mzxid.raw());
+        fields.put_i64(self.ctime);
+        fields.put_i64(self.mtime);
+        fields.put_i32(self.version);
+        fields.put_i32(self.cversion);
+        fields.put_i32(self.aversion);
+        fields.put_i64(self.ephemeral_owner);
+        fields.put_i32(self.data_length);
+        fields.put_i32(self.num_children);
+        fields.put_i64(self.pzxid.raw());
+        out.put_slice(&record);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Requests that were more than they seemed, answers that did not come, and numbers that ran over.
 
-use zab_proto::wire::jute::Writer;
+use bytes::BufMut;
 
 use crate::harness::{Client, World, create, reply, request, string};
 use crate::schedule::Schedule;
@@ -56,7 +56,7 @@ fn forward(world: &mut World, learner: usize, session: i64, op: i32, record: &[u
     data.put_i64(session);
     data.put_i32(5);
     data.put_i32(op);
-    data.put(record);
+    data.put_slice(record);
     let now = world.now;
     let sent = world.nodes[learner].with(now, |_, core| core.request(&data, &[0; 4]));
     assert!(sent, "there is a leader");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use zab_proto::wire::jute::{Reader, Writer};
+use zab_proto::wire::jute::{BufMutExt, Reader};
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{Application, Epoch, Zxid};
 use zk_service::acl::{Acl, AclList, write_acls};

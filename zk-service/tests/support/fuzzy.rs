@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use zab_proto::wire::jute::Writer;
+use bytes::BufMut;
+use zab_proto::wire::jute::BufMutExt;
 use zk_service::Database;
 use zk_service::acl::write_acls;
 

@@ -6,7 +6,7 @@ pub(crate) mod fuzzy;
 use std::collections::BTreeMap;
 
 use zab_proto::Zxid;
-use zab_proto::wire::jute::{Reader, Writer};
+use zab_proto::wire::jute::{BufMutExt, Reader};
 use zab_proto::wire::txn::TxnHeader;
 use zk_service::Database;
 use zk_service::acl::{Acl, AclList, write_acls};
