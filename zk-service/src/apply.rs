@@ -8,12 +8,13 @@ use std::sync::Arc;
 use zab_proto::Zxid;
 use zab_proto::wire::txn::TxnHeader;
 
-use crate::acl::{Acl, AclList};
-use crate::code::Code;
 use crate::database::Database;
+use crate::protocol::acl::{Acl, AclList};
+use crate::protocol::code::Code;
+use crate::protocol::event::Event;
+use crate::protocol::txn::{CreateKind, CreateTxn, Parts, Paths, Txn, op};
 use crate::rules::Rules;
 use crate::tree::{NodeId, Owner, Stat, StatPersisted, split_path};
-use crate::txn::{CreateKind, CreateTxn, Parts, Paths, Txn, op};
 
 /// What an applied transaction does to watches.
 #[derive(Clone, Copy, Debug)]
@@ -25,20 +26,6 @@ pub struct Trigger<'a> {
     /// The node's ACL: after the change, or before a deletion. Watchers without READ hear nothing.
     pub acl: &'a [Acl],
     pub(crate) rules: &'a Arc<Rules>,
-}
-
-/// What happened to a node, with the number that `WatcherEvent` has for it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[repr(i32)]
-pub enum Event {
-    /// It was created.
-    Created = 1,
-    /// It was deleted.
-    Deleted = 2,
-    /// Its data was set.
-    DataChanged = 3,
-    /// A child was created or deleted.
-    ChildrenChanged = 4,
 }
 
 /// The outcome of a transaction.

@@ -10,9 +10,9 @@ use bytes::BufMut;
 use zab_proto::DecodeError;
 use zab_proto::wire::jute::{BufMutExt, Reader};
 
-use crate::acl::{Acl, AclEntry, AclList, write_acls};
-use crate::code::Code;
 use crate::options::{DigestAlgorithm, EnsembleAuth};
+use crate::protocol::acl::{Acl, AclEntry, AclList, write_acls};
+use crate::protocol::code::Code;
 use crate::rules::{IdSet, Rules, Verdicts, parse_range};
 
 /// The identities of a requester: entries of a `vector<Id>` without their count.
@@ -293,7 +293,7 @@ fn is_digest_id(id: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::acl::perms;
+    use crate::protocol::acl::perms;
 
     fn access() -> Access {
         Access {

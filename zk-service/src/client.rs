@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use zab_proto::{ClientOutput, ConnId, Instant};
 
-use crate::acl::perms;
 use crate::auth::{self, Access, Ids, Judge};
 use crate::budget::EventBytes;
+use crate::protocol::acl::perms;
+use crate::protocol::request::op;
 use crate::queue::{Awaiting, InFlight, Queue};
-use crate::request::op;
 use crate::rules::Rules;
 use crate::schedule::Account;
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use zab_proto::{SnapshotDigest, Zxid};
 
+use crate::protocol::txn::{DIGEST_VERSION, TxnDigest};
 use crate::tree::Tree;
-use crate::txn::{DIGEST_VERSION, TxnDigest};
 
 /// How many digests [`Database::digest_history`] remembers.
 const DIGEST_HISTORY_MAX: usize = 1024;

@@ -8,16 +8,16 @@ use zab_proto::{ConnId, Instant, Zxid};
 use crate::apply::{Applied, Outcome};
 use crate::auth::{Ids, Judge};
 use crate::client::State;
-use crate::code::Code;
 use crate::database::DigestCheck;
 use crate::metrics::milliseconds;
+use crate::protocol::code::Code;
+use crate::protocol::reply::{self, Reply};
+use crate::protocol::request::op;
+use crate::protocol::txn::{Parts, Payload, Txn};
 use crate::queue::{Answer, Awaiting, InFlight};
 use crate::read::Reading;
-use crate::reply::{self, Reply};
-use crate::request::op;
 use crate::schedule::cost;
 use crate::service::Service;
-use crate::txn::{Parts, Payload, Txn};
 
 impl Service {
     /// Applies a committed transaction, tells the watchers, and answers who asked for it.

@@ -10,14 +10,15 @@ use zab_proto::{Core, Instant, Zxid};
 
 use crate::auth::{Ids, Verdict};
 use crate::client::State;
-use crate::code::Code;
 use crate::leader::Submission;
+use crate::protocol::code::Code;
+use crate::protocol::reply::{self, XID_PING};
+use crate::protocol::request::{Connect, Write, is_read, is_write, op};
+use crate::protocol::session_id::{password, session_id};
 use crate::queue::{Answer, Awaiting, InFlight};
-use crate::reply::{self, XID_PING};
-use crate::request::{Connect, Write, is_read, is_write, op};
 use crate::schedule::cost;
 use crate::service::Service;
-use crate::session::{self, Owner};
+use crate::session::Owner;
 
 /// Reads that may stand in front of a write: they are answered at once when those before them are,
 /// since the write must find its place.
@@ -195,7 +196,7 @@ impl Service {
         self.metrics.reattachments += u64::from(connect.session != 0);
         if connect.session == 0 {
             self.create_session(core, slot, timeout_ms)
-        } else if session::password(connect.session) == *connect.password {
+        } else if password(connect.session) == *connect.password {
             self.reattach(core, slot, connect.session, timeout_ms)
         } else {
             log::warn!("Incorrect password for session {:#x}", connect.session);
@@ -230,7 +231,7 @@ impl Service {
     /// An id that no session has, nor one that is being made here.
     fn new_session_id(&self) -> i64 {
         loop {
-            let id = session::id(self.options.session_server_id, self.options.entropy.next());
+            let id = session_id(self.options.session_server_id, self.options.entropy.next());
             if self.db.sessions.get(id).is_none() && self.clients.of_session(id).is_none() {
                 return id;
             }

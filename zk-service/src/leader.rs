@@ -7,10 +7,10 @@ use zab_proto::wire::jute::Reader;
 use zab_proto::{CloseReason, Core, Instant, Origin, ProposeError, Zxid};
 
 use crate::auth::{Access, Ids};
-use crate::code::Code;
 use crate::options::ServiceOptions;
 use crate::prep::{Prep, Requester, View};
-use crate::request::{is_write, op};
+use crate::protocol::code::Code;
+use crate::protocol::request::{is_write, op};
 use crate::session::{Owner, Refused, Tracker};
 use crate::tree::{self, StatPersisted, Tree};
 

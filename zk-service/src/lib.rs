@@ -7,12 +7,10 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-pub mod acl;
 mod apply;
 mod auth;
 mod budget;
 mod client;
-mod code;
 mod database;
 mod deliver;
 mod four_letter;
@@ -21,12 +19,10 @@ mod leader;
 mod metrics;
 mod mntr;
 mod options;
-mod path;
 mod prep;
+mod protocol;
 mod queue;
 mod read;
-mod reply;
-mod request;
 mod rules;
 mod schedule;
 mod service;
@@ -34,16 +30,17 @@ mod session;
 mod snapshot;
 mod stats;
 pub mod tree;
-pub mod txn;
 mod watch;
 
-pub use apply::{Applied, Event, Outcome, Trigger};
-pub use code::Code;
+pub use apply::{Applied, Outcome, Trigger};
 pub use database::{Database, DigestCheck, Sessions};
 pub use metrics::Summary;
 pub use options::{
     DigestAlgorithm, EnsembleAuth, Entropy, OnOutdated, Probe, ServiceOptions, WallClock,
 };
+pub use protocol::code::Code;
+pub use protocol::event::Event;
+pub use protocol::{acl, txn};
 pub use service::Service;
 pub use snapshot::{Loaded, Loader};
 pub use watch::WATCH_LEN_BYTES;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use zab_proto::{Instant, Phase, ServerState, Status};
 
-use crate::apply::Event;
+use crate::protocol::event::Event;
 
 /// Count, sum, least and greatest of some values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

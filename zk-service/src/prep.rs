@@ -17,14 +17,14 @@ use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{DecodeError, Zxid};
 
 use self::pending::{Record, SharedAcl};
-use crate::acl::{AclList, perms};
 use crate::auth::{Access, Ids, Judge};
-use crate::code::Code;
-use crate::path;
-use crate::request::{Create, Multi, Write, op};
+use crate::protocol::acl::{AclList, perms};
+use crate::protocol::code::Code;
+use crate::protocol::path;
+use crate::protocol::request::{Create, Multi, Write, op};
+use crate::protocol::txn::{CreateKind, CreateTxn, PartsBuf, Paths, Txn, TxnDigest};
 use crate::schedule::cost;
 use crate::tree::{ContentCrc, Owner, StatPersisted, Tree, namespace};
-use crate::txn::{CreateKind, CreateTxn, PartsBuf, Paths, Txn, TxnDigest};
 
 /// A closeSession lists at most this many bytes of paths; beyond, each server removes what its own
 /// index of ephemerals holds. ZooKeeper cannot read a record above its field limit back.

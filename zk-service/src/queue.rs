@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use zab_proto::{Instant, Zxid};
 
-use crate::code::Code;
+use crate::protocol::code::Code;
 
 /// What a place in the queue waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

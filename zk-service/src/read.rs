@@ -4,12 +4,12 @@ use bytes::BufMut;
 use zab_proto::DecodeError;
 use zab_proto::wire::jute::{BufMutExt, Reader, text};
 
-use crate::acl::perms;
-use crate::apply::Event;
 use crate::auth::{Access, Judge, user_name};
-use crate::code::Code;
-use crate::reply;
-use crate::request::{MultiHeader, op, path};
+use crate::protocol::acl::perms;
+use crate::protocol::code::Code;
+use crate::protocol::event::Event;
+use crate::protocol::reply;
+use crate::protocol::request::{MultiHeader, op, path};
 use crate::schedule::cost;
 use crate::tree::{NodeRef, Stat, Tree};
 use crate::watch::{Kind, Watches};

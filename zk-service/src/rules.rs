@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use hashbrown::DefaultHashBuilder;
 
-use crate::acl::Acl;
+use crate::protocol::acl::Acl;
 
 /// Lists up to this length are compared entry by entry: that is faster than looking them up.
 const PLAIN_LEN_MAX: usize = 8;

@@ -16,11 +16,11 @@ use crate::database::{Database, DigestCheck};
 use crate::leader::{Env, Leader};
 use crate::metrics::{Gaps, Metrics};
 use crate::options::ServiceOptions;
+use crate::protocol::txn::Payload;
 use crate::schedule::{Schedule, cost};
 use crate::session::Owner;
 use crate::snapshot::Loader;
 use crate::stats::Stats;
-use crate::txn::Payload;
 use crate::watch::Watches;
 
 /// The ZooKeeper service of one server.

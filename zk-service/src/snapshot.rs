@@ -5,8 +5,8 @@ use bytes::BufMut;
 use zab_proto::wire::jute::{BufMutExt, Reader, text};
 use zab_proto::{BadSnapshot, DecodeError, InstallProgress, SnapshotDigest, Zxid};
 
-use crate::acl::AclList;
 use crate::database::{Database, DigestCheck, Sessions, Snapshot};
+use crate::protocol::acl::AclList;
 use crate::tree::{NodeRecord, StatPersisted, Tree};
 
 /// Ends the nodes.

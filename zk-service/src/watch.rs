@@ -7,8 +7,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::apply::Event;
-use crate::path;
+use crate::protocol::event::Event;
+use crate::protocol::path;
 
 /// What a watch counts for beside its path, in bytes: its places in the tables.
 pub const WATCH_LEN_BYTES: usize = 144;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use zab_proto::Zxid;
 
 use super::{Prep, View, len, read_acl};
-use crate::path;
+use crate::protocol::path;
 use crate::rules::Rules;
 use crate::tree::{ContentCrc, NodeRef, StatPersisted, Tree};
 

@@ -7,7 +7,7 @@ use bytes::BufMut;
 use hashbrown::HashMap;
 use zab_proto::wire::jute::BufMutExt;
 
-use crate::acl::{Acl, AclList, perms, write_acls};
+use crate::protocol::acl::{Acl, AclList, perms, write_acls};
 use crate::rules::Rules;
 
 /// Key of [(31, world, anyone)] for null lists and built-in nodes; never in the map.

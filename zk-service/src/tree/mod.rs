@@ -28,7 +28,7 @@ use self::index::PathIndex;
 use self::node::Node;
 use self::owners::Owners;
 use self::quota::Quotas;
-use crate::acl::{Acl, AclList, perms, write_acls};
+use crate::protocol::acl::{Acl, AclList, perms, write_acls};
 use zab_proto::wire::jute::Reader;
 use zab_proto::{BadSnapshot, Zxid};
 

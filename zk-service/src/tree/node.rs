@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::acl::Acl;
+use crate::protocol::acl::Acl;
 use crate::rules::Rules;
 use crate::tree::acl::AclSlot;
 use crate::tree::{ContentCrc, Owner, Stat, StatPersisted, Tree};

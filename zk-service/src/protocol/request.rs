@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use zab_proto::DecodeError;
 use zab_proto::wire::jute::Reader;
 
-use crate::acl::AclList;
+use crate::protocol::acl::AclList;
 
 /// Operation codes.
 pub(crate) mod op {
-    pub(crate) use crate::txn::op::{
+    pub(crate) use crate::protocol::txn::op::{
         CHECK, CLOSE_SESSION, CREATE, CREATE_CONTAINER, CREATE_SESSION, CREATE_TTL, CREATE2,
         DELETE, ERROR, MULTI, RECONFIG, SET_ACL, SET_DATA,
     };

@@ -3,9 +3,9 @@
 use bytes::BufMut;
 use zab_proto::wire::jute::BufMutExt;
 
-use crate::apply::Event;
-use crate::code::Code;
-use crate::session;
+use crate::protocol::code::Code;
+use crate::protocol::event::Event;
+use crate::protocol::session_id::password;
 
 /// xid of an event.
 const XID_EVENT: i32 = -1;
@@ -72,7 +72,7 @@ pub(crate) fn event(out: &mut Vec<u8>, zxid: i64, event: Event, path: &str) {
 /// byte behind the password is, if the client expects it.
 pub(crate) fn connect(out: &mut Vec<u8>, session: Option<(i64, i32)>, read_only: Option<bool>) {
     let (id, timeout_ms) = session.unwrap_or((0, 0));
-    let password = session.map_or([0; 16], |(id, _)| session::password(id));
+    let password = session.map_or([0; 16], |(id, _)| password(id));
     out.put_len(36 + usize::from(read_only.is_some()));
     out.put_i32(0);
     out.put_i32(timeout_ms);

@@ -9,8 +9,8 @@ use zab_proto::DecodeError;
 use zab_proto::wire::jute::{BufMutExt, Reader, text};
 use zab_proto::wire::txn::TxnHeader;
 
-use crate::acl::AclList;
-use crate::code::Code;
+use crate::protocol::acl::AclList;
+use crate::protocol::code::Code;
 
 /// Operation codes that appear as transaction types.
 pub mod op {
