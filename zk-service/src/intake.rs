@@ -9,16 +9,16 @@ use zab_proto::wire::jute::{BufMutExt, Reader};
 use zab_proto::{Core, Instant, Zxid};
 
 use crate::auth::{Ids, Verdict};
-use crate::client::State;
-use crate::leader::Submission;
+use crate::connection::State;
+use crate::connection::order::{Answer, Awaiting, InFlight};
+use crate::connection::schedule::cost;
 use crate::protocol::code::Code;
 use crate::protocol::reply::{self, XID_PING};
 use crate::protocol::request::{Connect, Write, is_read, is_write, op};
 use crate::protocol::session_id::{password, session_id};
-use crate::queue::{Answer, Awaiting, InFlight};
-use crate::schedule::cost;
+use crate::role::leader::Submission;
+use crate::role::tracker::Owner;
 use crate::service::Service;
-use crate::session::Owner;
 
 /// Reads that may stand in front of a write: they are answered at once when those before them are,
 /// since the write must find its place.

@@ -7,33 +7,19 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-mod apply;
+mod answer;
 mod auth;
-mod budget;
-mod client;
-mod database;
-mod deliver;
-mod four_letter;
+mod connection;
 mod intake;
-mod leader;
 mod metrics;
-mod mntr;
+mod observe;
 mod options;
-mod prep;
 mod protocol;
-mod queue;
 mod read;
-mod rules;
-mod schedule;
+mod role;
 mod service;
-mod session;
-mod snapshot;
-mod stats;
-pub mod tree;
-mod watch;
+mod state;
 
-pub use apply::{Applied, Outcome, Trigger};
-pub use database::{Database, DigestCheck, Sessions};
 pub use metrics::Summary;
 pub use options::{
     DigestAlgorithm, EnsembleAuth, Entropy, OnOutdated, Probe, ServiceOptions, WallClock,
@@ -42,5 +28,8 @@ pub use protocol::code::Code;
 pub use protocol::event::Event;
 pub use protocol::{acl, txn};
 pub use service::Service;
-pub use snapshot::{Loaded, Loader};
-pub use watch::WATCH_LEN_BYTES;
+pub use state::apply::{Applied, Outcome, Trigger};
+pub use state::database::{Database, DigestCheck, Sessions};
+pub use state::snapshot::{Loaded, Loader};
+pub use state::tree;
+pub use state::watch::WATCH_LEN_BYTES;

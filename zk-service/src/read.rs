@@ -5,14 +5,14 @@ use zab_proto::DecodeError;
 use zab_proto::wire::jute::{BufMutExt, Reader, text};
 
 use crate::auth::{Access, Judge, user_name};
+use crate::connection::schedule::cost;
 use crate::protocol::acl::perms;
 use crate::protocol::code::Code;
 use crate::protocol::event::Event;
 use crate::protocol::reply;
 use crate::protocol::request::{MultiHeader, op, path};
-use crate::schedule::cost;
-use crate::tree::{NodeRef, Stat, Tree};
-use crate::watch::{Kind, Watches};
+use crate::state::tree::{NodeRef, Stat, Tree};
+use crate::state::watch::{Kind, Watches};
 
 /// What a read may look at.
 #[derive(Debug)]

@@ -11,17 +11,17 @@ use zab_proto::{
 };
 
 use crate::auth::Access;
-use crate::client::{Client, Clients, State};
-use crate::database::{Database, DigestCheck};
-use crate::leader::{Env, Leader};
+use crate::connection::schedule::{Schedule, cost};
+use crate::connection::{Client, Clients, State};
+use crate::metrics::stats::Stats;
 use crate::metrics::{Gaps, Metrics};
 use crate::options::ServiceOptions;
 use crate::protocol::txn::Payload;
-use crate::schedule::{Schedule, cost};
-use crate::session::Owner;
-use crate::snapshot::Loader;
-use crate::stats::Stats;
-use crate::watch::Watches;
+use crate::role::leader::{Env, Leader};
+use crate::role::tracker::Owner;
+use crate::state::database::{Database, DigestCheck};
+use crate::state::snapshot::Loader;
+use crate::state::watch::Watches;
 
 /// The ZooKeeper service of one server.
 #[derive(Debug)]

@@ -18,13 +18,13 @@ use zab_proto::{DecodeError, Zxid};
 
 use self::pending::{Record, SharedAcl};
 use crate::auth::{Access, Ids, Judge};
+use crate::connection::schedule::cost;
 use crate::protocol::acl::{AclList, perms};
 use crate::protocol::code::Code;
 use crate::protocol::path;
 use crate::protocol::request::{Create, Multi, Write, op};
 use crate::protocol::txn::{CreateKind, CreateTxn, PartsBuf, Paths, Txn, TxnDigest};
-use crate::schedule::cost;
-use crate::tree::{ContentCrc, Owner, StatPersisted, Tree, namespace};
+use crate::state::tree::{ContentCrc, Owner, StatPersisted, Tree, namespace};
 
 /// A closeSession lists at most this many bytes of paths; beyond, each server removes what its own
 /// index of ephemerals holds. ZooKeeper cannot read a record above its field limit back.

@@ -160,7 +160,7 @@ fn put(out: &mut String, name: &str, value: impl Display) {
 fn put_summary(out: &mut String, name: &str, summary: &Summary) {
     let Summary { count, sum, min, max } = *summary;
     let ten_thousandths = u128::from(sum) * 10_000 / u128::from(count.max(1));
-    let _ = writeln!(out, "zk_avg_{name}\t{}", crate::stats::decimal(ten_thousandths));
+    let _ = writeln!(out, "zk_avg_{name}\t{}", crate::metrics::stats::decimal(ten_thousandths));
     for (prefix, value) in [("min", min), ("max", max), ("cnt", count), ("sum", sum)] {
         let _ = writeln!(out, "zk_{prefix}_{name}\t{value}");
     }

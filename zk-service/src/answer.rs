@@ -5,19 +5,19 @@ use zab_proto::wire::jute::BufMutExt;
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{ConnId, Instant, Zxid};
 
-use crate::apply::{Applied, Outcome};
 use crate::auth::{Ids, Judge};
-use crate::client::State;
-use crate::database::DigestCheck;
+use crate::connection::State;
+use crate::connection::order::{Answer, Awaiting, InFlight};
+use crate::connection::schedule::cost;
 use crate::metrics::milliseconds;
 use crate::protocol::code::Code;
 use crate::protocol::reply::{self, Reply};
 use crate::protocol::request::op;
 use crate::protocol::txn::{Parts, Payload, Txn};
-use crate::queue::{Answer, Awaiting, InFlight};
 use crate::read::Reading;
-use crate::schedule::cost;
 use crate::service::Service;
+use crate::state::apply::{Applied, Outcome};
+use crate::state::database::DigestCheck;
 
 impl Service {
     /// Applies a committed transaction, tells the watchers, and answers who asked for it.

@@ -5,11 +5,11 @@ use std::fmt::Write;
 
 use zab_proto::{Core, Instant, ServerState, Zxid};
 
-use crate::client::{Client, State};
+use crate::connection::schedule::cost;
+use crate::connection::{Client, State};
 use crate::metrics::Metrics;
-use crate::schedule::cost;
+use crate::metrics::stats::Stats;
 use crate::service::Service;
-use crate::stats::Stats;
 
 const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests\n";
 /// Sent by telnet clients that give up; ends the connection like a word.

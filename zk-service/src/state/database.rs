@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use zab_proto::{SnapshotDigest, Zxid};
 
 use crate::protocol::txn::{DIGEST_VERSION, TxnDigest};
-use crate::tree::Tree;
+use crate::state::tree::Tree;
 
 /// How many digests [`Database::digest_history`] remembers.
 const DIGEST_HISTORY_MAX: usize = 1024;
@@ -25,7 +25,7 @@ pub struct Database {
     /// then digests differ.
     pub(crate) pending_digest: Option<SnapshotDigest>,
     /// The open snapshots, by the tree's slots for images.
-    pub(crate) snapshots: [Option<Snapshot>; crate::tree::LOCAL_IMAGES_MAX],
+    pub(crate) snapshots: [Option<Snapshot>; crate::state::tree::LOCAL_IMAGES_MAX],
     pub(crate) next_snapshot: u32,
 }
 
@@ -67,7 +67,7 @@ impl Database {
             last_zxid: Zxid::ZERO,
             digest_history: VecDeque::new(),
             pending_digest: None,
-            snapshots: [None; crate::tree::LOCAL_IMAGES_MAX],
+            snapshots: [None; crate::state::tree::LOCAL_IMAGES_MAX],
             next_snapshot: 0,
         }
     }

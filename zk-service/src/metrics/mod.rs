@@ -2,6 +2,8 @@
 //! or the last `srst`. Only what is measured is here; what ZooKeeper has and this server has not is
 //! listed in `docs/monitoring.md`.
 
+pub(crate) mod stats;
+
 use std::collections::BTreeMap;
 
 use zab_proto::{Instant, Phase, ServerState, Status};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use zab_proto::wire::jute::BufMutExt;
 
 use super::{Prep, Requester, View};
-use crate::schedule::cost;
-use crate::tree::{NodeRef, Owner, Tree};
+use crate::connection::schedule::cost;
+use crate::state::tree::{NodeRef, Owner, Tree};
 
 impl Prep {
     /// Records that a session and its ephemerals are gone. Returns the encoded list of their paths, in

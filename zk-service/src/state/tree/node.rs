@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::auth::rules::Rules;
 use crate::protocol::acl::Acl;
-use crate::rules::Rules;
-use crate::tree::acl::AclSlot;
-use crate::tree::{ContentCrc, Owner, Stat, StatPersisted, Tree};
+use crate::state::tree::acl::AclSlot;
+use crate::state::tree::{ContentCrc, Owner, Stat, StatPersisted, Tree};
 
 /// Place of a node in the slab.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

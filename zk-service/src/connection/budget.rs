@@ -4,7 +4,7 @@
 //! what a client does, or leaves undone, is counted here in bytes: per connection, and over all
 //! connections in one sum. The sum protects the server from many who each keep to their own bound.
 
-use crate::client::{Client, State};
+use crate::connection::{Client, State};
 use crate::service::Service;
 
 /// Bytes of the events in a connection's output, without a list of them.

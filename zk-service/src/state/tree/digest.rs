@@ -1,6 +1,6 @@
 //! Digests of nodes. The digest of the tree is their wrapping sum.
 
-use crate::tree::StatPersisted;
+use crate::state::tree::StatPersisted;
 
 /// Digest of one node, version 2: CRC-32 over path, data and numbers. Nodes below `/zookeeper`
 /// count nothing, since servers change them on their own.

@@ -7,8 +7,8 @@ use bytes::BufMut;
 use hashbrown::HashMap;
 use zab_proto::wire::jute::BufMutExt;
 
+use crate::auth::rules::Rules;
 use crate::protocol::acl::{Acl, AclList, perms, write_acls};
-use crate::rules::Rules;
 
 /// Key of [(31, world, anyone)] for null lists and built-in nodes; never in the map.
 const OPEN_KEY: i64 = -1;

@@ -4,11 +4,11 @@ use bytes::BufMut;
 use zab_proto::wire::jute::BufMutExt;
 
 use super::*;
-use crate::database::{Database, DigestCheck};
 use crate::options::DigestAlgorithm;
 use crate::protocol::acl::{Acl, write_acls};
 use crate::protocol::txn::Payload;
-use crate::tree::node_digest;
+use crate::state::database::{Database, DigestCheck};
+use crate::state::tree::node_digest;
 
 struct Random(u64);
 

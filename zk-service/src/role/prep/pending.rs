@@ -5,9 +5,9 @@ use std::sync::Arc;
 use zab_proto::Zxid;
 
 use super::{Prep, View, len, read_acl};
+use crate::auth::rules::Rules;
 use crate::protocol::path;
-use crate::rules::Rules;
-use crate::tree::{ContentCrc, NodeRef, StatPersisted, Tree};
+use crate::state::tree::{ContentCrc, NodeRef, StatPersisted, Tree};
 
 /// A node as it will be.
 #[derive(Clone, Debug)]

@@ -3,6 +3,10 @@
 //! Replies go out in the order of the requests: whatever cannot be answered at once, and everything
 //! behind it, stands in the connection's queue.
 
+pub(crate) mod budget;
+pub(crate) mod order;
+pub(crate) mod schedule;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
@@ -10,13 +14,13 @@ use std::time::Duration;
 
 use zab_proto::{ClientOutput, ConnId, Instant};
 
+use crate::auth::rules::Rules;
 use crate::auth::{self, Access, Ids, Judge};
-use crate::budget::EventBytes;
+use crate::connection::budget::EventBytes;
+use crate::connection::order::{Awaiting, InFlight, Queue};
+use crate::connection::schedule::Account;
 use crate::protocol::acl::perms;
 use crate::protocol::request::op;
-use crate::queue::{Awaiting, InFlight, Queue};
-use crate::rules::Rules;
-use crate::schedule::Account;
 
 /// Buffers above this capacity are given back when they run empty: many connections are idle.
 const KEPT_LEN_MAX_BYTES: usize = 4 << 10;

@@ -5,9 +5,9 @@ use bytes::BufMut;
 use zab_proto::wire::jute::{BufMutExt, Reader, text};
 use zab_proto::{BadSnapshot, DecodeError, InstallProgress, SnapshotDigest, Zxid};
 
-use crate::database::{Database, DigestCheck, Sessions, Snapshot};
 use crate::protocol::acl::AclList;
-use crate::tree::{NodeRecord, StatPersisted, Tree};
+use crate::state::database::{Database, DigestCheck, Sessions, Snapshot};
+use crate::state::tree::{NodeRecord, StatPersisted, Tree};
 
 /// Ends the nodes.
 const END: &[u8] = b"/";

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use zab_proto::Zxid;
 use zab_proto::wire::txn::TxnHeader;
 
-use crate::database::Database;
+use crate::auth::rules::Rules;
 use crate::protocol::acl::{Acl, AclList};
 use crate::protocol::code::Code;
 use crate::protocol::event::Event;
 use crate::protocol::txn::{CreateKind, CreateTxn, Parts, Paths, Txn, op};
-use crate::rules::Rules;
-use crate::tree::{NodeId, Owner, Stat, StatPersisted, split_path};
+use crate::state::database::Database;
+use crate::state::tree::{NodeId, Owner, Stat, StatPersisted, split_path};
 
 /// What an applied transaction does to watches.
 #[derive(Clone, Copy, Debug)]

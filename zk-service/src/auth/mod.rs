@@ -1,5 +1,7 @@
 //! Identities, and what an ACL lets them do.
 
+pub(crate) mod rules;
+
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -10,10 +12,10 @@ use bytes::BufMut;
 use zab_proto::DecodeError;
 use zab_proto::wire::jute::{BufMutExt, Reader};
 
+use crate::auth::rules::{IdSet, Rules, Verdicts, parse_range};
 use crate::options::{DigestAlgorithm, EnsembleAuth};
 use crate::protocol::acl::{Acl, AclEntry, AclList, write_acls};
 use crate::protocol::code::Code;
-use crate::rules::{IdSet, Rules, Verdicts, parse_range};
 
 /// The identities of a requester: entries of a `vector<Id>` without their count.
 ///

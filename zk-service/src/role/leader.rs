@@ -8,11 +8,11 @@ use zab_proto::{CloseReason, Core, Instant, Origin, ProposeError, Zxid};
 
 use crate::auth::{Access, Ids};
 use crate::options::ServiceOptions;
-use crate::prep::{Prep, Requester, View};
 use crate::protocol::code::Code;
 use crate::protocol::request::{is_write, op};
-use crate::session::{Owner, Refused, Tracker};
-use crate::tree::{self, StatPersisted, Tree};
+use crate::role::prep::{Prep, Requester, View};
+use crate::role::tracker::{Owner, Refused, Tracker};
+use crate::state::tree::{self, StatPersisted, Tree};
 
 /// What a transaction may hold beyond its request: header, digest, sequence number.
 const OVERHEAD_BYTES: usize = 256;

@@ -1,0 +1,4 @@
+//! What only looks.
+
+mod four_letter;
+mod mntr;
