@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use byteorder::{BigEndian, ByteOrder};
+use bytes::BufMut;
 use zab_proto::Zxid;
 
-use crate::be::{be_u32, be_u64};
 use crate::error::{Context, Error};
 use crate::log_file::{self, LogReader};
 use crate::names;
@@ -164,9 +165,9 @@ impl Walk {
             if record.zxid > last {
                 let zxid = record.zxid;
                 let len = u32::try_from(record.txn.len()).expect("a record is shorter than 2 GiB");
-                chunk.extend_from_slice(&zxid.raw().to_be_bytes());
-                chunk.extend_from_slice(&len.to_be_bytes());
-                chunk.extend_from_slice(record.txn);
+                chunk.put_i64(zxid.raw());
+                chunk.put_u32(len);
+                chunk.put_slice(record.txn);
                 self.last = Some(zxid);
                 return Ok(true);
             }
@@ -284,11 +285,11 @@ impl History {
     pub(crate) fn read(&mut self, txn: &mut Vec<u8>) -> Option<Zxid> {
         self.is_ready()?;
         let (head, rest) = self.chunk.get(self.at..)?.split_at_checked(12)?;
-        let bytes = &rest[..be_u32(&head[8..]) as usize];
+        let bytes = &rest[..BigEndian::read_u32(&head[8..]) as usize];
         txn.clear();
         txn.extend_from_slice(bytes);
         self.at += 12 + bytes.len();
-        Some(Zxid::from_raw(be_u64(&head[..8]).cast_signed()))
+        Some(Zxid::from_raw(BigEndian::read_i64(head)))
     }
 
     fn next_piece(&mut self) -> Piece {

@@ -11,7 +11,6 @@
 #![warn(missing_docs)]
 
 mod batch;
-mod be;
 mod commit_point;
 #[cfg(test)]
 mod crash_tests;

@@ -7,9 +7,9 @@ pub use reader::{End, LogReader, Record};
 pub(crate) use writer::{LogWriter, Roll};
 
 use adler2::adler32_slice;
+use byteorder::{BigEndian, ByteOrder};
+use bytes::BufMut;
 use zab_proto::Zxid;
-
-use crate::be::be_u64;
 
 /// "ZKLG".
 pub(crate) const MAGIC: u32 = 0x5a4b_4c47;
@@ -28,29 +28,29 @@ const TXN_HEADER_LEN: usize = 32;
 pub(crate) fn encode(out: &mut Vec<u8>, txn: &[u8]) {
     let len = i32::try_from(txn.len()).expect("a transaction is shorter than 2 GiB");
     out.reserve(PREFIX_LEN + txn.len() + 1);
-    out.extend_from_slice(&u64::from(adler32_slice(txn)).to_be_bytes());
-    out.extend_from_slice(&len.to_be_bytes());
-    out.extend_from_slice(txn);
-    out.push(END_OF_RECORD);
+    out.put_u64(u64::from(adler32_slice(txn)));
+    out.put_i32(len);
+    out.put_slice(txn);
+    out.put_u8(END_OF_RECORD);
 }
 
 /// The bytes in front of the first record.
 fn header() -> [u8; 16] {
     let mut header = [0; 16];
-    header[..4].copy_from_slice(&MAGIC.to_be_bytes());
-    header[4..8].copy_from_slice(&VERSION.to_be_bytes());
+    BigEndian::write_u32(&mut header, MAGIC);
+    BigEndian::write_u32(&mut header[4..], VERSION);
     header
 }
 
 /// The zxid in a transaction's header; `None` if there is no header.
 pub(crate) fn zxid_of(txn: &[u8]) -> Option<Zxid> {
     let header = txn.first_chunk::<TXN_HEADER_LEN>()?;
-    Some(Zxid::from_raw(be_u64(&header[12..20]).cast_signed()))
+    Some(Zxid::from_raw(BigEndian::read_i64(&header[12..])))
 }
 
 /// Whether a transaction is the record of a failed request, the only kind whose zxid may be that
 /// of its predecessor (ZooKeeper 3.9 logs malformed requests so).
 pub(crate) fn is_error(txn: &[u8]) -> bool {
     const ERROR: i32 = -1;
-    txn.get(28..32).is_some_and(|kind| kind == ERROR.to_be_bytes())
+    txn.get(28..32).is_some_and(|kind| BigEndian::read_i32(kind) == ERROR)
 }

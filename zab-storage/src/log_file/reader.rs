@@ -3,10 +3,10 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use adler2::adler32_slice;
+use byteorder::{BigEndian, ByteOrder};
 use zab_proto::Zxid;
 
 use super::{END_OF_RECORD, HEADER_LEN, MAGIC, PREFIX_LEN, TXN_HEADER_LEN, VERSION, zxid_of};
-use crate::be::{be_u32, be_u64};
 use crate::error::{Context, Damage, Error};
 
 /// Up to this length a record that reaches beyond the end of the file counts as cut off. Above, which a
@@ -87,7 +87,7 @@ impl LogReader {
         }
         let mut header = [0; 16];
         reader.fill(&mut header)?;
-        let (magic, version) = (be_u32(&header[..4]), be_u32(&header[4..8]));
+        let (magic, version) = (BigEndian::read_u32(&header), BigEndian::read_u32(&header[4..]));
         if magic != MAGIC {
             return Err(reader.damaged(Damage::BadMagic(magic)));
         }
@@ -150,8 +150,8 @@ impl LogReader {
             return Ok(self.ended(if prefix == [0; PREFIX_LEN] { padding } else { End::Torn }));
         }
         self.fill(&mut prefix)?;
-        let checksum = be_u64(&prefix[..8]);
-        let len = be_u32(&prefix[8..]).cast_signed();
+        let checksum = BigEndian::read_u64(&prefix);
+        let len = BigEndian::read_i32(&prefix[8..]);
         if len == 0 {
             return Ok(self.ended(if checksum == 0 { End::Padding } else { End::Torn }));
         }

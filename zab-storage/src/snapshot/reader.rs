@@ -4,12 +4,12 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use adler2::Adler32;
+use byteorder::{BigEndian, ByteOrder};
 use flate2::read::GzDecoder;
 use zab_proto::{SnapshotDigest, Zxid};
 
 use super::snappy::{self, SnappyReader};
 use super::{DIGEST_LEN, MAGIC, SEAL_LEN, SEAL_PATH, ZXID_LEN};
-use crate::be::be_u32;
 use crate::error::{Context, Damage, Error};
 use crate::names::Compression;
 
@@ -83,7 +83,7 @@ impl SnapshotReader {
                 return Err(reader.damaged(Damage::ShortHeader));
             }
         }
-        let magic = be_u32(&reader.buf[..4]);
+        let magic = BigEndian::read_u32(&reader.buf);
         if magic != MAGIC {
             return Err(reader.damaged(Damage::BadMagic(magic)));
         }
