@@ -2,6 +2,8 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 
+use bytes::{Buf, BytesMut};
+
 /// How a turn of reading ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReadEnd {
@@ -30,7 +32,7 @@ pub struct ReadTurn {
 /// Bytes received and not yet taken.
 #[derive(Debug, Default)]
 pub struct Inbox {
-    rest: Vec<u8>,
+    rest: BytesMut,
 }
 
 impl Inbox {
@@ -112,17 +114,16 @@ impl Inbox {
             return;
         }
         let used = take(&self.rest);
-        if used == self.rest.len() {
-            self.rest = Vec::new();
-        } else {
-            self.rest.drain(..used);
+        self.rest.advance(used);
+        if self.rest.is_empty() {
+            self.rest = BytesMut::new();
         }
     }
 
     fn keep(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             // An idle connection holds no memory.
-            self.rest = Vec::new();
+            self.rest = BytesMut::new();
         } else {
             self.rest.clear();
             self.rest.extend_from_slice(bytes);
@@ -144,8 +145,7 @@ pub enum Flushed {
 /// Bytes that the core has given and the socket has not taken.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    unsent: Vec<u8>,
-    at: usize,
+    unsent: BytesMut,
 }
 
 impl Outbox {
@@ -168,8 +168,9 @@ impl Outbox {
         mut fill: impl FnMut(&mut [u8]) -> usize,
     ) -> io::Result<Flushed> {
         if !self.is_empty() {
-            self.at += write_all(sink, &self.unsent[self.at..])?;
-            if self.at < self.unsent.len() {
+            let sent = write_all(sink, &self.unsent)?;
+            self.unsent.advance(sent);
+            if !self.unsent.is_empty() {
                 return Ok(Flushed::Blocked);
             }
             *self = Self::default();

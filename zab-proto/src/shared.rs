@@ -7,6 +7,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::Cell;
 
+use bytes::{Buf, BufMut, BytesMut};
+
 use crate::door::Door;
 use crate::history::History;
 use crate::notice::{Notice, Notices};
@@ -136,8 +138,7 @@ impl Slots {
 /// window.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    bytes: Vec<u8>,
-    sent: usize,
+    bytes: BytesMut,
 }
 
 impl Outbox {
@@ -146,46 +147,45 @@ impl Outbox {
     }
 
     pub(crate) fn len_bytes(&self) -> usize {
-        self.bytes.len() - self.sent
+        self.bytes.len()
     }
 
     pub(crate) fn put_bare(&mut self, kind: PacketType, zxid: Zxid) {
-        self.bytes.extend_from_slice(&packet::bare(kind, zxid));
+        self.bytes.put_slice(&packet::bare(kind, zxid));
     }
 
     pub(crate) fn put(&mut self, kind: PacketType, zxid: Zxid, data: Option<&[u8]>) {
-        Packet::new(kind, zxid, data).write(&mut self.bytes);
+        self.put_packet(&Packet::new(kind, zxid, data));
     }
 
     /// A packet with identities: `auth` is an encoded vector.
     pub(crate) fn put_with_auth(&mut self, kind: PacketType, zxid: Zxid, data: &[u8], auth: &[u8]) {
-        self.bytes.extend_from_slice(&packet::head(kind, zxid, data.len()));
-        self.bytes.extend_from_slice(data);
-        self.bytes.extend_from_slice(auth);
+        self.put_packet(&Packet { kind, zxid, data: Some(data), auth });
+    }
+
+    fn put_packet(&mut self, packet: &Packet<'_>) {
+        self.bytes.reserve(packet.encoded_len());
+        packet.write(&mut self.bytes);
     }
 
     pub(crate) fn put_raw(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+        self.bytes.put_slice(bytes);
     }
 
     /// Puts all of `packet` but its first `skip` bytes, which are out already, in front of the rest.
-    pub(crate) fn put_front(&mut self, packet: Self, skip: usize) {
-        self.bytes.splice(..self.sent, packet.bytes.into_iter().skip(skip));
-        self.sent = 0;
+    pub(crate) fn put_front(&mut self, mut packet: Self, skip: usize) {
+        packet.bytes.advance(skip);
+        packet.bytes.put_slice(&self.bytes);
+        *self = packet;
     }
 
     /// Moves as much as fits into `buf`.
     pub(crate) fn transmit(&mut self, buf: &mut [u8]) -> usize {
         let n = self.len_bytes().min(buf.len());
-        buf[..n].copy_from_slice(&self.bytes[self.sent..self.sent + n]);
-        self.sent += n;
-        if self.sent == self.bytes.len() {
-            self.bytes.clear();
-            self.sent = 0;
-            self.bytes.shrink_to(KEEP_LEN);
-        } else if self.sent > KEEP_LEN {
-            self.bytes.drain(..self.sent);
-            self.sent = 0;
+        self.bytes.copy_to_slice(&mut buf[..n]);
+        // `capacity` counts what is left behind the bytes that are out, `try_reclaim` all of it.
+        if self.bytes.is_empty() && self.bytes.try_reclaim(KEEP_LEN + 1) {
+            self.bytes = BytesMut::new();
         }
         n
     }

@@ -15,6 +15,8 @@ use core::cell::Cell;
 use core::net::IpAddr;
 use core::time::Duration;
 
+use bytes::{Buf, BytesMut};
+
 use super::ElectionOutput;
 use super::algorithm::CastVote;
 use super::electorate::Electorate;
@@ -86,9 +88,8 @@ struct Link {
     /// Where an accepted one comes from, if the driver knows.
     remote: Option<IpAddr>,
     since: Instant,
-    /// The message that is being sent, and how much of it is.
-    out: Vec<u8>,
-    sent: usize,
+    /// What is not sent yet of the message that is being sent.
+    out: BytesMut,
     /// `Transmit` was asked for and is not used up.
     announced: bool,
     /// A notification has come in.
@@ -225,7 +226,7 @@ impl Connections {
     pub(super) fn opened(&mut self, now: Instant, conn: ConnId) {
         self.deadline.set(None);
         let Some(slot) = self.slot(conn) else { return };
-        let handshake = self.handshake.clone();
+        let handshake = BytesMut::from(&self.handshake[..]);
         let Some(link) = &mut self.slots[slot].link else { return };
         let Stage::Dialling(sid) = link.stage else { return };
         link.out = handshake;
@@ -313,19 +314,16 @@ impl Connections {
         let mut written = 0;
         loop {
             let Some(link) = &mut self.slots[slot].link else { return written };
-            let n = (link.out.len() - link.sent).min(buf.len() - written);
-            buf[written..written + n].copy_from_slice(&link.out[link.sent..link.sent + n]);
-            link.sent += n;
+            let n = link.out.len().min(buf.len() - written);
+            link.out.copy_to_slice(&mut buf[written..written + n]);
             written += n;
-            if link.sent < link.out.len() {
+            if !link.out.is_empty() {
                 return written;
             }
             let next = match link.stage {
                 Stage::Dialling(_) | Stage::Accepted => None,
                 Stage::Calling(_) => {
-                    if !link.out.is_empty() {
-                        self.close(slot, CloseReason::Superseded);
-                    }
+                    self.close(slot, CloseReason::Superseded);
                     return written;
                 }
                 Stage::Up(sid) => self.remotes.get_mut(&sid).and_then(|remote| {
@@ -334,13 +332,11 @@ impl Connections {
                     next
                 }),
             };
-            link.out.clear();
-            link.sent = 0;
             let Some(next) = next else {
                 // A notification holds the whole configuration, and after an election the next one
                 // may be weeks away.
                 if !self.looking {
-                    link.out = Vec::new();
+                    link.out = BytesMut::new();
                 }
                 link.announced = false;
                 return written;

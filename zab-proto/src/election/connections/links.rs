@@ -5,6 +5,8 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::time::Duration;
 
+use bytes::BytesMut;
+
 use super::{
     CROSSING, Connections, ELECTION_BIT, Link, Remote, STRANGERS_SHARE, Slot, Stage, owns,
 };
@@ -130,7 +132,7 @@ impl Connections {
             Stage::Up(sid) => self.remotes.get(&sid).is_some_and(|remote| remote.waiting.is_some()),
             Stage::Dialling(_) | Stage::Calling(_) | Stage::Accepted => false,
         };
-        if (waiting || link.sent < link.out.len()) && !link.announced {
+        if (waiting || !link.out.is_empty()) && !link.announced {
             link.announced = true;
             self.outputs.push_back(ElectionOutput::Transmit { conn });
         }
@@ -143,13 +145,11 @@ impl Connections {
             self.slots.push(Slot::default());
             self.slots.len() - 1
         });
-        let out = Vec::new();
         let link = Link {
             stage,
             remote: None,
             since: now,
-            out,
-            sent: 0,
+            out: BytesMut::new(),
             announced: false,
             heard: false,
             partial: None,
