@@ -10,7 +10,10 @@ use zab_proto::{
     Application, Channel, CloseReason, Config, ConnId, Input, Instant, NetOutput, Node, Notice,
 };
 
-use crate::{Clock, Disk, Error, Loaded, StatusBoard, bounded_log};
+use crate::secure::{Layer, LayerOutput};
+use crate::{
+    Clock, Disk, Error, Loaded, NetOptions, Port, SecureDoors, Security, StatusBoard, bounded_log,
+};
 
 /// The core, as a runtime's sockets see it.
 pub trait Doors {
@@ -18,9 +21,12 @@ pub trait Doors {
     fn now(&self) -> Instant;
 
     /// Somebody has connected; `None` refuses.
-    fn accept(&mut self, channel: Channel, remote: SocketAddr) -> Option<ConnId>;
+    fn accept(&mut self, port: Port, remote: SocketAddr) -> Option<ConnId>;
 
-    /// A dial has succeeded or failed, a connection has ended.
+    /// A dial has succeeded, and reached this address.
+    fn opened(&mut self, conn: ConnId, remote: Option<SocketAddr>);
+
+    /// A dial has failed, a connection has ended.
     fn input(&mut self, input: Input);
 
     /// Bytes have come; how many of them are used.
@@ -56,6 +62,7 @@ pub struct Engine<A, D> {
     pub node: Node<A>,
     disk: D,
     status: Arc<StatusBoard>,
+    layer: Option<Layer>,
 }
 
 impl<A: Application, D: Disk> Engine<A, D> {
@@ -71,7 +78,13 @@ impl<A: Application, D: Disk> Engine<A, D> {
         bounded_log::begin();
         let clock = Clock::start();
         let node = Node::new(clock.now(), config, loaded.recovered, loaded.app)?;
-        Ok(Self { clock, node, disk: loaded.disk, status })
+        Ok(Self { clock, node, disk: loaded.disk, status, layer: None })
+    }
+
+    /// The same with connections that are encrypted, if there is something to do that with.
+    #[must_use]
+    pub fn secured(self, security: Option<Arc<dyn Security>>, options: &NetOptions) -> Self {
+        Self { layer: security.map(|security| Layer::new(security, options)), ..self }
     }
 
     /// The clock.
@@ -81,20 +94,23 @@ impl<A: Application, D: Disk> Engine<A, D> {
     }
 
     /// The core's doors, at the time `now`.
-    pub fn doors(&mut self, now: Instant) -> NodeDoors<'_, A, D> {
-        NodeDoors { now, node: &mut self.node, disk: &mut self.disk }
+    pub fn doors(&mut self, now: Instant) -> SecureDoors<'_, NodeDoors<'_, A, D>> {
+        let inner = NodeDoors { now, node: &mut self.node, disk: &mut self.disk };
+        SecureDoors { layer: self.layer.as_mut(), inner }
     }
 
     /// When [`on_time`](Self::on_time) is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let log = bounded_log::owes_report().then(|| self.clock.now() + Duration::from_secs(1));
-        [self.node.poll_timeout(), log].into_iter().flatten().min()
+        let layer = self.layer.as_ref().and_then(|layer| layer.poll_timeout(self.clock.now()));
+        [self.node.poll_timeout(), log, layer].into_iter().flatten().min()
     }
 
     /// Tells the core that its deadline has passed, if it has.
     pub fn on_time(&mut self, now: Instant) {
         bounded_log::report();
+        self.doors(now).on_time();
         if self.node.poll_timeout().is_some_and(|at| at <= now) {
             self.node.handle_input(now, Input::Timeout);
         }
@@ -151,16 +167,47 @@ impl<A: Application, D: Disk> Engine<A, D> {
     }
 
     fn drain(&mut self, now: Instant, net: &mut impl Network) -> bool {
+        let mut drained = self.drain_node(now, net);
+        // What the layer has done may give the core something to do, and the other way round.
+        while let Some(output) = self.layer.as_mut().and_then(Layer::poll_output) {
+            drained = true;
+            match output {
+                LayerOutput::Mark(conn) => net.mark(conn),
+                LayerOutput::Resume(conn) => net.resume(conn, &mut self.doors(now)),
+                LayerOutput::Close(conn) => {
+                    if self.doors(now).close(conn) {
+                        net.close(now, conn, CloseReason::Application);
+                    }
+                }
+            }
+            self.drain_node(now, net);
+        }
+        drained
+    }
+
+    fn drain_node(&mut self, now: Instant, net: &mut impl Network) -> bool {
         let mut drained = false;
         while let Some(output) = self.node.poll_output(now, &mut self.disk) {
             drained = true;
             match output {
                 NetOutput::Connect { conn, channel, addresses } => {
+                    if let Some(layer) = &mut self.layer {
+                        layer.connect(now, conn, channel, &addresses);
+                    }
                     net.connect(now, conn, channel, &addresses);
                 }
                 NetOutput::Transmit(conn) => net.mark(conn),
-                NetOutput::Resume(conn) => net.resume(conn, &mut self.doors(now)),
-                NetOutput::Close(conn, reason) => net.close(now, conn, reason),
+                NetOutput::Resume(conn) => {
+                    let doors = &mut self.doors(now);
+                    doors.resume(conn);
+                    net.resume(conn, doors);
+                }
+                NetOutput::Close(conn, reason) => {
+                    if let Some(layer) = &mut self.layer {
+                        layer.closing(now, conn);
+                    }
+                    net.close(now, conn, reason);
+                }
                 NetOutput::Notice(notice, more) => self.tell(notice, more),
                 NetOutput::Became(status) => self.status.report(status),
             }
@@ -187,8 +234,12 @@ impl<A: Application, D: Disk> Doors for NodeDoors<'_, A, D> {
         self.now
     }
 
-    fn accept(&mut self, channel: Channel, remote: SocketAddr) -> Option<ConnId> {
-        self.node.accept(self.now, channel, remote)
+    fn accept(&mut self, port: Port, remote: SocketAddr) -> Option<ConnId> {
+        self.node.accept(self.now, port.channel, remote)
+    }
+
+    fn opened(&mut self, conn: ConnId, _: Option<SocketAddr>) {
+        self.input(Input::Opened { conn });
     }
 
     fn input(&mut self, input: Input) {

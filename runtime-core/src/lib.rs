@@ -19,6 +19,7 @@ mod listen;
 mod options;
 mod queued;
 mod resolve;
+mod secure;
 mod server;
 mod status;
 
@@ -32,9 +33,13 @@ pub use disk::{Disk, Loaded};
 pub use engine::{Doors, Engine, Network, NodeDoors};
 pub use error::Error;
 pub use handle::{Control, Handle};
-pub use listen::{Listen, Listeners, all_addresses, local_address};
+pub use listen::{Listen, Listeners, Port, all_addresses, local_address};
 pub use options::{NetOptions, ServerOptions, load};
 pub use queued::{Chunk, Ends, Event, QueuedNet, Workers};
 pub use resolve::{LookUp, Resolver, Target, targets};
+pub use secure::{
+    Cipher, CipherError, Expects, HandshakeEvent, HandshakeLimits, PIECE_LEN_MAX, SecureDoors,
+    Security,
+};
 pub use server::{Runtime, Server, Wake};
 pub use status::{StatusBoard, describe};

@@ -2,11 +2,28 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use zab_proto::{Channel, Member, Role};
 
-use crate::Error;
+use crate::{Error, Security};
+
+/// What kind of port a connection has come to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Port {
+    /// Who is expected there.
+    pub channel: Channel,
+    /// Clients speak TLS there and nothing else. Whether members do is the same for all their ports,
+    /// and not said here.
+    pub secure: bool,
+}
+
+impl From<Channel> for Port {
+    fn from(channel: Channel) -> Self {
+        Self { channel, secure: false }
+    }
+}
 
 /// Addresses to listen on. Port 0 picks a free one.
 #[derive(Clone, Debug, Default)]
@@ -76,7 +93,8 @@ pub fn all_addresses(port: u16) -> SocketAddr {
 /// Bound ports, not yet served. Dropping closes them.
 #[derive(Debug, Default)]
 pub struct Listeners {
-    ports: Vec<(Channel, TcpListener, SocketAddr)>,
+    security: Option<Arc<dyn Security>>,
+    ports: Vec<(Port, TcpListener, SocketAddr)>,
 }
 
 impl Listeners {
@@ -101,6 +119,19 @@ impl Listeners {
     /// Takes the ports of `other`, too.
     pub fn append(&mut self, other: Self) {
         self.ports.extend(other.ports);
+        self.security = self.security.take().or(other.security);
+    }
+
+    /// Has the server's connections encrypted as `security` says: those that come to these ports, and
+    /// those that the server dials.
+    pub fn secure(&mut self, security: Arc<dyn Security>) {
+        self.security = Some(security);
+    }
+
+    /// What [`secure`](Self::secure) was given.
+    #[must_use]
+    pub fn security(&self) -> Option<Arc<dyn Security>> {
+        self.security.clone()
     }
 
     /// Binds one more port.
@@ -109,10 +140,11 @@ impl Listeners {
     /// [`Error::Bind`].
     pub fn add(
         &mut self,
-        channel: Channel,
+        port: impl Into<Port>,
         addr: SocketAddr,
         backlog: Option<u32>,
     ) -> Result<SocketAddr, Error> {
+        let port = port.into();
         let bind = || {
             let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
             // A restarted server must not wait for the old one's connections to be forgotten.
@@ -128,24 +160,25 @@ impl Listeners {
             let local = listener.local_addr()?;
             Ok((listener, local))
         };
-        let (listener, local) = bind().map_err(|source| Error::Bind { channel, addr, source })?;
-        self.ports.push((channel, listener, local));
+        let failed = |source| Error::Bind { channel: port.channel, addr, source };
+        let (listener, local) = bind().map_err(failed)?;
+        self.ports.push((port, listener, local));
         Ok(local)
     }
 
     /// The addresses bound for `channel`, with their real ports.
     pub fn addresses(&self, channel: Channel) -> impl Iterator<Item = SocketAddr> + '_ {
-        self.ports.iter().filter(move |port| port.0 == channel).map(|port| port.2)
+        self.ports.iter().filter(move |port| port.0.channel == channel).map(|port| port.2)
     }
 
     /// All ports, with their real numbers.
     pub fn ports(&self) -> impl Iterator<Item = (Channel, SocketAddr)> + '_ {
-        self.ports.iter().map(|(channel, _, addr)| (*channel, *addr))
+        self.ports.iter().map(|(port, _, addr)| (port.channel, *addr))
     }
 
     /// The sockets, non-blocking, to be served.
-    pub fn into_sockets(self) -> impl Iterator<Item = (Channel, TcpListener)> {
-        self.ports.into_iter().map(|(channel, listener, _)| (channel, listener))
+    pub fn into_sockets(self) -> impl Iterator<Item = (Port, TcpListener)> {
+        self.ports.into_iter().map(|(port, listener, _)| (port, listener))
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use zab_proto::{Channel, CloseReason, ConnId, Input, Instant};
 
 use crate::conns::{Stage, log_closing};
-use crate::{Doors, Inbox, NetOptions, Network};
+use crate::{Doors, Inbox, NetOptions, Network, Port};
 
 /// What happened on one of the sockets.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub enum Event<S> {
     /// Something is durable, or somebody calls.
     Wake,
     /// Somebody has connected.
-    Accepted(Channel, S, SocketAddr),
+    Accepted(Port, S, SocketAddr),
     /// A dial has succeeded or not.
     Dialled(ConnId, Option<S>),
     /// Bytes of a connection: the buffer, and how much of it is filled. The reader goes on when
@@ -183,8 +183,8 @@ impl<W: Workers> QueuedNet<W> {
     pub fn on_event(&mut self, event: Event<W::Stream>, doors: &mut impl Doors) {
         match event {
             Event::Wake => {}
-            Event::Accepted(channel, stream, remote) => {
-                self.accepted(channel, stream, remote, doors);
+            Event::Accepted(port, stream, remote) => {
+                self.accepted(port, stream, remote, doors);
             }
             Event::Dialled(conn, stream) => self.dialled(conn, stream, doors),
             Event::Received(key, buffer, n) => {
@@ -233,7 +233,7 @@ impl<W: Workers> QueuedNet<W> {
 
     fn accepted(
         &mut self,
-        channel: Channel,
+        port: Port,
         stream: W::Stream,
         remote: SocketAddr,
         doors: &mut impl Doors,
@@ -244,8 +244,8 @@ impl<W: Workers> QueuedNet<W> {
         }
         // A socket for both families shows the older one's addresses in the newer one's form.
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-        let Some(id) = doors.accept(channel, remote) else { return };
-        if let Err(error) = self.open(id, stream, channel) {
+        let Some(id) = doors.accept(port, remote) else { return };
+        if let Err(error) = self.open(id, stream, port.channel) {
             log::warn!("Cannot serve {remote}: {error}");
             self.failed.push(id);
         }
@@ -254,9 +254,10 @@ impl<W: Workers> QueuedNet<W> {
     fn dialled(&mut self, conn: ConnId, stream: Option<W::Stream>, doors: &mut impl Doors) {
         // Given up meanwhile.
         let Some((channel, _)) = self.dials.remove(&conn) else { return };
+        let remote = stream.as_ref().and_then(W::remote);
         let opened = stream.map(|stream| self.open(conn, stream, channel));
         match opened {
-            Some(Ok(())) => doors.input(Input::Opened { conn }),
+            Some(Ok(())) => doors.opened(conn, remote),
             None | Some(Err(_)) => self.failed.push(conn),
         }
     }

@@ -50,7 +50,8 @@ impl<A: Application, D: Disk> Driver<A, D> {
         loaded: Loaded<A, D>,
     ) -> Result<Self, Error> {
         let control = Control::new(crate::wake(waker));
-        let engine = Engine::new(config, loaded, Arc::clone(control.status()))?;
+        let engine = Engine::new(config, loaded, Arc::clone(control.status()))?
+            .secured(listeners.security(), &options);
         let net = Net::new(registry, waker, tokens, listeners, options)?;
         Ok(Self { engine, net, control })
     }

@@ -13,8 +13,8 @@ use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token, Waker};
 use runtime_core::{
-    Accepting, Conns, Descriptors, Doors, Error, Listeners, LookUp, NetOptions, Network, Resolver,
-    Stream, Target, Wake, prepare, targets,
+    Accepting, Conns, Descriptors, Doors, Error, Listeners, LookUp, NetOptions, Network, Port,
+    Resolver, Stream, Target, Wake, prepare, targets,
 };
 use socket2::SockRef;
 use zab_proto::{Channel, CloseReason, ConnId, Input, Instant};
@@ -44,7 +44,7 @@ type Answer = (usize, ConnId, Vec<SocketAddr>);
 
 #[derive(Debug)]
 enum Other {
-    Listener(Channel, TcpListener, Accepting),
+    Listener(Port, TcpListener, Accepting),
     Dial(Dial),
 }
 
@@ -144,13 +144,13 @@ impl Net {
 
     /// Serves more ports.
     pub(crate) fn listen(&mut self, listeners: Listeners) -> io::Result<()> {
-        for (channel, listener) in listeners.into_sockets() {
+        for (port, listener) in listeners.into_sockets() {
             let full = || io::Error::other("too few tokens for the listeners");
             let at = self.conns.allot().ok_or_else(full)?;
             let mut listener = TcpListener::from_std(listener);
             self.registry.register(&mut listener, self.token(at), Interest::READABLE)?;
-            let accepting = Accepting::new(channel, self.descriptors);
-            self.others.insert(at, Other::Listener(channel, listener, accepting));
+            let accepting = Accepting::new(port.channel, self.descriptors);
+            self.others.insert(at, Other::Listener(port, listener, accepting));
             // Clients may have come before the first event is asked for.
             self.ready.push(at);
         }
@@ -225,18 +225,17 @@ impl Net {
 
     fn accept(&mut self, at: usize, doors: &mut impl Doors) {
         for _ in 0..ACCEPT_TURN {
-            let Some(Other::Listener(channel, listener, accepting)) = self.others.get_mut(&at)
-            else {
+            let Some(Other::Listener(port, listener, accepting)) = self.others.get_mut(&at) else {
                 return;
             };
-            let channel = *channel;
+            let port = *port;
             let pause = match accepting.before(listener) {
                 Some(pause) => Some(pause),
                 None => match listener.accept() {
                     Ok((stream, remote)) => {
                         let pause = accepting.accepted(&stream);
                         if pause.is_none() {
-                            self.accepted(channel, stream, remote, doors);
+                            self.accepted(port, stream, remote, doors);
                         }
                         pause
                     }
@@ -255,7 +254,7 @@ impl Net {
 
     fn accepted(
         &mut self,
-        channel: Channel,
+        port: Port,
         mut stream: TcpStream,
         remote: SocketAddr,
         doors: &mut impl Doors,
@@ -266,11 +265,11 @@ impl Net {
         };
         // A socket for both families shows the older one's addresses in the newer one's form.
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-        let Some(id) = doors.accept(channel, remote) else {
+        let Some(id) = doors.accept(port, remote) else {
             self.conns.give_back(at);
             return;
         };
-        let registered = prepare(&SockRef::from(&stream), channel, &self.options)
+        let registered = prepare(&SockRef::from(&stream), port.channel, &self.options)
             .and_then(|()| self.registry.register(&mut stream, self.token(at), BOTH));
         match registered {
             Ok(()) => self.conns.open(at, id, Socket(stream)),
@@ -305,17 +304,18 @@ impl Net {
         let Some(Dial { conn, channel, stream: Some(stream), .. }) = self.end_dial(at) else {
             return;
         };
-        doors.input(match prepare(&SockRef::from(&stream), channel, &self.options) {
+        match prepare(&SockRef::from(&stream), channel, &self.options) {
             Ok(()) => {
+                let remote = stream.peer_addr().ok();
                 self.conns.open(at, conn, Socket(stream));
-                Input::Opened { conn }
+                doors.opened(conn, remote);
             }
             Err(error) => {
                 log::warn!("Cannot use a new connection: {error}");
                 self.conns.give_back(at);
-                Input::Closed { conn }
+                doors.input(Input::Closed { conn });
             }
-        });
+        }
     }
 
     /// Gives up the present attempt and begins the next.

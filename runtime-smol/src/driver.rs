@@ -46,7 +46,8 @@ impl<A: Application, D: Disk> Driver<A, D> {
         let wake: Wake = Arc::new(move || bell.ring());
         let control = Control::new(Arc::clone(&wake));
         let loaded = load(wake)?;
-        let engine = Engine::new(config, loaded, Arc::clone(control.status()))?;
+        let engine = Engine::new(config, loaded, Arc::clone(control.status()))?
+            .secured(listeners.security(), &options);
         let executor = Rc::default();
         let net = Net::new(Rc::clone(&executor), Arc::clone(&mailbox), listeners, options)?;
         Ok(Self { engine, executor, mailbox, net, control, alarm: Alarm::new() })

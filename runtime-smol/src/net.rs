@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
 use runtime_core::{
-    Accepting, Conns, Descriptors, Doors, Error, Listeners, NetOptions, Network, Resolver, Stream,
-    Target, prepare, targets,
+    Accepting, Conns, Descriptors, Doors, Error, Listeners, NetOptions, Network, Port, Resolver,
+    Stream, Target, prepare, targets,
 };
 use smol::future::or;
 use smol::{Async, LocalExecutor, Task, Timer};
@@ -23,7 +23,7 @@ use crate::mailbox::Mailbox;
 #[derive(Debug)]
 pub(crate) enum Event {
     /// Somebody has connected.
-    Accepted(Channel, Async<TcpStream>, SocketAddr),
+    Accepted(Port, Async<TcpStream>, SocketAddr),
     /// A dial has succeeded or not.
     Dialled(ConnId, Option<Async<TcpStream>>),
     /// The connection in a slot is no longer empty, or no longer full.
@@ -144,11 +144,11 @@ impl Net {
 
     /// Serves more ports.
     pub(crate) fn listen(&mut self, listeners: Listeners) -> io::Result<()> {
-        for (channel, listener) in listeners.into_sockets() {
+        for (port, listener) in listeners.into_sockets() {
             let listener = Async::new(listener)?;
             let (mailbox, accepting) =
-                (Arc::clone(&self.mailbox), Accepting::new(channel, self.descriptors));
-            self.executor.spawn(accept(channel, listener, accepting, mailbox)).detach();
+                (Arc::clone(&self.mailbox), Accepting::new(port.channel, self.descriptors));
+            self.executor.spawn(accept(port, listener, accepting, mailbox)).detach();
         }
         Ok(())
     }
@@ -172,8 +172,8 @@ impl Net {
         self.mailbox.take(&mut events);
         for event in events.drain(..) {
             match event {
-                Event::Accepted(channel, stream, remote) => {
-                    self.accepted(channel, stream, remote, doors);
+                Event::Accepted(port, stream, remote) => {
+                    self.accepted(port, stream, remote, doors);
                 }
                 Event::Dialled(conn, stream) => self.dialled(conn, stream, doors),
                 Event::Readable(at) => self.conns.readable(at),
@@ -195,7 +195,7 @@ impl Net {
 
     fn accepted(
         &mut self,
-        channel: Channel,
+        port: Port,
         stream: Async<TcpStream>,
         remote: SocketAddr,
         doors: &mut impl Doors,
@@ -206,11 +206,11 @@ impl Net {
         };
         // A socket for both families shows the older one's addresses in the newer one's form.
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-        let Some(id) = doors.accept(channel, remote) else {
+        let Some(id) = doors.accept(port, remote) else {
             self.conns.give_back(at);
             return;
         };
-        self.open(at, id, stream, channel);
+        self.open(at, id, stream, port.channel);
     }
 
     fn dialled(&mut self, conn: ConnId, stream: Option<Async<TcpStream>>, doors: &mut impl Doors) {
@@ -218,8 +218,9 @@ impl Net {
         let Some((channel, _)) = self.dials.remove(&conn) else { return };
         match stream.and_then(|stream| Some((stream, self.conns.allot()?))) {
             Some((stream, at)) => {
+                let remote = stream.get_ref().peer_addr().ok();
                 if self.open(at, conn, stream, channel) {
-                    doors.input(Input::Opened { conn });
+                    doors.opened(conn, remote);
                 }
             }
             None => self.failed.push(conn),
@@ -279,7 +280,7 @@ impl Network for Net {
 }
 
 async fn accept(
-    channel: Channel,
+    port: Port,
     listener: Async<TcpListener>,
     mut accepting: Accepting,
     mailbox: Arc<Mailbox<Event>>,
@@ -293,7 +294,7 @@ async fn accept(
             Ok((stream, remote)) => {
                 let pause = accepting.accepted(&stream);
                 if pause.is_none() {
-                    mailbox.send(Event::Accepted(channel, stream, remote));
+                    mailbox.send(Event::Accepted(port, stream, remote));
                 }
                 pause
             }

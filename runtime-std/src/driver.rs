@@ -40,7 +40,8 @@ impl<A: Application, D: Disk> Driver<A, D> {
         let wake: Wake = Arc::new(move || drop(waker.try_send(Event::Wake)));
         let control = Control::new(Arc::clone(&wake));
         let loaded = load(wake)?;
-        let engine = Engine::new(config, loaded, Arc::clone(control.status()))?;
+        let engine = Engine::new(config, loaded, Arc::clone(control.status()))?
+            .secured(listeners.security(), &options);
         let net = QueuedNet::new(Threads::new(sender, listeners, &options)?, options);
         Ok(Self { engine, events, net, control })
     }

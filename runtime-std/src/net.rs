@@ -8,8 +8,8 @@ use std::thread::{Builder, sleep};
 use std::time::{Duration, Instant};
 
 use runtime_core::{
-    Accepting, Chunk, Descriptors, Ends, Error, Listeners, NetOptions, Resolver, Target, Workers,
-    targets,
+    Accepting, Chunk, Descriptors, Ends, Error, Listeners, NetOptions, Port, Resolver, Target,
+    Workers, targets,
 };
 use socket2::SockRef;
 use zab_proto::{Channel, ConnId};
@@ -61,13 +61,13 @@ impl Threads {
 
     /// Serves more ports.
     pub(crate) fn listen(&mut self, listeners: Listeners) -> Result<(), Error> {
-        for (channel, listener) in listeners.into_sockets() {
+        for (port, listener) in listeners.into_sockets() {
             listener.set_nonblocking(false)?;
             let listener = Arc::new(listener);
             self.listeners.push(Arc::clone(&listener));
             let events = self.events()?.clone();
-            let accepting = Accepting::new(channel, self.descriptors);
-            spawn("acceptor", move || events.accept(channel, &listener, accepting))?;
+            let accepting = Accepting::new(port.channel, self.descriptors);
+            spawn("acceptor", move || events.accept(port, &listener, accepting))?;
         }
         Ok(())
     }
@@ -143,7 +143,7 @@ impl Drop for Threads {
 }
 
 impl Events {
-    fn accept(&self, channel: Channel, listener: &TcpListener, mut accepting: Accepting) {
+    fn accept(&self, port: Port, listener: &TcpListener, mut accepting: Accepting) {
         loop {
             if let Some(pause) = accepting.before(listener) {
                 sleep(pause);
@@ -152,7 +152,7 @@ impl Events {
             let pause = match listener.accept() {
                 Ok((stream, remote)) => match accepting.accepted(&stream) {
                     None => {
-                        let event = Event::Accepted(channel, Arc::new(stream), remote);
+                        let event = Event::Accepted(port, Arc::new(stream), remote);
                         if self.sender.send(event).is_err() {
                             return;
                         }

@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::rc::Rc;
 
 use super::*;
+use crate::Port;
 
 /// Bytes in a socket, and bytes written to it.
 type Shared = Rc<RefCell<(usize, usize)>>;
@@ -66,9 +67,11 @@ impl Doors for Core {
         Instant::ZERO
     }
 
-    fn accept(&mut self, _: Channel, _: SocketAddr) -> Option<ConnId> {
+    fn accept(&mut self, _: Port, _: SocketAddr) -> Option<ConnId> {
         None
     }
+
+    fn opened(&mut self, _: ConnId, _: Option<SocketAddr>) {}
 
     fn input(&mut self, _: Input) {}
 
