@@ -1,15 +1,14 @@
 //! A standalone server and its clients. The input is a sequence of pieces: a byte for the
 //! connection, two for the length, and that many bytes of a client.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use zab_proto::wire::Parsed;
 use zab_proto::wire::notification::parse_frame;
 use zab_proto::{
     Channel, Config, ConnId, ElectionConfig, Ensemble, Epoch, EpochKind, Input, Instant, Limits,
-    Member, NetOutput, Node, Recovered, Sid, SnapshotDigest, Storage, Ticket, Zxid,
-};
+    Member, NetOutput, Node, Recovered, Sid, SnapshotDigest, Storage, Ticket, Zxid, Incoming};
 use zk_service::{Service, ServiceOptions, WallClock};
 
 /// A disk that is always done.
@@ -128,8 +127,8 @@ impl World {
 
     pub(crate) fn send(&mut self, at: usize, bytes: &[u8]) {
         if self.clients[at].conn.is_none() {
-            let remote = SocketAddr::from((Ipv4Addr::LOCALHOST, 1000));
-            let conn = self.node.accept(self.now, Channel::Client, remote);
+            let incoming = Incoming::new((Ipv4Addr::LOCALHOST, 1000).into());
+            let conn = self.node.accept(self.now, Channel::Client, &incoming);
             let frames = self.clients[at].frames.take();
             self.clients[at] = Client { conn, frames, ..Client::default() };
         }

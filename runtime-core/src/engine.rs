@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use zab_proto::{
-    Application, Channel, CloseReason, Config, ConnId, Input, Instant, NetOutput, Node, Notice,
+    Application, Channel, CloseReason, Config, ConnId, Incoming, Input, Instant, NetOutput, Node,
+    Notice,
 };
 
 use crate::secure::{Layer, LayerOutput};
@@ -235,7 +236,7 @@ impl<A: Application, D: Disk> Doors for NodeDoors<'_, A, D> {
     }
 
     fn accept(&mut self, port: Port, remote: SocketAddr) -> Option<ConnId> {
-        self.node.accept(self.now, port.channel, remote)
+        self.node.accept(self.now, port.channel, &Incoming::new(remote))
     }
 
     fn opened(&mut self, conn: ConnId, _: Option<SocketAddr>) {

@@ -7,6 +7,25 @@ use crate::{
     CloseReason, ConnId, Instant, Origin, Peer, ProposeError, Sid, SnapshotDigest, Status, Zxid,
 };
 
+/// What is known of a connection when it is accepted.
+///
+/// More may be known later (the port it came to, the certificates of the other side), so it is made
+/// by [`Incoming::new`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Incoming {
+    /// The address of the other side.
+    pub remote: SocketAddr,
+}
+
+impl Incoming {
+    /// A connection from `remote`.
+    #[must_use]
+    pub fn new(remote: SocketAddr) -> Self {
+        Self { remote }
+    }
+}
+
 /// What the application has to say about one of its client connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ClientOutput {
@@ -107,8 +126,8 @@ pub trait Application {
     // Clients. Needed if the server listens for them.
 
     /// A client has connected; `None` refuses it.
-    fn accept(&mut self, core: &mut Core<'_>, remote: SocketAddr) -> Option<ConnId> {
-        let _ = (core, remote);
+    fn accept(&mut self, core: &mut Core<'_>, incoming: &Incoming) -> Option<ConnId> {
+        let _ = (core, incoming);
         None
     }
 

@@ -28,7 +28,7 @@ mod types;
 mod window;
 pub mod wire;
 
-pub use app::{Application, BadSnapshot, ClientOutput, Core, InstallProgress};
+pub use app::{Application, BadSnapshot, ClientOutput, Core, Incoming, InstallProgress};
 pub use config::{Config, ElectionConfig, Limits};
 pub use ensemble::{Address, Ensemble, Group, Member, Role};
 pub use error::{CloseReason, ConfigError, DecodeError, ProposeError, Violation};

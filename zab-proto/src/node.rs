@@ -2,11 +2,10 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::net::SocketAddr;
 
 use crate::{
-    Application, Channel, ClientOutput, CloseReason, Config, ConfigError, ConnId, Core, Input,
-    Instant, Message, Notice, Output, Peer, Recovered, Status, Storage, Violation, Zxid,
+    Application, Channel, ClientOutput, CloseReason, Config, ConfigError, ConnId, Core, Incoming,
+    Input, Instant, Message, Notice, Output, Peer, Recovered, Status, Storage, Violation, Zxid,
 };
 
 /// What a runtime has to do on the network.
@@ -129,11 +128,16 @@ impl<A: Application> Node<A> {
     }
 
     /// A connection was accepted; `None` means: close it.
-    pub fn accept(&mut self, now: Instant, channel: Channel, remote: SocketAddr) -> Option<ConnId> {
+    pub fn accept(
+        &mut self,
+        now: Instant,
+        channel: Channel,
+        incoming: &Incoming,
+    ) -> Option<ConnId> {
         match channel {
-            Channel::Client => self.app.accept(&mut Core::new(now, &mut self.peer), remote),
+            Channel::Client => self.app.accept(&mut Core::new(now, &mut self.peer), incoming),
             Channel::Election | Channel::Quorum => {
-                self.peer.accept(now, channel, Some(remote.ip()))
+                self.peer.accept(now, channel, Some(incoming.remote.ip()))
             }
         }
     }

@@ -2,11 +2,11 @@
 
 mod common;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use common::Cluster;
-use zab_proto::{Channel, CloseReason, Epoch, Sid};
+use zab_proto::{Channel, CloseReason, Epoch, Incoming, Sid};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -76,10 +76,10 @@ fn an_ensemble_goes_on_when_the_counter_is_used_up() {
 }
 
 fn strangers(cluster: &mut Cluster, i: usize, count: usize) -> usize {
-    let remote = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+    let incoming = Incoming::new((Ipv4Addr::LOCALHOST, 1).into());
     let now = cluster.now;
     let node = cluster.servers[i].node.as_mut().expect("a running server");
-    (0..count).filter(|_| node.accept(now, Channel::Quorum, remote).is_some()).count()
+    (0..count).filter(|_| node.accept(now, Channel::Quorum, &incoming).is_some()).count()
 }
 
 /// Connections that say nothing take no place from those that do: not at a leader, not at a server

@@ -1,8 +1,8 @@
 //! What each event does: the loop every runtime is, over simulated sockets, disks and clocks.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 
-use zab_proto::{Channel, ConnId, Input, ServerState};
+use zab_proto::{Channel, ConnId, Incoming, Input, ServerState};
 
 use crate::mutation::Mutation;
 use crate::net::{EndState, Side};
@@ -115,10 +115,10 @@ impl<A: Subject> World<A> {
     fn on_accept(&mut self, conn: u32) {
         let server = self.net.conn(conn).end(Side::Acceptor).host;
         let channel = self.net.conn(conn).channel;
-        let remote = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let incoming = Incoming::new((Ipv4Addr::LOCALHOST, 1).into());
         let s = &mut self.servers[server];
         let now = s.clock(self.now);
-        let name = s.node.as_mut().and_then(|node| node.accept(now, channel, remote));
+        let name = s.node.as_mut().and_then(|node| node.accept(now, channel, &incoming));
         let Some(name) = name else {
             self.net.close(self.now, conn, Side::Acceptor, &mut self.queue);
             return;

@@ -1,12 +1,11 @@
 //! Stands between the core and the application and tells the observer what passes.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use zab_proto::{
-    Application, BadSnapshot, ClientOutput, ConnId, Core, InstallProgress, Instant, Origin,
-    SnapshotDigest, Status, Zxid,
+    Application, BadSnapshot, ClientOutput, ConnId, Core, Incoming, InstallProgress, Instant,
+    Origin, SnapshotDigest, Status, Zxid,
 };
 
 use crate::check::{Failure, Ghost};
@@ -125,8 +124,8 @@ impl<A: Subject> Application for Probe<A> {
         self.app.synced(core, token);
     }
 
-    fn accept(&mut self, core: &mut Core<'_>, remote: SocketAddr) -> Option<ConnId> {
-        self.app.accept(core, remote)
+    fn accept(&mut self, core: &mut Core<'_>, incoming: &Incoming) -> Option<ConnId> {
+        self.app.accept(core, incoming)
     }
 
     fn handle_bytes(&mut self, core: &mut Core<'_>, conn: ConnId, bytes: &[u8]) -> usize {

@@ -2,12 +2,11 @@
 //! any server. What an embedder needs to put a state machine of its own into the simulator.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{
-    Application, BadSnapshot, ClientOutput, ConnId, Core, InstallProgress, Instant, Origin, Phase,
-    ServerState, SnapshotDigest, Status, Zxid,
+    Application, BadSnapshot, ClientOutput, ConnId, Core, Incoming, InstallProgress, Instant,
+    Origin, Phase, ServerState, SnapshotDigest, Status, Zxid,
 };
 
 use crate::check::{Failure, Ghost};
@@ -289,7 +288,7 @@ impl<S: StateMachine> Application for Replica<S> {
         }
     }
 
-    fn accept(&mut self, _core: &mut Core<'_>, _remote: SocketAddr) -> Option<ConnId> {
+    fn accept(&mut self, _core: &mut Core<'_>, _incoming: &Incoming) -> Option<ConnId> {
         if !self.serving {
             return None;
         }

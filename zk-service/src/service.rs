@@ -1,13 +1,12 @@
 //! The service as an application: its state, and the doors that the core calls.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 
 use bytes::BufMut;
 use zab_proto::wire::jute::{BufMutExt, Reader};
 use zab_proto::{
-    Application, BadSnapshot, ClientOutput, CloseReason, ConnId, Core, InstallProgress, Instant,
-    Origin, Phase, ServerState, SnapshotDigest, Status, Zxid,
+    Application, BadSnapshot, ClientOutput, CloseReason, ConnId, Core, Incoming, InstallProgress,
+    Instant, Origin, Phase, ServerState, SnapshotDigest, Status, Zxid,
 };
 
 use crate::auth::Access;
@@ -453,7 +452,8 @@ impl Application for Service {
         }
     }
 
-    fn accept(&mut self, core: &mut Core<'_>, remote: SocketAddr) -> Option<ConnId> {
+    fn accept(&mut self, core: &mut Core<'_>, incoming: &Incoming) -> Option<ConnId> {
+        let remote = incoming.remote;
         let ServiceOptions { max_client_cnxns, max_cnxns, sessionless_timeout, .. } = self.options;
         let full = (max_client_cnxns > 0
             && self.clients.of_address(remote.ip()) >= max_client_cnxns)

@@ -3,14 +3,13 @@
 //! a sync of the leader's own.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 
 use bytes::BufMut;
 use zab_proto::wire::jute::BufMutExt;
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{
-    Application, BadSnapshot, ClientOutput, ConnId, Core, InstallProgress, Instant, Origin, Phase,
-    ProposeError, ServerState, SnapshotDigest, Status, Zxid,
+    Application, BadSnapshot, ClientOutput, ConnId, Core, Incoming, InstallProgress, Instant,
+    Origin, Phase, ProposeError, ServerState, SnapshotDigest, Status, Zxid,
 };
 
 #[derive(Debug, Default)]
@@ -100,7 +99,7 @@ impl Application for Journal {
         self.synced.push((token, self.lines.len()));
     }
 
-    fn accept(&mut self, _: &mut Core<'_>, _: SocketAddr) -> Option<ConnId> {
+    fn accept(&mut self, _: &mut Core<'_>, _: &Incoming) -> Option<ConnId> {
         self.next += 1;
         let conn = ConnId::client(self.next, 0);
         self.clients.insert(conn, Vec::new());

@@ -7,14 +7,14 @@ pub(crate) mod journal;
 pub(crate) mod memory;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use journal::Journal;
 use memory::Memory;
 use zab_proto::{
-    Channel, CloseReason, Config, ConnId, Core, ElectionConfig, Ensemble, Input, Instant, Limits,
-    Member, NetOutput, Node, Notice, Phase, ServerState, Sid,
+    Channel, CloseReason, Config, ConnId, Core, ElectionConfig, Ensemble, Incoming, Input, Instant,
+    Limits, Member, NetOutput, Node, Notice, Phase, ServerState, Sid,
 };
 
 /// One end of a stream: whose it is, and its name there.
@@ -167,10 +167,10 @@ impl Cluster {
             .find(|j| addresses == format!("h:{}", port(*j, channel)))
             .filter(|j| !self.is_cut(i, *j));
         let now = self.now;
-        let remote = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let incoming = Incoming::new((Ipv4Addr::LOCALHOST, 1).into());
         let accepted = target.and_then(|j| {
             let node = self.servers[j].node.as_mut()?;
-            Some((j, node.accept(now, channel, remote)?))
+            Some((j, node.accept(now, channel, &incoming)?))
         });
         let input = match accepted {
             Some(other) => {
@@ -381,9 +381,9 @@ impl Cluster {
     /// A client of server `i` sends lines.
     pub(crate) fn write(&mut self, i: usize, lines: &[&[u8]]) {
         let now = self.now;
-        let remote = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let incoming = Incoming::new((Ipv4Addr::LOCALHOST, 1).into());
         let node = self.servers[i].node.as_mut().expect("a running server");
-        let conn = node.accept(now, Channel::Client, remote).expect("accepted");
+        let conn = node.accept(now, Channel::Client, &incoming).expect("accepted");
         let frames: Vec<u8> = lines
             .iter()
             .flat_map(|line| [&[u8::try_from(line.len()).expect("short")], *line].concat())

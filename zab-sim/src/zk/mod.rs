@@ -17,14 +17,13 @@ mod watches;
 mod wire;
 mod workload;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use zab_proto::{
-    Application, BadSnapshot, ClientOutput, ConnId, Core, InstallProgress, Instant, Origin,
-    SnapshotDigest, Status, Zxid,
+    Application, BadSnapshot, ClientOutput, ConnId, Core, Incoming, InstallProgress, Instant,
+    Origin, SnapshotDigest, Status, Zxid,
 };
 use zk_service::{Entropy, Service, ServiceOptions, WallClock};
 
@@ -206,9 +205,9 @@ impl Application for Zk {
         }
     }
 
-    fn accept(&mut self, core: &mut Core<'_>, remote: SocketAddr) -> Option<ConnId> {
+    fn accept(&mut self, core: &mut Core<'_>, incoming: &Incoming) -> Option<ConnId> {
         self.at(core.now());
-        let conn = self.service.accept(core, remote)?;
+        let conn = self.service.accept(core, incoming)?;
         self.faults.accepted(conn);
         Some(conn)
     }

@@ -3,13 +3,12 @@
 #![allow(dead_code, clippy::unwrap_used, reason = "tests, each of which uses a part")]
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use zab_proto::{
-    Application, BadSnapshot, ClientOutput, ConnId, Core, InstallProgress, Instant, Origin,
-    SnapshotDigest, Status, Zxid,
+    Application, BadSnapshot, ClientOutput, ConnId, Core, Incoming, InstallProgress, Instant,
+    Origin, SnapshotDigest, Status, Zxid,
 };
 
 /// A directory that goes with the test.
@@ -214,7 +213,7 @@ impl Application for Bytes {
     fn take_touched(&mut self, _: &mut Vec<u8>) {}
     fn revalidated(&mut self, _: &mut Core<'_>, _: &[u8]) {}
     fn synced(&mut self, _: &mut Core<'_>, _: Option<u64>) {}
-    fn accept(&mut self, _: &mut Core<'_>, _: SocketAddr) -> Option<ConnId> {
+    fn accept(&mut self, _: &mut Core<'_>, _: &Incoming) -> Option<ConnId> {
         None
     }
     fn handle_bytes(&mut self, _: &mut Core<'_>, _: ConnId, _: &[u8]) -> usize {

@@ -3,7 +3,6 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -11,9 +10,9 @@ use std::time::Duration;
 use zab_proto::wire::Parsed;
 use zab_proto::wire::packet::{Packet, PacketType};
 use zab_proto::{
-    Application, Channel, Config, ConnId, Ensemble, Epoch, EpochKind, Input, Instant, Limits,
-    Member, NetOutput, Node, Phase, Recovered, ServerState, Sid, SnapshotDigest, Storage, Ticket,
-    Zxid,
+    Application, Channel, Config, ConnId, Ensemble, Epoch, EpochKind, Incoming, Input, Instant,
+    Limits, Member, NetOutput, Node, Phase, Recovered, ServerState, Sid, SnapshotDigest, Storage,
+    Ticket, Zxid,
 };
 use zk_service::{Service, ServiceOptions};
 
@@ -292,10 +291,10 @@ impl World {
     fn dial(&mut self, from: End, channel: Channel, addresses: &str) {
         let port: usize = addresses[2..].parse().expect("as configured");
         let to = port % 1000 - 1;
-        let remote = "127.0.0.1:1".parse().expect("an address");
+        let incoming = Incoming::new(([127, 0, 0, 1], 1).into());
         let conn = from.1;
         let reachable = to < self.nodes.len() && !self.is_cut(from.0, to);
-        let input = match reachable.then(|| self.nodes[to].accept(self.now, channel, remote)) {
+        let input = match reachable.then(|| self.nodes[to].accept(self.now, channel, &incoming)) {
             Some(Some(accepted)) => {
                 self.links.push((from, (to, accepted)));
                 if channel == Channel::Quorum {
@@ -391,8 +390,8 @@ impl World {
     }
 
     pub(crate) fn connect(&mut self, server: usize) -> Option<Client> {
-        let remote = SocketAddr::from(([127, 0, 0, 1], 40_000));
-        let conn = self.nodes[server].accept(self.now, Channel::Client, remote)?;
+        let incoming = Incoming::new(([127, 0, 0, 1], 40_000).into());
+        let conn = self.nodes[server].accept(self.now, Channel::Client, &incoming)?;
         let client = Client::new(server, conn);
         self.wires.insert(client, Wire::default());
         self.run();
