@@ -247,7 +247,8 @@ impl Service {
         reading.body_at = reply.body().len();
         let result = armed.and_then(|()| reading.answer(op, record, reply.body()));
         let len = reply.end(request.xid, db.last_zxid().raw(), result.err().unwrap_or_default());
-        let work = reading.work;
+        let work = reading.work + reading.judge.take_work();
+        drop(reading);
         let watches_more = watches.len_bytes() > watched;
         self.replied(now, slot, &request, op, len, unsent);
         self.unbilled += work + cost::bytes(len);

@@ -490,6 +490,7 @@ impl Service {
             .map(Some)
         } else {
             let auth = (op != op::CLOSE_SESSION).then_some(Ids::new(&ids));
+            self.unbilled += cost::bytes(ids.len());
             self.forward(core, (session, xid, op), record, auth).then_some(None)
         };
         if let Some(client) = self.clients.get_mut(slot) {
@@ -577,6 +578,8 @@ impl Service {
         let remote = client.remote.ip().to_canonical();
         let field_len_max = core.peer().config().limits.field_len_max_bytes;
         let bound = self.options.ids_len_max_bytes.min(field_len_max);
+        // An identity is made of the data, and compared with all that there are.
+        self.unbilled += cost::parsed(record.len() + client.ids.len());
         let verdict = self.access.authenticate(scheme.as_deref(), data, remote, &mut client.ids);
         if scheme.as_deref() == Some("ensemble") && self.access.ensemble_auth.is_some() {
             let named = data.is_some_and(|name| !name.is_empty())

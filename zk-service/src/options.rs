@@ -321,10 +321,10 @@ impl Default for ServiceOptions {
             out_len_soft_max_bytes: 1 << 20,
             events_len_max_bytes: 4 << 20,
             watches_len_max_bytes: 128 << 20,
-            ids_len_max_bytes: 1 << 20,
+            ids_len_max_bytes: 128 << 10,
             clients_len_max_bytes: 2 << 30,
             work_per_turn: 4_000_000,
-            work_per_request: 40_000_000,
+            work_per_request: 10_000_000,
             reply_len_max_bytes: 64 << 20,
             in_flight_max: 1000,
             version: concat!(

@@ -202,7 +202,8 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    fn who_am_i(&self, out: &mut Vec<u8>) {
+    fn who_am_i(&mut self, out: &mut Vec<u8>) {
+        self.work += cost::parsed(self.judge.ids().len_bytes());
         out.put_len(self.judge.ids().iter().count());
         for (scheme, id) in self.judge.ids().iter() {
             out.put_ustring(Some(&scheme));
@@ -225,6 +226,7 @@ impl<'a> Reading<'a> {
     fn multi_read(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<(), Code> {
         let mut items = Vec::new();
         let mut reader = Reader::new(record);
+        self.work += cost::parsed(record.len());
         loop {
             let header = MultiHeader::decode(&mut reader)?;
             if header.done {
@@ -239,6 +241,7 @@ impl<'a> Reading<'a> {
         for (op, path) in items {
             let start = out.len();
             reply::multi_header(out, op, false, 0);
+            self.work += self.judge.take_work();
             let result = if self.work + cost::bytes(start - self.body_at) > self.bounds.work {
                 Err(Code::MARSHALLING_ERROR)
             } else if op == op::GET_DATA {

@@ -149,6 +149,72 @@ fn checks_in_multis_hold_up_nobody() {
     others_are_served(MULTI, &multi((0..40).map(|n| (CHECK, check(n)))));
 }
 
+/// An auth packet: identities are compared with all that the client has, and each request about a list
+/// that names somebody with all of the client's.
+fn auth(user: usize) -> Vec<u8> {
+    let data = format!("user{user}:pw");
+    let len = u32::try_from(data.len()).expect("short");
+    [vec![0; 4], string("digest"), len.to_be_bytes().to_vec(), data.into_bytes()].concat()
+}
+
+/// A create with this many entries in its ACL.
+fn create_for(path: &str, users: usize) -> Vec<u8> {
+    let mut record = [string(path), vec![0; 4]].concat();
+    record.extend(u32::try_from(users).expect("few").to_be_bytes());
+    for user in 0..users {
+        record.extend(31_i32.to_be_bytes());
+        record.extend([string("digest"), string(&format!("other{user}:hash"))].concat());
+    }
+    record.extend([0; 4]);
+    record
+}
+
+#[test]
+fn identities_by_the_thousand_hold_up_nobody() {
+    const AUTH: i32 = 100;
+    const USERS: usize = 1000;
+    let (mut world, other) = with_children(options(), 1);
+    let (client, ..) = world.open(0, 40_000);
+    let packets: Vec<u8> = (0..USERS).flat_map(|n| request(-4, AUTH, &auth(n))).collect();
+    let turns = world.turns;
+    world.send(client, &packets);
+    assert_eq!(xids(&mut world, client), vec![-4; USERS]);
+    // Each is compared with those before it: on average 500 of 45 bytes.
+    assert!(world.turns - turns > 800, "{} turns", world.turns - turns);
+
+    assert_eq!(world.call(other, CREATE, &create_for("/secret", 1000)).0, 0);
+    for op in [EXISTS, GET_DATA, GET_CHILDREN] {
+        let turns = world.turns;
+        let reads: Vec<u8> = (1..=20).flat_map(|n| request(n, op, &read("/secret"))).collect();
+        world.send(client, &reads);
+        assert_eq!(xids(&mut world, client).len(), 20);
+        assert!(world.turns - turns >= 19, "one request for a turn of a tenth: {op}");
+    }
+    // Those who have no more than their address ask as fast as before.
+    let turns = world.turns;
+    world.send(
+        other,
+        &(1..=20).flat_map(|n| request(n, EXISTS, &read("/secret"))).collect::<Vec<_>>(),
+    );
+    assert!(world.turns - turns <= 2, "{} turns", world.turns - turns);
+}
+
+#[test]
+fn long_lists_are_paid_for_by_who_sets_them() {
+    let (mut world, client) = with_children(options(), 1);
+    for (n, users) in [1, 2000].into_iter().enumerate() {
+        let turns = world.turns;
+        let creates =
+            (0..10).flat_map(|k| request(k, CREATE, &create_for(&format!("/list{n}-{k}"), users)));
+        world.send(client, &creates.collect::<Vec<_>>());
+        let answered =
+            std::iter::from_fn(|| world.frame(client)).filter(|frame| reply(frame).2 == 0);
+        assert_eq!(answered.count(), 10);
+        let turns = world.turns - turns;
+        assert!(if users == 1 { turns <= 3 } else { turns >= 9 }, "{users} entries: {turns} turns");
+    }
+}
+
 #[test]
 fn words_that_list_all_watches_hold_up_nobody() {
     let words = ServiceOptions {

@@ -3,16 +3,17 @@
 pub(crate) mod rules;
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use base64::Engine;
 use bytes::BufMut;
+use hashbrown::HashSet;
 use zab_proto::DecodeError;
 use zab_proto::wire::jute::{BufMutExt, Reader};
 
 use crate::auth::rules::{IdSet, Rules, Verdicts, parse_range};
+use crate::connection::schedule::cost;
 use crate::options::{DigestAlgorithm, EnsembleAuth};
 use crate::protocol::acl::{Acl, AclEntry, AclList, write_acls};
 use crate::protocol::code::Code;
@@ -49,6 +50,10 @@ impl<'a> Ids<'a> {
         })
     }
 
+    pub(crate) fn len_bytes(self) -> usize {
+        self.0.len()
+    }
+
     /// Writes the `vector<Id>`.
     pub(crate) fn write(self, out: &mut Vec<u8>) {
         out.put_len(self.iter().count());
@@ -58,9 +63,21 @@ impl<'a> Ids<'a> {
 
 /// Appends an identity unless it is there already.
 pub(crate) fn add_id(entries: &mut Vec<u8>, scheme: &str, id: &str) {
-    if !Ids(entries).iter().any(|(s, i)| s == scheme && i == id) {
-        entries.put_ustring(Some(scheme));
-        entries.put_ustring(Some(id));
+    let len = entries.len();
+    entries.put_ustring(Some(scheme));
+    entries.put_ustring(Some(id));
+    let (known, new) = entries.split_at(len);
+    let mut reader = Reader::new(known);
+    // Encoded: there may be thousands, and each new one is compared with all.
+    let is_known = std::iter::from_fn(|| {
+        let rest = reader.rest();
+        reader.ustring().ok()?;
+        reader.ustring().ok()?;
+        Some(&rest[..rest.len() - reader.remaining()])
+    })
+    .any(|known| known == new);
+    if is_known {
+        entries.truncate(len);
     }
 }
 
@@ -120,12 +137,14 @@ impl Access {
         out.put_i32(0);
         let mut count = 0;
         let mut seen = HashSet::new();
-        for entry in list.iter() {
-            if list.len() > 1 && !seen.insert((entry.perms, entry.scheme.clone(), entry.id.clone()))
-            {
+        for (at, (entry, raw)) in list.iter_raw().enumerate() {
+            // Equal entries have equal bytes, since nobody writes malformed text.
+            if list.len() > 1 && !seen.insert(raw) {
                 continue;
             }
-            if entry.scheme.is_none() && seen.iter().any(|s| s.0 == entry.perms && s.1.is_some()) {
+            let same_perms =
+                |other: AclEntry<'_>| other.perms == entry.perms && other.scheme.is_some();
+            if entry.scheme.is_none() && list.iter().take(at).any(same_perms) {
                 // ZooKeeper stumbles over it when it looks for duplicates.
                 return Err(Code::MARSHALLING_ERROR);
             }
@@ -241,6 +260,8 @@ pub(crate) struct Judge<'a> {
     set: Option<Box<IdSet<'a>>>,
     is_super: Option<bool>,
     verdicts: Verdicts,
+    /// What it took to answer.
+    work: u64,
 }
 
 impl<'a> Judge<'a> {
@@ -248,7 +269,12 @@ impl<'a> Judge<'a> {
     const SINGLE_LEN_MAX_BYTES: usize = 512;
 
     pub(crate) fn new(access: &'a Access, ids: Ids<'a>) -> Self {
-        Self { access, ids, set: None, is_super: None, verdicts: Verdicts::default() }
+        Self { access, ids, set: None, is_super: None, verdicts: Verdicts::default(), work: 0 }
+    }
+
+    /// The work done since this was asked last.
+    pub(crate) fn take_work(&mut self) -> u64 {
+        std::mem::take(&mut self.work)
     }
 
     /// The requester's identities.
@@ -264,12 +290,13 @@ impl<'a> Judge<'a> {
     }
 
     fn looks_up(&mut self, acl: &Arc<Rules>, wanted: i32) -> bool {
-        let Self { access, ids, set, is_super, verdicts } = self;
+        let Self { access, ids, set, is_super, verdicts, work } = self;
         if *is_super.get_or_insert_with(|| ids.iter().any(|(scheme, _)| scheme == "super")) {
             return true;
         }
         let counting = || ids.iter().filter(|(scheme, _)| access.counts(scheme));
         let granted = verdicts.granted(acl, || {
+            *work += cost::parsed(ids.0.len() + acl.unread_len());
             if ids.0.len() > Self::SINGLE_LEN_MAX_BYTES {
                 acl.of_set(set.get_or_insert_with(|| Box::new(IdSet::new(counting()))))
             } else {
@@ -357,7 +384,7 @@ mod tests {
         let bob = ids(&[("ip", "1.2.3.4"), ("digest", "bob:h")]);
         let none = ids(&[("ip", "9.9.9.9")]);
         let root = ids(&[("super", "")]);
-        let rules = |acls: &[Acl]| Arc::new(Rules::new(acls.into()));
+        let rules = |acls: &[Acl]| Arc::new(Rules::new(acls));
         let acls = rules(&[Acl::world(perms::READ), Acl::new(perms::WRITE, "digest", "bob:h")]);
         let permits =
             |wanted, ids: &[u8]| Judge::new(&access, Ids::new(ids)).permits(&acls, wanted);

@@ -1,18 +1,19 @@
 //! An ACL made ready to be asked: what a list grants to whom, without walking it.
 //!
 //! A list has as many entries as fit into a request, some 39,000, and a client asks about it as
-//! often as it likes. So each list is read once, when the first node gets it, into a form in which
-//! a question costs a few comparisons per identity of the client.
+//! often as it likes. So each list is kept as it came, with what it grants to everybody, which is
+//! all that most are ever asked; who asks for more has it read, once, into a form in which a question
+//! costs a few comparisons per identity of the client.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use hashbrown::DefaultHashBuilder;
+use hashbrown::{DefaultHashBuilder, HashSet};
 
-use crate::protocol::acl::Acl;
+use crate::protocol::acl::{Acl, AclList, write_acls};
 
 /// Lists up to this length are compared entry by entry: that is faster than looking them up.
 const PLAIN_LEN_MAX: usize = 8;
@@ -20,9 +21,18 @@ const PLAIN_LEN_MAX: usize = 8;
 /// An ACL, and what it grants.
 #[derive(Debug)]
 pub(crate) struct Rules {
-    acls: Box<[Acl]>,
+    count: i32,
+    /// The encoded entries.
+    entries: Box<[u8]>,
     /// What it grants to everybody; an empty list grants everything.
     everybody: i32,
+    index: OnceLock<Index>,
+}
+
+/// A list that has been read.
+#[derive(Debug)]
+struct Index {
+    acls: Box<[Acl]>,
     /// Ranges of addresses, with what they grant: sorted by the length of their prefix, then by the
     /// prefix.
     ranges: Box<[(u8, u32, i32)]>,
@@ -34,18 +44,26 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    pub(crate) fn new(acls: Box<[Acl]>) -> Self {
-        let is_world = |entry: &&Acl| &*entry.scheme == "world" && &*entry.id == "anyone";
-        let world = acls.iter().filter(is_world).fold(0, |perms, entry| perms | entry.perms);
-        let everybody = if acls.is_empty() { -1 } else { world };
-        let hasher = DefaultHashBuilder::default();
-        let (ranges, names) = (ranges(&acls), names(&acls, &hasher));
-        Self { acls, everybody, ranges, names, hasher }
+    /// From a list that is not null.
+    pub(crate) fn read(list: AclList<'_>) -> Self {
+        Self {
+            count: i32::try_from(list.len()).unwrap_or(i32::MAX),
+            entries: list.raw_entries().into(),
+            everybody: if list.is_empty() { -1 } else { list.of_everybody() },
+            index: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn new(acls: &[Acl]) -> Self {
+        let mut encoded = Vec::new();
+        write_acls(acls, &mut encoded);
+        let count = i32::try_from(acls.len()).unwrap_or(i32::MAX);
+        Self::read(AclList::from_raw(count, &encoded[4..]))
     }
 
     /// The list itself.
     pub(crate) fn acls(&self) -> &[Acl] {
-        &self.acls
+        &self.index().acls
     }
 
     /// Permissions that everybody has.
@@ -53,8 +71,35 @@ impl Rules {
         self.everybody
     }
 
+    /// Bytes that are read when something is asked.
+    pub(crate) fn unread_len(&self) -> usize {
+        if self.index.get().is_some() { 0 } else { self.entries.len() }
+    }
+
+    fn index(&self) -> &Index {
+        self.index.get_or_init(|| Index::new(AclList::from_raw(self.count, &self.entries)))
+    }
+
     /// Permissions that one identity brings.
     pub(crate) fn of_identity(&self, scheme: &str, id: &str) -> i32 {
+        self.index().of_identity(scheme, id)
+    }
+
+    /// Permissions that a set of identities brings.
+    pub(crate) fn of_set(&self, set: &IdSet<'_>) -> i32 {
+        self.index().of_set(set)
+    }
+}
+
+impl Index {
+    fn new(list: AclList<'_>) -> Self {
+        let acls = list.to_acls();
+        let hasher = DefaultHashBuilder::default();
+        let (ranges, names) = (ranges(&acls), names(&acls, &hasher));
+        Self { acls, ranges, names, hasher }
+    }
+
+    fn of_identity(&self, scheme: &str, id: &str) -> i32 {
         match scheme {
             // An IPv6 peer is in no range.
             "ip" if !self.ranges.is_empty() => {
@@ -65,13 +110,13 @@ impl Rules {
         }
     }
 
-    /// Permissions that a set of identities brings, by a walk over whichever side is shorter.
-    pub(crate) fn of_set(&self, set: &IdSet<'_>) -> i32 {
+    /// By a walk over whichever side is shorter.
+    fn of_set(&self, set: &IdSet<'_>) -> i32 {
         let mut granted = 0;
         if self.names.len() < set.names.len() {
             for (_, at) in &self.names {
                 let Acl { perms, scheme, id } = &self.acls[*at as usize];
-                if set.names.contains(&(Cow::Borrowed(scheme), Cow::Borrowed(id))) {
+                if set.names.contains(&(Cow::Borrowed(&**scheme), Cow::Borrowed(&**id))) {
                     granted |= perms;
                 }
             }
@@ -231,7 +276,8 @@ mod tests {
     use super::*;
 
     fn rules(entries: &[(i32, &str, &str)]) -> Rules {
-        Rules::new(entries.iter().map(|&(perms, scheme, id)| Acl::new(perms, scheme, id)).collect())
+        let acls = entries.iter().map(|&(perms, scheme, id)| Acl::new(perms, scheme, id));
+        Rules::new(&acls.collect::<Vec<_>>())
     }
 
     #[test]
@@ -277,7 +323,7 @@ mod tests {
                     Acl::new(1 << (n % 5), schemes[n % 6], &id)
                 })
                 .collect();
-            let list = Rules::new(acls.clone().into());
+            let list = Rules::new(&acls);
             for n in (0..1100).step_by(7) {
                 for scheme in ["digest", "sasl", "x509", "other"] {
                     let id = format!("u{n}:h");

@@ -139,6 +139,34 @@ impl<'a> AclList<'a> {
         self.entries
     }
 
+    /// What the entries of `world:anyone` grant. Nothing is decoded for that, so that a long list costs
+    /// little before it is asked for more.
+    pub(crate) fn of_everybody(self) -> i32 {
+        let mut reader = Reader::new(self.entries);
+        let mut granted = 0;
+        for _ in 0..self.len() {
+            let (Ok(perms), Ok(scheme), Ok(id)) =
+                (reader.i32(), reader.ustring(), reader.ustring())
+            else {
+                break;
+            };
+            if scheme == Some(b"world") && id == Some(b"anyone") {
+                granted |= perms;
+            }
+        }
+        granted
+    }
+
+    /// The entries in order, each with its bytes.
+    pub(crate) fn iter_raw(self) -> impl Iterator<Item = (AclEntry<'a>, &'a [u8])> {
+        let mut reader = Reader::new(self.entries);
+        (0..self.len()).map_while(move |_| {
+            let rest = reader.rest();
+            let entry = read_entry(&mut reader).ok()?;
+            Some((entry, &rest[..rest.len() - reader.remaining()]))
+        })
+    }
+
     /// The entries in order.
     pub fn iter(self) -> impl Iterator<Item = AclEntry<'a>> {
         let mut reader = Reader::new(self.entries);

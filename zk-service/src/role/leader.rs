@@ -7,6 +7,7 @@ use zab_proto::wire::jute::Reader;
 use zab_proto::{CloseReason, Core, Instant, Origin, ProposeError, Zxid};
 
 use crate::auth::{Access, Ids};
+use crate::connection::schedule::cost;
 use crate::options::ServiceOptions;
 use crate::protocol::code::Code;
 use crate::protocol::request::{is_write, op};
@@ -306,6 +307,7 @@ impl Leader {
             return true;
         }
         let before = self.prep.work;
+        self.prep.work += cost::bytes(data.len() + auth.len());
         let owner = Owner::Learner(from.conn);
         let request = Submission { owner, session, cxid, op, record: reader.rest(), ids, moved };
         let submitted = self.submit(core, env, &request).is_some();

@@ -14,11 +14,11 @@ pub(super) const OWN: Section = Section {
         "zab.client.maxReplyBytes", GetLong(1), "1048576", Guards("bytes of answers that one client does not read, from which on its requests wait");
         "zab.client.maxEventBytes", GetLong(1), "4194304", Guards("bytes of events that one client does not read; at the bound it is disconnected");
         "zab.client.maxWatchBytes", GetLong(1), "134217728", Guards("bytes of one client's watches; at the bound it is disconnected");
-        "zab.client.maxIdentityBytes", GetLong(1), "1048576", Guards("bytes of identities that one client may collect; at the bound it is disconnected");
+        "zab.client.maxIdentityBytes", GetLong(1), "131072", Guards("bytes of identities that one client may collect; at the bound it is disconnected");
         "zab.clients.maxBytes", GetLong(1), "2147483648", Guards("bytes that all clients together make the server keep; at the bound those that take the most are disconnected");
         "zab.reply.maxBytes", GetLong(1), "67108864", Guards("bytes of the longest reply, never less than two of jute.maxbuffer; a longer one is an error");
     "zab.work.perTurn", GetLong(1), "4000000", Guards("work for clients before peers and timers are heard again, in units of about a nanosecond");
-    "zab.work.perRequest", GetLong(1), "40000000", Guards("work of the parts of one multiRead; those behind it are answered by an error");
+    "zab.work.perRequest", GetLong(1), "10000000", Guards("work of the parts of one multiRead; those behind it are answered by an error");
     "zab.clients.turnBytes", GetLong(1), "4194304", Guards("bytes read from clients, and written to them, before peers are heard again");
     "zab.descriptors.peers", GetLong(0), "256", Guards("file descriptors that clients cannot take from connections with servers, a quarter of all at most");
     "zab.descriptors.files", GetLong(0), "64", Guards("file descriptors that connections cannot take from files, a quarter of all at most");

@@ -136,6 +136,7 @@ impl Prep {
                 result
             }
         });
+        self.work += judge.take_work();
     }
 
     /// A new session.
@@ -320,6 +321,7 @@ impl Prep {
         let kind = create_kind(create, in_multi, view.extended_types)?;
         from.valid?;
         let (parent_path, _) = path::split(&create.path).ok_or(Code::BAD_ARGUMENTS)?;
+        self.work += cost::parsed(create.acl.raw_entries().len());
         view.access.fix(create.acl, from.ids, acl)?;
         let mut parent = self.lookup(view.tree, parent_path).ok_or(Code::NO_NODE)?;
         permit(view, parent_path, &parent, perms::CREATE, judge)?;
@@ -429,6 +431,7 @@ impl Prep {
     ) -> Result<Txn<'a>, Code> {
         from.valid?;
         let path = path.filter(|path| path::is_valid(path)).ok_or(Code::BAD_ARGUMENTS)?;
+        self.work += cost::parsed(list.raw_entries().len());
         view.access.fix(list, from.ids, acl)?;
         let mut node = self.checked(view, from, judge, path, perms::ADMIN)?;
         check_version(node.stat.aversion, version)?;

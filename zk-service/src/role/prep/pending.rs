@@ -103,7 +103,7 @@ impl Prep {
         match &self.last_acl {
             Some(last) if *last.encoded == *encoded => Arc::clone(&last.rules),
             _ => {
-                let rules = Arc::new(Rules::new(read_acl(encoded).to_acls()));
+                let rules = Arc::new(Rules::read(read_acl(encoded)));
                 self.last_acl =
                     Some(SharedAcl { encoded: encoded.into(), rules: Arc::clone(&rules) });
                 rules

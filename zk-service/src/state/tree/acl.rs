@@ -51,7 +51,7 @@ pub(crate) struct AclCache {
 
 impl AclCache {
     pub(crate) fn new() -> Self {
-        let rules = Arc::new(Rules::new([Acl::world(perms::ALL)].into()));
+        let rules = Arc::new(Rules::new(&[Acl::world(perms::ALL)]));
         let open = Entry { key: OPEN_KEY, uses: 1, raw: None, rules };
         Self {
             entries: vec![open],
@@ -147,9 +147,9 @@ impl AclCache {
 
     fn insert(&mut self, key: i64, list: Option<AclList<'_>>) -> AclSlot {
         self.last_key = self.last_key.max(key);
-        let (raw, acls): (Option<Box<[u8]>>, _) = match list {
-            Some(list) => (Some(list.raw_entries().into()), list.to_acls()),
-            None => (None, Box::from([Acl::world(0)])),
+        let (raw, rules): (Option<Box<[u8]>>, _) = match list {
+            Some(list) => (Some(list.raw_entries().into()), Rules::read(list)),
+            None => (None, Rules::new(&[Acl::world(0)])),
         };
         let slot = match self.vacant.pop() {
             Some(slot) => slot,
@@ -160,7 +160,7 @@ impl AclCache {
             self.by_list.insert(raw.clone(), slot);
         }
         self.by_key.insert(key, slot);
-        let entry = Entry { key, uses: 0, raw, rules: Arc::new(Rules::new(acls)) };
+        let entry = Entry { key, uses: 0, raw, rules: Arc::new(rules) };
         if slot.index() == self.entries.len() {
             self.entries.push(entry);
         } else {
