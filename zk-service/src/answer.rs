@@ -11,8 +11,8 @@ use crate::connection::order::{Answer, Awaiting, InFlight};
 use crate::connection::schedule::cost;
 use crate::metrics::milliseconds;
 use crate::protocol::code::Code;
+use crate::protocol::opcode::{Opcode, auth_op, internal_op, read_op, sync_op};
 use crate::protocol::reply::{self, Reply};
-use crate::protocol::request::op;
 use crate::protocol::txn::{Parts, Payload, Txn};
 use crate::read::Reading;
 use crate::service::Service;
@@ -176,7 +176,14 @@ impl Service {
                 put_multi(reply.body(), *parts, applied);
                 Code::OK
             }
-            _ => {
+            Txn::Create(_)
+            | Txn::Delete { .. }
+            | Txn::SetData { .. }
+            | Txn::SetAcl { .. }
+            | Txn::Check { .. }
+            | Txn::CreateSession { .. }
+            | Txn::CloseSession(_)
+            | Txn::Error(_) => {
                 put_outcome(reply.body(), op, txn, &applied.outcome);
                 code
             }
@@ -192,7 +199,7 @@ impl Service {
         now: Instant,
         slot: u32,
         request: &InFlight,
-        op: i32,
+        op: Opcode,
         len: usize,
         unsent: usize,
     ) {
@@ -220,7 +227,7 @@ impl Service {
         now: Instant,
         slot: u32,
         request: InFlight,
-        op: i32,
+        op: Opcode,
         record: &[u8],
     ) {
         let bounds = self.options.bounds();
@@ -239,9 +246,10 @@ impl Service {
             body_at: 0,
             work: 0,
         };
-        let armed = match op {
-            op::SET_WATCHES | op::SET_WATCHES2 => reading.set_watches(op, record, &mut client.out),
-            _ => Ok(()),
+        let armed = if matches!(op, Opcode::SetWatches | Opcode::SetWatches2) {
+            reading.set_watches(op, record, &mut client.out)
+        } else {
+            Ok(())
         };
         let mut reply = Reply::begin(&mut client.out);
         reading.body_at = reply.body().len();
@@ -350,7 +358,7 @@ impl Service {
         let mut reply = Reply::begin(&mut client.out);
         reply.body().put_slice(path);
         let len = reply.end(request.xid, zxid, Code::OK);
-        self.replied(now, slot, request, op::SYNC, len, unsent);
+        self.replied(now, slot, request, Opcode::Sync, len, unsent);
     }
 
     fn answer_known(&mut self, now: Instant, slot: u32, request: &InFlight, answer: Answer) {
@@ -362,7 +370,7 @@ impl Service {
             reply.body().put_buffer(None);
         }
         let len = reply.end(request.xid, zxid, answer.code);
-        self.replied(now, slot, request, op::AUTH, len, unsent);
+        self.replied(now, slot, request, Opcode::Auth, len, unsent);
         if answer.close {
             self.close(slot, true);
         }
@@ -370,15 +378,22 @@ impl Service {
 }
 
 /// The body of the reply to a successful write; it is dropped again after a failed one.
-fn put_outcome(out: &mut Vec<u8>, op: i32, txn: &Txn<'_>, outcome: &Outcome) {
+fn put_outcome(out: &mut Vec<u8>, op: Opcode, txn: &Txn<'_>, outcome: &Outcome) {
     match op {
-        op::CREATE => out.put_ustring(txn.path()),
-        op::CREATE2 | op::CREATE_CONTAINER | op::CREATE_TTL => {
+        Opcode::Create => out.put_ustring(txn.path()),
+        Opcode::Create2 | Opcode::CreateContainer | Opcode::CreateTtl => {
             out.put_ustring(txn.path());
             put_stat(out, outcome);
         }
-        op::SET_DATA | op::SET_ACL => put_stat(out, outcome),
-        _ => {}
+        Opcode::SetData | Opcode::SetAcl => put_stat(out, outcome),
+        Opcode::Delete
+        | Opcode::Multi
+        | Opcode::Reconfig
+        | Opcode::CloseSession
+        | read_op!()
+        | sync_op!()
+        | auth_op!()
+        | internal_op!() => {}
     }
 }
 
@@ -390,15 +405,13 @@ fn put_stat(out: &mut Vec<u8>, outcome: &Outcome) {
 
 fn put_multi(out: &mut Vec<u8>, parts: Parts<'_>, applied: &Applied) {
     for (part, outcome) in parts.iter().zip(&applied.parts) {
-        if outcome.kind == op::ERROR || !outcome.code.is_ok() {
+        if outcome.kind == Opcode::Error || !outcome.code.is_ok() {
             reply::multi_error(out, outcome.code);
             continue;
         }
-        let kind = match outcome.kind {
-            op::CREATE_CONTAINER | op::CREATE_TTL => op::CREATE2,
-            kind => kind,
-        };
-        reply::multi_header(out, kind, false, 0);
+        let with_stat = matches!(outcome.kind, Opcode::CreateContainer | Opcode::CreateTtl);
+        let kind = if with_stat { Opcode::Create2 } else { outcome.kind };
+        reply::multi_header(out, kind.wire(), false, 0);
         put_outcome(out, kind, &part, outcome);
     }
     reply::multi_end(out);

@@ -13,8 +13,9 @@ use crate::connection::State;
 use crate::connection::order::{Answer, Awaiting, InFlight};
 use crate::connection::schedule::cost;
 use crate::protocol::code::Code;
+use crate::protocol::opcode::{OpClass, Opcode};
 use crate::protocol::reply::{self, XID_PING};
-use crate::protocol::request::{Connect, Write, is_read, is_write, op};
+use crate::protocol::request::{Connect, Write};
 use crate::protocol::session_id::{password, session_id};
 use crate::role::leader::Submission;
 use crate::role::tracker::Owner;
@@ -119,20 +120,20 @@ impl Service {
     /// About what a request will cost, as far as that can be told at once.
     fn estimate(&self, slot: u32, frame: &[u8]) -> u64 {
         let mut reader = Reader::new(frame);
-        let op = reader.i32().and_then(|_| reader.i32()).unwrap_or_default();
+        let op = reader.i32().and_then(|_| reader.i32()).ok().and_then(Opcode::from_wire);
         let tree = &self.db.tree;
         let more = match op {
-            op::GET_CHILDREN | op::GET_CHILDREN2 => {
+            Some(Opcode::GetChildren | Opcode::GetChildren2) => {
                 let path = reader.string().ok().flatten();
                 let node = path.and_then(|path| tree.node(&path));
                 node.map_or(0, |node| cost::CHILD * u64::from(node.child_count()))
             }
-            op::GET_EPHEMERALS | op::CLOSE_SESSION => {
+            Some(Opcode::GetEphemerals | Opcode::CloseSession) => {
                 let session = self.clients.get(slot).map_or(0, |client| client.session);
                 cost::NODE * tree.ephemerals_count_of(session) as u64
             }
             // Many small things, at most so many.
-            op::MULTI | op::MULTI_READ | op::SET_WATCHES | op::SET_WATCHES2 => {
+            Some(Opcode::Multi | Opcode::MultiRead | Opcode::SetWatches | Opcode::SetWatches2) => {
                 cost::parsed(20 * frame.len())
             }
             _ => 0,
@@ -207,7 +208,7 @@ impl Service {
 
     fn create_session(&mut self, core: &mut Core<'_>, slot: u32, timeout_ms: i32) -> Taken {
         let session = self.new_session_id();
-        let op = op::CREATE_SESSION;
+        let op = Opcode::CreateSession;
         let record = timeout_ms.to_be_bytes();
         let accepted = if self.leader.is_some() {
             let (owner, ids) = (Owner::Local, Ids::default());
@@ -300,7 +301,7 @@ impl Service {
         self.revalidations.push((session, conn));
         let mut path = Vec::new();
         path.put_ustring(Some("/"));
-        if self.forward(core, (session, 0, op::SYNC), &path, Some(Ids::default())) {
+        if self.forward(core, (session, 0, Opcode::Sync), &path, Some(Ids::default())) {
             self.forwarded_syncs.push_back(conn);
         } else if let Some(client) = self.clients.get_mut(slot) {
             // There is no leader any more, and soon no connection.
@@ -362,28 +363,33 @@ impl Service {
 
     fn request(&mut self, core: &mut Core<'_>, slot: u32, frame: &[u8]) -> Taken {
         let mut reader = Reader::new(frame);
-        let (Ok(xid), Ok(op)) = (reader.i32(), reader.i32()) else {
+        let (Ok(xid), Ok(number)) = (reader.i32(), reader.i32()) else {
             return self.hang_up(slot, format_args!("malformed request header"));
         };
         let record = reader.rest();
+        let op = Opcode::from_wire(number);
+        let class = op.map(Opcode::class);
         // Waits for the answers in front of it, which wait for their turn.
-        if self.must_wait(slot, op) {
+        if self.must_wait(slot, class == Some(OpClass::Write)) {
             return Taken::NotNow;
         }
-        if !matches!(op, op::AUTH | op::SASL) && !self.is_logged_in(slot) {
+        if class != Some(OpClass::Auth) && !self.is_logged_in(slot) {
             return self.refuse_stranger(core.now(), slot, xid);
         }
         if !self.touch(core.now(), slot) {
             // The session is being closed, and this connection with it.
             return Taken::Done;
         }
-        if is_read(op) {
-            self.read_or_queue(core.now(), slot, xid, op, record);
-            Taken::Done
-        } else if is_write(op) {
-            self.write(core, slot, xid, op, record)
-        } else {
-            self.other(core, slot, xid, op, record)
+        match op.map(|op| (op, op.class())) {
+            Some((op, OpClass::Read)) => {
+                self.read_or_queue(core.now(), slot, xid, op, record);
+                Taken::Done
+            }
+            Some((op, OpClass::Write)) => self.write(core, slot, xid, op, record),
+            Some((_, OpClass::Sync)) => self.sync(core, slot, xid, record),
+            Some((Opcode::Sasl, OpClass::Auth)) => self.sasl(core, slot, xid, record),
+            Some((_, OpClass::Auth)) => self.auth(core, slot, xid, record),
+            Some((_, OpClass::Internal)) | None => self.unknown(core, slot, xid, number),
         }
     }
 
@@ -408,30 +414,29 @@ impl Service {
         Taken::Done
     }
 
-    fn other(&mut self, core: &mut Core<'_>, slot: u32, xid: i32, op: i32, record: &[u8]) -> Taken {
-        let answer = match op {
-            op::SYNC => return self.sync(core, slot, xid, record),
-            op::AUTH => return self.auth(core, slot, xid, record),
-            op::SASL if !matches!(Reader::new(record).buffer(), Ok(Some(_))) => {
-                return self.hang_up(slot, format_args!("SASL packet without a token"));
-            }
-            // Without a SASL login on the server: a null token, and the client goes on without.
-            op::SASL => Answer { code: Code::OK, zxid: Some(0), null_token: true, close: false },
-            _ => {
-                if let Some(client) = self.clients.get(slot) {
-                    log::info!("Closing connection with {}: unknown operation {op}", client.remote);
-                }
-                let code = Code::UNIMPLEMENTED;
-                Answer { code, zxid: Some(-1), null_token: false, close: true }
-            }
-        };
+    /// Without a SASL login on the server: a null token, and the client goes on without.
+    fn sasl(&mut self, core: &Core<'_>, slot: u32, xid: i32, record: &[u8]) -> Taken {
+        if !matches!(Reader::new(record).buffer(), Ok(Some(_))) {
+            return self.hang_up(slot, format_args!("SASL packet without a token"));
+        }
+        let answer = Answer { code: Code::OK, zxid: Some(0), null_token: true, close: false };
+        self.answer(core.now(), slot, xid, answer);
+        Taken::Done
+    }
+
+    fn unknown(&mut self, core: &Core<'_>, slot: u32, xid: i32, number: i32) -> Taken {
+        if let Some(client) = self.clients.get(slot) {
+            log::info!("Closing connection with {}: unknown operation {number}", client.remote);
+        }
+        let code = Code::UNIMPLEMENTED;
+        let answer = Answer { code, zxid: Some(-1), null_token: false, close: true };
         self.answer(core.now(), slot, xid, answer);
         Taken::Done
     }
 
     /// Whether a connection has so much in flight or unread that its next request has to wait, or
     /// a sync, behind which a write could be answered too early.
-    fn must_wait(&mut self, slot: u32, op: i32) -> bool {
+    fn must_wait(&mut self, slot: u32, is_write: bool) -> bool {
         let (in_flight_max, out_max) =
             (self.options.in_flight_max, self.options.out_len_soft_max_bytes);
         let Some(client) = self.clients.get_mut(slot) else { return false };
@@ -439,7 +444,7 @@ impl Service {
         client.paused = client.unsent() > out_max
             || queue.len() >= in_flight_max
             || client.kept_len() > out_max
-            || (is_write(op)
+            || (is_write
                 && (queue.syncs() > 0
                     || queue.is_reading()
                     || queue.reads() > READS_BEFORE_WRITE_MAX));
@@ -451,9 +456,9 @@ impl Service {
         self.clients.queue(slot, xid, now, awaiting);
     }
 
-    fn read_or_queue(&mut self, now: Instant, slot: u32, xid: i32, op: i32, record: &[u8]) {
+    fn read_or_queue(&mut self, now: Instant, slot: u32, xid: i32, op: Opcode, record: &[u8]) {
         let Some(client) = self.clients.get_mut(slot) else { return };
-        let xid = if op == op::PING { XID_PING } else { xid };
+        let xid = if op == Opcode::Ping { XID_PING } else { xid };
         if client.queue.is_empty() {
             let ids_len = client.ids.len();
             let (received, awaiting) = (now, Awaiting::Read { op, len: record.len() });
@@ -464,7 +469,14 @@ impl Service {
         }
     }
 
-    fn write(&mut self, core: &mut Core<'_>, slot: u32, xid: i32, op: i32, record: &[u8]) -> Taken {
+    fn write(
+        &mut self,
+        core: &mut Core<'_>,
+        slot: u32,
+        xid: i32,
+        op: Opcode,
+        record: &[u8],
+    ) -> Taken {
         if self.leader.is_none() && Write::decode(op, record).map_or(true, |w| w.has_null()) {
             // Leaders of some releases stumble over what does not decode.
             self.answer(core.now(), slot, xid, Answer::failed(Code::MARSHALLING_ERROR));
@@ -489,7 +501,7 @@ impl Service {
             )
             .map(Some)
         } else {
-            let auth = (op != op::CLOSE_SESSION).then_some(Ids::new(&ids));
+            let auth = (op != Opcode::CloseSession).then_some(Ids::new(&ids));
             self.unbilled += cost::bytes(ids.len());
             self.forward(core, (session, xid, op), record, auth).then_some(None)
         };
@@ -498,7 +510,7 @@ impl Service {
         }
         let Some(zxid) = zxid else { return self.stall(slot) };
         self.queue(core.now(), slot, xid, Awaiting::Write { op, zxid, len: record.len() });
-        if op == op::CLOSE_SESSION {
+        if op == Opcode::CloseSession {
             self.end_input(slot);
         }
         Taken::Done
@@ -518,14 +530,14 @@ impl Service {
     fn forward(
         &mut self,
         core: &mut Core<'_>,
-        (session, cxid, op): (i64, i32, i32),
+        (session, cxid, op): (i64, i32, Opcode),
         record: &[u8],
         ids: Option<Ids<'_>>,
     ) -> bool {
         self.record.clear();
         self.record.put_i64(session);
         self.record.put_i32(cxid);
-        self.record.put_i32(op);
+        self.record.put_i32(op.wire());
         self.record.put_slice(record);
         self.frame.clear();
         match ids {
@@ -551,7 +563,8 @@ impl Service {
             let Some(client) = self.clients.get_mut(slot) else { return Taken::Closed };
             let session = client.session;
             let ids = std::mem::take(&mut client.ids);
-            let sent = self.forward(core, (session, xid, op::SYNC), record, Some(Ids::new(&ids)));
+            let sent =
+                self.forward(core, (session, xid, Opcode::Sync), record, Some(Ids::new(&ids)));
             if let Some(client) = self.clients.get_mut(slot) {
                 client.ids = ids;
             }

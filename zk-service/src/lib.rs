@@ -6,6 +6,8 @@
 //! `client`. Reads go from `intake` to `read`, after the writes of their session.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+// A new operation is to be decided wherever one is: `Opcode` is matched without a wildcard.
+#![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
 mod answer;
 mod auth;
@@ -26,6 +28,7 @@ pub use options::{
 };
 pub use protocol::code::Code;
 pub use protocol::event::Event;
+pub use protocol::opcode::{OpClass, Opcode};
 pub use protocol::{acl, txn};
 pub use service::Service;
 pub use state::apply::{Applied, Outcome, Trigger};

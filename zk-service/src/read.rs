@@ -9,8 +9,9 @@ use crate::connection::schedule::cost;
 use crate::protocol::acl::perms;
 use crate::protocol::code::Code;
 use crate::protocol::event::Event;
+use crate::protocol::opcode::{Opcode, auth_op, internal_op, sync_op, write_op};
 use crate::protocol::reply;
-use crate::protocol::request::{MultiHeader, op, path};
+use crate::protocol::request::{MultiHeader, path};
 use crate::state::tree::{NodeRef, Stat, Tree};
 use crate::state::watch::{Kind, Watches};
 
@@ -49,50 +50,56 @@ impl From<DecodeError> for Code {
 
 impl<'a> Reading<'a> {
     /// Answers a read: appends the body of its reply to `out`.
-    pub(crate) fn answer(&mut self, op: i32, record: &[u8], out: &mut Vec<u8>) -> Result<(), Code> {
+    pub(crate) fn answer(
+        &mut self,
+        op: Opcode,
+        record: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Code> {
         let mut reader = Reader::new(record);
         let reader = &mut reader;
         match op {
-            op::PING | op::SET_WATCHES | op::SET_WATCHES2 => Ok(()),
-            op::EXISTS => self.exists(&path(reader)?, reader.bool()?, out),
-            op::GET_DATA => {
+            Opcode::Ping | Opcode::SetWatches | Opcode::SetWatches2 => Ok(()),
+            Opcode::Exists => self.exists(&path(reader)?, reader.bool()?, out),
+            Opcode::GetData => {
                 let (path, watch) = (path(reader)?, reader.bool()?);
                 self.get_data(&path, out)?;
                 self.watch(Kind::Data, &path, watch);
                 Ok(())
             }
-            op::GET_CHILDREN | op::GET_CHILDREN2 => {
+            Opcode::GetChildren | Opcode::GetChildren2 => {
                 let (path, watch) = (path(reader)?, reader.bool()?);
                 let node = self.get_children(&path, out)?;
-                if op == op::GET_CHILDREN2 {
+                if op == Opcode::GetChildren2 {
                     node.stat().write(out);
                 }
                 self.watch(Kind::Child, &path, watch);
                 Ok(())
             }
-            op::GET_ACL => self.get_acl(&path(reader)?, out),
-            op::GET_ALL_CHILDREN_NUMBER => {
+            Opcode::GetAcl => self.get_acl(&path(reader)?, out),
+            Opcode::GetAllChildrenNumber => {
                 let node = self.readable(&path(reader)?)?;
                 out.put_i32(node.descendant_count().cast_signed());
                 Ok(())
             }
-            op::GET_EPHEMERALS => {
+            Opcode::GetEphemerals => {
                 let prefix = reader.string()?.unwrap_or_default();
                 self.get_ephemerals(&prefix, out)
             }
-            op::WHO_AM_I => {
+            Opcode::WhoAmI => {
                 self.who_am_i(out);
                 Ok(())
             }
-            op::ADD_WATCH => self.add_watch(reader.string()?.as_deref(), reader.i32()?, out),
-            op::CHECK_WATCHES | op::REMOVE_WATCHES => {
-                let path = match op {
-                    op::CHECK_WATCHES => path(reader)?,
+            Opcode::AddWatch => self.add_watch(reader.string()?.as_deref(), reader.i32()?, out),
+            Opcode::CheckWatches | Opcode::RemoveWatches => {
+                let path = if op == Opcode::CheckWatches {
+                    path(reader)?
+                } else {
                     // Nobody watches null.
-                    _ => reader.string()?.unwrap_or_default(),
+                    reader.string()?.unwrap_or_default()
                 };
                 let watcher_type = reader.i32()?;
-                let had = if op == op::CHECK_WATCHES {
+                let had = if op == Opcode::CheckWatches {
                     self.watches.has(self.slot, &path, watcher_type)
                 } else {
                     self.watches.remove(self.slot, &path, watcher_type)
@@ -103,8 +110,8 @@ impl<'a> Reading<'a> {
                     Some(true) => Ok(()),
                 }
             }
-            op::MULTI_READ => self.multi_read(record, out),
-            _ => Err(Code::UNIMPLEMENTED),
+            Opcode::MultiRead => self.multi_read(record, out),
+            write_op!() | sync_op!() | auth_op!() | internal_op!() => Err(Code::UNIMPLEMENTED),
         }
     }
 
@@ -232,19 +239,20 @@ impl<'a> Reading<'a> {
             if header.done {
                 break;
             }
-            if !matches!(header.op, op::GET_DATA | op::GET_CHILDREN) {
+            let Some(op @ (Opcode::GetData | Opcode::GetChildren)) = Opcode::from_wire(header.op)
+            else {
                 return Err(Code::MARSHALLING_ERROR);
-            }
-            items.push((header.op, path(&mut reader)?));
+            };
+            items.push((op, path(&mut reader)?));
             reader.bool()?;
         }
         for (op, path) in items {
             let start = out.len();
-            reply::multi_header(out, op, false, 0);
+            reply::multi_header(out, op.wire(), false, 0);
             self.work += self.judge.take_work();
             let result = if self.work + cost::bytes(start - self.body_at) > self.bounds.work {
                 Err(Code::MARSHALLING_ERROR)
-            } else if op == op::GET_DATA {
+            } else if op == Opcode::GetData {
                 self.get_data(&path, out)
             } else {
                 self.get_children(&path, out).map(|_| ())
@@ -265,14 +273,11 @@ impl<'a> Reading<'a> {
     /// to know. The watch is armed, in case the ACL changes.
     pub(crate) fn set_watches(
         &mut self,
-        op: i32,
+        op: Opcode,
         record: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), Code> {
-        let lists: &[List] = match op {
-            op::SET_WATCHES => &List::ALL[..3],
-            _ => &List::ALL,
-        };
+        let lists: &[List] = if op == Opcode::SetWatches { &List::ALL[..3] } else { &List::ALL };
         // All or nothing: the record is walked over before anything is armed.
         for armed in [false, true] {
             let mut reader = Reader::new(record);

@@ -7,8 +7,8 @@ use zab_proto::wire::jute::{BufMutExt, Reader};
 use zab_proto::wire::txn::TxnHeader;
 use zk_service::acl::{Acl, AclList, write_acls};
 use zk_service::tree::Owner;
-use zk_service::txn::{CreateKind, CreateTxn, PartsBuf, Paths, Payload, Txn, op};
-use zk_service::{Applied, Code, Database, Event};
+use zk_service::txn::{CreateKind, CreateTxn, PartsBuf, Paths, Payload, Txn};
+use zk_service::{Applied, Code, Database, Event, Opcode};
 
 const SESSION: i64 = 0x0100_0000_0000_0001;
 
@@ -31,7 +31,7 @@ impl Fixture {
             cxid: 0,
             zxid: Zxid::from_raw(self.zxid),
             time: 1000 + self.zxid,
-            kind: txn.kind(),
+            kind: txn.kind().wire(),
         };
         self.triggers.clear();
         let triggers = &mut self.triggers;
@@ -183,7 +183,7 @@ fn a_close_session_without_a_body() {
         cxid: 1,
         zxid: Zxid::from_raw(9),
         time: 1,
-        kind: op::CLOSE_SESSION,
+        kind: Opcode::CloseSession.wire(),
     };
     let mut bytes = Vec::new();
     header.write(&mut bytes);
@@ -206,7 +206,7 @@ fn a_multi_applies_its_parts_or_nothing() {
     let applied = fixture.apply(&Txn::Multi(parts.parts()));
     assert_eq!(applied.outcome.code, Code::OK);
     let kinds: Vec<_> = applied.parts.iter().map(|part| part.kind).collect();
-    assert_eq!(kinds, [op::CREATE2, op::SET_DATA, op::CHECK, op::DELETE]);
+    assert_eq!(kinds, [Opcode::Create2, Opcode::SetData, Opcode::Check, Opcode::Delete]);
     assert_eq!(applied.parts[1].stat.unwrap().data_length, 2);
     assert_eq!(fixture.triggers.len(), 5);
 
@@ -218,7 +218,7 @@ fn a_multi_applies_its_parts_or_nothing() {
     let applied = fixture.apply(&Txn::Multi(parts.parts()));
     assert_eq!(applied.outcome.code, Code::BAD_VERSION);
     let parts: Vec<_> = applied.parts.iter().map(|part| (part.kind, part.code.0)).collect();
-    assert_eq!(parts, [(-1, 0), (-1, -103), (-1, -2)]);
+    assert_eq!(parts, [(Opcode::Error, 0), (Opcode::Error, -103), (Opcode::Error, -2)]);
     assert_eq!(fixture.database.tree.digest(), digest);
     assert_eq!(fixture.database.last_zxid(), Zxid::from_raw(2));
     assert!(fixture.triggers.is_empty());
@@ -227,11 +227,16 @@ fn a_multi_applies_its_parts_or_nothing() {
 #[test]
 fn a_multi_with_an_unknown_part_does_not_decode() {
     let mut bytes = Vec::new();
-    let header =
-        TxnHeader { client_id: 1, cxid: 1, zxid: Zxid::from_raw(1), time: 1, kind: op::MULTI };
+    let header = TxnHeader {
+        client_id: 1,
+        cxid: 1,
+        zxid: Zxid::from_raw(1),
+        time: 1,
+        kind: Opcode::Multi.wire(),
+    };
     header.write(&mut bytes);
     bytes.put_len(1);
-    bytes.put_i32(op::SET_ACL);
+    bytes.put_i32(Opcode::SetAcl.wire());
     bytes.put_buffer(Some(b"\0\0\0\x02/a\0\0\0\0\0\0\0\x01"));
     assert!(Payload::decode(&bytes).is_err());
 }

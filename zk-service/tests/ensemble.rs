@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use harness::{Client, World, connect_request, create, reply, request, string};
 use zab_proto::wire::packet::PacketType;
-use zk_service::ServiceOptions;
+use zk_service::{Opcode, ServiceOptions};
 
-const EXISTS: i32 = 3;
-const GET_DATA: i32 = 4;
-const SET_DATA: i32 = 5;
-const SYNC: i32 = 9;
-const CREATE: i32 = 1;
-const DELETE: i32 = 2;
-const CLOSE: i32 = -11;
-const PING: i32 = 11;
+const EXISTS: i32 = Opcode::Exists.wire();
+const GET_DATA: i32 = Opcode::GetData.wire();
+const SET_DATA: i32 = Opcode::SetData.wire();
+const SYNC: i32 = Opcode::Sync.wire();
+const CREATE: i32 = Opcode::Create.wire();
+const DELETE: i32 = Opcode::Delete.wire();
+const CLOSE: i32 = Opcode::CloseSession.wire();
+const PING: i32 = Opcode::Ping.wire();
 
 fn read(path: &str, watch: bool) -> Vec<u8> {
     let mut record = string(path);

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use harness::{Client, World, connect_request, create, reply, request, string};
-use zk_service::{ServiceOptions, WallClock};
+use zk_service::{Opcode, ServiceOptions, WallClock};
 
-const CREATE: i32 = 1;
-const EXISTS: i32 = 3;
-const GET_DATA: i32 = 4;
-const SET_DATA: i32 = 5;
-const PING: i32 = 11;
-const MULTI: i32 = 14;
+const CREATE: i32 = Opcode::Create.wire();
+const EXISTS: i32 = Opcode::Exists.wire();
+const GET_DATA: i32 = Opcode::GetData.wire();
+const SET_DATA: i32 = Opcode::SetData.wire();
+const PING: i32 = Opcode::Ping.wire();
+const MULTI: i32 = Opcode::Multi.wire();
 
 fn read(path: &str) -> Vec<u8> {
     let mut record = string(path);

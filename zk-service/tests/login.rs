@@ -6,14 +6,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use harness::{Client, World, create, reply, request, string};
-use zk_service::{EnsembleAuth, ServiceOptions, WallClock};
+use zk_service::{EnsembleAuth, Opcode, ServiceOptions, WallClock};
 
-const CREATE: i32 = 1;
-const PING: i32 = 11;
-const CLOSE: i32 = -11;
-const AUTH: i32 = 100;
-const SASL: i32 = 102;
-const WHO_AM_I: i32 = 107;
+const CREATE: i32 = Opcode::Create.wire();
+const PING: i32 = Opcode::Ping.wire();
+const CLOSE: i32 = Opcode::CloseSession.wire();
+const AUTH: i32 = Opcode::Auth.wire();
+const SASL: i32 = Opcode::Sasl.wire();
+const WHO_AM_I: i32 = Opcode::WhoAmI.wire();
 
 fn options() -> ServiceOptions {
     ServiceOptions { tick_time: Duration::from_secs(2), ..ServiceOptions::default() }

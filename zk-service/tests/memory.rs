@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use harness::{Client, World, create, reply, request, string};
 use zab_proto::Limits;
-use zk_service::{ServiceOptions, WATCH_LEN_BYTES};
+use zk_service::{Opcode, ServiceOptions, WATCH_LEN_BYTES};
 
-const CREATE: i32 = 1;
-const EXISTS: i32 = 3;
-const GET_DATA: i32 = 4;
-const PING: i32 = 11;
-const AUTH: i32 = 100;
-const SET_WATCHES: i32 = 101;
-const SET_WATCHES2: i32 = 105;
-const ADD_WATCH: i32 = 106;
+const CREATE: i32 = Opcode::Create.wire();
+const EXISTS: i32 = Opcode::Exists.wire();
+const GET_DATA: i32 = Opcode::GetData.wire();
+const PING: i32 = Opcode::Ping.wire();
+const AUTH: i32 = Opcode::Auth.wire();
+const SET_WATCHES: i32 = Opcode::SetWatches.wire();
+const SET_WATCHES2: i32 = Opcode::SetWatches2.wire();
+const ADD_WATCH: i32 = Opcode::AddWatch.wire();
 
 fn options() -> ServiceOptions {
     ServiceOptions { tick_time: Duration::from_secs(2), ..ServiceOptions::default() }

@@ -6,13 +6,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use harness::{Client, World, reply, request, string};
-use zk_service::ServiceOptions;
+use zk_service::{Opcode, ServiceOptions};
 
 const RECORDED: &str = include_str!("vectors/nulls/recorded.txt");
 const OURS: &str = include_str!("vectors/nulls/ours.txt");
-const MULTI: i32 = 14;
-const PING: i32 = 11;
-const AUTH: i32 = 100;
+const MULTI: i32 = Opcode::Multi.wire();
+const PING: i32 = Opcode::Ping.wire();
+const AUTH: i32 = Opcode::Auth.wire();
 
 /// A line of the table.
 struct Case<'a> {

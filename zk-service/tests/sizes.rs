@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use harness::{World, create, request, string};
 use zab_proto::Limits;
-use zk_service::{Service, ServiceOptions};
+use zk_service::{Opcode, Service, ServiceOptions};
 
-const CREATE: i32 = 1;
-const GET_DATA: i32 = 4;
-const SET_DATA: i32 = 5;
-const MULTI: i32 = 14;
-const SYNC: i32 = 9;
+const CREATE: i32 = Opcode::Create.wire();
+const GET_DATA: i32 = Opcode::GetData.wire();
+const SET_DATA: i32 = Opcode::SetData.wire();
+const MULTI: i32 = Opcode::Multi.wire();
+const SYNC: i32 = Opcode::Sync.wire();
 
 fn set_data(path: &str, data: &[u8]) -> Vec<u8> {
     let len = i32::try_from(data.len()).expect("an int");

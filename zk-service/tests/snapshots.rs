@@ -212,7 +212,7 @@ fn odd_paths_of_a_log_come_back_from_a_snapshot() {
         let create = CreateTxn { path: path.into(), data: None, acl, parent_cversion: zxid, kind };
         let txn = Txn::Create(create);
         let zxid = Zxid::from_raw(zxid.into());
-        let header = TxnHeader { client_id: 1, cxid: 1, zxid, time: 1, kind: txn.kind() };
+        let header = TxnHeader { client_id: 1, cxid: 1, zxid, time: 1, kind: txn.kind().wire() };
         database.apply(&header, &txn, &mut |_| {});
     }
     let mut open = Open::new(&mut database).unwrap();

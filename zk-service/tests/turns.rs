@@ -5,16 +5,16 @@ mod harness;
 use std::time::Duration;
 
 use harness::{Client, World, create, reply, request, string};
-use zk_service::ServiceOptions;
+use zk_service::{Opcode, ServiceOptions};
 
-const CREATE: i32 = 1;
-const EXISTS: i32 = 3;
-const GET_DATA: i32 = 4;
-const GET_CHILDREN: i32 = 8;
-const MULTI: i32 = 14;
-const MULTI_READ: i32 = 22;
-const GET_EPHEMERALS: i32 = 103;
-const GET_ALL_CHILDREN_NUMBER: i32 = 104;
+const CREATE: i32 = Opcode::Create.wire();
+const EXISTS: i32 = Opcode::Exists.wire();
+const GET_DATA: i32 = Opcode::GetData.wire();
+const GET_CHILDREN: i32 = Opcode::GetChildren.wire();
+const MULTI: i32 = Opcode::Multi.wire();
+const MULTI_READ: i32 = Opcode::MultiRead.wire();
+const GET_EPHEMERALS: i32 = Opcode::GetEphemerals.wire();
+const GET_ALL_CHILDREN_NUMBER: i32 = Opcode::GetAllChildrenNumber.wire();
 
 /// A small turn, so that little work exceeds it.
 const TURN: u64 = 20_000;
@@ -144,7 +144,7 @@ fn many_reads_in_one_hold_up_nobody() {
 
 #[test]
 fn checks_in_multis_hold_up_nobody() {
-    const CHECK: i32 = 13;
+    const CHECK: i32 = Opcode::Check.wire();
     let check = |n: usize| [string(&format!("/p/{n:05}")), vec![0xff; 4]].concat();
     others_are_served(MULTI, &multi((0..40).map(|n| (CHECK, check(n)))));
 }
@@ -255,7 +255,7 @@ fn words_that_list_all_watches_hold_up_nobody() {
 /// requests, answers all of them, and does no more in a turn than a turn's work and one request.
 #[test]
 fn requests_of_learners_are_prepared_in_turns() {
-    const CHECK: i32 = 13;
+    const CHECK: i32 = Opcode::Check.wire();
     let mut world = World::ensemble(3, 0, &options());
     let leader = world.leader();
     let (own, ..) = world.open(leader, 40_000);

@@ -185,7 +185,7 @@ fn transactions_are_written_as_they_were_read() {
     for scenario in Scenario::all() {
         for bytes in &scenario.txns {
             let payload = Payload::decode(bytes).unwrap();
-            assert_eq!(payload.txn.kind(), payload.header.kind);
+            assert_eq!(payload.txn.kind().wire(), payload.header.kind);
             kinds.insert(payload.header.kind);
             let mut again = Vec::new();
             payload.encode(&mut again);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use zab_proto::wire::jute::Reader;
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{ConnId, ServerState, Status};
-use zk_service::Database;
-use zk_service::txn::{Txn, op};
+use zk_service::txn::Txn;
+use zk_service::{Database, Opcode};
 
 use crate::mutation::Mutation;
 use crate::rng::Map;
@@ -49,6 +49,10 @@ const SESSION: usize = 20;
 
 fn number(bytes: &[u8], at: usize) -> Option<i32> {
     bytes.get(at..)?.first_chunk().map(|bytes| i32::from_be_bytes(*bytes))
+}
+
+fn opcode(frame: &[u8]) -> Option<Opcode> {
+    number(frame, OP).and_then(Opcode::from_wire)
 }
 
 /// The age at which a container goes that was never used; zero: none.
@@ -99,10 +103,10 @@ impl Faults {
             return None;
         }
         let header = TxnHeader::parse(txn).ok()?;
-        let expiry = header.kind == op::CLOSE_SESSION && header.cxid == 0;
+        let expiry = header.kind == Opcode::CloseSession.wire() && header.cxid == 0;
         expiry.then(|| {
             let mut other = Vec::new();
-            TxnHeader { kind: op::ERROR, ..header }.write(&mut other);
+            TxnHeader { kind: Opcode::Error.wire(), ..header }.write(&mut other);
             Txn::Error(zk_service::Code::OK).write(&mut other);
             other
         })
@@ -110,7 +114,7 @@ impl Faults {
 
     /// Whether a forwarded request is carried out a second time.
     pub(crate) fn again(&mut self, data: &[u8]) -> bool {
-        let write = number(data, 12).is_some_and(|op| op > 0 && op != wire::op::SYNC);
+        let write = number(data, 12).is_some_and(|op| op > 0 && op != Opcode::Sync.wire());
         self.forwarded += u64::from(write);
         self.is(Mutation::RequestTwice) && write && self.forwarded.is_multiple_of(20)
     }
@@ -144,20 +148,19 @@ impl Faults {
                 session.fill(0);
             }
         } else if self.is(Mutation::MissedEventsForgotten)
-            && matches!(number(&frame, OP), Some(wire::op::SET_WATCHES | wire::op::SET_WATCHES2))
+            && matches!(opcode(&frame), Some(Opcode::SetWatches | Opcode::SetWatches2))
         {
             frame[RECORD..RECORD + 8].copy_from_slice(&i64::MAX.to_be_bytes());
         } else if self.is(Mutation::PersistentNotArmedAgain)
-            && number(&frame, OP) == Some(wire::op::SET_WATCHES2)
+            && opcode(&frame) == Some(Opcode::SetWatches2)
         {
-            frame[OP..OP + 4].copy_from_slice(&wire::op::SET_WATCHES.to_be_bytes());
-        } else if self.is(Mutation::PersistentFiresOnce)
-            && number(&frame, OP) == Some(wire::op::ADD_WATCH)
+            frame[OP..OP + 4].copy_from_slice(&Opcode::SetWatches.wire().to_be_bytes());
+        } else if self.is(Mutation::PersistentFiresOnce) && opcode(&frame) == Some(Opcode::AddWatch)
         {
             let path = frame[RECORD..frame.len() - 4].to_vec();
             self.outgoing.entry(conn).or_default().persistent.insert(path, false);
         } else if self.is(Mutation::SequenceFromChildren)
-            && number(&frame, OP) == Some(wire::op::CREATE2)
+            && opcode(&frame) == Some(Opcode::Create2)
             && let Some(numbered) = number_by_children(&frame, database)
         {
             frame = numbered;
@@ -172,7 +175,7 @@ impl Faults {
         }
         let early = self.is(Mutation::SyncAnsweredEarly)
             && !self.leading
-            && number(frame, OP) == Some(wire::op::SYNC);
+            && opcode(frame) == Some(Opcode::Sync);
         self.early += usize::from(early);
         early
     }

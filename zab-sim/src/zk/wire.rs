@@ -3,6 +3,7 @@
 use bytes::BufMut;
 use zab_proto::DecodeError;
 use zab_proto::wire::jute::{BufMutExt, Reader};
+use zk_service::Opcode;
 
 use crate::zk::acl::{self, Entry, User};
 
@@ -14,31 +15,6 @@ pub(crate) const XID_PING: i32 = -2;
 pub(crate) const XID_AUTH: i32 = -4;
 /// xid of setWatches.
 pub(crate) const XID_SET_WATCHES: i32 = -8;
-
-/// Operation codes.
-pub(crate) mod op {
-    pub(crate) const DELETE: i32 = 2;
-    pub(crate) const EXISTS: i32 = 3;
-    pub(crate) const GET_DATA: i32 = 4;
-    pub(crate) const SET_DATA: i32 = 5;
-    pub(crate) const GET_ACL: i32 = 6;
-    pub(crate) const SET_ACL: i32 = 7;
-    pub(crate) const SYNC: i32 = 9;
-    pub(crate) const PING: i32 = 11;
-    pub(crate) const GET_CHILDREN2: i32 = 12;
-    pub(crate) const CHECK: i32 = 13;
-    pub(crate) const MULTI: i32 = 14;
-    pub(crate) const CREATE2: i32 = 15;
-    pub(crate) const REMOVE_WATCHES: i32 = 18;
-    pub(crate) const CREATE_CONTAINER: i32 = 19;
-    pub(crate) const CREATE_TTL: i32 = 21;
-    pub(crate) const AUTH: i32 = 100;
-    pub(crate) const SET_WATCHES: i32 = 101;
-    pub(crate) const GET_EPHEMERALS: i32 = 103;
-    pub(crate) const SET_WATCHES2: i32 = 105;
-    pub(crate) const ADD_WATCH: i32 = 106;
-    pub(crate) const CLOSE_SESSION: i32 = -11;
-}
 
 /// What a create makes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -170,37 +146,37 @@ impl WatchLists {
 }
 
 impl Request {
-    pub(crate) fn op(&self) -> i32 {
+    pub(crate) fn op(&self) -> Opcode {
         match self {
             Self::Create { mode, .. } => match mode.kind {
-                Kind::Persistent | Kind::Ephemeral => op::CREATE2,
-                Kind::Container => op::CREATE_CONTAINER,
-                Kind::Ttl(_) => op::CREATE_TTL,
+                Kind::Persistent | Kind::Ephemeral => Opcode::Create2,
+                Kind::Container => Opcode::CreateContainer,
+                Kind::Ttl(_) => Opcode::CreateTtl,
             },
-            Self::Delete { .. } => op::DELETE,
-            Self::Set { .. } => op::SET_DATA,
-            Self::SetAcl { .. } => op::SET_ACL,
-            Self::Check { .. } => op::CHECK,
-            Self::Multi(_) => op::MULTI,
-            Self::Get { .. } => op::GET_DATA,
-            Self::Exists { .. } => op::EXISTS,
-            Self::Children { .. } => op::GET_CHILDREN2,
-            Self::GetAcl { .. } => op::GET_ACL,
-            Self::Ephemerals => op::GET_EPHEMERALS,
-            Self::Auth(_) => op::AUTH,
-            Self::Sync { .. } => op::SYNC,
-            Self::Ping => op::PING,
-            Self::SetWatches(lists) if lists.needs_two() => op::SET_WATCHES2,
-            Self::SetWatches(_) => op::SET_WATCHES,
-            Self::AddWatch { .. } => op::ADD_WATCH,
-            Self::RemoveWatches { .. } => op::REMOVE_WATCHES,
-            Self::Close => op::CLOSE_SESSION,
+            Self::Delete { .. } => Opcode::Delete,
+            Self::Set { .. } => Opcode::SetData,
+            Self::SetAcl { .. } => Opcode::SetAcl,
+            Self::Check { .. } => Opcode::Check,
+            Self::Multi(_) => Opcode::Multi,
+            Self::Get { .. } => Opcode::GetData,
+            Self::Exists { .. } => Opcode::Exists,
+            Self::Children { .. } => Opcode::GetChildren2,
+            Self::GetAcl { .. } => Opcode::GetAcl,
+            Self::Ephemerals => Opcode::GetEphemerals,
+            Self::Auth(_) => Opcode::Auth,
+            Self::Sync { .. } => Opcode::Sync,
+            Self::Ping => Opcode::Ping,
+            Self::SetWatches(lists) if lists.needs_two() => Opcode::SetWatches2,
+            Self::SetWatches(_) => Opcode::SetWatches,
+            Self::AddWatch { .. } => Opcode::AddWatch,
+            Self::RemoveWatches { .. } => Opcode::RemoveWatches,
+            Self::Close => Opcode::CloseSession,
         }
     }
 
     /// The operation that the answer to a part of a multi names.
-    fn result_op(&self) -> i32 {
-        if matches!(self, Self::Create { .. }) { op::CREATE2 } else { self.op() }
+    fn result_op(&self) -> Opcode {
+        if matches!(self, Self::Create { .. }) { Opcode::Create2 } else { self.op() }
     }
 
     /// Whether it becomes a transaction.
@@ -253,7 +229,7 @@ impl Request {
     pub(crate) fn encode(&self, xid: i32, out: &mut Vec<u8>) {
         frame(out, |out| {
             out.put_i32(xid);
-            out.put_i32(self.op());
+            out.put_i32(self.op().wire());
             self.record(out);
         });
     }
@@ -290,7 +266,7 @@ impl Request {
             }
             Self::Multi(parts) => {
                 for part in parts {
-                    multi_header(out, part.op(), false);
+                    multi_header(out, part.op().wire(), false);
                     part.record(out);
                 }
                 multi_header(out, -1, true);
@@ -514,7 +490,7 @@ fn parts_of(parts: &[Request], reader: &mut Reader<'_>) -> Result<Vec<(i32, Answ
         let (op, _done, _) = (reader.i32()?, reader.bool()?, reader.i32()?);
         if op == -1 {
             results.push((reader.i32()?, Answer::Nothing));
-        } else if op == part.result_op() {
+        } else if Opcode::from_wire(op) == Some(part.result_op()) {
             results.push((0, body_of(part, reader)?));
         } else {
             return Err(DecodeError::BadValue(i64::from(op)));

@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use zab_storage::{End, LogReader, Record};
+use zk_service::Opcode;
 use zk_service::acl::AclList;
-use zk_service::txn::{CreateKind, CreateTxn, Payload, Txn, op};
+use zk_service::txn::{CreateKind, CreateTxn, Payload, Txn};
 
 use super::json::Object;
 use super::text::{date, put_buffer, put_string};
@@ -143,7 +144,7 @@ fn put_txn(out: &mut String, txn: &Txn<'_>) {
         Txn::Multi(parts) => {
             for (i, part) in parts.iter().enumerate() {
                 out.push_str(if i > 0 { "; " } else { "" });
-                let _ = write!(out, "{} ", name(part.kind()));
+                let _ = write!(out, "{} ", part.kind().name());
                 put_txn(out, &part);
             }
         }
@@ -229,7 +230,9 @@ fn txn_json(object: Object, txn: &Txn<'_>) -> Object {
         }
         Txn::Multi(parts) => object.objects(
             "parts",
-            parts.iter().map(|part| txn_json(Object::new().text("type", name(part.kind())), &part)),
+            parts
+                .iter()
+                .map(|part| txn_json(Object::new().text("type", part.kind().name()), &part)),
         ),
         Txn::CreateSession { timeout_ms } => object.number("timeout", (*timeout_ms).into()),
         Txn::CloseSession(None) => object,
@@ -249,21 +252,5 @@ fn acl_json(acl: AclList<'_>) -> impl Iterator<Item = Object> {
 
 /// ZooKeeper's name of a transaction type.
 fn name(kind: i32) -> &'static str {
-    match kind {
-        op::CREATE => "create",
-        op::DELETE => "delete",
-        op::SET_DATA => "setData",
-        op::SET_ACL => "setACL",
-        op::CHECK => "check",
-        op::MULTI => "multi",
-        op::CREATE2 => "create2",
-        op::RECONFIG => "reconfig",
-        op::CREATE_CONTAINER => "createContainer",
-        op::DELETE_CONTAINER => "deleteContainer",
-        op::CREATE_TTL => "createTTL",
-        op::CREATE_SESSION => "createSession",
-        op::CLOSE_SESSION => "closeSession",
-        op::ERROR => "error",
-        _ => "unknown",
-    }
+    Opcode::from_wire(kind).map_or("unknown", Opcode::name)
 }

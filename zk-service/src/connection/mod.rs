@@ -20,7 +20,7 @@ use crate::connection::budget::EventBytes;
 use crate::connection::order::{Awaiting, InFlight, Queue};
 use crate::connection::schedule::Account;
 use crate::protocol::acl::perms;
-use crate::protocol::request::op;
+use crate::protocol::opcode::Opcode;
 
 /// Buffers above this capacity are given back when they run empty: many connections are idle.
 const KEPT_LEN_MAX_BYTES: usize = 4 << 10;
@@ -82,48 +82,19 @@ impl ConnStats {
         }
     }
 
-    pub(crate) fn replied(&mut self, now: Instant, ms: u64, op: i32, xid: i32, last_zxid: i64) {
+    pub(crate) fn replied(&mut self, now: Instant, ms: u64, op: Opcode, xid: i32, last_zxid: i64) {
         self.min_latency_ms = if self.replies == 0 { ms } else { self.min_latency_ms.min(ms) };
         self.max_latency_ms = self.max_latency_ms.max(ms);
         self.total_latency_ms += ms;
         self.last_latency_ms = ms;
         self.replies += 1;
         self.sent += 1;
-        self.last_op = op_name(op);
+        self.last_op = op.short_name();
         if xid >= 0 {
             self.last_cxid = Some(xid);
         }
         self.last_zxid = last_zxid;
         self.last_response = now;
-    }
-}
-
-/// What `cons` calls an operation.
-fn op_name(op: i32) -> &'static str {
-    match op {
-        op::PING => "PING",
-        op::CREATE | op::CREATE2 | op::CREATE_CONTAINER | op::CREATE_TTL => "CREA",
-        op::DELETE => "DELE",
-        op::SET_DATA => "SETD",
-        op::SET_ACL => "SETA",
-        op::GET_ACL => "GETA",
-        op::GET_DATA => "GETD",
-        op::GET_CHILDREN | op::GET_CHILDREN2 => "GETC",
-        op::GET_ALL_CHILDREN_NUMBER => "GETACN",
-        op::EXISTS => "EXIS",
-        op::SYNC => "SYNC",
-        op::MULTI => "MULT",
-        op::MULTI_READ => "MLTR",
-        op::RECONFIG => "RECO",
-        op::CLOSE_SESSION => "CLOS",
-        op::SET_WATCHES => "SETW",
-        op::SET_WATCHES2 => "STW2",
-        op::ADD_WATCH => "ADDW",
-        op::CHECK_WATCHES => "CHKW",
-        op::REMOVE_WATCHES => "REMW",
-        op::WHO_AM_I => "HOMI",
-        op::GET_EPHEMERALS => "GETE",
-        _ => "NA",
     }
 }
 

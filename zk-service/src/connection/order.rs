@@ -8,16 +8,17 @@ use std::collections::VecDeque;
 use zab_proto::{Instant, Zxid};
 
 use crate::protocol::code::Code;
+use crate::protocol::opcode::Opcode;
 
 /// What a place in the queue waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Awaiting {
     /// Its transaction; on the leader the zxid is known.
-    Write { op: i32, zxid: Option<Zxid>, len: usize },
+    Write { op: Opcode, zxid: Option<Zxid>, len: usize },
     /// The end of a sync.
     Sync { done: bool, len: usize },
     /// Only the requests before it; its record is kept.
-    Read { op: i32, len: usize },
+    Read { op: Opcode, len: usize },
     /// Only the requests before it; the answer is known.
     Reply(Answer),
 }
@@ -103,7 +104,10 @@ impl Queue {
     pub(crate) fn end_sync(&mut self) {
         let oldest = self.requests.iter_mut().find_map(|request| match &mut request.awaiting {
             Awaiting::Sync { done, .. } if !*done => Some(done),
-            _ => None,
+            Awaiting::Write { .. }
+            | Awaiting::Sync { .. }
+            | Awaiting::Read { .. }
+            | Awaiting::Reply(_) => None,
         });
         if let Some(done) = oldest {
             *done = true;
@@ -155,9 +159,9 @@ mod tests {
         let mut queue = Queue::default();
         let answer = Awaiting::Reply(Answer::failed(Code::OK));
         let kinds = [
-            Awaiting::Write { op: 1, zxid: None, len: 5 },
+            Awaiting::Write { op: Opcode::Create, zxid: None, len: 5 },
             Awaiting::Sync { done: false, len: 1 },
-            Awaiting::Read { op: 2, len: 1 },
+            Awaiting::Read { op: Opcode::Exists, len: 1 },
             Awaiting::Sync { done: false, len: 1 },
             answer,
         ];

@@ -4,6 +4,7 @@
 pub mod acl;
 pub(crate) mod code;
 pub(crate) mod event;
+pub(crate) mod opcode;
 pub(crate) mod path;
 pub(crate) mod reply;
 pub(crate) mod request;

@@ -1,4 +1,4 @@
-//! What clients ask: operation codes and request records, borrowed from the frame.
+//! What clients ask: request records, borrowed from the frame.
 
 use std::borrow::Cow;
 
@@ -6,72 +6,7 @@ use zab_proto::DecodeError;
 use zab_proto::wire::jute::Reader;
 
 use crate::protocol::acl::AclList;
-
-/// Operation codes.
-pub(crate) mod op {
-    pub(crate) use crate::protocol::txn::op::{
-        CHECK, CLOSE_SESSION, CREATE, CREATE_CONTAINER, CREATE_SESSION, CREATE_TTL, CREATE2,
-        DELETE, ERROR, MULTI, RECONFIG, SET_ACL, SET_DATA,
-    };
-
-    pub(crate) const EXISTS: i32 = 3;
-    pub(crate) const GET_DATA: i32 = 4;
-    pub(crate) const GET_ACL: i32 = 6;
-    pub(crate) const GET_CHILDREN: i32 = 8;
-    pub(crate) const SYNC: i32 = 9;
-    pub(crate) const PING: i32 = 11;
-    pub(crate) const GET_CHILDREN2: i32 = 12;
-    pub(crate) const CHECK_WATCHES: i32 = 17;
-    pub(crate) const REMOVE_WATCHES: i32 = 18;
-    pub(crate) const MULTI_READ: i32 = 22;
-    pub(crate) const AUTH: i32 = 100;
-    pub(crate) const SET_WATCHES: i32 = 101;
-    pub(crate) const SASL: i32 = 102;
-    pub(crate) const GET_EPHEMERALS: i32 = 103;
-    pub(crate) const GET_ALL_CHILDREN_NUMBER: i32 = 104;
-    pub(crate) const SET_WATCHES2: i32 = 105;
-    pub(crate) const ADD_WATCH: i32 = 106;
-    pub(crate) const WHO_AM_I: i32 = 107;
-}
-
-/// Whether an operation becomes a transaction.
-pub(crate) fn is_write(op: i32) -> bool {
-    matches!(
-        op,
-        op::CREATE
-            | op::CREATE2
-            | op::CREATE_CONTAINER
-            | op::CREATE_TTL
-            | op::DELETE
-            | op::SET_DATA
-            | op::SET_ACL
-            | op::MULTI
-            | op::RECONFIG
-            | op::CLOSE_SESSION
-    )
-}
-
-/// Whether an operation is answered from the local tree, in the order of its session.
-pub(crate) fn is_read(op: i32) -> bool {
-    matches!(
-        op,
-        op::EXISTS
-            | op::GET_DATA
-            | op::GET_ACL
-            | op::GET_CHILDREN
-            | op::GET_CHILDREN2
-            | op::PING
-            | op::CHECK_WATCHES
-            | op::REMOVE_WATCHES
-            | op::MULTI_READ
-            | op::SET_WATCHES
-            | op::SET_WATCHES2
-            | op::GET_EPHEMERALS
-            | op::GET_ALL_CHILDREN_NUMBER
-            | op::ADD_WATCH
-            | op::WHO_AM_I
-    )
-}
+use crate::protocol::opcode::{Opcode, auth_op, internal_op, read_op, sync_op};
 
 type Result<T> = std::result::Result<T, DecodeError>;
 type Text<'a> = Cow<'a, str>;
@@ -109,7 +44,7 @@ impl<'a> Connect<'a> {
 /// create, create2, createContainer, createTTL.
 #[derive(Clone, Debug)]
 pub(crate) struct Create<'a> {
-    pub(crate) op: i32,
+    pub(crate) op: Opcode,
     pub(crate) path: Text<'a>,
     pub(crate) data: Option<&'a [u8]>,
     pub(crate) acl: AclList<'a>,
@@ -149,41 +84,55 @@ pub(crate) enum Write<'a> {
 
 impl<'a> Write<'a> {
     /// Decodes the record of a write. Anything that is no write is `BadValue`.
-    pub(crate) fn decode(op: i32, record: &'a [u8]) -> Result<Self> {
+    pub(crate) fn decode(op: Opcode, record: &'a [u8]) -> Result<Self> {
         match op {
-            op::MULTI => Multi::decode(record).map(Self::Multi),
-            op::RECONFIG => Ok(Self::Reconfig),
-            op::CLOSE_SESSION => Ok(Self::CloseSession),
-            op::CHECK => Err(DecodeError::BadValue(op.into())),
-            _ => Self::single(op, &mut Reader::new(record)),
+            Opcode::Multi => Multi::decode(record).map(Self::Multi),
+            Opcode::Reconfig => Ok(Self::Reconfig),
+            Opcode::CloseSession => Ok(Self::CloseSession),
+            Opcode::Create
+            | Opcode::Create2
+            | Opcode::CreateContainer
+            | Opcode::CreateTtl
+            | Opcode::Delete
+            | Opcode::SetData
+            | Opcode::SetAcl => Self::single(op, &mut Reader::new(record)),
+            internal_op!() | read_op!() | sync_op!() | auth_op!() => Err(no_write(op)),
         }
     }
 
-    fn single(op: i32, reader: &mut Reader<'a>) -> Result<Self> {
+    fn single(op: Opcode, reader: &mut Reader<'a>) -> Result<Self> {
         Ok(match op {
-            op::CREATE | op::CREATE2 | op::CREATE_CONTAINER | op::CREATE_TTL => {
+            Opcode::Create | Opcode::Create2 | Opcode::CreateContainer | Opcode::CreateTtl => {
                 Self::Create(Create {
                     op,
                     path: path(reader)?,
                     data: reader.buffer()?,
                     acl: AclList::read(reader)?,
                     flags: reader.i32()?,
-                    ttl: if op == op::CREATE_TTL { reader.i64()? } else { -1 },
+                    ttl: if op == Opcode::CreateTtl { reader.i64()? } else { -1 },
                 })
             }
-            op::DELETE => Self::Delete { path: path(reader)?, version: reader.i32()? },
-            op::SET_DATA => Self::SetData {
+            Opcode::Delete => Self::Delete { path: path(reader)?, version: reader.i32()? },
+            Opcode::SetData => Self::SetData {
                 path: reader.string()?,
                 data: reader.buffer()?,
                 version: reader.i32()?,
             },
-            op::SET_ACL => Self::SetAcl {
+            Opcode::SetAcl => Self::SetAcl {
                 path: reader.string()?,
                 acl: AclList::read(reader)?,
                 version: reader.i32()?,
             },
-            op::CHECK => Self::Check { path: path(reader)?, version: reader.i32()? },
-            _ => return Err(DecodeError::BadValue(op.into())),
+            Opcode::Check => Self::Check { path: path(reader)?, version: reader.i32()? },
+            Opcode::Multi
+            | Opcode::Reconfig
+            | Opcode::CloseSession
+            | Opcode::CreateSession
+            | Opcode::DeleteContainer
+            | Opcode::Error
+            | read_op!()
+            | sync_op!()
+            | auth_op!() => return Err(no_write(op)),
         })
     }
 
@@ -209,6 +158,10 @@ impl<'a> Write<'a> {
             | Self::CloseSession => false,
         }
     }
+}
+
+fn no_write(op: Opcode) -> DecodeError {
+    DecodeError::BadValue(op.wire().into())
 }
 
 /// The header before each part of a multi, in requests and replies.
@@ -244,19 +197,21 @@ impl<'a> Multi<'a> {
         if header.done {
             return Ok(None);
         }
-        if matches!(header.op, op::SET_ACL) {
-            return Err(DecodeError::BadValue(header.op.into()));
+        // Neither lists nor multis nor the end of a session may be parts.
+        let part = match Opcode::from_wire(header.op) {
+            Some(Opcode::SetAcl) | None => return Err(DecodeError::BadValue(header.op.into())),
+            Some(op) => Write::single(op, reader)?,
+        };
+        if let Write::Create(create) = &part
+            && create.op != Opcode::CreateTtl
+            && !(0..=4).contains(&create.flags)
+        {
+            return Err(DecodeError::BadValue(create.flags.into()));
         }
-        let part = Write::single(header.op, reader)?;
-        match &part {
-            Write::Create(create)
-                if create.op != op::CREATE_TTL && !(0..=4).contains(&create.flags) =>
-            {
-                Err(DecodeError::BadValue(create.flags.into()))
-            }
-            Write::SetData { path: None, .. } => Err(DecodeError::BadLength(-1)),
-            _ => Ok(Some(part)),
+        if matches!(part, Write::SetData { path: None, .. }) {
+            return Err(DecodeError::BadLength(-1));
         }
+        Ok(Some(part))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = Write<'a>> + use<'a> {
@@ -292,13 +247,13 @@ mod tests {
     fn truncation_never_decodes() {
         let mut record = Vec::new();
         create(&mut record, Some("/a"), 3);
-        let Ok(Write::Create(whole)) = Write::decode(op::CREATE, &record) else {
+        let Ok(Write::Create(whole)) = Write::decode(Opcode::Create, &record) else {
             panic!("decodes")
         };
         assert!(whole.is_ephemeral() && whole.is_sequential());
         assert_eq!(whole.acl.iter().count(), 1);
         for len in 0..record.len() {
-            assert!(Write::decode(op::CREATE, &record[..len]).is_err());
+            assert!(Write::decode(Opcode::Create, &record[..len]).is_err());
         }
     }
 
@@ -306,17 +261,17 @@ mod tests {
     fn a_multi_is_checked_as_a_whole() {
         let multi = |op, flags, path| {
             let mut record = Vec::new();
-            header(&mut record, op, false);
+            header(&mut record, Opcode::wire(op), false);
             create(&mut record, path, flags);
             header(&mut record, -1, true);
-            Write::decode(op::MULTI, &record)
+            Write::decode(Opcode::Multi, &record)
                 .map(|write| matches!(write, Write::Multi(m) if m.iter().count() == 1))
         };
-        assert_eq!(multi(op::CREATE, 0, Some("/a")), Ok(true));
-        assert!(multi(op::CREATE, 5, Some("/a")).is_err());
-        assert!(multi(op::CREATE, 0, None).is_err());
-        assert!(multi(op::GET_DATA, 0, Some("/a")).is_err());
-        assert!(Write::decode(op::MULTI, &[0, 0, 0, 1]).is_err());
+        assert_eq!(multi(Opcode::Create, 0, Some("/a")), Ok(true));
+        assert!(multi(Opcode::Create, 5, Some("/a")).is_err());
+        assert!(multi(Opcode::Create, 0, None).is_err());
+        assert!(multi(Opcode::GetData, 0, Some("/a")).is_err());
+        assert!(Write::decode(Opcode::Multi, &[0, 0, 0, 1]).is_err());
     }
 
     #[test]
@@ -324,6 +279,6 @@ mod tests {
         let mut record = Vec::new();
         record.put_ustring(Some("/a"));
         record.put_i32(i32::MAX);
-        assert!(Write::decode(op::SET_ACL, &record).is_err());
+        assert!(Write::decode(Opcode::SetAcl, &record).is_err());
     }
 }

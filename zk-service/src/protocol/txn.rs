@@ -11,38 +11,7 @@ use zab_proto::wire::txn::TxnHeader;
 
 use crate::protocol::acl::AclList;
 use crate::protocol::code::Code;
-
-/// Operation codes that appear as transaction types.
-pub mod op {
-    /// `closeSession`.
-    pub const CLOSE_SESSION: i32 = -11;
-    /// `createSession`.
-    pub const CREATE_SESSION: i32 = -10;
-    /// A request that was refused.
-    pub const ERROR: i32 = -1;
-    /// `create`.
-    pub const CREATE: i32 = 1;
-    /// `delete`.
-    pub const DELETE: i32 = 2;
-    /// `setData`.
-    pub const SET_DATA: i32 = 5;
-    /// `setACL`.
-    pub const SET_ACL: i32 = 7;
-    /// `check`.
-    pub const CHECK: i32 = 13;
-    /// `multi`.
-    pub const MULTI: i32 = 14;
-    /// `create2`.
-    pub const CREATE2: i32 = 15;
-    /// `reconfig`.
-    pub const RECONFIG: i32 = 16;
-    /// `createContainer`.
-    pub const CREATE_CONTAINER: i32 = 19;
-    /// `deleteContainer`.
-    pub const DELETE_CONTAINER: i32 = 20;
-    /// `createTTL`.
-    pub const CREATE_TTL: i32 = 21;
-}
+use crate::protocol::opcode::{Opcode, auth_op, read_op, sync_op};
 
 /// The digest algorithm in use.
 pub const DIGEST_VERSION: i32 = 2;
@@ -213,24 +182,24 @@ pub enum CreateKind {
 impl<'a> Txn<'a> {
     /// The transaction type in the header.
     #[must_use]
-    pub fn kind(&self) -> i32 {
+    pub fn kind(&self) -> Opcode {
         match self {
             Self::Create(create) => match create.kind {
-                CreateKind::CreateV0 { .. } | CreateKind::Create { .. } => op::CREATE,
-                CreateKind::Create2 { .. } => op::CREATE2,
-                CreateKind::Container => op::CREATE_CONTAINER,
-                CreateKind::Ttl { .. } => op::CREATE_TTL,
+                CreateKind::CreateV0 { .. } | CreateKind::Create { .. } => Opcode::Create,
+                CreateKind::Create2 { .. } => Opcode::Create2,
+                CreateKind::Container => Opcode::CreateContainer,
+                CreateKind::Ttl { .. } => Opcode::CreateTtl,
             },
-            Self::Delete { container: false, .. } => op::DELETE,
-            Self::Delete { container: true, .. } => op::DELETE_CONTAINER,
-            Self::SetData { reconfig: false, .. } => op::SET_DATA,
-            Self::SetData { reconfig: true, .. } => op::RECONFIG,
-            Self::SetAcl { .. } => op::SET_ACL,
-            Self::Check { .. } => op::CHECK,
-            Self::Multi(_) => op::MULTI,
-            Self::CreateSession { .. } => op::CREATE_SESSION,
-            Self::CloseSession(_) => op::CLOSE_SESSION,
-            Self::Error(_) => op::ERROR,
+            Self::Delete { container: false, .. } => Opcode::Delete,
+            Self::Delete { container: true, .. } => Opcode::DeleteContainer,
+            Self::SetData { reconfig: false, .. } => Opcode::SetData,
+            Self::SetData { reconfig: true, .. } => Opcode::Reconfig,
+            Self::SetAcl { .. } => Opcode::SetAcl,
+            Self::Check { .. } => Opcode::Check,
+            Self::Multi(_) => Opcode::Multi,
+            Self::CreateSession { .. } => Opcode::CreateSession,
+            Self::CloseSession(_) => Opcode::CloseSession,
+            Self::Error(_) => Opcode::Error,
         }
     }
 
@@ -255,39 +224,57 @@ impl<'a> Txn<'a> {
     /// # Errors
     /// [`DecodeError::BadValue`] for a type that is none, otherwise those of the fields.
     pub fn read(kind: i32, reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        match kind {
-            op::CREATE => read_create_or_v0(reader),
-            op::MULTI => Parts::read(reader).map(Self::Multi),
-            op::CREATE_SESSION => Ok(Self::CreateSession { timeout_ms: reader.i32()? }),
-            op::CLOSE_SESSION => read_close_session(reader).map(Self::CloseSession),
-            op::SET_ACL => Ok(Self::SetAcl {
+        let op = Opcode::from_wire(kind).ok_or_else(|| DecodeError::BadValue(i64::from(kind)))?;
+        match op {
+            Opcode::Create => read_create_or_v0(reader),
+            Opcode::Multi => Parts::read(reader).map(Self::Multi),
+            Opcode::CreateSession => Ok(Self::CreateSession { timeout_ms: reader.i32()? }),
+            Opcode::CloseSession => read_close_session(reader).map(Self::CloseSession),
+            Opcode::SetAcl => Ok(Self::SetAcl {
                 path: read_path(reader)?,
                 acl: AclList::read(reader)?,
                 version: reader.i32()?,
             }),
-            op::RECONFIG => read_set_data(reader, true),
-            _ => Self::read_part(kind, reader),
+            Opcode::Reconfig => read_set_data(reader, true),
+            Opcode::Create2
+            | Opcode::CreateContainer
+            | Opcode::CreateTtl
+            | Opcode::Delete
+            | Opcode::SetData
+            | Opcode::Check
+            | Opcode::DeleteContainer
+            | Opcode::Error
+            | read_op!()
+            | sync_op!()
+            | auth_op!() => Self::read_part(op, reader),
         }
     }
 
     /// Reads what may be a part of a multi.
-    fn read_part(kind: i32, reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        match kind {
-            op::CREATE => {
+    fn read_part(op: Opcode, reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        match op {
+            Opcode::Create => {
                 read_create(reader, |ephemeral| CreateKind::Create { ephemeral }).map(Self::Create)
             }
-            op::CREATE2 => {
+            Opcode::Create2 => {
                 read_create(reader, |ephemeral| CreateKind::Create2 { ephemeral }).map(Self::Create)
             }
-            op::CREATE_CONTAINER | op::CREATE_TTL => read_owned_create(kind, reader),
-            op::DELETE | op::DELETE_CONTAINER => Ok(Self::Delete {
+            Opcode::CreateContainer | Opcode::CreateTtl => read_owned_create(op, reader),
+            Opcode::Delete | Opcode::DeleteContainer => Ok(Self::Delete {
                 path: read_path(reader)?,
-                container: kind == op::DELETE_CONTAINER,
+                container: op == Opcode::DeleteContainer,
             }),
-            op::SET_DATA => read_set_data(reader, false),
-            op::CHECK => Ok(Self::Check { path: read_path(reader)?, version: reader.i32()? }),
-            op::ERROR => Ok(Self::Error(Code(reader.i32()?))),
-            _ => Err(DecodeError::BadValue(i64::from(kind))),
+            Opcode::SetData => read_set_data(reader, false),
+            Opcode::Check => Ok(Self::Check { path: read_path(reader)?, version: reader.i32()? }),
+            Opcode::Error => Ok(Self::Error(Code(reader.i32()?))),
+            Opcode::SetAcl
+            | Opcode::Multi
+            | Opcode::Reconfig
+            | Opcode::CreateSession
+            | Opcode::CloseSession
+            | read_op!()
+            | sync_op!()
+            | auth_op!() => Err(DecodeError::BadValue(i64::from(op.wire()))),
         }
     }
 
@@ -370,12 +357,12 @@ fn read_create_or_v0<'a>(reader: &mut Reader<'a>) -> Result<Txn<'a>, DecodeError
 }
 
 /// `createContainer` and `createTTL` have no `ephemeral` field.
-fn read_owned_create<'a>(kind: i32, reader: &mut Reader<'a>) -> Result<Txn<'a>, DecodeError> {
+fn read_owned_create<'a>(op: Opcode, reader: &mut Reader<'a>) -> Result<Txn<'a>, DecodeError> {
     let path = read_path(reader)?;
     let data = reader.buffer()?;
     let acl = AclList::read(reader)?;
     let parent_cversion = reader.i32()?;
-    let kind = if kind == op::CREATE_TTL {
+    let kind = if op == Opcode::CreateTtl {
         CreateKind::Ttl { ttl_ms: reader.i64()? }
     } else {
         CreateKind::Container
@@ -497,8 +484,9 @@ impl<'a> Parts<'a> {
 
 fn read_framed_part<'a>(reader: &mut Reader<'a>) -> Result<Txn<'a>, DecodeError> {
     let kind = reader.i32()?;
+    let op = Opcode::from_wire(kind).ok_or_else(|| DecodeError::BadValue(i64::from(kind)))?;
     let body = reader.buffer()?.ok_or(DecodeError::BadLength(-1))?;
-    Txn::read_part(kind, &mut Reader::new(body))
+    Txn::read_part(op, &mut Reader::new(body))
 }
 
 /// Puts a multi together, part by part.
@@ -524,7 +512,7 @@ impl PartsBuf {
     /// After 2³¹ − 1 parts or a part of as many bytes.
     pub fn push(&mut self, part: &Txn<'_>) {
         self.count = self.count.checked_add(1).expect("a multi has fewer than 2^31 parts");
-        self.bytes.put_i32(part.kind());
+        self.bytes.put_i32(part.kind().wire());
         let at = self.bytes.len();
         self.bytes.put_i32(0);
         part.write(&mut self.bytes);

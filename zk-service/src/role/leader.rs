@@ -10,7 +10,7 @@ use crate::auth::{Access, Ids};
 use crate::connection::schedule::cost;
 use crate::options::ServiceOptions;
 use crate::protocol::code::Code;
-use crate::protocol::request::{is_write, op};
+use crate::protocol::opcode::{Opcode, auth_op, read_op, sync_op};
 use crate::role::prep::{Prep, Requester, View};
 use crate::role::tracker::{Owner, Refused, Tracker};
 use crate::state::tree::{self, StatPersisted, Tree};
@@ -28,7 +28,7 @@ pub(crate) struct Submission<'a> {
     pub(crate) owner: Owner,
     pub(crate) session: i64,
     pub(crate) cxid: i32,
-    pub(crate) op: i32,
+    pub(crate) op: Opcode,
     pub(crate) record: &'a [u8],
     pub(crate) ids: Ids<'a>,
     /// Its session was another server's when it came.
@@ -205,21 +205,34 @@ impl Leader {
         let from = Self::requester(core, env, (session, request.cxid), valid, ids)?;
         let now = core.now();
         match op {
-            op::CREATE_SESSION => {
+            Opcode::CreateSession => {
                 let timeout_ms = Reader::new(record).i32().unwrap_or(0);
                 self.prep.create_session(env.view(core), &from, timeout_ms, &mut self.txn);
                 let zxid = self.propose(core)?;
                 self.tracker.add(now, session, duration(timeout_ms), Some(request.owner));
                 Some(zxid)
             }
-            op::CLOSE_SESSION => {
+            Opcode::CloseSession => {
                 self.prep.close_session(env.view(core), &from, &mut self.txn);
                 let zxid = self.propose(core)?;
                 self.tracker.set_closing(session);
                 Some(zxid)
             }
-            _ => {
-                let op = if is_write(op) { op } else { op::ERROR };
+            Opcode::Create
+            | Opcode::Create2
+            | Opcode::CreateContainer
+            | Opcode::CreateTtl
+            | Opcode::Delete
+            | Opcode::SetData
+            | Opcode::SetAcl
+            | Opcode::Multi
+            | Opcode::Reconfig
+            | Opcode::Check
+            | Opcode::DeleteContainer
+            | Opcode::Error
+            | read_op!()
+            | sync_op!()
+            | auth_op!() => {
                 self.prep.request(env.view(core), &from, op, record, &mut self.txn);
                 self.propose(core)
             }
@@ -302,7 +315,9 @@ impl Leader {
             core.close(from, CloseReason::Application);
             return true;
         };
-        if op == op::SYNC {
+        // Anything else that is no write is refused by a transaction, like a write that fails.
+        let op = Opcode::from_wire(op).unwrap_or(Opcode::Error);
+        if op == Opcode::Sync {
             core.sync_learner(from);
             return true;
         }
@@ -399,7 +414,7 @@ impl Leader {
     ) -> bool {
         let owner = Owner::Local;
         let ids = Ids::default();
-        let op = op::CLOSE_SESSION;
+        let op = Opcode::CloseSession;
         let request = Submission { owner, session, cxid: 0, op, record: &[], ids, moved: false };
         self.submit(core, env, &request).is_some()
     }

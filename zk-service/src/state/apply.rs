@@ -12,7 +12,8 @@ use crate::auth::rules::Rules;
 use crate::protocol::acl::{Acl, AclList};
 use crate::protocol::code::Code;
 use crate::protocol::event::Event;
-use crate::protocol::txn::{CreateKind, CreateTxn, Parts, Paths, Txn, op};
+use crate::protocol::opcode::Opcode;
+use crate::protocol::txn::{CreateKind, CreateTxn, Parts, Paths, Txn};
 use crate::state::database::Database;
 use crate::state::tree::{NodeId, Owner, Stat, StatPersisted, split_path};
 
@@ -42,8 +43,8 @@ pub struct Applied {
 /// transaction's own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Outcome {
-    /// Transaction type, which is also the type in a multi's reply: -1 throughout a failed one.
-    pub kind: i32,
+    /// Transaction type, which is also the type in a multi's reply: [`Opcode::Error`] throughout a failed one.
+    pub kind: Opcode,
     /// Success, or why not.
     pub code: Code,
     /// The node's numbers after a successful create, setData, setACL or reconfig.
@@ -51,7 +52,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn new(kind: i32, result: Result<Option<Stat>, Code>) -> Self {
+    fn new(kind: Opcode, result: Result<Option<Stat>, Code>) -> Self {
         let (code, stat) = match result {
             Ok(stat) => (Code::OK, stat),
             Err(code) => (code, None),
@@ -75,7 +76,14 @@ impl Database {
     ) -> Applied {
         let applied = match txn {
             Txn::Multi(parts) => self.apply_multi(header, *parts, sink),
-            single => {
+            single @ (Txn::Create(_)
+            | Txn::Delete { .. }
+            | Txn::SetData { .. }
+            | Txn::SetAcl { .. }
+            | Txn::Check { .. }
+            | Txn::CreateSession { .. }
+            | Txn::CloseSession(_)
+            | Txn::Error(_)) => {
                 Applied { outcome: self.apply_single(header, single, sink), parts: Vec::new() }
             }
         };
@@ -95,7 +103,7 @@ impl Database {
             parts.iter().map(|part| self.apply_single(header, &part, sink)).collect()
         };
         let code = parts.iter().map(|part| part.code).find(|code| !code.is_ok());
-        let outcome = Outcome { kind: op::MULTI, code: code.unwrap_or_default(), stat: None };
+        let outcome = Outcome { kind: Opcode::Multi, code: code.unwrap_or_default(), stat: None };
         Applied { outcome, parts }
     }
 
@@ -253,7 +261,7 @@ impl Database {
 /// A part of a failed multi: the parts before the failure report success.
 fn refused(part: &Txn<'_>) -> Outcome {
     let code = if let Txn::Error(code) = part { *code } else { Code::OK };
-    Outcome { kind: op::ERROR, code, stat: None }
+    Outcome { kind: Opcode::Error, code, stat: None }
 }
 
 fn owner(header: &TxnHeader, kind: CreateKind) -> Owner {

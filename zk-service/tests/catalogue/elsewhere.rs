@@ -1,15 +1,16 @@
 //! What has gone wrong with the sessions and requests of other systems (part B.6 of the catalogue).
 
 use std::time::Duration;
+use zk_service::Opcode;
 
 use crate::harness::{Client, World, connect_request, create, reply, request, string};
 use crate::{assert_equal_trees, options};
 
-const CREATE: i32 = 1;
-const EXISTS: i32 = 3;
-const GET_DATA: i32 = 4;
-const SET_DATA: i32 = 5;
-const PING: i32 = 11;
+const CREATE: i32 = Opcode::Create.wire();
+const EXISTS: i32 = Opcode::Exists.wire();
+const GET_DATA: i32 = Opcode::GetData.wire();
+const SET_DATA: i32 = Opcode::SetData.wire();
+const PING: i32 = Opcode::Ping.wire();
 
 fn path_and_flag(path: &str) -> Vec<u8> {
     [string(path), vec![0]].concat()

@@ -1,21 +1,22 @@
 //! Requests that were more than they seemed, answers that did not come, and numbers that ran over.
 
 use bytes::BufMut;
+use zk_service::Opcode;
 
 use crate::harness::{Client, World, create, reply, request, string};
 use crate::schedule::Schedule;
 use crate::{assert_equal_trees, options};
 
-const CREATE: i32 = 1;
-const DELETE: i32 = 2;
-const EXISTS: i32 = 3;
-const CLOSE: i32 = -11;
-const GET_DATA: i32 = 4;
-const SET_DATA: i32 = 5;
-const SYNC: i32 = 9;
-const CHECK: i32 = 13;
-const MULTI: i32 = 14;
-const AUTH: i32 = 100;
+const CREATE: i32 = Opcode::Create.wire();
+const DELETE: i32 = Opcode::Delete.wire();
+const EXISTS: i32 = Opcode::Exists.wire();
+const CLOSE: i32 = Opcode::CloseSession.wire();
+const GET_DATA: i32 = Opcode::GetData.wire();
+const SET_DATA: i32 = Opcode::SetData.wire();
+const SYNC: i32 = Opcode::Sync.wire();
+const CHECK: i32 = Opcode::Check.wire();
+const MULTI: i32 = Opcode::Multi.wire();
+const AUTH: i32 = Opcode::Auth.wire();
 
 const OK: i32 = 0;
 const UNIMPLEMENTED: i32 = -6;

@@ -35,7 +35,7 @@ impl Schedule {
     pub(crate) fn apply(&mut self, txn: &Txn<'_>) {
         let zxid = self.zxid(self.log.len() + 1);
         let time = 1_000_000 + zxid.raw();
-        let header = TxnHeader { client_id: SESSION, cxid: 0, zxid, time, kind: txn.kind() };
+        let header = TxnHeader { client_id: SESSION, cxid: 0, zxid, time, kind: txn.kind().wire() };
         let applied = self.database.apply(&header, txn, &mut |_| {});
         assert!(applied.outcome.code.is_ok(), "{txn:?}: {applied:?}");
         let digest = self.database.tree.digest().map(TxnDigest::new);

@@ -1,13 +1,14 @@
 //! Sessions and what they own, at their beginning and their end, while servers come and go.
 
 use std::time::Duration;
+use zk_service::Opcode;
 
 use crate::harness::{Client, World, connect_request, create, request};
 use crate::{assert_equal_trees, options};
 
-const CREATE: i32 = 1;
-const PING: i32 = 11;
-const CLOSE: i32 = -11;
+const CREATE: i32 = Opcode::Create.wire();
+const PING: i32 = Opcode::Ping.wire();
+const CLOSE: i32 = Opcode::CloseSession.wire();
 
 /// The flag of an ephemeral node.
 const EPHEMERAL: i32 = 1;

@@ -102,7 +102,7 @@ impl History {
             cxid: 0,
             zxid: Zxid::from_raw(self.zxid),
             time: 1_000_000 + self.zxid,
-            kind: txn.kind(),
+            kind: txn.kind().wire(),
         };
         let applied = self.database.apply(&header, txn, &mut |_| {});
         if !matches!(txn, Txn::Error(_)) {

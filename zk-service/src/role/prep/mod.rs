@@ -21,8 +21,9 @@ use crate::auth::{Access, Ids, Judge};
 use crate::connection::schedule::cost;
 use crate::protocol::acl::{AclList, perms};
 use crate::protocol::code::Code;
+use crate::protocol::opcode::Opcode;
 use crate::protocol::path;
-use crate::protocol::request::{Create, Multi, Write, op};
+use crate::protocol::request::{Create, Multi, Write};
 use crate::protocol::txn::{CreateKind, CreateTxn, PartsBuf, Paths, Txn, TxnDigest};
 use crate::state::tree::{ContentCrc, Owner, StatPersisted, Tree, namespace};
 
@@ -114,7 +115,7 @@ impl Prep {
         &mut self,
         view: View<'_>,
         from: &Requester<'_>,
-        op: i32,
+        op: Opcode,
         record: &[u8],
         out: &mut Vec<u8>,
     ) {
@@ -127,7 +128,12 @@ impl Prep {
                 Ok(())
             }
             Write::Reconfig => Err(Code::RECONFIG_DISABLED),
-            write => {
+            write @ (Write::Create(_)
+            | Write::Delete { .. }
+            | Write::SetData { .. }
+            | Write::SetAcl { .. }
+            | Write::Check { .. }
+            | Write::CloseSession) => {
                 let mut acl = std::mem::take(&mut prep.acl);
                 let result = prep
                     .single(view, from, judge, &write, false, &mut acl)
@@ -489,7 +495,7 @@ fn encode(txn: &Txn<'_>, from: &Requester<'_>, out: &mut Vec<u8>) {
         cxid: from.cxid,
         zxid: from.zxid,
         time: from.time,
-        kind: txn.kind(),
+        kind: txn.kind().wire(),
     }
     .write(out);
     txn.write(out);
@@ -534,20 +540,21 @@ fn create_kind(create: &Create<'_>, in_multi: bool, extended: bool) -> Result<Cr
     if create.has_ttl() {
         return match (extended, create.ttl) {
             (false, _) => Err(Code::UNIMPLEMENTED),
-            (true, ttl_ms @ 1..=0xff_ffff_ffff) if create.op == op::CREATE_TTL => {
+            (true, ttl_ms @ 1..=0xff_ffff_ffff) if create.op == Opcode::CreateTtl => {
                 Ok(CreateKind::Ttl { ttl_ms })
             }
             _ => Err(Code::BAD_ARGUMENTS),
         };
     }
-    match create.op {
-        op::CREATE_CONTAINER => Ok(CreateKind::Container),
-        _ if in_multi && create.flags == Create::CONTAINER => Ok(CreateKind::Container),
-        op::CREATE2 => Ok(CreateKind::Create2 { ephemeral }),
-        op::CREATE => Ok(CreateKind::Create { ephemeral }),
-        _ if in_multi => Ok(CreateKind::Create { ephemeral }),
+    if create.op == Opcode::CreateContainer || (in_multi && create.flags == Create::CONTAINER) {
+        Ok(CreateKind::Container)
+    } else if create.op == Opcode::Create2 {
+        Ok(CreateKind::Create2 { ephemeral })
+    } else if create.op == Opcode::Create || in_multi {
+        Ok(CreateKind::Create { ephemeral })
+    } else {
         // A TTL without the flag is logged by ZooKeeper's leader and cannot be applied.
-        _ => Err(Code::BAD_ARGUMENTS),
+        Err(Code::BAD_ARGUMENTS)
     }
 }
 

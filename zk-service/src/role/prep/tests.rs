@@ -73,39 +73,39 @@ impl Fixture {
         out.put_i32(flags);
     }
 
-    fn put_other(&mut self, op: i32, out: &mut Vec<u8>) {
+    fn put_other(&mut self, op: Opcode, out: &mut Vec<u8>) {
         let path = if self.random.below(20) == 0 { "/".into() } else { self.random.path() };
         out.put_ustring(Some(&path));
         match op {
-            op::SET_DATA => out.put_buffer(Some(&vec![2; self.random.below(20)])),
-            op::SET_ACL => write_acls(&[Acl::world(perms::ALL)], out),
+            Opcode::SetData => out.put_buffer(Some(&vec![2; self.random.below(20)])),
+            Opcode::SetAcl => write_acls(&[Acl::world(perms::ALL)], out),
             _ => {}
         }
         out.put_i32(self.random.version());
     }
 
     /// The record of a random operation other than a multi.
-    fn single(&mut self, in_multi: bool, out: &mut Vec<u8>) -> i32 {
+    fn single(&mut self, in_multi: bool, out: &mut Vec<u8>) -> Opcode {
         let op = match self.random.below(12) {
-            0..3 => op::CREATE,
-            3 => op::CREATE2,
-            4 => op::CREATE_CONTAINER,
-            5 => op::CREATE_TTL,
-            6..9 => op::DELETE,
-            9 | 10 => op::SET_DATA,
-            _ if in_multi => op::CHECK,
-            _ => op::SET_ACL,
+            0..3 => Opcode::Create,
+            3 => Opcode::Create2,
+            4 => Opcode::CreateContainer,
+            5 => Opcode::CreateTtl,
+            6..9 => Opcode::Delete,
+            9 | 10 => Opcode::SetData,
+            _ if in_multi => Opcode::Check,
+            _ => Opcode::SetAcl,
         };
         if in_multi {
             put_header(op, false, out);
         }
         match op {
-            op::CREATE | op::CREATE2 => {
+            Opcode::Create | Opcode::Create2 => {
                 let flags = i32::try_from(self.random.below(4)).unwrap();
                 self.put_create(flags, out);
             }
-            op::CREATE_CONTAINER => self.put_create(4, out),
-            op::CREATE_TTL => {
+            Opcode::CreateContainer => self.put_create(4, out),
+            Opcode::CreateTtl => {
                 let flags = 5 + i32::from(self.random.below(2) == 0);
                 self.put_create(flags, out);
                 out.put_i64(500);
@@ -124,8 +124,8 @@ impl Fixture {
                 for _ in 0..self.random.below(5) {
                     self.single(true, &mut record);
                 }
-                put_header(-1, true, &mut record);
-                op::MULTI
+                put_header(Opcode::Error, true, &mut record);
+                Opcode::Multi
             }
             _ => self.single(false, &mut record),
         };
@@ -195,8 +195,8 @@ impl Fixture {
     }
 }
 
-fn put_header(op: i32, done: bool, out: &mut Vec<u8>) {
-    out.put_i32(op);
+fn put_header(op: Opcode, done: bool, out: &mut Vec<u8>) {
+    out.put_i32(op.wire());
     out.put_bool(done);
     out.put_i32(-1);
 }
@@ -226,7 +226,9 @@ fn a_session_ends_with_more_ephemerals_than_a_record_lists() {
         record.put_buffer(Some(b"x"));
         write_acls(&[Acl::world(perms::ALL)], &mut record);
         record.put_i32(flags);
-        fixture.propose(|prep, view, from, txn| prep.request(view, from, op::CREATE, &record, txn));
+        fixture.propose(|prep, view, from, txn| {
+            prep.request(view, from, Opcode::Create, &record, txn);
+        });
     };
     for parent in 0..3 {
         create(&mut fixture, &format!("/{parent}"), 0);
@@ -287,11 +289,11 @@ fn a_prepared_request_applies_and_its_digest_is_reached() {
 #[test]
 fn hard_limits_of_a_quota() {
     let mut fixture = Fixture::new(1);
-    let request = |fixture: &mut Fixture, op: i32, path: &str, data: &[u8]| {
+    let request = |fixture: &mut Fixture, op: Opcode, path: &str, data: &[u8]| {
         let mut record = Vec::new();
         record.put_ustring(Some(path));
         record.put_buffer(Some(data));
-        if op == op::CREATE {
+        if op == Opcode::Create {
             write_acls(&[Acl::world(perms::ALL)], &mut record);
             record.put_i32(0);
         } else {
@@ -330,16 +332,16 @@ fn hard_limits_of_a_quota() {
         ("/zookeeper/quota/app/zookeeper_limits", limits),
         ("/zookeeper/quota/app/zookeeper_stats", b""),
     ] {
-        assert_eq!(request(&mut fixture, op::CREATE, path, data), Code::OK, "{path}");
+        assert_eq!(request(&mut fixture, Opcode::Create, path, data), Code::OK, "{path}");
     }
     for (op, path, data, code) in [
-        (op::CREATE, "/app/1", &b"123456"[..], Code::OK),
-        (op::SET_DATA, "/app/1", b"1234567", Code::QUOTA_EXCEEDED),
-        (op::SET_DATA, "/app/1", b"654321", Code::OK),
-        (op::CREATE, "/app/2", b"x", Code::QUOTA_EXCEEDED),
-        (op::CREATE, "/app/2", b"", Code::OK),
-        (op::CREATE, "/app/3", b"", Code::QUOTA_EXCEEDED),
-        (op::CREATE, "/elsewhere", b"", Code::OK),
+        (Opcode::Create, "/app/1", &b"123456"[..], Code::OK),
+        (Opcode::SetData, "/app/1", b"1234567", Code::QUOTA_EXCEEDED),
+        (Opcode::SetData, "/app/1", b"654321", Code::OK),
+        (Opcode::Create, "/app/2", b"x", Code::QUOTA_EXCEEDED),
+        (Opcode::Create, "/app/2", b"", Code::OK),
+        (Opcode::Create, "/app/3", b"", Code::QUOTA_EXCEEDED),
+        (Opcode::Create, "/elsewhere", b"", Code::OK),
     ] {
         assert_eq!(request(&mut fixture, op, path, data), code, "{path}");
     }
@@ -349,17 +351,17 @@ fn hard_limits_of_a_quota() {
 #[test]
 fn what_is_under_way_keeps_a_node_alive() {
     let mut fixture = Fixture::new(1);
-    let prepare = |fixture: &mut Fixture, op: i32, path: &str| {
+    let prepare = |fixture: &mut Fixture, op: Opcode, path: &str| {
         let mut record = Vec::new();
         record.put_ustring(Some(path));
         match op {
-            op::CREATE_TTL => {
+            Opcode::CreateTtl => {
                 record.put_buffer(None);
                 write_acls(&[Acl::world(perms::ALL)], &mut record);
                 record.put_i32(5);
                 record.put_i64(500);
             }
-            op::SET_DATA => {
+            Opcode::SetData => {
                 record.put_buffer(None);
                 record.put_i32(-1);
             }
@@ -389,17 +391,17 @@ fn what_is_under_way_keeps_a_node_alive() {
     let mtime = |fixture: &Fixture| {
         fixture.prep.childless(&fixture.database.tree, "/t").map(|stat| stat.mtime)
     };
-    prepare(&mut fixture, op::CREATE_TTL, "/t");
+    prepare(&mut fixture, Opcode::CreateTtl, "/t");
     fixture.apply();
     assert_eq!(mtime(&fixture), Some(1000));
-    prepare(&mut fixture, op::SET_DATA, "/t");
+    prepare(&mut fixture, Opcode::SetData, "/t");
     assert_eq!(mtime(&fixture), Some(2000));
-    prepare(&mut fixture, op::CREATE_TTL, "/t/child");
+    prepare(&mut fixture, Opcode::CreateTtl, "/t/child");
     assert_eq!(mtime(&fixture), None);
-    prepare(&mut fixture, op::DELETE, "/t/child");
+    prepare(&mut fixture, Opcode::Delete, "/t/child");
     assert_eq!(mtime(&fixture), Some(2000));
-    prepare(&mut fixture, op::DELETE, "/t");
+    prepare(&mut fixture, Opcode::Delete, "/t");
     assert_eq!(mtime(&fixture), None);
-    prepare(&mut fixture, op::CREATE_TTL, "/t");
+    prepare(&mut fixture, Opcode::CreateTtl, "/t");
     assert_eq!(mtime(&fixture), Some(6000));
 }
