@@ -13,14 +13,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use map::Map;
+use map::{Map, member};
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 use runtime_mio::{Driver, Listen, Listeners, NetOptions, ServerOptions};
-use zab_proto::{Channel, Config, Ensemble, Member, Phase, Sid};
+use zab_proto::{Channel, Config, Ensemble, Member, Phase, Replicated, Sid};
 use zab_storage::Disk;
 
-type Server = Driver<Map, Disk>;
+type Server = Driver<Replicated<Map>, Disk>;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// The loop's own tokens. Each server is given a range of its own.
@@ -60,7 +60,7 @@ fn run(dir: &Path) -> Result<()> {
             committing = None;
             written += 1;
         }
-        let all_have = |server: &Server| server.node().app().entries.len() == WRITES;
+        let all_have = |server: &Server| server.node().app().state().entries.len() == WRITES;
         if written == WRITES && servers.iter().all(all_have) {
             println!("{WRITES} writes on {} servers", servers.len());
             return Ok(());
@@ -96,7 +96,13 @@ fn write(server: &Server, n: usize) -> Option<Receiver<()>> {
     }
     let (done, committed) = channel();
     server.handle().call(move |now, node| {
-        node.with(now, |map, core| map.set(core, &n.to_string(), "x", done));
+        node.with(now, |map, core| {
+            map.call(core, format!("{n}=x").as_bytes(), move |answer| {
+                if answer.is_ok() {
+                    let _ = done.send(());
+                }
+            });
+        });
     });
     Some(committed)
 }
@@ -130,7 +136,7 @@ fn start(dir: &Path, poll: &Poll, waker: &Arc<Waker>) -> Result<Vec<Server>> {
         let ServerOptions { config, storage, .. } = options;
         let net = NetOptions { connections_max: 100, ..NetOptions::for_config(&config) };
         let no_thread_wakes = Box::new(|| ());
-        let loaded = runtime_core::load(Map::default(), storage, true, no_thread_wakes)?;
+        let loaded = runtime_core::load(member(), storage, true, no_thread_wakes)?;
         let first = (i + 1) * TOKENS_PER_SERVER;
         let tokens = first..first + TOKENS_PER_SERVER;
         servers.push(Driver::new(poll.registry(), waker, tokens, listeners, net, config, loaded)?);

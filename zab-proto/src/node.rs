@@ -32,7 +32,40 @@ pub enum NetOutput {
     Became(Status),
 }
 
-/// A [`Peer`] with its [`Application`].
+/// A [`Peer`] with its [`Application`]: what a runtime drives.
+///
+/// Its methods are of five kinds:
+///
+/// * Events go in with [`handle_input`](Self::handle_input) and [`accept`](Self::accept).
+/// * Bytes go in with [`handle_bytes`](Self::handle_bytes) and come out with
+///   [`poll_transmit`](Self::poll_transmit), each for one connection.
+/// * [`poll_output`](Self::poll_output) carries out what the core wants of [`Storage`] and
+///   application, and returns what only the runtime can do.
+/// * [`poll_timeout`](Self::poll_timeout) is the one deadline of everything inside.
+/// * [`with`](Self::with), [`app`](Self::app) and [`peer`](Self::peer) are for whoever owns the node.
+///
+/// # The order of a turn
+///
+/// 1. Tell what has happened, in any order: bytes read, dials, writes that are durable, a deadline
+///    that has passed. Several may be told before the next step.
+/// 2. Take from `poll_output` until it returns `None`. For [`NetOutput::Transmit`] take from
+///    `poll_transmit` until it returns 0 or the socket is full; in that case go on when the socket is
+///    writable.
+/// 3. Submit what [`Storage`] was given in this turn. A batch may be as long as the turn.
+/// 4. Wait for sockets and disk until `poll_timeout`, asked after step 2.
+///
+/// # What holds
+///
+/// The contract of [`Peer`], and in addition:
+///
+/// * The application is called from within these methods only, on the caller's thread.
+/// * A connection of a client, named by [`Application::accept`], is the application's; all others are
+///   the core's ([`ConnId::is_client`]).
+/// * Storage is called from within `handle_bytes` and `poll_output` only, and the same [`Storage`] must
+///   be passed each time.
+///
+/// Proved by `zab-sim`, whose every server is a `Node` under faults of network, disk and clock, and by
+/// the runtimes' own suites.
 #[derive(Debug)]
 pub struct Node<A> {
     peer: Peer,

@@ -22,6 +22,40 @@ use crate::{
 };
 
 /// One server's side of ZAB, over all of its connections. Performs no I/O and reads no clock.
+///
+/// Most servers are built on [`Node`](crate::Node), which carries out the outputs for storage and
+/// application. A driver of a `Peer` does that itself: events in with [`handle_input`](Self::handle_input)
+/// and [`accept`](Self::accept), bytes in with [`handle_bytes`](Self::handle_bytes), then outputs from
+/// [`poll_output`](Self::poll_output) until there are none, bytes out with
+/// [`poll_transmit`](Self::poll_transmit), and a wait until [`poll_timeout`](Self::poll_timeout).
+///
+/// # The contract
+///
+/// 1. Any input may come at any time, whether or not outputs were taken before it. (Fuzz target `peer`.)
+/// 2. Outputs with a [`Ticket`](crate::Ticket) are one queue: they become durable in this order, an
+///    epoch never ahead of the appends before it. Tickets rise by one, and
+///    [`Input::Persisted`] is cumulative. They, not zxids, identify writes: the same zxid can be
+///    written, truncated and written again. (`tests/replay`; `zab-sim`, whose disks lose the tail.)
+/// 3. What promises durability (ACK, ACKEPOCH, a leader's own acknowledgement) leaves only when its
+///    ticket is persisted. A driver may flush when it likes; only a false `Persisted` breaks safety.
+///    (`tests/cluster.rs`, `nothing_is_acknowledged_before_it_is_durable`.)
+/// 4. `handle_bytes` takes whole frames and returns how much it consumed. The driver keeps the rest and
+///    offers it again, with what has come since, or at [`Output::Resume`]: to leave bytes is how the
+///    core says that it has no room. (`tests/cluster.rs`, `bytes_come_one_at_a_time`,
+///    `a_full_window_waits_for_slow_streams_and_disks`.)
+/// 5. `poll_transmit` may stop inside a frame and goes on there, so every buffer that is not empty makes
+///    progress. [`Output::Transmit`] is said once: ask until 0 comes, or the socket is full.
+///    (`tests/cluster.rs`, the same.)
+/// 6. Every call does bounded work, and what is kept is bounded by [`Limits`](crate::Limits). A commit
+///    allocates nothing. (`tests/no_alloc.rs`, `tests/limits.rs`.)
+/// 7. After [`Input::Timeout`] at `now` and the outputs that follow, `poll_timeout` is later than `now`
+///    or `None`. An input that comes early, or twice, does no harm. (Fuzz target `peer`.)
+/// 8. A connection that the core names ([`ConnId`]) has a generation: what is told of one that is gone
+///    is ignored, since sockets, timers and disk race by nature. (Fuzz target `peer`.)
+/// 9. Bytes of the network never panic and never fail a call: at worst their connection ends with
+///    [`Output::Close`]. (Fuzz targets `peer` and `ensemble`.)
+/// 10. The same configuration, recovered state and inputs give the same outputs: randomness comes from
+///     [`Config::seed`]. (`zab-sim`, where every seed can be repeated.)
 #[derive(Debug)]
 pub struct Peer {
     shared: Shared,

@@ -1,9 +1,13 @@
 //! What the core asks of durable storage. `zab-storage` implements it over ZooKeeper's files, the
 //! simulator over a faulty disk.
 
+mod memory;
+
 use alloc::vec::Vec;
 
 use crate::{Epoch, EpochKind, Ticket, Zxid};
+
+pub use memory::MemoryStorage;
 
 /// The digest of the application's state at a zxid, stored beside a snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

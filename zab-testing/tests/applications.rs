@@ -7,22 +7,34 @@ mod map;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use map::Map;
+use map::{Map, member};
+use zab_proto::Replicated;
 use zab_testing::{Builder, Ensemble, Runtime, Sid};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn set(ensemble: &Ensemble<Map>, through: Sid, key: &'static str, value: &'static str) -> bool {
+fn set(
+    ensemble: &Ensemble<Replicated<Map>>,
+    through: Sid,
+    key: &'static str,
+    value: &'static str,
+) -> bool {
     let (done, committed) = channel();
     ensemble.handle(through).call(move |now, node| {
-        node.with(now, |map, core| map.set(core, key, value, done));
+        node.with(now, |map, core| {
+            map.call(core, format!("{key}={value}").as_bytes(), move |answer| {
+                let _ = done.send(answer.is_ok());
+            });
+        });
     });
-    committed.recv_timeout(PATIENCE).is_ok()
+    committed.recv_timeout(PATIENCE).is_ok_and(|committed| committed)
 }
 
-fn wait_for(ensemble: &Ensemble<Map>, at: Sid, key: &'static str, value: &str) {
+fn wait_for(ensemble: &Ensemble<Replicated<Map>>, at: Sid, key: &'static str, value: &str) {
     let until = Instant::now() + PATIENCE;
-    while ensemble.ask(at, move |map| map.entries.get(key).cloned()).as_deref() != Some(value) {
+    while ensemble.ask(at, move |map| map.state().entries.get(key).cloned()).as_deref()
+        != Some(value)
+    {
         assert!(Instant::now() < until, "{key} is not {value} on {at}");
         std::thread::yield_now();
     }
@@ -41,7 +53,7 @@ fn a_map_on_every_runtime() {
             .observers(1)
             .runtimes(runtimes.to_vec())
             .configure(small)
-            .start_with(|_| Map::default())
+            .start_with(|_| member())
             .unwrap();
         for sid in ensemble.members() {
             assert!(set(&ensemble, sid, "a", "1"));

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use zab_proto::{Channel, Config, Ensemble, Member, ServerState, Sid};
+use zab_proto::{Channel, Config, Ensemble, Member, Replicated, ServerState, Sid};
 
-use super::map::Map;
+use super::map::{Map, member};
 use super::runtime::{Listen, Listeners, Server, ServerOptions};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -17,23 +17,27 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A member, as the rest of its process sees it.
-struct Replica(Server<Map>);
+struct Replica(Server<Replicated<Map>>);
 
 impl Replica {
     /// Returns when the write is committed.
     fn set(&self, key: &'static str, value: &'static str) -> Result<()> {
         let (done, committed) = channel();
         self.0.handle().call(move |now, node| {
-            node.with(now, |map, core| map.set(core, key, value, done));
+            node.with(now, |map, core| {
+                map.call(core, format!("{key}={value}").as_bytes(), move |answer| {
+                    let _ = done.send(answer.map(|_| ())); // who has stopped waiting does not mind
+                });
+            });
         });
-        Ok(committed.recv_timeout(PATIENCE)?)
+        Ok(committed.recv_timeout(PATIENCE)??)
     }
 
     /// What this member has, which may be older than what others have.
     fn get(&self, key: &'static str) -> Result<Option<String>> {
         let (answer, value) = channel();
         self.0.handle().call(move |_, node| {
-            let _ = answer.send(node.app().entries.get(key).cloned());
+            let _ = answer.send(node.app().state().entries.get(key).cloned());
         });
         Ok(value.recv_timeout(PATIENCE)?)
     }
@@ -93,7 +97,7 @@ fn start(dir: &Path) -> Result<Vec<Replica>> {
         let mut config = Config::new(sid, ensemble.clone());
         config.trust_empty = true; // a new ensemble: its empty directories are the right ones
         let options = ServerOptions::new(config, Listen::default(), dir.join(sid.to_string()));
-        replicas.push(Replica(Server::start_on(listeners, options, Map::default())?));
+        replicas.push(Replica(Server::start_on(listeners, options, member())?));
     }
     for replica in &replicas {
         if !replica.0.handle().wait_serving(PATIENCE) {
