@@ -228,7 +228,7 @@ impl Connection {
             } else {
                 outcome.errors += 1;
             }
-            if load.in_flight == 1 && load.connections == 1 {
+            if load.in_flight == 1 {
                 let micros = self.asked.elapsed().as_micros();
                 outcome.latencies_us.push(u64::try_from(micros).unwrap_or(u64::MAX));
             }

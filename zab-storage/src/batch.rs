@@ -10,7 +10,7 @@ use crate::log_file::{self, LogWriter};
 use crate::names::{self, Compression};
 use crate::own::Published;
 use crate::recover::write_initial;
-use crate::snapshot::SnapshotWriter;
+use crate::snapshot::{Pace, SnapshotWriter};
 use crate::switch::Dirs;
 
 /// What to write, in order. `bytes` holds what the entries need, one after the other.
@@ -226,7 +226,7 @@ impl Executor {
             Some(stage) => Ok(stage),
             None => {
                 let path = self.dirs.snap.join(names::STAGE);
-                SnapshotWriter::create(&self.dirs.fs, &path, self.compression)
+                SnapshotWriter::create(&self.dirs.fs, &path, self.compression, Pace::Full)
             }
         }
     }

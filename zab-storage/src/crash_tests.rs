@@ -20,6 +20,8 @@ struct State {
     /// How many changes are still allowed.
     left: u64,
     steps: u64,
+    /// The most bytes of one file that waited for a sync.
+    unsynced_max: usize,
     files: Vec<Content>,
     /// Names as they are, and as they are on the medium.
     names: BTreeMap<PathBuf, usize>,
@@ -36,6 +38,7 @@ struct Content {
     bytes: Vec<u8>,
     durable: Vec<u8>,
     position: usize,
+    unsynced: usize,
 }
 
 impl Probe {
@@ -65,13 +68,16 @@ impl State {
             }
             Change::Open(path) => self.file(path).position = 0,
             Change::Write(path, bytes) => {
-                let file = self.file(path);
+                let at = self.names[path];
+                let file = &mut self.files[at];
                 let end = file.position + bytes.len();
                 if file.bytes.len() < end {
                     file.bytes.resize(end, 0);
                 }
                 file.bytes[file.position..end].copy_from_slice(bytes);
                 file.position = end;
+                file.unsynced += bytes.len();
+                self.unsynced_max = file.unsynced.max(self.unsynced_max);
             }
             Change::Resize(path, len) => {
                 self.file(path).bytes.resize(usize::try_from(len).unwrap(), 0);
@@ -79,6 +85,7 @@ impl State {
             Change::Sync(path) => {
                 let file = self.file(path);
                 file.durable = file.bytes.clone();
+                file.unsynced = 0;
             }
             Change::Rename(from, to) => {
                 let at = self.names[from];
@@ -117,6 +124,8 @@ use zab_proto::{Epoch, EpochKind, Storage, Ticket, Zxid};
 
 use crate::error::Error;
 use crate::fs::Fs;
+use crate::names::Compression;
+use crate::snapshot::{PIECE_LEN, Pace, SnapshotWriter};
 use crate::{Disk, Mode, Options, Store};
 
 impl Probe {
@@ -127,7 +136,7 @@ impl Probe {
             let path = entry.unwrap().path();
             let bytes = fs::read(&path).unwrap();
             state.names.insert(path, state.files.len());
-            state.files.push(Content { durable: bytes.clone(), bytes, position: 0 });
+            state.files.push(Content { durable: bytes.clone(), bytes, ..Content::default() });
         }
         state.durable_names = state.names.clone();
         Arc::new(Self { state: Mutex::new(state) })
@@ -434,4 +443,29 @@ fn nothing_is_written_after_an_error() {
     disk.submit();
     drop(disk);
     assert_eq!(probe.steps(), 9);
+}
+
+#[test]
+fn a_snapshot_leaves_the_log_no_more_than_a_piece_to_wait_for() {
+    let dir = TempDir::new();
+    let fs = modelled(&dir);
+    let path = dir.version_2().join("tmp");
+    for (compression, len) in [
+        (Compression::None, 8 << 20),
+        (Compression::None, 100),
+        (Compression::Gz, 100),
+        (Compression::Snappy, 8 << 20),
+    ] {
+        let mut writer = SnapshotWriter::create(&fs, &path, compression, Pace::Full).unwrap();
+        for piece in vec![7; 8 << 20].chunks(len) {
+            writer.write(piece).unwrap();
+        }
+        writer.finish(None, None).unwrap();
+        let state = fs.probe.as_ref().unwrap().state.lock().unwrap();
+        let written = state.files[state.names[&path]].bytes.len();
+        let (unsynced, most) = (state.files[state.names[&path]].unsynced, state.unsynced_max);
+        assert!(most <= PIECE_LEN, "{compression:?}: {most} of {written} bytes waited");
+        assert!(unsynced == 0, "{compression:?}");
+        assert!(compression != Compression::None || written > 2 * PIECE_LEN);
+    }
 }

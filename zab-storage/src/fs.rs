@@ -186,11 +186,16 @@ impl OutFile {
     /// Makes the content (and the length) durable. Never call again after an error: the kernel
     /// has dropped the pages it could not write, and the next call would succeed without them.
     pub(crate) fn sync(&mut self) -> Result<(), Error> {
+        self.sync_written().context("fsync", &self.path)
+    }
+
+    /// [`sync`](Self::sync) for those who know the path.
+    pub(crate) fn sync_written(&mut self) -> io::Result<()> {
         let mut result = self.fs.step(&Change::Sync(&self.path));
         if self.fs.is_real() {
             result = result.and_then(|()| self.file.sync_data());
         }
-        result.context("fsync", &self.path)
+        result
     }
 }
 

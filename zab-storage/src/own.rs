@@ -15,7 +15,7 @@ use zab_proto::{SnapshotDigest, Ticket, Zxid};
 use crate::disk::{PanicGuard, Shared};
 use crate::error::{Context, Error};
 use crate::names::{self, Compression};
-use crate::snapshot::SnapshotWriter;
+use crate::snapshot::{Pace, SnapshotWriter};
 use crate::switch::Dirs;
 
 /// Bytes that may wait for the snapshot's thread.
@@ -180,7 +180,7 @@ impl OwnSnapshot {
         dirs: Dirs,
         published: Arc<Published>,
     ) -> Result<Self, Error> {
-        let writer = SnapshotWriter::create(&dirs.fs, &tmp.path, tmp.compression)?;
+        let writer = SnapshotWriter::create(&dirs.fs, &tmp.path, tmp.compression, Pace::Full)?;
         let to = Destination::Here { writer: Box::new(writer), dirs, published };
         Ok(Self { number, tmp, to })
     }
@@ -297,8 +297,12 @@ impl Job {
     }
 
     fn write(&self, pieces: &Receiver<Piece>) -> Result<(), Failure> {
-        let mut writer =
-            SnapshotWriter::create(&self.dirs.fs, &self.tmp.path, self.tmp.compression)?;
+        let mut writer = SnapshotWriter::create(
+            &self.dirs.fs,
+            &self.tmp.path,
+            self.tmp.compression,
+            Pace::Half,
+        )?;
         loop {
             match pieces.recv() {
                 Ok(Piece::Bytes(bytes)) => {

@@ -11,7 +11,7 @@ use crate::epoch;
 use crate::error::{Context, Damage, Error};
 use crate::log_file::{self, LogReader};
 use crate::names::{self, Compression, Numbered};
-use crate::snapshot::{SnapshotReader, SnapshotWriter, Trailer};
+use crate::snapshot::{Pace, SnapshotReader, SnapshotWriter, Trailer};
 use crate::store::Store;
 use crate::switch::Dirs;
 
@@ -526,7 +526,7 @@ fn initial_state<A: Application>(app: &mut A) -> Vec<u8> {
 /// Writes `snapshot.0`.
 pub(crate) fn write_initial(dirs: &Dirs, bytes: &[u8], zxid_section: bool) -> Result<(), Error> {
     let tmp = dirs.snap.join(names::OWN);
-    let mut writer = SnapshotWriter::create(&dirs.fs, &tmp, Compression::None)?;
+    let mut writer = SnapshotWriter::create(&dirs.fs, &tmp, Compression::None, Pace::Full)?;
     writer.write(bytes)?;
     writer.finish(None::<SnapshotDigest>, zxid_section.then_some(Zxid::ZERO))?;
     let name = names::snapshot_name(Zxid::ZERO, Compression::None);

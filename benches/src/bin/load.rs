@@ -42,5 +42,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         outcome.errors,
         outcome.bytes as f64 / outcome.done as f64
     );
+    if let [.., max] = outcome.latencies_us[..] {
+        let len = outcome.latencies_us.len();
+        let per_mille = |share: usize| outcome.latencies_us[len * share / 1000];
+        println!(
+            "latency in µs: median {}, 99 % {}, 99.9 % {}, longest {max}",
+            per_mille(500),
+            per_mille(990),
+            per_mille(999)
+        );
+    }
     Ok(())
 }

@@ -3,10 +3,14 @@
 //! The application's bytes (sessions, ACL map, nodes, the final path "/") stand between a file
 //! header and the seals; they are the same bytes that go over the wire in a SNAP.
 
+mod paced;
 mod reader;
 mod snappy;
 mod writer;
 
+#[cfg(test)]
+pub(crate) use paced::PIECE_LEN;
+pub(crate) use paced::Pace;
 pub(crate) use reader::is_plausible;
 pub use reader::{SnapshotReader, Trailer};
 pub(crate) use writer::SnapshotWriter;

@@ -1,10 +1,11 @@
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use adler2::Adler32;
 use flate2::write::GzEncoder;
 use zab_proto::{SnapshotDigest, Zxid};
 
+use super::paced::{Pace, PacedFile};
 use super::snappy::SnappyWriter;
 use super::{DB_ID, DIGEST_VERSION, MAGIC, SEAL_PATH, VERSION};
 use crate::error::{Context, Error};
@@ -21,15 +22,20 @@ pub(crate) struct SnapshotWriter {
 
 #[derive(Debug)]
 enum Sink {
-    Plain(BufWriter<OutFile>),
-    Gz(GzEncoder<BufWriter<OutFile>>),
-    Snappy(Box<SnappyWriter<BufWriter<OutFile>>>),
+    Plain(PacedFile),
+    Gz(GzEncoder<PacedFile>),
+    Snappy(Box<SnappyWriter<PacedFile>>),
 }
 
 impl SnapshotWriter {
     /// Begins a file and writes its header.
-    pub(crate) fn create(fs: &Fs, path: &Path, compression: Compression) -> Result<Self, Error> {
-        let out = BufWriter::with_capacity(1 << 16, fs.create(path.to_path_buf())?);
+    pub(crate) fn create(
+        fs: &Fs,
+        path: &Path,
+        compression: Compression,
+        pace: Pace,
+    ) -> Result<Self, Error> {
+        let out = PacedFile::new(fs.create(path.to_path_buf())?, pace);
         let sink = match compression {
             Compression::None => Sink::Plain(out),
             Compression::Gz => Sink::Gz(GzEncoder::new(out, flate2::Compression::default())),
@@ -89,11 +95,11 @@ impl SnapshotWriter {
 
 impl Sink {
     fn into_out(self) -> io::Result<OutFile> {
-        let buffered = match self {
+        let paced = match self {
             Self::Plain(out) => out,
             Self::Gz(out) => out.finish()?,
             Self::Snappy(out) => out.finish()?,
         };
-        buffered.into_inner().map_err(io::IntoInnerError::into_error)
+        paced.finish()
     }
 }
