@@ -24,6 +24,8 @@ pub struct Certificate<'a> {
     /// Names and addresses of the extension `subjectAltName`.
     pub(crate) dns_names: Vec<&'a str>,
     pub(crate) addresses: Vec<IpAddr>,
+    /// Whether it may issue others: it says so, or is of a version that could not.
+    pub(crate) is_ca: bool,
     /// Purposes of the extension `extendedKeyUsage`, if it is there.
     pub(crate) purposes: Option<Vec<&'a [u8]>>,
 }
@@ -36,7 +38,10 @@ impl<'a> Certificate<'a> {
     pub fn parse(der: &'a [u8]) -> Result<Self, StoreError> {
         let mut outer = Der::new(der).sequence()?;
         let mut inside = outer.sequence()?;
-        inside.maybe(context(0))?;
+        let version = match inside.maybe(context(0))? {
+            Some(version) => Der::new(version).number()?,
+            None => 0,
+        };
         inside.take(INTEGER)?;
         inside.take(SEQUENCE)?;
         let issuer = inside.any()?;
@@ -55,6 +60,7 @@ impl<'a> Certificate<'a> {
             not_after,
             dns_names: Vec::new(),
             addresses: Vec::new(),
+            is_ca: version < VERSION_3,
             purposes: None,
         };
         while !inside.is_empty() {
@@ -73,6 +79,10 @@ impl<'a> Certificate<'a> {
             extension.maybe(BOOLEAN)?;
             let mut value = Der::new(extension.take(OCTET_STRING)?);
             match kind {
+                BASIC_CONSTRAINTS => {
+                    let ca = value.sequence()?.maybe(BOOLEAN)?;
+                    self.is_ca = ca.is_some_and(|ca| ca != [0]);
+                }
                 SUBJECT_ALT_NAME => self.names(value.sequence()?)?,
                 EXTENDED_KEY_USAGE => {
                     let (mut purposes, mut list) = (Vec::new(), value.sequence()?);
@@ -246,6 +256,9 @@ pub const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
 /// The purpose of a client's certificate.
 pub const CLIENT_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];
 const ANY_PURPOSE: &[u8] = &[0x55, 0x1d, 37, 0];
+/// As it is encoded.
+const VERSION_3: u32 = 2;
+const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 19];
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 17];
 const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 37];
 const DNS_NAME: u8 = 0x82;

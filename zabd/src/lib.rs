@@ -14,3 +14,4 @@ mod options;
 mod ports;
 mod purge;
 pub mod server;
+mod tls;

@@ -219,9 +219,11 @@ fn conf(config: &ServerConfig) -> Vec<(String, String)> {
     let version_dir = |dir: &std::path::Path| dir.join("version-2").display().to_string();
     let backlog = config.client_backlog.map_or_else(|| "-1".into(), |n| n.to_string());
     let port = config.client.as_ref().map_or_else(|| "-1".into(), |(_, port)| port.to_string());
+    let secure = config.tls.secure_client.as_ref();
+    let secure = secure.map_or_else(|| "-1".into(), |(_, port)| port.to_string());
     let mut conf = vec![
         ("clientPort", port),
-        ("secureClientPort", "-1".into()),
+        ("secureClientPort", secure),
         ("dataDir", version_dir(&config.data_dir)),
         ("dataLogDir", version_dir(&config.data_log_dir)),
         ("tickTime", config.tick_time.as_millis().to_string()),

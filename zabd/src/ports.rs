@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use runtime_core::{Error, Handle, Listeners, all_addresses, local_address};
+use runtime_core::{Error, Handle, Listeners, Port, all_addresses, local_address};
 use zab_proto::{Channel, Role};
 
 use crate::config::ServerConfig;
@@ -21,7 +21,7 @@ use crate::config::ServerConfig;
 /// One port that the server has to have.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Wanted {
-    channel: Channel,
+    kind: Port,
     /// A name or an address; `None`: all addresses of the machine.
     host: Option<String>,
     port: u16,
@@ -108,7 +108,12 @@ pub(crate) fn wanted(config: &ServerConfig) -> Vec<Wanted> {
     let member = config.ensemble.members.get(&config.sid).filter(|_| !config.standalone);
     for address in member.iter().flat_map(|member| &member.addresses) {
         let host = (!config.listen_on_all_ips).then(|| address.host.clone());
-        let peer = |channel, port| Wanted { channel, host: host.clone(), port, backlog: None };
+        let peer = |channel: Channel, port| Wanted {
+            kind: channel.into(),
+            host: host.clone(),
+            port,
+            backlog: None,
+        };
         want(peer(Channel::Election, address.election_port));
         // Observers lead nobody.
         if member.is_some_and(|member| member.role == Role::Participant) {
@@ -117,7 +122,12 @@ pub(crate) fn wanted(config: &ServerConfig) -> Vec<Wanted> {
     }
     if let Some((host, port)) = &config.client {
         let (host, backlog) = (Some(host.clone()), config.client_backlog);
-        want(Wanted { channel: Channel::Client, host, port: *port, backlog });
+        want(Wanted { kind: Channel::Client.into(), host, port: *port, backlog });
+    }
+    if let Some((host, port)) = &config.tls.secure_client {
+        let (host, backlog) = (Some(host.clone()), config.client_backlog);
+        let kind = Port { channel: Channel::Client, secure: true };
+        want(Wanted { kind, host, port: *port, backlog });
     }
     wanted
 }
@@ -127,7 +137,7 @@ fn wait(wanted: &[Wanted], bound: &mut Listeners, found: &Receiver<Found>) -> Re
     let moment = Instant::now() + MOMENT;
     loop {
         let has = |channel| bound.addresses(channel).next().is_some();
-        let timeout = if wanted.iter().all(|port| has(port.channel)) {
+        let timeout = if wanted.iter().all(|port| has(port.kind.channel)) {
             moment.saturating_duration_since(Instant::now())
         } else {
             Duration::MAX
@@ -174,10 +184,8 @@ impl Name {
     }
 
     fn what(&self) -> String {
-        let ports = self
-            .ports
-            .iter()
-            .map(|wanted| format!("{} port {}", kind(wanted.channel), wanted.port));
+        let ports =
+            self.ports.iter().map(|wanted| format!("{} port {}", kind(wanted.kind), wanted.port));
         ports.collect::<Vec<_>>().join(", ")
     }
 
@@ -230,11 +238,11 @@ fn bind_patiently(
     let mut attempt = 0;
     loop {
         let mut listeners = Listeners::default();
-        match listeners.add(wanted.channel, addr, wanted.backlog) {
+        match listeners.add(wanted.kind, addr, wanted.backlog) {
             Ok(_) => return Ok(listeners),
             Err(error) => {
                 let again =
-                    wanted.channel != Channel::Client && (retries == 0 || attempt < retries);
+                    wanted.kind.channel != Channel::Client && (retries == 0 || attempt < retries);
                 if !(again
                     && matches!(&error, Error::Bind { source, .. } if worth_it(source.kind())))
                 {
@@ -248,10 +256,11 @@ fn bind_patiently(
     }
 }
 
-fn kind(channel: Channel) -> &'static str {
-    match channel {
+fn kind(port: Port) -> &'static str {
+    match port.channel {
         Channel::Election => "election",
         Channel::Quorum => "quorum",
+        Channel::Client if port.secure => "secure client",
         Channel::Client => "client",
     }
 }

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use runtime_core::{Error, Handle, Listeners, ServerOptions, raise_descriptor_limit};
+use runtime_core::{Error, Expects, Handle, Listeners, ServerOptions, raise_descriptor_limit};
 use zab_proto::Channel;
 use zab_storage::FsyncSummary;
+use zab_tls::{Ports, Tls};
 use zk_service::{OnOutdated, Probe, Service, Summary};
 
 use crate::config::{LoadError, ServerConfig, SystemProperties};
 use crate::ending::Ending;
 use crate::mending::Mending;
 use crate::purge::Purge;
-use crate::{exit, logging, options, ports};
+use crate::{exit, logging, options, ports, tls};
 
 /// Where the configuration comes from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -93,19 +94,25 @@ pub fn run(
         Source::Arguments(arguments) => ServerConfig::from_arguments(arguments, properties),
     };
     let code = match config {
-        Ok(config) => match serve(&config, runtime, with_parent) {
-            Ok(code) => code,
-            Err(Failure::Serving(error)) => exit::code(&error),
-            Err(Failure::Starting(error)) => {
-                let code = exit::code(&error);
-                if code == exit::DATA_DIR {
-                    log::error!("Unable to access datadir, exiting abnormally: {error}");
-                } else {
-                    log::error!("{error}");
+        Ok(config) => {
+            match tls::open(&config).map(|tls| serve(&config, tls.as_ref(), runtime, with_parent)) {
+                Err(error) => {
+                    log::error!("Invalid config, exiting abnormally: {error}");
+                    exit::INVALID
                 }
-                code
+                Ok(Ok(code)) => code,
+                Ok(Err(Failure::Serving(error))) => exit::code(&error),
+                Ok(Err(Failure::Starting(error))) => {
+                    let code = exit::code(&error);
+                    if code == exit::DATA_DIR {
+                        log::error!("Unable to access datadir, exiting abnormally: {error}");
+                    } else {
+                        log::error!("{error}");
+                    }
+                    code
+                }
             }
-        },
+        }
         Err(LoadError::Invalid(error)) => {
             log::error!("Invalid config, exiting abnormally: {error}");
             exit::INVALID
@@ -133,8 +140,16 @@ impl<E: Into<Error>> From<E> for Failure {
     }
 }
 
-fn serve(config: &ServerConfig, runtime: Runtime, with_parent: bool) -> Result<u8, Failure> {
+fn serve(
+    config: &ServerConfig,
+    tls: Option<&Arc<Tls>>,
+    runtime: Runtime,
+    with_parent: bool,
+) -> Result<u8, Failure> {
     log_start(config);
+    if let Some(tls) = tls {
+        tls::watch(config, tls)?;
+    }
     match raise_descriptor_limit() {
         Ok(limit) => log::info!("This process may have {limit} open files and connections"),
         Err(error) => log::warn!("Cannot raise the limit of open files (ulimit -n): {error}"),
@@ -146,7 +161,7 @@ fn serve(config: &ServerConfig, runtime: Runtime, with_parent: bool) -> Result<u
     let outdated = Arc::new(AtomicBool::new(false));
     let mut mending = None::<Mending>;
     loop {
-        let failure = match incarnation(config, runtime, &ending, &outdated) {
+        let failure = match incarnation(config, tls, runtime, &ending, &outdated) {
             Ok(()) if outdated.load(Ordering::Relaxed) => return Ok(exit::OUTDATED),
             Ok(()) => return Ok(exit::OK),
             Err(failure) => failure,
@@ -164,12 +179,16 @@ fn serve(config: &ServerConfig, runtime: Runtime, with_parent: bool) -> Result<u
 /// A server from the reading of its directories to its end.
 fn incarnation(
     config: &ServerConfig,
+    tls: Option<&Arc<Tls>>,
     runtime: Runtime,
     ending: &Ending,
     outdated: &Arc<AtomicBool>,
 ) -> Result<(), Failure> {
     let options = options::server(config);
-    let (listeners, missing) = ports::bind(config)?;
+    let (mut listeners, missing) = ports::bind(config)?;
+    if let Some(tls) = tls {
+        listeners.secure(Arc::<Tls>::clone(tls));
+    }
     for addr in listeners.addresses(Channel::Client) {
         log::info!("binding to port {addr}");
     }
@@ -226,7 +245,10 @@ fn log_start(config: &ServerConfig) {
         Some((host, port)) => log::info!("clientPortAddress is {host}:{port}"),
         None => log::info!("clientPort is not set"),
     }
-    log::info!("secureClientPort is not set");
+    match &config.tls.secure_client {
+        Some((host, port)) => log::info!("secureClientPortAddress is {host}:{port}"),
+        None => log::info!("secureClientPort is not set"),
+    }
     log::info!("metricsProvider.className is {}", config.metrics_provider);
     log::info!("autopurge.snapRetainCount set to {}", config.snap_retain_count);
     let hours = config.purge_interval.map_or(0, |interval| interval.as_secs() / 3600);
@@ -236,6 +258,11 @@ fn log_start(config: &ServerConfig) {
     } else {
         logging::set_myid(config.sid.0);
         log::info!("Starting quorum peer, myid={}", config.sid);
+        let Ports { peers, dial_peers, .. } = config.tls.ports;
+        let how = if dial_peers { "TLS encrypted" } else { "insecure (non-TLS)" };
+        log::info!("Using {how} quorum communication");
+        let unified = if peers == Expects::Either { "enabled" } else { "disabled" };
+        log::info!("Port unification {unified}");
     }
     log::info!("tickTime set to {} ms", config.tick_time.as_millis());
     log::info!("minSessionTimeout set to {} ms", config.min_session_timeout.as_millis());

@@ -124,7 +124,10 @@ fn misplaced(key: &Key, name: &str, setting: &Setting, why: &str) -> Result<(), 
     let name = as_written(name, origin);
     let relied_on = match key.fate {
         Fate::Refused(when, _) => when.applies(key, value),
-        Fate::Checked(_) | Fate::Guards(_) => key.name.contains("auth") && key.reader.is_on(value),
+        Fate::Checked(_) | Fate::Guards(_) => {
+            let protects = key.name.contains("auth") || key.name.starts_with("ssl");
+            protects && key.reader.is_on(value)
+        }
         _ => false,
     };
     if relied_on {

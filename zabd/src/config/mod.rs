@@ -8,6 +8,7 @@ mod number;
 pub mod properties;
 mod security;
 mod system;
+mod tls;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -21,6 +22,8 @@ use zk_service::EnsembleAuth;
 pub use self::error::{Invalid, Origin};
 use self::file::FileKeys;
 pub use self::system::SystemProperties;
+pub use self::tls::TlsConfig;
+pub(crate) use self::tls::blame as blame_property;
 
 /// The configuration of one server, complete and free of contradictions.
 #[derive(Clone, Debug)]
@@ -73,6 +76,8 @@ pub struct ServerConfig {
     pub enforce_auth: Vec<String>,
     /// The scheme `ensemble`, if clients may use it.
     pub ensemble_auth: Option<EnsembleAuth>,
+    /// Which ports speak TLS, and how.
+    pub tls: TlsConfig,
     /// Everything else.
     pub properties: SystemProperties,
 }
@@ -187,6 +192,7 @@ impl ServerConfig {
         let (min_session_timeout, max_session_timeout) = session_timeouts(&keys, tick_time)?;
         let multi_address = keys.is_on("multiAddress.enabled");
         let standalone = check_ensemble(&keys, multi_address)?;
+        let tls = TlsConfig::read(&keys, &properties, standalone)?;
         let (init_limit, sync_limit) = if standalone {
             (0, 0)
         } else {
@@ -229,6 +235,7 @@ impl ServerConfig {
                 .to_owned(),
             ensemble: if standalone { Ensemble::default() } else { keys.ensemble },
             enforce_auth,
+            tls,
             ensemble_auth: security::ensemble_auth(&properties),
             properties,
         })
@@ -418,7 +425,6 @@ fn client_address(keys: &FileKeys, sid: Option<Sid>) -> Result<Option<(String, u
         }
         (own, line) => line.or(own),
     };
-    security::check_secure_port(keys, client.is_some())?;
     Ok(client)
 }
 

@@ -33,24 +33,6 @@ pub(super) fn check(
     forced_login(properties)
 }
 
-/// Only a port that TLS would protect: nobody could be served as the operator wants.
-///
-/// # Errors
-/// There is no other client port.
-pub(super) fn check_secure_port(keys: &FileKeys, has_client_port: bool) -> Result<(), Invalid> {
-    const NAME: &str = "secureClientPort";
-    if keys.port(NAME).is_none() {
-        return Ok(());
-    }
-    if has_client_port {
-        let at = keys.at(NAME);
-        log::warn!("{at} has no effect: TLS is not supported, the port stays closed");
-        return Ok(());
-    }
-    let reason = "TLS is not supported, and there is no clientPort: nobody could connect";
-    Err(keys.blame(NAME, Invalid::new(reason).accepted("clientPort beside it, or instead of it")))
-}
-
 /// `authProvider.*`: classes that log clients in.
 fn check_providers(properties: &SystemProperties) -> Result<(), Invalid> {
     let names = properties.setting("ensembleAuthName");

@@ -15,8 +15,8 @@ pub(super) const SERVER: Section = Section {
         "dataLogDir", Text, "", Used("directory of the transaction log; dataDir if not set");
         "clientPort", Port, "", Used("a port number, 0 for any free one: where clients connect");
         "clientPortAddress", Text, "0.0.0.0", Used("the address or name of clientPort");
-        "secureClientPort", Port, "", Checked("TLS is not supported: refused if there is no clientPort, warned of beside it, as the port stays closed");
-        "secureClientPortAddress", Text, "", Checked("as secureClientPort");
+        "secureClientPort", Port, "", Checked("where clients connect with TLS, beside clientPort or instead of it; needs ssl.keyStore.location");
+        "secureClientPortAddress", Text, "0.0.0.0", Checked("the address or name of secureClientPort");
         "clientPortListenBacklog", ParseInt(MIN), "-1", Used("connections that wait to be accepted, -1 for the system's maximum");
         "maxClientCnxns", ParseInt(MIN), "60", Used("connections per client address, 0 for any number");
         "tickTime", ParseInt(MIN), "3000", Used("milliseconds, at least 1: the unit of time");
@@ -57,9 +57,9 @@ pub(super) const ENSEMBLE: Section = Section {
         "multiAddress.reachabilityCheckEnabled", StrictBool, "true", Ignored("the addresses of a server are dialled one after the other, unreachable ones are skipped");
         "multiAddress.reachabilityCheckTimeoutMs", ParseInt(0), "1000", Used("milliseconds for each of several addresses of a server");
         "oraclePath", Text, "", Checked("with two voters warned of: the oracle is not asked, so neither serves without the other; never asked otherwise");
-        "sslQuorum", StrictBool, "false", Refused(On, "connections between members cannot be encrypted");
-        "portUnification", StrictBool, "false", Warned(On, "TLS is not supported; members that dial with TLS cannot connect");
-        "sslQuorumReloadCertFiles", StrictBool, "false", Warned(On, "TLS is not supported");
+        "sslQuorum", StrictBool, "false", Checked("members are dialled with TLS and have to dial with it; needs ssl.quorum.keyStore.location and trustStore.location");
+        "portUnification", StrictBool, "false", Checked("members may dial with TLS and without; they are dialled as sslQuorum says");
+        "sslQuorumReloadCertFiles", StrictBool, "false", Ignored("certificates are read again whenever they change");
         "quorum.auth.enableSasl", StrictBool, "false", Refused(On, "members cannot authenticate each other (SASL)");
         "quorum.auth.serverRequireSasl", StrictBool, "false", Refused(On, "members cannot authenticate each other (SASL)");
         "quorum.auth.learnerRequireSasl", StrictBool, "false", Refused(On, "members cannot authenticate each other (SASL)");

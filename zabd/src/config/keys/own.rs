@@ -1,6 +1,6 @@
 //! Keys that ZooKeeper does not know: there they become properties that nobody reads.
 
-use super::Fate::{Guards, Used};
+use super::Fate::{Checked, Guards, Used};
 use super::Reader::{Bool, GetLong};
 use super::{Key, Place, Section};
 
@@ -8,6 +8,8 @@ pub(super) const OWN: Section = Section {
     title: "This server's own",
     place: Place::Plain,
     keys: keys! {
+        "zab.tls.acceptExpired", Bool, "false", Checked("a certificate that stands in a trust store itself is trusted even when it has expired, as by Java");
+        "zab.tls.reloadIntervalMs", GetLong(0), "1000", Checked("milliseconds between looks at the files with certificates, 0 for never");
         "zab.allowUnlistedServers", Bool, "false", Used("servers that the configuration does not list may learn and be told of the leader, as with ZooKeeper: unlisted observers, joiners before their reconfig");
         "zab.checkPeerAddresses", Bool, "true", Guards("servers are refused that come from another address than the configuration gives their id; names are not judged");
         "zab.client.maxRequests", GetLong(1), "1000", Guards("requests of one client under way, from which on further ones wait");

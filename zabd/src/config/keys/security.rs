@@ -3,12 +3,12 @@
 
 use super::Fate::{Checked, Demands, Ignored, Refused, Used, Warned};
 use super::Reader::{Bool, GetInt, GetLong, ParseInt, Text, Unless};
-use super::When::{Always, Changed, On};
+use super::When::{Always, Changed, NotIn, On};
 use super::{Key, Place, Section};
 
 const MIN: i32 = i32::MIN;
 const NO_SASL: &str = "SASL is not supported";
-const NO_TLS: &str = "TLS is not supported";
+const NO_X509: &str = "clients get no identity from their certificates";
 const NO_ADMIN: &str = "there is no AdminServer (HTTP); the four-letter words tell most of it";
 
 pub(super) const IDENTITIES: Section = Section {
@@ -25,8 +25,8 @@ pub(super) const IDENTITIES: Section = Section {
         "authProvider.*", Text, "", Checked("of the classes of org.apache.zookeeper.server.auth: ip and digest are always there, EnsembleAuthenticationProvider can be added, SASL is refused, others are warned of");
         "superUser", Text, "", Warned(Always, "SASL is not supported; nobody becomes the super user by a name");
         "superUser.*", Text, "", Warned(Always, "SASL is not supported; nobody becomes the super user by a name");
-        "X509AuthenticationProvider.superUser", Text, "", Warned(Always, "TLS is not supported; nobody becomes the super user by a certificate");
-        "X509AuthenticationProvider.*", Text, "", Warned(Always, NO_TLS);
+        "X509AuthenticationProvider.superUser", Text, "", Warned(Always, "nobody becomes the super user by a certificate");
+        "X509AuthenticationProvider.*", Text, "", Warned(Always, NO_X509);
         "IPAuthenticationProvider.usexforwardedfor", Bool, "false", Ignored("for the AdminServer only, which is not there");
         "SASLAuthenticationProvider.superPassword", Text, "", Warned(Always, NO_SASL);
         "letAnySaslUserDoX", Text, "", Warned(Always, NO_SASL);
@@ -45,15 +45,53 @@ pub(super) const TLS: Section = Section {
     title: "TLS",
     place: Place::Property,
     keys: keys! {
-        "client.portUnification", Bool, "false", Warned(On, "TLS is not supported; clients that speak it cannot connect to clientPort");
-        "client.certReload", Bool, "false", Warned(On, NO_TLS);
+        "client.portUnification", Bool, "false", Checked("clients may use TLS on clientPort, too; needs ssl.keyStore.location");
+        "client.certReload", Bool, "false", Ignored("certificates are read again whenever they change");
         "client.secure", Bool, "false", Ignored("a setting of clients");
-        "ssl.clientAuth", Text, "need", Warned(Always, NO_TLS);
-        "ssl.*", Text, "", Warned(Always, NO_TLS);
-        "ssl.quorum.*", Text, "", Warned(Always, NO_TLS);
-        "fips-mode", Bool, "true", Ignored("used with TLS only");
-        "netty.server.outstandingHandshake.limit", GetInt(MIN), "-1", Ignored("used with TLS only");
-        "netty.server.earlyDropSecureConnectionHandshakes", Bool, "false", Ignored("used with TLS only");
+        "ssl.keyStore.location", Text, "", Checked("the file with this server's key and certificate, in PEM, PKCS#12 or JKS");
+        "ssl.keyStore.password", Text, "", Checked("what opens it");
+        "ssl.keyStore.passwordPath", Text, "", Checked("a file with the password, instead of keyStore.password");
+        "ssl.keyStore.type", Text, "", Refused(NotIn(&["", "JKS", "PEM", "PKCS12"]), "such stores cannot be read; convert it with keytool -importkeystore -deststoretype PKCS12. (Which of the readable formats it is shows in the file, not here)");
+        "ssl.trustStore.location", Text, "", Checked("the file with certificates of CAs, or of clients themselves, in PEM, PKCS#12 or JKS");
+        "ssl.trustStore.password", Text, "", Checked("what opens it");
+        "ssl.trustStore.passwordPath", Text, "", Checked("a file with the password, instead of trustStore.password");
+        "ssl.trustStore.type", Text, "", Refused(NotIn(&["", "JKS", "PEM", "PKCS12"]), "such stores cannot be read; convert it with keytool -importkeystore -deststoretype PKCS12. (Which of the readable formats it is shows in the file, not here)");
+        "ssl.clientAuth", Text, "need", Checked("none, want or need: whether clients that connect have to show a certificate; none and want do without a trust store, need does not");
+        "ssl.protocol", Text, "", Checked("TLSv1.2 for that alone; everything else means TLS 1.2 and 1.3");
+        "ssl.enabledProtocols", Text, "TLSv1.3,TLSv1.2", Checked("joined by commas; older ones are warned of, and refused if nothing else is left");
+        "ssl.ciphersuites", Text, "", Checked("joined by commas, by their registered names; those that are not there are warned of, and refused if none is left");
+        "ssl.hostnameVerification", Bool, "true", Checked("false turns ssl.clientHostnameVerification off, too");
+        "ssl.clientHostnameVerification", Bool, "false", Checked("the certificate of a client must be for the address it comes from");
+        "ssl.allowReverseDnsLookup", Bool, "false", Ignored("names are never asked for by address");
+        "ssl.crl", Bool, "false", Refused(On, "revoked certificates cannot be told; nothing is fetched during a handshake");
+        "ssl.ocsp", Bool, "false", Refused(On, "revoked certificates cannot be told; nothing is fetched during a handshake");
+        "ssl.handshakeDetectionTimeoutMillis", GetInt(1), "5000", Ignored("for members only, as in ZooKeeper");
+        "ssl.context.supplier.class", Text, "", Refused(Always, "there is no Java virtual machine to load a class");
+        "ssl.authProvider", Text, "x509", Refused(NotIn(&["x509"]), "certificates give clients no identity of another scheme");
+        "ssl.sslProvider", Text, "JDK", Ignored("there is one implementation of TLS");
+        "ssl.quorum.keyStore.location", Text, "", Checked("the file with this server's key and certificate, in PEM, PKCS#12 or JKS");
+        "ssl.quorum.keyStore.password", Text, "", Checked("what opens it");
+        "ssl.quorum.keyStore.passwordPath", Text, "", Checked("a file with the password, instead of keyStore.password");
+        "ssl.quorum.keyStore.type", Text, "", Refused(NotIn(&["", "JKS", "PEM", "PKCS12"]), "such stores cannot be read; convert it with keytool -importkeystore -deststoretype PKCS12. (Which of the readable formats it is shows in the file, not here)");
+        "ssl.quorum.trustStore.location", Text, "", Checked("the file with certificates of CAs, or of members themselves, in PEM, PKCS#12 or JKS");
+        "ssl.quorum.trustStore.password", Text, "", Checked("what opens it");
+        "ssl.quorum.trustStore.passwordPath", Text, "", Checked("a file with the password, instead of trustStore.password");
+        "ssl.quorum.trustStore.type", Text, "", Refused(NotIn(&["", "JKS", "PEM", "PKCS12"]), "such stores cannot be read; convert it with keytool -importkeystore -deststoretype PKCS12. (Which of the readable formats it is shows in the file, not here)");
+        "ssl.quorum.clientAuth", Text, "need", Checked("none, want or need: whether members that connect have to show a certificate");
+        "ssl.quorum.protocol", Text, "", Checked("TLSv1.2 for that alone; everything else means TLS 1.2 and 1.3");
+        "ssl.quorum.enabledProtocols", Text, "TLSv1.3,TLSv1.2", Checked("joined by commas; older ones are warned of, and refused if nothing else is left");
+        "ssl.quorum.ciphersuites", Text, "", Checked("joined by commas, by their registered names; those that are not there are warned of, and refused if none is left");
+        "ssl.quorum.hostnameVerification", Bool, "", Checked("a member whose certificate is not for the host it was dialled at, nor for its address, is refused; without this key it is warned of only, as ZooKeeper 3.9 does not look, unless fips-mode=false");
+        "ssl.quorum.clientHostnameVerification", Bool, "true", Checked("the same for members that connect: by their address, or the host of any member");
+        "ssl.quorum.allowReverseDnsLookup", Bool, "false", Ignored("names are never asked for by address");
+        "ssl.quorum.crl", Bool, "false", Refused(On, "revoked certificates cannot be told; nothing is fetched during a handshake");
+        "ssl.quorum.ocsp", Bool, "false", Refused(On, "revoked certificates cannot be told; nothing is fetched during a handshake");
+        "ssl.quorum.handshakeDetectionTimeoutMillis", GetInt(1), "5000", Checked("milliseconds for the first byte of a member that connects");
+        "ssl.quorum.context.supplier.class", Text, "", Refused(Always, "there is no Java virtual machine to load a class");
+        "ssl.quorum.sslProvider", Text, "JDK", Ignored("there is one implementation of TLS");
+        "fips-mode", Bool, "true", Checked("false: names of members are verified unless ssl.quorum.hostnameVerification is false, as in ZooKeeper 3.8. No cryptography is chosen by it, in ZooKeeper neither");
+        "netty.server.outstandingHandshake.limit", GetInt(MIN), "-1", Checked("handshakes with clients at a time; further connections are closed; below 1 for any number");
+        "netty.server.earlyDropSecureConnectionHandshakes", Bool, "false", Ignored("handshakes take a bounded part of the time whether the server serves or not");
     },
 };
 

@@ -1,0 +1,257 @@
+//! Who is trusted.
+//!
+//! A certificate that itself stands in the trust store is, whatever it looks like, as by Java; many
+//! installations have nothing else. `webpki` would refuse it for being of version 1, for being a CA, or
+//! for having its name in the wrong place. Everybody else needs a chain to a CA of the trust store, which
+//! `webpki` judges.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{
+    WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature_with_raw_key,
+};
+use rustls::pki_types::{
+    CertificateDer, ServerName, SubjectPublicKeyInfoDer, TrustAnchor, UnixTime,
+};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use webpki::{EndEntityCert, KeyUsage, RawPublicKeyEntity};
+
+use crate::store::Trust;
+use crate::x509::Certificate;
+
+/// Judges the certificates of both directions.
+#[derive(Debug)]
+pub(crate) struct Verifier {
+    anchors: Vec<TrustAnchor<'static>>,
+    trusted: HashSet<Vec<u8>>,
+    subjects: Vec<DistinguishedName>,
+    algorithms: WebPkiSupportedAlgorithms,
+    accept_expired: bool,
+    mandatory: bool,
+    /// Why the last certificate was refused. The error that `rustls` hands on has no room for it.
+    refusal: Mutex<Option<String>>,
+}
+
+impl Verifier {
+    pub(crate) fn new(
+        trust: &Trust,
+        algorithms: WebPkiSupportedAlgorithms,
+        accept_expired: bool,
+        mandatory: bool,
+    ) -> Self {
+        let mut verifier = Self {
+            anchors: Vec::new(),
+            trusted: trust.certificates.iter().cloned().collect(),
+            subjects: Vec::new(),
+            algorithms,
+            accept_expired,
+            mandatory,
+            refusal: Mutex::default(),
+        };
+        for der in &trust.certificates {
+            let Ok(certificate) = Certificate::parse(der) else { continue };
+            verifier.subjects.push(DistinguishedName::from(certificate.subject.to_vec()));
+            // A leaf that is trusted may not make others trusted.
+            if certificate.is_ca
+                && let Ok(anchor) =
+                    webpki::anchor_from_trusted_cert(&CertificateDer::from(&der[..]))
+            {
+                verifier.anchors.push(anchor.to_owned());
+            }
+        }
+        verifier
+    }
+
+    /// Why the last certificate was refused.
+    pub(crate) fn take_refusal(&self) -> Option<String> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: KeyUsage,
+    ) -> Result<(), Error> {
+        let parsed = Certificate::parse(leaf);
+        let verdict = if self.trusted.contains(leaf.as_ref()) {
+            let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+            match &parsed {
+                Ok(parsed) if self.accept_expired || parsed.is_valid_at(now) => Ok(()),
+                Ok(parsed) if now < parsed.not_before => Err(CertificateError::NotValidYet.into()),
+                Ok(_) => Err(CertificateError::Expired.into()),
+                Err(_) => Err(CertificateError::BadEncoding.into()),
+            }
+        } else {
+            self.judge_chain(leaf, others, now, usage)
+        };
+        if let Err(error) = &verdict {
+            let subject = parsed.map_or_else(|_| "?".into(), |parsed| parsed.subject_name());
+            let why = match error {
+                Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+                    "no CA of the trust store has issued it, and it is not in the trust store itself"
+                        .into()
+                }
+                Error::InvalidCertificate(
+                    CertificateError::Expired | CertificateError::ExpiredContext { .. },
+                ) => "it has expired".into(),
+                Error::InvalidCertificate(
+                    CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+                ) => "it is not valid yet".into(),
+                other => other.to_string(),
+            };
+            let text = format!("its certificate ({subject}) is refused: {why}");
+            *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+        }
+        verdict
+    }
+
+    fn judge_chain(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: KeyUsage,
+    ) -> Result<(), Error> {
+        let end = EndEntityCert::try_from(leaf).map_err(of_webpki)?;
+        end.verify_for_usage(self.algorithms.all, &self.anchors, others, now, usage, None, None)
+            .map(drop)
+            .map_err(of_webpki)
+    }
+
+    fn verify12(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        if EndEntityCert::try_from(certificate).is_ok() {
+            return verify_tls12_signature(message, certificate, signed, &self.algorithms);
+        }
+        // A certificate of version 1, of which only the key is of interest.
+        let key = public_key(certificate)?;
+        let entity = RawPublicKeyEntity::try_from(&key).map_err(of_webpki)?;
+        let of_scheme =
+            self.algorithms.mapping.iter().filter(|(scheme, _)| *scheme == signed.scheme);
+        let valid = of_scheme
+            .flat_map(|(_, algorithms)| *algorithms)
+            .any(|one| entity.verify_signature(*one, message, signed.signature()).is_ok());
+        if !valid {
+            return Err(CertificateError::BadSignature.into());
+        }
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify13(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let key = public_key(certificate)?;
+        verify_tls13_signature_with_raw_key(message, &key, signed, &self.algorithms)
+    }
+}
+
+fn public_key(certificate: &CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'static>, Error> {
+    let parsed = Certificate::parse(certificate).map_err(|_| CertificateError::BadEncoding)?;
+    Ok(parsed.public_key.to_vec().into())
+}
+
+fn of_webpki(error: webpki::Error) -> Error {
+    use webpki::Error as E;
+    match error {
+        E::UnknownIssuer => CertificateError::UnknownIssuer,
+        E::CertExpired { .. } => CertificateError::Expired,
+        E::CertNotValidYet { .. } => CertificateError::NotValidYet,
+        E::BadDer | E::BadDerTime | E::TrailingData(_) => CertificateError::BadEncoding,
+        E::InvalidSignatureForPublicKey => CertificateError::BadSignature,
+        E::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
+        other => CertificateError::Other(rustls::OtherError(Arc::new(other))),
+    }
+    .into()
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        // Its names are looked at when the handshake is done.
+        self.judge(leaf, others, now, KeyUsage::server_auth())?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verify12(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verify13(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+impl ClientCertVerifier for Verifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.mandatory
+    }
+
+    /// Java's clients choose their certificate by these.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.subjects
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.judge(leaf, others, now, KeyUsage::client_auth())?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verify12(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verify13(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
