@@ -165,7 +165,10 @@ fn public_key(certificate: &CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDe
 fn of_webpki(error: webpki::Error) -> Error {
     use webpki::Error as E;
     match error {
-        E::UnknownIssuer => CertificateError::UnknownIssuer,
+        // What `webpki` stumbles over first in a certificate that is its own issuer.
+        E::UnknownIssuer | E::CaUsedAsEndEntity | E::UnsupportedCertVersion => {
+            CertificateError::UnknownIssuer
+        }
         E::CertExpired { .. } => CertificateError::Expired,
         E::CertNotValidYet { .. } => CertificateError::NotValidYet,
         E::BadDer | E::BadDerTime | E::TrailingData(_) => CertificateError::BadEncoding,
