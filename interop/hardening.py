@@ -16,6 +16,7 @@ ATTACKS = (
     Attack("acceptedEpoch 2147483647 on one member", partial(peers.damaged_epoch, value=2147483647)),
     Attack("acceptedEpoch 100 on one member", partial(peers.damaged_epoch, value=100)),
     Attack("a foreign data directory", peers.foreign_directory),
+    Attack("a foreign data directory while there is no leader", peers.foreign_directory_first),
     Attack("a configuration in votes", peers.configuration),
     Attack("a snapshot over a slow link", partial(peers.slow_link, megabytes=100, seconds=40), True,
            partial(peers.slow_link, megabytes=300, seconds=60)),

@@ -7,8 +7,10 @@ use std::time::Duration;
 use zab_proto::wire::Parsed;
 use zab_proto::wire::notification::parse_frame;
 use zab_proto::{
-    Channel, Config, ConnId, ElectionConfig, Ensemble, Epoch, EpochKind, Input, Instant, Limits,
-    Member, NetOutput, Node, Recovered, Sid, SnapshotDigest, Storage, Ticket, Zxid, Incoming};
+    Channel, Config, ConnId, ElectionConfig, Ensemble, Epoch, EpochKind, Identity, Incoming, Input,
+    Instant, Limits, Member, NetOutput, Node, Recovered, Sid, SnapshotDigest, Storage, Ticket,
+    Zxid,
+};
 use zk_service::{Service, ServiceOptions, WallClock};
 
 /// A disk that is always done.
@@ -17,6 +19,9 @@ struct Disk(Option<Ticket>);
 
 impl Storage for Disk {
     fn set_epoch(&mut self, ticket: Ticket, _: EpochKind, _: Epoch) {
+        self.0 = Some(ticket);
+    }
+    fn set_identity(&mut self, ticket: Ticket, _: Identity) {
         self.0 = Some(ticket);
     }
     fn append(&mut self, ticket: Ticket, _: Zxid, _: &[u8]) {
@@ -96,6 +101,7 @@ impl World {
         let member = Member::parse(Sid(1), "h:1:2").expect("a good line");
         ensemble.members.insert(Sid(1), member);
         let config = Config {
+            fresh_id: None,
             allow_unlisted: true,
             check_addresses: true,
             sid: Sid(1),

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use zab_proto::{Epoch, EpochKind, Ticket, Zxid};
+use zab_proto::{Epoch, EpochKind, Identity, Ticket, Zxid};
 
 /// One ordered write.
 #[derive(Clone, Debug)]
 pub enum Op {
     /// An epoch file.
     Epoch(EpochKind, Epoch),
+    /// The id of the ensemble.
+    Identity(Identity),
     /// A log record.
     Append(Zxid, Vec<u8>),
     /// The log ends here.
@@ -27,6 +29,8 @@ pub struct Image {
     pub accepted: Epoch,
     /// `currentEpoch`.
     pub current: Epoch,
+    /// Which ensemble it belongs to.
+    pub identity: Option<Identity>,
     /// zxid of the snapshot.
     pub snapshot: Zxid,
     /// Transactions above it.
@@ -44,6 +48,7 @@ impl Image {
                 assert!(epoch <= self.accepted, "an epoch that was not accepted");
                 self.current = epoch;
             }
+            Op::Identity(identity) => self.identity = Some(identity),
             Op::Append(zxid, txn) => {
                 assert!(zxid > self.last(), "{zxid} after {}", self.last());
                 self.log.insert(zxid, txn);

@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
+use bytes::BufMut;
 use zab_proto::wire::body::{LearnerInfo, PROTOCOL_VERSION, Request};
 use zab_proto::wire::handshake::{Form, Handshake};
-use bytes::BufMut;
 use zab_proto::wire::notification::Notification;
 use zab_proto::wire::packet::{Packet, PacketType};
 use zab_proto::wire::txn::TxnHeader;
@@ -100,6 +100,7 @@ impl World {
         let ensemble = "server.1=h:1:11\nserver.2=h:2:12\nserver.3=h:3:13\n\
                         server.4=h:4:14:observer\nversion=0";
         let config = Config {
+            fresh_id: None,
             allow_unlisted: true,
             check_addresses: true,
             sid: Sid(1 + program.small(4)),
@@ -402,6 +403,9 @@ impl World {
             match output {
                 Output::SetEpoch { ticket, kind, epoch } => {
                     self.disk.push(ticket, Op::Epoch(kind, epoch));
+                }
+                Output::SetIdentity { ticket, identity } => {
+                    self.disk.push(ticket, Op::Identity(identity));
                 }
                 Output::Append { ticket, zxid, txn } => {
                     assert_eq!(TxnHeader::parse(txn).expect("a header").zxid, zxid);

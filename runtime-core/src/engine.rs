@@ -2,13 +2,14 @@
 //! network, one batch for the disk, then one write per connection.
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use zab_proto::{
-    Application, Channel, CloseReason, Config, ConnId, Incoming, Input, Instant, NetOutput, Node,
-    Notice,
+    Application, Channel, CloseReason, Config, ConnId, EnsembleId, Incoming, Input, Instant,
+    NetOutput, Node, Notice,
 };
 
 use crate::secure::{Layer, LayerOutput};
@@ -72,11 +73,12 @@ impl<A: Application, D: Disk> Engine<A, D> {
     /// # Errors
     /// [`Error::Config`].
     pub fn new(
-        config: Config,
+        mut config: Config,
         loaded: Loaded<A, D>,
         status: Arc<StatusBoard>,
     ) -> Result<Self, Error> {
         bounded_log::begin();
+        config.fresh_id.get_or_insert_with(fresh_id);
         let clock = Clock::start();
         let node = Node::new(clock.now(), config, loaded.recovered, loaded.app)?;
         Ok(Self { clock, node, disk: loaded.disk, status, layer: None })
@@ -254,4 +256,10 @@ impl<A: Application, D: Disk> Doors for NodeDoors<'_, A, D> {
     fn transmit(&mut self, conn: ConnId, buf: &mut [u8]) -> usize {
         self.node.poll_transmit(self.now, conn, buf)
     }
+}
+/// Random bits for an ensemble that has no id yet. The keys of the standard library's hash maps come
+/// from the operating system.
+fn fresh_id() -> EnsembleId {
+    let key = RandomState::new();
+    EnsembleId::new(u128::from(key.hash_one(0)) << 64 | u128::from(key.hash_one(1)))
 }

@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::{ConfigError, Ensemble, Member, Role, Sid};
+use crate::{ConfigError, Ensemble, EnsembleId, Member, Role, Sid};
 
 /// All the core needs to know beforehand.
 #[derive(Clone, Debug)]
@@ -39,6 +39,10 @@ pub struct Config {
     pub election: ElectionConfig,
     /// Bounds of everything that takes memory.
     pub limits: Limits,
+    /// Random bits that become the id of an ensemble, if this server is to give it one (rule R24). To
+    /// be drawn anew at each start, from a source of randomness that differs between servers and starts.
+    /// `None`: the core never does. The runtimes fill it in.
+    pub fresh_id: Option<EnsembleId>,
     /// Seed of all random choices (delays of observers).
     pub seed: u64,
 }
@@ -153,6 +157,7 @@ impl Config {
             trust_empty: false,
             allow_unlisted: false,
             check_addresses: true,
+            fresh_id: None,
             election: ElectionConfig::default(),
             limits: Limits::default(),
             seed: sid.0.unsigned_abs(),

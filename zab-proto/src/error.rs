@@ -56,6 +56,13 @@ pub enum Violation {
     Stranger(crate::Sid),
     /// The peer comes from an address that is none of those the configuration gives its server id.
     WrongAddress(crate::Sid, core::net::IpAddr),
+    /// The peer's data directory belongs to another ensemble than this server's (rule R24).
+    OtherEnsemble {
+        /// The peer's ensemble.
+        theirs: crate::EnsembleId,
+        /// This server's.
+        ours: crate::EnsembleId,
+    },
     /// The peer's server id has a connection that is alive.
     Duplicate(crate::Sid),
     /// A learner's configuration is newer than this leader's.
@@ -107,6 +114,10 @@ impl fmt::Display for Violation {
                 f,
                 "server {sid} has another address than {address} in the configuration \
                  (zab.checkPeerAddresses=false admits it)"
+            ),
+            Self::OtherEnsemble { theirs, ours } => write!(
+                f,
+                "the peer has the data of ensemble {theirs}, this server that of ensemble {ours}"
             ),
             Self::Duplicate(sid) => {
                 write!(f, "server {sid} is connected already, and that connection is alive")

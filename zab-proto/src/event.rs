@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::{CloseReason, Epoch, Notice, Sid, Zxid};
+use crate::{CloseReason, Epoch, Identity, Notice, Sid, Zxid};
 
 /// A connection, named by the core or by the application that owns it: a slot and a generation, so
 /// that an event about a closed connection never hits its successor.
@@ -167,6 +167,13 @@ pub enum Output<'a> {
         kind: EpochKind,
         /// Its new value.
         epoch: Epoch,
+    },
+    /// Storage: make the id of the ensemble durable.
+    SetIdentity {
+        /// Place in the storage order.
+        ticket: Ticket,
+        /// The id, in the place of an older one.
+        identity: Identity,
     },
     /// Storage: append a transaction to the log.
     Append {

@@ -9,12 +9,13 @@ use alloc::collections::VecDeque;
 
 use crate::window::{Index, Window};
 use crate::wire::txn::TxnHeader;
-use crate::{Epoch, EpochKind, Output, Ticket, Violation, Zxid};
+use crate::{Epoch, EpochKind, Identity, Output, Ticket, Violation, Zxid};
 
 /// A storage output other than an append.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Op {
     SetEpoch(EpochKind, Epoch),
+    SetIdentity(Identity),
     Truncate(Zxid),
     Install(Zxid),
 }
@@ -78,6 +79,11 @@ pub(crate) struct History {
     current: Epoch,
     accepted_durable: Epoch,
     current_durable: Epoch,
+    /// Which ensemble this directory belongs to, as last asked of storage, and whether storage has it.
+    identity: Option<Identity>,
+    identity_durable: bool,
+    /// It has changed since [`take_identity_change`](Self::take_identity_change).
+    identity_changed: bool,
     /// Whether the directory holds a history that may be counted (rule R14).
     trusted: bool,
     /// The last stream that should have completed the history had a gap, or was too long to be kept
@@ -124,6 +130,9 @@ impl History {
             current,
             accepted_durable: accepted,
             current_durable: current,
+            identity: None,
+            identity_durable: true,
+            identity_changed: false,
             trusted,
             snapshot_wanted: false,
             snapshot_denied: false,
@@ -178,6 +187,40 @@ impl History {
 
     pub(crate) fn is_trusted(&self) -> bool {
         self.trusted
+    }
+
+    /// Which ensemble this directory belongs to.
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        self.identity
+    }
+
+    /// What was found on the disk.
+    pub(crate) fn recover_identity(&mut self, identity: Option<Identity>) {
+        self.identity = identity;
+        self.identity_changed = true;
+    }
+
+    /// Whether storage has the present id.
+    pub(crate) fn is_identity_durable(&self) -> bool {
+        self.identity_durable
+    }
+
+    /// This directory belongs to the ensemble of this id. A confirmation is not taken back.
+    pub(crate) fn set_identity(&mut self, identity: Identity) {
+        let confirmed = self.identity.is_some_and(|own| own.id == identity.id && own.confirmed);
+        let identity = Identity { confirmed: confirmed || identity.confirmed, ..identity };
+        if self.identity == Some(identity) {
+            return;
+        }
+        self.identity = Some(identity);
+        self.identity_durable = false;
+        self.identity_changed = true;
+        self.enqueue(Op::SetIdentity(identity));
+    }
+
+    /// Whether the id has changed since this was asked last.
+    pub(crate) fn take_identity_change(&mut self) -> bool {
+        core::mem::take(&mut self.identity_changed)
     }
 
     /// The empty directory counts from now on (rule R14).
@@ -441,6 +484,9 @@ impl History {
             match op {
                 Op::SetEpoch(EpochKind::Accepted, epoch) => self.accepted_durable = epoch,
                 Op::SetEpoch(EpochKind::Current, epoch) => self.current_durable = epoch,
+                Op::SetIdentity(identity) => {
+                    self.identity_durable |= self.identity == Some(identity);
+                }
                 Op::Truncate(_) | Op::Install(_) => {}
             }
         }
@@ -471,6 +517,7 @@ impl History {
             self.next_ticket += 1;
             return Some(match op {
                 Op::SetEpoch(kind, epoch) => Output::SetEpoch { ticket, kind, epoch },
+                Op::SetIdentity(identity) => Output::SetIdentity { ticket, identity },
                 Op::Truncate(after) => Output::Truncate { ticket, after },
                 Op::Install(zxid) => Output::Install { ticket, zxid },
             });

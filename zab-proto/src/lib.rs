@@ -13,6 +13,7 @@ mod ensemble;
 mod error;
 mod event;
 mod history;
+mod identity;
 mod image;
 mod leader;
 mod learner;
@@ -37,6 +38,7 @@ pub use event::{
     Channel, ConnId, EpochKind, Input, Message, Origin, Output, Phase, Received, ServerState,
     Status, SyncMode, Ticket,
 };
+pub use identity::{EnsembleId, Identity};
 pub use image::{Images, Staged};
 pub use leader::LearnerStatus;
 pub use node::{NetOutput, Node};

@@ -8,7 +8,7 @@ use core::fmt;
 use core::mem::discriminant;
 use core::time::Duration;
 
-use crate::{CloseReason, Epoch, Instant, Phase, Sid};
+use crate::{CloseReason, EnsembleId, Epoch, Instant, Phase, Sid};
 
 /// Something for the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,6 +40,20 @@ pub enum Notice {
         from: Sid,
         /// The configuration's version.
         version: i64,
+    },
+    /// The data directory of a member and that of this server belong to different ensembles (rule R24).
+    OtherEnsemble {
+        /// The member.
+        sid: Sid,
+        /// The ensemble of its directory.
+        theirs: EnsembleId,
+        /// The ensemble of this server's.
+        ours: EnsembleId,
+    },
+    /// This server's directory belongs to this ensemble from now on.
+    Identified {
+        /// The id, which a quorum of voters has stored.
+        id: EnsembleId,
     },
     /// On a leader: a learner's connection has ended.
     LearnerLost {
@@ -110,13 +124,25 @@ impl Notice {
     /// Whether an operator has to do something.
     #[must_use]
     pub fn is_error(&self) -> bool {
-        matches!(self, Self::DamagedEpochs { .. } | Self::Ahead { .. } | Self::NoEpochLeft)
+        matches!(
+            self,
+            Self::DamagedEpochs { .. }
+                | Self::Ahead { .. }
+                | Self::NoEpochLeft
+                | Self::OtherEnsemble { .. }
+        )
     }
 
     /// Whether it tells of the course of things, which in itself is no reason to worry.
     #[must_use]
     pub fn is_routine(&self) -> bool {
-        matches!(self, Self::LearnerLost { .. } | Self::LeaderLost { .. } | Self::ReignEnded { .. })
+        matches!(
+            self,
+            Self::LearnerLost { .. }
+                | Self::LeaderLost { .. }
+                | Self::ReignEnded { .. }
+                | Self::Identified { .. }
+        )
     }
 
     /// Whether both say the same, so that telling one of them is enough for a while.
@@ -131,6 +157,7 @@ impl Notice {
                 Self::LeaderLost { leader: a, phase: b, reason: c },
                 Self::LeaderLost { leader, phase, reason },
             ) => a == leader && b == phase && kind(c) == kind(reason),
+            (Self::OtherEnsemble { sid: a, .. }, Self::OtherEnsemble { sid, .. }) => a == sid,
             (Self::ReignEnded { reason: a, .. }, Self::ReignEnded { reason, .. }) => a == reason,
             _ => discriminant(self) == discriminant(other),
         }
@@ -173,6 +200,14 @@ impl fmt::Display for Notice {
                  newer than this server's. A vote proves nothing, so it is not believed; a leader's \
                  word would be",
             ),
+            Self::OtherEnsemble { sid, theirs, ours } => write!(
+                f,
+                "Server {sid} has the data of another ensemble ({theirs}) than this server ({ours}): they \
+                 neither elect nor follow each other. One of the two data directories is in the wrong \
+                 place: stop that server and give it an empty one (or, if its data belongs here all the \
+                 same, remove its file version-2/ensembleId)",
+            ),
+            Self::Identified { id } => write!(f, "This server belongs to ensemble {id}"),
             Self::LearnerLost { sid, observer, phase, reason } => {
                 let kind = if *observer { "Observer" } else { "Follower" };
                 write!(f, "{kind} {sid} has gone (in {}): ", name(*phase))?;

@@ -17,8 +17,8 @@ use crate::notice::Notices;
 use crate::recovered::Recovered;
 use crate::shared::{Control, Shared, Slots};
 use crate::{
-    Channel, CloseReason, Config, ConfigError, ConnId, Epoch, Input, Instant, Origin, Output,
-    Phase, ProposeError, Received, ReignEnd, ServerState, Sid, Status, Zxid,
+    Channel, CloseReason, Config, ConfigError, ConnId, Epoch, Identity, Input, Instant, Origin,
+    Output, Phase, ProposeError, Received, ReignEnd, ServerState, Sid, Status, Zxid,
 };
 
 /// One server's side of ZAB, over all of its connections. Performs no I/O and reads no clock.
@@ -200,6 +200,12 @@ impl Peer {
     #[must_use]
     pub fn epochs(&self) -> (Epoch, Epoch) {
         (self.shared.history.accepted(), self.shared.history.current())
+    }
+
+    /// Which ensemble this server's data directory belongs to, as last asked of storage (rule R24).
+    #[must_use]
+    pub fn identity(&self) -> Option<Identity> {
+        self.shared.history.identity()
     }
 
     /// Bytes of the transactions in the window: those under way, and those kept for learners.

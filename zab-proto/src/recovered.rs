@@ -6,7 +6,7 @@ use crate::history::History;
 use crate::reconfig;
 use crate::window::{Index, Window};
 use crate::wire::txn::TxnHeader;
-use crate::{Epoch, Notice, Zxid};
+use crate::{Epoch, Identity, Notice, Zxid};
 
 /// What storage found when the server started. All of it must be durable: synced again after
 /// reading, as bytes that survived in the page cache are not on disk yet (rule R4).
@@ -16,6 +16,8 @@ pub struct Recovered {
     pub accepted_epoch: Option<Epoch>,
     /// `currentEpoch`; `None` if the file is missing.
     pub current_epoch: Option<Epoch>,
+    /// Which ensemble the directory belongs to; `None` if no file says so.
+    pub identity: Option<Identity>,
     /// The application's state is a snapshot as of this zxid; `None` without a snapshot.
     pub snapshot: Option<Zxid>,
     /// A fuzzy snapshot holds effects of transactions up to here; else equal to `snapshot`.
@@ -39,6 +41,7 @@ impl Default for Recovered {
         Self {
             accepted_epoch: None,
             current_epoch: None,
+            identity: None,
             snapshot: None,
             snapshot_end: Zxid::ZERO,
             initialize: false,
@@ -173,6 +176,8 @@ impl Recovered {
     /// * An accepted epoch that is out of range, or above the history by more than elections can have
     ///   raised it, is damage (rule R21): the file does not say what was promised, so it counts as
     ///   forgotten. The same holds for a current epoch.
+    /// * The id of an ensemble beside an empty history keeps nobody apart: there is nothing that could be
+    ///   another ensemble's (rule R24).
     /// * Records for zxids that are not proven to be unused (rule R8): a snapshot is to replace the
     ///   history, and if something was lost, or nothing is behind them, it does not count before.
     pub(crate) fn into_history(self, trust_empty: bool) -> History {
@@ -197,10 +202,14 @@ impl Recovered {
             accepted_epoch.is_none_or(|accepted| accepted < floor) && floor > Epoch(0);
         let trusted =
             !promise_lost && !damaged && !lossy && (!empty || trust_empty || self.initialize);
+        let identity = self
+            .identity
+            .map(|identity| Identity { confirmed: identity.confirmed && !empty, ..identity });
         let delivered = self.delivered();
         let window = self.window.unwrap_or_else(|| Window::new(delivered));
         let floor = self.snapshot_end.max(delivered);
         let mut history = History::new(window, delivered, floor, accepted, current, trusted);
+        history.recover_identity(identity);
         if damaged {
             history.note_damage();
         }

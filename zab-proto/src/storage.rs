@@ -5,7 +5,7 @@ mod memory;
 
 use alloc::vec::Vec;
 
-use crate::{Epoch, EpochKind, Ticket, Zxid};
+use crate::{Epoch, EpochKind, Identity, Ticket, Zxid};
 
 pub use memory::MemoryStorage;
 
@@ -29,6 +29,9 @@ pub struct SnapshotDigest {
 pub trait Storage {
     /// Makes `acceptedEpoch` or `currentEpoch` durable.
     fn set_epoch(&mut self, ticket: Ticket, kind: EpochKind, epoch: Epoch);
+
+    /// Makes the id of the ensemble durable, in the place of an older one.
+    fn set_identity(&mut self, ticket: Ticket, identity: Identity);
 
     /// Appends one transaction to the log. `txn` is a whole payload, `TxnHeader` first.
     fn append(&mut self, ticket: Ticket, zxid: Zxid, txn: &[u8]);

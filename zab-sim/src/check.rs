@@ -259,6 +259,7 @@ impl Ghost {
     pub(crate) fn on_durable(&mut self, server: HostIx, image: &Image, op: &Op) {
         match op {
             Op::Append(_) => {}
+            Op::SetIdentity(_) => {}
             Op::Truncate(_) | Op::Install(_) => self.shrunk = true,
             Op::SetEpoch(kind, epoch) => self.on_durable_epoch(server, image, *kind, *epoch),
         }

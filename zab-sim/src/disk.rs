@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use zab_proto::{Epoch, EpochKind, Recovered, SnapshotDigest, Storage, Ticket, Zxid};
+use zab_proto::{Epoch, EpochKind, Identity, Recovered, SnapshotDigest, Storage, Ticket, Zxid};
 
 use crate::check::Ghost;
 use crate::image::{Image, Op, Rec, Snapshot};
@@ -277,6 +277,7 @@ impl Disk {
         recovered.current_epoch = image.current;
         recovered.snapshot = image.snapshot.as_ref().map(|s| s.zxid);
         recovered.snapshot_end = image.base();
+        recovered.identity = image.identity;
         recovered.initialize = image.initialize;
         for rec in &image.log {
             recovered.push(rec.zxid, &self.arena[rec.range()]);
@@ -319,6 +320,10 @@ impl Storage for Disk {
     fn set_epoch(&mut self, ticket: Ticket, kind: EpochKind, epoch: Epoch) {
         self.ghost.borrow_mut().on_issue(self.server, "set_epoch");
         self.issue(ticket, Op::SetEpoch(kind, epoch));
+    }
+
+    fn set_identity(&mut self, ticket: Ticket, identity: Identity) {
+        self.issue(ticket, Op::SetIdentity(identity));
     }
 
     fn append(&mut self, ticket: Ticket, zxid: Zxid, txn: &[u8]) {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 
-use zab_proto::{Epoch, EpochKind, SnapshotDigest, Zxid};
+use zab_proto::{Epoch, EpochKind, Identity, SnapshotDigest, Zxid};
 
 use crate::mutation::Mutation;
 use crate::rng::mix;
@@ -57,6 +57,8 @@ pub(crate) enum Op {
     Append(Rec),
     /// See [`zab_proto::Storage::set_epoch`].
     SetEpoch(EpochKind, Epoch),
+    /// See [`zab_proto::Storage::set_identity`].
+    SetIdentity(Identity),
     /// See [`zab_proto::Storage::truncate`].
     Truncate(Zxid),
     /// See [`zab_proto::Storage::install`].
@@ -70,6 +72,8 @@ pub(crate) struct Image {
     pub(crate) accepted: Option<Epoch>,
     /// `currentEpoch`.
     pub(crate) current: Option<Epoch>,
+    /// Which ensemble it belongs to.
+    pub(crate) identity: Option<Identity>,
     /// The newest snapshot.
     pub(crate) snapshot: Option<Snapshot>,
     /// The log above the snapshot.
@@ -133,6 +137,7 @@ impl Image {
             Op::Append(rec) => self.log.push(*rec),
             Op::SetEpoch(EpochKind::Accepted, epoch) => self.accepted = Some(*epoch),
             Op::SetEpoch(EpochKind::Current, epoch) => self.current = Some(*epoch),
+            Op::SetIdentity(identity) => self.identity = Some(*identity),
             Op::Truncate(after) => self.cut(*after),
             Op::Install(snapshot) => {
                 if mutation == Some(Mutation::InstallKeepsLogTail) {

@@ -384,6 +384,7 @@ fn config(options: &Options, server: HostIx) -> Config {
         (sid(server), Member { role, addresses: vec![address], client: None })
     });
     Config {
+        fresh_id: None,
         allow_unlisted: false,
         check_addresses: true,
         sid: sid(server),

@@ -1,11 +1,12 @@
 //! Writes that wait for the disk, and their execution.
 
-use zab_proto::{Epoch, EpochKind, SnapshotDigest, Ticket, Zxid};
+use zab_proto::{Epoch, EpochKind, Identity, SnapshotDigest, Ticket, Zxid};
 
 use crate::commit_point::CommitPoint;
 use crate::epoch;
 use crate::error::Error;
 use crate::foreign::warn_once;
+use crate::identity;
 use crate::log_file::{self, LogWriter};
 use crate::names::{self, Compression};
 use crate::own::Published;
@@ -44,6 +45,7 @@ pub(crate) enum Write {
         kind: EpochKind,
         epoch: Epoch,
     },
+    Identity(Identity),
     /// Snapshots of our own up to number `void` must not be published afterwards.
     Truncate {
         after: Zxid,
@@ -107,6 +109,7 @@ impl Batch {
             Write::Stage { len } => len,
             Write::Append { .. }
             | Write::Epoch { .. }
+            | Write::Identity(_)
             | Write::Truncate { .. }
             | Write::Install { .. }
             | Write::DiscardStage
@@ -159,6 +162,7 @@ impl Executor {
             let len = match entry.write {
                 Write::Append { len, .. } | Write::Stage { len } => len,
                 Write::Epoch { .. }
+                | Write::Identity(_)
                 | Write::Truncate { .. }
                 | Write::Install { .. }
                 | Write::DiscardStage
@@ -190,6 +194,7 @@ impl Executor {
                 }
                 epoch::write(&self.dirs.fs, &self.dirs.snap, kind, epoch)
             }
+            Write::Identity(identity) => identity::write(&self.dirs.fs, &self.dirs.snap, identity),
             Write::Truncate { after, void } => {
                 self.log.roll();
                 self.begin_history()?;

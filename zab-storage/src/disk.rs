@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use zab_proto::{Epoch, EpochKind, SnapshotDigest, Storage, Ticket, Zxid};
+use zab_proto::{Epoch, EpochKind, Identity, SnapshotDigest, Storage, Ticket, Zxid};
 
 use crate::batch::{Batch, Executor, Write};
 use crate::commit_point::Candidates;
@@ -406,6 +406,10 @@ impl Drop for Disk {
 impl Storage for Disk {
     fn set_epoch(&mut self, ticket: Ticket, kind: EpochKind, epoch: Epoch) {
         self.push(Write::Epoch { kind, epoch }, ticket);
+    }
+
+    fn set_identity(&mut self, ticket: Ticket, identity: Identity) {
+        self.push(Write::Identity(identity), ticket);
     }
 
     fn append(&mut self, ticket: Ticket, zxid: Zxid, txn: &[u8]) {

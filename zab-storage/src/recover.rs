@@ -9,6 +9,7 @@ use zab_proto::{Application, EpochKind, Instant, Recovered, SnapshotDigest, Zxid
 use crate::commit_point::CommitPoint;
 use crate::epoch;
 use crate::error::{Context, Damage, Error};
+use crate::identity;
 use crate::log_file::{self, LogReader};
 use crate::names::{self, Compression, Numbered};
 use crate::snapshot::{Pace, SnapshotReader, SnapshotWriter, Trailer};
@@ -35,6 +36,7 @@ impl Store {
         let mut recovered = Recovered::default();
         recovered.accepted_epoch = epoch::read(&self.snap_dir, EpochKind::Accepted)?;
         recovered.current_epoch = epoch::read(&self.snap_dir, EpochKind::Current)?;
+        recovered.identity = identity::read_identity(&self.snap_dir)?;
         recovered.initialize = self.initialize_files().next().is_some();
         let loaded = self.load_snapshot(&dirs, app)?;
         match &loaded {
@@ -251,8 +253,8 @@ impl Store {
         for log in logs_above(names::logs(&self.log_dir)?, base) {
             self.fs.sync_file(&log.path)?;
         }
-        for kind in ["acceptedEpoch", "currentEpoch"] {
-            let path = self.snap_dir.join(kind);
+        for name in ["acceptedEpoch", "currentEpoch", identity::NAME] {
+            let path = self.snap_dir.join(name);
             if path.exists() {
                 self.fs.sync_file(&path)?;
             }

@@ -7,7 +7,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use common::{Bytes, TempDir, body, txn};
-use zab_proto::{Epoch, EpochKind, Recovered, SnapshotDigest, Storage, Ticket, Zxid};
+use zab_proto::{
+    EnsembleId, Epoch, EpochKind, Identity, Recovered, SnapshotDigest, Storage, Ticket, Zxid,
+};
 use zab_storage::{Disk, Error, Mode, Options, Store};
 
 fn options(dir: &TempDir) -> Options {
@@ -397,4 +399,41 @@ fn group_commit_keeps_the_order() {
     let (recovered, _) = recover(&dir);
     assert_eq!(recovered.last().raw(), zxid);
     assert_eq!(recovered.accepted_epoch, Some(Epoch(epoch)));
+}
+
+#[test]
+fn the_id_of_the_ensemble_is_kept_and_is_no_history() {
+    for thread in [false, true] {
+        let dir = TempDir::new();
+        let identity = |bits, confirmed| Identity { id: EnsembleId::new(bits), confirmed };
+        let options = || Options { autocreate: false, ..options(&dir) };
+        let found = || {
+            let mut store = Store::open(options()).unwrap();
+            store.recover(&mut Bytes::new()).unwrap().identity
+        };
+        assert_eq!(found(), None);
+        let (mut disk, woken) = start(options(), thread);
+        disk.set_identity(Ticket(1), identity(7, false));
+        disk.set_identity(Ticket(2), identity(7, true));
+        wait(&mut disk, &woken, 2);
+        disk.close().unwrap();
+        assert_eq!(found(), Some(identity(7, true)));
+        // The directory is as empty as it was (rule R14).
+        assert_eq!(dir.names(), ["ensembleId"]);
+        let (mut disk, woken) = start(options(), thread);
+        disk.set_epoch(Ticket(1), EpochKind::Accepted, Epoch(1));
+        disk.append(Ticket(2), Zxid::new(Epoch(1), 1), &txn(0x1_0000_0001, 8));
+        disk.truncate(Ticket(3), Zxid::ZERO);
+        wait(&mut disk, &woken, 3);
+        disk.close().unwrap();
+        assert_eq!(found(), Some(identity(7, true)), "a cut takes only history");
+        // Whatever is in the file: the start goes on without.
+        std::fs::write(dir.version_2().join("ensembleId"), "7 confirmed\n").unwrap();
+        assert_eq!(found(), None);
+        let (mut disk, woken) = start(options(), thread);
+        disk.set_identity(Ticket(1), identity(8, true));
+        wait(&mut disk, &woken, 1);
+        disk.close().unwrap();
+        assert_eq!(found(), Some(identity(8, true)));
+    }
 }

@@ -59,7 +59,7 @@ fn command() -> Command {
             "zabd [-Dname=value]... [--java-env FILE]... <zoo.cfg>\n       \
              zabd [-Dname=value]... <clientPort> <dataDir> [tickTime] [maxClientCnxns]\n       \
              zabd ensemble [--nodes N] [--observers N] [--dir DIR] [--client-port PORT]\n       \
-             zabd inspect log|snapshot [--json] FILE\n       \
+             zabd inspect log|snapshot|identity [--json] FILE\n       \
              zabd keys",
         )
         .after_help(
@@ -131,13 +131,18 @@ fn inspect_command() -> Command {
         )
         .subcommand_required(true)
         .subcommand(kind("log", "A transaction log, log.<zxid>"))
+        .subcommand(kind("identity", "The id of the ensemble, ensembleId"))
         .subcommand(kind("snapshot", "A snapshot, snapshot.<zxid>, .gz and .snappy as well"))
 }
 
 fn inspect_file(matches: &ArgMatches) -> u8 {
     let Some((kind, matches)) = matches.subcommand() else { return exit::INVALID };
     let Some(file) = matches.get_one::<PathBuf>("file") else { return exit::INVALID };
-    let kind = if kind == "log" { inspect::Kind::Log } else { inspect::Kind::Snapshot };
+    let kind = match kind {
+        "log" => inspect::Kind::Log,
+        "identity" => inspect::Kind::Identity,
+        _ => inspect::Kind::Snapshot,
+    };
     let mut out = BufWriter::new(std::io::stdout().lock());
     inspect::run(kind, file, matches.get_flag("json"), &mut out, &mut std::io::stderr())
 }

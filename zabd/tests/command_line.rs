@@ -352,6 +352,12 @@ fn a_fatal_error_is_logged_once() {
     let mut server = Running::logging(zabd(&[&dir.config("dataDir=DIR/d\nclientPort=0\n")]));
     let port = server.wait_for("binding to port ").rsplit_once(':').unwrap().1.to_owned();
     server.wait_for("leading - broadcast");
+    // What a new ensemble writes by itself is written.
+    let id = dir.0.join("d/version-2/ensembleId");
+    while !fs::read_to_string(&id).is_ok_and(|text| text.contains("confirmed")) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::thread::sleep(Duration::from_millis(200));
     fs::remove_dir_all(dir.0.join("d/version-2")).unwrap();
     let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
     // A ConnectRequest: a session is the first transaction.

@@ -61,6 +61,7 @@ fn whole_files_are_whole() {
                 assert!(text.ends_with(&format!("EOF reached after {} txns.\n", lines - 2)));
                 seen[0] += lines - 2;
             }
+            Kind::Identity => unreachable!("no file of ZooKeeper's"),
             Kind::Snapshot => {
                 let nodes = json.lines().filter(|line| line.starts_with("{\"path\":")).count();
                 assert!(text.starts_with(&format!("ZNode Details (count={nodes}):\n----\n/\n")));
@@ -178,4 +179,26 @@ fn from_the_command_line() {
     assert_eq!(zabd(&["inspect"]).status.code(), Some(exit::INVALID.into()));
     let help = zabd(&["inspect", "--help"]);
     assert!(String::from_utf8_lossy(&help.stdout).contains("torn record"));
+}
+
+#[test]
+fn the_id_of_an_ensemble() {
+    let dir = std::env::temp_dir().join(format!("zabd-inspect-identity-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let file = dir.join("ensembleId");
+    let id = "000000000000000000000000000000ff";
+    for (state, code, text, json) in [
+        ("confirmed b7e70a44", exit::OK, "(confirmed)", r#""confirmed":true"#),
+        ("tentative", exit::DAMAGED, "", ""),
+    ] {
+        std::fs::write(&file, format!("{id} {state}\n")).unwrap();
+        let (found, out, complaints) = inspect(Kind::Identity, &file, false);
+        assert_eq!(found, code, "{out} {complaints}");
+        assert!(out.contains(text), "{out}");
+        let (found, out, _) = inspect(Kind::Identity, &file, true);
+        assert_eq!(found, code);
+        assert!(out.contains(json), "{out}");
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert_eq!(inspect(Kind::Identity, &file, false).0, exit::UNEXPECTED);
 }

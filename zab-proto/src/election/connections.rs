@@ -33,6 +33,8 @@ pub(super) struct Connections {
     handshake: Vec<u8>,
     /// Text of the configuration, the same in every notification.
     text: Vec<u8>,
+    /// What follows it, for members of ours.
+    extension: Vec<u8>,
     handshake_timeout: Duration,
     redial_min: Duration,
     links_max: usize,
@@ -64,6 +66,8 @@ struct Remote {
     last: Option<CastVote>,
     /// Known to be unreachable since the election began.
     gone: bool,
+    /// The last thing heard of it says that it belongs to another ensemble (rule R24).
+    foreign: bool,
     /// No dial before this time.
     redial_at: Option<Instant>,
     pause: Duration,
@@ -133,6 +137,7 @@ impl Connections {
             me: config.sid,
             handshake: own_handshake(config, electorate),
             text: config.ensemble.text().into_bytes(),
+            extension: Vec::new(),
             handshake_timeout: config.election.handshake_timeout.max(REDIAL_MIN),
             redial_min: config.election.redial_min.clamp(REDIAL_MIN, REDIAL_MAX),
             links_max: config.limits.links_max,
@@ -171,9 +176,26 @@ impl Connections {
         self.deadline.set(None);
     }
 
-    /// Whether `sid` is known to be unreachable since the election began.
+    /// What goes behind the configuration in every notification from now on.
+    pub(super) fn set_extension(&mut self, extension: Vec<u8>) {
+        self.extension = extension;
+    }
+
+    /// Whether nothing is to be expected of `sid`: it is known to be unreachable since the election
+    /// began, or belongs to another ensemble.
     pub(super) fn is_gone(&self, sid: Sid) -> bool {
-        self.remotes.get(&sid).is_some_and(|remote| remote.gone)
+        self.remotes.get(&sid).is_some_and(|remote| remote.gone || remote.foreign)
+    }
+
+    /// Whether `sid` belongs to another ensemble.
+    pub(super) fn is_foreign(&self, sid: Sid) -> bool {
+        self.remotes.get(&sid).is_some_and(|remote| remote.foreign)
+    }
+
+    /// Notes whether `sid` belongs to another ensemble; true if that is new.
+    pub(super) fn set_foreign(&mut self, sid: Sid, foreign: bool) -> bool {
+        let remote = self.remotes.get_mut(&sid);
+        remote.is_some_and(|remote| core::mem::replace(&mut remote.foreign, foreign) != foreign)
     }
 
     /// Leaves `vote` for `sid`, in place of an older one that has not been sent.
@@ -341,8 +363,8 @@ impl Connections {
                 link.announced = false;
                 return written;
             };
-            link.out.reserve(self.text.len() + NOTIFICATION_LEN);
-            next.notification(&self.text).write_frame(&mut link.out);
+            link.out.reserve(self.text.len() + self.extension.len() + NOTIFICATION_LEN);
+            next.notification(&self.text).write_extended_frame(&self.extension, &mut link.out);
         }
     }
 

@@ -14,6 +14,7 @@ mod shun;
 mod tests;
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use self::algorithm::{Algorithm, CastVote, Decision, Step};
@@ -21,6 +22,8 @@ use self::bootstrap::Bootstrap;
 use self::connections::{Connections, Frame};
 use self::desertion::Desertion;
 use self::electorate::Electorate;
+use crate::identity::{Identity, differ};
+use crate::wire::extension::{self, Tag};
 use crate::wire::notification::Notification;
 use crate::{
     CloseReason, Config, ConnId, Ensemble, Epoch, Instant, Notice, ServerState, Sid, Vote, Zxid,
@@ -81,6 +84,8 @@ pub(crate) struct ElectionPort {
     me: Sid,
     algorithm: Algorithm,
     connections: Connections,
+    /// Which ensemble this server's directory belongs to.
+    identity: Option<Identity>,
     /// Present while this server looks for a leader without a trusted history.
     bootstrap: Option<Bootstrap>,
     bootstrapped: bool,
@@ -99,12 +104,24 @@ impl ElectionPort {
             me: config.sid,
             connections: Connections::new(config, &electorate),
             algorithm: Algorithm::new(config.sid, electorate, config.election, init_limit),
+            identity: None,
             bootstrap: None,
             bootstrapped: false,
             desertion: None,
             in_vain: false,
             counters: ElectionCounters::default(),
         }
+    }
+
+    /// Which ensemble this server's directory belongs to. Only a confirmed id is worth a byte.
+    pub(crate) fn set_identity(&mut self, identity: Option<Identity>) {
+        self.identity = identity.filter(|identity| identity.confirmed);
+        let mut extension = Vec::new();
+        if let Some(identity) = self.identity {
+            extension::begin(&mut extension);
+            extension::put(&mut extension, Tag::IDENTITY, &identity.encode());
+        }
+        self.connections.set_extension(extension);
     }
 
     /// Whether a connection belongs to an election port.
@@ -162,8 +179,15 @@ impl ElectionPort {
         let voters = self.algorithm.electorate().voters().iter().copied();
         voters.filter(move |sid| *sid != self.me).filter(move |sid| match bootstrap {
             Some(bootstrap) => !bootstrap.is_complete(self.me, &[*sid]),
+            None if self.connections.is_foreign(*sid) => false,
             None => self.connections.is_gone(*sid) || !self.algorithm.has_vote_of(*sid),
         })
+    }
+
+    /// The voters that belong to another ensemble, as far as they were heard.
+    pub(crate) fn foreign(&self) -> impl Iterator<Item = Sid> + '_ {
+        let voters = self.algorithm.electorate().voters().iter().copied();
+        voters.filter(|sid| self.connections.is_foreign(*sid))
     }
 
     /// Whether this server's directory is empty, and it does not vote before all others are seen to
@@ -260,6 +284,9 @@ impl ElectionPort {
             self.counters.malformed += 1;
             return;
         };
+        if self.is_foreign(now, frame, &notification) {
+            return;
+        }
         let is_voter = self.algorithm.electorate().is_voter(frame.from);
         self.note_config(frame.from, notification.config);
         let state = match notification.server_state() {
@@ -288,6 +315,28 @@ impl ElectionPort {
         }
         self.on_vote(now, frame, heard);
         self.try_bootstrap(now);
+    }
+
+    /// Whether a notification comes from a member of another ensemble: it is no vote (rule R24). The
+    /// sender hears of it by our answer, which names this ensemble.
+    fn is_foreign(&mut self, now: Instant, frame: &Frame<'_>, heard: &Notification<'_>) -> bool {
+        let value = extension::field(Some(frame.payload), heard.known_len(), Tag::IDENTITY);
+        let other = differ(self.identity, value.and_then(Identity::decode));
+        let changed = self.connections.set_foreign(frame.from, other.is_some());
+        let Some((ours, theirs)) = other else { return false };
+        let notice = Notice::OtherEnsemble { sid: frame.from, theirs, ours };
+        self.connections.push(ElectionOutput::Notice(notice));
+        if frame.first
+            && let Some(vote) = self.algorithm.answer()
+        {
+            self.connections.answer(now, frame.from, vote);
+        }
+        if changed {
+            let decided = self.algorithm.evaluate(now, |sid| self.connections.is_gone(sid));
+            self.carry_out(now, Step { decided, ..Step::default() });
+            self.watch_desertion();
+        }
+        true
     }
 
     fn note_config(&mut self, from: Sid, text: Option<&[u8]>) {

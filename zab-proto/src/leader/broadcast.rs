@@ -1,6 +1,7 @@
 //! Broadcast, the leader's half: proposals out, acknowledgements in, commits when a quorum has a
 //! transaction on disk.
 
+use super::identity::Said;
 use super::link::{Link, Stage};
 use super::{Leader, Step};
 use crate::shared::Shared;
@@ -258,6 +259,10 @@ impl Leader {
             PacketType::REVALIDATE => {
                 let data = data(SESSION_LEN)?;
                 Ok(Some(Message::Revalidate { from, data }))
+            }
+            PacketType::FOLLOWERINFO | PacketType::OBSERVERINFO => {
+                self.on_identity(shared, conn, Said::read(packet));
+                Ok(None)
             }
             // Unknown types are a sign of life and nothing else (quorum.md 17.1).
             _ => Ok(None),

@@ -5,11 +5,12 @@
 //! epoch leaves it for nobody's claim (rule R19): a voter that has promised a higher one joins as a
 //! guest, see [`guests`](super::guests).
 
+use super::identity::{Said, leader_info};
 use super::link::{Link, Stage};
 use super::{Leader, Step};
 use crate::reconfig;
 use crate::shared::Shared;
-use crate::wire::body::{LearnerInfo, PROTOCOL_VERSION};
+use crate::wire::body::LearnerInfo;
 use crate::wire::extension::{self, Tag};
 use crate::wire::packet::{Packet, PacketType};
 use crate::{
@@ -40,8 +41,13 @@ impl Leader {
             return Err(CloseReason::Violation(Violation::OwnSid));
         }
         shared.door.admit(sid, link.remote).map_err(CloseReason::Violation)?;
+        let said = Said::read(packet);
+        if self.turn_away(now, shared, conn, sid, said) {
+            return Ok(());
+        }
         self.displace(now, shared, conn, sid)?;
         let Some(link) = self.link(conn) else { return Ok(()) };
+        link.identity = said;
         link.sid = sid;
         link.observer = packet.kind == PacketType::OBSERVERINFO;
         link.accepted = accepted;
@@ -113,7 +119,8 @@ impl Leader {
         if self.step < Step::Promises {
             return;
         }
-        let leader_info = Zxid::new(self.epoch, 0);
+        let epoch = Zxid::new(self.epoch, 0);
+        let own_identity = shared.history.identity();
         let silent_at = now + shared.config.ticks(shared.config.init_limit);
         for link in self.links.iter_mut().flatten() {
             if link.stage == Stage::Introduced {
@@ -121,12 +128,10 @@ impl Leader {
                 link.silent_at = silent_at;
                 // A Java learner cannot be a guest: it refuses, and stays out until the next epoch.
                 link.guest = link.accepted > self.epoch;
-                let mut data = PROTOCOL_VERSION.to_be_bytes().to_vec();
-                if link.guest && link.can_be_guest {
-                    extension::begin(&mut data);
-                    extension::put(&mut data, Tag::GUEST, b"");
-                }
-                link.out.put(PacketType::LEADERINFO, leader_info, Some(&data));
+                let identity = own_identity.filter(|_| link.identity.keeps);
+                link.told = identity;
+                let data = leader_info(link.guest && link.can_be_guest, identity);
+                link.out.put(PacketType::LEADERINFO, epoch, Some(&data));
             }
         }
     }
@@ -146,6 +151,9 @@ impl Leader {
         let epoch = Epoch(i64::from(i32::from_be_bytes(*data)));
         let reported = (epoch, packet.zxid);
         let Some(link) = self.link(conn) else { return Ok(()) };
+        if link.foreign {
+            return Err(CloseReason::Violation(Violation::UnexpectedPacket(packet.kind.0)));
+        }
         link.reported = reported;
         link.stage = Stage::Promised;
         let (sid, observer, guest) = (link.sid, link.observer, link.guest);

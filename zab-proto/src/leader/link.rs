@@ -3,11 +3,12 @@
 use alloc::collections::VecDeque;
 use core::net::IpAddr;
 
+use super::identity::Said;
 use crate::history::History;
 use crate::shared::Outbox;
 use crate::window::Index;
 use crate::wire::packet::{self, BARE_LEN, HEAD_LEN, NULL_AUTH, PacketType};
-use crate::{ConnId, Epoch, Instant, Origin, Sid, Zxid};
+use crate::{ConnId, Epoch, Identity, Instant, Origin, Sid, Zxid};
 
 /// The names of a leader's own transactions, which follow each other from counter 1 on. So what was
 /// proposed can be committed when the window no longer holds it.
@@ -65,6 +66,11 @@ pub(super) struct Link {
     pub(super) guest: bool,
     /// It can join as a guest: it is a member of ours.
     pub(super) can_be_guest: bool,
+    /// It belongs to another ensemble, was told so, and is expected to leave.
+    pub(super) foreign: bool,
+    /// What it says of the ensemble's id, and what it was told.
+    pub(super) identity: Said,
+    pub(super) told: Option<Identity>,
     /// The accepted epoch of its introduction.
     pub(super) accepted: Epoch,
     /// When it was last heard of, or took what it is sent.
@@ -140,6 +146,9 @@ impl Link {
             observer: false,
             guest: false,
             can_be_guest: false,
+            foreign: false,
+            identity: Said::default(),
+            told: None,
             accepted: Epoch(0),
             active_at: Instant::ZERO,
             stage: Stage::Hello,

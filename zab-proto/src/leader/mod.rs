@@ -4,6 +4,7 @@ mod broadcast;
 mod discovery;
 mod freshness;
 mod guests;
+mod identity;
 mod link;
 mod sync;
 
@@ -131,6 +132,7 @@ impl Leader {
             leader.step = Step::Established;
             shared.history.commit(leader.first);
             leader.announce(shared);
+            leader.tend_identity(shared);
         } else {
             leader.announce(shared);
             leader.choose_epoch(now, shared);
@@ -167,7 +169,8 @@ impl Leader {
     }
 
     pub(crate) fn learners(&self) -> impl Iterator<Item = LearnerStatus> + '_ {
-        self.all().filter(|link| link.stage > Stage::Hello).map(|link| LearnerStatus {
+        let learns = |link: &&Link| link.stage > Stage::Hello && !link.foreign;
+        self.all().filter(learns).map(|link| LearnerStatus {
             origin: link.origin(),
             observer: link.observer,
             synced: link.stage == Stage::Live,
@@ -241,7 +244,8 @@ impl Leader {
 
     /// Who has not introduced itself is not worth a word beyond that of the connection.
     fn say_lost(&mut self, shared: &mut Shared, conn: ConnId, reason: Option<CloseReason>) {
-        let Some(link) = self.link(conn).filter(|link| link.stage > Stage::Hello) else { return };
+        let introduced = |link: &&mut Link| link.stage > Stage::Hello && !link.foreign;
+        let Some(link) = self.link(conn).filter(introduced) else { return };
         let (sid, observer) = (link.sid, link.observer);
         let phase = match link.stage {
             Stage::Hello | Stage::Introduced | Stage::Invited | Stage::Promised => Phase::Discovery,
@@ -405,6 +409,9 @@ impl Leader {
         self.choose_epoch(now, shared);
         self.count_promises(now, shared);
         self.count_syncs(now, shared);
+        if shared.history.identity().is_some_and(|identity| !identity.confirmed) {
+            self.tend_identity(shared);
+        }
         self.acks_changed = true;
         self.commit_acked(shared);
     }

@@ -332,19 +332,24 @@ impl Leader {
     /// A learner takes all that it holds then as committed, and may hold proposals that are not
     /// (its acknowledgements of them may have been lost with its last connection). It waits until
     /// they are.
-    pub(super) fn welcome_synced(&mut self, shared: &Shared) {
+    pub(super) fn welcome_synced(&mut self, shared: &mut Shared) {
         if !self.welcome_waiting {
             return;
         }
         self.welcome_waiting = false;
+        let mut welcomed = false;
         let committed = shared.history.committed();
         for link in self.links.iter_mut().flatten().filter(|link| link.stage == Stage::Synced) {
             if link.cut <= committed {
                 link.stage = Stage::Live;
                 link.out.put_bare(PacketType::UPTODATE, Zxid::from_raw(-1));
+                welcomed = true;
             } else {
                 self.welcome_waiting = true;
             }
+        }
+        if welcomed {
+            self.tend_identity(shared);
         }
     }
 }

@@ -43,6 +43,7 @@ impl Learner {
             PacketType::REVALIDATE => {
                 return Ok(Some(Message::Revalidated { data: data()? }));
             }
+            PacketType::LEADERINFO => self.on_identity(shared, packet),
             PacketType::SYNC => return Ok(Some(Message::Synced)),
             // Unknown types, and what is only meant for the other kind of learner.
             _ => {}

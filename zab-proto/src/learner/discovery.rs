@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::{Learner, Step};
 use crate::shared::{Control, Outbox, Shared};
-use crate::wire::body::{self, LearnerInfo};
+use crate::wire::body;
 use crate::wire::extension::{self, Tag};
 use crate::wire::packet::{Packet, PacketType};
 use crate::{Channel, CloseReason, ConnId, Epoch, EpochKind, Instant, Violation, Zxid};
@@ -49,13 +49,7 @@ impl Learner {
         self.open = true;
         self.step = Step::Introduced;
         self.deadline = now + shared.config.ticks(shared.config.init_limit);
-        let kind = if self.observer { PacketType::OBSERVERINFO } else { PacketType::FOLLOWERINFO };
-        let info = LearnerInfo::encode(shared.config.sid, shared.config.ensemble.version);
-        let mut data = info.to_vec();
-        extension::begin(&mut data);
-        extension::put(&mut data, Tag::GUEST, b"");
-        let accepted = Zxid::new(shared.history.accepted(), 0);
-        self.out.put(kind, accepted, Some(&data));
+        self.introduce(shared);
     }
 
     /// The connection is gone: dial again if the leader was never heard, else the role is over.
@@ -93,6 +87,7 @@ impl Learner {
         packet: &Packet<'_>,
     ) -> Result<(), CloseReason> {
         body::parse_i32(packet.data).map_err(CloseReason::Malformed)?;
+        self.compare_identity(shared, packet)?;
         let epoch = packet.zxid.epoch();
         let history = &mut shared.history;
         if !epoch.is_plausible(self.proven) {

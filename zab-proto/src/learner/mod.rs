@@ -2,6 +2,7 @@
 
 mod broadcast;
 mod discovery;
+mod identity;
 mod sync;
 
 use alloc::format;
@@ -13,8 +14,8 @@ use crate::window::Index;
 use crate::wire::Parsed;
 use crate::wire::packet::{Packet, PacketType};
 use crate::{
-    CloseReason, ConnId, Epoch, Instant, Message, Notice, Phase, Received, ServerState, Sid,
-    Status, SyncMode, Violation, Vote, Zxid,
+    CloseReason, ConnId, Epoch, Identity, Instant, Message, Notice, Phase, Received, ServerState,
+    Sid, Status, SyncMode, Violation, Vote, Zxid,
 };
 
 /// How far the learner has come.
@@ -62,6 +63,9 @@ pub(crate) struct Learner {
     /// The highest epoch that the leader may name: what those who elected it, or this server's disk,
     /// know of, and what is plausible above.
     proven: Epoch,
+    /// Which ensemble the leader says this is, and whether it is to be told that this is stored.
+    identity: Option<Identity>,
+    identity_owed: bool,
     sync: Option<SyncMode>,
     incoming: Incoming,
     /// Own transactions below are on disk and acknowledged, or need no acknowledgement.
@@ -107,6 +111,8 @@ impl Learner {
             promise: Epoch(-1),
             guest: false,
             proven,
+            identity: None,
+            identity_owed: false,
             sync: None,
             incoming: Incoming::new(),
             acked: shared.history.end(),

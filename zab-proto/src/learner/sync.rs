@@ -344,6 +344,7 @@ impl Learner {
         self.out.put_bare(PacketType::ACK, Zxid::new(self.epoch, 0));
         self.step = Step::Live;
         shared.history.commit(self.committed);
+        self.adopt_identity(shared);
         self.announce(shared);
     }
 
@@ -351,6 +352,7 @@ impl Learner {
     pub(crate) fn on_persisted(&mut self, shared: &mut Shared) {
         self.send_promise(shared);
         self.acknowledge(shared);
+        self.confirm_identity(shared);
     }
 }
 

@@ -114,7 +114,14 @@ impl Peer {
             Role::Looking(_) => {
                 let missing = shared.names(self.election.missing());
                 let missing = if missing.is_empty() { "nobody" } else { &missing };
-                format!("looks for a leader that a quorum votes for; no vote came from: {missing}")
+                let foreign = shared.names(self.election.foreign());
+                let foreign = match foreign.is_empty() {
+                    true => foreign,
+                    false => format!("; with the data of another ensemble: {foreign}"),
+                };
+                format!(
+                    "looks for a leader that a quorum votes for; no vote came from: {missing}{foreign}"
+                )
             }
         })
     }

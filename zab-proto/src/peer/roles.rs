@@ -52,6 +52,9 @@ impl Peer {
             {
                 self.abdicate(now, ReignEnd::Overtaken);
             }
+            if self.shared.history.take_identity_change() {
+                self.election.set_identity(self.shared.history.identity());
+            }
             self.begin_election(now);
             self.note_established(now);
             let Some(output) = self.election.poll_output() else {

@@ -1,6 +1,6 @@
 //! Storage without a disk.
 
-use crate::{Epoch, EpochKind, Input, SnapshotDigest, Storage, Ticket, Zxid};
+use crate::{Epoch, EpochKind, Identity, Input, SnapshotDigest, Storage, Ticket, Zxid};
 
 /// Storage for tests, examples and standalone servers whose state may end with the process: keeps
 /// nothing, and calls everything durable as soon as [`persisted`](Self::persisted) is asked.
@@ -22,6 +22,10 @@ impl MemoryStorage {
 
 impl Storage for MemoryStorage {
     fn set_epoch(&mut self, ticket: Ticket, _: EpochKind, _: Epoch) {
+        self.last = Some(ticket);
+    }
+
+    fn set_identity(&mut self, ticket: Ticket, _: Identity) {
         self.last = Some(ticket);
     }
 

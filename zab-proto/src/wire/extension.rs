@@ -21,6 +21,11 @@ impl Tag {
     /// From a learner: it can join below its promise, as a guest. From a leader: it does. In
     /// ACKEPOCH: the guest's current epoch (i64), which its -1 does not tell.
     pub const GUEST: Self = Self(1);
+
+    /// In FOLLOWERINFO, OBSERVERINFO, LEADERINFO and notifications: which ensemble the sender's data
+    /// directory belongs to (an id of 16 bytes, and 1 if it is confirmed). Empty: it has no id yet, and
+    /// would take one.
+    pub const IDENTITY: Self = Self(2);
 }
 
 /// The fields behind the first `known` bytes of a message. Reads nothing that is cut off or has no

@@ -130,10 +130,17 @@ impl<'a> Notification<'a> {
         Vote { leader: self.leader, zxid: self.zxid, peer_epoch: self.peer_epoch }
     }
 
+    /// Length of the payload up to the end of the configuration, in the layout of today. What follows
+    /// is thrown away by ZooKeeper, and may be an [extension](super::extension).
+    #[must_use]
+    pub fn known_len(&self) -> usize {
+        LEN_BARE + self.config.map_or(0, <[u8]>::len)
+    }
+
     /// Length of the frame in bytes, in the layout of today.
     #[must_use]
     pub fn frame_len(&self) -> usize {
-        FRAME_HEAD_LEN + LEN_BARE + self.config.map_or(0, <[u8]>::len)
+        FRAME_HEAD_LEN + self.known_len()
     }
 
     /// Writes it as a whole frame, in the layout of today, and returns the frame's length.
@@ -147,7 +154,12 @@ impl<'a> Notification<'a> {
 
     /// Writes it as a whole frame, in the layout of today.
     pub fn write_frame(&self, out: &mut impl BufMut) {
-        out.put_len(self.frame_len() - FRAME_HEAD_LEN);
+        self.write_extended_frame(&[], out);
+    }
+
+    /// Writes it as a whole frame, in the layout of today, with an extension behind it.
+    pub fn write_extended_frame(&self, extension: &[u8], out: &mut impl BufMut) {
+        out.put_len(self.known_len() + extension.len());
         out.put_i32(self.state);
         out.put_i64(self.leader.0);
         out.put_i64(self.zxid.raw());
@@ -155,6 +167,7 @@ impl<'a> Notification<'a> {
         out.put_i64(self.peer_epoch.0);
         out.put_i32(self.version);
         out.put_buffer(Some(self.config.unwrap_or_default()));
+        out.put_slice(extension);
     }
 }
 

@@ -1,10 +1,13 @@
 //! Storage in memory, durable at once or when told to.
 
-use zab_proto::{Application, Epoch, EpochKind, Recovered, SnapshotDigest, Storage, Ticket, Zxid};
+use zab_proto::{
+    Application, Epoch, EpochKind, Identity, Recovered, SnapshotDigest, Storage, Ticket, Zxid,
+};
 
 #[derive(Clone, Debug)]
 enum Op {
     Epoch(EpochKind, Epoch),
+    Identity(Identity),
     Append(Zxid, Vec<u8>),
     Truncate(Zxid),
     Install(Zxid, Vec<u8>),
@@ -15,6 +18,7 @@ enum Op {
 pub(crate) struct Image {
     pub(crate) accepted: Option<Epoch>,
     pub(crate) current: Option<Epoch>,
+    pub(crate) identity: Option<Identity>,
     pub(crate) snapshot: Option<(Zxid, Vec<u8>)>,
     pub(crate) log: Vec<(Zxid, Vec<u8>)>,
 }
@@ -48,6 +52,7 @@ impl Memory {
             match op {
                 Op::Epoch(EpochKind::Accepted, epoch) => self.image.accepted = Some(epoch),
                 Op::Epoch(EpochKind::Current, epoch) => self.image.current = Some(epoch),
+                Op::Identity(identity) => self.image.identity = Some(identity),
                 Op::Append(zxid, txn) => self.image.log.push((zxid, txn)),
                 Op::Truncate(after) => self.image.log.retain(|(zxid, _)| *zxid <= after),
                 Op::Install(zxid, bytes) => {
@@ -71,6 +76,7 @@ impl Memory {
         let mut recovered = Recovered::default();
         recovered.accepted_epoch = image.accepted;
         recovered.current_epoch = image.current;
+        recovered.identity = image.identity;
         if let Some((zxid, bytes)) = &image.snapshot {
             assert!(app.install(bytes).expect("a good snapshot").done);
             app.install_commit(*zxid, None);
@@ -93,6 +99,10 @@ impl Memory {
 impl Storage for Memory {
     fn set_epoch(&mut self, ticket: Ticket, kind: EpochKind, epoch: Epoch) {
         self.push(ticket, Op::Epoch(kind, epoch));
+    }
+
+    fn set_identity(&mut self, ticket: Ticket, identity: Identity) {
+        self.push(ticket, Op::Identity(identity));
     }
 
     fn append(&mut self, ticket: Ticket, zxid: Zxid, txn: &[u8]) {

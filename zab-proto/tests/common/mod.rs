@@ -13,8 +13,8 @@ use std::time::Duration;
 use journal::Journal;
 use memory::Memory;
 use zab_proto::{
-    Channel, CloseReason, Config, ConnId, Core, ElectionConfig, Ensemble, Incoming, Input, Instant,
-    Limits, Member, NetOutput, Node, Notice, Phase, ServerState, Sid,
+    Channel, CloseReason, Config, ConnId, Core, ElectionConfig, Ensemble, EnsembleId, Incoming,
+    Input, Instant, Limits, Member, NetOutput, Node, Notice, Phase, ServerState, Sid,
 };
 
 /// One end of a stream: whose it is, and its name there.
@@ -32,6 +32,9 @@ pub(crate) struct Cluster {
     pub(crate) servers: Vec<Server>,
     links: Vec<(End, End)>,
     config: Config,
+    /// Who is not given random bits for an id of the ensemble; `None`: nobody is.
+    pub(crate) without_id: Option<Vec<usize>>,
+    starts: u128,
     /// Pairs of servers that cannot reach each other.
     pub(crate) cut: Vec<(usize, usize)>,
     /// Longest read; 1 gives every byte on its own.
@@ -72,6 +75,7 @@ impl Cluster {
             ensemble.members.insert(Sid(i as i64 + 1), member.expect("a good line"));
         }
         let config = Config {
+            fresh_id: None,
             allow_unlisted: false,
             check_addresses: true,
             sid: Sid(0),
@@ -93,6 +97,8 @@ impl Cluster {
             servers: (0..voters + observers).map(|_| server()).collect(),
             links: Vec::new(),
             config,
+            without_id: None,
+            starts: 0,
             cut: Vec::new(),
             read_max: usize::MAX,
             send_max: usize::MAX,
@@ -115,6 +121,9 @@ impl Cluster {
         let mut config = self.config.clone();
         config.sid = Sid(i as i64 + 1);
         config.seed = i as u64 + 1;
+        self.starts += 1;
+        let gives = self.without_id.as_ref().is_some_and(|without| !without.contains(&i));
+        config.fresh_id = gives.then(|| EnsembleId::new(self.starts));
         let mut journal = Journal::default();
         let recovered = self.servers[i].disk.recover(&mut journal);
         let node = Node::new(self.now, config, recovered, journal).expect("a good configuration");

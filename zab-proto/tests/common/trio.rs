@@ -34,6 +34,7 @@ impl Trio {
         }
         let peer = |sid| {
             let config = Config {
+                fresh_id: None,
                 allow_unlisted: false,
                 check_addresses: true,
                 sid: Sid(sid),
@@ -103,6 +104,7 @@ impl Trio {
             active = true;
             match output {
                 Output::SetEpoch { ticket, .. }
+                | Output::SetIdentity { ticket, .. }
                 | Output::Append { ticket, .. }
                 | Output::Truncate { ticket, .. }
                 | Output::Install { ticket, .. } => through = Some::<Ticket>(ticket),

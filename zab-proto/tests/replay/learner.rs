@@ -105,6 +105,11 @@ pub(crate) struct Learner {
 
 impl Learner {
     pub(crate) fn new(talk: &Conversation) -> Self {
+        Self::with(talk, |_| {})
+    }
+
+    /// The same, with something else on its disk.
+    pub(crate) fn with(talk: &Conversation, change: impl FnOnce(&mut Recovered)) -> Self {
         let first = packet(&talk.said[0].1);
         let promise = packet(&talk.said[1].1);
         let observer = first.kind == PacketType::OBSERVERINFO;
@@ -137,6 +142,7 @@ impl Learner {
         }
         let mut config = Config::new(talk.learner, ensemble);
         config.trust_empty = true;
+        change(&mut recovered);
         let peer = Peer::new(NOW, config, recovered).expect("a good configuration");
         Self {
             peer,
@@ -194,6 +200,7 @@ impl Learner {
                     self.peer.handle_input(NOW, Input::Persisted { through: ticket });
                 }
                 Output::SetEpoch { ticket, .. }
+                | Output::SetIdentity { ticket, .. }
                 | Output::Truncate { ticket, .. }
                 | Output::Install { ticket, .. } => {
                     self.peer.handle_input(NOW, Input::Persisted { through: ticket });

@@ -1,6 +1,7 @@
 //! The recorded leaders' side of every synchronisation is played to our learner, which must say
 //! what the protocol wants said. See `vectors/README.md` for the recordings.
 
+mod claims;
 mod gaps;
 mod learner;
 

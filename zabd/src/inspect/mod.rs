@@ -1,9 +1,10 @@
-//! `zabd inspect`: what a log or a snapshot holds, and whether it is whole.
+//! `zabd inspect`: what a log, a snapshot or the id of the ensemble holds, and whether it is whole.
 //!
 //! The text is that of ZooKeeper's log and snapshot tools, as far as it does not depend on the
 //! reader's language. JSON comes as one object per line, so that a log of any size can be piped:
 //! records first, then one object with `end` (log) or `digest` (snapshot) and the verdict.
 
+mod identity;
 mod json;
 mod log;
 mod snapshot;
@@ -23,6 +24,8 @@ pub enum Kind {
     Log,
     /// A snapshot, `snapshot.<zxid>`, perhaps compressed.
     Snapshot,
+    /// The id of the ensemble, `ensembleId`.
+    Identity,
 }
 
 /// How whole a file is.
@@ -50,6 +53,7 @@ pub fn run(
     let printed = match kind {
         Kind::Log => log::print(file, as_json, out),
         Kind::Snapshot => snapshot::print(file, as_json, out),
+        Kind::Identity => identity::print(file, as_json, out),
     };
     let flushed = out.flush();
     let name = file.display();

@@ -10,9 +10,9 @@ use std::time::Duration;
 use zab_proto::wire::Parsed;
 use zab_proto::wire::packet::{Packet, PacketType};
 use zab_proto::{
-    Application, Channel, Config, ConnId, Ensemble, Epoch, EpochKind, Incoming, Input, Instant,
-    Limits, Member, NetOutput, Node, Phase, Recovered, ServerState, Sid, SnapshotDigest, Storage,
-    Ticket, Zxid,
+    Application, Channel, Config, ConnId, Ensemble, Epoch, EpochKind, Identity, Incoming, Input,
+    Instant, Limits, Member, NetOutput, Node, Phase, Recovered, ServerState, Sid, SnapshotDigest,
+    Storage, Ticket, Zxid,
 };
 use zk_service::{Service, ServiceOptions};
 
@@ -26,6 +26,9 @@ pub(crate) struct Nothing {
 
 impl Storage for Nothing {
     fn set_epoch(&mut self, ticket: Ticket, _: EpochKind, _: Epoch) {
+        self.last = Some(ticket);
+    }
+    fn set_identity(&mut self, ticket: Ticket, _: Identity) {
         self.last = Some(ticket);
     }
     fn append(&mut self, ticket: Ticket, _: Zxid, _: &[u8]) {

@@ -96,6 +96,7 @@ pub(super) fn ensemble(n: i64, observers: &[i64], more: &[(&str, &str)]) -> Ense
 
 pub(super) fn config(sid: Sid, ensemble: &Ensemble) -> Config {
     Config {
+        fresh_id: None,
         allow_unlisted: true,
         check_addresses: true,
         sid,
