@@ -85,6 +85,56 @@ def unwritable(options):
         return lab.outcome()
 
 
+def different_limits(options):
+    """One member's jute.maxbuffer is too small for what the others hold: it is sent that in a snapshot, then in a proposal."""
+    large = [f"jute.maxbuffer={16 << 20}"]
+    with Lab(options, properties=large, late=True) as lab:
+        lab.start()
+        victim = lab.followers[0]
+        client = wire.Client(lab.leader.address, 30000, wait=30.0)
+        client.create("/large", b"x" * 8_000_000)
+
+        def spoken():
+            said = [line for line in victim.log_text(len(victim.logs) - 1).splitlines() if "jute.maxbuffer" in line]
+            heard = [line for line in lab.leader.log_text().splitlines()[before:] if "jute.maxbuffer" in line]
+            # Within a minute the leader says it three times at most.
+            return bool(said and (heard or way == "proposal"))
+        with Pulse([member for member in lab.members if member is not victim]) as pulse:
+            for way in ("snapshot", "proposal"):
+                before = len(lab.leader.log_text().splitlines())
+                victim.kill()
+                victim.wipe()
+                victim.properties = ["jute.maxbuffer=1000000"]
+                if way == "proposal":
+                    client.set("/large", b"x")
+                begin = time.monotonic()
+                victim.start()
+                if way == "proposal":
+                    eventually("it serves as long as nothing is too long", lambda: victim.mode() == "follower", 20)
+                    begin = time.monotonic()
+                    client.set("/large", b"x" * 8_000_000)
+                try:
+                    eventually("it is said", spoken, 15)
+                    lab.figure(f"{way}: said after {time.monotonic() - begin:.1f} s")
+                except AssertionError:
+                    lab.figure(f"{way}: nothing is said", False)
+                time.sleep(10)
+                attempts = sum("LOOKING" in line for line in victim.log_text(len(victim.logs) - 1).splitlines())
+                lab.figure(f"{attempts} attempts in 10 s", attempts < 12)
+                waits = victim.words("srvr")
+                lab.figure("srvr says it" if "jute.maxbuffer" in waits else f"srvr says {waits!r}", "jute.maxbuffer" in waits)
+            victim.kill()
+            victim.properties = large
+            victim.start()
+            eventually("it serves with the right limit", lambda: victim.mode() == "follower", 20)
+            lab.figure("serves with the right limit")
+        client.close()
+        lab.gap(pulse, QUORUM_GAP)
+        lab.reigns_on()
+        lab.kept(pulse)
+        return lab.outcome()
+
+
 class Alone:
     """One server without an ensemble, with any configuration."""
 

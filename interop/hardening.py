@@ -50,6 +50,7 @@ ATTACKS = (
     Attack("a neighbour's session", clients.neighbour),
     Attack("64 descriptors", operators.descriptors),
     Attack("a directory that may not be written", operators.unwritable),
+    Attack("another jute.maxbuffer on one member", operators.different_limits),
     Attack("the counter of a standalone server", operators.counter),
     Attack("keys that protect", operators.keys),
 )

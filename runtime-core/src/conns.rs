@@ -501,9 +501,11 @@ pub(crate) fn log_closing(id: ConnId, remote: Option<SocketAddr>, reason: CloseR
 /// How interesting the end of a connection is: very, if the other side was at fault.
 fn level(reason: CloseReason) -> log::Level {
     match reason {
-        CloseReason::Superseded | CloseReason::RoleEnded | CloseReason::Application => {
-            log::Level::Debug
-        }
+        // The core tells of the last one what both sides need to know, and how often it happens.
+        CloseReason::Superseded
+        | CloseReason::RoleEnded
+        | CloseReason::Application
+        | CloseReason::TooLong { .. } => log::Level::Debug,
         _ => log::Level::Warn,
     }
 }

@@ -188,6 +188,13 @@ pub trait Application {
         None
     }
 
+    /// Bytes of the longest piece that a reader of this snapshot has to hold whole, of what was read so
+    /// far; for the log, if a learner that does not take it leaves.
+    fn snapshot_longest(&self, snapshot: u32) -> usize {
+        let _ = snapshot;
+        0
+    }
+
     /// The snapshot is no longer needed, finished or not.
     fn snapshot_close(&mut self, snapshot: u32);
 
@@ -198,6 +205,14 @@ pub trait Application {
     /// # Errors
     /// [`BadSnapshot`] if the bytes do not decode; the stage is discarded then.
     fn install(&mut self, bytes: &[u8]) -> Result<InstallProgress, BadSnapshot>;
+
+    /// When the last call of `install` has used nothing: how many bytes have to be offered at once,
+    /// if the bytes so far say that. What is more than twice
+    /// [`Limits::field_len_max_bytes`](crate::Limits::field_len_max_bytes) is refused at once if a leader
+    /// sends it, as the buffer of the connection will never hold it.
+    fn install_needs(&self) -> Option<usize> {
+        None
+    }
 
     /// The staged snapshot becomes the state, as of `zxid`. `digest` comes from a snapshot file.
     fn install_commit(&mut self, zxid: Zxid, digest: Option<SnapshotDigest>);

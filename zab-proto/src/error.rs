@@ -147,6 +147,14 @@ impl core::error::Error for Violation {}
 pub enum CloseReason {
     /// Undecodable bytes.
     Malformed(DecodeError),
+    /// A field of a member that this server knows is longer than it takes. Members have different
+    /// limits, which an operator has to mend.
+    TooLong {
+        /// Bytes of the field.
+        len: usize,
+        /// What this server takes, `Limits::field_len_max_bytes`.
+        max: usize,
+    },
     /// A breach of the protocol.
     Violation(Violation),
     /// The other side was silent for too long.
@@ -174,10 +182,28 @@ pub enum CloseReason {
     Application,
 }
 
+impl CloseReason {
+    /// Why the connection of a known member ends whose bytes do not decode.
+    pub(crate) fn of_member(error: DecodeError, field_len_max: usize) -> Self {
+        match error {
+            DecodeError::BadLength(len) => match usize::try_from(len) {
+                Ok(len) if len > field_len_max => Self::TooLong { len, max: field_len_max },
+                _ => Self::Malformed(error),
+            },
+            _ => Self::Malformed(error),
+        }
+    }
+}
+
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Malformed(error) => write!(f, "malformed input: {error}"),
+            Self::TooLong { len, max } => write!(
+                f,
+                "it sends {len} bytes in one piece, and this server takes {max} (jute.maxbuffer and \
+                 jute.maxbuffer.extrasize together). All members need the same: raise it here"
+            ),
             Self::Violation(violation) => violation.fmt(f),
             Self::Silent => f.write_str("silent for too long"),
             Self::SlowAck => f.write_str("proposals not acknowledged in time"),

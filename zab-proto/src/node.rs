@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 
 use crate::{
     Application, Channel, ClientOutput, CloseReason, Config, ConfigError, ConnId, Core, Incoming,
-    Input, Instant, Message, Notice, Output, Peer, Recovered, Status, Storage, Violation, Zxid,
+    Input, InstallProgress, Instant, Message, Notice, Output, Peer, Recovered, Status, Storage,
+    Violation, Zxid,
 };
 
 /// What a runtime has to do on the network.
@@ -254,6 +255,15 @@ impl<A: Application> Node<A> {
             return 0;
         }
         if let Ok(progress) = self.app.install(bytes) {
+            let max = self.peer.config().limits.field_len_max_bytes;
+            if progress == (InstallProgress { consumed: 0, done: false }) {
+                let len = self.app.install_needs().unwrap_or(0).max(bytes.len());
+                if len > max.saturating_mul(2) {
+                    // More than a connection may hold unread: it would wait for ever.
+                    self.peer.close(conn, CloseReason::TooLong { len, max });
+                    return bytes.len();
+                }
+            }
             disk.stage(&bytes[..progress.consumed]);
             self.peer.snapshot_received(now, conn, progress.done);
             progress.consumed
@@ -473,7 +483,7 @@ impl<A: Application> Node<A> {
                 written += self.peer.poll_transmit(conn, &mut buf[written..]);
                 break;
             }
-            self.peer.snapshot_sent(conn, n);
+            self.peer.snapshot_sent(conn, n, self.app.snapshot_longest(lent.snapshot));
             written += n;
         }
         written

@@ -65,6 +65,8 @@ pub enum Notice {
         phase: Phase,
         /// Why this server closed it; `None`: the learner did, or the network.
         reason: Option<CloseReason>,
+        /// Bytes of the longest field that it was sent and has not shown to have taken.
+        longest: usize,
     },
     /// On a learner: it leaves its leader, or the leader it.
     LeaderLost {
@@ -74,6 +76,8 @@ pub enum Notice {
         phase: Phase,
         /// Why this server closed the connection; `None`: the leader did, or the network.
         reason: Option<CloseReason>,
+        /// Bytes of the longest field that it was sent.
+        longest: usize,
     },
     /// This server stops leading.
     ReignEnded {
@@ -124,25 +128,29 @@ impl Notice {
     /// Whether an operator has to do something.
     #[must_use]
     pub fn is_error(&self) -> bool {
-        matches!(
-            self,
+        match self {
             Self::DamagedEpochs { .. }
-                | Self::Ahead { .. }
-                | Self::NoEpochLeft
-                | Self::OtherEnsemble { .. }
-        )
+            | Self::Ahead { .. }
+            | Self::NoEpochLeft
+            | Self::OtherEnsemble { .. } => true,
+            Self::LearnerLost { reason, .. } | Self::LeaderLost { reason, .. } => {
+                matches!(reason, Some(CloseReason::TooLong { .. }))
+            }
+            _ => false,
+        }
     }
 
     /// Whether it tells of the course of things, which in itself is no reason to worry.
     #[must_use]
     pub fn is_routine(&self) -> bool {
-        matches!(
-            self,
-            Self::LearnerLost { .. }
-                | Self::LeaderLost { .. }
-                | Self::ReignEnded { .. }
-                | Self::Identified { .. }
-        )
+        !self.is_error()
+            && matches!(
+                self,
+                Self::LearnerLost { .. }
+                    | Self::LeaderLost { .. }
+                    | Self::ReignEnded { .. }
+                    | Self::Identified { .. }
+            )
     }
 
     /// Whether both say the same, so that telling one of them is enough for a while.
@@ -150,12 +158,15 @@ impl Notice {
         let kind = |reason: Option<CloseReason>| reason.as_ref().map(discriminant);
         match (*self, *other) {
             (
-                Self::LearnerLost { sid: a, reason: b, .. },
-                Self::LearnerLost { sid, reason, .. },
-            ) => a == sid && kind(b) == kind(reason),
+                Self::LearnerLost { sid: a, reason: b, longest: c, .. },
+                Self::LearnerLost { sid, reason, longest, .. },
+            ) => {
+                let is_long = |len| len > FIELD_LEN_DEFAULT;
+                a == sid && kind(b) == kind(reason) && is_long(c) == is_long(longest)
+            }
             (
-                Self::LeaderLost { leader: a, phase: b, reason: c },
-                Self::LeaderLost { leader, phase, reason },
+                Self::LeaderLost { leader: a, phase: b, reason: c, .. },
+                Self::LeaderLost { leader, phase, reason, .. },
             ) => a == leader && b == phase && kind(c) == kind(reason),
             (Self::OtherEnsemble { sid: a, .. }, Self::OtherEnsemble { sid, .. }) => a == sid,
             (Self::ReignEnded { reason: a, .. }, Self::ReignEnded { reason, .. }) => a == reason,
@@ -208,18 +219,18 @@ impl fmt::Display for Notice {
                  same, remove its file version-2/ensembleId)",
             ),
             Self::Identified { id } => write!(f, "This server belongs to ensemble {id}"),
-            Self::LearnerLost { sid, observer, phase, reason } => {
+            Self::LearnerLost { sid, observer, phase, reason, longest } => {
                 let kind = if *observer { "Observer" } else { "Follower" };
                 write!(f, "{kind} {sid} has gone (in {}): ", name(*phase))?;
-                write_reason(f, *reason)
+                write_reason(f, *reason, *longest)
             }
-            Self::LeaderLost { leader, phase: Phase::Election, reason } => {
+            Self::LeaderLost { leader, phase: Phase::Election, reason, longest } => {
                 write!(f, "Leader {leader} was not reached: ")?;
-                write_reason(f, *reason)
+                write_reason(f, *reason, *longest)
             }
-            Self::LeaderLost { leader, phase, reason } => {
+            Self::LeaderLost { leader, phase, reason, longest } => {
                 write!(f, "Leader {leader} is lost (in {}): ", name(*phase))?;
-                write_reason(f, *reason)
+                write_reason(f, *reason, *longest)
             }
             Self::ReignEnded { epoch, reason } => {
                 write!(f, "This server leads no longer (epoch {epoch}): {reason}")
@@ -238,12 +249,26 @@ fn name(phase: Phase) -> &'static str {
     }
 }
 
-fn write_reason(f: &mut fmt::Formatter<'_>, reason: Option<CloseReason>) -> fmt::Result {
+/// The other side does not say why it closes. Where it may be that it was sent something longer than
+/// it takes, this side says how long that was.
+fn write_reason(
+    f: &mut fmt::Formatter<'_>,
+    reason: Option<CloseReason>,
+    longest: usize,
+) -> fmt::Result {
     match reason {
         Some(reason) => write!(f, "{reason}"),
+        None if longest > FIELD_LEN_DEFAULT => write!(
+            f,
+            "the connection was closed or refused from there. It was sent {longest} bytes in one piece: \
+             does its jute.maxbuffer allow for that?"
+        ),
         None => f.write_str("the connection was closed or refused from there"),
     }
 }
+
+/// What every server takes whose `jute.maxbuffer` is not set.
+const FIELD_LEN_DEFAULT: usize = 0xf_ffff;
 
 /// What was told lately.
 #[derive(Debug, Default)]
@@ -313,6 +338,7 @@ mod tests {
             observer: false,
             phase: Phase::Synchronization,
             reason,
+            longest: 0,
         };
         let mut admit = |secs, notice| notices.admit(at(secs), &notice);
         for _ in 0..3 {

@@ -470,10 +470,11 @@ impl Peer {
         }
     }
 
-    /// Leader: `n` bytes of the lent snapshot went to the socket.
-    pub fn snapshot_sent(&mut self, conn: ConnId, n: usize) {
+    /// Leader: `n` bytes of the lent snapshot went to the socket; the longest piece so far that its
+    /// reader has to hold whole has `longest` bytes.
+    pub fn snapshot_sent(&mut self, conn: ConnId, n: usize, longest: usize) {
         if let Role::Leader(leader) = &mut self.role {
-            leader.snapshot_sent(conn, n);
+            leader.snapshot_sent(conn, n, longest);
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::Cluster;
 use common::memory::Memory;
-use zab_proto::{CloseReason, Notice, Phase, ReignEnd, ServerState, Sid, Violation};
+use zab_proto::{CloseReason, Limits, Notice, Phase, ReignEnd, ServerState, Sid, Violation};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -38,8 +38,9 @@ fn the_end_of_a_link_is_told_on_both_sides() {
     let conn = conn.expect("it follows").origin;
     cluster.act(leader, |_, core| core.close(conn, violation));
     let (phase, observer) = (Phase::Broadcast, false);
-    let lost = |reason| Notice::LearnerLost { sid: sid(follower), observer, phase, reason };
-    let left = |reason| Notice::LeaderLost { leader: sid(leader), phase, reason };
+    let lost =
+        |reason| Notice::LearnerLost { sid: sid(follower), observer, phase, reason, longest: 0 };
+    let left = |reason| Notice::LeaderLost { leader: sid(leader), phase, reason, longest: 0 };
     assert_eq!(told(&cluster, leader), [lost(Some(violation))]);
     assert_eq!(told(&cluster, follower), [left(None)]);
     cluster.run(SECOND);
@@ -94,12 +95,82 @@ fn what_fails_again_and_again_becomes_slow() {
         assert!((1..8).contains(&said(late)), "{:?}", told(&cluster, late));
         let phase = Phase::Synchronization;
         let reason = Some(CloseReason::Violation(Violation::BadSnapshot));
-        let lost = Notice::LeaderLost { leader: sid(leader), phase, reason };
+        let lost = Notice::LeaderLost { leader: sid(leader), phase, reason, longest: 0 };
         assert!(told(&cluster, late).contains(&lost));
         cluster.run(10 * SECOND);
         let counted = |told: &&(_, usize, Notice, u64)| told.1 == leader && told.3 > 5;
         assert!(cluster.notices.iter().any(|told| counted(&told)), "what was kept back is counted");
         cluster.act(late, |app, _| app.refuses = false);
+        cluster.run(5 * SECOND);
+        assert!(cluster.serving(late));
+    }
+}
+
+/// Members with different limits (`jute.maxbuffer`): who is sent more than it takes, in a proposal or in
+/// a snapshot, leaves at once instead of waiting for bytes that have no room. Both sides say how many
+/// bytes it is about, it comes again seldom, and nobody else is disturbed.
+#[test]
+fn who_takes_less_than_it_is_sent_says_so_at_once() {
+    const LINE: usize = 1_500_000;
+    for (late, wiped) in [(1, false), (1, true), (3, false), (3, true)] {
+        let (cluster, leader) = three();
+        let late = if late == 3 { 3 } else { (leader + late) % 3 };
+        let mut cluster = cluster.configure(|config| config.trust_empty = false);
+        // Bytes come in pieces, as from a socket.
+        cluster.read_max = 1 << 16;
+        cluster.kill(late);
+        cluster.notices.clear();
+        if wiped {
+            cluster.act(leader, |app, core| app.submit(core, 0, &[b'x'; LINE]));
+            cluster.servers[late].disk = Memory::default();
+        }
+        // Less than half of it, as a connection has room for two fields.
+        let mut cluster = cluster.configure(|config| config.limits.field_len_max_bytes = LINE / 4);
+        cluster.start(late);
+        cluster.run(SECOND);
+        if !wiped {
+            assert!(cluster.serving(late));
+            cluster.notices.clear();
+            cluster.act(leader, |app, core| app.submit(core, 0, &[b'x'; LINE]));
+            cluster.run(SECOND);
+        }
+        let said = told(&cluster, late);
+        let told_of = |notice: &&Notice| match notice {
+            Notice::LeaderLost { reason: Some(CloseReason::TooLong { len, max }), .. } => {
+                assert_eq!(*max, LINE / 4);
+                *len > LINE / 2 && (wiped || *len > LINE)
+            }
+            _ => false,
+        };
+        let lost = said.iter().find(told_of).unwrap_or_else(|| panic!("{said:?}"));
+        assert!(lost.is_error() && lost.to_string().contains("jute.maxbuffer"), "{lost}");
+        let waits = cluster.node(late).peer().waits_for().expect("it does not serve");
+        assert!(waits.contains("jute.maxbuffer"), "{waits}");
+        let said = told(&cluster, leader);
+        let sent = said.iter().find_map(|notice| match notice {
+            Notice::LearnerLost { reason: None, longest, .. } => {
+                (*longest > LINE).then(|| (*longest, notice.to_string()))
+            }
+            _ => None,
+        });
+        let (longest, text) = sent.unwrap_or_else(|| panic!("{said:?}"));
+        assert!(text.contains(&longest.to_string()) && text.contains("jute.maxbuffer"), "{text}");
+        // It goes on trying, and more and more slowly.
+        let attempts = |cluster: &Cluster| {
+            let history = &cluster.node(late).app().history;
+            history.iter().filter(|status| status.state == ServerState::Looking).count()
+        };
+        let before = attempts(&cluster);
+        cluster.run(120 * SECOND);
+        let tried = attempts(&cluster) - before;
+        assert!((5..25).contains(&tried), "{tried} attempts in two minutes");
+        for i in (0..4).filter(|i| *i != late) {
+            assert!(cluster.serving(i));
+        }
+        // Mended.
+        cluster.kill(late);
+        let mut cluster = cluster.configure(|config| config.limits = Limits::default());
+        cluster.start(late);
         cluster.run(5 * SECOND);
         assert!(cluster.serving(late));
     }

@@ -552,6 +552,10 @@ impl Application for Service {
         self.db.snapshot_digest(snapshot)
     }
 
+    fn snapshot_longest(&self, snapshot: u32) -> usize {
+        self.db.snapshot_longest(snapshot)
+    }
+
     fn snapshot_close(&mut self, snapshot: u32) {
         self.db.snapshot_close(snapshot);
     }
@@ -565,6 +569,10 @@ impl Application for Service {
             self.loader = None;
         }
         progress
+    }
+
+    fn install_needs(&self) -> Option<usize> {
+        self.loader.as_ref().map(Loader::needs)
     }
 
     fn install_commit(&mut self, zxid: Zxid, digest: Option<SnapshotDigest>) {

@@ -252,3 +252,31 @@ fn a_null_acl_list_is_refused() {
     AclList::NULL.write(&mut out);
     assert!(Loader::new(true, usize::MAX).push(&out).is_err());
 }
+
+/// So that a long node is refused when its length has come, not when a buffer is full.
+#[test]
+fn the_length_of_a_node_is_known_before_its_bytes_have_come() {
+    let long = vec![b'x'; 3_000_000];
+    let (mut db, mut acl) = (Database::new(true), Vec::new());
+    write_acls(&[], &mut acl);
+    let kind = CreateKind::Create { ephemeral: false };
+    let acl = AclList::read(&mut Reader::new(&acl)).unwrap();
+    let (path, data) = ("/long".into(), Some(&long[..]));
+    let create = Txn::Create(CreateTxn { path, data, acl, parent_cversion: 1, kind });
+    let (zxid, kind) = (Zxid::from_raw(1), create.kind().wire());
+    let header = TxnHeader { client_id: 1, cxid: 1, zxid, time: 1, kind };
+    db.apply(&header, &create, &mut |_| {});
+    let id = db.snapshot_open().unwrap();
+    let mut bytes = vec![0; 4_000_000];
+    let len = db.snapshot_read(id, &mut bytes);
+    bytes.truncate(len);
+    let longest = db.snapshot_longest(id);
+    assert!((long.len()..long.len() + 100).contains(&longest), "{longest}");
+    let node = bytes.windows(5).position(|at| at == b"/long").unwrap() - 4;
+    let mut loader = Loader::new(true, usize::MAX);
+    let seen = &bytes[..node + 4 + 5 + 4];
+    let consumed = loader.push(seen).unwrap().consumed;
+    assert_eq!((consumed, loader.push(&seen[consumed..]).unwrap().consumed), (node, 0));
+    assert_eq!(loader.needs(), 4 + 5 + 4 + long.len());
+    assert!(loader.push(&bytes[node..]).unwrap().done);
+}

@@ -132,6 +132,7 @@ impl Leader {
             // The one after UPTODATE says nothing new. A proposal's may come before this one
             // (quorum.md 7, era A), which is why the two are told apart by their zxid.
             if link.stage == Stage::Asked {
+                link.has_shown(link.cut.max(1));
                 self.on_synced(now, shared, conn);
             }
             return;
@@ -141,6 +142,7 @@ impl Leader {
             return;
         }
         link.acked = link.acked.max(acked);
+        link.has_shown(acked);
         let (sid, counts) = (link.sid, link.counts());
         if counts {
             self.hear_ack(sid, acked);

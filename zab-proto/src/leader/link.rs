@@ -119,6 +119,9 @@ pub(super) struct Link {
     /// Bytes given to the driver, and how many it were at the last half tick.
     pub(super) sent_bytes: u64,
     pub(super) sent_before: u64,
+    /// Bytes of the longest field that it was sent and has not shown to have taken, and the transaction
+    /// it was, or one before those that follow the snapshot it was in.
+    longest: (usize, Index),
     /// For how many half ticks in a row there was something to send and not a byte was taken.
     pub(super) untaken: u32,
     /// How long the application's snapshot has been lent, in half ticks, and how much was sent before.
@@ -175,6 +178,7 @@ impl Link {
             round: None,
             sent_bytes: 0,
             sent_before: 0,
+            longest: (0, 0),
             untaken: 0,
             lent: 0,
             lent_at_bytes: 0,
@@ -237,6 +241,7 @@ impl Link {
     pub(super) fn put_logged(&mut self, history: &History, own: Own, zxid: Zxid, txn: &[u8]) {
         let Step::Txn(kind) = self.step(history) else { return };
         self.out.put(kind, zxid, Some(txn));
+        self.note_len(txn.len(), self.next);
         self.early_len += if self.is_early() { txn.len() } else { 0 };
         self.passed(zxid);
         while !self.is_slow_to_take() {
@@ -249,6 +254,25 @@ impl Link {
                 Step::Nothing | Step::Txn(_) | Step::NewLeader => return,
             }
         }
+    }
+
+    /// It is sent a field of `len` bytes, which is part of the transaction at `index`.
+    pub(super) fn note_len(&mut self, len: usize, index: Index) {
+        if len > self.longest.0 {
+            self.longest = (len, index);
+        }
+    }
+
+    /// It has taken everything below `index`, however long.
+    pub(super) fn has_shown(&mut self, index: Index) {
+        if self.longest.1 < index {
+            self.longest = (0, 0);
+        }
+    }
+
+    /// Bytes of the longest field that it may not have been able to take.
+    pub(super) fn longest(&self) -> usize {
+        self.longest.0
     }
 
     /// It was sent NEWLEADER, and UPTODATE not yet.
@@ -425,6 +449,7 @@ impl Link {
         let txn = history.window.txn(self.next);
         let head = packet::head(kind, zxid, txn.len());
         let len = HEAD_LEN + txn.len() + NULL_AUTH.len();
+        self.note_len(txn.len(), self.next);
         self.early_len += if self.part_sent == 0 && self.is_early() { txn.len() } else { 0 };
         if self.part_sent == 0
             && let Some(buf) = buf.get_mut(..len)

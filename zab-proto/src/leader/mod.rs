@@ -246,13 +246,13 @@ impl Leader {
     fn say_lost(&mut self, shared: &mut Shared, conn: ConnId, reason: Option<CloseReason>) {
         let introduced = |link: &&mut Link| link.stage > Stage::Hello && !link.foreign;
         let Some(link) = self.link(conn).filter(introduced) else { return };
-        let (sid, observer) = (link.sid, link.observer);
+        let (sid, observer, longest) = (link.sid, link.observer, link.longest());
         let phase = match link.stage {
             Stage::Hello | Stage::Introduced | Stage::Invited | Stage::Promised => Phase::Discovery,
             Stage::Live => Phase::Broadcast,
             _ => Phase::Synchronization,
         };
-        shared.notice(shared.now, Notice::LearnerLost { sid, observer, phase, reason });
+        shared.notice(shared.now, Notice::LearnerLost { sid, observer, phase, reason, longest });
     }
 
     /// What a leader that is not established waits for.
@@ -311,7 +311,11 @@ impl Leader {
                 Parsed::Complete { value, len } => (value, len),
                 Parsed::Incomplete => break,
                 Parsed::Malformed(error) => {
-                    self.close(shared, conn, CloseReason::Malformed(error));
+                    let reason = match link.stage {
+                        Stage::Hello => CloseReason::Malformed(error),
+                        _ => CloseReason::of_member(error, field_len_max),
+                    };
+                    self.close(shared, conn, reason);
                     consumed = bytes.len();
                     break;
                 }

@@ -259,9 +259,10 @@ impl Leader {
     }
 
     /// Part of the snapshot is on its way.
-    pub(crate) fn snapshot_sent(&mut self, conn: ConnId, n: usize) {
+    pub(crate) fn snapshot_sent(&mut self, conn: ConnId, n: usize, longest: usize) {
         if let Some(link) = self.link(conn) {
             link.sent_bytes += n as u64;
+            link.note_len(longest, 0);
         }
     }
 

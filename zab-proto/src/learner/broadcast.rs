@@ -87,6 +87,7 @@ impl Learner {
         let fits = data.len().max(auth.len()) <= shared.config.limits.field_len_max_bytes;
         let takes = self.step == Step::Live && fits;
         if takes {
+            self.longest = self.longest.max(data.len()).max(auth.len());
             self.out.put_with_auth(PacketType::REQUEST, Zxid::from_raw(-1), data, auth);
         }
         takes

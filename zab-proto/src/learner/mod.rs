@@ -88,6 +88,8 @@ pub(crate) struct Learner {
     failed: bool,
     /// Why this server closed the connection, if it did.
     reason: Option<CloseReason>,
+    /// Bytes of the longest field that the leader was sent.
+    longest: usize,
 }
 
 impl Learner {
@@ -127,6 +129,7 @@ impl Learner {
             paused: false,
             failed: false,
             reason: None,
+            longest: 0,
         };
         learner.announce(shared);
         learner.dial(shared);
@@ -171,11 +174,17 @@ impl Learner {
         self.leader
     }
 
+    /// Whether the leader sends what this server does not take, as any leader will.
+    pub(crate) fn is_overtaxed(&self) -> bool {
+        matches!(self.reason, Some(CloseReason::TooLong { .. }))
+    }
+
     /// Why the role has ended.
     pub(crate) fn loss(&self) -> Notice {
         let reached = self.step != Step::Connecting;
         let phase = if reached { self.status().phase } else { Phase::Election };
-        Notice::LeaderLost { leader: self.leader, phase, reason: self.reason }
+        let (leader, reason, longest) = (self.leader, self.reason, self.longest);
+        Notice::LeaderLost { leader, phase, reason, longest }
     }
 
     /// What a learner that does not serve waits for.
@@ -249,7 +258,7 @@ impl Learner {
             } else {
                 match Packet::parse(rest, field_len_max) {
                     Parsed::Incomplete => Ok((0, None)),
-                    Parsed::Malformed(error) => Err(CloseReason::Malformed(error)),
+                    Parsed::Malformed(error) => Err(CloseReason::of_member(error, field_len_max)),
                     Parsed::Complete { value, len } => {
                         self.heard(now, shared);
                         self.on_packet(shared, &value).map(|message| (len, message))

@@ -20,6 +20,8 @@ pub(super) struct Waiting {
 pub(super) struct Attempts {
     failed: u32,
     serving_since: Option<Instant>,
+    /// How the last time with a leader has ended.
+    pub(super) last_loss: Option<Notice>,
 }
 
 impl Attempts {
@@ -38,19 +40,20 @@ impl Attempts {
             return Duration::ZERO;
         }
         self.failed = self.failed.saturating_add(1);
-        self.pause(enough)
+        self.pause(PAUSE_MIN, enough)
     }
 
-    /// It makes no sense to try again at once.
-    pub(super) fn refused(&mut self, enough: Duration) -> Duration {
+    /// It makes no sense to try again at once: a pause of `first`, and longer and longer ones up to
+    /// `max`.
+    pub(super) fn refused(&mut self, first: Duration, max: Duration) -> Duration {
         self.failed = self.failed.max(FREE + 1);
-        self.pause(enough)
+        self.pause(first, max)
     }
 
-    fn pause(&self, max: Duration) -> Duration {
+    fn pause(&self, first: Duration, max: Duration) -> Duration {
         match self.failed.checked_sub(FREE + 1) {
             None => Duration::ZERO,
-            Some(doublings) => (PAUSE_MIN * (1 << doublings.min(10))).min(max),
+            Some(doublings) => (first * (1 << doublings.min(10))).min(max),
         }
     }
 }
@@ -101,8 +104,9 @@ impl Peer {
                 "the members of the ensemble have changed: to be started again with the new list",
             ),
             Role::Looking(looking) if !looking.begun => {
-                let failed = self.attempts.failed;
-                format!("pauses before its next attempt, after {failed} that came to nothing")
+                let Attempts { failed, last_loss, .. } = &self.attempts;
+                let why = last_loss.map_or_else(String::new, |loss| format!(". {loss}"));
+                format!("pauses before its next attempt, after {failed} that came to nothing{why}")
             }
             Role::Looking(_) if self.election.awaits_birth() => format!(
                 "its data directory is empty, and it votes when all voters are seen to be empty, too, or \
@@ -129,7 +133,7 @@ impl Peer {
 
 /// Roles in a row that may end early without a pause, and the first pause.
 const FREE: u32 = 3;
-const PAUSE_MIN: Duration = Duration::from_millis(10);
+pub(super) const PAUSE_MIN: Duration = Duration::from_millis(10);
 
 /// When a wait is said for the first time, and how often then.
 const TELL_FIRST: Duration = Duration::from_secs(1);
@@ -156,6 +160,9 @@ mod tests {
         attempts.succeeded(now);
         now = now + TICK;
         assert_eq!(attempts.ended(now, TICK), Duration::ZERO);
-        assert_eq!(attempts.refused(TICK), PAUSE_MIN);
+        assert_eq!(attempts.refused(PAUSE_MIN, TICK), PAUSE_MIN);
+        assert_eq!(attempts.refused(TICK, 10 * TICK), TICK);
+        attempts.ended(now, TICK);
+        assert_eq!(attempts.refused(TICK, 10 * TICK), 2 * TICK);
     }
 }

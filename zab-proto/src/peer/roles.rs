@@ -4,6 +4,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::patience::PAUSE_MIN;
 use super::{Held, Peer};
 use crate::election::ElectionOutput;
 use crate::leader::Leader;
@@ -40,9 +41,14 @@ impl Peer {
             {
                 let (leader, epoch) = (learner.leader(), learner.epoch());
                 let ahead = learner.has_promised() && learner.is_ahead(&self.shared);
+                let overtaxed = learner.is_overtaxed();
                 let loss = learner.loss();
                 self.shared.notice(now, loss);
+                self.attempts.last_loss = Some(loss);
                 self.look(now, Some(leader));
+                if overtaxed {
+                    self.pause_long(now);
+                }
                 if ahead {
                     self.on_refused(now, leader, epoch);
                 }
@@ -184,7 +190,18 @@ impl Peer {
         let history = &self.shared.history;
         let own = history.current().max(history.last().epoch());
         self.shared.notice(now, Notice::Ahead { leader, epoch, own });
-        let pause = self.attempts.refused(self.shared.config.tick_time);
+        let pause = self.attempts.refused(PAUSE_MIN, self.shared.config.tick_time);
+        if let Role::Looking(looking) = &mut self.role {
+            looking.not_before = looking.not_before.max(now + pause);
+        }
+    }
+
+    /// Until an operator changes a limit, each further attempt costs the leader as much as this one,
+    /// and comes to nothing.
+    fn pause_long(&mut self, now: Instant) {
+        let config = &self.shared.config;
+        let (shortest, longest) = (config.tick_time, config.ticks(config.init_limit));
+        let pause = self.attempts.refused(shortest, longest);
         if let Role::Looking(looking) = &mut self.role {
             looking.not_before = looking.not_before.max(now + pause);
         }

@@ -37,7 +37,7 @@ impl Journal {
         self.lines.iter().map(|(_, line)| line.as_slice()).collect()
     }
 
-    fn submit(&mut self, core: &mut Core<'_>, owner: i64, line: &[u8]) {
+    pub(crate) fn submit(&mut self, core: &mut Core<'_>, owner: i64, line: &[u8]) {
         let Some(zxid) = core.next_zxid() else { return };
         let mut txn = Vec::new();
         TxnHeader { client_id: owner, cxid: 0, zxid, time: 0, kind: 5 }.write(&mut txn);
@@ -175,6 +175,11 @@ impl Application for Journal {
 
     fn snapshot_digest(&self, _: u32) -> Option<SnapshotDigest> {
         None
+    }
+
+    fn snapshot_longest(&self, _: u32) -> usize {
+        let longest = self.lines.iter().map(|(_, line)| line.len()).max();
+        longest.map_or(0, |line| 12 + line)
     }
 
     fn snapshot_close(&mut self, snapshot: u32) {

@@ -44,6 +44,12 @@ impl Database {
         self.slot(snapshot).and_then(|slot| self.snapshots[slot]?.digest)
     }
 
+    /// Bytes of the longest node in what was read of a snapshot.
+    #[must_use]
+    pub fn snapshot_longest(&self, snapshot: u32) -> usize {
+        self.slot(snapshot).map_or(0, |slot| self.tree.image_longest(slot))
+    }
+
     /// Closes a snapshot, read to its end or not.
     pub fn snapshot_close(&mut self, snapshot: u32) {
         if let Some(slot) = self.slot(snapshot) {
@@ -91,6 +97,8 @@ pub struct Loader {
     tree: Tree,
     sessions: Sessions,
     field_len_max: usize,
+    /// Bytes that the item at the front has, as far as they are known.
+    needs: usize,
 }
 
 /// What is expected next.
@@ -115,7 +123,15 @@ impl Loader {
             tree: Tree::empty(digests),
             sessions: Sessions::default(),
             field_len_max,
+            needs: 0,
         }
+    }
+
+    /// After a [`push`](Self::push) that has used nothing: how many bytes have to be offered at once,
+    /// at least.
+    #[must_use]
+    pub fn needs(&self) -> usize {
+        self.needs
     }
 
     /// Takes the next bytes. What is not consumed is to be offered again, with more behind it.
@@ -133,6 +149,7 @@ impl Loader {
             match self.step(&mut reader) {
                 Ok(Ok(())) => {}
                 Err(DecodeError::UnexpectedEof) => {
+                    self.needs = self.len_of_item(&bytes[consumed..]);
                     return Ok(InstallProgress { consumed, done: false });
                 }
                 Ok(Err(BadSnapshot)) | Err(_) => return Err(BadSnapshot),
@@ -187,6 +204,22 @@ impl Loader {
             Section::Done => {}
         }
         Ok(Ok(()))
+    }
+
+    /// How long the item at the front of `bytes` is at least, which are too few for it.
+    fn len_of_item(&self, bytes: &[u8]) -> usize {
+        let mut at = match self.section {
+            Section::Nodes => 0,
+            // The permissions.
+            Section::AclEntries { entries_left: 1.., .. } => 4,
+            _ => return bytes.len() + 1,
+        };
+        // Path and data, or scheme and id: each behind its length.
+        for _ in 0..2 {
+            let Some(head) = bytes.get(at..).and_then(<[u8]>::first_chunk) else { break };
+            at += 4 + usize::try_from(i32::from_be_bytes(*head)).unwrap_or(0);
+        }
+        at.max(bytes.len() + 1)
     }
 
     fn node(&mut self, reader: &mut Reader<'_>) -> Result<Result<(), BadSnapshot>, DecodeError> {

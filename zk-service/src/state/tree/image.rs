@@ -58,6 +58,8 @@ struct Image {
     out: Vec<u8>,
     read: usize,
     finished: bool,
+    /// Bytes of the longest node that was written.
+    longest: usize,
 }
 
 impl Image {
@@ -92,10 +94,12 @@ impl Image {
 
     fn write(&mut self, nodes: &[Node], acls: &AclCache, id: NodeId) {
         let node = &nodes[id.index()];
+        let begin = self.out.len();
         self.out.put_ustring(Some(&node.path));
         self.out.put_buffer(node.data.as_deref());
         self.out.put_i64(acls.key(node.acl));
         node.stat.write(&mut self.out);
+        self.longest = self.longest.max(self.out.len() - begin);
         self.mark(id);
     }
 
@@ -132,6 +136,7 @@ impl Tree {
             out,
             read: 0,
             finished: false,
+            longest: 0,
         }));
         self.images.open += 1;
         Some(slot)
@@ -156,6 +161,11 @@ impl Tree {
             filled += len;
         }
         filled
+    }
+
+    /// Bytes of the longest node that was written to an image so far.
+    pub(crate) fn image_longest(&self, slot: usize) -> usize {
+        self.images.slots.get(slot).and_then(Option::as_deref).map_or(0, |image| image.longest)
     }
 
     /// Closes an image, finished or not.
