@@ -3,10 +3,12 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use runtime_core::HeldPort;
 
 use crate::client::{Request, Session, Wire};
 use crate::report;
@@ -267,12 +269,13 @@ fn ask(addr: SocketAddr, question: &str) -> io::Result<String> {
     Ok(text)
 }
 
-/// Ports that nobody listens on at the moment.
+/// Ports that nobody else is given as long as this process lives.
 ///
 /// # Errors
 /// If there are not so many.
 pub fn free_ports(n: usize) -> io::Result<Vec<u16>> {
-    let listeners: Vec<TcpListener> =
-        (0..n).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<_, _>>()?;
-    listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+    let held: Vec<HeldPort> = (0..n).map(|_| HeldPort::any()).collect::<Result<_, _>>()?;
+    let ports = held.iter().map(HeldPort::port).collect();
+    std::mem::forget(held);
+    Ok(ports)
 }

@@ -3,14 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use runtime_core::{Listen, ServerOptions};
+use runtime_core::{HeldPort, Listen, ServerOptions};
 use zab_proto::{Application, Config, Member, Role, Sid};
 #[cfg(feature = "zookeeper")]
 use zk_service::{Service, ServiceOptions};
 
 use crate::ensemble::{Configure, Recipe, Seat};
 use crate::links::Links;
-use crate::place::{Port, TempDir};
+use crate::place::TempDir;
 use crate::{Ensemble, Error, Runtime};
 
 /// What an ensemble is to be like; see [`Ensemble::builder`].
@@ -183,24 +183,24 @@ impl Builder {
 
 impl<A> Seat<A> {
     fn take(sid: Sid, role: Role, runtime: Runtime) -> Result<Self, Error> {
-        let (election, quorum, client) = (Port::take()?, Port::take()?, Port::take()?);
+        let (election, quorum, client) = (HeldPort::any()?, HeldPort::any()?, HeldPort::any()?);
         Ok(Self { sid, role, runtime, election, quorum, client, running: None })
     }
 
     fn member(&self) -> Member {
         let role = if self.role == Role::Observer { "observer" } else { "participant" };
-        let (quorum, election) = (self.quorum.addr.port(), self.election.addr.port());
+        let (quorum, election) = (self.quorum.port(), self.election.port());
         let line = format!("127.0.0.1:{quorum}:{election}:{role}");
         Member::parse(self.sid, &line).expect("a well-formed line")
     }
 
     /// The ports a member listens on.
     pub(crate) fn listen(&self) -> Listen {
-        let quorum = (self.role == Role::Participant).then_some(self.quorum.addr);
+        let quorum = (self.role == Role::Participant).then_some(self.quorum.addr());
         Listen {
-            election: vec![self.election.addr],
+            election: vec![self.election.addr()],
             quorum: quorum.into_iter().collect(),
-            clients: vec![self.client.addr],
+            clients: vec![self.client.addr()],
             client_backlog: None,
         }
     }

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use runtime_core::{Handle, Listeners, ServerOptions};
+use runtime_core::{Handle, HeldPort, Listeners, ServerOptions};
 use zab_proto::{Application, Config, Phase, Role, ServerState, Sid};
 
 use crate::Error;
 #[cfg(feature = "zookeeper")]
 use crate::builder::Builder;
 use crate::links::Links;
-use crate::place::{Port, TempDir};
+use crate::place::TempDir;
 use crate::relay::Link;
 use crate::runtime::{Running, Runtime};
 
@@ -47,9 +47,9 @@ pub(crate) struct Seat<A> {
     pub(crate) sid: Sid,
     pub(crate) role: Role,
     pub(crate) runtime: Runtime,
-    pub(crate) election: Port,
-    pub(crate) quorum: Port,
-    pub(crate) client: Port,
+    pub(crate) election: HeldPort,
+    pub(crate) quorum: HeldPort,
+    pub(crate) client: HeldPort,
     pub(crate) running: Option<Running<A>>,
 }
 
@@ -161,7 +161,7 @@ impl<A: Application> Ensemble<A> {
     /// Where clients reach a member. The address stays its own while it is down.
     #[must_use]
     pub fn client_address(&self, sid: Sid) -> SocketAddr {
-        self.seats[self.index(sid)].client.addr
+        self.seats[self.index(sid)].client.addr()
     }
 
     /// Where other members reach a member: its election and its quorum port. With
@@ -169,13 +169,13 @@ impl<A: Application> Ensemble<A> {
     #[must_use]
     pub fn peer_addresses(&self, sid: Sid) -> [SocketAddr; 2] {
         let seat = &self.seats[self.index(sid)];
-        [seat.election.addr, seat.quorum.addr]
+        [seat.election.addr(), seat.quorum.addr()]
     }
 
     /// All client addresses, as ZooKeeper's clients take them: `127.0.0.1:2181,127.0.0.1:2182`.
     #[must_use]
     pub fn connect_string(&self) -> String {
-        let addresses = self.seats.iter().map(|seat| seat.client.addr.to_string());
+        let addresses = self.seats.iter().map(|seat| seat.client.addr().to_string());
         addresses.collect::<Vec<_>>().join(",")
     }
 

@@ -1,31 +1,8 @@
-//! What a member keeps while it is down: its ports and its directory.
+//! What a member keeps while it is down, besides its ports: its directory.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-
-use socket2::{Domain, Protocol, Socket, Type};
-
-/// A port on loopback that nobody else is given before this is dropped.
-///
-/// It is bound here without listening, so that connections are refused; on Linux another socket of
-/// this process may listen there as well. Elsewhere the port is only known to have been free.
-#[derive(Debug)]
-pub(crate) struct Port {
-    pub(crate) addr: SocketAddr,
-    _held: Option<Socket>,
-}
-
-impl Port {
-    pub(crate) fn take() -> io::Result<Self> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
-        let addr = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        Ok(Self { addr, _held: cfg!(target_os = "linux").then_some(socket) })
-    }
-}
 
 /// A directory that is gone with this value.
 #[derive(Debug)]

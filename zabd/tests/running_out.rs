@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use runtime_core::HeldPort;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -64,9 +66,12 @@ struct Server {
     log: Arc<Mutex<String>>,
 }
 
-/// A port that nobody has at present.
+/// A port that nobody else is given as long as this process lives.
 fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    let held = HeldPort::any().unwrap();
+    let port = held.port();
+    std::mem::forget(held);
+    port
 }
 
 impl Server {

@@ -2,9 +2,10 @@
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+use runtime_core::HeldPort;
 
 use super::LocalOptions;
 
@@ -14,6 +15,8 @@ pub(super) struct Layout {
     pub(super) dir: PathBuf,
     pub(super) servers: Vec<ServerFiles>,
     is_temporary: bool,
+    /// Nobody else is given the servers' ports, before they listen or while one of them is down.
+    _ports: Vec<HeldPort>,
 }
 
 #[derive(Debug)]
@@ -31,16 +34,18 @@ impl Layout {
         if options.voters == 0 {
             return Err(io::Error::new(ErrorKind::InvalidInput, "at least one node is needed"));
         }
+        let mut held = free_ports(2 * usize::from(count))?;
+        let peers: Vec<u16> = held.iter().map(HeldPort::port).collect();
+        let clients = client_ports(options.client_port, count)?;
+        let client_ports: Vec<u16> = clients.iter().map(HeldPort::port).collect();
+        held.extend(clients);
         let (dir, is_temporary) = match &options.dir {
             Some(dir) => (dir.clone(), false),
             None => (temporary_dir()?, true),
         };
-        let mut layout = Self { dir, servers: Vec::new(), is_temporary };
+        let mut layout = Self { dir, servers: Vec::new(), is_temporary, _ports: held };
         at(&layout.dir, fs::create_dir_all(&layout.dir))?;
         layout.dir = at(&layout.dir, layout.dir.canonicalize())?;
-        // All at once, so that no port is picked twice.
-        let peers = free_ports(2 * usize::from(count))?;
-        let clients = client_ports(options.client_port, count)?;
         let is_observer = |i| i >= usize::from(options.voters);
         let mut members = String::new();
         for (i, ports) in peers.chunks_exact(2).enumerate() {
@@ -48,7 +53,7 @@ impl Layout {
             let line = format!("server.{}=127.0.0.1:{}:{}:{role}\n", i + 1, ports[0], ports[1]);
             members.push_str(&line);
         }
-        for (i, client_port) in clients.into_iter().enumerate() {
+        for (i, client_port) in client_ports.into_iter().enumerate() {
             let files = layout.write_server(i, client_port, is_observer(i), &members)?;
             layout.servers.push(files);
         }
@@ -125,27 +130,25 @@ fn temporary_dir() -> io::Result<PathBuf> {
     Err(io::Error::new(ErrorKind::AlreadyExists, "no free name for a temporary directory"))
 }
 
-fn free_ports(count: usize) -> io::Result<Vec<u16>> {
-    let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    let held = (0..count).map(bind).collect::<io::Result<Vec<_>>>()?;
-    held.iter().map(|listener| listener.local_addr().map(|addr| addr.port())).collect()
+fn free_ports(count: usize) -> io::Result<Vec<HeldPort>> {
+    (0..count).map(|_| HeldPort::any()).collect()
 }
 
 /// `count` ports from `first` on, each checked to be free.
-fn client_ports(first: u16, count: u16) -> io::Result<Vec<u16>> {
+fn client_ports(first: u16, count: u16) -> io::Result<Vec<HeldPort>> {
     if first == 0 {
         return free_ports(count.into());
     }
     let out_of_range = || io::Error::new(ErrorKind::InvalidInput, "--client-port is too high");
     let last = first.checked_add(count - 1).ok_or_else(out_of_range)?;
-    for port in first..=last {
-        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| {
+    let take = |port| {
+        HeldPort::take(port).map_err(|error| {
             let text = format!(
                 "client port {port} cannot be used ({error}); choose others with --client-port, \
                  or --client-port 0 for any"
             );
             io::Error::new(error.kind(), text)
-        })?;
-    }
-    Ok((first..=last).collect())
+        })
+    };
+    (first..=last).map(take).collect()
 }
