@@ -53,7 +53,8 @@ pub enum NetOutput {
 ///    `poll_transmit` until it returns 0 or the socket is full; in that case go on when the socket is
 ///    writable.
 /// 3. Submit what [`Storage`] was given in this turn. A batch may be as long as the turn.
-/// 4. Wait for sockets and disk until `poll_timeout`, asked after step 2.
+/// 4. Repeat steps 2 and 3 until `poll_output` has nothing to say after the last bytes were taken.
+/// 5. Wait for sockets and disk until `poll_timeout`.
 ///
 /// # What holds
 ///
@@ -99,8 +100,6 @@ struct OpenLog {
     last: Zxid,
     /// Storage has said that nothing is missing in it.
     proven: bool,
-    /// Storage has nothing to give yet, and wakes the driver when it has.
-    waiting: bool,
 }
 
 impl From<ClientOutput> for NetOutput {
@@ -278,12 +277,19 @@ impl<A: Application> Node<A> {
     pub fn poll_output(&mut self, now: Instant, disk: &mut impl Storage) -> Option<NetOutput> {
         loop {
             let Some(output) = self.peer.poll_output() else {
-                if self.synced == 0 {
-                    break;
+                if self.synced > 0 {
+                    self.synced -= 1;
+                    self.app.synced(&mut Core::new(now, &mut self.peer), None);
+                    continue;
                 }
-                self.synced -= 1;
-                self.app.synced(&mut Core::new(now, &mut self.peer), None);
-                continue;
+                if let Some(conn) = self.staging.take_if(|_| disk.stage_room() > 0) {
+                    return Some(NetOutput::Resume(conn));
+                }
+                self.record_progress(disk);
+                if self.read_logs(disk) {
+                    continue;
+                }
+                return self.app.poll_output().map(NetOutput::from);
             };
             match output {
                 Output::SetEpoch { ticket, kind, epoch } => disk.set_epoch(ticket, kind, epoch),
@@ -337,14 +343,6 @@ impl<A: Application> Node<A> {
                 Output::Close { conn, reason } => return Some(self.close(conn, reason)),
             }
         }
-        if let Some(conn) = self.staging.take_if(|_| disk.stage_room() > 0) {
-            return Some(NetOutput::Resume(conn));
-        }
-        self.record_progress(disk);
-        if self.read_logs(disk) {
-            return self.poll_output(now, disk);
-        }
-        self.app.poll_output().map(NetOutput::from)
     }
 
     fn close(&mut self, conn: ConnId, reason: CloseReason) -> NetOutput {
@@ -367,8 +365,7 @@ impl<A: Application> Node<A> {
             self.peer.log_opened(conn, false);
             return;
         };
-        let (proven, waiting) = (false, false);
-        self.logs.push(OpenLog { conn, log, through, last: after, proven, waiting });
+        self.logs.push(OpenLog { conn, log, through, last: after, proven: false });
     }
 
     /// Tells the disk what the application has, and moves the server's own snapshot on.
@@ -433,9 +430,7 @@ impl<A: Application> Node<A> {
         let open = &mut self.logs[at];
         let mut progress = false;
         if !open.proven {
-            let ready = disk.log_ready(open.log);
-            open.waiting = ready.is_none();
-            let Some(proven) = ready else { return false };
+            let Some(proven) = disk.log_ready(open.log) else { return false };
             self.peer.log_opened(open.conn, proven);
             if !proven {
                 disk.log_close(open.log);
@@ -446,8 +441,7 @@ impl<A: Application> Node<A> {
             progress = true;
         }
         while self.peer.wants_log(open.conn) == Some(true) {
-            open.waiting = disk.log_ready(open.log).is_none();
-            if open.waiting {
+            if disk.log_ready(open.log).is_none() {
                 break;
             }
             progress = true;
@@ -469,6 +463,9 @@ impl<A: Application> Node<A> {
     }
 
     /// Fills `buf` with bytes for `conn`; 0 means nothing to send now.
+    ///
+    /// What is taken makes room, for instance for more of a log that is sent to a learner: ask
+    /// [`poll_output`](Self::poll_output) before waiting for anything else.
     pub fn poll_transmit(&mut self, now: Instant, conn: ConnId, buf: &mut [u8]) -> usize {
         if conn.is_client() {
             return self.app.poll_transmit(conn, buf);
@@ -492,10 +489,7 @@ impl<A: Application> Node<A> {
     /// When [`Input::Timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let wanted = |open: &OpenLog| self.peer.wants_log(open.conn) == Some(true);
-        let reading = self.logs.iter().any(|open| !open.waiting && wanted(open));
-        let now = reading.then_some(Instant::ZERO);
-        [now, self.peer.poll_timeout(), self.app.poll_timeout()].into_iter().flatten().min()
+        [self.peer.poll_timeout(), self.app.poll_timeout()].into_iter().flatten().min()
     }
 
     fn take_back(&mut self, conn: ConnId) {
