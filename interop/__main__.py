@@ -95,6 +95,11 @@ def main():
     hard.add_argument("--table", action="store_true", help="the outcomes as a table at the end")
     hard.set_defaults(start=suite("hardening"))
 
+    secure = commands.add_parser("tls", help="TLS: openssl, kazoo, Java's client, strangers, ensembles with Apache's servers")
+    secure.add_argument("--long", action="store_true", help="all cases, some five minutes")
+    secure.add_argument("--only", help="cases with one of these words in their names, as kazoo,half-open")
+    secure.set_defaults(start=suite("tls"))
+
     mix = commands.add_parser("mixed", help="ensembles of ours and Apache's")
     mix.add_argument("--selection", choices=list(mixed.SELECTIONS), default="short")
     mix.set_defaults(start=mixed.main)

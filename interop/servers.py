@@ -12,6 +12,7 @@ MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 HEAP_MB = 192
 JVM = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
 DEBIAN = "/usr/share/java"
+NETTY = ("handler", "buffer", "common", "transport", "codec", "resolver", "transport-native-epoll", "transport-native-unix-common")
 WANTED_39 = ("zookeeper-", "slf4j-api", "log4j-api", "log4j-core", "log4j-slf4j2", "netty-", "metrics-core", "snappy",
              "commons-io", "commons-cli", "audience")
 
@@ -66,6 +67,8 @@ def java_command(kind, options=()):
         if not os.path.exists(f"{DEBIAN}/zookeeper-3.8.0.jar"):
             raise Missing("no ZooKeeper 3.8.0: apt-get install zookeeper")
         path = f"{HERE}/logging:{DEBIAN}/zookeeper.jar:{DEBIAN}/slf4j-log4j12.jar:{DEBIAN}/log4j-1.2.jar"
+        # With TLS, Debian's server needs Netty, which its own path does not name.
+        path = ":".join([path, *(f"{DEBIAN}/netty-{part}.jar" for part in NETTY)])
         return [java(), *JVM, *options, "-cp", path]
     place = jars_39()
     return [java(), *JVM, *options, f"-Dlog4j2.configurationFile={HERE}/logging/log4j2.properties", "-cp", f"{place}/*"]

@@ -21,7 +21,7 @@ pub(crate) fn parse(
     let len = bytes.len().checked_sub(DIGEST_LEN).ok_or(StoreError::Damaged)?;
     let (body, sum) = bytes.split_at(len);
     let whole = [&password.utf16()[..], b"Mighty Aphrodite", body].concat();
-    if digest(&SHA1_FOR_LEGACY_USE_ONLY, &whole).as_ref() != sum {
+    if digest(&SHA1_FOR_LEGACY_USE_ONLY, &whole).as_ref() != sum && !cfg!(fuzzing) {
         return Err(StoreError::Password);
     }
     let mut source = Source(body);
