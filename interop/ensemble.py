@@ -67,6 +67,7 @@ class Member:
         self.properties = []  # system properties, as name=value
         self.heap_mb = servers.HEAP_MB
         self.wrap = []  # command that runs the server, as prlimit --nofile=64
+        self.arguments = []  # further ones of zabd, as --runtime smol
         self.process = None
         self.stopped = False
         self.starts = 0
@@ -98,7 +99,7 @@ class Member:
         command = servers.command(self.kind, os.path.join(self.directory, "zoo.cfg"), self.properties, self.heap_mb)
         with open(log, "wb") as sink:
             self.process = subprocess.Popen(
-                [*self.wrap, *command], stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT,
+                [*self.wrap, *command, *(self.arguments if self.kind == "zabd" else [])], stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT,
                 cwd=self.directory, env=environment, start_new_session=True,
             )
         self.stopped = False

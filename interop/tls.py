@@ -307,9 +307,11 @@ def encrypted(member):
     return "Accepted TLS connection from" in text or "SSL handshake complete" in text
 
 
-def mixed(files, kinds):
+def mixed(files, kinds, runtimes=("mio", "mio", "mio")):
     """An ensemble under load whose leaders are killed until each kind has led."""
     with Ensemble(kinds, extra=files.example("members") + ["sslQuorum=true"]) as ensemble:
+        for member, runtime in zip(ensemble.members, runtimes):
+            member.arguments = ["--runtime", runtime]
         ensemble.start()
         led = []
         with Load(ensemble, sessions=False) as load:
@@ -382,7 +384,7 @@ def main(options):
             ("kazoo", kazoo_secure, (), True),
             ("certificates that change", reload, (), True),
             ("1,000 half-open handshakes", half_open, (), True),
-            ("three of ours", mixed, (["zabd"] * 3,), True),
+            ("three of ours, one on each runtime", mixed, (["zabd"] * 3, ("mio", "smol", "std")), True),
             ("to TLS and back, three of ours", rolling, (["zabd"] * 3,), False),
             ("fail-over with and without", fail_overs, (10,), False),
         ]
