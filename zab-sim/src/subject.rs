@@ -17,9 +17,6 @@ pub trait Subject: Application + Sized {
     /// Whether [`Ghost::history`] is to hold the transactions themselves.
     const RECORDS: bool = false;
 
-    /// Whether it is to live with a window, and a queue to its leader, below one transaction.
-    const NARROW: bool = true;
-
     /// Its longest transaction or request, in bytes, that has to be possible.
     const LEN_MAX: usize = 0;
 

@@ -307,12 +307,6 @@ impl<A: Subject> World<A> {
         let mut config = config(&self.options, server);
         let limits = &mut config.limits;
         limits.field_len_max_bytes = limits.field_len_max_bytes.max(A::LEN_MAX);
-        if !A::NARROW {
-            let default = Limits::default();
-            limits.window_len_max_bytes = default.window_len_max_bytes;
-            limits.retained_len_max_bytes = default.retained_len_max_bytes;
-            limits.requests_len_max_bytes = default.requests_len_max_bytes;
-        }
         let limits = *limits;
         config.seed = seed;
         let swamped = self.is_swamped(&recovered, &limits);

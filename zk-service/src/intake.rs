@@ -17,7 +17,7 @@ use crate::protocol::opcode::{OpClass, Opcode};
 use crate::protocol::reply::{self, XID_PING};
 use crate::protocol::request::{Connect, Write};
 use crate::protocol::session_id::{password, session_id};
-use crate::role::leader::Submission;
+use crate::role::leader::{Env, Leader, Submission};
 use crate::role::tracker::Owner;
 use crate::service::Service;
 
@@ -39,6 +39,12 @@ impl Service {
     /// See [`zab_proto::Application::handle_bytes`].
     pub(crate) fn take_bytes(&mut self, core: &mut Core<'_>, slot: u32, bytes: &[u8]) -> usize {
         let used = self.take_frames(core, slot, bytes);
+        if let Some(ticket) = self.clients.get(slot).and_then(|client| client.ticket) {
+            self.waiting.step_aside(ticket);
+        }
+        if self.waiting.has_moved() {
+            self.retry(core);
+        }
         self.clients.left_unread(slot, bytes.len() - used);
         self.keep_to_budget();
         // Nobody is going to take the rest of a connection that has been closed for its size.
@@ -158,10 +164,27 @@ impl Service {
         }
     }
 
-    /// The request has to wait for room in the core.
+    /// The request has to wait for room in the core, behind those who do already.
     fn stall(&mut self, slot: u32) -> Taken {
-        self.stalled.push(self.clients.conn(slot));
+        let conn = self.clients.conn(slot);
+        if let Some(client) = self.clients.get_mut(slot) {
+            let ticket = *client.ticket.get_or_insert_with(|| self.waiting.issue());
+            self.waiting.wait(ticket, conn);
+        }
         Taken::NotNow
+    }
+
+    /// Whether a request that needs room may ask for some: nobody has waited longer.
+    fn may_ask(&self, slot: u32) -> bool {
+        self.waiting.is_turn_of(self.clients.get(slot).and_then(|client| client.ticket))
+    }
+
+    /// The request has had room. What its client asks next waits behind the others.
+    fn had_room(&mut self, slot: u32) {
+        let ticket = self.clients.get_mut(slot).and_then(|client| client.ticket.take());
+        if let Some(ticket) = ticket {
+            self.waiting.leave(ticket);
+        }
     }
 
     /// Closes the connection of a client that does not keep to the protocol.
@@ -207,6 +230,9 @@ impl Service {
     }
 
     fn create_session(&mut self, core: &mut Core<'_>, slot: u32, timeout_ms: i32) -> Taken {
+        if !self.may_ask(slot) {
+            return self.stall(slot);
+        }
         let session = self.new_session_id();
         let op = Opcode::CreateSession;
         let record = timeout_ms.to_be_bytes();
@@ -214,13 +240,14 @@ impl Service {
             let (owner, ids) = (Owner::Local, Ids::default());
             let request =
                 Submission { owner, session, cxid: 0, op, record: &record, ids, moved: false };
-            self.submit(core, &request).is_some()
+            self.submit(core, slot, &request).is_some()
         } else {
             self.forward(core, (session, 0, op), &record, None)
         };
         if !accepted {
             return self.stall(slot);
         }
+        self.had_room(slot);
         if let Some(client) = self.clients.get_mut(slot) {
             client.state = State::Connecting;
             client.session = session;
@@ -247,8 +274,11 @@ impl Service {
         let now = core.now();
         let valid =
             self.lead(|leader, _| leader.revalidate(now, session, timeout_ms, Owner::Local));
-        if valid.is_none() && !self.revalidate(core, slot, session, timeout_ms) {
-            return self.stall(slot);
+        if valid.is_none() {
+            if !self.may_ask(slot) || !self.revalidate(core, slot, session, timeout_ms) {
+                return self.stall(slot);
+            }
+            self.had_room(slot);
         }
         if let Some(client) = self.clients.get_mut(slot) {
             client.state = State::Connecting;
@@ -301,7 +331,8 @@ impl Service {
         self.revalidations.push((session, conn));
         let mut path = Vec::new();
         path.put_ustring(Some("/"));
-        if self.forward(core, (session, 0, Opcode::Sync), &path, Some(Ids::default())) {
+        // It goes with REVALIDATE, for which there was room, and which may have used all of that.
+        if self.send(core, (session, 0, Opcode::Sync), &path, Some(Ids::default()), false) {
             self.forwarded_syncs.push_back(conn);
         } else if let Some(client) = self.clients.get_mut(slot) {
             // There is no leader any more, and soon no connection.
@@ -482,6 +513,13 @@ impl Service {
             self.answer(core.now(), slot, xid, Answer::failed(Code::MARSHALLING_ERROR));
             return Taken::Done;
         }
+        if self.leader.is_none() && !can_forward(core, record) {
+            self.answer(core.now(), slot, xid, Answer::failed(Code::BAD_ARGUMENTS));
+            return Taken::Done;
+        }
+        if !self.may_ask(slot) {
+            return self.stall(slot);
+        }
         // A leader takes twice this from each learner when its window is full, and so comes to read the
         // acknowledgements behind them.
         let bound = core.peer().config().limits.requests_len_max_bytes / 2;
@@ -497,6 +535,7 @@ impl Service {
             let (owner, ids) = (Owner::Local, Ids::new(&ids));
             self.submit(
                 core,
+                slot,
                 &Submission { owner, session, cxid: xid, op, record, ids, moved: false },
             )
             .map(Some)
@@ -509,6 +548,7 @@ impl Service {
             client.ids = ids;
         }
         let Some(zxid) = zxid else { return self.stall(slot) };
+        self.had_room(slot);
         self.queue(core.now(), slot, xid, Awaiting::Write { op, zxid, len: record.len() });
         if op == Opcode::CloseSession {
             self.end_input(slot);
@@ -517,22 +557,33 @@ impl Service {
     }
 
     /// Proposes a request of an own client.
-    pub(crate) fn submit(&mut self, core: &mut Core<'_>, request: &Submission<'_>) -> Option<Zxid> {
-        self.lead(
-            |leader, env| {
-                if leader.waits_for_room() { None } else { leader.submit(core, env, request) }
-            },
-        )
-        .flatten()
+    fn submit(&mut self, core: &mut Core<'_>, slot: u32, request: &Submission<'_>) -> Option<Zxid> {
+        let ticket = self.clients.get(slot).and_then(|client| client.ticket);
+        let submit = |leader: &mut Leader, env: Env<'_>| {
+            let turn = !leader.waits_longer(ticket);
+            turn.then(|| leader.submit(core, env, request)).flatten()
+        };
+        self.lead(submit).flatten()
     }
 
-    /// Sends a request to the leader. False: not now.
+    /// Sends a request to the leader if there is room for it. False: not now.
     fn forward(
+        &mut self,
+        core: &mut Core<'_>,
+        head: (i64, i32, Opcode),
+        record: &[u8],
+        ids: Option<Ids<'_>>,
+    ) -> bool {
+        self.send(core, head, record, ids, true)
+    }
+
+    fn send(
         &mut self,
         core: &mut Core<'_>,
         (session, cxid, op): (i64, i32, Opcode),
         record: &[u8],
         ids: Option<Ids<'_>>,
+        asks: bool,
     ) -> bool {
         self.record.clear();
         self.record.put_i64(session);
@@ -544,7 +595,7 @@ impl Service {
             Some(ids) => ids.write(&mut self.frame),
             None => self.frame.put_i32(-1),
         }
-        core.can_propose(self.record.len() + self.frame.len())
+        (!asks || core.can_propose(self.record.len() + self.frame.len()))
             && core.request(&self.record, &self.frame)
     }
 
@@ -556,6 +607,13 @@ impl Service {
         }
         let record = &record[..reader.position()];
         let conn = self.clients.conn(slot);
+        if self.leader.is_none() && !can_forward(core, record) {
+            self.answer(core.now(), slot, xid, Answer::failed(Code::BAD_ARGUMENTS));
+            return Taken::Done;
+        }
+        if self.leader.is_none() && !self.may_ask(slot) {
+            return self.stall(slot);
+        }
         if self.leader.is_some() {
             let token = core.sync();
             self.own_syncs.push_back((token, conn));
@@ -571,6 +629,7 @@ impl Service {
             if !sent {
                 return self.stall(slot);
             }
+            self.had_room(slot);
             self.forwarded_syncs.push_back(conn);
         }
         if let Some(client) = self.clients.get_mut(slot) {
@@ -635,3 +694,12 @@ impl Service {
         }
     }
 }
+
+/// Whether a request is short enough for the link to the leader. One that never fits is refused, as a
+/// leader refuses what makes too long a transaction: it would wait for ever, and others behind it.
+fn can_forward(core: &Core<'_>, record: &[u8]) -> bool {
+    REQUEST_HEAD_LEN_BYTES + record.len() <= core.peer().config().limits.field_len_max_bytes
+}
+
+/// Session, cxid and operation in front of a forwarded record.
+const REQUEST_HEAD_LEN_BYTES: usize = 16;

@@ -10,6 +10,7 @@ use zab_proto::{
 };
 
 use crate::auth::Access;
+use crate::connection::room::Waiting;
 use crate::connection::schedule::{Schedule, cost};
 use crate::connection::{Client, Clients, State};
 use crate::metrics::stats::Stats;
@@ -49,8 +50,8 @@ pub struct Service {
     /// Connections without a session, by the time they have to have one.
     greeting: VecDeque<(Instant, ConnId)>,
     /// Connections whose request could not be proposed or forwarded.
-    pub(crate) stalled: Vec<ConnId>,
-    /// Among them is one whose write waits for the answers to others, which may be this many bytes.
+    pub(crate) waiting: Waiting,
+    /// The write of one of them waits for the answers to others, which may be this many bytes.
     pub(crate) held_writes: Option<usize>,
     /// How much is done for clients in a turn, and who of them is next.
     pub(crate) schedule: Schedule,
@@ -100,7 +101,7 @@ impl Service {
             touches: Vec::new(),
             report: 0,
             greeting: VecDeque::new(),
-            stalled: Vec::new(),
+            waiting: Waiting::default(),
             held_writes: None,
             schedule: Schedule::new(options.work_per_turn),
             unbilled: 0,
@@ -213,7 +214,7 @@ impl Service {
         self.own_syncs.clear();
         self.revalidations.clear();
         self.touches.clear();
-        self.stalled.clear();
+        self.waiting.clear();
         self.held_writes = None;
         self.stats = Stats::default();
         let slots: Vec<u32> = self.clients.iter().map(|(slot, _)| slot).collect();
@@ -248,14 +249,23 @@ impl Service {
     /// Ends a connection; with `flush`, what is queued for it still goes out.
     pub(crate) fn close(&mut self, slot: u32, flush: bool) {
         self.watches.remove_slot(slot);
+        self.leave_queue(slot);
         self.clients.close(slot, flush);
         self.resume_stalled();
+    }
+
+    /// A connection that ends waits for no room.
+    fn leave_queue(&mut self, slot: u32) {
+        let ticket = self.clients.get_mut(slot).and_then(|client| client.ticket.take());
+        if let Some(ticket) = ticket {
+            self.waiting.leave(ticket);
+        }
     }
 
     /// Lets those go on whose writes waited for answers to others.
     pub(crate) fn resume_stalled(&mut self) {
         if self.held_writes.is_some_and(|bound| self.clients.writes_len() <= bound / 2) {
-            self.resume_all();
+            self.call_next();
         }
     }
 
@@ -296,24 +306,25 @@ impl Service {
         self.leader.as_ref().is_some_and(Leader::has_postponed)
     }
 
-    fn resume_all(&mut self) {
+    /// Who has waited longest for room tries again. The next one follows when it has had its turn.
+    fn call_next(&mut self) {
         self.held_writes = None;
-        for conn in std::mem::take(&mut self.stalled) {
-            if let Some(slot) = self.clients.slot(conn) {
-                self.clients.resume(slot);
-            }
+        if let Some(slot) = self.waiting.call().and_then(|conn| self.clients.slot(conn)) {
+            self.clients.resume(slot);
         }
     }
 
     /// There may be room again for what could not be proposed or forwarded.
-    fn retry(&mut self, core: &mut Core<'_>) {
-        let waiting = self.lead(|leader, env| {
-            leader.retry_deferred(core, env);
-            leader.waits_for_room()
+    pub(crate) fn retry(&mut self, core: &mut Core<'_>) {
+        self.waiting.note_first();
+        let first = self.waiting.first();
+        let learners_first = self.lead(|leader, env| {
+            leader.retry_deferred(core, env, first);
+            leader.waits_longer(first)
         });
         self.bill_nobody();
-        if waiting != Some(true) {
-            self.resume_all();
+        if learners_first != Some(true) {
+            self.call_next();
         }
     }
 
@@ -389,7 +400,9 @@ impl Application for Service {
     fn request(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8], auth: &[u8]) {
         self.wake(core);
         self.at(core.now());
-        self.lead(|leader, env| leader.request(core, env, from, data, auth));
+        let (ticket, others_first) = (self.waiting.issue(), self.waiting.first().is_some());
+        let place = (ticket, others_first);
+        self.lead(|leader, env| leader.request(core, env, from, data, auth, place));
         self.bill_nobody();
     }
 
@@ -497,6 +510,7 @@ impl Application for Service {
             self.metrics.dropped += 1;
         }
         self.watches.remove_slot(slot);
+        self.leave_queue(slot);
         let session = self.clients.get(slot).map_or(0, |client| client.session);
         self.clients.detach(session, slot);
         self.clients.remove(slot);
@@ -518,7 +532,8 @@ impl Application for Service {
         let greeting = self.greeting.front().map(|(deadline, _)| *deadline);
         let leader = self.leader.as_ref().map(Leader::poll_timeout);
         let waiting = self.schedule.has_waiting() && self.schedule.is_spent();
-        let turn = (waiting || self.has_postponed()).then_some(Instant::ZERO);
+        let turn =
+            (waiting || self.has_postponed() || self.waiting.has_moved()).then_some(Instant::ZERO);
         [turn, greeting, leader].into_iter().flatten().min()
     }
 

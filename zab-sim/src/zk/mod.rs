@@ -59,10 +59,6 @@ pub struct Zk {
 impl Subject for Zk {
     type Client = ZkClient;
 
-    /// Open: with narrow bounds seeds 40, 86, 97 and 107 (of random search) do not become healthy after
-    /// the last fault (L1), which they do without: one client is starved (docs/simulator.md).
-    const NARROW: bool = false;
-
     const LEN_MAX: usize = 64 << 10;
 
     const RECORDS: bool = true;

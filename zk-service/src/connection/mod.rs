@@ -5,6 +5,7 @@
 
 pub(crate) mod budget;
 pub(crate) mod order;
+pub(crate) mod room;
 pub(crate) mod schedule;
 
 use std::collections::{HashMap, VecDeque};
@@ -18,6 +19,7 @@ use crate::auth::rules::Rules;
 use crate::auth::{self, Access, Ids, Judge};
 use crate::connection::budget::EventBytes;
 use crate::connection::order::{Awaiting, InFlight, Queue};
+use crate::connection::room::Ticket;
 use crate::connection::schedule::Account;
 use crate::protocol::acl::perms;
 use crate::protocol::opcode::Opcode;
@@ -139,6 +141,8 @@ pub(crate) struct Client {
     pub(crate) charged: usize,
     /// Bytes were left unconsumed because of this connection's own limits.
     pub(crate) paused: bool,
+    /// Its next request waits for room, or has waited for it: since when, among all that do.
+    pub(crate) ticket: Option<Ticket>,
     /// Its share of the server's work.
     pub(crate) account: Account,
     pub(crate) stats: ConnStats,
@@ -171,6 +175,7 @@ impl Client {
             unread: 0,
             charged: 0,
             paused: false,
+            ticket: None,
             account: Account::default(),
             stats: ConnStats::new(wall_ms),
         }
@@ -306,6 +311,8 @@ impl Clients {
         let at = &mut self.slots[slot as usize];
         let Some(client) = at.client.take() else { return };
         self.kept_len -= client.charged;
+        // What it has asked is carried out, and nobody waits for the answers.
+        self.writes_len -= client.queue.writes_len();
         at.generation = at.generation.wrapping_add(1);
         self.free.push(slot);
         self.len -= 1;

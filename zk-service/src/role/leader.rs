@@ -7,6 +7,7 @@ use zab_proto::wire::jute::Reader;
 use zab_proto::{CloseReason, Core, Instant, Origin, ProposeError, Zxid};
 
 use crate::auth::{Access, Ids};
+use crate::connection::room::Ticket;
 use crate::connection::schedule::cost;
 use crate::options::ServiceOptions;
 use crate::protocol::code::Code;
@@ -64,6 +65,8 @@ impl<'a> Env<'a> {
 #[derive(Debug)]
 struct Deferred {
     from: Origin,
+    /// Its place among all that wait, own clients, too.
+    ticket: Ticket,
     /// Its session was another server's when it came. If that server's client comes back here, the
     /// session is this learner's again before the request's turn; what its client has asked elsewhere
     /// in between was asked later, and must not be overtaken.
@@ -153,9 +156,11 @@ impl Leader {
         own
     }
 
-    /// Whether learners' requests wait for room; further requests wait behind them.
-    pub(crate) fn waits_for_room(&self) -> bool {
-        !self.deferred.is_empty() && !self.postponed
+    /// Whether a learner's request has waited for room for longer than an own client's that has
+    /// this ticket, or none yet.
+    pub(crate) fn waits_longer(&self, ticket: Option<Ticket>) -> bool {
+        let first = self.deferred.front().filter(|_| !self.postponed);
+        first.is_some_and(|first| ticket.is_none_or(|own| first.ticket < own))
     }
 
     /// Whether there is something to be done in the next turn.
@@ -266,7 +271,8 @@ impl Leader {
         }
     }
 
-    /// A learner forwards a request.
+    /// A learner forwards a request, which may have to wait in this place, in any case if
+    /// `others_first`: own clients wait for room already.
     pub(crate) fn request(
         &mut self,
         core: &mut Core<'_>,
@@ -274,10 +280,12 @@ impl Leader {
         from: Origin,
         data: &[u8],
         auth: &[u8],
+        (ticket, others_first): (Ticket, bool),
     ) {
         let in_turn = self.serves_learners(env);
         if self.deferred.is_empty()
             && in_turn
+            && !others_first
             && self.try_request(core, env, from, data, auth, false)
         {
             return;
@@ -289,7 +297,8 @@ impl Leader {
         if self.deferred_len > DEFERRED_LEN_MAX_BYTES.max(field_len_max.saturating_mul(4)) {
             core.close(from, CloseReason::TooFarBehind);
         }
-        self.deferred.push_back(Deferred { from, moved, data: data.into(), auth: auth.into() });
+        let (data, auth) = (data.into(), auth.into());
+        self.deferred.push_back(Deferred { from, ticket, moved, data, auth });
     }
 
     /// Whether the session of a learner's request is another server's.
@@ -330,16 +339,24 @@ impl Leader {
         submitted
     }
 
-    /// Proposes what had to wait, as far as there is room now and it is the learners' turn.
-    pub(crate) fn retry_deferred(&mut self, core: &mut Core<'_>, env: Env<'_>) {
+    /// Proposes what had to wait, as far as there is room now, it is the learners' turn, and no own
+    /// client has waited longer: `own` is the ticket of the first of those.
+    pub(crate) fn retry_deferred(
+        &mut self,
+        core: &mut Core<'_>,
+        env: Env<'_>,
+        own: Option<Ticket>,
+    ) {
         self.postponed = false;
-        while let Some(first) = self.deferred.pop_front() {
+        while let Some(first) =
+            self.deferred.pop_front_if(|first| own.is_none_or(|own| first.ticket < own))
+        {
             if !self.serves_learners(env) {
                 self.deferred.push_front(first);
                 self.postponed = true;
                 return;
             }
-            let Deferred { from, moved, data, auth } = &first;
+            let Deferred { from, moved, data, auth, .. } = &first;
             if !self.try_request(core, env, *from, data, auth, *moved) {
                 self.deferred.push_front(first);
                 return;
