@@ -209,6 +209,44 @@ def kazoo_secure(files):
     return "with and without a certificate, 900 kB each way, a watch"
 
 
+def identities(files):
+    """Certificates as identities: ACLs of the scheme x509, the super user, a login that is demanded."""
+    from kazoo.client import KazooClient
+    from kazoo.exceptions import InvalidACLError, NoAuthError
+    from kazoo.security import ACL, Id
+    leaf = "CN=zk1.example.com,O=Test,C=DE"
+    with Secure(files, "X509AuthenticationProvider.superUser=CN=localhost,O=Test,C=DE") as server:
+        def connect(name):
+            extra = {"certfile": data(f"{name}.pem"), "keyfile": data(f"{name}.key")} if name else {}
+            client = KazooClient(hosts=f"127.0.0.1:{server.port}", use_ssl=True, ca=data("ca.pem"), timeout=10, **extra)
+            client.start(timeout=10)
+            return client
+
+        owner, stranger, other, root = (connect(name) for name in ("leaf", None, "rsa", "cn"))
+        owner.create("/mine", b"secret", acl=[ACL(31, Id("x509", leaf))])
+        owner.create("/auth", b"secret", acl=[ACL(31, Id("auth", ""))])
+        assert [acl.id for acl in owner.get_acls("/auth")[0]] == [Id("x509", leaf)]
+        for client in (stranger, other):
+            for path in ("/mine", "/auth"):
+                try:
+                    client.get(path)
+                    raise AssertionError(f"{path} is read by a stranger")
+                except NoAuthError:
+                    pass
+        assert owner.get("/mine")[0] == root.get("/mine")[0] == b"secret"
+        try:
+            owner.create("/bad", acl=[ACL(31, Id("x509", "no name"))])
+            raise AssertionError("an ACL for what is no name")
+        except InvalidACLError:
+            pass
+        for client in (owner, stranger, other, root):
+            client.stop()
+            client.close()
+    with Secure(files, "enforce.auth.enabled=true", "enforce.auth.schemes=x509,ip") as server:
+        assert word(server.port, who=LEAF) == b"imok"
+    return "owner, auth, strangers, super user, what is no name"
+
+
 def java_client(files):
     """Java's client with Netty: trust and key store made by keytool."""
     stores = {"keyStore.location": data("keytool.jks"), "keyStore.password": SECRET, "trustStore.location": data("trust.jks"),
@@ -382,6 +420,7 @@ def main(options):
             ("openssl s_client", s_client, (), True),
             ("stores of every kind", stores, (), True),
             ("kazoo", kazoo_secure, (), True),
+            ("certificates as identities", identities, (), True),
             ("certificates that change", reload, (), True),
             ("1,000 half-open handshakes", half_open, (), True),
             ("three of ours, one on each runtime", mixed, (["zabd"] * 3, ("mio", "smol", "std")), True),

@@ -25,6 +25,9 @@ pub trait Doors {
     /// Somebody has connected; `None` refuses.
     fn accept(&mut self, port: Port, remote: SocketAddr) -> Option<ConnId>;
 
+    /// A client has shown a trusted certificate for this subject.
+    fn identified(&mut self, conn: ConnId, subject: &str);
+
     /// A dial has succeeded, and reached this address.
     fn opened(&mut self, conn: ConnId, remote: Option<SocketAddr>);
 
@@ -239,6 +242,10 @@ impl<A: Application, D: Disk> Doors for NodeDoors<'_, A, D> {
 
     fn accept(&mut self, port: Port, remote: SocketAddr) -> Option<ConnId> {
         self.node.accept(self.now, port.channel, &Incoming::new(remote))
+    }
+
+    fn identified(&mut self, conn: ConnId, subject: &str) {
+        self.node.identified(self.now, conn, subject);
     }
 
     fn opened(&mut self, conn: ConnId, _: Option<SocketAddr>) {

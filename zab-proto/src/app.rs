@@ -131,6 +131,13 @@ pub trait Application {
         None
     }
 
+    /// The other side of a client's connection has shown a certificate that this server trusts, for this
+    /// subject (a distinguished name of RFC 2253, as Java writes it). Said once, before any of its
+    /// bytes; of a connection without a certificate nothing is said.
+    fn identified(&mut self, core: &mut Core<'_>, conn: ConnId, subject: &str) {
+        let _ = (core, conn, subject);
+    }
+
     /// Bytes of a client; returns how many were consumed (whole frames only, but see
     /// [`ClientOutput::Resume`] for leaving some as back-pressure).
     fn handle_bytes(&mut self, core: &mut Core<'_>, conn: ConnId, bytes: &[u8]) -> usize {

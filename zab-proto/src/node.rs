@@ -160,6 +160,11 @@ impl<A: Application> Node<A> {
         act(&mut self.app, &mut Core::new(now, &mut self.peer))
     }
 
+    /// The other side of a client's connection has shown a trusted certificate for this subject.
+    pub fn identified(&mut self, now: Instant, conn: ConnId, subject: &str) {
+        self.app.identified(&mut Core::new(now, &mut self.peer), conn, subject);
+    }
+
     /// A connection was accepted; `None` means: close it.
     pub fn accept(
         &mut self,

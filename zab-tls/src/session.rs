@@ -193,6 +193,11 @@ impl Cipher for Session {
         }
     }
 
+    fn subject(&self) -> Option<String> {
+        let leaf = self.connection.peer_certificates()?.first()?;
+        Certificate::parse(leaf).ok().map(|leaf| leaf.subject_name())
+    }
+
     fn describe(&self) -> String {
         let version = match self.connection.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",

@@ -186,6 +186,8 @@ pub(crate) fn service(config: &ServerConfig) -> ServiceOptions {
         super_digest: properties
             .text("DigestAuthenticationProvider.superDigest")
             .map(str::to_owned),
+        x509_auth: config.x509_auth,
+        x509_super_user: properties.text("X509AuthenticationProvider.superUser").map(str::to_owned),
         enforce_auth: config.enforce_auth.clone(),
         ensemble_auth: config.ensemble_auth.clone(),
         read_only_mode: properties.bool("readonlymode.enabled", default.read_only_mode),

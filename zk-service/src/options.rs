@@ -230,6 +230,10 @@ pub struct ServiceOptions {
     pub digest_algorithm: DigestAlgorithm,
     /// `zookeeper.DigestAuthenticationProvider.superDigest`: `super:<base64>`.
     pub super_digest: Option<String>,
+    /// Scheme `x509` is known: clients are who their certificates say.
+    pub x509_auth: bool,
+    /// `zookeeper.X509AuthenticationProvider.superUser`: the subject of the super user's certificate.
+    pub x509_super_user: Option<String>,
     /// `zookeeper.enforce.auth.enabled` with `zookeeper.enforce.auth.schemes`: a client has to have
     /// an identity of one of these schemes before it sends anything but auth packets. Empty: none.
     pub enforce_auth: Vec<String>,
@@ -312,6 +316,8 @@ impl Default for ServiceOptions {
             digest_auth: true,
             digest_algorithm: DigestAlgorithm::default(),
             super_digest: None,
+            x509_auth: false,
+            x509_super_user: None,
             enforce_auth: Vec::new(),
             ensemble_auth: None,
             read_only_mode: false,

@@ -82,6 +82,8 @@ impl Service {
             digest_enabled: options.digest_auth,
             digest_algorithm: options.digest_algorithm,
             super_digest: options.super_digest.clone(),
+            x509_enabled: options.x509_auth,
+            x509_super_user: options.x509_super_user.clone(),
             ensemble_auth: options.ensemble_auth.clone(),
             acl_len_max: options.jute_max_buffer,
         };
@@ -479,6 +481,14 @@ impl Application for Service {
         let conn = self.clients.add(remote, self.options.wall_clock.now_ms());
         self.greeting.push_back((core.now() + sessionless_timeout, conn));
         Some(conn)
+    }
+
+    fn identified(&mut self, _: &mut Core<'_>, conn: ConnId, subject: &str) {
+        let client = self.clients.slot(conn).and_then(|slot| self.clients.get_mut(slot));
+        if let Some(client) = client.filter(|_| self.access.x509_enabled) {
+            self.access.identify(subject, &mut client.ids);
+            log::debug!("Authenticated Id '{subject}' for scheme 'x509' of {}", client.remote);
+        }
     }
 
     fn handle_bytes(&mut self, core: &mut Core<'_>, conn: ConnId, bytes: &[u8]) -> usize {

@@ -71,6 +71,8 @@ impl Doors for Core {
         None
     }
 
+    fn identified(&mut self, _: ConnId, _: &str) {}
+
     fn opened(&mut self, _: ConnId, _: Option<SocketAddr>) {}
 
     fn input(&mut self, _: Input) {}

@@ -48,6 +48,10 @@ impl<D: Doors> Doors for SecureDoors<'_, D> {
         }
     }
 
+    fn identified(&mut self, conn: ConnId, subject: &str) {
+        self.inner.identified(conn, subject);
+    }
+
     fn opened(&mut self, conn: ConnId, remote: Option<SocketAddr>) {
         match &mut self.layer {
             Some(layer) => layer.opened(conn, remote, &mut self.inner),

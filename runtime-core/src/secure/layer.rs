@@ -309,6 +309,7 @@ impl Layer {
             return;
         };
         let (how, dialled) = (cipher.describe(), entry.addresses.is_some());
+        let subject = cipher.subject();
         let remote = shown(entry.remote);
         entry.stage = Stage::Open(cipher);
         match (entry.channel, dialled) {
@@ -323,6 +324,8 @@ impl Layer {
         if dialled {
             let remote = entry.remote;
             doors.opened(conn, remote);
+        } else if let Some(subject) = subject.filter(|_| conn.is_client()) {
+            doors.identified(conn, &subject);
         }
     }
 

@@ -137,6 +137,9 @@ pub trait Cipher: Send + fmt::Debug {
     /// Says to the other side that nothing more will come.
     fn end(&mut self);
 
+    /// The subject of the other side's certificate (RFC 2253), if it has shown one.
+    fn subject(&self) -> Option<String>;
+
     /// How the connection is encrypted, for the log.
     fn describe(&self) -> String;
 }

@@ -72,6 +72,8 @@ pub struct ServerConfig {
     pub address_timeout: Duration,
     /// Name of the metrics provider.
     pub metrics_provider: String,
+    /// Clients are who their certificates say.
+    pub x509_auth: bool,
     /// With one of these schemes clients must log in; empty: they need not.
     pub enforce_auth: Vec<String>,
     /// The scheme `ensemble`, if clients may use it.
@@ -204,7 +206,8 @@ impl ServerConfig {
             check_role(&keys, sid)?;
         }
         properties.check()?;
-        let enforce_auth = security::check(&keys, &properties)?;
+        let x509_auth = tls.clients.is_some() || security::has_x509(&properties);
+        let enforce_auth = security::check(&keys, &properties, x509_auth)?;
         let count = |name| u32::try_from(keys.number(name)).unwrap_or(0);
         Ok(Self {
             file: path.map(Path::to_path_buf),
@@ -234,6 +237,7 @@ impl ServerConfig {
                 .unwrap_or("org.apache.zookeeper.metrics.impl.DefaultMetricsProvider")
                 .to_owned(),
             ensemble: if standalone { Ensemble::default() } else { keys.ensemble },
+            x509_auth,
             enforce_auth,
             tls,
             ensemble_auth: security::ensemble_auth(&properties),

@@ -11,6 +11,7 @@ const PACKAGE: &str = "org.apache.zookeeper.server.auth.";
 const IP: &str = "IPAuthenticationProvider";
 const DIGEST: &str = "DigestAuthenticationProvider";
 const ENSEMBLE: &str = "EnsembleAuthenticationProvider";
+const X509: &str = "X509AuthenticationProvider";
 const ENABLED: &str = "enforce.auth.enabled";
 
 /// Warns of what is missed; returns the schemes with one of which a client must log in, none if it
@@ -21,6 +22,7 @@ const ENABLED: &str = "enforce.auth.enabled";
 pub(super) fn check(
     keys: &FileKeys,
     properties: &SystemProperties,
+    x509: bool,
 ) -> Result<Vec<String>, Invalid> {
     if keys.text("metricsProvider.className") == Some(PROMETHEUS) {
         log::warn!(
@@ -30,7 +32,7 @@ pub(super) fn check(
         );
     }
     check_providers(properties)?;
-    forced_login(properties)
+    forced_login(properties, x509)
 }
 
 /// `authProvider.*`: classes that log clients in.
@@ -47,7 +49,7 @@ fn check_providers(properties: &SystemProperties) -> Result<(), Invalid> {
         let (class, origin) = (setting.value.as_str(), &setting.origin);
         let name = as_written(name, origin);
         match class.strip_prefix(PACKAGE) {
-            Some(IP | DIGEST | ENSEMBLE) => {}
+            Some(IP | DIGEST | ENSEMBLE | X509) => {}
             Some("SASLAuthenticationProvider") => {
                 let reason = "SASL is not supported, no client could log in with it";
                 return Err(origin.blame(name, Invalid::new(reason)));
@@ -64,6 +66,11 @@ fn has_provider(properties: &SystemProperties, class: &str) -> bool {
     all.any(|(name, s)| name.starts_with("zookeeper.authProvider.") && is_it(&s.value))
 }
 
+/// Whether the scheme `x509` is asked for by its class.
+pub(super) fn has_x509(properties: &SystemProperties) -> bool {
+    has_provider(properties, X509)
+}
+
 /// The scheme `ensemble`, if its provider is there.
 pub(super) fn ensemble_auth(properties: &SystemProperties) -> Option<EnsembleAuth> {
     has_provider(properties, ENSEMBLE)
@@ -78,7 +85,7 @@ fn split_commas(text: &str) -> Vec<String> {
 ///
 /// # Errors
 /// None is named, or one that clients cannot log in with.
-fn forced_login(properties: &SystemProperties) -> Result<Vec<String>, Invalid> {
+fn forced_login(properties: &SystemProperties, x509: bool) -> Result<Vec<String>, Invalid> {
     const SCHEMES: &str = "enforce.auth.schemes";
     let is_on = properties.bool(ENABLED, false);
     let Some(enabled) = properties.setting(ENABLED).filter(|_| is_on) else {
@@ -91,7 +98,7 @@ fn forced_login(properties: &SystemProperties) -> Result<Vec<String>, Invalid> {
     let blame = |key: &str, reason: String| {
         let origin = &properties.setting(key).unwrap_or(enabled).origin;
         let name = format!("zookeeper.{key}");
-        let accepted = "digest and ip, joined by commas";
+        let accepted = "digest, ip and, with TLS, x509, joined by commas";
         origin.blame(as_written(&name, origin), Invalid::new(reason).accepted(accepted))
     };
     let Some(schemes) = properties.text(SCHEMES).filter(|text| !text.trim().is_empty()) else {
@@ -104,7 +111,12 @@ fn forced_login(properties: &SystemProperties) -> Result<Vec<String>, Invalid> {
         log::warn!("{SCHEMES} lets in every client: each has an identity of the scheme ip");
     }
     let digest = properties.bool("DigestAuthenticationProvider.enabled", true);
-    let is_there = |scheme: &str| scheme == "ip" || scheme == "digest" && digest;
+    let is_there = |scheme: &str| match scheme {
+        "ip" => true,
+        "digest" => digest,
+        "x509" => x509,
+        _ => false,
+    };
     match schemes.iter().find(|scheme| !is_there(scheme)) {
         Some(missing) => {
             Err(blame(SCHEMES, format!("Authentication scheme {missing} is not available.")))

@@ -1,5 +1,6 @@
 //! Identities, and what an ACL lets them do.
 
+mod names;
 pub(crate) mod rules;
 
 use std::borrow::Cow;
@@ -109,6 +110,10 @@ pub(crate) struct Access {
     pub(crate) digest_algorithm: DigestAlgorithm,
     /// `zookeeper.DigestAuthenticationProvider.superDigest`.
     pub(crate) super_digest: Option<String>,
+    /// Scheme `x509` is known.
+    pub(crate) x509_enabled: bool,
+    /// `zookeeper.X509AuthenticationProvider.superUser`.
+    pub(crate) x509_super_user: Option<String>,
     /// Scheme `ensemble`, if it is known.
     pub(crate) ensemble_auth: Option<EnsembleAuth>,
     /// Longest list that a client's ACL may become, in bytes: each `auth` entry stands for all of
@@ -172,7 +177,8 @@ impl Access {
             out.put_ustring(Some(id));
         };
         let Some(scheme) = entry.scheme.as_deref() else { return Err(Code::INVALID_ACL) };
-        if entry.has_null_id() && (scheme != "digest" || self.digest_enabled) {
+        let null_name = scheme == "x509" && self.x509_enabled && entry.id.is_none();
+        if null_name || entry.has_null_id() && (scheme != "digest" || self.digest_enabled) {
             // ZooKeeper stumbles over it, and says so in this way.
             return Err(Code::MARSHALLING_ERROR);
         }
@@ -192,6 +198,7 @@ impl Access {
             "world" => id == "anyone",
             "ip" => parse_range(id).is_some(),
             "digest" => self.digest_enabled && is_digest_id(id),
+            "x509" => self.x509_enabled && names::is_distinguished(id),
             _ => false,
         };
         if valid {
@@ -223,6 +230,11 @@ impl Access {
                 add_id(entries, "ip", &remote.to_string());
                 Verdict::Granted
             }
+            // The certificate has said it already; the packet only asks whether there was one.
+            (Some("x509"), _) if self.x509_enabled => {
+                let known = Ids::new(entries).iter().any(|(scheme, _)| scheme == "x509");
+                if known { Verdict::Granted } else { Verdict::Refused }
+            }
             (Some("ensemble"), name) => match &self.ensemble_auth {
                 None => Verdict::Refused,
                 Some(known) if known.accepts(name.unwrap_or_default()) => Verdict::Granted,
@@ -230,6 +242,14 @@ impl Access {
             },
             _ => Verdict::Refused,
         }
+    }
+
+    /// Adds the identities of whoever has shown a certificate for `subject`.
+    pub(crate) fn identify(&self, subject: &str, entries: &mut Vec<u8>) {
+        if self.x509_super_user.as_deref() == Some(subject) {
+            add_id(entries, "super", subject);
+        }
+        add_id(entries, "x509", subject);
     }
 
     /// Writes a node's `vector<ACL>` as `getACL` shows it: without ADMIN on the node, digests are
@@ -330,6 +350,8 @@ mod tests {
             digest_enabled: true,
             digest_algorithm: DigestAlgorithm::Sha1,
             super_digest: Some(digest_id(DigestAlgorithm::Sha1, "super:pw")),
+            x509_enabled: true,
+            x509_super_user: Some("CN=root".into()),
             ensemble_auth: None,
             acl_len_max: 1 << 20,
         }
@@ -406,6 +428,45 @@ mod tests {
             assert_eq!(permits(perms::ADMIN, &many), root);
             assert_eq!(Judge::new(&off, Ids::new(&many)).permits(&acls, perms::WRITE), root);
         }
+    }
+
+    #[test]
+    fn certificates_are_identities() {
+        let access = access();
+        let of = |subject: &str| {
+            let mut entries = ids(&[("ip", "1.2.3.4")]);
+            access.identify(subject, &mut entries);
+            entries
+        };
+        let (al, root) = (of("CN=al,O=x"), of("CN=root"));
+        let acl = Arc::new(Rules::new(&[Acl::new(perms::READ, "x509", "CN=al,O=x")]));
+        let permits = |wanted, ids: &[u8]| Judge::new(&access, Ids::new(ids)).permits(&acl, wanted);
+        assert!(permits(perms::READ, &al) && !permits(perms::WRITE, &al));
+        assert!(permits(perms::ADMIN, &root), "the super user");
+        assert!(!permits(perms::READ, &of("CN=al, O=x")), "the exact text");
+        // An auth packet adds nothing, and is refused without a certificate.
+        let packet = |access: &Access, mut entries: Vec<u8>| {
+            let before = entries.len();
+            let remote = IpAddr::from([1, 2, 3, 4]);
+            let verdict = access.authenticate(Some("x509"), Some(b"any"), remote, &mut entries);
+            assert_eq!(entries.len(), before);
+            verdict
+        };
+        assert_eq!(packet(&access, al.clone()), Verdict::Granted);
+        assert_eq!(packet(&access, ids(&[("ip", "1.2.3.4")])), Verdict::Refused);
+        let off = Access { x509_enabled: false, ..access.clone() };
+        assert_eq!(packet(&off, al.clone()), Verdict::Refused);
+        // In lists: names only, and `auth` stands for them.
+        let fix = |access: &Access, entry: Acl| {
+            let mut out = Vec::new();
+            with_list(&[entry], |list| access.fix(list, Ids::new(&al), &mut out))?;
+            Ok(AclList::read(&mut Reader::new(&out)).unwrap().to_acls().into_vec())
+        };
+        let named = Acl::new(perms::ALL, "x509", "CN=al,O=x");
+        assert_eq!(fix(&access, named.clone()), Ok(vec![named.clone()]));
+        assert_eq!(fix(&access, Acl::new(perms::ALL, "auth", "")), Ok(vec![named.clone()]));
+        assert_eq!(fix(&access, Acl::new(perms::ALL, "x509", "al")), Err(Code::INVALID_ACL));
+        assert_eq!(fix(&off, named), Err(Code::INVALID_ACL));
     }
 
     #[test]

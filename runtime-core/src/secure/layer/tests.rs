@@ -71,6 +71,10 @@ impl Cipher for Toy {
         self.out.push_back(0);
     }
 
+    fn subject(&self) -> Option<String> {
+        Some("CN=toy".into())
+    }
+
     fn describe(&self) -> String {
         "toy".into()
     }
@@ -126,6 +130,7 @@ struct Core {
     heard: HashMap<ConnId, Vec<u8>>,
     says: Vec<u8>,
     inputs: Vec<Input>,
+    subjects: Vec<(ConnId, String)>,
 }
 
 impl Doors for Core {
@@ -139,6 +144,11 @@ impl Doors for Core {
             Channel::Client => ConnId::client(self.next, 0),
             _ => ConnId::core(self.next, 0),
         })
+    }
+
+    fn identified(&mut self, conn: ConnId, subject: &str) {
+        assert!(!self.heard.contains_key(&conn), "before any bytes");
+        self.subjects.push((conn, subject.into()));
     }
 
     fn opened(&mut self, conn: ConnId, _: Option<SocketAddr>) {
@@ -391,6 +401,17 @@ fn handshakes_of_a_turn_take_a_bounded_time() {
         .collect();
     assert_eq!(resumed, conns, "first come, first served");
     assert_eq!(f.receive(conns[0], &[0x16, b'h']), 2);
+}
+
+#[test]
+fn clients_are_known_by_their_certificates_before_their_bytes() {
+    let mut f = Fixture::new(Expects::Handshake);
+    let (client, peer) = (f.accept(Channel::Client).unwrap(), f.accept(Channel::Quorum).unwrap());
+    for conn in [client, peer] {
+        f.receive(conn, &[&[0x16, b'h'][..], &sealed(b"hello")].concat());
+        assert_eq!(f.core.heard[&conn], b"hello");
+    }
+    assert_eq!(f.core.subjects, [(client, "CN=toy".to_owned())]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::{Key, Place, Section};
 
 const MIN: i32 = i32::MIN;
 const NO_SASL: &str = "SASL is not supported";
-const NO_X509: &str = "clients get no identity from their certificates";
+const NO_X509: &str = "there is no such setting of the scheme x509";
 const NO_ADMIN: &str = "there is no AdminServer (HTTP); the four-letter words tell most of it";
 
 pub(super) const IDENTITIES: Section = Section {
@@ -19,13 +19,13 @@ pub(super) const IDENTITIES: Section = Section {
         "DigestAuthenticationProvider.superDigest", Text, "", Used("super:<base64>: the digest of the super user");
         "DigestAuthenticationProvider.digestAlg", Text, "SHA1", Demands(&["SHA1", "SHA-1", "SHA", "SHA-224", "SHA-256", "SHA-384", "SHA-512"], "the hash function of the scheme digest");
         "enforce.auth.enabled", Bool, "false", Checked("clients must log in with one of enforce.auth.schemes; refused if one of those is not there");
-        "enforce.auth.schemes", Text, "", Checked("digest and ip, joined by commas, with enforce.auth.enabled; x509 and sasl are refused, and digest if it is off");
+        "enforce.auth.schemes", Text, "", Checked("digest, ip and x509, joined by commas, with enforce.auth.enabled; sasl is refused, digest if it is off, and x509 without secureClientPort or client.portUnification");
         "sessionRequireClientSASLAuth", Bool, "false", Refused(On, "clients cannot log in with SASL, and all of them would be served without");
         "allowSaslFailedClients", Bool, "false", Warned(On, NO_SASL);
-        "authProvider.*", Text, "", Checked("of the classes of org.apache.zookeeper.server.auth: ip and digest are always there, EnsembleAuthenticationProvider can be added, SASL is refused, others are warned of");
+        "authProvider.*", Text, "", Checked("of the classes of org.apache.zookeeper.server.auth: ip and digest are always there, x509 with TLS, EnsembleAuthenticationProvider can be added, SASL is refused, others are warned of");
         "superUser", Text, "", Warned(Always, "SASL is not supported; nobody becomes the super user by a name");
         "superUser.*", Text, "", Warned(Always, "SASL is not supported; nobody becomes the super user by a name");
-        "X509AuthenticationProvider.superUser", Text, "", Warned(Always, "nobody becomes the super user by a certificate");
+        "X509AuthenticationProvider.superUser", Text, "", Used("the subject of a certificate (RFC 2253), whose owner is the super user");
         "X509AuthenticationProvider.*", Text, "", Warned(Always, NO_X509);
         "IPAuthenticationProvider.usexforwardedfor", Bool, "false", Ignored("for the AdminServer only, which is not there");
         "SASLAuthenticationProvider.superPassword", Text, "", Warned(Always, NO_SASL);

@@ -174,6 +174,7 @@ fn other_value(key: &Key) -> &'static str {
         ("weight.*", _) => "7",
         ("4lw.commands.whitelist", _) => "ruok,stat",
         ("DigestAuthenticationProvider.superDigest", _) => "super:abc",
+        ("X509AuthenticationProvider.superUser", _) => "CN=root",
         ("snapshot.compression.method", _) => "GZ",
         ("DigestAuthenticationProvider.digestAlg", _) => "sha-512",
         (_, Reader::StrictBool | Reader::Bool) if key.default == "true" => "False",

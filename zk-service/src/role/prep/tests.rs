@@ -52,6 +52,8 @@ impl Fixture {
                 digest_enabled: true,
                 digest_algorithm: DigestAlgorithm::default(),
                 super_digest: None,
+                x509_enabled: false,
+                x509_super_user: None,
                 ensemble_auth: None,
                 acl_len_max: 1 << 20,
             },
