@@ -126,12 +126,15 @@ impl<A: Application, D: Disk> Engine<A, D> {
     ///
     /// # Errors
     /// [`Error::Storage`] if a write failed: nothing was sent after that, and nothing may be (rule
-    /// R10).
+    /// R10). [`Error::Application`] if the application must not go on.
     pub fn turn(&mut self, now: Instant, net: &mut impl Network) -> Result<(), Error> {
         let mut flushed = false;
         loop {
             self.take_persisted(now)?;
             let drained = self.drain(now, net);
+            if let Some(reason) = self.node.app().failed() {
+                return Err(Error::Application(reason.into()));
+            }
             self.disk.submit();
             // An inline disk is done already.
             if self.take_persisted(now)? {

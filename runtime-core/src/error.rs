@@ -24,6 +24,9 @@ pub enum Error {
     Config(ConfigError),
     /// The data directory could not be read, or a write failed (rule R10: nothing is sent after).
     Storage(Box<dyn StdError + Send + Sync>),
+    /// The application must not go on ([`Application::failed`](zab_proto::Application::failed)):
+    /// nothing was sent after that.
+    Application(Box<str>),
     /// The event loop itself failed.
     Io(io::Error),
     /// The server's thread panicked: a broken invariant.
@@ -43,6 +46,7 @@ impl fmt::Display for Error {
             }
             Self::Config(error) => error.fmt(f),
             Self::Storage(error) => error.fmt(f),
+            Self::Application(reason) => f.write_str(reason),
             Self::Io(error) => write!(f, "event loop: {error}"),
             Self::Panicked => f.write_str("a broken invariant stopped the server"),
         }
@@ -56,7 +60,7 @@ impl StdError for Error {
             Self::Config(error) => Some(error),
             Self::Storage(error) => Some(error.as_ref()),
             Self::Io(error) => Some(error),
-            Self::Panicked => None,
+            Self::Application(_) | Self::Panicked => None,
         }
     }
 }

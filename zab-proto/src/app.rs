@@ -67,6 +67,20 @@ pub trait Application {
     /// `txn` is lent from its window; what it makes possible is said through `poll_output`.)
     fn deliver(&mut self, now: Instant, zxid: Zxid, txn: &[u8]);
 
+    /// Whether another transaction may be delivered now. If not, peers and timers are heard first,
+    /// and a new turn of the runtime's loop begins at once. For an application that takes its time,
+    /// so that many commits at once do not keep it from its peers. Not asked where transactions have
+    /// to be delivered before the role changes.
+    fn may_deliver(&self) -> bool {
+        true
+    }
+
+    /// Why this server must not go on: a transaction that it cannot apply, while others may. The
+    /// runtime ends with this reason, and nothing leaves the server any more.
+    fn failed(&self) -> Option<&str> {
+        None
+    }
+
     /// Whether a transaction brings a digest of the state behind it that this application can compare.
     /// Asked before it is delivered behind zxids that the leader has left out.
     fn has_digest(&self, txn: &[u8]) -> bool {

@@ -2,6 +2,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::ControlFlow;
 
 use crate::{
     Application, Channel, ClientOutput, CloseReason, Config, ConfigError, ConnId, Core, Incoming,
@@ -82,6 +83,8 @@ pub struct Node<A> {
     touched: Vec<u8>,
     /// Answered syncs that the application is to hear of once all commits before are delivered.
     synced: u32,
+    /// The application takes no more transactions in this turn, and there are some.
+    postponed: bool,
 }
 
 /// A snapshot that goes out to a learner.
@@ -134,6 +137,7 @@ impl<A: Application> Node<A> {
             piece: Vec::new(),
             touched: Vec::new(),
             synced: 0,
+            postponed: false,
         })
     }
 
@@ -278,23 +282,23 @@ impl<A: Application> Node<A> {
     }
 
     /// Carries out what the core wants of storage and application, and returns the next thing that
-    /// only the runtime can do. `None`: nothing is left until the next input.
+    /// only the runtime can do. `None`: nothing is left until the next input, or the application has
+    /// [failed](Application::failed).
     pub fn poll_output(&mut self, now: Instant, disk: &mut impl Storage) -> Option<NetOutput> {
         loop {
-            let Some(output) = self.peer.poll_output() else {
-                if self.synced > 0 {
-                    self.synced -= 1;
-                    self.app.synced(&mut Core::new(now, &mut self.peer), None);
-                    continue;
+            if self.app.failed().is_some() {
+                return None;
+            }
+            self.postponed = !self.app.may_deliver() && self.peer.has_deliveries();
+            let output = match self.postponed {
+                true => self.peer.poll_urgent(),
+                false => self.peer.poll_output(),
+            };
+            let Some(output) = output else {
+                match self.poll_rest(now, disk) {
+                    ControlFlow::Continue(()) => continue,
+                    ControlFlow::Break(last) => return last,
                 }
-                if let Some(conn) = self.staging.take_if(|_| disk.stage_room() > 0) {
-                    return Some(NetOutput::Resume(conn));
-                }
-                self.record_progress(disk);
-                if self.read_logs(disk) {
-                    continue;
-                }
-                return self.app.poll_output().map(NetOutput::from);
             };
             match output {
                 Output::SetEpoch { ticket, kind, epoch } => disk.set_epoch(ticket, kind, epoch),
@@ -348,6 +352,27 @@ impl<A: Application> Node<A> {
                 Output::Close { conn, reason } => return Some(self.close(conn, reason)),
             }
         }
+    }
+
+    /// What there is to do when the core has nothing more to say. It may have again afterwards.
+    fn poll_rest(
+        &mut self,
+        now: Instant,
+        disk: &mut impl Storage,
+    ) -> ControlFlow<Option<NetOutput>> {
+        if self.synced > 0 && !self.postponed {
+            self.synced -= 1;
+            self.app.synced(&mut Core::new(now, &mut self.peer), None);
+            return ControlFlow::Continue(());
+        }
+        if let Some(conn) = self.staging.take_if(|_| disk.stage_room() > 0) {
+            return ControlFlow::Break(Some(NetOutput::Resume(conn)));
+        }
+        self.record_progress(disk);
+        if self.read_logs(disk) {
+            return ControlFlow::Continue(());
+        }
+        ControlFlow::Break(self.app.poll_output().map(NetOutput::from))
     }
 
     fn close(&mut self, conn: ConnId, reason: CloseReason) -> NetOutput {
@@ -494,7 +519,8 @@ impl<A: Application> Node<A> {
     /// When [`Input::Timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.peer.poll_timeout(), self.app.poll_timeout()].into_iter().flatten().min()
+        let now = self.postponed.then_some(Instant::ZERO);
+        [now, self.peer.poll_timeout(), self.app.poll_timeout()].into_iter().flatten().min()
     }
 
     fn take_back(&mut self, conn: ConnId) {

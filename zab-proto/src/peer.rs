@@ -388,6 +388,33 @@ impl Peer {
         }
     }
 
+    /// Like [`poll_output`](Self::poll_output), for an application that takes no transaction now: what
+    /// does not depend on those that are still to be delivered. Everything comes, in order, where a
+    /// change of the role waits behind them: others may hear of it before the application does.
+    pub fn poll_urgent(&mut self) -> Option<Output<'_>> {
+        let is_change = |control: &Control| matches!(control, Control::Became(_));
+        if !self.shared.history.has_delivery()
+            || self.shared.history.awaits_proof()
+            || self.shared.control.iter().any(is_change)
+        {
+            return self.poll_output();
+        }
+        if self.shared.history.has_storage_output() {
+            return self.shared.history.poll_storage();
+        }
+        if let Some(&Control::Transmit(conn)) = self.shared.control.front() {
+            self.shared.control.pop_front();
+            return Some(Output::Transmit { conn });
+        }
+        self.poll_transmittable().map(|conn| Output::Transmit { conn })
+    }
+
+    /// Whether there are committed transactions that were not delivered yet.
+    #[must_use]
+    pub fn has_deliveries(&self) -> bool {
+        self.shared.history.has_delivery()
+    }
+
     /// Forgets transactions that nobody needs any more.
     fn release(&mut self) {
         match &mut self.role {

@@ -92,6 +92,14 @@ impl<A: Subject> Application for Probe<A> {
         self.app.has_digest(txn)
     }
 
+    fn may_deliver(&self) -> bool {
+        self.app.may_deliver()
+    }
+
+    fn failed(&self) -> Option<&str> {
+        self.app.failed()
+    }
+
     fn agrees(&self) -> Option<bool> {
         self.app.agrees()
     }

@@ -24,7 +24,14 @@ impl Service {
     pub(crate) fn apply(&mut self, now: Instant, zxid: Zxid, bytes: &[u8]) {
         let payload = match Payload::decode(bytes) {
             Ok(payload) => payload,
-            Err(error) => panic!("committed transaction {zxid} does not decode: {error}"),
+            Err(error) => {
+                self.failure = Some(format!(
+                    "the committed transaction {zxid} cannot be applied: {error}. A leader of another \
+                     version may know its kind. Without it this member would be another one than \
+                     the others, so it ends"
+                ));
+                return;
+            }
         };
         let Payload { header, txn, digest } = payload;
         if self.leader.is_some() {
@@ -32,6 +39,19 @@ impl Service {
         } else if self.is_serving() {
             self.metrics.commits_received += 1;
         }
+        let operations = match &txn {
+            Txn::Multi(parts) => parts.len(),
+            Txn::CloseSession(_) => 1 + self.db.tree.ephemerals_count_of(header.client_id),
+            Txn::Create(_)
+            | Txn::Delete { .. }
+            | Txn::SetData { .. }
+            | Txn::SetAcl { .. }
+            | Txn::Check { .. }
+            | Txn::CreateSession { .. }
+            | Txn::Error(_) => 1,
+        };
+        self.schedule.apply(cost::APPLY * operations as u64 + cost::bytes(bytes.len()));
+        let done = self.schedule.done();
         let applied = self.apply_and_notify(&header, &txn);
         let check = self.db.check_digest(zxid, digest);
         self.agreed = (check != DigestCheck::Skipped).then_some(check == DigestCheck::Equal);
@@ -56,6 +76,8 @@ impl Service {
             leader.prep.applied(&self.db.tree, zxid);
         }
         self.settle(now, &header, &txn, &applied);
+        // With what was answered because of it.
+        self.schedule.apply(self.schedule.done() - done);
         self.keep_to_budget();
     }
 
@@ -312,7 +334,7 @@ impl Service {
                     client.take_kept(len, &mut record);
                     self.answer_sync(now, slot, &first, &record);
                 }
-                Awaiting::Read { op, len } => {
+                Awaiting::Read { op, len, .. } => {
                     client.queue.pop();
                     client.take_kept(len, &mut record);
                     self.read(now, slot, first, op, &record);

@@ -21,8 +21,8 @@ use crate::role::leader::{Env, Leader, Submission};
 use crate::role::tracker::Owner;
 use crate::service::Service;
 
-/// Reads that may stand in front of a write: they are answered at once when those before them are,
-/// since the write must find its place.
+/// Reads that may stand in front of a write, if they cost little together: they are answered at once
+/// when those before them are, since the write must find its place.
 const READS_BEFORE_WRITE_MAX: usize = 64;
 
 /// What became of a frame.
@@ -145,6 +145,48 @@ impl Service {
             _ => 0,
         };
         cost::REQUEST + cost::bytes(frame.len()) + more
+    }
+
+    /// About what a read will cost that waits for a write.
+    fn estimate_read(&self, op: Opcode, record: &[u8]) -> u64 {
+        let mut reader = Reader::new(record);
+        let mut node = || self.db.tree.node(&reader.string().ok().flatten()?);
+        let more = match op {
+            Opcode::GetData => node().map_or(0, |n| cost::bytes(n.data().map_or(0, <[u8]>::len))),
+            Opcode::GetChildren | Opcode::GetChildren2 => {
+                node().map_or(0, |node| cost::CHILD * u64::from(node.child_count()))
+            }
+            Opcode::GetAcl => node().map_or(0, |node| cost::parsed(node.rules().len_bytes())),
+            Opcode::GetEphemerals => cost::NODE * self.db.tree.ephemerals_count() as u64,
+            Opcode::MultiRead => self.options.work_per_request,
+            Opcode::SetWatches | Opcode::SetWatches2 => cost::parsed(20 * record.len()),
+            Opcode::Exists
+            | Opcode::Ping
+            | Opcode::CheckWatches
+            | Opcode::RemoveWatches
+            | Opcode::GetAllChildrenNumber
+            | Opcode::AddWatch
+            | Opcode::WhoAmI => 0,
+            // None is a read.
+            Opcode::CloseSession
+            | Opcode::Create
+            | Opcode::Delete
+            | Opcode::SetData
+            | Opcode::SetAcl
+            | Opcode::Multi
+            | Opcode::Create2
+            | Opcode::Reconfig
+            | Opcode::CreateContainer
+            | Opcode::CreateTtl
+            | Opcode::Sync
+            | Opcode::Auth
+            | Opcode::Sasl
+            | Opcode::CreateSession
+            | Opcode::Error
+            | Opcode::Check
+            | Opcode::DeleteContainer => 0,
+        };
+        cost::REQUEST + cost::bytes(record.len()) + more
     }
 
     fn frame_len(&self, len: i32) -> Option<usize> {
@@ -478,7 +520,8 @@ impl Service {
             || (is_write
                 && (queue.syncs() > 0
                     || queue.is_reading()
-                    || queue.reads() > READS_BEFORE_WRITE_MAX));
+                    || queue.reads() > READS_BEFORE_WRITE_MAX
+                    || queue.reads_work() > self.schedule.part()));
         client.paused
     }
 
@@ -492,11 +535,12 @@ impl Service {
         let xid = if op == Opcode::Ping { XID_PING } else { xid };
         if client.queue.is_empty() {
             let ids_len = client.ids.len();
-            let (received, awaiting) = (now, Awaiting::Read { op, len: record.len() });
+            let (received, awaiting) = (now, Awaiting::Read { op, len: record.len(), work: 0 });
             self.read(now, slot, InFlight { xid, received, ids_len, awaiting }, op, record);
         } else {
             let len = client.keep(record);
-            self.queue(now, slot, xid, Awaiting::Read { op, len });
+            let work = self.estimate_read(op, record);
+            self.queue(now, slot, xid, Awaiting::Read { op, len, work });
         }
     }
 

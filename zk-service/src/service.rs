@@ -67,6 +67,8 @@ pub struct Service {
     pub(crate) agreed: Option<bool>,
     /// The first and the last of the unused zxids delivered just now.
     pub(crate) unused: Option<(Zxid, Zxid)>,
+    /// Why this server must not go on.
+    pub(crate) failure: Option<String>,
     /// Buffers that are used again and again.
     pub(crate) record: Vec<u8>,
     pub(crate) frame: Vec<u8>,
@@ -114,6 +116,7 @@ impl Service {
             digest_mismatches: 0,
             agreed: None,
             unused: None,
+            failure: None,
             record: Vec::new(),
             frame: Vec::new(),
             hit: Vec::new(),
@@ -365,6 +368,14 @@ impl Application for Service {
         self.apply(now, zxid, txn);
     }
 
+    fn may_deliver(&self) -> bool {
+        self.schedule.may_apply()
+    }
+
+    fn failed(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
     fn has_digest(&self, txn: &[u8]) -> bool {
         let digest = Payload::decode(txn).ok().and_then(|payload| payload.digest);
         digest.is_some_and(|digest| self.db.is_comparable(&digest))
@@ -542,17 +553,19 @@ impl Application for Service {
         let greeting = self.greeting.front().map(|(deadline, _)| *deadline);
         let leader = self.leader.as_ref().map(Leader::poll_timeout);
         let waiting = self.schedule.has_waiting() && self.schedule.is_spent();
-        let turn =
-            (waiting || self.has_postponed() || self.waiting.has_moved()).then_some(Instant::ZERO);
+        let goes_on =
+            self.has_postponed() || self.waiting.has_moved() || self.db.tree.is_littered();
+        let turn = (waiting || goes_on).then_some(Instant::ZERO);
         [turn, greeting, leader].into_iter().flatten().min()
     }
 
     fn handle_timeout(&mut self, core: &mut Core<'_>) {
         self.wake(core);
         self.at(core.now());
-        if self.schedule.is_spent() {
+        if self.schedule.is_spent() || !self.schedule.may_apply() {
             self.begin_turn();
         }
+        self.db.tree.sweep(self.schedule.nodes_to_sweep());
         self.expire_greetings(core.now());
         self.lead(|leader, env| leader.expire(core, env));
         self.retry(core);

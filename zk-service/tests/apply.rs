@@ -319,3 +319,43 @@ fn poison() {
     let again = create("/", b"", CreateKind::Create { ephemeral: false });
     assert_eq!(fixture.apply(&again).outcome.code, Code::NODE_EXISTS);
 }
+
+/// What takes longest of the end of a session with very many nodes is done later. Nobody can tell.
+#[test]
+fn what_is_left_of_removed_nodes_shows_nowhere() {
+    let mut f = Fixture::new();
+    f.create("/p");
+    let path = |n: usize| format!("/p/e{n:04}");
+    let ephemeral = CreateKind::Create { ephemeral: true };
+    for round in 0..3 {
+        for n in 0..1000 {
+            f.ok(&create(&path(n), b"mine", ephemeral));
+        }
+        let digest = f.database.tree.digest();
+        f.ok(&Txn::CloseSession(None));
+        assert_ne!(f.database.tree.digest(), digest);
+        assert!((0..1000).all(|n| !f.exists(&path(n))), "round {round}");
+        let tree = &f.database.tree;
+        let parent = tree.node("/p").unwrap();
+        assert_eq!((parent.child_count(), parent.children().count()), (0, 0));
+        assert_eq!((parent.descendant_count(), tree.ephemerals_count()), (0, 0));
+        let sum = tree.node("/").unwrap().subtree().fold(0_u64, |sum, node| {
+            assert!(!node.path().starts_with("/p/"));
+            sum.wrapping_add(node.digest())
+        });
+        assert_eq!(tree.digest(), Some(sum));
+        // Names come back at once, in other places than before: every third is gone again.
+        for n in (0..1000).rev() {
+            f.create(&path(n));
+            assert!(f.exists(&path(n)));
+            if n % 3 == 0 {
+                f.ok(&delete(&path(n)));
+                assert!(!f.exists(&path(n)));
+            }
+        }
+        assert!((0..1000).all(|n| f.exists(&path(n)) == (n % 3 != 0)), "round {round}");
+        for n in (0..1000).filter(|n| n % 3 != 0) {
+            f.ok(&delete(&path(n)));
+        }
+    }
+}

@@ -455,3 +455,78 @@ fn the_parts_of_one_request_are_bounded_by_their_work() {
     assert!((2..5).contains(&answered), "{codes:?}");
     assert!(codes[answered..].iter().all(|code| *code == -5), "{codes:?}");
 }
+
+/// However many transactions are committed at once, they are applied in turns.
+#[test]
+fn commits_are_applied_in_turns() {
+    let (mut world, client) = with_children(options(), 10);
+    world.disks[0].stalled = true;
+    for xid in 0..200 {
+        world.send_only(client, &request(xid, CREATE, &create("/w", b"", 2)));
+        world.run();
+    }
+    let turns = world.turns;
+    world.disks[0].stalled = false;
+    let mut most = 0;
+    let mut before = 0;
+    while world.step() {
+        most = most.max(world.received(client) - before);
+        before = world.received(client);
+    }
+    // Twenty a turn, each with an answer of 35 bytes.
+    assert!((35..=21 * 35).contains(&most), "{most} bytes of answers in one turn");
+    assert!(world.turns - turns >= 9, "{} turns", world.turns - turns);
+    world.run();
+    assert_eq!(xids(&mut world, client), (0..200).collect::<Vec<_>>());
+}
+
+/// A write waits for the reads in front of it if they cost more than a part of a turn, so that it is
+/// not its transaction that has to.
+#[test]
+fn reads_in_front_of_a_write_are_few_or_cheap() {
+    // All of both kinds; or one write with one read behind it.
+    for (path, expected) in [("/p/00000", 10..=40), ("/p", 2..=2)] {
+        let (mut world, _) = with_children(options(), 1000);
+        let (client, ..) = world.open(0, 40_000);
+        world.disks[0].stalled = true;
+        let mut queued = 0;
+        for n in 0..20 {
+            world.send_only(client, &request(n, CREATE, &create("/w", b"", 2)));
+            world.send_only(client, &request(100 + n, GET_CHILDREN, &read(path)));
+            world.run();
+            queued += if world.unconsumed(client) == 0 { 2 } else { 0 };
+        }
+        assert!(expected.contains(&queued), "{path}: {queued} are in the queue");
+        world.disks[0].stalled = false;
+        world.run();
+        let answered: Vec<i32> = (0..20).flat_map(|n| [n, 100 + n]).collect();
+        assert_eq!(xids(&mut world, client), answered);
+    }
+}
+
+/// The places of a session's nodes are cleared away in turns that take no time from others.
+#[test]
+fn nodes_of_an_ended_session_are_cleared_away_in_turns() {
+    let (mut world, other) = with_children(options(), 1);
+    let (owner, ..) = world.open(0, 40_000);
+    let parts = (0..2000).map(|n| (CREATE, create(&format!("/p/e{n}"), b"", 1)));
+    assert_eq!(world.call(owner, MULTI, &multi(parts)).0, 0);
+    let turns = world.turns;
+    world.send_only(owner, &request(1, -11, &[]));
+    while !world.has_ended(owner) {
+        assert!(world.step() || world.has_ended(owner));
+    }
+    // Everybody sees them gone, and names are free again.
+    assert!(world.turns - turns <= 3, "the end is not put off");
+    world.send_only(other, &request(1, CREATE, &create("/p/e7", b"", 0)));
+    while world.received(other) == 0 {
+        world.step();
+    }
+    assert!(world.turns - turns < 10);
+    world.run();
+    // A quarter of a turn clears 33.
+    assert!(world.turns - turns >= 2000 / 34, "{} turns", world.turns - turns);
+    assert_eq!(world.frame(other).map(|frame| reply(&frame).2), Some(0));
+    let (code, count) = world.call(other, GET_ALL_CHILDREN_NUMBER, &string("/p"));
+    assert_eq!((code, number(&count)), (0, 2));
+}

@@ -155,6 +155,14 @@ impl Application for Zk {
         self.service.has_digest(txn)
     }
 
+    fn may_deliver(&self) -> bool {
+        self.service.may_deliver()
+    }
+
+    fn failed(&self) -> Option<&str> {
+        self.service.failed()
+    }
+
     fn agrees(&self) -> Option<bool> {
         self.service.agrees()
     }

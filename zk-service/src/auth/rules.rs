@@ -71,6 +71,11 @@ impl Rules {
         self.everybody
     }
 
+    /// Length of the encoded list.
+    pub(crate) fn len_bytes(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Bytes that are read when something is asked.
     pub(crate) fn unread_len(&self) -> usize {
         if self.index.get().is_some() { 0 } else { self.entries.len() }

@@ -17,8 +17,8 @@ pub(crate) enum Awaiting {
     Write { op: Opcode, zxid: Option<Zxid>, len: usize },
     /// The end of a sync.
     Sync { done: bool, len: usize },
-    /// Only the requests before it; its record is kept.
-    Read { op: Opcode, len: usize },
+    /// Only the requests before it; its record is kept. `work` is about what it will cost.
+    Read { op: Opcode, len: usize, work: u64 },
     /// Only the requests before it; the answer is known.
     Reply(Answer),
 }
@@ -53,6 +53,13 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
+    fn read_work(&self) -> u64 {
+        match self.awaiting {
+            Awaiting::Read { work, .. } => work,
+            Awaiting::Write { .. } | Awaiting::Sync { .. } | Awaiting::Reply(_) => 0,
+        }
+    }
+
     pub(crate) fn write_len(&self) -> usize {
         match self.awaiting {
             Awaiting::Write { len, .. } => len,
@@ -72,6 +79,7 @@ pub(crate) struct Queue {
     writes: usize,
     syncs: usize,
     replies: usize,
+    reads_work: u64,
 }
 
 impl Queue {
@@ -90,6 +98,7 @@ impl Queue {
 
     pub(crate) fn push(&mut self, request: InFlight) {
         *self.count(request.awaiting) += 1;
+        self.reads_work += request.read_work();
         self.requests.push_back(request);
     }
 
@@ -97,6 +106,7 @@ impl Queue {
     pub(crate) fn pop(&mut self) -> Option<InFlight> {
         let request = self.requests.pop_front()?;
         *self.count(request.awaiting) -= 1;
+        self.reads_work -= request.read_work();
         Some(request)
     }
 
@@ -117,6 +127,11 @@ impl Queue {
     /// Reads that wait for what is in front of them.
     pub(crate) fn reads(&self) -> usize {
         self.reads
+    }
+
+    /// About what they will cost.
+    pub(crate) fn reads_work(&self) -> u64 {
+        self.reads_work
     }
 
     /// Writes that wait for their transactions.
@@ -161,7 +176,7 @@ mod tests {
         let kinds = [
             Awaiting::Write { op: Opcode::Create, zxid: None, len: 5 },
             Awaiting::Sync { done: false, len: 1 },
-            Awaiting::Read { op: Opcode::Exists, len: 1 },
+            Awaiting::Read { op: Opcode::Exists, len: 1, work: 10 },
             Awaiting::Sync { done: false, len: 1 },
             answer,
         ];
@@ -169,7 +184,7 @@ mod tests {
             queue.push(InFlight { xid: 0, received: Instant::ZERO, ids_len: 0, awaiting });
         }
         assert_eq!((queue.len(), queue.writes(), queue.syncs(), queue.reads()), (15, 3, 6, 3));
-        assert_eq!(queue.writes_len(), 15);
+        assert_eq!((queue.writes_len(), queue.reads_work()), (15, 30));
         queue.pop();
         assert_eq!((queue.writes(), queue.syncs(), queue.reads()), (2, 6, 3));
         queue.end_sync();
@@ -179,6 +194,7 @@ mod tests {
         queue.pop();
         assert_eq!(queue.front().map(|next| next.awaiting), Some(kinds[3]), "one only has ended");
         while queue.pop().is_some() {}
+        assert_eq!(queue.reads_work(), 0);
         assert_eq!((queue.writes(), queue.syncs(), queue.reads()), (0, 0, 0));
     }
 }

@@ -24,8 +24,10 @@ use zab_proto::ConnId;
 pub(crate) mod cost {
     /// To take a request and to answer it.
     pub(crate) const REQUEST: u64 = 500;
-    /// To prepare and later to apply one operation of a write.
+    /// To prepare and later to apply one operation of a write, which its client is charged for.
     pub(crate) const WRITE: u64 = 1500;
+    /// To apply one operation of a transaction, by whomever.
+    pub(crate) const APPLY: u64 = 1000;
     /// To read one node or to set one watch, beside the bytes.
     pub(crate) const NODE: u64 = 150;
     /// To list one more child of a node.
@@ -96,6 +98,9 @@ pub(crate) struct Schedule {
     done: u64,
     /// Of that, what was done for clients.
     for_clients: u64,
+    /// What was done to apply transactions, which have as much of each turn as all else: whatever is
+    /// prepared in a turn can be applied in another one.
+    applied: u64,
 }
 
 impl Schedule {
@@ -111,7 +116,33 @@ impl Schedule {
             peak: 0,
             done: 0,
             for_clients: 0,
+            applied: 0,
         }
+    }
+
+    /// A part of a turn's work that may be exceeded.
+    pub(crate) fn part(&self) -> u64 {
+        self.per_turn / 4
+    }
+
+    /// Work done in this turn so far, but to apply transactions.
+    pub(crate) fn done(&self) -> u64 {
+        self.done
+    }
+
+    /// How many removed nodes are cleared away in a turn, beside everything else.
+    pub(crate) fn nodes_to_sweep(&self) -> usize {
+        usize::try_from(self.part() / cost::NODE).map_or(usize::MAX, |count| count.max(1))
+    }
+
+    /// Counts work that was done to apply a transaction.
+    pub(crate) fn apply(&mut self, work: u64) {
+        self.applied = self.applied.saturating_add(work);
+    }
+
+    /// Whether another transaction may be applied in this turn.
+    pub(crate) fn may_apply(&self) -> bool {
+        self.applied < self.per_turn
     }
 
     /// A turn begins: everybody else has been heard. Returns the work that was done for clients in
@@ -120,6 +151,7 @@ impl Schedule {
         self.left = self.per_turn;
         self.peak = self.peak();
         self.done = 0;
+        self.applied = 0;
         std::mem::take(&mut self.for_clients)
     }
 

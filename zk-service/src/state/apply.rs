@@ -238,18 +238,33 @@ impl Database {
         self.sessions.remove(session);
         let owned = self.tree.take_ephemerals(session);
         for path in paths.into_iter().flat_map(Paths::iter) {
-            // A path that is gone was deleted before; only replay gets there.
-            let _gone = self.delete(header.zxid, &path, sink);
-        }
-        for id in owned {
-            // None is created here, so a node that is still there is the one that was owned.
-            if let Some(parent) = self.tree.parent_of(id) {
-                if header.zxid > self.tree.get(parent).stat.pzxid {
-                    self.tree.change_stat(parent, |stat| stat.pzxid = header.zxid);
-                }
-                self.remove(id, parent, sink);
+            match self.tree.find(&path).filter(|id| *id != NodeId::ROOT) {
+                Some(id) => self.remove_ephemeral(header.zxid, id, sink),
+                // A path that is gone was deleted before; only replay gets there.
+                None => _ = self.delete(header.zxid, &path, sink),
             }
         }
+        for id in owned {
+            self.remove_ephemeral(header.zxid, id, sink);
+        }
+    }
+
+    /// One of perhaps very many. None is created meanwhile, so a node that is there is the one that was
+    /// owned.
+    fn remove_ephemeral(&mut self, zxid: Zxid, id: NodeId, sink: &mut impl FnMut(Trigger<'_>)) {
+        let Some(parent) = self.tree.parent_of(id) else { return };
+        if zxid > self.tree.get(parent).stat.pzxid {
+            self.tree.change_stat(parent, |stat| stat.pzxid = zxid);
+        }
+        let node = self.tree.view(id);
+        let data_len = node.data().map_or(0, <[u8]>::len);
+        let path = self.tree.has_quotas().then(|| Box::<str>::from(node.path()));
+        self.trigger(Event::Deleted, id, sink);
+        self.tree.remove_and_leave(id);
+        if let Some(path) = path {
+            self.tree.quota_deleted(&path, data_len);
+        }
+        self.trigger(Event::ChildrenChanged, parent, sink);
     }
 
     fn trigger(&self, event: Event, id: NodeId, sink: &mut impl FnMut(Trigger<'_>)) {

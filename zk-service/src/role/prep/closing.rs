@@ -34,17 +34,25 @@ impl Prep {
                 }
             }
         };
-        let mut parents = BTreeMap::<&str, u32>::new();
+        // Mostly, one parent has most of them: they are counted before they are sorted by its path.
+        let mut parents = Vec::<(NodeRef<'_>, u32)>::new();
         for node in self.untouched(view.tree, session) {
             list(node.path());
             self.digest = self.digest.wrapping_sub(node.digest());
             self.work += cost::NODE;
-            let parent = node.parent().map_or("", |parent| parent.path());
-            *parents.entry(parent).or_default() += 1;
+            let Some(parent) = node.parent() else { continue };
+            match parents.last_mut() {
+                Some((last, lost)) if last.is(parent) => *lost += 1,
+                _ => parents.push((parent, 1)),
+            }
+        }
+        let mut by_path = BTreeMap::<&str, u32>::new();
+        for (parent, lost) in parents {
+            *by_path.entry(parent.path()).or_default() += lost;
         }
         let touched = self.touched(session);
         touched.iter().for_each(|path| list(path));
-        for (path, lost) in parents {
+        for (path, lost) in by_path {
             let path = super::normal(path);
             if let Some(mut parent) = self.lookup(view.tree, path) {
                 parent.stat.pzxid = from.zxid;
@@ -79,7 +87,16 @@ impl Prep {
             return Vec::new();
         }
         let nodes = tree.ephemerals_of(session);
-        nodes.filter(|node| !self.records.contains_key(node.path())).collect()
+        if self.records.len() >= tree.ephemerals_count_of(session) {
+            return nodes.filter(|node| !self.records.contains_key(node.path())).collect();
+        }
+        // Few are pending beside very many nodes: those are looked up in the tree.
+        let pending = self.records.keys().filter_map(|path| self.in_tree(tree, path));
+        let mut pending: Vec<NodeRef<'t>> = pending.collect();
+        pending.sort_unstable_by_key(|node| node.place());
+        nodes
+            .filter(|node| pending.binary_search_by_key(&node.place(), |n| n.place()).is_err())
+            .collect()
     }
 
     /// The paths of the ephemerals that a session will have by what is pending, in order.

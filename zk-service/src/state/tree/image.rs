@@ -109,8 +109,7 @@ impl Image {
         self.read = 0;
         while self.out.len() < want && self.cursor < self.end {
             let id = NodeId(self.cursor);
-            let is_vacant = id != NodeId::ROOT && nodes[id.index()].parent == NodeId::NONE;
-            if !is_vacant {
+            if !nodes[id.index()].is_vacant(id) {
                 self.write_with_ancestors(nodes, acls, id);
             }
             self.cursor += 1;

@@ -9,6 +9,9 @@ use super::node::{Node, NodeId};
 /// A hash table of node numbers. The paths stay in the nodes; the hashes stay here, so that
 /// growing touches no node.
 ///
+/// A path may stay here for a while after its node is gone. Its place then is vacant, or is that of a
+/// node with another path; or with the same, and then there are two entries for it.
+///
 /// The hash is seeded per process, since clients choose the paths. Its order is never observed.
 #[derive(Debug, Default)]
 pub(super) struct PathIndex {
@@ -41,7 +44,10 @@ impl PathIndex {
 
     pub(super) fn find(&self, nodes: &[Node], path: &str) -> Option<NodeId> {
         let hash = self.hash(path);
-        let is_it = |e: &Entry| e.hash == hash && *nodes[e.id.index()].path == *path;
+        let is_it = |e: &Entry| {
+            let node = &nodes[e.id.index()];
+            e.hash == hash && *node.path == *path && !node.is_vacant(e.id)
+        };
         self.table.find(wide(hash), is_it).map(|e| e.id)
     }
 
@@ -51,9 +57,12 @@ impl PathIndex {
         self.table.insert_unique(wide(hash), Entry { hash, id }, |e| e.wide());
     }
 
+    /// Removes a path. The node's place may be another's already, so that the hash counts, too: of two
+    /// entries with both equal, either may go.
     pub(super) fn remove(&mut self, path: &str, id: NodeId) {
         let hash = self.hash(path);
-        if let Ok(entry) = self.table.find_entry(wide(hash), |e| e.id == id) {
+        let is_it = |e: &Entry| e.id == id && e.hash == hash;
+        if let Ok(entry) = self.table.find_entry(wide(hash), is_it) {
             entry.remove();
         }
     }

@@ -42,6 +42,8 @@ pub const QUOTA_PATH: &str = "/zookeeper/quota";
 pub struct Tree {
     nodes: Vec<Node>,
     vacant: Vec<NodeId>,
+    /// Nodes that are removed, but are in the index still.
+    removed: Vec<Removed>,
     index: PathIndex,
     acls: AclCache,
     owners: Owners,
@@ -69,6 +71,7 @@ impl Tree {
         Self {
             nodes: Vec::new(),
             vacant: Vec::new(),
+            removed: Vec::new(),
             index: PathIndex::default(),
             acls: AclCache::new(),
             owners: Owners::default(),
@@ -281,30 +284,65 @@ impl Tree {
     /// Nothing is below it when its deletion was prepared. Only a fuzzy snapshot can hold children,
     /// made after this deletion and another creation; those transactions follow in the log.
     pub(crate) fn remove(&mut self, id: NodeId) -> Box<str> {
-        debug_assert_ne!(id, NodeId::ROOT);
         loop {
-            let mut leaf = id;
-            while let Some(child) = self.get(leaf).first_child.some() {
-                leaf = child;
-            }
-            let path = self.remove_leaf(leaf);
+            let leaf = self.first_leaf(id);
+            let node = self.remove_leaf(leaf);
+            self.index.remove(&node.path, leaf);
             if leaf == id {
-                return path;
+                return node.path;
             }
         }
     }
 
-    fn remove_leaf(&mut self, id: NodeId) -> Box<str> {
+    /// Like [`remove`](Self::remove), for one of very many nodes that go at once: the tree answers as
+    /// if they had never been, and what takes longest is left for [`sweep`](Self::sweep).
+    pub(crate) fn remove_and_leave(&mut self, id: NodeId) {
+        loop {
+            let leaf = self.first_leaf(id);
+            let node = self.remove_leaf(leaf);
+            self.removed.push(Removed { id: leaf, path: node.path, _data: node.data });
+            if leaf == id {
+                return;
+            }
+        }
+    }
+
+    /// Clears away up to so many nodes that are removed: their places in the index, and their memory.
+    pub(crate) fn sweep(&mut self, count: usize) {
+        let rest = self.removed.len().saturating_sub(count);
+        for node in self.removed.drain(rest..) {
+            self.index.remove(&node.path, node.id);
+        }
+        if rest == 0 {
+            self.removed = Vec::new();
+        }
+    }
+
+    /// Whether there is something to [`sweep`](Self::sweep).
+    pub(crate) fn is_littered(&self) -> bool {
+        !self.removed.is_empty()
+    }
+
+    fn first_leaf(&self, id: NodeId) -> NodeId {
+        debug_assert_ne!(id, NodeId::ROOT);
+        let mut leaf = id;
+        while let Some(child) = self.get(leaf).first_child.some() {
+            leaf = child;
+        }
+        leaf
+    }
+
+    /// Removes a leaf from everything but the index, in which a place where no node is counts nothing.
+    fn remove_leaf(&mut self, id: NodeId) -> Node {
         self.preserve(id);
         self.unlink(id);
         let node = std::mem::replace(&mut self.nodes[id.index()], Node::vacant());
-        self.index.remove(&node.path, id);
         self.owners.remove(node.stat.owner(), id);
         self.acls.release(node.acl);
         self.data_size -= node.size();
         self.digest = self.digest.map(|digest| digest.wrapping_sub(node.digest()));
         self.vacant.push(id);
-        node.path
+        node
     }
 
     /// Changes a node's numbers.
@@ -427,6 +465,14 @@ impl Tree {
     fn subtract_digest(&mut self, id: NodeId) {
         self.digest = self.digest.map(|digest| digest.wrapping_sub(self.get(id).digest()));
     }
+}
+
+/// What is left of a node that is removed. Its place in the slab may be another's already.
+#[derive(Debug)]
+struct Removed {
+    id: NodeId,
+    path: Box<str>,
+    _data: Option<Box<[u8]>>,
 }
 
 /// A node as a snapshot has it.

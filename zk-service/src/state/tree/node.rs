@@ -72,6 +72,11 @@ impl Node {
         Self::new(Box::default(), None, AclSlot::OPEN)
     }
 
+    /// Whether this is no node, at the place `id`.
+    pub(super) fn is_vacant(&self, id: NodeId) -> bool {
+        self.parent == NodeId::NONE && id != NodeId::ROOT
+    }
+
     pub(super) fn data_len(&self) -> usize {
         self.data.as_ref().map_or(0, |data| data.len())
     }
@@ -101,6 +106,16 @@ impl<'a> NodeRef<'a> {
 
     fn at(self, id: NodeId) -> Self {
         Self { tree: self.tree, id }
+    }
+
+    /// A number that no other node of the tree has.
+    pub(crate) fn place(self) -> u32 {
+        self.id.0
+    }
+
+    /// Whether both are the same node of one tree.
+    pub(crate) fn is(self, other: Self) -> bool {
+        self.id == other.id
     }
 
     /// Its path; `/` for the root.

@@ -188,6 +188,11 @@ impl Tree {
     }
 
     /// After the deletion of a node at `path` with `data_len` bytes.
+    /// Whether any node has a quota.
+    pub(crate) fn has_quotas(&self) -> bool {
+        !self.quotas.paths.is_empty()
+    }
+
     pub(crate) fn quota_deleted(&mut self, path: &str, data_len: usize) {
         if self.quotas.paths.is_empty() {
             return;
