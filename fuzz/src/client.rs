@@ -15,7 +15,14 @@ use zk_service::{Service, ServiceOptions, WallClock};
 
 /// A disk that is always done.
 #[derive(Default)]
-struct Disk(Option<Ticket>);
+pub(crate) struct Disk(Option<Ticket>);
+
+impl Disk {
+    /// The last write that is done and not reported.
+    pub(crate) fn take(&mut self) -> Option<Ticket> {
+        self.0.take()
+    }
+}
 
 impl Storage for Disk {
     fn set_epoch(&mut self, ticket: Ticket, _: EpochKind, _: Epoch) {

@@ -6,6 +6,8 @@ pub mod disk;
 pub mod nulls;
 pub mod peer;
 pub mod said;
+pub mod server;
+mod servers;
 
 use zab_proto::wire::Parsed;
 

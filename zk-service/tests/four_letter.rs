@@ -361,3 +361,14 @@ fn quotas_are_shown_and_what_they_refuse_is_counted() {
     assert_eq!(metric(&mut world, 0, "zk_app_quota_exceeded_error_per_namespace"), "3");
     assert!(!ask(&mut world, 0, "mntr").contains("bytes_limit"), "none is given");
 }
+
+/// Five nodes and 44 bytes of paths are what a new server of ZooKeeper 3.5 to 3.9 shows: the root is
+/// counted as the empty path and as `/`.
+#[test]
+fn an_empty_tree_is_as_large_as_zookeepers() {
+    let mut world = World::standalone(options());
+    let text = ask(&mut world, 0, "mntr");
+    for line in ["zk_znode_count\t5\n", "zk_approximate_data_size\t44\n"] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+}

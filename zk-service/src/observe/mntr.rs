@@ -40,7 +40,9 @@ impl Service {
         put(out, "znode_count", self.node_count());
         put(out, "watch_count", self.watches.len());
         put(out, "ephemerals_count", self.db.tree.ephemerals_count());
-        put(out, "approximate_data_size", self.db.tree.approximate_data_size());
+        // ZooKeeper counts the root twice, the second time as `/`.
+        let root = "/".len() as u64;
+        put(out, "approximate_data_size", self.db.tree.approximate_data_size() + root);
         put(out, "global_sessions", self.db.sessions.len());
         put(out, "last_client_response_size", response(stats.response_last.unwrap_or(0)));
         put(out, "min_client_response_size", response(stats.response_min));
