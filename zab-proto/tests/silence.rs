@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use common::Cluster;
 use common::memory::Memory;
-use zab_proto::{CloseReason, Limits, Notice, Phase, ReignEnd, ServerState, Sid, Violation};
+use zab_proto::wire::txn::TxnHeader;
+use zab_proto::{
+    CloseReason, Limits, Notice, Phase, ProposeError, ReignEnd, ServerState, Sid, Violation,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -174,6 +177,48 @@ fn who_takes_less_than_it_is_sent_says_so_at_once() {
         cluster.run(5 * SECOND);
         assert!(cluster.serving(late));
     }
+}
+
+/// The other way round: a learner forwards more than its leader takes, which costs it this one link.
+/// The leader's own limit holds for what it proposes, too.
+#[test]
+fn who_sends_more_than_its_leader_takes_loses_the_link_and_hears_how_much_it_was() {
+    const LINE: usize = 1_500_000;
+    let mut cluster = Cluster::new(3, 0);
+    for i in 0..3 {
+        // The one with the highest id leads.
+        let max = if i == 2 { LINE / 2 } else { 2 * LINE };
+        cluster = cluster.configure(|config| config.limits.field_len_max_bytes = max);
+        cluster.start(i);
+    }
+    cluster.run(SECOND);
+    assert_eq!(cluster.leader(), Some(2));
+    cluster.notices.clear();
+    cluster.act(0, |_, core| assert!(core.request(&[b'x'; LINE], &(-1_i32).to_be_bytes())));
+    cluster.run(SECOND);
+    let reason = Some(CloseReason::TooLong { len: LINE, max: LINE / 2 });
+    let (observer, phase) = (false, Phase::Broadcast);
+    let lost = Notice::LearnerLost { sid: sid(0), observer, phase, reason, longest: 0 };
+    assert_eq!(told(&cluster, 2), [lost]);
+    assert!(lost.is_error());
+    let left = Notice::LeaderLost { leader: sid(2), phase, reason: None, longest: LINE };
+    assert_eq!(told(&cluster, 0), [left]);
+    assert!(left.to_string().contains("does its jute.maxbuffer allow"), "{left}");
+    assert!(
+        (0..3).all(|i| cluster.serving(i)),
+        "it comes again at once: the next request is another"
+    );
+    cluster.act(2, |_, core| {
+        let zxid = core.next_zxid().expect("it leads");
+        let mut txn = Vec::new();
+        TxnHeader { client_id: 1, cxid: 0, zxid, time: 0, kind: 5 }.write(&mut txn);
+        txn.resize(LINE, b'x');
+        assert_eq!(core.propose(&txn), Err(ProposeError::TooLarge));
+        assert!(!core.request(&[], &[]), "a leader forwards nothing");
+    });
+    // Nor does a learner forward what nobody of its own limit would take.
+    cluster.act(1, |_, core| assert!(!core.request(&[b'x'; 4 * LINE], &[])));
+    assert!((0..3).all(|i| cluster.serving(i)));
 }
 
 /// A first start of which one server is missing.

@@ -79,9 +79,9 @@ fn the_catalogue_is_complete() {
     }
 }
 
-/// Every test that `docs/catalogue.md` names exists somewhere in the workspace.
+/// Every test that `docs/catalogue.md` or `docs/limits.md` names exists somewhere in the workspace.
 #[test]
-fn the_catalogue_names_tests_that_exist() {
+fn the_docs_name_tests_that_exist() {
     let mut sources = String::new();
     let mut dirs = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("..")];
     while let Some(dir) = dirs.pop() {
@@ -95,13 +95,47 @@ fn the_catalogue_names_tests_that_exist() {
             }
         }
     }
-    let table = include_str!("../../docs/catalogue.md");
-    let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    for name in table.split('`').skip(1).step_by(2) {
-        if name.contains('_') && name.chars().all(is_name) {
-            assert!(sources.contains(&format!("fn {name}(")), "there is no test {name}");
+    let exists = |name: &str| sources.contains(&format!("fn {name}("));
+    for name in names_in(include_str!("../../docs/catalogue.md")) {
+        assert!(exists(name), "there is no test {name}");
+    }
+    for row in include_str!("../../docs/limits.md").lines().filter(|row| row.starts_with("| ")) {
+        // The last column names tests, the first may name options.
+        let tests = row.trim_end_matches([' ', '|']).rsplit_once('|').map_or("", |row| row.1);
+        for name in names_in(tests) {
+            assert!(exists(name), "there is no test {name}");
         }
     }
+}
+
+/// What is quoted in a text and could be the name of a function.
+fn names_in(text: &str) -> impl Iterator<Item = &str> {
+    let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let quoted = text.split('`').skip(1).step_by(2);
+    quoted.filter(move |name| name.contains('_') && name.chars().all(is_name))
+}
+
+/// Every bound in the tables of `docs/embedding.md` has its test in `docs/limits.md`.
+#[test]
+fn no_bound_is_without_a_test() {
+    let text = include_str!("../../docs/embedding.md");
+    let (_, text) = text.split_once("## Limits, all of them").expect("the section");
+    let (tables, _) = text.split_once("## The memory sum").expect("the next one");
+    let crossed = include_str!("../../docs/limits.md");
+    let mut count = 0;
+    for row in tables.lines().filter(|row| row.starts_with("| `")) {
+        let bounds = row.split('|').nth(1).unwrap_or_default();
+        for name in names_in(bounds) {
+            count += 1;
+            let quoted = format!("`{name}`");
+            let is_row = |line: &str| {
+                let cells: Vec<&str> = line.split('|').collect();
+                cells.get(1).is_some_and(|cell| cell.contains(&quoted)) && cells.len() > 3
+            };
+            assert!(crossed.lines().any(is_row), "no test crosses {name}");
+        }
+    }
+    assert!(count > 25, "the tables are read");
 }
 
 /// The embedder's example, as it is.

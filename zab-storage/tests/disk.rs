@@ -212,6 +212,39 @@ fn snapshots_of_our_own() {
     }
 }
 
+/// A few long transactions make a snapshot due as many short ones do, and a log file ends at its limit
+/// with the record that reaches it.
+#[test]
+fn sizes_make_a_snapshot_due_and_a_log_file_end() {
+    const LIMIT: u64 = 100_000;
+    let dir = TempDir::new();
+    let (mut disk, woken) = start(Options { snap_size_limit: LIMIT, ..options(&dir) }, false);
+    let append = |disk: &mut Disk, n: u64| {
+        disk.append(Ticket(n), Zxid::from_raw(n.cast_signed()), &txn(n.cast_signed(), 10_000));
+    };
+    let due = (1..).find(|n| {
+        append(&mut disk, *n);
+        disk.snapshot_due()
+    });
+    let due = due.expect("a snapshot is due");
+    // Between half of the limit and the whole, as each server draws it.
+    assert!((5..=11).contains(&due), "after {due} records");
+    wait(&mut disk, &woken, due);
+    disk.close().unwrap();
+    let dir = TempDir::new();
+    let (mut disk, woken) = start(Options { txn_log_size_limit: LIMIT, ..options(&dir) }, false);
+    (1..=20).for_each(|n| {
+        append(&mut disk, n);
+        wait(&mut disk, &woken, n);
+    });
+    disk.close().unwrap();
+    let logs = std::fs::read_dir(dir.version_2())
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("log."));
+    assert_eq!(logs.count(), 2, "twice the limit is in two files");
+    assert_eq!(recover(&dir).0.last().raw(), 20);
+}
+
 #[test]
 fn an_unfinished_snapshot_leaves_nothing() {
     for thread in [false, true] {

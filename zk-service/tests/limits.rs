@@ -213,3 +213,15 @@ fn containers_and_ttl_nodes_go_when_nobody_needs_them() {
     assert_eq!(world.call(client, EXISTS, &read("/unused")).0, 0);
     assert_eq!(world.service(0).digest_mismatches(), 0);
 }
+
+#[test]
+fn connections_above_the_number_in_all_are_refused() {
+    let bounds = ServiceOptions { max_cnxns: 10, max_client_cnxns: 0, ..options() };
+    let mut world = World::standalone(bounds);
+    let taken: Vec<_> = (0..20).filter_map(|_| world.connect(0)).collect();
+    assert_eq!(taken.len(), 10);
+    world.hang_up(taken[3]);
+    let (client, ..) = world.open(0, 10_000);
+    assert_eq!(world.call(client, PING, &[]).0, 0);
+    assert!(world.connect(0).is_none());
+}

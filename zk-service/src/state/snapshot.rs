@@ -212,7 +212,12 @@ impl Loader {
             Section::Nodes => 0,
             // The permissions.
             Section::AclEntries { entries_left: 1.., .. } => 4,
-            _ => return bytes.len() + 1,
+            Section::SessionCount
+            | Section::Sessions { .. }
+            | Section::AclCount
+            | Section::AclKey { .. }
+            | Section::AclEntries { .. }
+            | Section::Done => return bytes.len() + 1,
         };
         // Path and data, or scheme and id: each behind its length.
         for _ in 0..2 {
