@@ -1,6 +1,6 @@
 //! What a server wants, carried out: dials, bytes, disk work.
 
-use zab_proto::{Channel, ConnId, Input, NetOutput};
+use zab_proto::{Channel, ConnId, Input, NetOutput, ServerState};
 
 use crate::mutation::Mutation;
 use crate::net::{EndState, Side};
@@ -65,6 +65,9 @@ impl<A: Subject> World<A> {
                     self.trace.say(|| format!("s{}  {notice}", server + 1));
                 }
                 NetOutput::Became(status) => {
+                    if self.servers[server].misled && status.state == ServerState::Looking {
+                        self.servers[server].paused = true;
+                    }
                     self.trace.say(|| format!("s{} is now {status:?}", server + 1));
                     self.ghost.borrow_mut().on_became(server, &status, &self.disks);
                 }

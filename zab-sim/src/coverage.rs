@@ -66,6 +66,10 @@ impl Coverage {
 
 /// What a search of a few thousand runs must reach, again and again.
 pub const MUST_REACH: &[&str] = &[
+    "besieged",
+    "besieged: accepted epoch damaged",
+    "besieged: foreign directory",
+    "besieged: foreign directory, no leader",
     "Leading in Discovery",
     "Leading in Synchronization",
     "Leading in Broadcast",

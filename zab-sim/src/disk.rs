@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{Epoch, EpochKind, Identity, Recovered, SnapshotDigest, Storage, Ticket, Zxid};
 
 use crate::check::Ghost;
@@ -255,6 +256,23 @@ impl Disk {
         self.issued = Image::default();
         self.commit_point = None;
         self.ghost.borrow_mut().on_wipe(self.server);
+    }
+
+    /// The disk of a dead server is one of another ensemble, with so many transactions of one epoch.
+    pub(crate) fn make_foreign(&mut self, epoch: Epoch, txns: u32, identity: Option<Identity>) {
+        let mut image =
+            Image { accepted: Some(epoch), current: Some(epoch), identity, ..Image::default() };
+        let mut chain = 0;
+        for counter in 1..=txns {
+            let zxid = Zxid::new(epoch, counter);
+            let start = u32::try_from(self.arena.len()).expect("a run writes less than 4 GiB");
+            TxnHeader { client_id: 0, cxid: 0, zxid, time: 0, kind: -1 }.write(&mut self.arena);
+            self.arena.extend_from_slice(&[0; 4]);
+            let len = u32::try_from(self.arena.len()).expect("as above") - start;
+            chain = Rec::link(chain, zxid, 0xf0e);
+            image.log.push(Rec { zxid, chain, start, len });
+        }
+        (self.durable, self.issued) = (image.clone(), image);
     }
 
     /// The files of a dead server say something else than was written.

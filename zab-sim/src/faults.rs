@@ -180,23 +180,26 @@ impl<A: Subject> World<A> {
         self.queue.push(self.now + down, Event::Start { server });
     }
 
+    /// Whether nothing relies on what one of the disks has, as all have the same.
+    pub(crate) fn can_spare_one(&self) -> bool {
+        let ghost = self.ghost.borrow();
+        let last = ghost.last_committed();
+        let chain = ghost.chain_at(last);
+        let has = |other: HostIx| {
+            let disk = &self.disks[other];
+            disk.issued.last().0 == last && ghost.holds(&disk.durable, last, chain)
+        };
+        // Nor on an acknowledgement of the epoch that is still under way.
+        let settled = self.disks[0].durable.current.is_some()
+            && self.disks.iter().all(|d| d.durable.current == self.disks[0].durable.current);
+        let led = self.leader().is_some();
+        led && settled && (0..self.options.voters).all(has) && self.options.voters >= 3
+    }
+
     /// A disk is replaced, if every transaction is committed and on the disks of all others, so that
     /// nothing relies on what the replaced one has acknowledged.
     fn wipe(&mut self, server: HostIx, down: u64) {
-        let spare = {
-            let ghost = self.ghost.borrow();
-            let last = ghost.last_committed();
-            let chain = ghost.chain_at(last);
-            let has = |other: HostIx| {
-                let disk = &self.disks[other];
-                disk.issued.last().0 == last && ghost.holds(&disk.durable, last, chain)
-            };
-            // Nor on an acknowledgement of the epoch that is still under way.
-            let settled = self.disks[0].durable.current.is_some()
-                && self.disks.iter().all(|d| d.durable.current == self.disks[0].durable.current);
-            let led = self.leader().is_some();
-            led && settled && (0..self.options.voters).all(has) && self.options.voters >= 3
-        };
+        let spare = self.can_spare_one();
         if server < self.options.voters && !spare {
             return;
         }

@@ -35,6 +35,7 @@ pub mod run;
 pub mod scale;
 pub mod scenarios;
 pub mod script;
+mod siege;
 mod stream;
 pub mod subject;
 mod tamper;

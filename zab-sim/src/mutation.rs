@@ -42,6 +42,14 @@ pub enum Mutation {
     CommitPointAhead,
     /// The tail of the log counts against the window: with a longer one nobody can be joined.
     RecoveredTailCounts,
+    /// A leader leaves its quorum for an introduction with a higher accepted epoch.
+    LeaderLeavesForClaim,
+    /// A leader makes way for a foreign history that is ahead of its own.
+    ForeignHistoryTaken,
+    /// Members do not compare which ensemble they belong to.
+    IdentityNotCompared,
+    /// A configuration in a vote is believed, and ends a server at its next election.
+    VoteConfigBelieved,
 
     // In the service.
     /// A learner answers a sync without the leader's word (B-49).
@@ -99,6 +107,10 @@ impl Mutation {
         Self::DiffNotDurable,
         Self::CommitPointAhead,
         Self::RecoveredTailCounts,
+        Self::LeaderLeavesForClaim,
+        Self::ForeignHistoryTaken,
+        Self::IdentityNotCompared,
+        Self::VoteConfigBelieved,
     ];
 
     /// All that are found with the ZooKeeper service only.

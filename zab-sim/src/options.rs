@@ -10,6 +10,7 @@ use crate::plan::HOOKS;
 use crate::profile;
 use crate::queue::{HostIx, MICRO, MILLI, SECOND};
 use crate::rng::Rng;
+use crate::siege;
 
 /// How written bytes are cut into arrivals.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -172,6 +173,8 @@ pub struct Options {
     pub quorum_port_when_leading: bool,
     /// Mean delay of transmissions in ns; 0: none has an event of its own.
     pub transmit_delay: u64,
+    /// Members give their ensemble an id, and are besieged at the end.
+    pub identities: bool,
     /// A fault built into the code on purpose.
     pub mutation: Option<Mutation>,
     /// Faults of the plan left out, by index (minimisation).
@@ -230,6 +233,7 @@ impl Options {
             election: ElectionConfig::default(),
             quorum_port_when_leading: false,
             transmit_delay: 0,
+            identities: false,
             mutation: None,
             without: Vec::new(),
         }
@@ -243,6 +247,7 @@ impl Options {
         let mut options =
             if rng.chance(500) { Self::plain(seed) } else { rng.pick(profile::ALL).options(seed) };
         options.keep_logs();
+        options.identities = siege::drawn(seed);
         options
     }
 

@@ -6,6 +6,7 @@ use crate::net::Side;
 use crate::options::Options;
 use crate::plan::{Death, slowness};
 use crate::queue::{Event, HostIx, MILLI, SECOND};
+use crate::siege::besiege;
 use crate::subject::{Client, Subject};
 use crate::world::World;
 
@@ -13,12 +14,12 @@ use crate::world::World;
 ///
 /// Every silence, retry and back-off of the protocol may be at its longest once: the notification
 /// back-off (which starts anew when a peer is reachable again) and `initLimit` of each phase.
-fn patience(options: &Options) -> u64 {
+pub(crate) fn patience(options: &Options) -> u64 {
     let tick = tick(options);
     60 * SECOND + 20 * u64::from(options.init_limit + options.sync_limit) * tick
 }
 
-fn tick(options: &Options) -> u64 {
+pub(crate) fn tick(options: &Options) -> u64 {
     u64::try_from(options.tick_time.as_nanos()).unwrap_or(SECOND)
 }
 
@@ -55,6 +56,9 @@ pub(crate) fn examine<A: Subject>(world: &mut World<A>) {
         1 if lasting => cripple_one(world),
         2 if lasting => split(world),
         _ => {}
+    }
+    if lasting && world.options.identities && world.failure().is_none() {
+        besiege(world);
     }
     // Sessions that end at rest use up small counters, and the election after that may wait for a dial
     // that hangs.
@@ -276,7 +280,7 @@ impl<A: Subject> World<A> {
     }
 
     /// Waits until all servers serve one history and each client has done more than `before`. L1.
-    fn await_health(&mut self, before: &[u64]) {
+    pub(crate) fn await_health(&mut self, before: &[u64]) {
         let deadline = self.now + patience(&self.options);
         // Far more than clients and heartbeats can cause in that time.
         let storm = self.events + patience(&self.options) / SECOND * 20_000;
@@ -308,7 +312,7 @@ impl<A: Subject> World<A> {
         })
     }
 
-    fn serves(&self, server: HostIx) -> bool {
+    pub(crate) fn serves(&self, server: HostIx) -> bool {
         let status = self.ghost.borrow().server(server).status;
         status.is_some_and(|status| status.phase == Phase::Broadcast)
     }
@@ -337,17 +341,17 @@ impl<A: Subject> World<A> {
         }
     }
 
-    fn role_changes(&self) -> Vec<u32> {
+    pub(crate) fn role_changes(&self) -> Vec<u32> {
         let ghost = self.ghost.borrow();
         (0..self.servers.len()).map(|server| ghost.server(server).elections).collect()
     }
 
-    fn completed(&self) -> Vec<u64> {
+    pub(crate) fn completed(&self) -> Vec<u64> {
         self.clients.iter().map(|seat| seat.client.completed()).collect()
     }
 
     /// How everybody is.
-    fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let ghost = self.ghost.borrow();
         let mut text = String::new();
         for server in 0..self.servers.len() {

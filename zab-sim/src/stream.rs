@@ -31,7 +31,10 @@ impl Stream {
     /// A packet of the leader.
     pub(crate) fn leader_says(&mut self, kind: PacketType, zxid: Zxid, ghost: &mut Ghost) {
         let legal = match kind {
-            PacketType::LEADERINFO => !std::mem::replace(&mut self.leader_info, true),
+            // An established leader says it again when the ensemble has got an id (rule R24).
+            PacketType::LEADERINFO => {
+                !std::mem::replace(&mut self.leader_info, true) || self.up_to_date
+            }
             PacketType::DIFF | PacketType::TRUNC | PacketType::SNAP => self.begin(kind, zxid),
             PacketType::PROPOSAL => self.propose(zxid, ghost),
             PacketType::COMMIT | PacketType::COMMITANDACTIVATE => {

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use zab_proto::{
-    Address, Application, Config, ConnId, Ensemble, Instant, Limits, Member, Node, Role,
-    ServerState, Sid, Zxid,
+    Address, Application, Config, ConnId, Ensemble, EnsembleId, Instant, Limits, Member, Node,
+    Role, ServerState, Sid, Zxid,
 };
 
 use crate::check::{Failure, Ghost};
@@ -39,6 +39,8 @@ pub(crate) struct Server<A> {
     pub(crate) names: Map<ConnId, u32>,
     /// A mutation: the tail of its log fills its window, so that it can join nobody.
     pub(crate) swamped: bool,
+    /// A mutation: it has believed a configuration in a vote, and ends at its next election.
+    pub(crate) misled: bool,
 }
 
 impl<A> Server<A> {
@@ -145,6 +147,7 @@ impl<A: Subject> World<A> {
             armed: None,
             names: Map::default(),
             swamped: false,
+            misled: false,
         });
         let servers = servers.collect();
         let clients = (0..options.clients).map(|index| Seat {
@@ -309,6 +312,8 @@ impl<A: Subject> World<A> {
         limits.field_len_max_bytes = limits.field_len_max_bytes.max(A::LEN_MAX);
         let limits = *limits;
         config.seed = seed;
+        let bits = u128::from(mix(seed)) << 64 | u128::from(seed);
+        config.fresh_id = self.options.identities.then(|| EnsembleId::new(bits));
         let swamped = self.is_swamped(&recovered, &limits);
         let s = &mut self.servers[server];
         s.swamped = swamped;

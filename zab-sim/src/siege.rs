@@ -1,0 +1,317 @@
+//! A healthy ensemble among strangers: what a process that is no member says on the ports of the peers,
+//! and a member that comes back with the directory of another ensemble, or with a damaged promise.
+//!
+//! Whoever is not in the quorum changes no role of those who are, and keeps nobody from writing for
+//! longer than a bound (rules R19 to R24). The draws are a stream of their own: what happens before does
+//! not depend on them.
+
+use zab_proto::wire::body::LearnerInfo;
+use zab_proto::wire::handshake::{Form, Handshake};
+use zab_proto::wire::notification::Notification;
+use zab_proto::wire::packet::{Packet, PacketType};
+use zab_proto::{Channel, EnsembleId, Epoch, Identity, Limits, Sid, Zxid};
+
+use crate::mutation::Mutation;
+use crate::net::Side;
+use crate::options::Options;
+use crate::plan::Death;
+use crate::queue::{Event, HostIx, MILLI, SECOND};
+use crate::recovery::{patience, tick};
+use crate::rng::Rng;
+use crate::subject::{Client, Subject};
+use crate::world::World;
+
+/// Whether the ensemble of a run has an id, and is besieged at its end.
+pub(crate) fn drawn(seed: u64) -> bool {
+    Rng::new(seed, 0x51_e6e).chance(200)
+}
+
+/// Another ensemble than any of those that are simulated.
+const FOREIGN: Identity = Identity { id: EnsembleId::new(u128::MAX), confirmed: true };
+
+/// Besieges an ensemble in good health.
+pub(crate) fn besiege<A: Subject>(world: &mut World<A>) {
+    let rng = &mut Rng::new(world.options.seed, 0x5_1e6e);
+    let Some(leader) = world.leader() else { return };
+    world.ghost.borrow_mut().coverage.count("besieged");
+    let others: Vec<HostIx> = (0..world.options.voters).filter(|s| *s != leader).collect();
+    // Without it there has to be a quorum.
+    let odd = (world.options.voters >= 3).then(|| rng.pick(&others));
+    match odd {
+        Some(server) if rng.chance(250) => without_leader(world, rng, server),
+        _ => among_strangers(world, rng, leader, odd),
+    }
+}
+
+/// Strangers at all ports, and perhaps an odd member, while the ensemble serves.
+fn among_strangers<A: Subject>(
+    world: &mut World<A>,
+    rng: &mut Rng,
+    leader: HostIx,
+    odd: Option<HostIx>,
+) {
+    let mut odd = odd.filter(|_| rng.chance(600));
+    let is_foreign = rng.chance(500);
+    if let Some(server) = odd {
+        let came = if is_foreign {
+            bring_foreign(world, rng, server)
+        } else {
+            bring_damaged(world, rng, server)
+        };
+        odd = odd.filter(|_| came);
+    }
+    if let Some(server) = odd {
+        world.queue.push(world.now + 10 * MILLI, Event::Start { server });
+        if is_foreign && world.options.mutation == Some(Mutation::ForeignHistoryTaken) {
+            yield_to_claims(world, leader);
+        }
+    }
+    let (changes, done) = (world.role_changes(), world.completed());
+    let mut strangers = Vec::new();
+    let until = world.now + 4 * SECOND + 8 * tick(&world.options);
+    let (mut committed, mut since, mut longest) = (0, world.now, 0);
+    while world.now < until && world.failure().is_none() {
+        strangers.extend(accost(world, rng, leader, odd));
+        let pause = world.now + rng.exponential(100 * MILLI).max(MILLI);
+        world.run_until(pause.min(until), |world| {
+            let now = world.ghost.borrow().committed();
+            if now > committed {
+                longest = longest.max(world.now - since);
+                (committed, since) = (now, world.now);
+            }
+            false
+        });
+    }
+    longest = longest.max(world.now - since);
+    let shows = world.failure().is_none();
+    if shows {
+        judge(world, odd, &changes, &done, longest);
+    }
+    for conn in strangers {
+        world.net.close(world.now, conn, Side::Dialler, &mut world.queue);
+    }
+    if shows {
+        let gone = world.now + SECOND;
+        world.run_until(gone, |_| false);
+        lead_again(world, leader, odd);
+    }
+    send_home(world, odd.filter(|_| is_foreign));
+}
+
+/// E6: nobody but the odd one has changed its role; L6: nobody has waited for long.
+fn judge<A: Subject>(
+    world: &mut World<A>,
+    odd: Option<HostIx>,
+    changes: &[u32],
+    done: &[u64],
+    longest: u64,
+) {
+    let now = world.role_changes();
+    let fits = |server: &usize| Some(*server) != odd && now[*server] != changes[*server];
+    if let Some(server) = (0..now.len()).find(fits) {
+        let text = format!("strangers disturb s{}", server + 1);
+        world.ghost.borrow_mut().fail("E6", text);
+    }
+    let longest_field = Limits::default().field_len_max_bytes;
+    let refused = world.options.limits.field_len_max_bytes < longest_field;
+    let elsewhere = |seat: usize| {
+        let conn = world.clients[seat].conn;
+        let host = conn.map(|conn| world.net.conn(conn).end(Side::Acceptor).host);
+        host.is_some() && host != odd && world.clients[seat].client.completed() > done[seat]
+    };
+    let writes = (0..world.clients.len()).any(elsewhere);
+    if writes && !refused && longest > SECOND + 2 * tick(&world.options) {
+        let text = format!("strangers kept all from writing for {} ms", longest / MILLI);
+        world.ghost.borrow_mut().fail("L6", text);
+    }
+}
+
+/// What strangers have said has no effect later either: without the leader the others elect another one.
+fn lead_again<A: Subject>(world: &mut World<A>, leader: HostIx, odd: Option<HostIx>) {
+    if world.failure().is_some() || world.options.voters < 3 || odd.is_some() {
+        return;
+    }
+    world.die(leader, Death::Kill);
+    let deadline = world.now + patience(&world.options);
+    let led = world.run_until(deadline, |world| {
+        let others = (0..world.options.voters).filter(|server| *server != leader);
+        others.into_iter().all(|server| world.serves(server))
+    });
+    if !led && world.failure().is_none() {
+        let text = format!("no leader after what strangers said{}", world.describe());
+        world.ghost.borrow_mut().fail("E6", text);
+    }
+    world.queue.push(world.now, Event::Start { server: leader });
+}
+
+/// All are down, and the one with the foreign directory is there first.
+fn without_leader<A: Subject>(world: &mut World<A>, rng: &mut Rng, server: HostIx) {
+    if !bring_foreign(world, rng, server) {
+        return;
+    }
+    world.ghost.borrow_mut().coverage.count("besieged: foreign directory, no leader");
+    let n = world.servers.len();
+    (0..n).for_each(|other| world.die(other, Death::Kill));
+    world.queue.push(world.now + MILLI, Event::Start { server });
+    let mut at = world.now + rng.below(SECOND);
+    for other in (0..n).filter(|other| *other != server) {
+        world.queue.push(at, Event::Start { server: other });
+        at += rng.pick(&[0, 10 * MILLI, SECOND, 5 * SECOND]);
+    }
+    let deadline = at + patience(&world.options);
+    let led = world.run_until(deadline, |world| {
+        (0..n).filter(|other| *other != server).all(|other| world.serves(other))
+    });
+    if !led && world.failure().is_none() {
+        let text = format!("no leader beside s{}, a foreigner{}", server + 1, world.describe());
+        world.ghost.borrow_mut().fail("E7", text);
+    }
+    send_home(world, Some(server));
+}
+
+/// A foreign member gets an empty directory, as the error says, and all are to be well again.
+fn send_home<A: Subject>(world: &mut World<A>, foreign: Option<HostIx>) {
+    if world.failure().is_some() {
+        return;
+    }
+    if let Some(server) = foreign {
+        world.die(server, Death::Kill);
+        world.disks[server].wipe();
+    }
+    let before = world.completed();
+    world.heal();
+    world.await_health(&before);
+}
+
+/// A server is down, and its disk that of another ensemble, which has had more elections; false if the
+/// others cannot spare what it had, or have no id to tell it by.
+fn bring_foreign<A: Subject>(world: &mut World<A>, rng: &mut Rng, server: HostIx) -> bool {
+    world.quiet = true;
+    let until = world.now + 2 * SECOND;
+    let spared = world.run_until(until, |world| world.can_spare_one());
+    world.quiet = false;
+    (0..world.clients.len())
+        .for_each(|client| world.queue.push(world.now, Event::Client { client }));
+    let voters = world.options.voters;
+    let has_id = |disk: &crate::disk::Disk| disk.durable.identity.is_some_and(|id| id.confirmed);
+    if !spared || !world.disks[..voters].iter().all(has_id) {
+        return false;
+    }
+    world.ghost.borrow_mut().coverage.count("besieged: foreign directory");
+    world.die(server, Death::Power);
+    world.disks[server].wipe();
+    let highest = world.disks.iter().map(|disk| disk.durable.accepted.unwrap_or_default()).max();
+    let epoch = Epoch(highest.unwrap_or_default().0 + rng.pick(&[5, 100, 1 << 15]));
+    let hidden = matches!(
+        world.options.mutation,
+        Some(Mutation::IdentityNotCompared | Mutation::ForeignHistoryTaken)
+    );
+    let identity = (!hidden).then_some(FOREIGN);
+    world.disks[server].make_foreign(epoch, rng.pick(&[1, 5, 50]), identity);
+    world.compare();
+    true
+}
+
+/// A server is down, and its `acceptedEpoch` damaged.
+fn bring_damaged<A: Subject>(world: &mut World<A>, rng: &mut Rng, server: HostIx) -> bool {
+    world.ghost.borrow_mut().coverage.count("besieged: accepted epoch damaged");
+    world.die(server, Death::Kill);
+    let accepted = world.disks[server].durable.accepted.unwrap_or_default();
+    let rise = rng.pick(&[1, 2, 100, 1 << 20, i64::from(i32::MAX)]);
+    world.disks[server].damage_epochs(Epoch(accepted.0.saturating_add(rise)), None);
+    true
+}
+
+/// As a leader did that steps down for a claim: its learners are lost, and an election begins.
+fn yield_to_claims<A: Subject>(world: &mut World<A>, leader: HostIx) {
+    for (conn, _) in world.net.of_host(leader) {
+        if world.net.conn(conn).channel == Channel::Quorum {
+            world.net.reset(world.now, conn, &mut world.queue);
+        }
+    }
+}
+
+/// A stranger dials a server and says something; the number of its connection. Votes go to servers that
+/// serve: one that looks for a leader has to believe whoever has a member's id.
+fn accost<A: Subject>(
+    world: &mut World<A>,
+    rng: &mut Rng,
+    leader: HostIx,
+    odd: Option<HostIx>,
+) -> Option<u32> {
+    let to = if rng.chance(500) { leader } else { rng.index(world.servers.len()) };
+    let epoch = world.ghost.borrow().server(leader).status.map_or(0, |status| status.epoch.0);
+    let claim = rng.pick(&[epoch + 1, epoch + 50, epoch + (1 << 20), 0x7fff_fffe, 0x7fff_ffff, -1]);
+    let (channel, bytes) = if rng.chance(500) {
+        let sid = claimed_sid(rng, &world.options);
+        let deposed = world.options.mutation == Some(Mutation::LeaderLeavesForClaim)
+            && to == leader
+            && claim > epoch
+            && (0..world.options.voters).any(|voter| sid_of(voter) == sid);
+        if deposed {
+            yield_to_claims(world, leader);
+        }
+        (Channel::Quorum, introduction(rng, sid, claim))
+    } else {
+        if Some(to) == odd || !world.serves(to) {
+            return None;
+        }
+        let sid = claimed_sid(rng, &world.options);
+        let believed = world.options.mutation == Some(Mutation::VoteConfigBelieved);
+        let (bytes, configured) = vote(rng, sid, claim);
+        world.servers[to].misled |= believed && configured && to != leader;
+        (Channel::Election, bytes)
+    };
+    let from = world.servers.len();
+    let conn = world.net.dial(world.now, from, None, to, channel, &mut world.queue);
+    world.net.write(world.now, conn, Side::Dialler, &bytes, &mut world.queue);
+    Some(conn)
+}
+
+fn sid_of(server: HostIx) -> Sid {
+    Sid(i64::try_from(server + 1).unwrap_or(i64::MAX))
+}
+
+/// A member's id twice of three times.
+fn claimed_sid(rng: &mut Rng, options: &Options) -> Sid {
+    match rng.below(3) {
+        0 => Sid(rng.pick(&[0, 77, -5, i64::MAX, i64::MIN])),
+        _ => sid_of(rng.index(options.servers())),
+    }
+}
+
+/// FOLLOWERINFO or OBSERVERINFO, and perhaps an ACKEPOCH with a history ahead of everybody's.
+fn introduction(rng: &mut Rng, sid: Sid, epoch: i64) -> Vec<u8> {
+    let kinds = [PacketType::FOLLOWERINFO, PacketType::FOLLOWERINFO, PacketType::OBSERVERINFO];
+    let mut bytes = Vec::new();
+    let zxid = Zxid::from_raw(epoch << 32);
+    let info = LearnerInfo::encode(sid, 0);
+    Packet::new(rng.pick(&kinds), zxid, Some(&info)).write(&mut bytes);
+    if rng.chance(500) {
+        let current = i32::try_from(epoch).unwrap_or(-1).to_be_bytes();
+        let last = Zxid::from_raw(zxid.raw().saturating_add(5));
+        Packet::new(PacketType::ACKEPOCH, last, Some(&current)).write(&mut bytes);
+        Packet::new(PacketType::ACK, last, None).write(&mut bytes);
+    }
+    bytes
+}
+
+/// A vote for whoever casts it, and whether it comes with a newer configuration of other members.
+fn vote(rng: &mut Rng, sid: Sid, epoch: i64) -> (Vec<u8>, bool) {
+    let mut bytes = Vec::new();
+    Handshake { form: Form::V1, sid, text: "127.0.0.1:1" }.write(&mut bytes);
+    let configured = rng.chance(500);
+    let other = b"server.1=x:1:2:participant\nserver.9=x:3:4:participant\nversion=7fffffff00000001";
+    let config: &[u8] = if configured { other } else { b"version=0" };
+    let vote = Notification {
+        state: rng.pick(&[0, 0, 0, 1, 2, 3, 9]),
+        leader: sid,
+        zxid: Zxid::from_raw(epoch << 32 | 7),
+        election_epoch: rng.pick(&[0, 1, 1 << 40, i64::MAX]),
+        peer_epoch: Epoch(epoch),
+        version: 2,
+        config: Some(config),
+    };
+    vote.write_frame(&mut bytes);
+    (bytes, configured)
+}
