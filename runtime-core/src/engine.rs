@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use zab_proto::{
     Application, Channel, CloseReason, Config, ConnId, EnsembleId, Incoming, Input, Instant,
-    NetOutput, Node, Notice,
+    NetOutput, Node, Notice, Violation,
 };
 
+use crate::names::Names;
 use crate::secure::{Layer, LayerOutput};
 use crate::{
     Clock, Disk, Error, Loaded, NetOptions, Port, SecureDoors, Security, StatusBoard, bounded_log,
@@ -68,6 +69,7 @@ pub struct Engine<A, D> {
     disk: D,
     status: Arc<StatusBoard>,
     layer: Option<Layer>,
+    names: Option<Names>,
 }
 
 impl<A: Application, D: Disk> Engine<A, D> {
@@ -83,8 +85,9 @@ impl<A: Application, D: Disk> Engine<A, D> {
         bounded_log::begin();
         config.fresh_id.get_or_insert_with(fresh_id);
         let clock = Clock::start();
+        let names = Names::new(&config);
         let node = Node::new(clock.now(), config, loaded.recovered, loaded.app)?;
-        Ok(Self { clock, node, disk: loaded.disk, status, layer: None })
+        Ok(Self { clock, node, disk: loaded.disk, status, layer: None, names })
     }
 
     /// The same with connections that are encrypted, if there is something to do that with.
@@ -110,13 +113,17 @@ impl<A: Application, D: Disk> Engine<A, D> {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let log = bounded_log::owes_report().then(|| self.clock.now() + Duration::from_secs(1));
         let layer = self.layer.as_ref().and_then(|layer| layer.poll_timeout(self.clock.now()));
-        [self.node.poll_timeout(), log, layer].into_iter().flatten().min()
+        let names = self.names.as_ref().map(Names::poll_timeout);
+        [self.node.poll_timeout(), log, layer, names].into_iter().flatten().min()
     }
 
     /// Tells the core that its deadline has passed, if it has.
     pub fn on_time(&mut self, now: Instant) {
         bounded_log::report();
         self.doors(now).on_time();
+        if let Some((host, addresses)) = self.names.as_mut().and_then(|names| names.poll(now)) {
+            self.node.resolved(host, &addresses);
+        }
         if self.node.poll_timeout().is_some_and(|at| at <= now) {
             self.node.handle_input(now, Input::Timeout);
         }
@@ -212,6 +219,11 @@ impl<A: Application, D: Disk> Engine<A, D> {
                     net.resume(conn, doors);
                 }
                 NetOutput::Close(conn, reason) => {
+                    if let CloseReason::Violation(Violation::WrongAddress(..)) = reason
+                        && let Some(names) = &mut self.names
+                    {
+                        names.doubt(now);
+                    }
                     if let Some(layer) = &mut self.layer {
                         layer.closing(now, conn);
                     }

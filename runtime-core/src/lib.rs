@@ -17,6 +17,7 @@ mod error;
 mod handle;
 mod held_port;
 mod listen;
+mod names;
 mod options;
 mod queued;
 mod resolve;

@@ -1,8 +1,13 @@
 //! Who may come in on the ports of the peers, without TLS or SASL (rule R23).
 //!
 //! A peer says its server id itself, and nothing proves it. So at least the id has to be a member's,
-//! and the connection has to come from an address of that member. Addresses that the configuration
-//! gives as names are not judged: what a name means is not known here, and changes.
+//! and the connection has to come from an address of that member.
+//!
+//! What a name means changes, and the driver looks it up ([`Peer::resolved`](crate::Peer::resolved)).
+//! Often a name is not even meant for those who accept: behind address translation, or a service's
+//! address in front of the member, its connections never come from where they would be dialled. So
+//! names are judged only for a member that has come from an address of its names once since the start.
+//! Before that, and while a name is not known, it may come from anywhere.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -18,6 +23,10 @@ pub(crate) struct Door {
     check_addresses: bool,
     /// The hosts of each member.
     members: BTreeMap<Sid, Vec<String>>,
+    /// What those that are names mean at present.
+    names: BTreeMap<String, Vec<IpAddr>>,
+    /// Members that have come from an address of their names.
+    confirmed: Vec<Sid>,
 }
 
 impl Door {
@@ -30,20 +39,50 @@ impl Door {
             allow_unlisted: config.allow_unlisted,
             check_addresses: config.check_addresses,
             members: members.map(|(sid, member)| (*sid, hosts(&member.addresses))).collect(),
+            names: BTreeMap::new(),
+            confirmed: Vec::new(),
+        }
+    }
+
+    /// What a name means now. One that is not found keeps what it meant.
+    pub(crate) fn resolved(&mut self, host: &str, addresses: &[IpAddr]) {
+        let is_known = self.members.values().flatten().any(|known| known == host);
+        if is_known && !addresses.is_empty() {
+            let addresses = addresses.iter().map(IpAddr::to_canonical).collect();
+            self.names.insert(String::from(host), addresses);
         }
     }
 
     /// Whether who comes from `remote` may be `sid`.
-    pub(crate) fn admit(&self, sid: Sid, remote: Option<IpAddr>) -> Result<(), Violation> {
+    pub(crate) fn admit(&mut self, sid: Sid, remote: Option<IpAddr>) -> Result<(), Violation> {
         let Some(hosts) = self.members.get(&sid) else {
             return if self.allow_unlisted { Ok(()) } else { Err(Violation::Stranger(sid)) };
         };
         let Some(remote) = remote.filter(|_| self.check_addresses) else { return Ok(()) };
         let remote = remote.to_canonical();
-        let known: Option<Vec<IpAddr>> =
-            hosts.iter().map(|host| literal(host).filter(|ip| !ip.is_unspecified())).collect();
-        // A name may mean any address.
-        let Some(known) = known.filter(|known| !known.is_empty()) else { return Ok(()) };
+        let mut known = Vec::new();
+        let mut named = false;
+        for host in hosts {
+            match literal(host) {
+                Some(ip) if !ip.is_unspecified() => known.push(ip),
+                Some(_) => return Ok(()),
+                None => {
+                    named = true;
+                    // A name that is not known may mean any address.
+                    let Some(addresses) = self.names.get(host) else { return Ok(()) };
+                    known.extend_from_slice(addresses);
+                }
+            }
+        }
+        if known.is_empty() {
+            return Ok(());
+        }
+        if named && !self.confirmed.contains(&sid) {
+            if known.contains(&remote) {
+                self.confirmed.push(sid);
+            }
+            return Ok(());
+        }
         // A member on this host may call by way of the loopback interface, whatever its address is.
         let near = remote.is_loopback() && known.iter().any(|ip| !ip.is_loopback());
         if near || known.contains(&remote) {
@@ -81,13 +120,45 @@ mod tests {
         Door::new(&config)
     }
 
-    fn admit(door: &Door, sid: i64, remote: &str) -> Result<(), Violation> {
+    fn admit(door: &mut Door, sid: i64, remote: &str) -> Result<(), Violation> {
         door.admit(Sid(sid), Some(remote.parse().expect("an address")))
     }
 
     #[test]
+    fn names_are_judged_once_they_are_known_to_be_meant() {
+        let mut door = door(|_| {});
+        let ips = |texts: &[&str]| -> Vec<IpAddr> {
+            texts.iter().map(|text| text.parse().expect("an address")).collect()
+        };
+        let wrong = |remote: &str| {
+            Err(Violation::WrongAddress(Sid(3), remote.parse().expect("an address")))
+        };
+        let (host, home, other) = ("zk3.example", "10.0.0.3", "10.0.0.99");
+        assert_eq!(admit(&mut door, 3, other), Ok(()), "not looked up yet");
+        door.resolved(host, &ips(&[home, "fd00::3"]));
+        // It may be behind address translation, and what its name means is where it is dialled.
+        assert_eq!(admit(&mut door, 3, other), Ok(()));
+        assert_eq!(admit(&mut door, 3, home), Ok(()));
+        assert_eq!(admit(&mut door, 3, other), wrong(other));
+        assert_eq!(admit(&mut door, 3, "fd00::3"), Ok(()));
+        assert_eq!(admit(&mut door, 3, "127.0.0.1"), Ok(()), "from this host");
+        // A name server that is away changes nothing; a member that moves does.
+        door.resolved(host, &[]);
+        door.resolved("another.example", &ips(&[other]));
+        assert_eq!(admit(&mut door, 3, other), wrong(other));
+        door.resolved(host, &ips(&[other]));
+        assert_eq!((admit(&mut door, 3, other), admit(&mut door, 3, home)), (Ok(()), wrong(home)));
+        // One that is on this host alone.
+        door.resolved(host, &ips(&["127.0.0.1"]));
+        assert_eq!(admit(&mut door, 3, "127.0.0.1"), Ok(()));
+        assert_eq!(admit(&mut door, 3, "127.0.0.2"), wrong("127.0.0.2"));
+        door.check_addresses = false;
+        assert_eq!(admit(&mut door, 3, home), Ok(()));
+    }
+
+    #[test]
     fn only_members_from_where_they_live() {
-        let door = door(|_| {});
+        let mut door = door(|_| {});
         for (sid, remote) in [
             (1, "10.0.0.1"),
             (1, "::ffff:10.0.0.1"),
@@ -98,25 +169,25 @@ mod tests {
             (4, "10.0.0.4"),
             (5, "192.0.2.7"),
         ] {
-            assert_eq!(admit(&door, sid, remote), Ok(()), "{sid} from {remote}");
+            assert_eq!(admit(&mut door, sid, remote), Ok(()), "{sid} from {remote}");
         }
         for (sid, remote) in [(1, "10.0.0.2"), (2, "10.0.0.1"), (2, "127.0.0.2"), (4, "fd00::5")] {
             let wrong = Violation::WrongAddress(Sid(sid), remote.parse().expect("an address"));
-            assert_eq!(admit(&door, sid, remote), Err(wrong));
+            assert_eq!(admit(&mut door, sid, remote), Err(wrong));
         }
         for sid in [0, 6, -1, 4242, i64::MIN, i64::MAX] {
-            assert_eq!(admit(&door, sid, "10.0.0.1"), Err(Violation::Stranger(Sid(sid))));
+            assert_eq!(admit(&mut door, sid, "10.0.0.1"), Err(Violation::Stranger(Sid(sid))));
         }
         assert_eq!(door.admit(Sid(2), None), Ok(()), "from who knows where");
     }
 
     #[test]
     fn both_can_be_switched_off() {
-        let open = door(|config| config.check_addresses = false);
-        assert_eq!(admit(&open, 1, "10.0.0.2"), Ok(()));
-        assert_eq!(admit(&open, 6, "10.0.0.2"), Err(Violation::Stranger(Sid(6))));
-        let unlisted = door(|config| config.allow_unlisted = true);
-        assert_eq!(admit(&unlisted, 6, "10.0.0.2"), Ok(()));
-        assert!(admit(&unlisted, 1, "10.0.0.2").is_err());
+        let mut open = door(|config| config.check_addresses = false);
+        assert_eq!(admit(&mut open, 1, "10.0.0.2"), Ok(()));
+        assert_eq!(admit(&mut open, 6, "10.0.0.2"), Err(Violation::Stranger(Sid(6))));
+        let mut unlisted = door(|config| config.allow_unlisted = true);
+        assert_eq!(admit(&mut unlisted, 6, "10.0.0.2"), Ok(()));
+        assert!(admit(&mut unlisted, 1, "10.0.0.2").is_err());
     }
 }

@@ -2,6 +2,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 use core::ops::ControlFlow;
 
 use crate::{
@@ -182,6 +183,11 @@ impl<A: Application> Node<A> {
                 self.peer.accept(now, channel, Some(incoming.remote.ip()))
             }
         }
+    }
+
+    /// What the name of a member means now; see [`Peer::resolved`].
+    pub fn resolved(&mut self, host: &str, addresses: &[IpAddr]) {
+        self.peer.resolved(host, addresses);
     }
 
     /// Timer, dial results, closed connections and finished writes.

@@ -223,6 +223,13 @@ impl Peer {
         leader.into_iter().flat_map(Leader::learners)
     }
 
+    /// What the name of a member means now; nothing, if it was not found. Names that were never looked
+    /// up are not judged (rule R23).
+    pub fn resolved(&mut self, host: &str, addresses: &[IpAddr]) {
+        self.shared.door.resolved(host, addresses);
+        self.election.resolved(host, addresses);
+    }
+
     /// A connection from `remote` was accepted on the election or quorum port; `None` refuses it.
     pub fn accept(
         &mut self,

@@ -176,6 +176,11 @@ impl Connections {
         self.deadline.set(None);
     }
 
+    /// What the name of a member means now.
+    pub(super) fn resolved(&mut self, host: &str, addresses: &[IpAddr]) {
+        self.door.resolved(host, addresses);
+    }
+
     /// What goes behind the configuration in every notification from now on.
     pub(super) fn set_extension(&mut self, extension: Vec<u8>) {
         self.extension = extension;

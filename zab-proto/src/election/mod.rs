@@ -124,6 +124,11 @@ impl ElectionPort {
         self.connections.set_extension(extension);
     }
 
+    /// What the name of a member means now.
+    pub(crate) fn resolved(&mut self, host: &str, addresses: &[IpAddr]) {
+        self.connections.resolved(host, addresses);
+    }
+
     /// Whether a connection belongs to an election port.
     pub(crate) fn owns(conn: ConnId) -> bool {
         connections::owns(conn)

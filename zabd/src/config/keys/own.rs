@@ -11,7 +11,7 @@ pub(super) const OWN: Section = Section {
         "zab.tls.acceptExpired", Bool, "false", Checked("a certificate that stands in a trust store itself is trusted even when it has expired, as by Java");
         "zab.tls.reloadIntervalMs", GetLong(0), "1000", Checked("milliseconds between looks at the files with certificates, 0 for never");
         "zab.allowUnlistedServers", Bool, "false", Used("servers that the configuration does not list may learn and be told of the leader, as with ZooKeeper: unlisted observers, joiners before their reconfig");
-        "zab.checkPeerAddresses", Bool, "true", Guards("servers are refused that come from another address than the configuration gives their id; names are not judged");
+        "zab.checkPeerAddresses", Bool, "true", Guards("servers are refused that come from another address than the configuration gives their id, a name counting once its member has come from an address of it");
         "zab.client.maxRequests", GetLong(1), "1000", Guards("requests of one client under way, from which on further ones wait");
         "zab.client.maxReplyBytes", GetLong(1), "1048576", Guards("bytes of answers that one client does not read, from which on its requests wait");
         "zab.client.maxEventBytes", GetLong(1), "4194304", Guards("bytes of events that one client does not read; at the bound it is disconnected");
