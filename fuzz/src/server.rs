@@ -32,6 +32,9 @@ pub fn run(data: &[u8], live: impl Fn() -> usize) {
             judge.ask(&mut world);
         }
         judge.weigh(&world);
+        if world.ended {
+            return;
+        }
     }
     judge.ask(&mut world);
     let names: Vec<u16> = world.strangers.keys().copied().filter(|name| *name < WITNESS).collect();

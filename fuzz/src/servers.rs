@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use cpu_time::ThreadTime;
 use zab_proto::{
-    Channel, Config, ConnId, Ensemble, Incoming, Input, Instant, Limits, NetOutput, Node, Phase, Recovered,
-    ServerState, Sid,
+    Application, Channel, Config, ConnId, Ensemble, Incoming, Input, Instant, Limits, NetOutput,
+    Node, Phase, Recovered, ServerState, Sid,
 };
 use zk_service::{Entropy, Service, ServiceOptions, WallClock};
 
@@ -42,6 +42,8 @@ pub(crate) struct World {
     clock: Arc<AtomicI64>,
     links: Vec<(End, End)>,
     held: HashMap<End, Vec<u8>>,
+    /// A leader that nobody checks has committed what this server does not know: it has ended.
+    pub(crate) ended: bool,
     /// By a name that the caller chooses.
     pub(crate) strangers: BTreeMap<u16, Stranger>,
 }
@@ -104,6 +106,7 @@ impl World {
             clock,
             links: Vec::new(),
             held: HashMap::new(),
+            ended: false,
             strangers: BTreeMap::new(),
         };
         for sid in (1..).take(servers) {
@@ -161,6 +164,9 @@ impl World {
     /// Lets the servers have their way until all are at rest.
     pub(crate) fn settle(&mut self) {
         for _ in 0..CALLS_MAX {
+            if self.ended {
+                return;
+            }
             let all = 0..self.nodes.len();
             let drained = all.clone().fold(false, |active, i| self.drain(i) | active);
             if !drained && !all.fold(false, |active, i| self.turn(i) | active) {
@@ -176,7 +182,7 @@ impl World {
         let end = self.now + time;
         loop {
             let next = self.nodes.iter().filter_map(Node::poll_timeout).min();
-            let Some(next) = next.filter(|next| *next <= end) else { break };
+            let Some(next) = next.filter(|next| *next <= end && !self.ended) else { break };
             self.set_now(self.now.max(next));
             for i in 0..self.nodes.len() {
                 self.input(i, Input::Timeout);
@@ -204,6 +210,12 @@ impl World {
         let mut active = false;
         while let Some(output) = self.call(i, |node, disk, now| node.poll_output(now, disk)) {
             active = true;
+            if let Some(reason) = self.nodes[i].app().failed() {
+                assert_eq!(self.nodes.len(), 1, "a server among its like ends: {reason}");
+                // Nothing leaves it any more.
+                self.ended = true;
+                return false;
+            }
             match output {
                 NetOutput::Connect { conn, channel, addresses } => {
                     self.dial((i, conn), channel, &addresses);
@@ -243,8 +255,7 @@ impl World {
             // Without a quorum of its own a server may be told anything by whoever answers.
             (None, Some(name)) if self.nodes.len() == 1 => {
                 let (server, inbox) = (from.0, Vec::new());
-                let stranger =
-                    Stranger { server, conn, channel, inbox, deaf: false, heard: None };
+                let stranger = Stranger { server, conn, channel, inbox, deaf: false, heard: None };
                 self.strangers.insert(name, stranger);
                 true
             }
@@ -328,7 +339,8 @@ impl World {
             return false;
         }
         let remote = remote_of(3);
-        let Some(conn) = self.call(server, |node, _, now| node.accept(now, channel, &remote)) else {
+        let Some(conn) = self.call(server, |node, _, now| node.accept(now, channel, &remote))
+        else {
             return false;
         };
         let (inbox, heard) = (Vec::new(), None);
