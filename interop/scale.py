@@ -6,7 +6,7 @@ from . import scale_cases as cases, servers
 from .stage import HEADINGS
 from .suite import Suite
 
-# `short` runs in CI, `long` by command; both are arguments of `run`.
+# `short` runs in CI, `long` by command; both are arguments of `run`. Cases without a `short` are long, and ours alone.
 Case = namedtuple("Case", "name run short long unit")
 
 CASES = (
@@ -16,6 +16,11 @@ CASES = (
     Case("tree of znodes", cases.deep, (200_000,), (1_000_000,), "{}"),
     Case("children of one node", cases.wide, (200_000,), (1_000_000,), "{}"),
     Case("znodes beyond a megabyte", cases.large, (20,), (40,), "3 × {} MB"),
+    # Leader of each kind, DIFF and SNAP in both directions.
+    Case("znodes beyond a megabyte, mixed", cases.large, None, (10, "zabd 3.8 zabd"), "3 × {} MB on {}"),
+    Case("znodes beyond a megabyte, mixed", cases.large, None, (40, "zabd zabd 3.8"), "3 × {} MB on {}"),
+    Case("znodes beyond a megabyte, mixed", cases.large, None, (40, "3.8 3.8 zabd"), "3 × {} MB on {}"),
+    Case("history of an Apache leader", cases.apache_history, None, (500, 900), "{} × {} kB by DIFF"),
     Case("multis", cases.multis, (20_000,), (20_000,), "{} operations"),
     Case("ephemerals of one session", cases.ephemerals, (100_000,), (100_000,), "{}"),
     Case("watches of one session", cases.watches, (50_000,), (200_000,), "{}"),
@@ -31,7 +36,9 @@ def main(options):
         if options.only and not any(word in case.name for word in options.only.split(",")):
             continue
         size = case.long if options.long else case.short
-        text = case.unit.format(*(f"{one:,}" for one in size))
+        if size is None or (options.apache and case.short is None):
+            continue
+        text = case.unit.format(*(f"{one:,}" if isinstance(one, int) else one for one in size))
 
         def run(case=case, size=size, text=text):
             stage = case.run(options, *size)

@@ -1,6 +1,7 @@
 """What is loaded before the members are killed. Each case returns the stage, with its figures."""
 
 import os
+import shutil
 import struct
 import subprocess
 import time
@@ -10,7 +11,7 @@ from .crowd import Crowd
 from .ensemble import eventually
 from .pulse import Pulse
 from .servers import zabd
-from .stage import WORKING_MB, Stage, node_count, writes_through
+from .stage import WORKING_MB, Phase, Stage, node_count, writes_through
 
 
 def holds(stage, nodes):
@@ -123,12 +124,13 @@ def deep(options, count):
         return stage
 
 
-def large(options, megabytes):
+def large(options, megabytes, kinds=None):
     """Znodes far above a megabyte, with `jute.maxbuffer` in Java's hexadecimal form."""
     length = megabytes * 1000 * 1000
     allowed = f"jute.maxbuffer=0x{length + (1 << 20):x}"
     # Beside the usual: a frame is held whole where it is read, where it is prepared, and where it is written.
-    with Stage(options, properties=[allowed], heap_mb=2048, limit=60.0, working_mb=WORKING_MB + 4 * megabytes) as stage:
+    with Stage(options, properties=[allowed], heap_mb=2048, limit=60.0, working_mb=WORKING_MB + 4 * megabytes,
+               kinds=kinds and kinds.split()) as stage:
         for member in stage.members:
             client = wire.Client(member.address, 60000, wait=60.0)
             path = f"/large-{member.sid}"
@@ -138,6 +140,58 @@ def large(options, megabytes):
             client.close()
         checks = [content(stage, f"/large-{member.sid}", bytes([member.sid]) * length) for member in stage.members]
         stage.faults(checks=checks)
+        return stage
+
+
+def apache_history(options, count, kilobytes):
+    """Three ways in which our member gets much of a history that is not known to be committed, from an Apache leader.
+
+    A DIFF of that many changes; a log that an Apache member wrote, found at the start; and changes that are made while a
+    snapshot comes.
+    """
+    megabytes = count * kilobytes / 1000
+    with Stage(options, kinds=["zabd", "3.8", "3.8"], limit=60.0) as stage:
+        ours, _, leader = stage.members
+        assert stage.ensemble.settled() is leader
+        pipe = pipe_to(stage, ahead=10)
+        pipe.client.ensure("/tail")
+        pipe.send(bulk.blocks(bulk.creates("/tail/n", 10)))
+        tree_mb = process.resident_mb(ours)
+
+        def back(what, kept_mb, write=None):
+            """Starts our member, which has then to serve within its bound of memory."""
+            began = time.monotonic()
+            ours.start()
+            if write is not None:
+                write()
+            writes_through(ours, began + 60)
+            peak, text = process.peak_mb(ours), ours.log_text(len(ours.logs) - 1)
+            ways = [way for way in ("diff", "snap", "trunc") if f"synchronization - {way}" in text]
+            stage.notes.append(f"{what}: {'+'.join(ways)}, serves after {time.monotonic() - began:.1f} s, {peak:.0f} MB at most")
+            stage.phases.append(Phase(what, time.monotonic() - began, peak, 0.0))
+            assert peak <= tree_mb + WORKING_MB + kept_mb, stage.notes[-1]
+
+        def change(number):
+            pipe.send(bulk.blocks(bulk.sets("/tail/n", 10, number, b"y" * (1000 * kilobytes)), 1))
+        ours.kill()
+        change(count)
+        # More than the window makes a learner ask for a snapshot: no more than that is kept.
+        back(f"DIFF of {megabytes:.0f} MB", 10 * kilobytes / 1000 + 64)
+        stage.ensemble.settled(60)
+        ours.kill()
+        shutil.rmtree(os.path.join(ours.data, "version-2"))
+        shutil.copytree(os.path.join(leader.data, "version-2"), os.path.join(ours.data, "version-2"))
+        # The last epoch of such a log is kept until a leader says what of it is committed.
+        back(f"a log of {megabytes:.0f} MB by Apache", 1.1 * megabytes)
+        stage.ensemble.settled(60)
+        ours.kill()
+        ours.wipe()
+        # Apache's leader keeps in its heap what it proposes while it sends a snapshot, and sends it in front of NEWLEADER.
+        back("changes while a snapshot comes", 2 * 100 * kilobytes / 1000, lambda: change(100))
+        pipe.close()
+        stage.ensemble.settled(60)
+        stage.equal()
+        stage.tree_mb, stage.peak_mb = tree_mb, max(phase.peak_mb for phase in stage.phases)
         return stage
 
 

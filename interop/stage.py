@@ -17,12 +17,16 @@ Phase = namedtuple("Phase", "name seconds peak_mb gap")
 
 
 class Stage:
-    """Three members of one kind, a load on them, then `faults`; `row` is the line of the table."""
+    """Three members, a load on them, then `faults`; `row` is the line of the table.
 
-    def __init__(self, options, extra=(), properties=(), heap_mb=2048, limit=30.0, working_mb=WORKING_MB):
+    All are of one kind unless `kinds` says otherwise; in a mix memory is that of our members.
+    """
+
+    def __init__(self, options, extra=(), properties=(), heap_mb=2048, limit=30.0, working_mb=WORKING_MB, kinds=None):
         self.kind, self.limit, self.working_mb = "3.8" if options.apache else "zabd", limit, working_mb
         lines = ["snapCount=100000000", "maxClientCnxns=0", *extra]
-        self.ensemble = Ensemble([self.kind] * 3, extra=lines, properties=properties, heap_mb=heap_mb, directory=None)
+        kinds = kinds or [self.kind] * 3
+        self.ensemble = Ensemble(kinds, extra=lines, properties=properties, heap_mb=heap_mb, directory=None)
         self.phases, self.notes = [], []
         self.tree_mb = self.peak_mb = 0.0
 
@@ -37,6 +41,10 @@ class Stage:
     @property
     def members(self):
         return self.ensemble.members
+
+    def weighed(self, members=None):
+        """Those whose memory counts."""
+        return [member for member in members or self.members if member.kind == self.kind]
 
     def victims(self, name):
         leader = self.ensemble.settled(self.limit)
@@ -53,7 +61,7 @@ class Stage:
         lost, all members must be equal at the end, and pass `checks`.
         """
         time.sleep(0.5)
-        self.tree_mb = min(process.resident_mb(member) for member in self.members)
+        self.tree_mb = min(process.resident_mb(member) for member in self.weighed())
         marks = []
         with Pulse(self.members, wait=self.limit) as pulse:
             time.sleep(0.3)
@@ -61,16 +69,16 @@ class Stage:
                 victims = self.victims(name)
                 if before is not None:
                     before(victims)
-                peaks = process.Peaks([member for member in self.members if member not in victims])
+                peaks = process.Peaks([member for member in self.weighed() if member not in victims])
                 begin = time.monotonic()
                 self.replace(victims, wipe=name == "wiped")
                 seconds = time.monotonic() - begin
                 if after is not None:
                     after(victims)
                 time.sleep(0.5)
-                self.tree_mb = min([self.tree_mb, *(process.resident_mb(member) for member in self.members)])
+                self.tree_mb = min([self.tree_mb, *(process.resident_mb(member) for member in self.weighed())])
                 # What was killed began anew: all of its peak belongs to this phase.
-                peak_mb = max([peaks.note(), *(process.peak_mb(member) for member in victims)])
+                peak_mb = max([peaks.note(), *(process.peak_mb(member) for member in self.weighed(victims))])
                 marks.append((name, seconds, peak_mb, begin, time.monotonic()))
         self.phases += [Phase(*mark[:3], pulse.gap(mark[3] - 0.1, mark[4])) for mark in marks]
         self.peak_mb = max(phase.peak_mb for phase in self.phases)
