@@ -5,8 +5,11 @@
 //! of everything that is not an append (rule R2). Tickets are given out as outputs are taken, so
 //! the order of tickets is the order on disk.
 
+mod standing;
+
 use alloc::collections::VecDeque;
 
+pub(crate) use self::standing::Standing;
 use crate::window::{Index, Window};
 use crate::wire::txn::TxnHeader;
 use crate::{Epoch, EpochKind, Identity, Output, Ticket, Violation, Zxid};
@@ -84,18 +87,11 @@ pub(crate) struct History {
     identity_durable: bool,
     /// It has changed since [`take_identity_change`](Self::take_identity_change).
     identity_changed: bool,
-    /// Whether the directory holds a history that may be counted (rule R14).
-    trusted: bool,
-    /// The last stream that should have completed the history had a gap, or was too long to be kept
-    /// aside: a snapshot is neither.
-    snapshot_wanted: bool,
+    standing: Standing,
     /// A leader was asked for one, and sent something else.
     snapshot_denied: bool,
     /// Gaps that are not proven yet, oldest first.
     gaps: VecDeque<Gap>,
-    /// There is a gap that could not be proven: nothing more is delivered, and no leader is told of
-    /// this history, until a snapshot has replaced it.
-    doubted: bool,
 }
 
 impl History {
@@ -133,11 +129,9 @@ impl History {
             identity: None,
             identity_durable: true,
             identity_changed: false,
-            trusted,
-            snapshot_wanted: false,
+            standing: if trusted { Standing::Whole } else { Standing::Untrusted },
             snapshot_denied: false,
             gaps: VecDeque::new(),
-            doubted: false,
         };
         history.extend_tail();
         history
@@ -185,8 +179,35 @@ impl History {
         self.current_durable == self.current
     }
 
+    /// What may be believed of it. A gap whose proof is under way is doubted.
+    pub(crate) fn standing(&self) -> Standing {
+        let asked = self.gaps.front().is_some_and(|gap| gap.proof != Proof::Open);
+        if asked { self.standing.doubted() } else { self.standing }
+    }
+
     pub(crate) fn is_trusted(&self) -> bool {
-        self.trusted
+        self.standing.is_trusted()
+    }
+
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.standing().is_doubted()
+    }
+
+    /// The empty directory counts from now on (rule R14).
+    pub(crate) fn trust(&mut self) {
+        self.standing = self.standing.trusted();
+    }
+
+    /// The last stream that should have completed the history had a gap, or was too long to be kept
+    /// aside: a snapshot is neither.
+    pub(crate) fn want_snapshot(&mut self) {
+        self.standing = self.standing.wants_snapshot();
+    }
+
+    /// The leader that was asked for a snapshot sends something else.
+    pub(crate) fn deny_snapshot(&mut self) {
+        self.standing = self.standing.denied();
+        self.snapshot_denied = true;
     }
 
     /// Which ensemble this directory belongs to.
@@ -223,30 +244,11 @@ impl History {
         core::mem::take(&mut self.identity_changed)
     }
 
-    /// The empty directory counts from now on (rule R14).
-    pub(crate) fn trust(&mut self) {
-        self.trusted = true;
-    }
-
-    pub(crate) fn want_snapshot(&mut self, wanted: bool) {
-        self.snapshot_wanted = wanted;
-    }
-
-    pub(crate) fn is_snapshot_wanted(&self) -> bool {
-        self.snapshot_wanted
-    }
-
-    /// The leader that was asked for a snapshot sends something else.
-    pub(crate) fn deny_snapshot(&mut self) {
-        self.snapshot_wanted = false;
-        self.snapshot_denied = true;
-    }
-
     /// Whether it is worth asking for a snapshot in the place of transactions that are too many to be
     /// kept aside. Asked once: not every leader has one that holds what this server does, and Apache's
     /// choose for themselves. What such a leader sends is taken, however long it is.
     pub(crate) fn can_ask_for_snapshot(&self) -> bool {
-        self.trusted && !self.snapshot_denied
+        self.is_trusted() && !self.snapshot_denied
     }
 
     /// Bytes in the window that its bounds are about: all but the part of the tail that waits to be
@@ -285,19 +287,14 @@ impl History {
         self.window.truncate(end);
     }
 
-    pub(crate) fn is_doubted(&self) -> bool {
-        self.doubted || self.gaps.front().is_some_and(|gap| gap.proof != Proof::Open)
-    }
-
     /// The history is not to be built upon until a snapshot has replaced it.
     pub(crate) fn doubt(&mut self) {
-        self.doubted = true;
+        self.standing = self.standing.doubted();
     }
 
     /// This history is the ensemble's.
     pub(crate) fn establish(&mut self) {
-        self.doubted = false;
-        self.snapshot_wanted = false;
+        self.standing = self.standing.established();
         self.snapshot_denied = false;
     }
 
@@ -349,11 +346,8 @@ impl History {
     pub(crate) fn give_up_gaps(&mut self) {
         let Some(Gap { first, .. }) = self.gaps.front().copied() else { return };
         self.gaps.clear();
-        if self.delivered > first {
-            self.doubted = true;
-            self.trusted = false;
-        }
-        self.snapshot_wanted = self.trusted;
+        self.standing =
+            if self.delivered > first { Standing::Broken } else { self.standing.wants_snapshot() };
         self.cut(first);
         self.committed = self.committed.min(first);
         self.delivered = self.delivered.min(first);
@@ -397,8 +391,7 @@ impl History {
     /// The staged snapshot becomes the whole history.
     pub(crate) fn install(&mut self, zxid: Zxid) {
         self.restart_at(zxid);
-        self.trusted = true;
-        self.snapshot_wanted = false;
+        self.standing = Standing::Whole;
         self.snapshot_denied = false;
         self.enqueue(Op::Install(zxid));
     }
@@ -422,7 +415,7 @@ impl History {
 
     /// A leader has synchronised this server in `epoch`.
     pub(crate) fn enter(&mut self, epoch: Epoch) {
-        self.trusted = true;
+        self.trust();
         if core::mem::take(&mut self.damaged) {
             self.set_epoch(EpochKind::Accepted, self.accepted);
         }
@@ -455,7 +448,6 @@ impl History {
         self.delivered_zxid = zxid;
         self.floor = zxid;
         self.gaps.clear();
-        self.doubted = false;
     }
 
     fn enqueue(&mut self, op: Op) {
@@ -503,7 +495,7 @@ impl History {
     }
 
     pub(crate) fn has_delivery(&self) -> bool {
-        self.delivered < self.committed && !self.doubted
+        self.delivered < self.committed && !self.standing.is_doubted()
     }
 
     /// The next storage output.

@@ -3,11 +3,12 @@
 use core::time::Duration;
 
 use super::{Learner, Step};
+use crate::history::Standing;
 use crate::shared::{Control, Outbox, Shared};
 use crate::wire::body;
 use crate::wire::extension::{self, Tag};
 use crate::wire::packet::{Packet, PacketType};
-use crate::{Channel, CloseReason, ConnId, Epoch, EpochKind, Instant, Violation, Zxid};
+use crate::{Channel, CloseReason, ConnId, Epoch, EpochKind, Instant, Violation};
 
 impl Learner {
     /// How long to try to reach a leader that does not answer: a tick, in which the handshake of TCP
@@ -121,20 +122,13 @@ impl Learner {
             return;
         }
         let Some(conn) = self.conn else { return };
-        let (last, promise) = if !history.is_trusted() || history.take_yield() {
-            // No history to be counted: a full snapshot is needed (rule R14).
-            (Zxid::NONE, -1)
-        } else if history.is_doubted() {
-            // The same, but the promise counts for who lets it: that something is missing is not
-            // known, and servers that may be whole must be able to elect a leader.
-            (Zxid::NONE, self.promise.0)
-        } else if history.is_snapshot_wanted() {
-            // The promise counts, as the vote did; what is sent must not build on this history.
-            (Zxid::ZERO, self.promise.0)
+        let standing = if history.is_trusted() && history.take_yield() {
+            Standing::Untrusted // a full snapshot is needed, as if there were no history
         } else {
-            (history.last(), self.promise.0)
+            history.standing()
         };
-        let promise = i32::try_from(promise).expect("an epoch on disk is at most Epoch::MAX");
+        let (last, promise) = standing.ack_epoch(history.last(), self.promise);
+        let promise = i32::try_from(promise.0).expect("an epoch on disk is at most Epoch::MAX");
         let mut data = promise.to_be_bytes().to_vec();
         if self.guest {
             extension::begin(&mut data);

@@ -5,6 +5,7 @@
 //! then the current epoch is, and only then NEWLEADER is acknowledged (rules R1, R3).
 
 use super::{Learner, Step};
+use crate::history::Standing;
 use crate::reconfig;
 use crate::shared::{SNAP_SIGNATURE, Shared};
 use crate::window::{Index, Window};
@@ -66,10 +67,10 @@ impl Learner {
         }
         let history = &mut shared.history;
         let unexpected = CloseReason::Violation(Violation::UnexpectedPacket(packet.kind.0));
-        let doubted = !history.is_trusted() || history.is_doubted();
-        let concealed = doubted || history.is_snapshot_wanted();
+        let standing = history.standing();
+        let concealed = standing != Standing::Whole;
         let replaced = packet.kind == PacketType::SNAP && packet.zxid >= history.last();
-        if history.is_snapshot_wanted() && !replaced && !doubted {
+        if standing == Standing::WantsSnapshot && !replaced {
             history.deny_snapshot();
             return Err(unexpected);
         }
@@ -208,7 +209,7 @@ impl Learner {
             // The next attempt would be sent as much again; a snapshot takes no room here. What
             // follows behind a snapshot, or comes in the place of one, is taken whatever its length:
             // to refuse it, too, would keep this server out for ever.
-            shared.history.want_snapshot(true);
+            shared.history.want_snapshot();
             return Err(CloseReason::TooFarBehind);
         }
         if !last.is_followed_by(zxid) {
@@ -233,7 +234,7 @@ impl Learner {
     /// [`Output::Gap`]: crate::Output::Gap
     fn check_gap(&self, shared: &mut Shared, last: Zxid, next: Zxid) -> Result<(), CloseReason> {
         if self.step == Step::Syncing || next.raw() - last.raw() > UNUSED_MAX {
-            shared.history.want_snapshot(shared.history.is_trusted());
+            shared.history.want_snapshot();
             return Err(CloseReason::Violation(Violation::Gap));
         }
         Ok(())
