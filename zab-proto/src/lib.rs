@@ -20,6 +20,7 @@ mod learner;
 mod node;
 mod notice;
 mod peer;
+mod quorums;
 mod reconfig;
 mod recovered;
 mod replicated;

@@ -4,6 +4,7 @@ mod patience;
 mod roles;
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::Cell;
 use core::net::IpAddr;
@@ -14,11 +15,12 @@ use crate::door::Door;
 use crate::election::ElectionPort;
 use crate::leader::{Leader, Reign};
 use crate::notice::Notices;
+use crate::quorums::Quorums;
 use crate::recovered::Recovered;
 use crate::shared::{Control, Shared, Slots};
 use crate::{
     Channel, CloseReason, Config, ConfigError, ConnId, Epoch, Identity, Input, Instant, Origin,
-    Output, Phase, ProposeError, Received, ReignEnd, ServerState, Sid, Status, Zxid,
+    Output, Phase, ProposeError, Received, ReignEnd, ServerState, Status, Zxid,
 };
 
 /// One server's side of ZAB, over all of its connections. Performs no I/O and reads no clock.
@@ -81,19 +83,19 @@ impl Peer {
     /// [`ConfigError`] if the configuration contradicts itself.
     pub fn new(now: Instant, config: Config, recovered: Recovered) -> Result<Self, ConfigError> {
         config.check()?;
-        let voters: Vec<Sid> = config.ensemble.voters().collect();
+        let quorums = Arc::new(Quorums::new(config.ensemble.clone(), None));
         let trust_empty = config.trust_empty || config.standalone;
         let mut recovered = recovered;
         let applied = core::mem::take(&mut recovered.reconfigs);
         let damaged = recovered.damaged_epochs();
         let history = recovered.into_history(trust_empty);
         let mut peer = Self {
-            election: ElectionPort::new(&config),
+            election: ElectionPort::new(&config, Arc::clone(&quorums)),
             shared: Shared {
                 slots: Slots::new(config.limits.links_max),
                 history,
                 control: alloc::collections::VecDeque::with_capacity(64),
-                voters,
+                quorums,
                 room_wanted: Cell::new(None),
                 changing: false,
                 outdated: false,

@@ -4,6 +4,7 @@
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::Cell;
 
@@ -12,6 +13,7 @@ use bytes::{Buf, BufMut, BytesMut};
 use crate::door::Door;
 use crate::history::History;
 use crate::notice::{Notice, Notices};
+use crate::quorums::Quorums;
 use crate::wire::body::SNAPSHOT_END;
 use crate::wire::packet::{self, Packet, PacketType};
 use crate::{Channel, CloseReason, Config, ConnId, Instant, Sid, Status, Zxid};
@@ -37,7 +39,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) history: History,
     pub(crate) control: VecDeque<Control>,
-    pub(crate) voters: Vec<Sid>,
+    /// Whose word counts.
+    pub(crate) quorums: Arc<Quorums>,
     pub(crate) slots: Slots,
     /// Somebody was told that there is no room for so many bytes; the most, if there are several.
     pub(crate) room_wanted: Cell<Option<usize>>,

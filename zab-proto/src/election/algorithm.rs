@@ -8,11 +8,12 @@
 //! Source: ZooKeeper `FastLeaderElection.lookForLeader` and `Messenger.WorkerReceiver`.
 
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::electorate::Electorate;
 use super::shun::Shun;
+use crate::quorums::Quorums;
 use crate::wire::notification::{Notification, VERSION};
 use crate::{ElectionConfig, Epoch, Instant, ServerState, Sid, Vote, Zxid};
 
@@ -83,7 +84,7 @@ pub(super) type Votes = BTreeMap<Sid, CastVote>;
 pub(super) struct Algorithm {
     me: Sid,
     times: ElectionConfig,
-    electorate: Electorate,
+    quorums: Arc<Quorums>,
     /// The own vote: while looking the proposal, then what the last election decided.
     own: CastVote,
     /// The vote this server began its election with.
@@ -104,7 +105,7 @@ pub(super) struct Algorithm {
 impl Algorithm {
     pub(super) fn new(
         me: Sid,
-        electorate: Electorate,
+        quorums: Arc<Quorums>,
         times: ElectionConfig,
         init_limit: Duration,
     ) -> Self {
@@ -113,7 +114,7 @@ impl Algorithm {
         Self {
             me,
             times,
-            electorate,
+            quorums,
             own: CastVote { state, vote, election_epoch: 0, version: 0 },
             initial: vote,
             last_round: 0,
@@ -126,8 +127,8 @@ impl Algorithm {
         }
     }
 
-    pub(super) fn electorate(&self) -> &Electorate {
-        &self.electorate
+    pub(super) fn quorums(&self) -> &Quorums {
+        &self.quorums
     }
 
     /// What this server answers; between two roles there is nothing to say.
@@ -203,11 +204,11 @@ impl Algorithm {
         let mut step = Step::default();
         let looking = heard.state == ServerState::Looking;
         if !self.is_looking() {
-            let asked = looking || !self.electorate.is_voter(from);
+            let asked = looking || !self.quorums.is_voter(from);
             step.answer = self.answer().filter(|_| asked);
             return step;
         }
-        if !self.electorate.is_voter(from) {
+        if !self.quorums.is_voter(from) {
             step.answer = Some(self.own);
             return step;
         }
@@ -215,7 +216,7 @@ impl Algorithm {
         if heard.vote.zxid != Zxid::NONE {
             self.shun.hear(from);
         }
-        if self.electorate.is_voter(heard.vote.leader) {
+        if self.quorums.is_voter(heard.vote.leader) {
             match heard.state {
                 ServerState::Looking => {
                     let (changed, newcomer) = self.on_looking(from, heard);
@@ -242,7 +243,7 @@ impl Algorithm {
         gone: impl Fn(Sid) -> bool,
     ) -> Option<Decision> {
         let is_quorum = |counts: &dyn Fn(Sid) -> bool| {
-            self.electorate.is_quorum(|sid| sid == self.me || counts(sid))
+            self.quorums.is_quorum(|sid| sid == self.me || counts(sid))
         };
         self.shun.watch(now, &gone, is_quorum);
         if !self.is_looking() || !self.is_quorum(&self.received, &self.own) {
@@ -363,31 +364,31 @@ impl Algorithm {
     }
 
     fn is_quorum(&self, votes: &Votes, vote: &CastVote) -> bool {
-        self.electorate.is_quorum(|sid| votes.get(&sid).is_some_and(|cast| cast.agrees(vote)))
+        self.quorums.is_quorum(|sid| votes.get(&sid).is_some_and(|cast| cast.agrees(vote)))
     }
 
     /// Whether no better vote can come soon: every voter has chosen as we have, or is known to be
     /// unreachable. Votes for a server without weight never count as better.
     fn nobody_left(&self, gone: impl Fn(Sid) -> bool) -> bool {
-        self.electorate.voters().iter().all(|sid| {
+        self.quorums.voters().iter().all(|sid| {
             let agrees = self.received.get(sid).is_some_and(|cast| {
                 cast.agrees(&self.own)
                     || (cast.state != ServerState::Looking
                         && cast.vote.leader == self.own.vote.leader)
             });
-            agrees || *sid == self.me || self.electorate.weight(*sid) == 0 || gone(*sid)
+            agrees || *sid == self.me || self.quorums.weight(*sid) == 0 || gone(*sid)
         })
     }
 
     /// The order of votes: current epoch, history, id.
     pub(super) fn is_better(&self, new: &Vote, old: &Vote) -> bool {
         let rank = |vote: &Vote| (vote.peer_epoch, vote.zxid, vote.leader);
-        self.electorate.weight(new.leader) != 0 && rank(new) > rank(old)
+        self.quorums.weight(new.leader) != 0 && rank(new) > rank(old)
     }
 
     /// The own vote counts like any other; ZooKeeper sends it to itself.
     fn count_own(&mut self) {
-        if self.electorate.is_voter(self.me) && self.initial.zxid != Zxid::NONE {
+        if self.quorums.is_voter(self.me) && self.initial.zxid != Zxid::NONE {
             self.received.insert(self.me, self.own);
         }
     }
@@ -395,7 +396,7 @@ impl Algorithm {
     fn decide(&mut self, elected: CastVote) -> Decision {
         let state = if elected.vote.leader == self.me {
             ServerState::Leading
-        } else if self.electorate.is_observer(self.me) {
+        } else if self.quorums.is_observer(self.me) {
             ServerState::Observing
         } else {
             ServerState::Following

@@ -19,8 +19,8 @@ use bytes::{Buf, BytesMut};
 
 use super::ElectionOutput;
 use super::algorithm::CastVote;
-use super::electorate::Electorate;
 use crate::door::Door;
+use crate::quorums::Quorums;
 use crate::wire::Parsed;
 use crate::wire::handshake::{ADDRESSES_LEN_MAX_BYTES, Form, Handshake};
 use crate::wire::notification::parse_frame;
@@ -126,16 +126,16 @@ pub(super) struct Frame<'b> {
 }
 
 impl Connections {
-    pub(super) fn new(config: &Config, electorate: &Electorate) -> Self {
+    pub(super) fn new(config: &Config, quorums: &Quorums) -> Self {
         let mut remotes = BTreeMap::new();
-        for sid in electorate.members().filter(|sid| *sid != config.sid) {
-            let addresses = electorate.addresses(sid);
-            let voter = electorate.is_voter(sid);
+        for sid in quorums.members().filter(|sid| *sid != config.sid) {
+            let addresses = quorums.addresses(sid);
+            let voter = quorums.is_voter(sid);
             remotes.insert(sid, Remote { addresses, voter, ..Remote::default() });
         }
         Self {
             me: config.sid,
-            handshake: own_handshake(config, electorate),
+            handshake: own_handshake(config, quorums),
             text: config.ensemble.text().into_bytes(),
             extension: Vec::new(),
             handshake_timeout: config.election.handshake_timeout.max(REDIAL_MIN),
@@ -462,8 +462,8 @@ pub(super) fn owns(conn: ConnId) -> bool {
 }
 
 /// The handshake of this server's dials.
-fn own_handshake(config: &Config, electorate: &Electorate) -> Vec<u8> {
-    let addresses = electorate.addresses(config.sid).unwrap_or_default();
+fn own_handshake(config: &Config, quorums: &Quorums) -> Vec<u8> {
+    let addresses = quorums.addresses(config.sid).unwrap_or_default();
     let first = addresses.split('|').next().unwrap_or_default();
     let (form, text) = match config.multi_address {
         true if addresses.len() <= ADDRESSES_LEN_MAX_BYTES => (Form::V2, addresses.as_str()),

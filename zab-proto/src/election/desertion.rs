@@ -22,7 +22,7 @@ impl Desertion {
     /// that looks in another round has given up or been restarted, whatever it votes for.
     pub(super) fn hear(&mut self, from: Sid, heard: &CastVote, first: bool, algorithm: &Algorithm) {
         let own = algorithm.vote();
-        if !algorithm.electorate().is_voter(from) || heard.state != ServerState::Looking {
+        if !algorithm.quorums().is_voter(from) || heard.state != ServerState::Looking {
             return;
         }
         let round = heard.election_epoch.cmp(&own.election_epoch);
@@ -44,6 +44,6 @@ impl Desertion {
         }
         !self.deserters.is_empty()
             && algorithm.vote().state == ServerState::Leading
-            && !algorithm.electorate().is_quorum(|sid| !lost(sid) && !gone(sid))
+            && !algorithm.quorums().is_quorum(|sid| !lost(sid) && !gone(sid))
     }
 }

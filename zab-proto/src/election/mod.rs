@@ -8,12 +8,12 @@ mod algorithm;
 mod bootstrap;
 mod connections;
 mod desertion;
-mod electorate;
 mod shun;
 #[cfg(test)]
 mod tests;
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
@@ -21,8 +21,8 @@ use self::algorithm::{Algorithm, CastVote, Decision, Step};
 use self::bootstrap::Bootstrap;
 use self::connections::{Connections, Frame};
 use self::desertion::Desertion;
-use self::electorate::Electorate;
 use crate::identity::{Identity, differ};
+use crate::quorums::Quorums;
 use crate::wire::extension::{self, Tag};
 use crate::wire::notification::Notification;
 use crate::{
@@ -97,13 +97,12 @@ pub(crate) struct ElectionPort {
 }
 
 impl ElectionPort {
-    pub(crate) fn new(config: &Config) -> Self {
-        let electorate = Electorate::new(config.ensemble.clone(), None);
+    pub(crate) fn new(config: &Config, quorums: Arc<Quorums>) -> Self {
         let init_limit = config.ticks(config.init_limit);
         Self {
             me: config.sid,
-            connections: Connections::new(config, &electorate),
-            algorithm: Algorithm::new(config.sid, electorate, config.election, init_limit),
+            connections: Connections::new(config, &quorums),
+            algorithm: Algorithm::new(config.sid, quorums, config.election, init_limit),
             identity: None,
             bootstrap: None,
             bootstrapped: false,
@@ -153,7 +152,7 @@ impl ElectionPort {
         }
         self.connections.start(lost);
         let mut initial = self.initial_vote(initial);
-        if !trusted && !self.algorithm.electorate().is_observer(self.me) {
+        if !trusted && !self.algorithm.quorums().is_observer(self.me) {
             // One that has a history and forgot its promise is not at an ensemble's birth.
             let empty = initial.zxid == Zxid::ZERO && initial.peer_epoch == Epoch(0);
             self.bootstrap = empty.then(Bootstrap::default);
@@ -181,7 +180,7 @@ impl ElectionPort {
     /// directory, those that are not known to be empty, too.
     pub(crate) fn missing(&self) -> impl Iterator<Item = Sid> + '_ {
         let bootstrap = self.bootstrap.as_ref();
-        let voters = self.algorithm.electorate().voters().iter().copied();
+        let voters = self.algorithm.quorums().voters().iter().copied();
         voters.filter(move |sid| *sid != self.me).filter(move |sid| match bootstrap {
             Some(bootstrap) => !bootstrap.is_complete(self.me, &[*sid]),
             None if self.connections.is_foreign(*sid) => false,
@@ -191,7 +190,7 @@ impl ElectionPort {
 
     /// The voters that belong to another ensemble, as far as they were heard.
     pub(crate) fn foreign(&self) -> impl Iterator<Item = Sid> + '_ {
-        let voters = self.algorithm.electorate().voters().iter().copied();
+        let voters = self.algorithm.quorums().voters().iter().copied();
         voters.filter(|sid| self.connections.is_foreign(*sid))
     }
 
@@ -269,11 +268,11 @@ impl ElectionPort {
 
     /// The vote of a server for itself. One that does not vote is no candidate either.
     fn initial_vote(&self, own: Vote) -> Vote {
-        let electorate = self.algorithm.electorate();
-        if electorate.is_observer(self.me) {
+        let quorums = self.algorithm.quorums();
+        if quorums.is_observer(self.me) {
             return Vote { leader: NOBODY, zxid: Zxid::MIN, peer_epoch: Epoch(i64::MIN) };
         }
-        let leader = if electorate.is_voter(self.me) { self.me } else { NOBODY };
+        let leader = if quorums.is_voter(self.me) { self.me } else { NOBODY };
         Vote { leader, ..own }
     }
 
@@ -292,7 +291,7 @@ impl ElectionPort {
         if self.is_foreign(now, frame, &notification) {
             return;
         }
-        let is_voter = self.algorithm.electorate().is_voter(frame.from);
+        let is_voter = self.algorithm.quorums().is_voter(frame.from);
         self.note_config(frame.from, notification.config);
         let state = match notification.server_state() {
             Some(state) => state,
@@ -347,7 +346,7 @@ impl ElectionPort {
     fn note_config(&mut self, from: Sid, text: Option<&[u8]>) {
         let Some(text) = text.filter(|text| *text != self.connections.text()) else { return };
         match Ensemble::parse_text(text) {
-            Ok(other) if other.version > self.algorithm.electorate().version() => {
+            Ok(other) if other.version > self.algorithm.quorums().version() => {
                 self.counters.newer_config += 1;
                 let notice = Notice::NewerConfig { from, version: other.version };
                 self.connections.push(ElectionOutput::Notice(notice));
@@ -372,7 +371,7 @@ impl ElectionPort {
 
     fn carry_out(&mut self, now: Instant, step: Step) {
         if let Some(vote) = step.broadcast {
-            for sid in self.algorithm.electorate().voters() {
+            for sid in self.algorithm.quorums().voters() {
                 self.connections.send(now, *sid, vote);
             }
         }
@@ -386,9 +385,9 @@ impl ElectionPort {
 
     /// Joins the election once every voter is known to be empty.
     fn try_bootstrap(&mut self, now: Instant) {
-        let electorate = self.algorithm.electorate();
+        let quorums = self.algorithm.quorums();
         let complete = |bootstrap: &mut Bootstrap| {
-            electorate.is_voter(self.me) && bootstrap.is_complete(self.me, electorate.voters())
+            quorums.is_voter(self.me) && bootstrap.is_complete(self.me, quorums.voters())
         };
         if self.bootstrap.take_if(complete).is_some() {
             self.bootstrapped = true;

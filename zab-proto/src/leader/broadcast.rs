@@ -174,7 +174,7 @@ impl Leader {
         let new = self.acks.iter().map(|entry| entry.1).filter(|index| *index > committed);
         self.acks_sorted.extend(new);
         self.acks_sorted.sort_unstable_by(|a, b| b.cmp(a));
-        let ensemble = &shared.config.ensemble;
+        let quorums = &shared.quorums;
         let acks = &self.acks;
         let has = |sid, index| {
             let at = acks.binary_search_by_key(&sid, |entry| entry.0);
@@ -182,7 +182,7 @@ impl Leader {
         };
         // Whoever has a transaction has all before it, so the newest that a quorum has is found by
         // halving.
-        let lacks = |index: &Index| !ensemble.is_quorum(|sid| has(sid, *index));
+        let lacks = |index: &Index| !quorums.is_quorum(|sid| has(sid, *index));
         let newest = self.acks_sorted.partition_point(lacks);
         if let Some(index) = self.acks_sorted.get(newest) {
             shared.history.commit(*index);

@@ -187,7 +187,7 @@ impl Leader {
             return;
         }
         self.hear(shared.config.sid);
-        if !shared.config.ensemble.is_quorum(|sid| self.heard.contains(&sid)) {
+        if !shared.quorums.is_quorum(|sid| self.heard.contains(&sid)) {
             return;
         }
         self.step = Step::Syncs;

@@ -88,7 +88,7 @@ impl Leader {
         let done = |link: &&Link| link.round.is_some_and(|ping| link.pongs >= ping);
         answered.extend(self.all().filter(done).map(|link| link.sid));
         answered.sort_unstable();
-        let quorum = shared.config.ensemble.is_quorum(|sid| answered.binary_search(&sid).is_ok());
+        let quorum = shared.quorums.is_quorum(|sid| answered.binary_search(&sid).is_ok());
         self.freshness.answered = answered;
         if !quorum {
             return;

@@ -103,7 +103,7 @@ impl Leader {
     fn choose_identity(&self, shared: &Shared) -> Option<Identity> {
         let fresh = shared.config.fresh_id?;
         let mut stored: Vec<Identity> = Vec::new();
-        for sid in shared.voters.iter().copied() {
+        for sid in shared.quorums.voters().iter().copied() {
             if sid == shared.config.sid {
                 stored.extend(shared.history.identity());
                 continue;
@@ -131,8 +131,12 @@ impl Leader {
             true => shared.history.is_identity_durable(),
             false => of(sid).is_some(),
         };
-        let known = shared.voters.iter().any(|sid| of(*sid).is_some_and(|stored| stored.confirmed));
-        if own.confirmed || known || shared.config.ensemble.is_quorum(stored) {
+        let known = shared
+            .quorums
+            .voters()
+            .iter()
+            .any(|sid| of(*sid).is_some_and(|stored| stored.confirmed));
+        if own.confirmed || known || shared.quorums.is_quorum(stored) {
             shared.history.set_identity(Identity { confirmed: true, ..own });
             shared.notice(shared.now, Notice::Identified { id: own.id });
         }

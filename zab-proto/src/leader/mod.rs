@@ -105,18 +105,18 @@ impl Leader {
         let config = &shared.config;
         let history = &shared.history;
         let deadline = now + config.ticks(config.init_limit);
-        let acks = shared.voters.iter().map(|sid| (*sid, 0)).collect();
+        let acks = shared.quorums.voters().iter().map(|sid| (*sid, 0)).collect();
         let mut leader = Self {
             links: Vec::new(),
             cursor: 0,
             step: Step::Introductions,
             epoch: history.current(),
-            heard: Vec::with_capacity(shared.voters.len()),
+            heard: Vec::with_capacity(shared.quorums.voters().len()),
             summary: (history.current(), history.last()),
             first: history.end(),
             last_proposed: history.last(),
             acks,
-            acks_sorted: Vec::with_capacity(shared.voters.len()),
+            acks_sorted: Vec::with_capacity(shared.quorums.voters().len()),
             acks_changed: false,
             overtaken: false,
             welcome_waiting: false,
@@ -206,10 +206,10 @@ impl Leader {
     /// All connections are taken, and somebody new has come: who has owed its introduction for longest
     /// makes room, or else a learner that the configuration does not name.
     pub(crate) fn make_room(&mut self, shared: &mut Shared) {
-        let ensemble = &shared.config.ensemble;
+        let quorums = &shared.quorums;
         let owes = |link: &&Link| link.stage == Stage::Hello;
         let oldest = self.all().filter(owes).min_by_key(|link| link.silent_at);
-        let other = || self.all().find(|link| Rank::of(ensemble, link) == Rank::Other);
+        let other = || self.all().find(|link| Rank::of(quorums, link) == Rank::Other);
         if let Some(conn) = oldest.or_else(other).map(|link| link.conn) {
             self.close(shared, conn, CloseReason::MadeRoom);
         }
@@ -266,7 +266,7 @@ impl Leader {
             Step::Promises => ("promise the epoch", Stage::Promised),
             Step::Syncs | Step::Established => ("be synchronised", Stage::Synced),
         };
-        let missing = shared.voters.iter().copied().filter(|sid| !here(*sid, from));
+        let missing = shared.quorums.voters().iter().copied().filter(|sid| !here(*sid, from));
         format!(
             "elected to lead, and waits for a quorum to {what}; missing: {}",
             shared.names(missing)
@@ -510,8 +510,7 @@ impl Leader {
     fn is_quorum(&self, shared: &Shared, test: impl Fn(&Link) -> bool) -> bool {
         let me = shared.config.sid;
         shared
-            .config
-            .ensemble
+            .quorums
             .is_quorum(|sid| sid == me || self.all().any(|link| link.sid == sid && test(link)))
     }
 }

@@ -3,10 +3,11 @@
 use super::link::{Link, Stage};
 use super::{Leader, Step};
 use crate::history::History;
+use crate::quorums::Quorums;
 use crate::shared::{Control, SNAP_SIGNATURE, Shared};
 use crate::window::Index;
 use crate::wire::packet::PacketType;
-use crate::{CloseReason, ConnId, Ensemble, Instant, Zxid};
+use crate::{CloseReason, ConnId, Instant, Zxid};
 
 /// How to bring a learner to the leader's history.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,11 +31,13 @@ pub(super) enum Rank {
 }
 
 impl Rank {
-    pub(super) fn of(ensemble: &Ensemble, link: &Link) -> Self {
-        match ensemble.members.get(&link.sid) {
-            Some(_) if !link.observer && ensemble.is_voter(link.sid) => Self::Voter,
-            Some(_) => Self::Member,
-            None => Self::Other,
+    pub(super) fn of(quorums: &Quorums, link: &Link) -> Self {
+        if !link.observer && quorums.is_voter(link.sid) {
+            Self::Voter
+        } else if quorums.is_member(link.sid) {
+            Self::Member
+        } else {
+            Self::Other
         }
     }
 }
@@ -121,7 +124,7 @@ impl Leader {
     /// count for more first. They do not wait for others that count for less.
     pub(super) fn open_snapshots(&mut self, shared: &mut Shared) {
         let max = shared.config.limits.snapshots_max;
-        let rank = |link: &Link| Rank::of(&shared.config.ensemble, link);
+        let rank = |link: &Link| Rank::of(&shared.quorums, link);
         while let Some(next) = self
             .all()
             .filter(|link| link.stage == Stage::Queued)
@@ -147,8 +150,8 @@ impl Leader {
 
     /// Closes who takes a snapshot at no pace at all while others that count for as much wait for one.
     pub(super) fn watch_snapshots(&mut self, shared: &mut Shared) {
-        let config = &shared.config;
-        let rank = |link: &Link| Rank::of(&config.ensemble, link);
+        let (config, quorums) = (&shared.config, &shared.quorums);
+        let rank = |link: &Link| Rank::of(quorums, link);
         let waiting = self.all().filter(|link| link.stage == Stage::Queued).map(rank).min();
         let Some(waiting) = waiting else { return };
         let per_half_tick = u128::from(SNAPSHOT_PACE_MIN) * config.tick_time.as_millis() / 2000;
@@ -309,7 +312,7 @@ impl Leader {
             self.hear(shared.config.sid);
         }
         if !self.heard.contains(&shared.config.sid)
-            || !shared.config.ensemble.is_quorum(|sid| self.heard.contains(&sid))
+            || !shared.quorums.is_quorum(|sid| self.heard.contains(&sid))
         {
             return;
         }

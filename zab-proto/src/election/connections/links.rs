@@ -12,7 +12,7 @@ use super::{
 };
 use crate::door::literal;
 use crate::election::ElectionOutput;
-use crate::election::electorate::address;
+use crate::quorums::address;
 use crate::wire::handshake::Handshake;
 use crate::{CloseReason, ConnId, Instant, Sid, Violation};
 

@@ -1,11 +1,13 @@
 //! One port, driven by hand.
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use alloc::{format, vec};
 use core::time::Duration;
 
 use crate::election::{ElectionOutput, ElectionPort};
+use crate::quorums::Quorums;
 use crate::wire::handshake::{Form, Handshake};
 use crate::{CloseReason, Config, ConnId, Epoch, Instant, Sid, Vote, Zxid};
 
@@ -26,7 +28,7 @@ impl Driver {
     pub(super) fn new(config: &Config) -> Self {
         Self {
             sid: config.sid,
-            port: ElectionPort::new(config),
+            port: ElectionPort::new(config, Arc::new(Quorums::new(config.ensemble.clone(), None))),
             now: NOW,
             dials: vec![],
             closed: vec![],

@@ -1,12 +1,14 @@
 //! A network of election ports: byte streams with delays, refused dials, crashes and silence.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use alloc::{format, vec};
 use core::time::Duration;
 
 use crate::election::algorithm::CastVote;
 use crate::election::{ElectionOutput, ElectionPort};
+use crate::quorums::Quorums;
 use crate::{
     Config, ConnId, ElectionConfig, Ensemble, Epoch, Instant, Limits, ServerState, Sid, Vote, Zxid,
 };
@@ -147,7 +149,7 @@ impl Net {
         let old = self.servers.remove(&sid);
         assert!(old.as_ref().is_none_or(|old| !old.running));
         let server = Server {
-            port: ElectionPort::new(&config),
+            port: ElectionPort::new(&config, Arc::new(Quorums::new(config.ensemble.clone(), None))),
             outcome: None,
             zxid,
             epoch,

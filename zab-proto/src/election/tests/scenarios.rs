@@ -2,10 +2,11 @@
 //! has to be waited for.
 
 use alloc::format;
+use alloc::sync::Arc;
 
 use super::net::{MS, Net, US, ensemble};
 use crate::election::algorithm::{Algorithm, CastVote};
-use crate::election::electorate::Electorate;
+use crate::quorums::Quorums;
 use crate::{ElectionConfig, Epoch, Instant, ServerState, Sid, Vote, Zxid};
 
 const FOLLOWING: ServerState = ServerState::Following;
@@ -405,8 +406,8 @@ fn a_lone_server_is_patient() {
 /// (E2): its vote there, for a better candidate, may still be counted.
 #[test]
 fn no_round_comes_twice() {
-    let electorate = Electorate::new(ensemble(3, &[], &[]), None);
-    let mut algorithm = Algorithm::new(Sid(1), electorate, ElectionConfig::default(), 1000 * MS);
+    let quorums = Arc::new(Quorums::new(ensemble(3, &[], &[]), None));
+    let mut algorithm = Algorithm::new(Sid(1), quorums, ElectionConfig::default(), 1000 * MS);
     let now = Instant::from_nanos(1);
     let vote =
         |sid, zxid| Vote { leader: Sid(sid), zxid: Zxid::from_raw(zxid), peer_epoch: Epoch(4) };

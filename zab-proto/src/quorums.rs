@@ -1,0 +1,199 @@
+//! Whose word counts: the voters of the committed configuration, and during a reconfiguration those of
+//! the next one with them. Elections, promises, synchronisations, commits and signs of life all ask here.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::{Ensemble, Role, Sid};
+
+/// The configurations that count. A quorum is one in each of them.
+///
+/// Never changes: a reconfiguration puts another one in its place, at once for all who ask.
+#[derive(Debug)]
+pub(crate) struct Quorums {
+    committed: Ensemble,
+    /// A newer configuration that is being introduced.
+    next: Option<Ensemble>,
+    /// The voters of both, ascending.
+    voters: Vec<Sid>,
+}
+
+impl Quorums {
+    /// Of the committed configuration and the next one, which is left out if it is no newer.
+    pub(crate) fn new(committed: Ensemble, next: Option<Ensemble>) -> Self {
+        let next = next.filter(|next| next.version > committed.version);
+        let both = [Some(&committed), next.as_ref()].into_iter().flatten();
+        let mut voters: Vec<Sid> = both.flat_map(Ensemble::voters).collect();
+        voters.sort_unstable();
+        voters.dedup();
+        Self { committed, next, voters }
+    }
+
+    fn each(&self) -> impl Iterator<Item = &Ensemble> {
+        [Some(&self.committed), self.next.as_ref()].into_iter().flatten()
+    }
+
+    /// The version of the committed configuration.
+    pub(crate) fn version(&self) -> i64 {
+        self.committed.version
+    }
+
+    /// All voters, ascending.
+    pub(crate) fn voters(&self) -> &[Sid] {
+        &self.voters
+    }
+
+    /// Whether any of them names `sid`.
+    pub(crate) fn is_member(&self, sid: Sid) -> bool {
+        self.each().any(|ensemble| ensemble.members.contains_key(&sid))
+    }
+
+    /// Whether `sid` votes in any of them.
+    pub(crate) fn is_voter(&self, sid: Sid) -> bool {
+        self.voters.binary_search(&sid).is_ok()
+    }
+
+    /// Whether `sid` is configured not to vote. A server in no configuration is no observer.
+    pub(crate) fn is_observer(&self, sid: Sid) -> bool {
+        self.committed.members.get(&sid).is_some_and(|member| member.role == Role::Observer)
+    }
+
+    /// The weight of `sid` as a candidate.
+    pub(crate) fn weight(&self, sid: Sid) -> i64 {
+        self.committed.weight(sid)
+    }
+
+    /// Whether the voters for which `acked` holds are a quorum of each configuration.
+    pub(crate) fn is_quorum(&self, acked: impl Fn(Sid) -> bool) -> bool {
+        self.each().all(|ensemble| ensemble.is_quorum(&acked))
+    }
+
+    /// The election addresses of a member, as `host:port` joined by `|`.
+    pub(crate) fn addresses(&self, sid: Sid) -> Option<String> {
+        let member = self.each().find_map(|ensemble| ensemble.members.get(&sid))?;
+        let each = member.addresses.iter().map(|at| address(&at.host, at.election_port));
+        Some(each.collect::<Vec<_>>().join("|"))
+    }
+
+    /// All members but `me`.
+    pub(crate) fn members(&self) -> impl Iterator<Item = Sid> + '_ {
+        self.each().flat_map(|ensemble| ensemble.members.keys().copied())
+    }
+}
+
+/// `host:port`, with brackets around an IPv6 address.
+pub(crate) fn address(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+
+    fn of(version: i64, lines: &[(&str, &str)]) -> Ensemble {
+        let mut ensemble = Ensemble { version, ..Ensemble::default() };
+        for (key, value) in lines {
+            ensemble.set(key, value).unwrap();
+        }
+        ensemble.complete().unwrap();
+        ensemble
+    }
+
+    /// While a configuration is being introduced, both have to agree.
+    #[test]
+    fn two_configurations() {
+        let old = of(0, &[("server.1", "a:1:2"), ("server.2", "b:1:2"), ("server.3", "[::1]:1:2")]);
+        let next =
+            of(9, &[("server.3", "c:1:2"), ("server.4", "d:1:2"), ("server.1", "a:1:2:observer")]);
+        let quorums = Quorums::new(old.clone(), Some(next));
+        assert_eq!(quorums.voters(), [1, 2, 3, 4].map(Sid));
+        assert!(!quorums.is_observer(Sid(1)), "not yet");
+        let quorum = |sids: &[i64]| quorums.is_quorum(|sid| sids.contains(&sid.0));
+        assert!(!quorum(&[1, 2]));
+        assert!(!quorum(&[3, 4]));
+        assert!(quorum(&[2, 3, 4]));
+        assert_eq!(quorums.addresses(Sid(3)).as_deref(), Some("[::1]:2"));
+        assert_eq!(quorums.addresses(Sid(4)).as_deref(), Some("d:2"));
+        assert_eq!(quorums.addresses(Sid(5)), None);
+        // One that is no newer changes nothing.
+        let stale = of(0, &[("server.4", "d:1:2")]);
+        assert_eq!(Quorums::new(old, Some(stale)).voters(), [1, 2, 3].map(Sid));
+    }
+
+    /// Which of the servers 1 to 5 are in `set`.
+    fn is_in(set: u32, sid: Sid) -> bool {
+        (1..=5).contains(&sid.0) && set >> (sid.0 - 1) & 1 == 1
+    }
+
+    /// Whether a set of servers is a quorum, written down by hand.
+    type Wanted = fn(u32) -> bool;
+
+    /// Five servers as majorities, with weights and in groups.
+    fn configurations() -> Vec<(Ensemble, Wanted)> {
+        let servers: Vec<(String, String)> =
+            (1..=5).map(|n| (format!("server.{n}"), format!("h{n}:1:2"))).collect();
+        let of_five = |version: i64, more: &[(&str, &str)]| {
+            let all = servers.iter().map(|(key, line)| (key.as_str(), line.as_str()));
+            of(version, &all.chain(more.iter().copied()).collect::<Vec<_>>())
+        };
+        let groups = [("group.1", "1:2:3"), ("group.2", "4:5")];
+        let one = ("group.1", "1:2:3:4:5");
+        vec![
+            (of_five(1, &[]), |set| set.count_ones() >= 3),
+            // Two of five observe.
+            (
+                of_five(2, &[("server.4", "h4:1:2:observer"), ("server.5", "h5:1:2:observer")]),
+                |set| (set & 0b00111).count_ones() >= 2,
+            ),
+            // Server 1 weighs three of seven, so that with any other it has more than half.
+            (of_five(3, &[one, ("weight.1", "3")]), |set| set.count_ones() + 2 * (set & 1) > 3),
+            // A server without weight counts for nothing.
+            (of_five(4, &[one, ("weight.5", "0")]), |set| (set & 0b01111).count_ones() >= 3),
+            // Both groups, with two of three and both of two.
+            (of_five(5, &groups), |set| {
+                (set & 0b00111).count_ones() >= 2 && set & 0b11000 == 0b11000
+            }),
+        ]
+    }
+
+    /// All sets of five servers in all configurations and all pairs of them: what a quorum is, that
+    /// more of them are one as well, and that two quorums always have a server in common, also one of
+    /// the old configuration alone and one of a change to the next.
+    #[test]
+    fn quorums_are_what_they_should_be_and_overlap() {
+        let all = configurations();
+        let is = |quorums: &Quorums, set: u32| quorums.is_quorum(|sid| is_in(set, sid));
+        for (old, old_wants) in &all {
+            let alone = Quorums::new(old.clone(), None);
+            for (next, next_wants) in &all {
+                let both = Quorums::new(old.clone(), Some(next.clone()));
+                let joint = next.version > old.version;
+                for set in 0..32_u32 {
+                    assert_eq!(is(&alone, set), old_wants(set), "{set:05b} of {}", old.version);
+                    let wants = old_wants(set) && (!joint || next_wants(set));
+                    assert_eq!(
+                        is(&both, set),
+                        wants,
+                        "{set:05b} of {} and {}",
+                        old.version,
+                        next.version
+                    );
+                    for other in 0..32_u32 {
+                        if is(&both, set) && (is(&both, other) || is(&alone, other)) {
+                            assert!(set & other != 0, "{set:05b} and {other:05b}");
+                        }
+                        assert!(!is(&both, set) || is(&both, set | other), "more is no less");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_is_no_quorum() {
+        assert!(!Quorums::new(Ensemble::default(), None).is_quorum(|_| true));
+    }
+}
