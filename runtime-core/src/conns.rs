@@ -14,9 +14,9 @@ use crate::{Doors, Flushed, Inbox, NetOptions, Outbox, ReadEnd};
 
 /// A connected socket that never waits.
 pub trait Stream: Read + Write {
-    /// Whether the event loop tells again of bytes that were left in the socket. If so, a read that
-    /// does not fill its buffer is the last one; if not, only one that finds nothing.
-    const TELLS_AGAIN: bool;
+    /// Whether readiness is level-triggered. If so, a short read means that the socket is empty; if
+    /// not, only `WouldBlock` does.
+    const LEVEL_TRIGGERED: bool;
 
     /// The socket was found empty: it is to be reported when it no longer is.
     ///
@@ -370,7 +370,7 @@ impl<S: Stream> Conns<S> {
         let turn = ReadTurn {
             turn: self.options.read_turn_bytes,
             max: self.options.unread_max(conn.id),
-            until_empty: !S::TELLS_AGAIN,
+            until_empty: !S::LEVEL_TRIGGERED,
         };
         let id = conn.id;
         let end = if conn.stage == Stage::Open {

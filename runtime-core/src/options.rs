@@ -54,9 +54,9 @@ pub fn load<A: Application>(
     let recovered = store.recover(&mut app).map_err(failed)?;
     if recovered.snapshot.is_none() {
         log::warn!(
-            "{0} holds no data. This server does not vote before all voters are seen to be empty \
-             or a leader has synchronised it. Is its empty history the right one? Create \
-             {0}/initialize before the start, then it votes at once.",
+            "{0}: the data directory is empty. This server will not vote until a leader has \
+             synchronised it or every voter is known to be empty. For a new ensemble, create \
+             {0}/initialize before starting.",
             data_dir.display()
         );
     }

@@ -85,7 +85,7 @@ impl Write for Socket {
 
 impl Stream for Socket {
     /// `mio` promises a further event only after the socket has said that it would block.
-    const TELLS_AGAIN: bool = false;
+    const LEVEL_TRIGGERED: bool = false;
 
     fn await_readable(&self) -> io::Result<()> {
         Ok(())

@@ -90,7 +90,7 @@ impl Write for Socket {
 
 impl Stream for Socket {
     /// Each wait is registered anew, and ends at once if there is something.
-    const TELLS_AGAIN: bool = true;
+    const LEVEL_TRIGGERED: bool = true;
 
     fn await_readable(&self) -> io::Result<()> {
         let mut context = Context::from_waker(&self.on_readable);

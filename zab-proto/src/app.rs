@@ -63,8 +63,9 @@ pub struct BadSnapshot;
 pub trait Application {
     // The replicated log.
 
-    /// Applies a committed transaction: in zxid order, each once per run. (No [`Core`] here, as
-    /// `txn` is lent from its window; what it makes possible is said through `poll_output`.)
+    /// Applies a committed transaction: in zxid order, each once per run. There is no [`Core`]
+    /// argument because `txn` borrows from its window; queue resulting output and return it from
+    /// [`poll_output`](Self::poll_output).
     fn deliver(&mut self, now: Instant, zxid: Zxid, txn: &[u8]);
 
     /// Whether another transaction may be delivered now. If not, peers and timers are heard first,

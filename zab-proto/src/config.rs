@@ -108,9 +108,9 @@ pub struct Limits {
     /// for longest makes room, then one of who is no member; else a further one is refused.
     pub links_max: usize,
     /// Bytes of forwarded requests waiting for the leader's link. At the bound the application's
-    /// `request` is refused. A leader takes as much from each learner when its window is full, to
-    /// come to the acknowledgements behind; an application whose learners have more under way than
-    /// this can wait for itself.
+    /// `request` is refused. When its window is full, a leader still reads up to this many bytes of
+    /// requests per learner, to reach the acknowledgements queued after them. An application that lets
+    /// a learner have more than this in flight can deadlock.
     pub requests_len_max_bytes: usize,
     /// Application snapshots open at a time; further learners wait for their SNAP.
     pub snapshots_max: usize,

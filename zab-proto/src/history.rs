@@ -340,9 +340,9 @@ impl History {
         Err(Violation::UnprovenGap { after, next })
     }
 
-    /// Nobody will prove the gaps any more. What is behind them was never on disk, and is forgotten;
-    /// only the application may have gone further, and then neither its state nor this history counts
-    /// until a snapshot has replaced both.
+    /// Abandons all unproven gaps and drops everything after the first one; none of it was handed to
+    /// storage. If the application has already applied transactions past the gap, its state and this
+    /// history are [`Standing::Broken`] until a snapshot replaces both.
     pub(crate) fn give_up_gaps(&mut self) {
         let Some(Gap { first, .. }) = self.gaps.front().copied() else { return };
         self.gaps.clear();

@@ -181,10 +181,10 @@ impl Peer {
         self.shared.history.awaits_proof()
     }
 
-    /// The application's answer to [`Output::Gap`] (`Some(true)`: the transaction behind it can prove
-    /// it), and after the delivery of that transaction what
-    /// [`Application::agrees`](crate::Application::agrees) says. Anything but `Some(true)`, or no
-    /// answer at all, ends the connection to the leader, and only a snapshot ends the doubt.
+    /// Answers [`Output::Gap`]. Called twice: first with whether the transaction after the gap carries
+    /// a digest, then, once that transaction is delivered, with whether the digest matched (what
+    /// [`Application::agrees`](crate::Application::agrees) says). Unless both answers are
+    /// `Some(true)`, the leader's connection is closed and this server needs a snapshot.
     pub fn prove_gap(&mut self, now: Instant, agrees: Option<bool>) {
         self.heed_proof(agrees);
         self.settle(now);

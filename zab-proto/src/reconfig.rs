@@ -1,11 +1,12 @@
-//! Changes of the membership by ZooKeeper's `reconfig`, as far as a server can heed them that does
-//! not change its own members while it runs.
+//! Changes of the membership by ZooKeeper's `reconfig`.
 //!
-//! A configuration's version is the zxid of the `reconfig` that made it; a leader gives its first one
-//! the version of its epoch, without changing anything. A server whose list is older than the one in
-//! force would count quorums that are none any more. So it acknowledges a change, which may need its
-//! voice, and stays with that leader until the change is committed; then, or if the leader is lost
-//! before, it does not vote or follow any more, and is to be started again with the new list.
+//! This server cannot change its membership while it runs. It detects that `reconfig` has changed the
+//! ensemble, finishes with the current leader, and then stops voting and following, because quorums of
+//! the old membership are no longer valid. It acknowledges the change itself, which may need its
+//! acknowledgement, and must be started again with the new list.
+//!
+//! A configuration's version is the zxid of the `reconfig` that made it. A leader gives its first one
+//! the version of its epoch, without changing anything.
 
 use crate::shared::Shared;
 use crate::wire::jute::Reader;

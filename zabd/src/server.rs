@@ -231,8 +231,8 @@ fn on_outdated(ending: &Ending, outdated: &Arc<AtomicBool>) -> OnOutdated {
         }
         log::error!(
             "the members of the ensemble have changed (reconfig) to others than in this server's \
-             configuration, which is read at the start only. It ends, so that it counts no quorum \
-             that is none any more. Start it again with the new list of members: \
+             configuration, which is read at the start only. It stops, because quorums of the old \
+             members are no longer valid. Start it again with the new list of members: \
              /zookeeper/config and the other servers' dynamicConfigFile have it"
         );
         // Does not wait: this thread is the one that has to end.

@@ -36,7 +36,7 @@ impl Write for Socket {
 }
 
 impl Stream for Socket {
-    const TELLS_AGAIN: bool = false;
+    const LEVEL_TRIGGERED: bool = false;
 
     fn await_readable(&self) -> io::Result<()> {
         Ok(())

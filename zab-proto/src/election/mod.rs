@@ -60,8 +60,8 @@ pub(crate) enum ElectionOutput {
     },
     /// For the log.
     Notice(Notice),
-    /// What was decided can no longer come to anything: too many of those who would have to follow
-    /// want somebody else, or the elected leader does. Comes only before
+    /// The election just decided cannot succeed: the elected leader, or so many of its voters that no
+    /// quorum is left, now vote for another server. Comes only before
     /// [`established`](ElectionPort::established), at most once; start again.
     Deserted,
 }
@@ -404,5 +404,5 @@ impl ElectionPort {
     }
 }
 
-/// The candidate of those who are none.
+/// The candidate named in votes of servers that cannot be elected.
 const NOBODY: Sid = Sid(i64::MIN);

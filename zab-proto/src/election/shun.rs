@@ -1,8 +1,8 @@
 //! Leaders that were elected and could not be followed.
 //!
-//! Votes are passed on: a majority hears of a server that only some of it can reach, and elects it, and
-//! elects it again. So votes for who was lost before its epoch was established are not adopted, as long
-//! as the others seem to be enough without it.
+//! Votes are relayed, so a majority can keep electing a server that only some of its members can reach.
+//! A server therefore does not adopt votes for a leader that it lost before that leader's epoch was
+//! established, as long as the remaining voters form a quorum.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -94,5 +94,5 @@ impl Shun {
     }
 }
 
-/// More than it takes to hear of everybody who looks.
+/// Long enough to have heard from every server that is LOOKING.
 const GRACE: Duration = Duration::from_secs(2);

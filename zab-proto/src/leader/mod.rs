@@ -466,8 +466,8 @@ impl Leader {
         Reign::Continues
     }
 
-    /// A learner that takes what it is sent is busy, not silent. And one that is not awaited, as it
-    /// waits for its snapshot for instance, is not late at the moment it becomes awaited.
+    /// Restarts the silence timer of learners that have taken bytes since the last half tick, and of
+    /// learners that owe us nothing yet (for example while they queue for a snapshot).
     fn note_progress(&mut self, now: Instant, shared: &Shared) {
         let silent_at = now + shared.config.ticks(shared.config.init_limit);
         for link in self.links.iter_mut().flatten() {

@@ -22,11 +22,11 @@ impl Learner {
         config.ticks(ticks).min(config.tick_time.max(Self::refused_limit(shared)))
     }
 
-    /// How long to dial a leader that refuses. A dead one does, and then it is better to look for
-    /// another one soon; Java gives up after five refusals 100 ms apart. But a Java leader that has
-    /// waited for better votes opens its port later than a follower that decided early dials it, on a
-    /// loaded machine by more than a second. Who has given up by then waits for it in vain, for
-    /// `initLimit`.
+    /// How long to dial a leader that refuses. A dead leader refuses, and then it is better to look for
+    /// another one soon; Java gives up after five refusals 100 ms apart. But a Java leader opens its
+    /// quorum port only after its finalising wait, on a loaded machine more than a second after a
+    /// follower that decided early starts dialling. If that follower gives up first, the leader waits
+    /// for it until `initLimit`.
     pub(super) fn refused_limit(shared: &Shared) -> Duration {
         shared.config.election.leader_retry_max * CONNECT_ATTEMPTS
     }
