@@ -146,7 +146,8 @@ impl Nodes {
             None => Listeners::bind(&Listen::peers(&self.config.ensemble.members[&sid], false)?)?,
         };
         self.board.reset(i);
-        let config = Config { sid, ..self.config.clone() };
+        let mut config = self.config.clone();
+        config.sid = sid;
         let data = self.dir.join(sid.to_string());
         fs::create_dir_all(&data)?;
         let mut options = ServerOptions::new(config, Listen::default(), data);

@@ -1,14 +1,14 @@
 //! What quorum packets carry, and the jute primitives beneath.
 #![no_main]
 
+use bytes::BufMut;
 use libfuzzer_sys::fuzz_target;
 use zab_fuzz::encoded;
 use zab_proto::DecodeError;
 use zab_proto::wire::body::{
     LearnerInfo, Request, Revalidated, Session, parse_activate, parse_i32,
 };
-use bytes::BufMut;
-use zab_proto::wire::jute::{self, Reader, BufMutExt};
+use zab_proto::wire::jute::{self, BufMutExt, Reader};
 use zab_proto::wire::txn::TxnHeader;
 
 fuzz_target!(|data: &[u8]| {

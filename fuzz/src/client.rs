@@ -7,9 +7,8 @@ use std::time::Duration;
 use zab_proto::wire::Parsed;
 use zab_proto::wire::notification::parse_frame;
 use zab_proto::{
-    Channel, Config, ConnId, ElectionConfig, Ensemble, Epoch, EpochKind, Identity, Incoming, Input,
-    Instant, Limits, Member, NetOutput, Node, Recovered, Sid, SnapshotDigest, Storage, Ticket,
-    Zxid,
+    Channel, Config, ConnId, Ensemble, Epoch, EpochKind, Identity, Incoming, Input, Instant,
+    Member, NetOutput, Node, Recovered, Sid, SnapshotDigest, Storage, Ticket, Zxid,
 };
 use zk_service::{Service, ServiceOptions, WallClock};
 
@@ -107,23 +106,10 @@ impl World {
         let mut ensemble = Ensemble::default();
         let member = Member::parse(Sid(1), "h:1:2").expect("a good line");
         ensemble.members.insert(Sid(1), member);
-        let config = Config {
-            fresh_id: None,
-            allow_unlisted: true,
-            check_addresses: true,
-            sid: Sid(1),
-            ensemble,
-            standalone: true,
-            tick_time: Duration::from_secs(2),
-            init_limit: 10,
-            sync_limit: 5,
-            connect_to_learner_master_limit: 0,
-            multi_address: false,
-            trust_empty: true,
-            election: ElectionConfig::default(),
-            limits: Limits::default(),
-            seed: 1,
-        };
+        let mut config = Config::new(Sid(1), ensemble);
+        config.allow_unlisted = true;
+        config.standalone = true;
+        config.trust_empty = true;
         let service = Service::new(ServiceOptions {
             extended_types: true,
             four_letter_whitelist: vec!["*".into()],

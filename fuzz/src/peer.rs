@@ -12,8 +12,8 @@ use zab_proto::wire::notification::Notification;
 use zab_proto::wire::packet::{Packet, PacketType};
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{
-    Channel, CloseReason, Config, ConnId, ElectionConfig, Ensemble, Epoch, Input, Instant, Limits,
-    Message, Output, Peer, Recovered, Sid, Status, Violation, Zxid,
+    Channel, CloseReason, Config, ConnId, Ensemble, Epoch, Input, Instant, Message, Output, Peer,
+    Recovered, Sid, Status, Violation, Zxid,
 };
 
 use crate::disk::{Disk, Op, Records};
@@ -99,32 +99,22 @@ impl World {
     fn new(program: &mut Program<'_>) -> Self {
         let ensemble = "server.1=h:1:11\nserver.2=h:2:12\nserver.3=h:3:13\n\
                         server.4=h:4:14:observer\nversion=0";
-        let config = Config {
-            fresh_id: None,
-            allow_unlisted: true,
-            check_addresses: true,
-            sid: Sid(1 + program.small(4)),
-            ensemble: Ensemble::parse_text(ensemble.as_bytes()).expect("four members"),
-            standalone: false,
-            tick_time: Duration::from_millis(100),
-            init_limit: 5,
-            sync_limit: 2,
-            connect_to_learner_master_limit: 0,
-            multi_address: false,
-            trust_empty: program.byte() & 1 == 0,
-            election: ElectionConfig::default(),
-            limits: Limits {
-                field_len_max_bytes: 1000,
-                window_len_max_bytes: 4000,
-                retained_txns: 4,
-                retained_len_max_bytes: 1000,
-                links_max: 8,
-                requests_len_max_bytes: 1000,
-                snapshots_max: 1,
-                counter_max: u32::MAX,
-            },
-            seed: 1,
-        };
+        let sid = Sid(1 + program.small(4));
+        let members = Ensemble::parse_text(ensemble.as_bytes()).expect("four members");
+        let mut config = Config::new(sid, members);
+        config.allow_unlisted = true;
+        config.tick_time = Duration::from_millis(100);
+        config.init_limit = 5;
+        config.sync_limit = 2;
+        config.trust_empty = program.byte() & 1 == 0;
+        config.limits.field_len_max_bytes = 1000;
+        config.limits.window_len_max_bytes = 4000;
+        config.limits.retained_txns = 4;
+        config.limits.retained_len_max_bytes = 1000;
+        config.limits.links_max = 8;
+        config.limits.requests_len_max_bytes = 1000;
+        config.limits.snapshots_max = 1;
+        config.seed = 1;
         let mut disk = Disk::default();
         let mut recovered = Recovered::default();
         let epoch = Epoch(program.small(3));

@@ -13,6 +13,7 @@ const FRAME_HEAD_LEN_BYTES: usize = 4;
 
 /// All a server needs besides its application.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ServerOptions {
     /// The core's configuration.
     pub config: Config,
@@ -66,6 +67,7 @@ pub fn load<A: Application>(
 
 /// Bounds and times of a runtime's sockets.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct NetOptions {
     /// How long a dial may take, over all addresses of the member together (`cnxTimeout`).
     pub connect_timeout: Duration,

@@ -134,7 +134,8 @@ fn start(dir: &Path, poll: &Poll, waker: &Arc<Waker>) -> Result<Vec<Server>> {
         config.trust_empty = true; // a new ensemble: its empty directories are the right ones
         let options = ServerOptions::new(config, Listen::default(), dir.join(sid.to_string()));
         let ServerOptions { config, storage, .. } = options;
-        let net = NetOptions { connections_max: 100, ..NetOptions::for_config(&config) };
+        let mut net = NetOptions::for_config(&config);
+        net.connections_max = 100;
         let no_thread_wakes = Box::new(|| ());
         let loaded = runtime_core::load(member(), storage, true, no_thread_wakes)?;
         let first = (i + 1) * TOKENS_PER_SERVER;

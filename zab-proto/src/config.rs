@@ -6,8 +6,9 @@ use core::time::Duration;
 
 use crate::{ConfigError, Ensemble, EnsembleId, Member, Role, Sid};
 
-/// All the core needs to know beforehand.
+/// All the core needs to know beforehand. Made by [`Config::new`]; change the fields that differ.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Config {
     /// This server's id.
     pub sid: Sid,
@@ -49,6 +50,7 @@ pub struct Config {
 
 /// Times of the election; defaults are ZooKeeper's.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct ElectionConfig {
     /// How long to wait for a better vote once a quorum agrees.
     pub finalize_wait: Duration,
@@ -89,6 +91,7 @@ impl Default for ElectionConfig {
 
 /// Bounds, and what happens at each.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Limits {
     /// Longest buffer or string in a quorum packet (`jute.maxbuffer` plus its extra). A longer one
     /// closes its connection; a longer transaction is not proposed.

@@ -11,15 +11,13 @@ use crate::world::World;
 /// Bounds from barely one transaction to the default. Of the requests and transactions of the
 /// simulator's own clients some are longer than the shortest field.
 pub(crate) fn draw(rng: &mut Rng) -> Limits {
-    let default = Limits::default();
-    Limits {
-        field_len_max_bytes: rng.pick(&[900, default.field_len_max_bytes]),
-        window_len_max_bytes: rng.pick(&[1, 250, 1000, 10_000, default.window_len_max_bytes]),
-        retained_len_max_bytes: rng.pick(&[0, 500, 5000, default.retained_len_max_bytes]),
-        requests_len_max_bytes: rng.pick(&[1, 300, 2000, default.requests_len_max_bytes]),
-        snapshots_max: rng.pick(&[1, 2, default.snapshots_max]),
-        ..default
-    }
+    let mut limits = Limits::default();
+    limits.field_len_max_bytes = rng.pick(&[900, limits.field_len_max_bytes]);
+    limits.window_len_max_bytes = rng.pick(&[1, 250, 1000, 10_000, limits.window_len_max_bytes]);
+    limits.retained_len_max_bytes = rng.pick(&[0, 500, 5000, limits.retained_len_max_bytes]);
+    limits.requests_len_max_bytes = rng.pick(&[1, 300, 2000, limits.requests_len_max_bytes]);
+    limits.snapshots_max = rng.pick(&[1, 2, limits.snapshots_max]);
+    limits
 }
 
 impl<A: Subject> World<A> {

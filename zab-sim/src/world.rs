@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use zab_proto::{
-    Address, Application, Config, ConnId, Ensemble, EnsembleId, Instant, Limits, Member, Node,
-    Role, ServerState, Sid, Zxid,
+    Address, Application, Config, ConnId, Ensemble, EnsembleId, Instant, Member, Node, Role,
+    ServerState, Sid, Zxid,
 };
 
 use crate::check::{Failure, Ghost};
@@ -382,33 +382,21 @@ fn config(options: &Options, server: HostIx) -> Config {
         let address = Address { host, quorum_port: 2888, election_port: 3888 };
         (sid(server), Member { role, addresses: vec![address], client: None })
     });
-    Config {
-        fresh_id: None,
-        allow_unlisted: false,
-        check_addresses: true,
-        sid: sid(server),
-        ensemble: Ensemble { members: members.collect(), ..Ensemble::default() },
-        standalone: false,
-        tick_time: options.tick_time,
-        init_limit: options.init_limit,
-        sync_limit: options.sync_limit,
-        connect_to_learner_master_limit: 0,
-        multi_address: false,
-        trust_empty: false,
-        election: options.election,
-        limits: Limits {
-            retained_txns: options.retained_txns,
-            counter_max: options.counter_max,
-            links_max: 4 * options.servers() + 16,
-            ..match options.limits_differ {
-                true => Limits {
-                    // What one sends, another has to be able to read.
-                    field_len_max_bytes: options.limits.field_len_max_bytes,
-                    ..limits::draw(&mut Rng::new(options.seed, 4000 + server as u64))
-                },
-                false => options.limits,
-            }
-        },
-        seed: 0,
+    let ensemble = Ensemble { members: members.collect(), ..Ensemble::default() };
+    let mut config = Config::new(sid(server), ensemble);
+    config.tick_time = options.tick_time;
+    config.init_limit = options.init_limit;
+    config.sync_limit = options.sync_limit;
+    config.election = options.election;
+    config.limits = options.limits;
+    if options.limits_differ {
+        config.limits = limits::draw(&mut Rng::new(options.seed, 4000 + server as u64));
+        // What one sends, another has to be able to read.
+        config.limits.field_len_max_bytes = options.limits.field_len_max_bytes;
     }
+    config.limits.retained_txns = options.retained_txns;
+    config.limits.counter_max = options.counter_max;
+    config.limits.links_max = 4 * options.servers() + 16;
+    config.seed = 0;
+    config
 }

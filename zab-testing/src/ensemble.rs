@@ -99,7 +99,8 @@ impl<A: Application + Send + 'static> Ensemble<A> {
 
     fn start_on(&mut self, i: usize, listeners: Listeners) -> Result<(), Error> {
         let seat = &mut self.seats[i];
-        let mut config = Config { sid: seat.sid, ..self.recipe.config.clone() };
+        let mut config = self.recipe.config.clone();
+        config.sid = seat.sid;
         config.seed = seat.sid.0.unsigned_abs();
         let app = (self.recipe.app)(&config);
         if let Some(links) = &self.links {

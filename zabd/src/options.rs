@@ -16,7 +16,10 @@ pub(crate) fn server(config: &ServerConfig) -> ServerOptions {
     let core = core(config);
     let net = net(config, &core);
     let storage = storage(config, &core);
-    ServerOptions { config: core, listen: Listen::default(), net, storage, inline_storage: false }
+    let mut options = ServerOptions::new(core, Listen::default(), &config.data_dir);
+    options.net = net;
+    options.storage = storage;
+    options
 }
 
 fn core(config: &ServerConfig) -> Config {
@@ -47,22 +50,16 @@ fn core(config: &ServerConfig) -> Config {
 }
 
 fn election(properties: &SystemProperties) -> ElectionConfig {
-    let default = ElectionConfig::default();
+    let mut election = ElectionConfig::default();
     let ms = |key, default: Duration| milliseconds(properties, key, default);
-    ElectionConfig {
-        min_notification_interval: ms(
-            "fastleader.minNotificationInterval",
-            default.min_notification_interval,
-        ),
-        max_notification_interval: ms(
-            "fastleader.maxNotificationInterval",
-            default.max_notification_interval,
-        ),
-        early_finalize: properties.bool("election.earlyFinalize", default.early_finalize),
-        leader_retry_max: ms("leaderConnectDelayDuringRetryMs", default.leader_retry_max),
-        observer_delay_max: ms("observer.election.DelayMs", default.observer_delay_max),
-        ..default
-    }
+    election.min_notification_interval =
+        ms("fastleader.minNotificationInterval", election.min_notification_interval);
+    election.max_notification_interval =
+        ms("fastleader.maxNotificationInterval", election.max_notification_interval);
+    election.early_finalize = properties.bool("election.earlyFinalize", election.early_finalize);
+    election.leader_retry_max = ms("leaderConnectDelayDuringRetryMs", election.leader_retry_max);
+    election.observer_delay_max = ms("observer.election.DelayMs", election.observer_delay_max);
+    election
 }
 
 /// `jute.maxbuffer`: the longest frame of a client, in bytes.
@@ -71,42 +68,37 @@ fn jute_max_buffer(properties: &SystemProperties) -> usize {
 }
 
 fn limits(properties: &SystemProperties) -> Limits {
-    let default = Limits::default();
+    let mut limits = Limits::default();
     let max_buffer = jute_max_buffer(properties);
     let extra = properties.number("jute.maxbuffer.extrasize", max_buffer).max(EXTRA_MIN_BYTES);
-    let snapshots = properties.number("leader.maxConcurrentSnapSyncs", default.snapshots_max);
-    Limits {
-        field_len_max_bytes: max_buffer.saturating_add(extra).min(FIELD_LEN_MAX_BYTES),
-        // Smaller numbers become ZooKeeper's default there, too.
-        retained_txns: properties
-            .number("commitLogCount", default.retained_txns)
-            .max(default.retained_txns),
-        snapshots_max: snapshots.max(1),
-        window_len_max_bytes: properties
-            .number("zab.window.maxBytes", default.window_len_max_bytes),
-        retained_len_max_bytes: properties
-            .number("zab.retained.maxBytes", default.retained_len_max_bytes),
-        requests_len_max_bytes: properties
-            .number("zab.learner.maxRequestBytes", default.requests_len_max_bytes),
-        ..default
-    }
+    let snapshots = properties.number("leader.maxConcurrentSnapSyncs", limits.snapshots_max);
+    limits.field_len_max_bytes = max_buffer.saturating_add(extra).min(FIELD_LEN_MAX_BYTES);
+    // Smaller numbers become ZooKeeper's default there, too.
+    limits.retained_txns =
+        properties.number("commitLogCount", limits.retained_txns).max(limits.retained_txns);
+    limits.snapshots_max = snapshots.max(1);
+    limits.window_len_max_bytes =
+        properties.number("zab.window.maxBytes", limits.window_len_max_bytes);
+    limits.retained_len_max_bytes =
+        properties.number("zab.retained.maxBytes", limits.retained_len_max_bytes);
+    limits.requests_len_max_bytes =
+        properties.number("zab.learner.maxRequestBytes", limits.requests_len_max_bytes);
+    limits
 }
 
 fn net(config: &ServerConfig, core: &Config) -> NetOptions {
     let properties = &config.properties;
-    let default = NetOptions::for_config(core);
-    NetOptions {
-        connect_timeout: milliseconds(properties, "cnxTimeout", default.connect_timeout),
-        address_timeout: config.address_timeout,
-        client_unread_max_bytes: jute_max_buffer(properties) + FRAME_HEAD_LEN_BYTES,
-        peer_keep_alive: properties.bool("tcpKeepAlive", false),
-        client_keep_alive: properties.bool("clientTcpKeepAlive", false),
-        clients_turn_bytes: properties.number("zab.clients.turnBytes", default.clients_turn_bytes),
-        peer_descriptors: properties.number("zab.descriptors.peers", default.peer_descriptors),
-        file_descriptors: properties.number("zab.descriptors.files", default.file_descriptors),
-        connections_max: properties.number("zab.maxConnections", default.connections_max),
-        ..default
-    }
+    let mut net = NetOptions::for_config(core);
+    net.connect_timeout = milliseconds(properties, "cnxTimeout", net.connect_timeout);
+    net.address_timeout = config.address_timeout;
+    net.client_unread_max_bytes = jute_max_buffer(properties) + FRAME_HEAD_LEN_BYTES;
+    net.peer_keep_alive = properties.bool("tcpKeepAlive", false);
+    net.client_keep_alive = properties.bool("clientTcpKeepAlive", false);
+    net.clients_turn_bytes = properties.number("zab.clients.turnBytes", net.clients_turn_bytes);
+    net.peer_descriptors = properties.number("zab.descriptors.peers", net.peer_descriptors);
+    net.file_descriptors = properties.number("zab.descriptors.files", net.file_descriptors);
+    net.connections_max = properties.number("zab.maxConnections", net.connections_max);
+    net
 }
 
 fn storage(config: &ServerConfig, core: &Config) -> zab_storage::Options {

@@ -174,7 +174,8 @@ fn a_long_reply_that_is_read_slowly_is_not_taken_for_events() {
 #[test]
 fn identities_are_bounded_for_a_connection_and_by_what_a_packet_holds() {
     for (ids_len_max_bytes, field_len_max_bytes) in [(100_000, 1 << 20), (1 << 20, 100_000)] {
-        let limits = Limits { field_len_max_bytes, ..Limits::default() };
+        let mut limits = Limits::default();
+        limits.field_len_max_bytes = field_len_max_bytes;
         let options = ServiceOptions { ids_len_max_bytes, ..options() };
         let mut world = World::limited(3, 0, &options, limits);
         let server = (world.leader() + 1) % 3;

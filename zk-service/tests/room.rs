@@ -12,6 +12,13 @@ const CREATE: i32 = Opcode::Create.wire();
 const SET_DATA: i32 = Opcode::SetData.wire();
 const SYNC: i32 = Opcode::Sync.wire();
 
+/// The default but for what a test is about.
+fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    limits
+}
+
 fn world(limits: Limits) -> World {
     let options = ServiceOptions { tick_time: Duration::from_secs(2), ..ServiceOptions::default() };
     World::limited(3, 0, &options, limits)
@@ -72,7 +79,7 @@ fn take_turns(limits: Limits, seats: impl Fn(&World) -> Vec<usize>, most: usize)
 #[test]
 fn clients_of_a_learner_take_turns_on_the_way_to_the_leader() {
     for requests_len_max_bytes in [1, 100, 300] {
-        let limits = Limits { requests_len_max_bytes, ..Limits::default() };
+        let limits = limits(|limits| limits.requests_len_max_bytes = requests_len_max_bytes);
         take_turns(limits, |world| vec![learner(world); 4], 2);
     }
 }
@@ -80,8 +87,10 @@ fn clients_of_a_learner_take_turns_on_the_way_to_the_leader() {
 #[test]
 fn clients_of_a_leader_take_turns_at_its_window() {
     for window_len_max_bytes in [1, 300] {
-        let limits =
-            Limits { window_len_max_bytes, retained_len_max_bytes: 0, ..Limits::default() };
+        let limits = limits(|limits| {
+            limits.window_len_max_bytes = window_len_max_bytes;
+            limits.retained_len_max_bytes = 0;
+        });
         take_turns(limits, |world| vec![world.leader(); 4], 2);
     }
 }
@@ -90,19 +99,18 @@ fn clients_of_a_leader_take_turns_at_its_window() {
 /// writing; nor the other way round.
 #[test]
 fn clients_of_a_leader_and_of_learners_take_turns() {
-    let limits = Limits {
-        window_len_max_bytes: 1,
-        retained_len_max_bytes: 0,
-        requests_len_max_bytes: 1,
-        ..Limits::default()
-    };
+    let limits = limits(|limits| {
+        limits.window_len_max_bytes = 1;
+        limits.retained_len_max_bytes = 0;
+        limits.requests_len_max_bytes = 1;
+    });
     take_turns(limits, |world| vec![0, 1, 2, world.leader(), learner(world)], 4);
 }
 
 /// What a client has asked and no longer waits for takes no room from others.
 #[test]
 fn a_client_that_hangs_up_leaves_its_room_to_others() {
-    let limits = Limits { requests_len_max_bytes: 2000, ..Limits::default() };
+    let limits = limits(|limits| limits.requests_len_max_bytes = 2000);
     let mut world = world(limits);
     let server = learner(&world);
     let (client, ..) = world.open(server, 10_000);
@@ -118,7 +126,7 @@ fn a_client_that_hangs_up_leaves_its_room_to_others() {
 /// Who hangs up while it waits does not keep those behind it waiting.
 #[test]
 fn a_client_that_hangs_up_leaves_its_place() {
-    let limits = Limits { requests_len_max_bytes: 1, ..Limits::default() };
+    let limits = limits(|limits| limits.requests_len_max_bytes = 1);
     let mut world = world(limits);
     let server = learner(&world);
     let clients: Vec<Client> = (0..5).map(|_| world.open(server, 10_000).0).collect();
@@ -136,7 +144,7 @@ fn a_client_that_hangs_up_leaves_its_place() {
 /// A request that the link to the leader never takes would keep all those behind it waiting.
 #[test]
 fn a_request_too_long_for_the_link_to_the_leader_is_refused() {
-    let limits = Limits { field_len_max_bytes: 1000, ..Limits::default() };
+    let limits = limits(|limits| limits.field_len_max_bytes = 1000);
     let mut world = world(limits);
     let server = learner(&world);
     let (client, ..) = world.open(server, 10_000);
@@ -152,7 +160,7 @@ fn a_request_too_long_for_the_link_to_the_leader_is_refused() {
 /// way to the leader is.
 #[test]
 fn a_client_that_comes_back_waits_for_its_sync_on_a_narrow_link() {
-    let limits = Limits { requests_len_max_bytes: 1, ..Limits::default() };
+    let limits = limits(|limits| limits.requests_len_max_bytes = 1);
     let mut world = world(limits);
     let server = learner(&world);
     let (client, session, password) = world.open(server, 10_000);

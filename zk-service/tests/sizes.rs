@@ -34,7 +34,8 @@ fn ensemble(jute_max_buffer: usize) -> World {
         jute_max_buffer,
         ..ServiceOptions::default()
     };
-    let limits = Limits { field_len_max_bytes: 2 * jute_max_buffer, ..Limits::default() };
+    let mut limits = Limits::default();
+    limits.field_len_max_bytes = 2 * jute_max_buffer;
     World::limited(3, 0, &options, limits)
 }
 

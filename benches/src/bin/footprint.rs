@@ -203,7 +203,8 @@ fn serve() -> Result<()> {
     }
     let mut servers = Vec::new();
     for (sid, listeners) in bound {
-        let config = Config { sid, ..config.clone() };
+        let mut config = config.clone();
+        config.sid = sid;
         let data = Path::new(&dir).join(sid.to_string());
         fs::create_dir_all(&data)?;
         let options = ServerOptions::new(config, Listen::default(), data);

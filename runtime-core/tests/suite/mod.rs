@@ -64,7 +64,8 @@ impl Ensembled {
 
     fn start_on(&mut self, i: usize, listeners: Listeners) {
         let sid = Sid(i64::try_from(i).unwrap() + 1);
-        let config = Config { sid, ..self.config.clone() };
+        let mut config = self.config.clone();
+        config.sid = sid;
         let mut options =
             ServerOptions::new(config, Listen::default(), self.dir.join(sid.to_string()));
         options.storage.prealloc_bytes = 1 << 16;

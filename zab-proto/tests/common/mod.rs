@@ -13,8 +13,8 @@ use std::time::Duration;
 use journal::Journal;
 use memory::Memory;
 use zab_proto::{
-    Channel, CloseReason, Config, ConnId, Core, ElectionConfig, Ensemble, EnsembleId, Incoming,
-    Input, Instant, Limits, Member, NetOutput, Node, Notice, Phase, ServerState, Sid,
+    Channel, CloseReason, Config, ConnId, Core, Ensemble, EnsembleId, Incoming, Input, Instant,
+    Member, NetOutput, Node, Notice, Phase, ServerState, Sid,
 };
 
 /// One end of a stream: whose it is, and its name there.
@@ -74,23 +74,8 @@ impl Cluster {
             let member = Member::parse(Sid(i as i64 + 1), &format!("h:{quorum}:{election}:{role}"));
             ensemble.members.insert(Sid(i as i64 + 1), member.expect("a good line"));
         }
-        let config = Config {
-            fresh_id: None,
-            allow_unlisted: false,
-            check_addresses: true,
-            sid: Sid(0),
-            ensemble,
-            standalone: false,
-            tick_time: Duration::from_secs(2),
-            init_limit: 10,
-            sync_limit: 5,
-            connect_to_learner_master_limit: 0,
-            multi_address: false,
-            trust_empty: true,
-            election: ElectionConfig::default(),
-            limits: Limits::default(),
-            seed: 1,
-        };
+        let mut config = Config::new(Sid(0), ensemble);
+        config.trust_empty = true;
         let server = || Server { node: None, disk: Memory::default(), inbox: BTreeMap::new() };
         Self {
             now: Instant::ZERO,

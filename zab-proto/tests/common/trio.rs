@@ -1,12 +1,10 @@
 //! Three cores in one thread, joined by byte buffers and nothing else, on disks that are durable
 //! at once: for measuring what the core itself costs.
 
-use std::time::Duration;
-
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{
-    Channel, Config, ConnId, ElectionConfig, Ensemble, Input, Instant, Limits, Member, Output,
-    Peer, Phase, Recovered, ServerState, Sid, Ticket, Zxid,
+    Channel, Config, ConnId, Ensemble, Input, Instant, Member, Output, Peer, Phase, Recovered,
+    ServerState, Sid, Ticket, Zxid,
 };
 
 /// One end of a stream: which peer, and the name of the connection there.
@@ -33,23 +31,9 @@ impl Trio {
             ensemble.members.insert(Sid(sid), Member::parse(Sid(sid), &line).expect("good"));
         }
         let peer = |sid| {
-            let config = Config {
-                fresh_id: None,
-                allow_unlisted: false,
-                check_addresses: true,
-                sid: Sid(sid),
-                ensemble: ensemble.clone(),
-                standalone: false,
-                tick_time: Duration::from_secs(2),
-                init_limit: 10,
-                sync_limit: 5,
-                connect_to_learner_master_limit: 0,
-                multi_address: false,
-                trust_empty: true,
-                election: ElectionConfig::default(),
-                limits: Limits::default(),
-                seed: 1,
-            };
+            let mut config = Config::new(Sid(sid), ensemble.clone());
+            config.trust_empty = true;
+            config.seed = 1;
             Peer::new(Instant::ZERO, config, Recovered::default()).expect("a good configuration")
         };
         let mut trio = Self {

@@ -80,16 +80,13 @@ impl Timing {
     }
 
     fn election(self) -> ElectionConfig {
-        let ours = ElectionConfig::default();
-        match self {
-            Self::Early => ours,
-            Self::Apache => ElectionConfig {
-                early_finalize: false,
-                redial_min: Duration::from_millis(200),
-                leader_retry_min: ours.leader_retry_max,
-                ..ours
-            },
+        let mut election = ElectionConfig::default();
+        if self == Self::Apache {
+            election.early_finalize = false;
+            election.redial_min = Duration::from_millis(200);
+            election.leader_retry_min = election.leader_retry_max;
         }
+        election
     }
 }
 
