@@ -207,6 +207,22 @@ impl Service {
         }
     }
 
+    /// Whether something is left of what has ended.
+    fn is_littered(&self) -> bool {
+        self.db.tree.is_littered() || self.watches.is_littered()
+    }
+
+    /// Clears some of it away.
+    fn sweep(&mut self) {
+        let count = self.schedule.nodes_to_sweep();
+        self.db.tree.sweep(count);
+        if self.watches.is_littered() {
+            self.watches.sweep(count);
+            let Self { watches, clients, .. } = self;
+            clients.free_slots(|slot| watches.is_free(slot));
+        }
+    }
+
     fn begin_turn(&mut self) {
         let for_clients = self.schedule.begin_turn();
         self.lead(|leader, env| leader.begin_turn(env, for_clients));
@@ -534,7 +550,7 @@ impl Application for Service {
         self.leave_queue(slot);
         let session = self.clients.get(slot).map_or(0, |client| client.session);
         self.clients.detach(session, slot);
-        self.clients.remove(slot);
+        self.clients.remove(slot, self.watches.is_free(slot));
     }
 
     fn poll_output(&mut self) -> Option<ClientOutput> {
@@ -553,8 +569,7 @@ impl Application for Service {
         let greeting = self.greeting.front().map(|(deadline, _)| *deadline);
         let leader = self.leader.as_ref().map(Leader::poll_timeout);
         let waiting = self.schedule.has_waiting() && self.schedule.is_spent();
-        let goes_on =
-            self.has_postponed() || self.waiting.has_moved() || self.db.tree.is_littered();
+        let goes_on = self.has_postponed() || self.waiting.has_moved() || self.is_littered();
         let turn = (waiting || goes_on).then_some(Instant::ZERO);
         [turn, greeting, leader].into_iter().flatten().min()
     }
@@ -565,7 +580,7 @@ impl Application for Service {
         if self.schedule.is_spent() || !self.schedule.may_apply() {
             self.begin_turn();
         }
-        self.db.tree.sweep(self.schedule.nodes_to_sweep());
+        self.sweep();
         self.expire_greetings(core.now());
         self.lead(|leader, env| leader.expire(core, env));
         self.retry(core);

@@ -530,3 +530,28 @@ fn nodes_of_an_ended_session_are_cleared_away_in_turns() {
     let (code, count) = world.call(other, GET_ALL_CHILDREN_NUMBER, &string("/p"));
     assert_eq!((code, number(&count)), (0, 2));
 }
+
+/// What a connection watches is cleared away in turns when it ends, and its place is nobody's before.
+#[test]
+fn watches_of_an_ended_connection_are_cleared_away_in_turns() {
+    let (mut world, other) = with_children(options(), 1);
+    let (watcher, ..) = world.open(0, 40_000);
+    let watch = |n: usize| [string(&format!("/w{n}")), vec![1]].concat();
+    let reads: Vec<u8> = (0..2500).flat_map(|n| request(1, EXISTS, &watch(n))).collect();
+    world.send(watcher, &reads);
+    assert_eq!(xids(&mut world, watcher).len(), 2500);
+    let before = world.service(0).kept_len();
+    let turns = world.turns;
+    world.hang_up(watcher);
+    assert!(world.service(0).kept_len() < before - 2500 * 144, "they count no more");
+    // Who comes now, perhaps in its place, is told of nothing that it has not asked for.
+    let (next, ..) = world.open(0, 40_000);
+    assert_eq!(world.call(other, CREATE, &create("/w7", b"", 0)).0, 0);
+    world.run();
+    assert_eq!(world.received(next), 0);
+    // A quarter of a turn clears 33.
+    assert!(world.turns - turns >= 2500 / 34, "{} turns", world.turns - turns);
+    let (again, ..) = world.open(0, 40_000);
+    assert_eq!(world.call(other, CREATE, &create("/w9", b"", 0)).0, 0);
+    assert_eq!(world.received(again), 0);
+}

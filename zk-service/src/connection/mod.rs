@@ -282,6 +282,8 @@ struct Slot {
 pub(crate) struct Clients {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// Slots of connections that are gone, of which something is left elsewhere.
+    kept_slots: Vec<u32>,
     per_address: HashMap<IpAddr, u32>,
     by_session: HashMap<i64, u32>,
     outputs: VecDeque<ClientOutput>,
@@ -307,14 +309,19 @@ impl Clients {
     }
 
     /// The driver is done with a connection: its slot may be used again.
-    pub(crate) fn remove(&mut self, slot: u32) {
+    /// Unless it is `free` it waits for [`free_slots`](Self::free_slots).
+    pub(crate) fn remove(&mut self, slot: u32, free: bool) {
         let at = &mut self.slots[slot as usize];
         let Some(client) = at.client.take() else { return };
         self.kept_len -= client.charged;
         // What it has asked is carried out, and nobody waits for the answers.
         self.writes_len -= client.queue.writes_len();
         at.generation = at.generation.wrapping_add(1);
-        self.free.push(slot);
+        if free {
+            self.free.push(slot);
+        } else {
+            self.kept_slots.push(slot);
+        }
         self.len -= 1;
         let address = client.remote.ip();
         if let Some(count) = self.per_address.get_mut(&address) {
@@ -323,6 +330,12 @@ impl Clients {
                 self.per_address.remove(&address);
             }
         }
+    }
+
+    /// Slots that are free by now may be used again.
+    pub(crate) fn free_slots(&mut self, is_free: impl Fn(u32) -> bool) {
+        let Self { free, kept_slots, .. } = self;
+        free.extend(kept_slots.extract_if(.., |slot| is_free(*slot)));
     }
 
     /// Open connections of an address.

@@ -4,7 +4,7 @@
 //! persistent, persistent recursive) are independent bits per connection, path and table, the rule
 //! of ZooKeeper 3.9. Recursive watches live in the data table only.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, hash_set};
 use std::sync::Arc;
 
 use crate::protocol::event::Event;
@@ -78,7 +78,15 @@ pub(crate) struct WatchTable {
     /// Bytes of all entries. A path is counted for each connection that watches it, though it is
     /// kept once.
     len_bytes: usize,
+    /// Connections that have ended and watched so much that it is cleared away in pieces: in `by_path`
+    /// only there may be something of them. It counts nothing, and nobody hears of it.
+    ended: HashSet<u32>,
+    /// What of theirs is left in `by_path`.
+    litter: Vec<(u32, hash_set::IntoIter<Arc<str>>)>,
 }
+
+/// With this many paths or fewer what a connection watches is removed at once.
+const PATHS_AT_ONCE_MAX: usize = 1000;
 
 /// What one connection watches.
 #[derive(Debug, Default)]
@@ -153,18 +161,38 @@ impl WatchTable {
     }
 
     fn remove_slot(&mut self, slot: u32) {
-        let watching = self.by_slot.remove(&slot).unwrap_or_default();
+        let Some(watching) = self.by_slot.remove(&slot) else { return };
         self.len_bytes -= watching.len_bytes;
-        for path in watching.paths {
-            let Some(watchers) = self.by_path.get_mut(&path) else { continue };
-            if let Some(at) = watchers.iter().position(|w| w.slot == slot) {
-                let watcher = watchers.remove(at);
-                self.recursive -= usize::from(watcher.modes.contains_any(Modes::RECURSIVE));
-                self.len -= 1;
+        self.len -= watching.paths.len();
+        let at_once = watching.paths.len() <= PATHS_AT_ONCE_MAX;
+        self.ended.insert(slot);
+        self.litter.push((slot, watching.paths.into_iter()));
+        if at_once {
+            // It is the last, and so the first to be cleared away.
+            self.sweep(PATHS_AT_ONCE_MAX + 1);
+        }
+    }
+
+    /// Clears away up to so many entries of connections that have ended, the latest first.
+    fn sweep(&mut self, count: usize) {
+        let mut count = count;
+        while let Some((slot, paths)) = self.litter.last_mut() {
+            for path in paths.by_ref().take(count) {
+                count -= 1;
+                let Some(watchers) = self.by_path.get_mut(&path) else { continue };
+                if let Some(at) = watchers.iter().position(|w| w.slot == *slot) {
+                    let watcher = watchers.remove(at);
+                    self.recursive -= usize::from(watcher.modes.contains_any(Modes::RECURSIVE));
+                }
+                if watchers.is_empty() {
+                    self.by_path.remove(&path);
+                }
             }
-            if watchers.is_empty() {
-                self.by_path.remove(&path);
+            if paths.len() > 0 {
+                return;
             }
+            self.ended.remove(slot);
+            self.litter.pop();
         }
     }
 
@@ -178,7 +206,7 @@ impl WatchTable {
     fn trigger(&mut self, path: &str, event: Event, told: &mut Told, hit: &mut Vec<u32>) {
         let mut used = Vec::new();
         if let Some(watchers) = self.by_path.get_mut(path) {
-            for watcher in &mut *watchers {
+            for watcher in watchers.iter_mut().filter(|w| !self.ended.contains(&w.slot)) {
                 if told.is_news(watcher.slot) {
                     hit.push(watcher.slot);
                 }
@@ -195,7 +223,9 @@ impl WatchTable {
         if self.recursive > 0 && event != Event::ChildrenChanged {
             for ancestor in path::ancestors(path) {
                 let watchers = self.by_path.get(ancestor).map(Vec::as_slice).unwrap_or_default();
-                for watcher in watchers.iter().filter(|w| w.modes.contains_any(Modes::RECURSIVE)) {
+                let live = |w: &&Watcher| !self.ended.contains(&w.slot);
+                let recursive = |w: &&Watcher| w.modes.contains_any(Modes::RECURSIVE);
+                for watcher in watchers.iter().filter(recursive).filter(live) {
                     if told.is_news(watcher.slot) {
                         hit.push(watcher.slot);
                     }
@@ -215,7 +245,11 @@ impl WatchTable {
 
     /// Watched paths.
     pub(crate) fn paths(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = u32>)> {
-        self.by_path.iter().map(|(path, ws)| (&**path, ws.iter().map(|w| w.slot)))
+        let live = |slot: &u32| !self.ended.contains(slot);
+        self.by_path
+            .iter()
+            .filter(move |(_, ws)| self.ended.is_empty() || ws.iter().any(|w| live(&w.slot)))
+            .map(move |(path, ws)| (&**path, ws.iter().map(|w| w.slot).filter(live)))
     }
 
     /// Connections that watch, and their paths.
@@ -286,10 +320,26 @@ impl Watches {
         Some(removed)
     }
 
-    /// A connection ended.
+    /// A connection ended. Its slot may be another's when it [is free](Self::is_free).
     pub(crate) fn remove_slot(&mut self, slot: u32) {
         self.data.remove_slot(slot);
         self.child.remove_slot(slot);
+    }
+
+    /// Whether nothing is left of who was in this slot before.
+    pub(crate) fn is_free(&self, slot: u32) -> bool {
+        !self.data.ended.contains(&slot) && !self.child.ended.contains(&slot)
+    }
+
+    /// Clears away up to so many entries, in each table, of connections that have ended.
+    pub(crate) fn sweep(&mut self, count: usize) {
+        self.data.sweep(count);
+        self.child.sweep(count);
+    }
+
+    /// Whether there is something to [`sweep`](Self::sweep).
+    pub(crate) fn is_littered(&self) -> bool {
+        !self.data.litter.is_empty() || !self.child.litter.is_empty()
     }
 
     /// Entries in both tables.
@@ -336,6 +386,45 @@ mod tests {
         let mut hit = Vec::new();
         watches.trigger(path, event, &mut hit);
         hit
+    }
+
+    /// What a connection with very many watches leaves behind is cleared away in pieces, and nobody can
+    /// tell.
+    #[test]
+    fn what_ended_connections_leave_counts_nothing() {
+        let mut watches = Watches::default();
+        let path = |n: usize| format!("/p{n}");
+        let count = 2 * PATHS_AT_ONCE_MAX;
+        for slot in [1, 2] {
+            (0..count).for_each(|n| watches.add_persistent(slot, &path(n)));
+        }
+        watches.add_recursive(1, "/");
+        watches.add_standard(Kind::Data, 3, &path(0));
+        let (len, len_bytes) = (watches.len(), watches.len_bytes_of(1));
+        let all = watches.len_bytes();
+        watches.remove_slot(1);
+        assert_eq!((watches.len(), watches.len_bytes()), (len - 2 * count - 1, all - len_bytes));
+        assert!(!watches.is_free(1) && watches.is_free(2));
+        let mut rounds = 0;
+        while watches.is_littered() {
+            assert_eq!(watches.len_bytes_of(1), 0);
+            let mut heard = fire(&mut watches, &path(rounds), Event::DataChanged);
+            heard.sort_unstable();
+            assert_eq!(heard, if rounds == 0 { vec![2, 3] } else { vec![2] });
+            assert!(watches.data.paths().all(|(_, slots)| slots.eq([2])));
+            watches.sweep(100);
+            rounds += 1;
+        }
+        assert_eq!(rounds, count / 100 + 1, "the last entry is the one above 2,000");
+        assert!(watches.is_free(1));
+        assert_eq!(watches.data.recursive, 0);
+        watches.add_standard(Kind::Data, 1, "/new");
+        watches.remove_slot(2);
+        watches.remove_slot(1);
+        assert!(watches.is_free(1), "few are removed at once");
+        watches.sweep(usize::MAX);
+        assert!(watches.data.by_path.is_empty() && watches.child.by_path.is_empty());
+        assert_eq!((watches.len(), watches.len_bytes()), (0, 0));
     }
 
     #[test]
