@@ -157,6 +157,10 @@ def refusals(files):
             raise AssertionError("a client that does not trust us was served")
         except ssl.SSLError:
             server.log_says("it does not trust this server's certificate", 0)
+        figures = server.member.words("mntr")
+        failed = int(re.search(r"zk_unsuccessful_handshake\t(\d+)", figures).group(1))
+        assert failed >= 7, figures
+        assert int(re.search(r"zk_tls_certificate_expiry_seconds\t(\d+)", figures).group(1)) > 3e9
     return f"refused with a reason: {', '.join(done)}"
 
 

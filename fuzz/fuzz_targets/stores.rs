@@ -26,12 +26,8 @@ fn look(der: &[u8]) {
     let Ok(certificate) = Certificate::parse(der) else { return };
     // Each byte becomes four at most.
     assert!(certificate.subject_name().len() <= 16 * der.len());
-    for host in ["localhost", "zk-1.example.com", "127.0.0.1", "[::1]", ""] {
-        matches(&certificate, host);
-    }
-    if let Some(name) = certificate.common_name()
-        && !name.is_empty()
-    {
-        matches(&certificate, &name);
+    let name = certificate.common_name().unwrap_or_default();
+    for host in ["localhost", "zk-1.example.com", "127.0.0.1", "[::1]", "", &name] {
+        let _ = matches(&certificate, host);
     }
 }

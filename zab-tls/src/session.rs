@@ -87,10 +87,12 @@ impl Session {
             hosts.join(", ")
         );
         if names == Names::Warned {
-            log::warn!(
-                "A connection is accepted although {text}: ssl.quorum.hostnameVerification is not set; \
-                 true would refuse it"
-            );
+            if self.verifier.as_ref().is_some_and(|verifier| verifier.misses(&text)) {
+                log::warn!(
+                    "A connection is accepted although {text}: ssl.quorum.hostnameVerification is not set; \
+                     true would refuse it"
+                );
+            }
             return Ok(());
         }
         Err(format!("{text} (hostnameVerification)").into())

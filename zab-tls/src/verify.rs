@@ -33,6 +33,8 @@ pub(crate) struct Verifier {
     mandatory: bool,
     /// Why the last certificate was refused. The error that `rustls` hands on has no room for it.
     refusal: Mutex<Option<String>>,
+    /// Names that were missed and are not missed aloud again.
+    missed: Mutex<HashSet<String>>,
 }
 
 impl Verifier {
@@ -50,6 +52,7 @@ impl Verifier {
             accept_expired,
             mandatory,
             refusal: Mutex::default(),
+            missed: Mutex::default(),
         };
         for der in &trust.certificates {
             let Ok(certificate) = Certificate::parse(der) else { continue };
@@ -68,6 +71,15 @@ impl Verifier {
     /// Why the last certificate was refused.
     pub(crate) fn take_refusal(&self) -> Option<String> {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether a name is missed for the first time, as far as that is remembered.
+    pub(crate) fn misses(&self, what: &str) -> bool {
+        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        if missed.len() >= MISSED_MAX {
+            missed.clear();
+        }
+        missed.insert(what.to_owned())
     }
 
     fn judge(
@@ -178,6 +190,9 @@ fn of_webpki(error: webpki::Error) -> Error {
     }
     .into()
 }
+
+/// How many missed names are remembered.
+const MISSED_MAX: usize = 1024;
 
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(

@@ -196,6 +196,9 @@ fn incarnation(
     service_options.on_outdated = on_outdated(ending, outdated);
     service_options.fsync_times = Some(fsync_times(&options.storage));
     service_options.descriptors = Some(Probe::new(|_| runtime_core::count_descriptors()));
+    if let Some(tls) = tls {
+        service_options.figures = tls::figures(tls);
+    }
     let service = Service::new(service_options);
     let (handle, join) = runtime.start(listeners, options, service)?;
     // Not before: the directories have been read now, and what the purge removes is not missed.

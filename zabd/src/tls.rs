@@ -1,10 +1,12 @@
 //! TLS of a running server: its stores are read, and read again when they change.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, Builder};
 use std::time::{Duration, Instant};
 
-use zab_tls::{Settings, SetupError, Tls};
+use zab_tls::{Counts, Settings, SetupError, Tls};
+use zk_service::Probe;
 
 use crate::config::{Invalid, ServerConfig, blame_property};
 
@@ -58,6 +60,25 @@ fn key_of(error: &SetupError, settings: &Settings) -> &'static str {
         }
         _ => "keyStore.location",
     }
+}
+
+/// What `mntr` shows of TLS.
+pub(crate) fn figures(tls: &Arc<Tls>) -> Vec<(&'static str, Probe<u64>)> {
+    let counter = |of: fn(&Counts) -> &AtomicU64| {
+        let tls = Arc::clone(tls);
+        Probe::new(move |reset| {
+            let count = of(tls.counts());
+            if reset { count.swap(0, Ordering::Relaxed) } else { count.load(Ordering::Relaxed) }
+        })
+    };
+    let expiring = Arc::clone(tls);
+    let expiry = Probe::new(move |_| expiring.expires_in().map_or(0, |left| left.as_secs()));
+    vec![
+        ("unsuccessful_handshake", counter(|counts| &counts.unsuccessful)),
+        ("tls_handshake_exceeded", counter(|counts| &counts.exceeded)),
+        ("tls_plain_accepted", counter(|counts| &counts.plain)),
+        ("tls_certificate_expiry_seconds", expiry),
+    ]
 }
 
 /// Looks every now and then whether the stores have changed, as long as somebody uses them; and says when

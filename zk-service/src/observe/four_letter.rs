@@ -83,6 +83,7 @@ impl Service {
             "srst" => {
                 self.stats = Stats::default();
                 self.metrics = Metrics::default();
+                self.options.figures.iter().for_each(|(_, figure)| figure.reset());
                 if let Some(fsyncs) = &self.options.fsync_times {
                     fsyncs.reset();
                 }

@@ -52,6 +52,9 @@ impl Service {
             put(out, "open_file_descriptor_count", open);
             put(out, "max_file_descriptor_count", max);
         }
+        for (name, figure) in &self.options.figures {
+            put(out, name, figure.read());
+        }
         self.put_quotas(out);
         self.put_counters(out);
         self.put_summaries(out);
