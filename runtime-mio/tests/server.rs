@@ -44,7 +44,8 @@ fn embedded_in_a_loop() {
     .unwrap();
     let client = std::thread::spawn(move || append(&mut connect(addr), "inside"));
     let mut events = Events::with_capacity(16);
-    while !client.is_finished() || driver.node().app().lines.is_empty() {
+    // A client that gives up ends the test, too: what became of it is asked below.
+    while !client.is_finished() {
         driver.tick().unwrap();
         let timeout = driver.deadline().map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.unwrap_or(PATIENCE).min(Duration::from_millis(50));
