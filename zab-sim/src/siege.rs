@@ -33,6 +33,15 @@ const FOREIGN: Identity = Identity { id: EnsembleId::new(u128::MAX), confirmed: 
 pub(crate) fn besiege<A: Subject>(world: &mut World<A>) {
     let rng = &mut Rng::new(world.options.seed, 0x5_1e6e);
     let Some(leader) = world.leader() else { return };
+    // Within a window of a few bytes a member may lag, or a client wait, without any stranger: that is
+    // known, and would be taken for the strangers' doing.
+    let (limits, default) = (world.options.limits, Limits::default());
+    let narrow = limits.window_len_max_bytes < default.window_len_max_bytes
+        || limits.requests_len_max_bytes < default.requests_len_max_bytes
+        || world.options.limits_differ;
+    if narrow {
+        return;
+    }
     world.ghost.borrow_mut().coverage.count("besieged");
     let others: Vec<HostIx> = (0..world.options.voters).filter(|s| *s != leader).collect();
     // Without it there has to be a quorum.
@@ -186,12 +195,7 @@ fn send_home<A: Subject>(world: &mut World<A>, foreign: Option<HostIx>) {
 /// A server is down, and its disk that of another ensemble, which has had more elections; false if the
 /// others cannot spare what it had, or have no id to tell it by.
 fn bring_foreign<A: Subject>(world: &mut World<A>, rng: &mut Rng, server: HostIx) -> bool {
-    world.quiet = true;
-    let until = world.now + 2 * SECOND;
-    let spared = world.run_until(until, |world| world.can_spare_one());
-    world.quiet = false;
-    (0..world.clients.len())
-        .for_each(|client| world.queue.push(world.now, Event::Client { client }));
+    let spared = spare_one(world);
     let voters = world.options.voters;
     let has_id = |disk: &crate::disk::Disk| disk.durable.identity.is_some_and(|id| id.confirmed);
     if !spared || !world.disks[..voters].iter().all(has_id) {
@@ -212,8 +216,24 @@ fn bring_foreign<A: Subject>(world: &mut World<A>, rng: &mut Rng, server: HostIx
     true
 }
 
-/// A server is down, and its `acceptedEpoch` damaged.
+/// Waits, without clients, until nothing relies on what one of the disks has; whether that came.
+fn spare_one<A: Subject>(world: &mut World<A>) -> bool {
+    world.quiet = true;
+    let until = world.now + 2 * SECOND;
+    let spared = world.run_until(until, |world| world.can_spare_one());
+    world.quiet = false;
+    (0..world.clients.len())
+        .for_each(|client| world.queue.push(world.now, Event::Client { client }));
+    spared
+}
+
+/// A server is down, and its `acceptedEpoch` damaged. Beyond belief that is a promise forgotten, and what
+/// the leader sends is to replace the history: it must not be behind what the server has, for the
+/// observer's sake. (For the server it may be: it votes only when it has the rest, too.)
 fn bring_damaged<A: Subject>(world: &mut World<A>, rng: &mut Rng, server: HostIx) -> bool {
+    if !spare_one(world) {
+        return false;
+    }
     world.ghost.borrow_mut().coverage.count("besieged: accepted epoch damaged");
     world.die(server, Death::Kill);
     let accepted = world.disks[server].durable.accepted.unwrap_or_default();
