@@ -320,7 +320,7 @@ impl<'a> Core<'a> {
         self.peer.revalidated(to, data);
     }
 
-    /// Leader: begins a freshness round for its own client. [`Application::synced`] is called
+    /// Leader: begins a sync round for its own client. [`Application::synced`] is called
     /// with the returned number once everything proposed before this call is committed and a
     /// quorum has shown, after this call, that it still follows (rule R18).
     pub fn sync(&mut self) -> u64 {

@@ -220,7 +220,7 @@ pub enum Output<'a> {
     },
     /// Application: role or phase changed.
     Became(Status),
-    /// Application: a freshness round started by [`Peer::sync`](crate::Peer::sync) has ended.
+    /// Application: a sync round started by [`Peer::sync`](crate::Peer::sync) has ended.
     Synced {
         /// The number `sync` returned.
         token: u64,

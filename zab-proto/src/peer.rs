@@ -13,7 +13,7 @@ use self::patience::{Attempts, Waiting};
 use self::roles::{Looking, Role};
 use crate::door::Door;
 use crate::election::ElectionPort;
-use crate::leader::{Leader, Reign};
+use crate::leader::{Leader, Leadership};
 use crate::notice::Notices;
 use crate::quorums::Quorums;
 use crate::recovered::Recovered;
@@ -113,7 +113,7 @@ impl Peer {
             random: 0,
         };
         peer.random = peer.shared.config.seed | 1;
-        peer.heed_history(&applied);
+        peer.observe_history(&applied);
         if let Some(notice) = damaged {
             peer.shared.notice(now, notice);
         }
@@ -186,11 +186,11 @@ impl Peer {
     /// [`Application::agrees`](crate::Application::agrees) says). Unless both answers are
     /// `Some(true)`, the leader's connection is closed and this server needs a snapshot.
     pub fn prove_gap(&mut self, now: Instant, agrees: Option<bool>) {
-        self.heed_proof(agrees);
+        self.observe_proof(agrees);
         self.settle(now);
     }
 
-    fn heed_proof(&mut self, agrees: Option<bool>) {
+    fn observe_proof(&mut self, agrees: Option<bool>) {
         if let Err(violation) = self.shared.history.prove(agrees)
             && let Role::Learner(learner) = &mut self.role
         {
@@ -311,7 +311,7 @@ impl Peer {
             Role::Looking(_) => {}
             Role::Learner(learner) => learner.handle_timeout(now, &mut self.shared),
             Role::Leader(leader) => {
-                if let Reign::Ends(reason) = leader.handle_timeout(now, &mut self.shared) {
+                if let Leadership::Resign(reason) = leader.handle_timeout(now, &mut self.shared) {
                     self.abdicate(now, reason);
                 }
             }
@@ -369,7 +369,7 @@ impl Peer {
     /// nothing is left until the next input.
     pub fn poll_output(&mut self) -> Option<Output<'_>> {
         if self.shared.history.awaits_proof() {
-            self.heed_proof(None);
+            self.observe_proof(None);
         }
         if self.shared.history.has_storage_output() {
             return self.shared.history.poll_storage();
@@ -581,7 +581,7 @@ impl Peer {
         }
     }
 
-    /// Leader: begins a freshness round for itself; [`Output::Synced`] brings the returned number.
+    /// Leader: begins a sync round for itself; [`Output::Synced`] brings the returned number.
     pub fn sync(&mut self, now: Instant) -> u64 {
         match &mut self.role {
             Role::Leader(leader) => leader.sync(now, &mut self.shared),

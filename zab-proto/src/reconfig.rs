@@ -17,7 +17,7 @@ use crate::{CloseReason, Ensemble, Violation, Zxid};
 pub(crate) const RECONFIG: i32 = 16;
 
 /// Heeds a transaction that becomes part of the history.
-pub(crate) fn heed_txn(shared: &mut Shared, header: &TxnHeader, txn: &[u8]) {
+pub(crate) fn observe_txn(shared: &mut Shared, header: &TxnHeader, txn: &[u8]) {
     if header.kind != RECONFIG {
         return;
     }
@@ -40,7 +40,7 @@ pub(crate) fn is_newer(version: i64, own: &Ensemble) -> bool {
 ///
 /// The version of a newer one with the same members becomes this server's: a leader refuses learners
 /// whose version is above its own.
-pub(crate) fn heed(shared: &mut Shared, text: &[u8]) -> Result<(), CloseReason> {
+pub(crate) fn observe_config(shared: &mut Shared, text: &[u8]) -> Result<(), CloseReason> {
     if adopt(shared, text) == News::OtherMembers {
         shared.outdated = true;
         return Err(CloseReason::Violation(Violation::Reconfigured));

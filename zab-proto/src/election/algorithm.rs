@@ -12,7 +12,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::shun::Shun;
+use super::failed_leaders::FailedLeaders;
 use crate::quorums::Quorums;
 use crate::wire::notification::{Notification, VERSION};
 use crate::{ElectionConfig, Epoch, Instant, ServerState, Sid, Vote, Zxid};
@@ -95,8 +95,8 @@ pub(super) struct Algorithm {
     /// The votes of this round (ZooKeeper's `recvset`).
     received: Votes,
     /// What servers that have a leader say (`outofelection`).
-    settled: Votes,
-    shun: Shun,
+    out_of_election: Votes,
+    failed_leaders: FailedLeaders,
     interval: Duration,
     resend_at: Option<Instant>,
     final_at: Option<Instant>,
@@ -119,8 +119,8 @@ impl Algorithm {
             initial: vote,
             last_round: 0,
             received: Votes::new(),
-            settled: Votes::new(),
-            shun: Shun::new(init_limit),
+            out_of_election: Votes::new(),
+            failed_leaders: FailedLeaders::new(init_limit),
             interval: Duration::ZERO,
             resend_at: None,
             final_at: None,
@@ -144,7 +144,7 @@ impl Algorithm {
 
     /// Whether a vote of this server has come since the round began.
     pub(super) fn has_vote_of(&self, sid: Sid) -> bool {
-        self.received.contains_key(&sid) || self.settled.contains_key(&sid)
+        self.received.contains_key(&sid) || self.out_of_election.contains_key(&sid)
     }
 
     /// The leader of the last election is lost, and the next one has not begun.
@@ -173,24 +173,24 @@ impl Algorithm {
             CastVote { state: ServerState::Looking, vote: initial, election_epoch, version: 0 };
         self.initial = initial;
         self.received.clear();
-        self.settled.clear();
+        self.out_of_election.clear();
         self.interval = self.times.min_notification_interval.max(INTERVAL_FLOOR);
         self.resend_at = Some(now + self.interval);
         self.final_at = None;
-        self.shun.begin(now);
+        self.failed_leaders.begin(now);
         self.count_own();
     }
 
     /// The leader just elected could not be followed.
-    pub(super) fn shun(&mut self, leader: Sid) {
-        self.shun.add(leader);
+    pub(super) fn avoid(&mut self, leader: Sid) {
+        self.failed_leaders.add(leader);
     }
 
     /// The epoch of the leader just elected is established (ZOOKEEPER-1732): all members of an
     /// ensemble tell a joiner the same one.
     pub(super) fn established(&mut self, epoch: Epoch) {
         self.own.vote.peer_epoch = epoch;
-        self.shun.clear();
+        self.failed_leaders.clear();
     }
 
     /// Takes a notification from `from`. `gone` tells whether a server is known to be unreachable.
@@ -214,7 +214,7 @@ impl Algorithm {
         }
         let mut answer = looking && heard.election_epoch < self.own.election_epoch;
         if heard.vote.zxid != Zxid::NONE {
-            self.shun.hear(from);
+            self.failed_leaders.hear(from);
         }
         if self.quorums.is_voter(heard.vote.leader) {
             match heard.state {
@@ -224,7 +224,7 @@ impl Algorithm {
                     answer |= newcomer && !changed;
                 }
                 ServerState::Following | ServerState::Leading => {
-                    step.decided = self.on_settled(from, heard);
+                    step.decided = self.on_out_of_election(from, heard);
                 }
                 ServerState::Observing => {}
             }
@@ -245,7 +245,7 @@ impl Algorithm {
         let is_quorum = |counts: &dyn Fn(Sid) -> bool| {
             self.quorums.is_quorum(|sid| sid == self.me || counts(sid))
         };
-        self.shun.watch(now, &gone, is_quorum);
+        self.failed_leaders.watch(now, &gone, is_quorum);
         if !self.is_looking() || !self.is_quorum(&self.received, &self.own) {
             self.final_at = None;
             return None;
@@ -257,7 +257,7 @@ impl Algorithm {
 
     pub(super) fn handle_timeout(&mut self, now: Instant, gone: impl Fn(Sid) -> bool) -> Step {
         let mut step = Step { decided: self.evaluate(now, &gone), ..Step::default() };
-        if self.shun.is_over(now) && self.forgive() {
+        if self.failed_leaders.is_over(now) && self.forgive() {
             step = Step { broadcast: Some(self.own), decided: self.evaluate(now, gone), ..step };
         }
         if self.resend_at.is_some_and(|at| at <= now) {
@@ -279,12 +279,15 @@ impl Algorithm {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        [self.resend_at, self.final_at, self.shun.poll_timeout()].into_iter().flatten().min()
+        [self.resend_at, self.final_at, self.failed_leaders.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
-    /// Nothing comes of it without those that were shunned. Whether the own vote has changed.
+    /// Nothing comes of it without leaders that failed. Whether the own vote has changed.
     fn forgive(&mut self) -> bool {
-        self.shun.clear();
+        self.failed_leaders.clear();
         let before = self.own.vote;
         let round = self.own.election_epoch;
         let heard = self
@@ -325,8 +328,8 @@ impl Algorithm {
             self.own.vote = self.initial;
             self.received.clear();
         }
-        let shunned = self.shun.contains(heard.vote.leader);
-        if !outdated && !shunned && self.is_better(&heard.vote, &self.own.vote) {
+        let failed = self.failed_leaders.contains(heard.vote.leader);
+        if !outdated && !failed && self.is_better(&heard.vote, &self.own.vote) {
             self.own.vote = heard.vote;
         }
         let changed = self.own != before;
@@ -342,16 +345,17 @@ impl Algorithm {
     }
 
     /// An answer of somebody who has a leader.
-    fn on_settled(&mut self, from: Sid, heard: CastVote) -> Option<Decision> {
+    fn on_out_of_election(&mut self, from: Sid, heard: CastVote) -> Option<Decision> {
         if heard.election_epoch == self.own.election_epoch {
             self.received.insert(from, CastVote { version: 0, ..heard });
             if self.is_quorum(&self.received, &heard) && self.is_leading(&self.received, &heard) {
                 return Some(self.decide(heard));
             }
         }
-        self.settled.insert(from, heard);
-        (self.is_quorum(&self.settled, &heard) && self.is_leading(&self.settled, &heard))
-            .then(|| self.decide(heard))
+        self.out_of_election.insert(from, heard);
+        (self.is_quorum(&self.out_of_election, &heard)
+            && self.is_leading(&self.out_of_election, &heard))
+        .then(|| self.decide(heard))
     }
 
     /// Whether the leader that `heard` speaks of says so too. We ourselves lead only if it is the
@@ -405,7 +409,7 @@ impl Algorithm {
         self.own = CastVote { state, version: 0, ..elected };
         self.resend_at = None;
         self.final_at = None;
-        self.shun.end();
+        self.failed_leaders.end();
         Decision { state, vote: elected.vote }
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! [`connections`] knows who dials whom and keeps one notification for each server, [`algorithm`]
 //! is fast leader election on decoded votes, [`bootstrap`] keeps servers without a trusted history
-//! out of it, [`desertion`] and [`shun`] end and avoid elections that come to nothing. This file joins them.
+//! out of it, [`overtaken`] and [`failed_leaders`] end and avoid elections that come to nothing. This file joins them.
 
 mod algorithm;
 mod bootstrap;
 mod connections;
-mod desertion;
-mod shun;
+mod failed_leaders;
+mod overtaken;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +20,7 @@ use core::net::IpAddr;
 use self::algorithm::{Algorithm, CastVote, Decision, Step};
 use self::bootstrap::Bootstrap;
 use self::connections::{Connections, Frame};
-use self::desertion::Desertion;
+use self::overtaken::Overtaken;
 use crate::identity::{Identity, differ};
 use crate::quorums::Quorums;
 use crate::wire::extension::{self, Tag};
@@ -63,7 +63,7 @@ pub(crate) enum ElectionOutput {
     /// The election just decided cannot succeed: the elected leader, or so many of its voters that no
     /// quorum is left, now vote for another server. Comes only before
     /// [`established`](ElectionPort::established), at most once; start again.
-    Deserted,
+    Overtaken,
 }
 
 /// Things that went wrong without harm, for the log.
@@ -90,7 +90,7 @@ pub(crate) struct ElectionPort {
     bootstrap: Option<Bootstrap>,
     bootstrapped: bool,
     /// Present from a decision until the epoch is established.
-    desertion: Option<Desertion>,
+    overtaken: Option<Overtaken>,
     /// The last role ended before its epoch was established.
     in_vain: bool,
     counters: ElectionCounters,
@@ -106,7 +106,7 @@ impl ElectionPort {
             identity: None,
             bootstrap: None,
             bootstrapped: false,
-            desertion: None,
+            overtaken: None,
             in_vain: false,
             counters: ElectionCounters::default(),
         }
@@ -137,7 +137,7 @@ impl ElectionPort {
     /// of a leader any more.
     pub(crate) fn end(&mut self) {
         self.algorithm.end();
-        self.in_vain = self.desertion.take().is_some();
+        self.in_vain = self.overtaken.take().is_some();
     }
 
     /// An election begins. `initial` has the last durable zxid and the current epoch of this
@@ -146,9 +146,9 @@ impl ElectionPort {
     pub(crate) fn start(&mut self, now: Instant, initial: Vote, trusted: bool, lost: Option<Sid>) {
         self.bootstrapped = false;
         self.bootstrap = None;
-        self.desertion = None;
+        self.overtaken = None;
         if let Some(leader) = lost.filter(|_| self.in_vain) {
-            self.algorithm.shun(leader);
+            self.algorithm.avoid(leader);
         }
         self.connections.start(lost);
         let mut initial = self.initial_vote(initial);
@@ -166,7 +166,7 @@ impl ElectionPort {
     /// The epoch of the elected leader is established, on it or with it (ZOOKEEPER-1732).
     pub(crate) fn established(&mut self, epoch: Epoch) {
         self.algorithm.established(epoch);
-        self.desertion = None;
+        self.overtaken = None;
     }
 
     /// Whether a server that started untrusted has since found the whole ensemble to be empty, and
@@ -357,8 +357,8 @@ impl ElectionPort {
     }
 
     fn on_vote(&mut self, now: Instant, frame: &Frame<'_>, heard: CastVote) {
-        if let Some(desertion) = &mut self.desertion {
-            desertion.hear(frame.from, &heard, frame.first, &self.algorithm);
+        if let Some(overtaken) = &mut self.overtaken {
+            overtaken.hear(frame.from, &heard, frame.first, &self.algorithm);
         }
         let gone = |sid| self.connections.is_gone(sid);
         let step = self.algorithm.on_notification(now, frame.from, heard, gone);
@@ -377,7 +377,7 @@ impl ElectionPort {
         }
         if let Some(Decision { state, vote }) = step.decided {
             self.bootstrap = None;
-            self.desertion = Some(Desertion::default());
+            self.overtaken = Some(Overtaken::default());
             self.connections.stop();
             self.connections.push(ElectionOutput::Decided { state, vote });
         }
@@ -397,9 +397,9 @@ impl ElectionPort {
 
     fn watch_desertion(&mut self) {
         let gone = |sid| self.connections.is_gone(sid);
-        let deserted = |desertion: &mut Desertion| desertion.is_complete(&self.algorithm, gone);
-        if self.desertion.take_if(deserted).is_some() {
-            self.connections.push(ElectionOutput::Deserted);
+        let deserted = |overtaken: &mut Overtaken| overtaken.is_complete(&self.algorithm, gone);
+        if self.overtaken.take_if(deserted).is_some() {
+            self.connections.push(ElectionOutput::Overtaken);
         }
     }
 }

@@ -105,7 +105,7 @@ pub(super) struct Link {
     /// answered behind the COMMIT of everything below, before any other, and as soon as it is proven.
     syncs: VecDeque<(Index, u64)>,
     /// How many of them, from the oldest on, are proven fresh; how many of the others the running
-    /// round of freshness proves, and how many the next one.
+    /// sync round proves, and how many the next one.
     proven: u64,
     proving: u64,
     unproven: u64,
@@ -114,7 +114,7 @@ pub(super) struct Link {
     /// PINGs that it has to answer, and those that it has answered, in the same order.
     pub(super) pings_sent: u64,
     pub(super) pongs: u64,
-    /// The PING whose answer counts for the running round of freshness.
+    /// The PING whose answer counts for the running sync round.
     pub(super) round: Option<u64>,
     /// Bytes given to the driver, and how many it were at the last half tick.
     pub(super) sent_bytes: u64,
@@ -301,7 +301,7 @@ impl Link {
         self.syncs.len() <= SYNC_PLACES_MAX
     }
 
-    /// A round of freshness begins, for all that was asked so far.
+    /// A sync round begins, for all that was asked so far.
     pub(super) fn begin_round(&mut self) {
         self.proving += core::mem::take(&mut self.unproven);
     }

@@ -2,20 +2,20 @@
 
 mod broadcast;
 mod discovery;
-mod freshness;
 mod guests;
 mod identity;
 mod link;
 mod sync;
+mod sync_rounds;
 
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-use self::freshness::Freshness;
 use self::link::{Link, Own, Stage};
 use self::sync::Rank;
+use self::sync_rounds::SyncRounds;
 use crate::history::History;
 use crate::shared::{Control, Shared};
 use crate::window::Index;
@@ -72,7 +72,7 @@ pub(crate) struct Leader {
     /// Next half tick, and how many have passed.
     half_tick: Instant,
     half_ticks: u64,
-    freshness: Freshness,
+    sync_rounds: SyncRounds,
     standalone: bool,
 }
 
@@ -93,10 +93,10 @@ pub struct LearnerStatus {
 /// What became of the leader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
-pub(crate) enum Reign {
-    Continues,
+pub(crate) enum Leadership {
+    Keep,
     /// It must look for a leader again.
-    Ends(ReignEnd),
+    Resign(ReignEnd),
 }
 
 impl Leader {
@@ -124,7 +124,7 @@ impl Leader {
             deadline,
             half_tick: now + config.tick_time / 2,
             half_ticks: 0,
-            freshness: Freshness::default(),
+            sync_rounds: SyncRounds::default(),
             standalone: config.standalone,
         };
         if leader.standalone {
@@ -429,14 +429,18 @@ impl Leader {
         [Some(self.half_tick), step, silent].into_iter().flatten().min()
     }
 
-    pub(crate) fn handle_timeout(&mut self, now: Instant, shared: &mut Shared) -> Reign {
+    pub(crate) fn handle_timeout(&mut self, now: Instant, shared: &mut Shared) -> Leadership {
         if self.standalone {
-            return Reign::Continues;
+            return Leadership::Keep;
         }
         if self.step < Step::Established && now >= self.deadline {
             let synchronises = self.step == Step::Syncs;
             let followed = ReignEnd::NotFollowed;
-            return Reign::Ends(if synchronises { ReignEnd::NotSynchronised } else { followed });
+            return Leadership::Resign(if synchronises {
+                ReignEnd::NotSynchronised
+            } else {
+                followed
+            });
         }
         let half_tick = now >= self.half_tick;
         if half_tick {
@@ -446,7 +450,7 @@ impl Leader {
             link.is_awaited() && now >= link.silent_at
         });
         if !half_tick {
-            return Reign::Continues;
+            return Leadership::Keep;
         }
         let half = shared.config.tick_time / 2;
         // After a pause of this process one half tick is made up for, not all of them.
@@ -456,14 +460,14 @@ impl Leader {
             && self.is_established()
             && !self.has_live_quorum(now, shared)
         {
-            return Reign::Ends(ReignEnd::QuorumLost);
+            return Leadership::Resign(ReignEnd::QuorumLost);
         }
         self.watch_acks(now, shared);
         self.watch_readers(shared);
         self.watch_snapshots(shared);
         self.ping_all();
         self.renew_round(now, shared);
-        Reign::Continues
+        Leadership::Keep
     }
 
     /// Restarts the silence timer of learners that have taken bytes since the last half tick, and of

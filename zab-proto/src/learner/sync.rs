@@ -202,7 +202,7 @@ impl Learner {
         }
         let header = TxnHeader::parse(txn).ok().filter(|header| header.zxid == zxid);
         let header = header.ok_or(CloseReason::Violation(Violation::BadTxn))?;
-        reconfig::heed_txn(shared, &header, txn);
+        reconfig::observe_txn(shared, &header, txn);
         let long =
             aside && self.incoming.txns.len_bytes() > shared.config.limits.window_len_max_bytes;
         if long && self.sync != Some(SyncMode::Snap) && shared.history.can_ask_for_snapshot() {
@@ -280,7 +280,7 @@ impl Learner {
         if self.is_behind(shared) {
             return Err(CloseReason::Violation(Violation::LeaderBehind));
         }
-        reconfig::heed(shared, packet.data.unwrap_or_default())?;
+        reconfig::observe_config(shared, packet.data.unwrap_or_default())?;
         let history = &mut shared.history;
         match self.sync {
             Some(SyncMode::Snap) => history.install(self.incoming.base),

@@ -80,7 +80,7 @@ impl Peer {
                 }
                 ElectionOutput::Decided { state, vote } => self.decided(now, state, vote),
                 ElectionOutput::Notice(notice) => self.shared.notice(now, notice),
-                ElectionOutput::Deserted => self.abdicate(now, ReignEnd::Deserted),
+                ElectionOutput::Overtaken => self.abdicate(now, ReignEnd::Deserted),
             }
         }
     }
@@ -123,17 +123,17 @@ impl Peer {
 
     /// Whether what was recovered changes the members. `applied` are the changes that the application
     /// has already, and the window perhaps no longer.
-    pub(super) fn heed_history(&mut self, applied: &[Vec<u8>]) {
+    pub(super) fn observe_history(&mut self, applied: &[Vec<u8>]) {
         for txn in applied {
             if let Ok(header) = TxnHeader::parse(txn) {
-                reconfig::heed_txn(&mut self.shared, &header, txn);
+                reconfig::observe_txn(&mut self.shared, &header, txn);
             }
         }
         let window = core::mem::replace(&mut self.shared.history.window, Window::new(Zxid::ZERO));
         for index in window.first()..window.end() {
             let txn = window.txn(index);
             if let Ok(header) = TxnHeader::parse(txn) {
-                reconfig::heed_txn(&mut self.shared, &header, txn);
+                reconfig::observe_txn(&mut self.shared, &header, txn);
             }
         }
         self.shared.history.window = window;

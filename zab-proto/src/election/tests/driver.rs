@@ -60,7 +60,7 @@ impl Driver {
                 }
                 ElectionOutput::Decided { vote, .. } => self.decided = Some(vote.leader),
                 ElectionOutput::Notice(_) => {}
-                ElectionOutput::Deserted => self.decided = None,
+                ElectionOutput::Overtaken => self.decided = None,
             }
         }
     }

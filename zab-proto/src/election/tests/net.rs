@@ -379,7 +379,7 @@ impl Net {
                     self.server(sid).outcome = Some(Outcome { state, leader, at });
                 }
                 ElectionOutput::Notice(_) => {}
-                ElectionOutput::Deserted => {
+                ElectionOutput::Overtaken => {
                     self.server(sid).deserted += 1;
                     self.look(sid, None);
                 }

@@ -11,7 +11,7 @@ use crate::{Instant, Sid};
 
 /// Whom this server does not vote for at present.
 #[derive(Debug)]
-pub(super) struct Shun {
+pub(super) struct FailedLeaders {
     /// Who was elected in vain since a leader was last established.
     leaders: Vec<Sid>,
     limit: Duration,
@@ -19,12 +19,12 @@ pub(super) struct Shun {
     heard: Vec<Sid>,
     /// While looking: until when those not heard of yet may still be enough.
     grace_until: Option<Instant>,
-    /// While looking: until when the leaders are shunned at most.
+    /// While looking: until when the leaders are avoided at most.
     until: Option<Instant>,
 }
 
-impl Shun {
-    /// Others may follow a leader in vain for `init_limit` before they shun it, too.
+impl FailedLeaders {
+    /// Others may follow a leader in vain for `init_limit` before they avoid it, too.
     pub(super) fn new(init_limit: Duration) -> Self {
         let limit = init_limit + GRACE;
         Self { leaders: Vec::new(), limit, heard: Vec::new(), grace_until: None, until: None }

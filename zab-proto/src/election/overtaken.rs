@@ -11,11 +11,11 @@ use crate::{ServerState, Sid};
 
 /// The voters that are known to want another leader than the one elected.
 #[derive(Debug, Default)]
-pub(super) struct Desertion {
+pub(super) struct Overtaken {
     deserters: Vec<Sid>,
 }
 
-impl Desertion {
+impl Overtaken {
     /// Takes a voter's notification. The `first` one of a connection may be a late copy.
     ///
     /// Within a round votes only rise, so a late copy is never for a better candidate. A leader

@@ -11,7 +11,7 @@ use crate::{CloseReason, ConnId, Instant, Sid};
 
 /// Rounds and who waits for them.
 #[derive(Debug, Default)]
-pub(super) struct Freshness {
+pub(super) struct SyncRounds {
     running: bool,
     /// Who has answered, ascending; kept for its memory.
     answered: Vec<Sid>,
@@ -27,11 +27,11 @@ pub(super) struct Freshness {
 }
 
 impl Leader {
-    /// A client of this server asks for freshness.
+    /// A client of this server asks for a sync.
     pub(crate) fn sync(&mut self, now: Instant, shared: &mut Shared) -> u64 {
-        self.freshness.tokens += 1;
-        let token = self.freshness.tokens;
-        self.freshness.next.push((shared.history.end(), token));
+        self.sync_rounds.tokens += 1;
+        let token = self.sync_rounds.tokens;
+        self.sync_rounds.next.push((shared.history.end(), token));
         self.ask(now, shared);
         token
     }
@@ -48,16 +48,16 @@ impl Leader {
     }
 
     fn ask(&mut self, now: Instant, shared: &mut Shared) {
-        self.freshness.next_wanted = true;
-        if !self.freshness.running {
+        self.sync_rounds.next_wanted = true;
+        if !self.sync_rounds.running {
             self.begin_round(now, shared);
         }
     }
 
     fn begin_round(&mut self, now: Instant, shared: &mut Shared) {
-        self.freshness.running = true;
-        self.freshness.next_wanted = false;
-        self.freshness.asked.append(&mut self.freshness.next);
+        self.sync_rounds.running = true;
+        self.sync_rounds.next_wanted = false;
+        self.sync_rounds.asked.append(&mut self.sync_rounds.next);
         let zxid = self.last_proposed;
         for link in self.links.iter_mut().flatten() {
             link.begin_round();
@@ -72,32 +72,32 @@ impl Leader {
 
     /// Begins a running round anew, with the learners of now.
     pub(super) fn renew_round(&mut self, now: Instant, shared: &mut Shared) {
-        if self.freshness.running {
+        if self.sync_rounds.running {
             self.begin_round(now, shared);
         }
     }
 
     /// Ends the round once a quorum has answered.
     pub(super) fn count_pongs(&mut self, now: Instant, shared: &mut Shared) {
-        if !self.freshness.running {
+        if !self.sync_rounds.running {
             return;
         }
-        let mut answered = core::mem::take(&mut self.freshness.answered);
+        let mut answered = core::mem::take(&mut self.sync_rounds.answered);
         answered.clear();
         answered.push(shared.config.sid);
         let done = |link: &&Link| link.round.is_some_and(|ping| link.pongs >= ping);
         answered.extend(self.all().filter(done).map(|link| link.sid));
         answered.sort_unstable();
         let quorum = shared.quorums.is_quorum(|sid| answered.binary_search(&sid).is_ok());
-        self.freshness.answered = answered;
+        self.sync_rounds.answered = answered;
         if !quorum {
             return;
         }
-        self.freshness.running = false;
-        self.freshness.proven.append(&mut self.freshness.asked);
+        self.sync_rounds.running = false;
+        self.sync_rounds.proven.append(&mut self.sync_rounds.asked);
         self.links.iter_mut().flatten().for_each(Link::end_round);
         self.release_syncs(shared);
-        if self.freshness.next_wanted {
+        if self.sync_rounds.next_wanted {
             self.begin_round(now, shared);
         }
     }
@@ -107,7 +107,7 @@ impl Leader {
     pub(super) fn release_syncs(&mut self, shared: &mut Shared) {
         let committed = shared.history.committed();
         let control = &mut shared.control;
-        self.freshness.proven.retain(|(gate, token)| {
+        self.sync_rounds.proven.retain(|(gate, token)| {
             let wait = *gate > committed;
             if !wait {
                 control.push_back(Control::Synced(*token));
