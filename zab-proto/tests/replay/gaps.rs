@@ -3,7 +3,7 @@
 use zab_proto::wire::body::SNAPSHOT_END;
 use zab_proto::wire::packet::{Packet, PacketType};
 use zab_proto::wire::txn::TxnHeader;
-use zab_proto::{CloseReason, Input, Phase, Violation, Zxid};
+use zab_proto::{CloseReason, Input, Phase, ServerState, Violation, Zxid};
 
 use crate::is_whole;
 use crate::learner::{Conversation, Learner, NOW, conversations, packet};
@@ -222,4 +222,39 @@ fn a_gap_in_a_diff_is_refused_and_a_snapshot_asked_for() {
         tried += 1;
     }
     assert!(tried > 3, "only {tried}");
+}
+
+/// So many counters in a row as no leader leaves out are another history: nothing is put in their place,
+/// which would cost a record for each.
+#[test]
+fn more_counters_than_can_be_unused_are_not_filled() {
+    const MOST: i64 = 1 << 16;
+    let mut tried = 0;
+    for talk in conversations().iter().filter(|talk| is_whole(talk)) {
+        for beyond in [0, 1, MOST] {
+            let mut learner = play_without(talk, Zxid::NONE, EQUAL);
+            let (last, status) = (learner.peer.last_zxid(), learner.peer.status());
+            let live = learner.closed.is_none() && status.phase == Phase::Broadcast;
+            if !live || last.epoch() != status.epoch || status.state != ServerState::Following {
+                continue;
+            }
+            let logged = learner.logged.len();
+            let zxid = Zxid::from_raw(last.raw() + MOST + beyond);
+            if zxid.epoch() != last.epoch() {
+                continue;
+            }
+            let (mut txn, mut bytes) = (Vec::new(), Vec::new());
+            TxnHeader { client_id: 1, cxid: 1, zxid, time: 0, kind: -11 }.write(&mut txn);
+            Packet::new(PacketType::PROPOSAL, zxid, Some(&txn)).write(&mut bytes);
+            learner.hear(&bytes, usize::MAX);
+            let refused = (beyond > 0).then_some(CloseReason::Violation(Violation::Gap));
+            assert_eq!(learner.closed, refused, "{}: {beyond} more", talk.file);
+            // What is taken waits for its proof.
+            assert_eq!(learner.logged.len(), logged, "{}", talk.file);
+            let end = if refused.is_some() { last } else { zxid };
+            assert_eq!(learner.peer.last_zxid(), end, "{}", talk.file);
+            tried += 1;
+        }
+    }
+    assert!(tried > 6, "only {tried}");
 }
