@@ -73,11 +73,13 @@ const ROLE_CHANGES_MAX: u32 = 100;
 /// Waits for what is left of the chaos: bytes that were delayed, readers that rest and disks that
 /// stalled before. Whatever lasts as long as a time-out would be blamed on the healthy.
 fn settle<A: Subject>(world: &mut World<A>) {
-    let busy = world.disks.iter().map(|disk| disk.busy_until).max().unwrap_or(0);
-    let until = busy.max(world.net.latest_arrival());
-    if world.failure().is_some() || until <= world.now + tick(&world.options) / 2 {
+    let until = world.latest_delay();
+    // What is left of the chaos itself may have been awaited for nearly a time-out already.
+    let over = world.aftermath <= world.now && until <= world.now + tick(&world.options) / 2;
+    if world.failure().is_some() || over {
         return;
     }
+    let until = until.max(world.aftermath);
     world.quiet = true;
     world.run_until(until, |_| false);
     world.quiet = false;
@@ -248,9 +250,16 @@ fn rest<A: Subject>(world: &mut World<A>) {
 const BACKLOG_MAX: usize = 4096;
 
 impl<A: Subject> World<A> {
+    /// When the last of what is on its way, or being written, will be there.
+    fn latest_delay(&self) -> u64 {
+        let busy = self.disks.iter().map(|disk| disk.busy_until).max().unwrap_or(0);
+        busy.max(self.net.latest_arrival())
+    }
+
     /// Ends all faults: everything runs, every link works.
     pub fn heal(&mut self) {
         self.healed = true;
+        self.aftermath = self.latest_delay();
         self.nameless.fill(false);
         // A world in which the protocol's time-outs make sense.
         let delay_max = tick(&self.options) / 20;

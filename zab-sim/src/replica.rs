@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{
     Application, BadSnapshot, ClientOutput, ConnId, Core, Incoming, InstallProgress, Instant,
-    Origin, Phase, ServerState, SnapshotDigest, Status, Zxid,
+    Origin, Phase, ProposeError, ServerState, SnapshotDigest, Status, Zxid,
 };
 
 use crate::check::{Failure, Ghost};
@@ -120,15 +120,25 @@ pub struct Replica<S> {
     next_snapshot: u32,
     staged: Option<S>,
     stage: Vec<u8>,
+    /// Who waits for room, longest first.
+    starved: VecDeque<Starved>,
     /// Bounds that were met.
     met: Vec<&'static str>,
+}
+
+/// What waits for room.
+#[derive(Debug)]
+enum Starved {
+    /// The next request of a client, whose bytes the driver keeps.
+    Client(ConnId),
+    /// A command that a learner has forwarded to this leader.
+    Command(Vec<u8>),
 }
 
 #[derive(Debug, Default)]
 struct Slot {
     generation: u32,
     open: bool,
-    starved: bool,
     out: Vec<u8>,
 }
 
@@ -149,6 +159,7 @@ impl<S: StateMachine> Replica<S> {
             next_snapshot: incarnation << 16,
             staged: None,
             stage: Vec::new(),
+            starved: VecDeque::new(),
             met: Vec::new(),
         }
     }
@@ -169,24 +180,54 @@ impl<S: StateMachine> Replica<S> {
         self.outputs.push_back(ClientOutput::Transmit(conn));
     }
 
-    /// Those whose requests were left may try again.
+    /// Who has waited longest may try again, and the next one when that one has had its turn: whoever
+    /// is fast enough to ask again at once would leave nothing to the others.
     fn feed_starved(&mut self) {
-        for (slot, conn) in (0..).zip(&mut self.conns) {
-            if std::mem::take(&mut conn.starved) && conn.open {
-                let name = ConnId::client(slot, conn.generation);
-                self.outputs.push_back(ClientOutput::Resume(name));
+        if let Some(Starved::Client(conn)) = self.starved.front() {
+            self.outputs.push_back(ClientOutput::Resume(*conn));
+        }
+    }
+
+    /// The same on a leader, where learners' commands wait in between.
+    fn feed_all(&mut self, core: &mut Core<'_>) {
+        while let Some(Starved::Command(body)) = self.starved.front() {
+            if Self::try_propose(core, body) == Err(ProposeError::Full) {
+                return;
             }
+            self.starved.pop_front();
+        }
+        self.feed_starved();
+    }
+
+    /// Whether a client waits for room behind another.
+    fn is_next(&self, conn: ConnId) -> bool {
+        match self.starved.front() {
+            Some(Starved::Client(first)) => *first == conn,
+            Some(Starved::Command(_)) => false,
+            None => true,
+        }
+    }
+
+    /// A client waits for room, in its place if it has one.
+    fn starve(&mut self, conn: ConnId) {
+        let has = |starved: &Starved| matches!(starved, Starved::Client(other) if *other == conn);
+        if !self.starved.iter().any(has) {
+            self.starved.push_back(Starved::Client(conn));
         }
     }
 
     /// Proposes a command with the header every transaction has.
     pub(crate) fn propose(core: &mut Core<'_>, body: &[u8]) -> bool {
-        let Some(zxid) = core.next_zxid() else { return false };
+        Self::try_propose(core, body).is_ok()
+    }
+
+    fn try_propose(core: &mut Core<'_>, body: &[u8]) -> Result<Zxid, ProposeError> {
+        let zxid = core.next_zxid().ok_or(ProposeError::NotLeading)?;
         let header = TxnHeader { client_id: 1, cxid: 1, zxid, time: 0, kind: 5 };
         let mut txn = Vec::with_capacity(TxnHeader::LEN + body.len());
         header.write(&mut txn);
         txn.extend_from_slice(body);
-        core.propose(&txn).is_ok()
+        core.propose(&txn)
     }
 
     fn ask(&mut self, core: &mut Core<'_>, conn: ConnId, request: &[u8; REQUEST_LEN]) {
@@ -250,6 +291,7 @@ impl<S: StateMachine> Application for Replica<S> {
         self.waiting.clear();
         self.rounds.clear();
         self.syncs.clear();
+        self.starved.clear();
         for (slot, conn) in (0..).zip(&mut self.conns) {
             if std::mem::take(&mut conn.open) {
                 let name = ConnId::client(slot, conn.generation);
@@ -262,7 +304,9 @@ impl<S: StateMachine> Application for Replica<S> {
         match data.get(12..16) {
             Some(opcode) if opcode == SYNC.to_be_bytes() => core.sync_learner(from),
             Some(_) if data.len() >= 32 => {
-                Self::propose(core, &data[16..]);
+                // There is always room for what a learner sends, and would be none for others.
+                self.starved.push_back(Starved::Command(data[16..].to_vec()));
+                self.feed_all(core);
             }
             _ => {}
         }
@@ -310,15 +354,19 @@ impl<S: StateMachine> Application for Replica<S> {
             let requests = core.peer().config().limits.requests_len_max_bytes;
             let many =
                 !self.leading && under_way > 0 && (under_way + 1) * REQUEST_LEN_MAX > requests;
-            if many || !core.can_propose(4096) {
-                self.conns[conn.slot() as usize].starved = true;
+            if many || !self.is_next(conn) || !core.can_propose(4096) {
+                self.starve(conn);
                 let what =
                     if self.leading { "limit: proposals wait" } else { "limit: requests wait" };
                 self.met.push(what);
                 break;
             }
             used += REQUEST_LEN;
+            let waited = self.starved.pop_front().is_some();
             self.ask(core, conn, request);
+            if waited {
+                self.feed_all(core);
+            }
         }
         used
     }
@@ -334,7 +382,13 @@ impl<S: StateMachine> Application for Replica<S> {
         n
     }
 
-    fn closed(&mut self, _core: &mut Core<'_>, conn: ConnId) {
+    fn room(&mut self, core: &mut Core<'_>) {
+        self.feed_all(core);
+    }
+
+    fn closed(&mut self, core: &mut Core<'_>, conn: ConnId) {
+        self.starved.retain(|other| !matches!(other, Starved::Client(other) if *other == conn));
+        self.feed_all(core);
         if let Some(slot) = self.conns.get_mut(conn.slot() as usize)
             && slot.generation == conn.generation()
         {
@@ -351,8 +405,8 @@ impl<S: StateMachine> Application for Replica<S> {
         None
     }
 
-    fn handle_timeout(&mut self, _core: &mut Core<'_>) {
-        self.feed_starved();
+    fn handle_timeout(&mut self, core: &mut Core<'_>) {
+        self.feed_all(core);
     }
 
     fn snapshot_open(&mut self) -> u32 {

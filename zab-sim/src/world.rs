@@ -96,6 +96,8 @@ pub struct World<A: Subject> {
     pub(crate) steps: Vec<(HostIx, &'static str)>,
     /// Faults no longer happen.
     pub(crate) healed: bool,
+    /// When the last of what the chaos had delayed, on its way or on a disk, will be over.
+    pub(crate) aftermath: u64,
     /// Clients do nothing any more.
     pub(crate) quiet: bool,
     /// What a script has put between servers, and whether it is going to.
@@ -176,6 +178,7 @@ impl<A: Subject> World<A> {
             scratch: vec![0; 64 * 1024],
             steps: Vec::new(),
             healed: false,
+            aftermath: 0,
             quiet: false,
             rigs: Vec::new(),
             rigged: false,

@@ -186,6 +186,11 @@ impl Algorithm {
         self.failed_leaders.add(leader);
     }
 
+    /// Nothing came of an election in which votes were not adopted: they may be needed.
+    pub(super) fn avoid_nobody(&mut self) {
+        self.failed_leaders.clear();
+    }
+
     /// The epoch of the leader just elected is established (ZOOKEEPER-1732): all members of an
     /// ensemble tell a joiner the same one.
     pub(super) fn established(&mut self, epoch: Epoch) {

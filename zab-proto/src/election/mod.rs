@@ -147,8 +147,11 @@ impl ElectionPort {
         self.bootstrapped = false;
         self.bootstrap = None;
         self.overtaken = None;
-        if let Some(leader) = lost.filter(|_| self.in_vain) {
-            self.algorithm.avoid(leader);
+        match lost {
+            Some(leader) if self.in_vain => self.algorithm.avoid(leader),
+            // It was elected itself without those that it avoids, and was not followed by enough.
+            None if self.in_vain => self.algorithm.avoid_nobody(),
+            _ => {}
         }
         self.connections.start(lost);
         let mut initial = self.initial_vote(initial);

@@ -388,6 +388,25 @@ fn who_is_needed_is_elected_again() {
     }
 }
 
+/// Who was elected without those that are avoided, and was not followed by enough, may need them (E7).
+#[test]
+fn who_led_in_vain_avoids_nobody() {
+    let mut net = Net::new(ensemble(3, &[], &[]), 3);
+    (1..=3).for_each(|sid| net.boot(sid, 0, 0, true));
+    for (lost, expected) in [(Some(Sid(3)), 3), (None, 2), (None, 3)] {
+        let end = net.now + 1000 * MS;
+        while (1..=2).any(|sid| net.outcome(sid).is_none()) {
+            assert!(net.now < end, "{:?}", net.outcomes());
+            net.step();
+        }
+        for sid in 1..=2 {
+            assert_eq!(net.outcome(sid).map(|(_, leader)| leader), Some(expected));
+            net.look(Sid(sid), lost);
+        }
+        net.look(Sid(3), None);
+    }
+}
+
 /// Back-off is bounded (E8) and a lone server does not flood.
 #[test]
 fn a_lone_server_is_patient() {
