@@ -6,7 +6,7 @@ use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{ConnId, Instant, Zxid};
 
 use crate::auth::{Ids, Judge};
-use crate::connection::State;
+use crate::connection::Life;
 use crate::connection::order::{Answer, Awaiting, InFlight};
 use crate::connection::schedule::cost;
 use crate::metrics::milliseconds;
@@ -17,93 +17,34 @@ use crate::protocol::txn::{Parts, Payload, Txn};
 use crate::read::Reading;
 use crate::service::Service;
 use crate::state::apply::{Applied, Outcome};
-use crate::state::database::DigestCheck;
 
 impl Service {
     /// Applies a committed transaction, tells the watchers, and answers who asked for it.
     pub(crate) fn apply(&mut self, now: Instant, zxid: Zxid, bytes: &[u8]) {
-        let payload = match Payload::decode(bytes) {
-            Ok(payload) => payload,
-            Err(error) => {
-                self.failure = Some(format!(
-                    "the committed transaction {zxid} cannot be applied: {error}. A leader of another \
-                     version may know its kind. Without it this member would be another one than \
-                     the others, so it ends"
-                ));
-                return;
-            }
-        };
-        let Payload { header, txn, digest } = payload;
-        if self.leader.is_some() {
-            self.metrics.commits += u64::from(!self.standalone);
-        } else if self.is_serving() {
+        let Some(payload) = self.state.decode(zxid, bytes) else { return };
+        let Payload { header, txn, .. } = &payload;
+        let is_serving = self.status.is_serving();
+        if self.role.leads() {
+            self.metrics.commits += u64::from(!self.status.is_standalone());
+        } else if is_serving {
             self.metrics.commits_received += 1;
         }
-        let operations = match &txn {
-            Txn::Multi(parts) => parts.len(),
-            Txn::CloseSession(_) => 1 + self.db.tree.ephemerals_count_of(header.client_id),
-            Txn::Create(_)
-            | Txn::Delete { .. }
-            | Txn::SetData { .. }
-            | Txn::SetAcl { .. }
-            | Txn::Check { .. }
-            | Txn::CreateSession { .. }
-            | Txn::Error(_) => 1,
-        };
-        self.schedule.apply(cost::APPLY * operations as u64 + cost::bytes(bytes.len()));
+        let operations = self.state.operations_of(&payload) as u64;
+        self.schedule.apply(cost::APPLY * operations + cost::bytes(bytes.len()));
         let done = self.schedule.done();
-        let applied = self.apply_and_notify(&header, &txn);
-        let check = self.db.check_digest(zxid, digest);
-        self.agreed = (check != DigestCheck::Skipped).then_some(check == DigestCheck::Equal);
-        self.report_unused(&header);
-        if let DigestCheck::Mismatch { expected, actual } = check {
-            // A Java leader's snapshot holds more than its zxid says; until the transactions behind
-            // it are replayed its digest is that of no transaction. What stays wrong shows again.
-            if self.is_serving() {
-                self.digest_mismatches += 1;
-                let count = self.digest_mismatches;
-                // All that follow are wrong, too.
-                if count == 1 || count.is_multiple_of(MISMATCHES_BETWEEN_REPORTS) {
-                    log::error!(
-                        "digest after {zxid} is {actual:#x}, should be {expected:#x} ({count} so far)"
-                    );
-                }
-            } else {
-                log::debug!("digest after {zxid} is {actual:#x}, should be {expected:#x}");
-            }
-        }
-        if let Some(leader) = &mut self.leader {
-            leader.prep.applied(&self.db.tree, zxid);
-        }
-        self.settle(now, &header, &txn, &applied);
+        let applied = self.apply_and_notify(header, txn);
+        self.state.compare(zxid, &payload, is_serving);
+        self.role.applied(&self.state, zxid, header.client_id, txn);
+        self.settle(now, header, txn, &applied);
         // With what was answered because of it.
         self.schedule.apply(self.schedule.done() - done);
         self.keep_to_budget();
     }
 
-    /// Says which zxids a leader left out, once the digest behind them has shown that nothing is lost.
-    fn report_unused(&mut self, header: &TxnHeader) {
-        if header.is_unused() {
-            self.unused.get_or_insert((header.zxid, header.zxid)).1 = header.zxid;
-        } else if let Some((first, last)) = self.unused.take()
-            && self.agreed == Some(true)
-        {
-            let which = if first == last {
-                format!("zxid {first} was")
-            } else {
-                format!("zxids {first} to {last} were")
-            };
-            log::warn!(
-                "{which} taken by a leader of ZooKeeper 3.8 and never proposed: the digest after {} agrees",
-                header.zxid
-            );
-        }
-    }
-
     fn apply_and_notify(&mut self, header: &TxnHeader, txn: &Txn<'_>) -> Applied {
-        let Self { db, watches, clients, access, frame, hit, options, stats, metrics, .. } = self;
+        let Self { state, watches, clients, env, frame, hit, metrics, .. } = self;
         let mut too_slow = Vec::new();
-        let applied = db.apply(header, txn, &mut |trigger| {
+        let applied = state.apply(header, txn, &mut |trigger| {
             watches.trigger(trigger.path, trigger.event, hit);
             if hit.is_empty() {
                 return;
@@ -113,22 +54,22 @@ impl Service {
             reply::event(frame, header.zxid.raw(), trigger.event, trigger.path);
             for &slot in &*hit {
                 let Some(client) = clients.get_mut(slot) else { continue };
-                if !client.may_read(access, trigger.rules) {
+                if !client.may_read(&env.access, trigger.rules) {
                     continue;
                 }
                 let unsent = client.unsent();
                 let unread = client.event(header.zxid.raw(), frame.len());
                 client.out.extend_from_slice(frame);
                 client.stats.sent += 1;
-                stats.sent += 1;
+                metrics.stats.sent += 1;
                 metrics.watch_bytes += frame.len().saturating_sub(4) as u64;
-                if unread > options.events_len_max_bytes {
+                if unread > env.options.events_len_max_bytes {
                     too_slow.push((slot, unread));
                 }
                 clients.wrote(slot, unsent);
             }
         });
-        let bound = self.options.events_len_max_bytes;
+        let bound = self.env.options.events_len_max_bytes;
         too_slow.dedup();
         for (slot, unread) in too_slow {
             if self.client(slot).is_some() {
@@ -145,12 +86,9 @@ impl Service {
     /// What a transaction means for sessions and for the request that caused it.
     fn settle(&mut self, now: Instant, header: &TxnHeader, txn: &Txn<'_>, applied: &Applied) {
         let session = header.client_id;
-        if let (Txn::CloseSession(_), Some(leader)) = (txn, &mut self.leader) {
-            leader.tracker.remove(session);
-        }
         let Some(slot) = self.clients.of_session(session) else { return };
         let Some(client) = self.clients.get_mut(slot) else { return };
-        if client.state == State::Connecting {
+        if client.state == Life::Connecting {
             if matches!(txn, Txn::CreateSession { .. }) {
                 client.stats.last_op = "SESS";
                 client.stats.last_cxid = Some(0);
@@ -226,7 +164,7 @@ impl Service {
         unsent: usize,
     ) {
         let latency_ms = milliseconds(request.received, now);
-        self.stats.replied(latency_ms, len);
+        self.metrics.stats.replied(latency_ms, len);
         // Without the length in front.
         self.metrics.response_bytes += len.saturating_sub(4) as u64;
         match request.awaiting {
@@ -236,7 +174,7 @@ impl Service {
             }
             Awaiting::Reply(_) => {}
         }
-        let last_zxid = self.db.last_zxid().raw();
+        let last_zxid = self.state.last_zxid().raw();
         self.clients.replied(slot, unsent, |stats| {
             stats.replied(now, latency_ms, op, request.xid, last_zxid);
         });
@@ -252,18 +190,18 @@ impl Service {
         op: Opcode,
         record: &[u8],
     ) {
-        let bounds = self.options.bounds();
-        let Self { db, watches, clients, access, options, .. } = self;
+        let bounds = self.env.options.bounds();
+        let Self { state, watches, clients, env, .. } = self;
         let Some(client) = clients.get_mut(slot) else { return };
         let unsent = client.unsent();
         let watched = watches.len_bytes();
         let mut reading = Reading {
-            tree: &db.tree,
-            judge: Judge::new(access, Ids::new(&client.ids[..request.ids_len])),
+            tree: state.tree(),
+            judge: Judge::new(&env.access, Ids::new(&client.ids[..request.ids_len])),
             watches,
             slot,
             session: client.session,
-            watches_len_max: options.watches_len_max_bytes,
+            watches_len_max: env.options.watches_len_max_bytes,
             bounds,
             body_at: 0,
             work: 0,
@@ -276,12 +214,12 @@ impl Service {
         let mut reply = Reply::begin(&mut client.out);
         reading.body_at = reply.body().len();
         let result = armed.and_then(|()| reading.answer(op, record, reply.body()));
-        let len = reply.end(request.xid, db.last_zxid().raw(), result.err().unwrap_or_default());
+        let len = reply.end(request.xid, state.last_zxid().raw(), result.err().unwrap_or_default());
         let work = reading.work + reading.judge.take_work();
         drop(reading);
         let watches_more = watches.len_bytes() > watched;
         self.replied(now, slot, &request, op, len, unsent);
-        self.unbilled += work + cost::bytes(len);
+        self.schedule.bill(work + cost::bytes(len));
         if watches_more {
             self.keep_to_watches(slot);
         }
@@ -291,7 +229,7 @@ impl Service {
     pub(crate) fn sync_ended(&mut self, now: Instant, conn: ConnId) {
         let Some(slot) = self.clients.slot(conn) else { return };
         let Some(client) = self.clients.get_mut(slot) else { return };
-        if client.state == State::Connecting {
+        if client.state == Life::Connecting {
             client.caught_up = true;
             self.reattached(now, slot);
             return;
@@ -306,7 +244,7 @@ impl Service {
         let Some(client) = self.client(slot) else { return };
         if client.confirmed && client.caught_up {
             let session = client.session;
-            let live = self.db.sessions.get(session).is_some();
+            let live = self.state.has_session(session);
             self.attached(now, slot, live);
             self.clients.resume(slot);
         }
@@ -348,7 +286,7 @@ impl Service {
         }
         self.record = record;
         self.clients.count_kept(slot);
-        let out_max = self.options.out_len_soft_max_bytes;
+        let out_max = self.env.options.out_len_soft_max_bytes;
         let Some(client) = self.client(slot) else { return };
         // Who leaves too much unread goes on when it has read; who waits for its turn, then.
         if client.paused && !client.account.waits() && client.unsent() <= out_max {
@@ -359,7 +297,7 @@ impl Service {
 
     /// Whether one more read may be answered now; if not, the connection will be told to go on.
     fn may_answer(&mut self, slot: u32) -> bool {
-        let out_max = self.options.out_len_soft_max_bytes;
+        let out_max = self.env.options.out_len_soft_max_bytes;
         let Some(client) = self.clients.get_mut(slot) else { return false };
         if client.unsent() > out_max {
             client.paused = true;
@@ -374,7 +312,7 @@ impl Service {
     }
 
     fn answer_sync(&mut self, now: Instant, slot: u32, request: &InFlight, path: &[u8]) {
-        let zxid = self.db.last_zxid().raw();
+        let zxid = self.state.last_zxid().raw();
         let Some(client) = self.clients.get_mut(slot) else { return };
         let unsent = client.unsent();
         let mut reply = Reply::begin(&mut client.out);
@@ -384,7 +322,7 @@ impl Service {
     }
 
     fn answer_known(&mut self, now: Instant, slot: u32, request: &InFlight, answer: Answer) {
-        let zxid = answer.zxid.unwrap_or_else(|| self.db.last_zxid().raw());
+        let zxid = answer.zxid.unwrap_or_else(|| self.state.last_zxid().raw());
         let Some(client) = self.clients.get_mut(slot) else { return };
         let unsent = client.unsent();
         let mut reply = Reply::begin(&mut client.out);
@@ -438,5 +376,3 @@ fn put_multi(out: &mut Vec<u8>, parts: Parts<'_>, applied: &Applied) {
     }
     reply::multi_end(out);
 }
-
-const MISMATCHES_BETWEEN_REPORTS: u64 = 1000;

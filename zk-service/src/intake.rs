@@ -3,22 +3,21 @@
 
 use std::fmt;
 
-use bytes::BufMut;
 use zab_proto::wire::Foreign;
-use zab_proto::wire::jute::{BufMutExt, Reader};
-use zab_proto::{Core, Instant, Zxid};
+use zab_proto::wire::jute::Reader;
+use zab_proto::{Core, Instant};
 
 use crate::auth::{Ids, Verdict};
-use crate::connection::State;
+use crate::connection::Life;
 use crate::connection::order::{Answer, Awaiting, InFlight};
+use crate::connection::room::Turn;
 use crate::connection::schedule::cost;
 use crate::protocol::code::Code;
 use crate::protocol::opcode::{OpClass, Opcode};
 use crate::protocol::reply::{self, XID_PING};
-use crate::protocol::request::{Connect, Write};
+use crate::protocol::request::Connect;
 use crate::protocol::session_id::{password, session_id};
-use crate::role::leader::{Env, Leader, Submission};
-use crate::role::tracker::Owner;
+use crate::role::{Request, Resumed, Submitted};
 use crate::service::Service;
 
 /// Reads that may stand in front of a write, if they cost little together: they are answered at once
@@ -57,10 +56,10 @@ impl Service {
             let rest = &bytes[used..];
             let Some(client) = self.clients.get_mut(slot) else { return bytes.len() };
             let greeting = match client.state {
-                State::Ending | State::Closed => return bytes.len(),
-                State::Connecting => return used,
-                State::Greeting => true,
-                State::Open => false,
+                Life::Ending | Life::Closed => return bytes.len(),
+                Life::Connecting => return used,
+                Life::Greeting => true,
+                Life::Open => false,
             };
             let Some(head) = rest.first_chunk::<4>() else { return used };
             if greeting && self.word_waits(slot, *head) {
@@ -76,7 +75,7 @@ impl Service {
             }
             let len = i32::from_be_bytes(*head);
             let Some(len) = self.frame_len(len) else {
-                let limit = self.options.jute_max_buffer;
+                let limit = self.env.options.jute_max_buffer;
                 let guess = Foreign::of(head).filter(|_| greeting);
                 let guess = guess.map_or_else(String::new, |protocol| format!(" ({protocol}?)"));
                 let why = format_args!("frame length {len}, jute.maxbuffer is {limit}{guess}");
@@ -127,7 +126,7 @@ impl Service {
     fn estimate(&self, slot: u32, frame: &[u8]) -> u64 {
         let mut reader = Reader::new(frame);
         let op = reader.i32().and_then(|_| reader.i32()).ok().and_then(Opcode::from_wire);
-        let tree = &self.db.tree;
+        let tree = self.state.tree();
         let more = match op {
             Some(Opcode::GetChildren | Opcode::GetChildren2) => {
                 let path = reader.string().ok().flatten();
@@ -150,15 +149,15 @@ impl Service {
     /// About what a read will cost that waits for a write.
     fn estimate_read(&self, op: Opcode, record: &[u8]) -> u64 {
         let mut reader = Reader::new(record);
-        let mut node = || self.db.tree.node(&reader.string().ok().flatten()?);
+        let mut node = || self.state.tree().node(&reader.string().ok().flatten()?);
         let more = match op {
             Opcode::GetData => node().map_or(0, |n| cost::bytes(n.data().map_or(0, <[u8]>::len))),
             Opcode::GetChildren | Opcode::GetChildren2 => {
                 node().map_or(0, |node| cost::CHILD * u64::from(node.child_count()))
             }
             Opcode::GetAcl => node().map_or(0, |node| cost::parsed(node.rules().len_bytes())),
-            Opcode::GetEphemerals => cost::NODE * self.db.tree.ephemerals_count() as u64,
-            Opcode::MultiRead => self.options.work_per_request,
+            Opcode::GetEphemerals => cost::NODE * self.state.tree().ephemerals_count() as u64,
+            Opcode::MultiRead => self.env.options.work_per_request,
             Opcode::SetWatches | Opcode::SetWatches2 => cost::parsed(20 * record.len()),
             Opcode::Exists
             | Opcode::Ping
@@ -190,20 +189,17 @@ impl Service {
     }
 
     fn frame_len(&self, len: i32) -> Option<usize> {
-        usize::try_from(len).ok().filter(|len| *len <= self.options.jute_max_buffer)
+        usize::try_from(len).ok().filter(|len| *len <= self.env.options.jute_max_buffer)
     }
 
     fn count_received(&mut self, slot: u32, len: usize) {
-        let work = cost::REQUEST + cost::bytes(len) + std::mem::take(&mut self.unbilled);
-        self.stats.received += 1;
+        let work = cost::REQUEST + cost::bytes(len);
+        self.metrics.stats.received += 1;
         self.metrics.bytes_received += len as u64;
-        match self.clients.get_mut(slot) {
-            Some(client) => {
-                client.stats.received += 1;
-                self.schedule.charge(&mut client.account, work);
-            }
-            None => self.schedule.work(work),
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.stats.received += 1;
         }
+        self.charge(slot, work);
     }
 
     /// The request has to wait for room in the core, behind those who do already.
@@ -216,9 +212,9 @@ impl Service {
         Taken::NotNow
     }
 
-    /// Whether a request that needs room may ask for some: nobody has waited longer.
-    fn may_ask(&self, slot: u32) -> bool {
-        self.waiting.is_turn_of(self.clients.get(slot).and_then(|client| client.ticket))
+    /// Whether a request that needs room may ask for some.
+    fn turn(&self, slot: u32) -> Turn {
+        self.waiting.turn(self.clients.get(slot).and_then(|client| client.ticket))
     }
 
     /// The request has had room. What its client asks next waits behind the others.
@@ -242,7 +238,7 @@ impl Service {
         let Ok(connect) = Connect::decode(frame) else {
             return self.hang_up(slot, format_args!("malformed handshake"));
         };
-        let last_zxid = self.db.last_zxid();
+        let last_zxid = self.state.last_zxid();
         if connect.last_zxid_seen > last_zxid.raw() {
             log::info!(
                 "Refusing session({:#x}) request as it has seen zxid {:#x} our last zxid is \
@@ -253,7 +249,7 @@ impl Service {
             self.close(slot, false);
             return Taken::Closed;
         }
-        let timeout_ms = self.options.session_timeout_ms(connect.timeout_ms);
+        let timeout_ms = self.env.options.session_timeout_ms(connect.timeout_ms);
         let Some(client) = self.clients.get_mut(slot) else { return Taken::Closed };
         client.timeout_ms = timeout_ms;
         client.wants_read_only = connect.read_only.is_some();
@@ -272,26 +268,19 @@ impl Service {
     }
 
     fn create_session(&mut self, core: &mut Core<'_>, slot: u32, timeout_ms: i32) -> Taken {
-        if !self.may_ask(slot) {
+        let turn = self.turn(slot);
+        if !turn.is_next {
             return self.stall(slot);
         }
         let session = self.new_session_id();
-        let op = Opcode::CreateSession;
-        let record = timeout_ms.to_be_bytes();
-        let accepted = if self.leader.is_some() {
-            let (owner, ids) = (Owner::Local, Ids::default());
-            let request =
-                Submission { owner, session, cxid: 0, op, record: &record, ids, moved: false };
-            self.submit(core, slot, &request).is_some()
-        } else {
-            self.forward(core, (session, 0, op), &record, None)
-        };
+        let (role, mut cx) = self.role(core);
+        let accepted = role.open_session(&mut cx, turn, session, timeout_ms);
         if !accepted {
             return self.stall(slot);
         }
         self.had_room(slot);
         if let Some(client) = self.clients.get_mut(slot) {
-            client.state = State::Connecting;
+            client.state = Life::Connecting;
             client.session = session;
         }
         self.clients.attach(session, slot);
@@ -301,8 +290,9 @@ impl Service {
     /// An id that no session has, nor one that is being made here.
     fn new_session_id(&self) -> i64 {
         loop {
-            let id = session_id(self.options.session_server_id, self.options.entropy.next());
-            if self.db.sessions.get(id).is_none() && self.clients.of_session(id).is_none() {
+            let id =
+                session_id(self.env.options.session_server_id, self.env.options.entropy.next());
+            if !self.state.has_session(id) && self.clients.of_session(id).is_none() {
                 return id;
             }
         }
@@ -313,74 +303,23 @@ impl Service {
         if let Some(old) = self.clients.of_session(session) {
             self.close(old, false);
         }
-        let now = core.now();
-        let valid =
-            self.lead(|leader, _| leader.revalidate(now, session, timeout_ms, Owner::Local));
-        if valid.is_none() {
-            if !self.may_ask(slot) || !self.revalidate(core, slot, session, timeout_ms) {
-                return self.stall(slot);
-            }
+        let (conn, turn) = (self.clients.conn(slot), self.turn(slot));
+        let (role, mut cx) = self.role(core);
+        let resumed = role.resume_session(&mut cx, (conn, turn), session, timeout_ms);
+        if resumed == Resumed::NoRoom {
+            return self.stall(slot);
+        }
+        if matches!(resumed, Resumed::Asked { .. }) {
             self.had_room(slot);
         }
         if let Some(client) = self.clients.get_mut(slot) {
-            client.state = State::Connecting;
+            client.state = Life::Connecting;
             client.session = session;
+            client.caught_up |= resumed == Resumed::Asked { caught_up: true };
         }
-        match valid {
-            None => Taken::Done,
-            Some(valid) => {
-                self.attached(core.now(), slot, valid);
-                if valid { Taken::Done } else { Taken::Closed }
-            }
-        }
-    }
-
-    /// Learner: asks the leader about a session, and for a sync behind that. False: not now.
-    ///
-    /// From its answer on, the leader refuses what the session's last server may still forward, and
-    /// at the end of the sync everything before is applied here. Without it, the transaction of an
-    /// old request could be taken for that of a new one with the same number: not all clients go on
-    /// counting after a reconnect. What is refused afterwards is SESSION_MOVED: taken for a new
-    /// request, it closes the connection, as a Java server's does.
-    ///
-    /// A Java leader keeps this order. It moves the session when it reads REVALIDATE; the sync goes
-    /// through the one thread that checks owners and proposes, thus behind each request that was
-    /// let through, and is answered behind their COMMITs. A session that has ended does not keep
-    /// its sync from being answered, so the syncs behind it are not answered in its place.
-    ///
-    /// With a slow leader a client waits as long as for a write. REVALIDATE was a sign of life; a
-    /// client that gives up and asks again gives another one. If the session ends before the sync
-    /// does, `reattached` says so. An answer to a connection that is gone only takes its turn.
-    ///
-    /// After a failover each client has its own sync, of some 50 bytes, for it has to be behind its
-    /// own REVALIDATE. These are not rounds: our leader serves all that came during one round with
-    /// the next, and Apache's has none.
-    fn revalidate(
-        &mut self,
-        core: &mut Core<'_>,
-        slot: u32,
-        session: i64,
-        timeout_ms: i32,
-    ) -> bool {
-        const SYNC_LEN: usize = 64;
-        let mut data = Vec::with_capacity(12);
-        data.put_i64(session);
-        data.put_i32(timeout_ms);
-        if !core.can_propose(SYNC_LEN) || !core.revalidate(&data) {
-            return false;
-        }
-        let conn = self.clients.conn(slot);
-        self.revalidations.push((session, conn));
-        let mut path = Vec::new();
-        path.put_ustring(Some("/"));
-        // It goes with REVALIDATE, for which there was room, and which may have used all of that.
-        if self.send(core, (session, 0, Opcode::Sync), &path, Some(Ids::default()), false) {
-            self.forwarded_syncs.push_back(conn);
-        } else if let Some(client) = self.clients.get_mut(slot) {
-            // There is no leader any more, and soon no connection.
-            client.caught_up = true;
-        }
-        true
+        let Resumed::Decided { valid } = resumed else { return Taken::Done };
+        self.attached(core.now(), slot, valid);
+        if valid { Taken::Done } else { Taken::Closed }
     }
 
     /// The handshake is decided: the client has its session, or is refused.
@@ -393,7 +332,7 @@ impl Service {
         reply::connect(&mut client.out, granted, read_only);
         client.stats.sent += 1;
         client.stats.last_response = now;
-        self.stats.sent += 1;
+        self.metrics.stats.sent += 1;
         self.clients.wrote(slot, unsent);
         if !valid {
             log::info!("Invalid session {session:#x}, probably expired");
@@ -401,7 +340,7 @@ impl Service {
             return;
         }
         if let Some(client) = self.clients.get_mut(slot) {
-            client.state = State::Open;
+            client.state = Life::Open;
         }
         if let Some(old) = self.clients.attach(session, slot) {
             self.close(old, false);
@@ -416,22 +355,11 @@ impl Service {
             // Many requests come at one instant.
             return true;
         }
-        let (session, timeout) = (client.session, client.timeout());
-        if let Some(leader) = &mut self.leader {
-            let deadline = leader.tracker.deadline(now, timeout);
-            if client.touched != deadline {
-                if !leader.tracker.touch(now, session, timeout) {
-                    return false;
-                }
-                client.touched = deadline;
-            }
-        } else if client.touched != self.report {
-            client.touched = self.report;
-            self.touches.put_i64(session);
-            self.touches.put_i32(client.timeout_ms);
+        let live = self.role.touch(now, client.session, client.timeout_ms, &mut client.touched);
+        if live {
+            client.touched_at = Some(now);
         }
-        client.touched_at = Some(now);
-        true
+        live
     }
 
     fn request(&mut self, core: &mut Core<'_>, slot: u32, frame: &[u8]) -> Taken {
@@ -468,7 +396,7 @@ impl Service {
 
     /// Whether a client has an identity of a scheme that is asked for.
     fn is_logged_in(&self, slot: u32) -> bool {
-        let schemes = &self.options.enforce_auth;
+        let schemes = &self.env.options.enforce_auth;
         schemes.is_empty()
             || self.clients.get(slot).is_some_and(|client| {
                 Ids::new(&client.ids).iter().any(|(scheme, _)| schemes.iter().any(|s| *s == scheme))
@@ -479,7 +407,7 @@ impl Service {
     /// until it expires.
     fn refuse_stranger(&mut self, now: Instant, slot: u32, xid: i32) -> Taken {
         if let Some(client) = self.clients.get(slot) {
-            let schemes = self.options.enforce_auth.join(", ");
+            let schemes = self.env.options.enforce_auth.join(", ");
             log::info!("Closing connection with {}: no login with {schemes}", client.remote);
         }
         let code = Code::SESSION_CLOSED_REQUIRE_SASL;
@@ -511,7 +439,7 @@ impl Service {
     /// a sync, behind which a write could be answered too early.
     fn must_wait(&mut self, slot: u32, is_write: bool) -> bool {
         let (in_flight_max, out_max) =
-            (self.options.in_flight_max, self.options.out_len_soft_max_bytes);
+            (self.env.options.in_flight_max, self.env.options.out_len_soft_max_bytes);
         let Some(client) = self.clients.get_mut(slot) else { return false };
         let queue = &client.queue;
         client.paused = client.unsent() > out_max
@@ -552,95 +480,35 @@ impl Service {
         op: Opcode,
         record: &[u8],
     ) -> Taken {
-        if self.leader.is_none() && Write::decode(op, record).map_or(true, |w| w.has_null()) {
-            // Leaders of some releases stumble over what does not decode.
-            self.answer(core.now(), slot, xid, Answer::failed(Code::MARSHALLING_ERROR));
-            return Taken::Done;
-        }
-        if self.leader.is_none() && !can_forward(core, record) {
-            self.answer(core.now(), slot, xid, Answer::failed(Code::BAD_ARGUMENTS));
-            return Taken::Done;
-        }
-        if !self.may_ask(slot) {
-            return self.stall(slot);
-        }
-        // A leader takes twice this from each learner when its window is full, and so comes to read the
-        // acknowledgements behind them.
-        let bound = core.peer().config().limits.requests_len_max_bytes / 2;
-        let under_way = self.clients.writes_len();
-        if self.leader.is_none() && under_way > 0 && under_way + record.len() > bound {
-            self.held_writes = Some(bound);
-            return self.stall(slot);
-        }
+        let (turn, under_way) = (self.turn(slot), self.clients.writes_len());
         let Some(client) = self.clients.get_mut(slot) else { return Taken::Closed };
         let session = client.session;
         let ids = std::mem::take(&mut client.ids);
-        let zxid = if self.leader.is_some() {
-            let (owner, ids) = (Owner::Local, Ids::new(&ids));
-            self.submit(
-                core,
-                slot,
-                &Submission { owner, session, cxid: xid, op, record, ids, moved: false },
-            )
-            .map(Some)
-        } else {
-            let auth = (op != Opcode::CloseSession).then_some(Ids::new(&ids));
-            self.unbilled += cost::bytes(ids.len());
-            self.forward(core, (session, xid, op), record, auth).then_some(None)
-        };
+        let request = Request { session, cxid: xid, op, record, ids: Ids::new(&ids) };
+        let (role, mut cx) = self.role(core);
+        let submitted = role.submit(&mut cx, turn, &request, under_way);
         if let Some(client) = self.clients.get_mut(slot) {
             client.ids = ids;
         }
-        let Some(zxid) = zxid else { return self.stall(slot) };
+        let zxid = match submitted {
+            Submitted::Proposed(zxid) => Some(zxid),
+            Submitted::Forwarded | Submitted::Begun => None,
+            Submitted::NoRoom => return self.stall(slot),
+            Submitted::TooManyWrites(bound) => {
+                self.held_writes = Some(bound);
+                return self.stall(slot);
+            }
+            Submitted::Refused(code) => {
+                self.answer(core.now(), slot, xid, Answer::failed(code));
+                return Taken::Done;
+            }
+        };
         self.had_room(slot);
         self.queue(core.now(), slot, xid, Awaiting::Write { op, zxid, len: record.len() });
         if op == Opcode::CloseSession {
             self.end_input(slot);
         }
         Taken::Done
-    }
-
-    /// Proposes a request of an own client.
-    fn submit(&mut self, core: &mut Core<'_>, slot: u32, request: &Submission<'_>) -> Option<Zxid> {
-        let ticket = self.clients.get(slot).and_then(|client| client.ticket);
-        let submit = |leader: &mut Leader, env: Env<'_>| {
-            let turn = !leader.waits_longer(ticket);
-            turn.then(|| leader.submit(core, env, request)).flatten()
-        };
-        self.lead(submit).flatten()
-    }
-
-    /// Sends a request to the leader if there is room for it. False: not now.
-    fn forward(
-        &mut self,
-        core: &mut Core<'_>,
-        head: (i64, i32, Opcode),
-        record: &[u8],
-        ids: Option<Ids<'_>>,
-    ) -> bool {
-        self.send(core, head, record, ids, true)
-    }
-
-    fn send(
-        &mut self,
-        core: &mut Core<'_>,
-        (session, cxid, op): (i64, i32, Opcode),
-        record: &[u8],
-        ids: Option<Ids<'_>>,
-        asks: bool,
-    ) -> bool {
-        self.record.clear();
-        self.record.put_i64(session);
-        self.record.put_i32(cxid);
-        self.record.put_i32(op.wire());
-        self.record.put_slice(record);
-        self.frame.clear();
-        match ids {
-            Some(ids) => ids.write(&mut self.frame),
-            None => self.frame.put_i32(-1),
-        }
-        (!asks || core.can_propose(self.record.len() + self.frame.len()))
-            && core.request(&self.record, &self.frame)
     }
 
     fn sync(&mut self, core: &mut Core<'_>, slot: u32, xid: i32, record: &[u8]) -> Taken {
@@ -650,31 +518,25 @@ impl Service {
             return Taken::Done;
         }
         let record = &record[..reader.position()];
-        let conn = self.clients.conn(slot);
-        if self.leader.is_none() && !can_forward(core, record) {
-            self.answer(core.now(), slot, xid, Answer::failed(Code::BAD_ARGUMENTS));
-            return Taken::Done;
+        let (conn, turn) = (self.clients.conn(slot), self.turn(slot));
+        let Some(client) = self.clients.get_mut(slot) else { return Taken::Closed };
+        let session = client.session;
+        let ids = std::mem::take(&mut client.ids);
+        let (op, cxid) = (Opcode::Sync, xid);
+        let request = Request { session, cxid, op, record, ids: Ids::new(&ids) };
+        let (role, mut cx) = self.role(core);
+        let begun = role.sync(&mut cx, (conn, turn), &request);
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.ids = ids;
         }
-        if self.leader.is_none() && !self.may_ask(slot) {
-            return self.stall(slot);
-        }
-        if self.leader.is_some() {
-            let token = core.sync();
-            self.own_syncs.push_back((token, conn));
-        } else {
-            let Some(client) = self.clients.get_mut(slot) else { return Taken::Closed };
-            let session = client.session;
-            let ids = std::mem::take(&mut client.ids);
-            let sent =
-                self.forward(core, (session, xid, Opcode::Sync), record, Some(Ids::new(&ids)));
-            if let Some(client) = self.clients.get_mut(slot) {
-                client.ids = ids;
+        match begun {
+            Submitted::Begun => {}
+            Submitted::Proposed(_) | Submitted::Forwarded => self.had_room(slot),
+            Submitted::NoRoom | Submitted::TooManyWrites(_) => return self.stall(slot),
+            Submitted::Refused(code) => {
+                self.answer(core.now(), slot, xid, Answer::failed(code));
+                return Taken::Done;
             }
-            if !sent {
-                return self.stall(slot);
-            }
-            self.had_room(slot);
-            self.forwarded_syncs.push_back(conn);
         }
         if let Some(client) = self.clients.get_mut(slot) {
             let len = client.keep(record);
@@ -693,13 +555,19 @@ impl Service {
         let Some(client) = self.clients.get_mut(slot) else { return Taken::Closed };
         let remote = client.remote.ip().to_canonical();
         let field_len_max = core.peer().config().limits.field_len_max_bytes;
-        let bound = self.options.ids_len_max_bytes.min(field_len_max);
+        let bound = self.env.options.ids_len_max_bytes.min(field_len_max);
         // An identity is made of the data, and compared with all that there are.
-        self.unbilled += cost::parsed(record.len() + client.ids.len());
-        let verdict = self.access.authenticate(scheme.as_deref(), data, remote, &mut client.ids);
-        if scheme.as_deref() == Some("ensemble") && self.access.ensemble_auth.is_some() {
+        self.schedule.bill(cost::parsed(record.len() + client.ids.len()));
+        let verdict =
+            self.env.access.authenticate(scheme.as_deref(), data, remote, &mut client.ids);
+        if scheme.as_deref() == Some("ensemble") && self.env.access.ensemble_auth.is_some() {
             let named = data.is_some_and(|name| !name.is_empty())
-                && self.access.ensemble_auth.as_ref().is_some_and(|known| known.names.is_some());
+                && self
+                    .env
+                    .access
+                    .ensemble_auth
+                    .as_ref()
+                    .is_some_and(|known| known.names.is_some());
             let count = match verdict {
                 Verdict::Granted if named => &mut self.metrics.ensemble_auth_success,
                 Verdict::Granted => &mut self.metrics.ensemble_auth_skip,
@@ -734,16 +602,7 @@ impl Service {
     /// Nothing more is read from the connection.
     fn end_input(&mut self, slot: u32) {
         if let Some(client) = self.clients.get_mut(slot) {
-            client.state = State::Ending;
+            client.state = Life::Ending;
         }
     }
 }
-
-/// Whether a request is short enough for the link to the leader. One that never fits is refused, as a
-/// leader refuses what makes too long a transaction: it would wait for ever, and others behind it.
-fn can_forward(core: &Core<'_>, record: &[u8]) -> bool {
-    REQUEST_HEAD_LEN_BYTES + record.len() <= core.peer().config().limits.field_len_max_bytes
-}
-
-/// Session, cxid and operation in front of a forwarded record.
-const REQUEST_HEAD_LEN_BYTES: usize = 16;

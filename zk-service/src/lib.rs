@@ -12,6 +12,7 @@
 mod answer;
 mod auth;
 mod connection;
+mod env;
 mod intake;
 mod metrics;
 mod observe;

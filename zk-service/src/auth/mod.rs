@@ -55,6 +55,11 @@ impl<'a> Ids<'a> {
         self.0.len()
     }
 
+    /// Bytes of the entries.
+    pub(crate) fn len(self) -> usize {
+        self.0.len()
+    }
+
     /// Writes the `vector<Id>`.
     pub(crate) fn write(self, out: &mut Vec<u8>) {
         out.put_len(self.iter().count());

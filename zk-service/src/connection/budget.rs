@@ -4,7 +4,7 @@
 //! what a client does, or leaves undone, is counted here in bytes: per connection, and over all
 //! connections in one sum. The sum protects the server from many who each keep to their own bound.
 
-use crate::connection::{Client, State};
+use crate::connection::{Client, Life};
 use crate::service::Service;
 
 /// Bytes of the events in a connection's output, without a list of them.
@@ -48,7 +48,7 @@ impl Service {
     /// that take the most, until a part of the bound is free again, so that this search for them is
     /// rare.
     pub(crate) fn keep_to_budget(&mut self) {
-        let bound = self.options.clients_len_max_bytes;
+        let bound = self.env.options.clients_len_max_bytes;
         let total = self.kept_len();
         if total <= bound {
             return;
@@ -56,7 +56,7 @@ impl Service {
         let mut clients: Vec<(usize, u32)> = self
             .clients
             .iter()
-            .filter(|(_, client)| client.state != State::Closed)
+            .filter(|(_, client)| client.state != Life::Closed)
             .map(|(slot, client)| (self.kept_for(slot, client), slot))
             .collect();
         clients.sort_unstable_by_key(|&(len, _)| std::cmp::Reverse(len));
@@ -104,7 +104,8 @@ impl Service {
 
     /// Closes the connection of a client that watches too much. Whether it did.
     pub(crate) fn keep_to_watches(&mut self, slot: u32) {
-        let (len, bound) = (self.watches.len_bytes_of(slot), self.options.watches_len_max_bytes);
+        let (len, bound) =
+            (self.watches.len_bytes_of(slot), self.env.options.watches_len_max_bytes);
         if len > bound {
             let why = format_args!(
                 "its watches take {len} bytes of the {bound} that are allowed \

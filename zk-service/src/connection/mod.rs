@@ -31,7 +31,7 @@ const COMPACT_LEN_BYTES: usize = 64 << 10;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum State {
+pub(crate) enum Life {
     /// Nothing known yet: a four-letter word or a handshake comes.
     Greeting,
     /// The handshake waits for a transaction or for the leader's word. Nothing is read.
@@ -104,7 +104,7 @@ impl ConnStats {
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) remote: SocketAddr,
-    pub(crate) state: State,
+    pub(crate) state: Life,
     pub(crate) session: i64,
     pub(crate) timeout_ms: i32,
     /// Whether the client knows the `readOnly` byte of the handshake.
@@ -154,7 +154,7 @@ impl Client {
         auth::add_id(&mut ids, "ip", &remote.ip().to_canonical().to_string());
         Self {
             remote,
-            state: State::Greeting,
+            state: Life::Greeting,
             session: 0,
             timeout_ms: 0,
             wants_read_only: false,
@@ -455,8 +455,8 @@ impl Clients {
         let Some(client) = self.get_mut(slot) else { return };
         let session = client.session;
         let writes_len = client.queue.writes_len();
-        if client.state != State::Closed {
-            client.state = State::Closed;
+        if client.state != Life::Closed {
+            client.state = Life::Closed;
             client.drop_everything();
             if !flush {
                 client.out = Vec::new();

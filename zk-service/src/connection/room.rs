@@ -11,6 +11,15 @@ use zab_proto::ConnId;
 /// A place in the order of those who wait; lower is earlier.
 pub(crate) type Ticket = u64;
 
+/// Whether a connection may ask for room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Turn {
+    /// Since when it waits, if it does.
+    pub(crate) ticket: Option<Ticket>,
+    /// No other connection of this server has waited longer.
+    pub(crate) is_next: bool,
+}
+
 /// The connections whose next request waits for room, each once.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
@@ -55,6 +64,11 @@ impl Waiting {
     /// Whether nobody has waited longer than who has this ticket, or none yet.
     pub(crate) fn is_turn_of(&self, ticket: Option<Ticket>) -> bool {
         self.first().is_none_or(|first| ticket.is_some_and(|own| own <= first))
+    }
+
+    /// Whether it is the turn of who has this ticket, or none yet.
+    pub(crate) fn turn(&self, ticket: Option<Ticket>) -> Turn {
+        Turn { ticket, is_next: self.is_turn_of(ticket) }
     }
 
     /// The ticket of who has waited longest.

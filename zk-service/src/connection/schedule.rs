@@ -101,6 +101,8 @@ pub(crate) struct Schedule {
     /// What was done to apply transactions, which have as much of each turn as all else: whatever is
     /// prepared in a turn can be applied in another one.
     applied: u64,
+    /// Work that is done and not yet charged.
+    unbilled: u64,
 }
 
 impl Schedule {
@@ -117,6 +119,7 @@ impl Schedule {
             done: 0,
             for_clients: 0,
             applied: 0,
+            unbilled: 0,
         }
     }
 
@@ -171,9 +174,20 @@ impl Schedule {
         if self.has_waiting() { (self.per_turn / 2).max(1) } else { u64::MAX }
     }
 
-    /// Work that may still be done in this turn.
-    pub(crate) fn left(&self) -> u64 {
-        self.left
+    /// Work that may still be done in this turn, beyond what is done and not yet charged.
+    pub(crate) fn left_unbilled(&self) -> u64 {
+        self.left.saturating_sub(self.unbilled)
+    }
+
+    /// Work was done; the next [`charge`](Self::charge) or [`settle`](Self::settle) counts it.
+    pub(crate) fn bill(&mut self, work: u64) {
+        self.unbilled += work;
+    }
+
+    /// Counts what is not charged yet, for nobody.
+    pub(crate) fn settle(&mut self) {
+        let work = std::mem::take(&mut self.unbilled);
+        self.work(work);
     }
 
     /// Whether somebody waits for a turn.
@@ -198,8 +212,9 @@ impl Schedule {
         self.done = self.done.saturating_add(work);
     }
 
-    /// Counts work that was done for a client: one request.
+    /// Counts work that was done for a client, with what is not charged yet: one request.
     pub(crate) fn charge(&mut self, account: &mut Account, work: u64) {
+        let work = work + std::mem::take(&mut self.unbilled);
         account.end = account.end.max(self.time).saturating_add(work);
         account.expected = work;
         self.for_clients = self.for_clients.saturating_add(work);

@@ -4,6 +4,7 @@
 
 pub(crate) mod stats;
 
+use self::stats::Stats;
 use std::collections::BTreeMap;
 
 use zab_proto::{Instant, Phase, ServerState, Status};
@@ -98,6 +99,7 @@ impl Histogram {
 /// Counters and summaries.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Metrics {
+    pub(crate) stats: Stats,
     pub(crate) bytes_received: u64,
     pub(crate) response_bytes: u64,
     pub(crate) watch_bytes: u64,

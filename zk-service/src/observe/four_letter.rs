@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use zab_proto::{Core, Instant, ServerState, Zxid};
+use zab_proto::{Core, Instant, Zxid};
 
 use crate::connection::schedule::cost;
-use crate::connection::{Client, State};
+use crate::connection::{Client, Life};
 use crate::metrics::Metrics;
 use crate::metrics::stats::Stats;
 use crate::service::Service;
@@ -41,18 +41,18 @@ impl Service {
             return false;
         }
         self.charge(slot, self.word_cost(head));
-        self.stats.received += 1;
+        self.metrics.stats.received += 1;
         if let Some(client) = self.clients.get_mut(slot) {
             client.stats.received += 1;
         }
-        let text = if self.options.allows_word(word) {
+        let text = if self.env.options.allows_word(word) {
             self.execute(core, slot, word, rest)
         } else {
             format!("{word} is not executed because it is not in the whitelist.\n")
         };
         // ZooKeeper counts the pieces that the text goes through its buffer in.
         let sent = text.len().div_ceil(TEXT_BUFFER_LEN_BYTES) as u64;
-        self.stats.sent += sent;
+        self.metrics.stats.sent += sent;
         if let Some(client) = self.client(slot) {
             let unsent = client.unsent();
             client.out.extend_from_slice(text.as_bytes());
@@ -81,10 +81,9 @@ impl Service {
         let mut out = String::new();
         match word {
             "srst" => {
-                self.stats = Stats::default();
                 self.metrics = Metrics::default();
-                self.options.figures.iter().for_each(|(_, figure)| figure.reset());
-                if let Some(fsyncs) = &self.options.fsync_times {
+                self.env.options.figures.iter().for_each(|(_, figure)| figure.reset());
+                if let Some(fsyncs) = &self.env.options.fsync_times {
                     fsyncs.reset();
                 }
                 out.push_str("Server stats reset.\n");
@@ -96,7 +95,7 @@ impl Service {
                 out.push_str("Connection stats reset.\n");
             }
             "dirs" => {
-                let (data, log) = (self.options.dir_sizes)();
+                let (data, log) = (self.env.options.dir_sizes)();
                 let _ = writeln!(out, "datadir_size: {data}\nlogdir_size: {log}");
             }
             "conf" => self.conf(&mut out),
@@ -105,19 +104,19 @@ impl Service {
                 out.push('\n');
             }
             "stat" => {
-                let _ = writeln!(out, "Zookeeper version: {}\nClients:", self.options.version);
+                let _ = writeln!(out, "Zookeeper version: {}\nClients:", self.env.options.version);
                 self.put_connections(core, slot, false, &mut out);
                 out.push('\n');
                 self.put_summary(core, &mut out);
             }
             "srvr" => {
-                let _ = writeln!(out, "Zookeeper version: {}", self.options.version);
+                let _ = writeln!(out, "Zookeeper version: {}", self.env.options.version);
                 self.put_summary(core, &mut out);
             }
             "dump" => self.dump(core, &mut out),
             "wchs" | "wchc" | "wchp" => self.put_watches(word, &mut out),
             "hash" => {
-                for digest in self.db.digest_history() {
+                for digest in self.state.db().digest_history() {
                     let _ = writeln!(out, "{:x}: {}", digest.zxid.raw(), digest.digest);
                 }
             }
@@ -127,51 +126,41 @@ impl Service {
     }
 
     fn envi(&self) -> String {
-        let mut out = format!("Environment:\nzookeeper.version={}\n", self.options.version);
-        for (key, value) in &self.options.environment {
+        let mut out = format!("Environment:\nzookeeper.version={}\n", self.env.options.version);
+        for (key, value) in &self.env.options.environment {
             let _ = writeln!(out, "{key}={value}");
         }
         out
     }
 
     fn conf(&self, out: &mut String) {
-        for (key, value) in &self.options.conf {
+        for (key, value) in &self.env.options.conf {
             let _ = writeln!(out, "{key}={value}");
         }
-        if let Some(membership) = &self.options.membership {
+        if let Some(membership) = &self.env.options.membership {
             let _ = write!(out, "membership: \n{membership}");
         }
     }
 
-    /// What `srvr` and `mntr` call the server's role.
-    pub(crate) fn mode(&self) -> &'static str {
-        match self.status.map(|status| status.state) {
-            _ if self.standalone => "standalone",
-            Some(ServerState::Leading) => "leader",
-            Some(ServerState::Following) => "follower",
-            Some(ServerState::Observing) => "observer",
-            Some(ServerState::Looking) | None => "looking",
-        }
-    }
-
     fn put_connections(&self, core: &Core<'_>, asking: u32, full: bool, out: &mut String) {
-        for (slot, client) in self.clients.iter().filter(|(_, c)| c.state != State::Closed) {
+        for (slot, client) in self.clients.iter().filter(|(_, c)| c.state != Life::Closed) {
             let interest = i32::from(slot != asking);
             put_connection(core.now(), client, interest, full, out);
         }
     }
 
     fn put_summary(&self, core: &Core<'_>, out: &mut String) {
-        let Stats { latency_min_ms: min, latency_max_ms: max, received, sent, .. } = self.stats;
-        let avg = self.stats.latency_avg();
+        let Stats { latency_min_ms: min, latency_max_ms: max, received, sent, .. } =
+            self.metrics.stats;
+        let avg = self.metrics.stats.latency_avg();
         let _ = writeln!(out, "Latency min/avg/max: {min}/{avg}/{max}");
         let _ = writeln!(out, "Received: {received}\nSent: {sent}");
         let _ = writeln!(out, "Connections: {}", self.clients.len());
         let _ = writeln!(out, "Outstanding: {}", self.outstanding());
         let _ = writeln!(out, "Zxid: {:#x}", self.shown_zxid(core).raw());
-        let _ = writeln!(out, "Mode: {}", self.mode());
+        let _ = writeln!(out, "Mode: {}", self.status.mode());
         let _ = writeln!(out, "Node count: {}", self.node_count());
-        if self.mode() == "leader" {
+        if self.status.mode() == "leader" {
             let (last, min, max) = self.proposal_sizes();
             let _ = writeln!(out, "Proposal sizes last/min/max: {last}/{min}/{max}");
         }
@@ -180,8 +169,8 @@ impl Service {
     /// The last zxid; on a leader at least the beginning of its epoch, which monitors tell the epoch
     /// from.
     fn shown_zxid(&self, core: &Core<'_>) -> Zxid {
-        let last = self.db.last_zxid();
-        match core.next_zxid().filter(|_| !self.standalone) {
+        let last = self.state.last_zxid();
+        match core.next_zxid().filter(|_| !self.status.is_standalone()) {
             Some(next) => last.max(Zxid::new(next.epoch(), 0)),
             None => last,
         }
@@ -189,7 +178,7 @@ impl Service {
 
     /// ZooKeeper counts the root twice.
     pub(crate) fn node_count(&self) -> usize {
-        self.db.tree.node_count() + 1
+        self.state.tree().node_count() + 1
     }
 
     pub(crate) fn outstanding(&self) -> usize {
@@ -197,24 +186,23 @@ impl Service {
     }
 
     pub(crate) fn proposal_sizes(&self) -> (i64, i64, i64) {
-        let size = |n: usize| match self.stats.proposal_last {
+        let size = |n: usize| match self.metrics.stats.proposal_last {
             Some(_) => i64::try_from(n).unwrap_or(i64::MAX),
             None => -1,
         };
-        let Stats { proposal_last, proposal_min, proposal_max, .. } = self.stats;
+        let Stats { proposal_last, proposal_min, proposal_max, .. } = self.metrics.stats;
         (size(proposal_last.unwrap_or(0)), size(proposal_min), size(proposal_max))
     }
 
     fn dump(&self, core: &Core<'_>, out: &mut String) {
         let now = core.now();
-        let wall_ms = self.options.wall_clock.now_ms();
+        let wall_ms = self.env.options.wall_clock.now_ms();
         let date = |at: Instant| {
             let ahead = i64::try_from(at.saturating_since(now).as_millis()).unwrap_or(0);
             date_text(wall_ms.saturating_add(ahead))
         };
         out.push_str("SessionTracker dump:\n");
-        if let Some(leader) = &self.leader {
-            let buckets: Vec<_> = leader.tracker.buckets().collect();
+        if let Some(buckets) = self.role.session_buckets() {
             let sessions: usize = buckets.iter().map(|(_, ids)| ids.len()).sum();
             let _ = writeln!(out, "Session Sets ({})/({sessions}):", buckets.len());
             for (deadline, ids) in buckets {
@@ -224,17 +212,17 @@ impl Service {
                 }
             }
         } else {
-            let _ = writeln!(out, "Global Sessions({}):", self.db.sessions.len());
-            for (id, timeout_ms) in self.db.sessions.iter() {
+            let _ = writeln!(out, "Global Sessions({}):", self.state.db().sessions.len());
+            for (id, timeout_ms) in self.state.db().sessions.iter() {
                 let _ = writeln!(out, "{id:#x}\t{timeout_ms}ms");
             }
         }
-        let owners: Vec<i64> = self.db.tree.ephemeral_owners().collect();
+        let owners: Vec<i64> = self.state.tree().ephemeral_owners().collect();
         let _ =
             writeln!(out, "ephemeral nodes dump:\nSessions with Ephemerals ({}):", owners.len());
         for owner in owners {
             let _ = writeln!(out, "{owner:#x}:");
-            for node in self.db.tree.ephemerals_of(owner) {
+            for node in self.state.tree().ephemerals_of(owner) {
                 let _ = writeln!(out, "\t{}", node.path());
             }
         }
@@ -244,7 +232,7 @@ impl Service {
     fn dump_connections(&self, now: Instant, date: impl Fn(Instant) -> String, out: &mut String) {
         let mut sets: BTreeMap<Instant, Vec<&Client>> = BTreeMap::new();
         for (_, client) in self.clients.iter() {
-            let idle = self.options.sessionless_timeout;
+            let idle = self.env.options.sessionless_timeout;
             let timeout = if client.session == 0 { idle } else { client.timeout() };
             sets.entry(now + timeout).or_default().push(client);
         }
@@ -299,7 +287,9 @@ impl Service {
             b"wchc" | b"wchp" | b"wchs" => 2 * self.watches.len(),
             b"cons" | b"stat" | b"crst" => 2 * self.clients.len(),
             b"dump" => {
-                self.db.tree.ephemerals_count() + self.db.sessions.len() + self.clients.len()
+                self.state.tree().ephemerals_count()
+                    + self.state.db().sessions.len()
+                    + self.clients.len()
             }
             b"hash" => 1024,
             _ => 0,

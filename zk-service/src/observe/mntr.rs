@@ -13,18 +13,18 @@ use crate::service::Service;
 impl Service {
     /// What `mntr` says.
     pub(crate) fn mntr(&self, core: &Core<'_>, out: &mut String) {
-        put(out, "version", &self.options.version);
-        put(out, "server_state", self.mode());
-        let uptime = core.now().saturating_since(self.serving_since).as_millis();
-        if let Some(status) = self.status.filter(|_| !self.standalone) {
+        put(out, "version", &self.env.options.version);
+        put(out, "server_state", self.status.mode());
+        let uptime = core.now().saturating_since(self.status.serving_since()).as_millis();
+        if let Some(status) = self.status.in_ensemble() {
             put(out, "peer_state", peer_state(status.state, status.phase));
             put(out, "quorum_size", core.peer().config().ensemble.voters().count());
         }
-        if self.mode() == "leader" {
+        if self.status.mode() == "leader" {
             put(out, "leader_uptime", uptime);
             self.put_leader(core, out);
         }
-        let stats = &self.stats;
+        let stats = &self.metrics.stats;
         let response = |n: usize| match stats.response_last {
             Some(_) => i64::try_from(n).unwrap_or(i64::MAX),
             None => -1,
@@ -39,20 +39,20 @@ impl Service {
         put(out, "outstanding_requests", self.outstanding());
         put(out, "znode_count", self.node_count());
         put(out, "watch_count", self.watches.len());
-        put(out, "ephemerals_count", self.db.tree.ephemerals_count());
+        put(out, "ephemerals_count", self.state.tree().ephemerals_count());
         // ZooKeeper counts the root twice, the second time as `/`.
         let root = "/".len() as u64;
-        put(out, "approximate_data_size", self.db.tree.approximate_data_size() + root);
-        put(out, "global_sessions", self.db.sessions.len());
+        put(out, "approximate_data_size", self.state.tree().approximate_data_size() + root);
+        put(out, "global_sessions", self.state.db().sessions.len());
         put(out, "last_client_response_size", response(stats.response_last.unwrap_or(0)));
         put(out, "min_client_response_size", response(stats.response_min));
         put(out, "max_client_response_size", response(stats.response_max));
-        if let Some(descriptors) = &self.options.descriptors {
+        if let Some(descriptors) = &self.env.options.descriptors {
             let (open, max) = descriptors.read();
             put(out, "open_file_descriptor_count", open);
             put(out, "max_file_descriptor_count", max);
         }
-        for (name, figure) in &self.options.figures {
+        for (name, figure) in &self.env.options.figures {
             put(out, name, figure.read());
         }
         self.put_quotas(out);
@@ -71,11 +71,11 @@ impl Service {
         put(out, "learners", core.peer().learners().count());
         put(out, "synced_followers", synced(false));
         put(out, "synced_observers", synced(true));
-        put(out, "pending_syncs", self.own_syncs.len());
+        put(out, "pending_syncs", self.role.syncs());
     }
 
     fn put_quotas(&self, out: &mut String) {
-        for (namespace, quota) in self.db.tree.quotas_by_namespace() {
+        for (namespace, quota) in self.state.tree().quotas_by_namespace() {
             for (name, value) in [
                 ("quota_count_limit", quota.count_limit),
                 ("quota_bytes_limit", quota.bytes_limit),
@@ -112,7 +112,7 @@ impl Service {
             ("ensemble_auth_success", metrics.ensemble_auth_success),
             ("ensemble_auth_fail", metrics.ensemble_auth_fail),
             ("ensemble_auth_skip", metrics.ensemble_auth_skip),
-            ("digest_mismatches_count", self.digest_mismatches),
+            ("digest_mismatches_count", self.state.digest_mismatches()),
         ] {
             put(out, name, value);
         }
@@ -120,7 +120,7 @@ impl Service {
 
     fn put_summaries(&self, out: &mut String) {
         let metrics = &self.metrics;
-        if let Some(fsyncs) = &self.options.fsync_times {
+        if let Some(fsyncs) = &self.env.options.fsync_times {
             put_summary(out, "fsynctime", &fsyncs.read());
         }
         for (name, summary) in [

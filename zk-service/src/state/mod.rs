@@ -1,7 +1,198 @@
 //! What transactions change: the same on every server that has applied the same ones.
 
+mod agreement;
 pub(crate) mod apply;
 pub(crate) mod database;
 pub(crate) mod snapshot;
 pub mod tree;
 pub(crate) mod watch;
+
+use zab_proto::wire::txn::TxnHeader;
+use zab_proto::{BadSnapshot, InstallProgress, SnapshotDigest, Zxid};
+
+use self::agreement::Agreement;
+use self::apply::{Applied, Trigger};
+use self::database::{Database, DigestCheck};
+use self::snapshot::Loader;
+use self::tree::Tree;
+use crate::protocol::txn::{Payload, Txn};
+
+/// The replicated state, what is known of its agreement with the other replicas, and the snapshot
+/// that is to replace it.
+#[derive(Debug)]
+pub(crate) struct State {
+    db: Database,
+    loader: Option<Loader>,
+    agreement: Agreement,
+    /// Why this server must not go on.
+    failure: Option<String>,
+}
+
+impl State {
+    /// An empty database. Digests are kept if `digests`.
+    pub(crate) fn new(digests: bool) -> Self {
+        Self {
+            db: Database::new(digests),
+            loader: None,
+            agreement: Agreement::default(),
+            failure: None,
+        }
+    }
+
+    pub(crate) fn db(&self) -> &Database {
+        &self.db
+    }
+
+    pub(crate) fn tree(&self) -> &Tree {
+        &self.db.tree
+    }
+
+    pub(crate) fn last_zxid(&self) -> Zxid {
+        self.db.last_zxid()
+    }
+
+    /// Whether a session exists.
+    pub(crate) fn has_session(&self, session: i64) -> bool {
+        self.db.sessions.get(session).is_some()
+    }
+
+    /// How often a digest was not that of the tree.
+    pub(crate) fn digest_mismatches(&self) -> u64 {
+        self.agreement.mismatches()
+    }
+
+    /// Whether the tree had the digest that the last transaction brought, if it did.
+    pub(crate) fn agreed(&self) -> Option<bool> {
+        self.agreement.agreed()
+    }
+
+    /// Decodes a committed transaction. If it does not decode, this server must not go on: it would
+    /// be another one than the others.
+    pub(crate) fn decode<'a>(&mut self, zxid: Zxid, txn: &'a [u8]) -> Option<Payload<'a>> {
+        match Payload::decode(txn) {
+            Ok(payload) => Some(payload),
+            Err(error) => {
+                self.failure = Some(format!(
+                    "the committed transaction {zxid} cannot be applied: {error}. A leader of another \
+                     version may know its kind. Without it this member would be another one than \
+                     the others, so it ends"
+                ));
+                None
+            }
+        }
+    }
+
+    /// Why this server must not go on.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    /// Operations that it will take to apply a transaction.
+    pub(crate) fn operations_of(&self, payload: &Payload<'_>) -> usize {
+        match &payload.txn {
+            Txn::Multi(parts) => parts.len(),
+            Txn::CloseSession(_) => 1 + self.db.tree.ephemerals_count_of(payload.header.client_id),
+            Txn::Create(_)
+            | Txn::Delete { .. }
+            | Txn::SetData { .. }
+            | Txn::SetAcl { .. }
+            | Txn::Check { .. }
+            | Txn::CreateSession { .. }
+            | Txn::Error(_) => 1,
+        }
+    }
+
+    /// Clears up to `count` removed nodes away.
+    pub(crate) fn sweep(&mut self, count: usize) {
+        self.db.tree.sweep(count);
+    }
+
+    /// Applies a transaction; see [`Database::apply`].
+    pub(crate) fn apply(
+        &mut self,
+        header: &TxnHeader,
+        txn: &Txn<'_>,
+        sink: &mut impl FnMut(Trigger<'_>),
+    ) -> Applied {
+        self.db.apply(header, txn, sink)
+    }
+
+    /// Compares the tree with the digest of the transaction that has just been applied.
+    pub(crate) fn compare(&mut self, zxid: Zxid, payload: &Payload<'_>, is_serving: bool) {
+        let check = self.db.check_digest(zxid, payload.digest);
+        self.agreement.compared(&payload.header, zxid, check, is_serving);
+    }
+
+    /// Whether a transaction brings a digest of the kind that this tree keeps.
+    pub(crate) fn has_digest(&self, txn: &[u8]) -> bool {
+        let digest = Payload::decode(txn).ok().and_then(|payload| payload.digest);
+        digest.is_some_and(|digest| self.db.is_comparable(&digest))
+    }
+
+    /// See [`Database::set_config`].
+    pub(crate) fn set_config(&mut self, text: &[u8], version: Zxid, time: i64) {
+        self.db.set_config(text, version, time);
+    }
+
+    /// A fuzzy snapshot may lack the list of a node that changed while it was written, and the
+    /// transaction that made the list follows in the log. Whatever lacks one now lacks it for good,
+    /// until somebody sets it: a damaged snapshot. An Apache server throws when such a node changes.
+    pub(crate) fn report_missing_acls(&self) {
+        let keys: Vec<i64> = self.db.tree.missing_acls().collect();
+        if !keys.is_empty() {
+            log::error!(
+                "The snapshot lacks the ACLs {keys:?}, and no transaction behind it brings them: \
+                 nobody has permissions on the nodes that use them. Have a superuser set them, or \
+                 empty the data directory of this server."
+            );
+        }
+    }
+
+    /// Opens a snapshot, to be lent to the core.
+    pub(crate) fn snapshot_open(&mut self) -> u32 {
+        self.db.snapshot_open().expect("the core keeps to its own limit, which is lower")
+    }
+
+    pub(crate) fn snapshot_read(&mut self, snapshot: u32, buf: &mut [u8]) -> usize {
+        self.db.snapshot_read(snapshot, buf)
+    }
+
+    pub(crate) fn snapshot_close(&mut self, snapshot: u32) {
+        self.db.snapshot_close(snapshot);
+    }
+
+    /// Takes the next bytes of a snapshot that is to replace the state.
+    pub(crate) fn install(
+        &mut self,
+        digests: bool,
+        bytes: &[u8],
+    ) -> Result<InstallProgress, BadSnapshot> {
+        // Longer fields than a client may send can be in a snapshot that another server made.
+        let loader = self.loader.get_or_insert_with(|| Loader::new(digests, usize::MAX));
+        let progress = loader.push(bytes);
+        if progress.is_err() {
+            self.loader = None;
+        }
+        progress
+    }
+
+    /// The snapshot becomes the state.
+    pub(crate) fn install_commit(&mut self, zxid: Zxid, digest: Option<SnapshotDigest>) {
+        let Some(loaded) = self.loader.take().and_then(Loader::finish) else {
+            panic!("a snapshot is committed after its last byte");
+        };
+        if let DigestCheck::Mismatch { expected, actual } = self.db.install(loaded, zxid, digest) {
+            log::error!("digest of snapshot {zxid} is {actual:#x}, should be {expected:#x}");
+            self.agreement.count();
+        }
+    }
+
+    /// How many bytes of the snapshot have to be offered at once, after none were taken.
+    pub(crate) fn install_needs(&self) -> Option<usize> {
+        self.loader.as_ref().map(Loader::needs)
+    }
+
+    pub(crate) fn install_abort(&mut self) {
+        self.loader = None;
+    }
+}
