@@ -1,9 +1,10 @@
 //! The ZooKeeper service: clients, sessions, watches and the data tree, as an
 //! [`Application`](zab_proto::Application) of `zab-proto`.
 //!
-//! One write's way through the house: `client` → `intake` → on a learner the core, which forwards
-//! it → `leader` → `prep` → the core, which replicates it → `deliver` → `apply` → `watch` →
-//! `client`. Reads go from `intake` to `read`, after the writes of their session.
+//! One write's way: `service` (`handle_bytes`) → `intake` → `role` → on a learner the core, which
+//! forwards it → the leader's `role` → `role::prep` → the core, which replicates it → `service`
+//! (`deliver`) → `state` → `answer`. Reads go from `intake` to `read`, after the writes of their
+//! session. Functions and ZooKeeper's classes beside them: `docs/architecture.md`.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 // A new operation is to be decided wherever one is: `Opcode` is matched without a wildcard.

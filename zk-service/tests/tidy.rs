@@ -1,0 +1,149 @@
+//! What the layout of this crate promises, checked on its sources.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Folders and files of the crate from the lowest floor to the highest. Nobody imports from a floor
+/// above its own.
+const FLOORS: [(&str, u8); 15] = [
+    ("protocol", 0),
+    ("metrics", 1),
+    ("options", 2),
+    ("auth", 3),
+    ("env", 4),
+    ("state", 4),
+    ("connection", 5),
+    ("role", 6),
+    ("read", 7),
+    ("answer", 7),
+    ("intake", 7),
+    ("observe", 7),
+    ("service", 8),
+    ("lib", 9),
+    ("tests", 9),
+];
+
+/// Imports that still run upward, and what they are for: remove a line when its import is gone.
+const UPWARD: [(&str, &str); 7] = [
+    ("auth/mod.rs", "connection"),
+    ("options.rs", "read"),
+    ("connection/budget.rs", "service"),
+    ("answer.rs", "service"),
+    ("intake.rs", "service"),
+    ("observe/four_letter.rs", "service"),
+    ("observe/mntr.rs", "service"),
+];
+
+/// Lines of a file, with its tests; one that is longer has its own line here.
+const LINES_MAX: usize = 600;
+const LONG: [(&str, usize); 1] = [("intake.rs", 620)];
+
+fn sources() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("readable") {
+            let path: PathBuf = entry.expect("readable").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(&root).expect("below").to_string_lossy().into_owned();
+                found.push((name, fs::read_to_string(&path).expect("readable")));
+            }
+        }
+    }
+    assert!(found.len() > 30, "the sources were found");
+    found.sort();
+    found
+}
+
+fn floor(module: &str) -> u8 {
+    let found = FLOORS.iter().find(|(name, _)| *name == module);
+    found.unwrap_or_else(|| panic!("{module} is on no floor: add it to FLOORS")).1
+}
+
+/// The modules of this crate that a line names by their path.
+fn named(text: &str) -> Vec<&str> {
+    let ends = |c: char| !(c.is_alphanumeric() || c == '_');
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    code.flat_map(|line| line.split("crate::").skip(1))
+        .filter_map(|rest| rest.split(ends).next())
+        .filter(|name| name.starts_with(|c: char| c.is_ascii_lowercase()))
+        .collect()
+}
+
+#[test]
+fn no_import_runs_upward() {
+    let mut upward = Vec::new();
+    for (file, text) in sources().iter().filter(|(file, _)| file != "lib.rs") {
+        let own = file.split(['/', '.']).next().expect("not empty");
+        for module in named(text) {
+            let known = UPWARD.contains(&(file.as_str(), module));
+            if floor(module) > floor(own) {
+                assert!(known, "{file} imports {module}, which is above it");
+                upward.push((file.clone(), module.to_owned()));
+            }
+        }
+    }
+    for (file, module) in UPWARD {
+        let is_used = upward.iter().any(|(f, m)| f == file && m == module);
+        assert!(is_used, "{file} imports {module} no longer: remove the exception");
+    }
+}
+
+#[test]
+fn a_role_is_never_asked_for_by_a_flag() {
+    for (file, text) in sources() {
+        for wanted in ["leader.is_some()", "leader.is_none()", "leader: Option<"] {
+            assert!(!text.contains(wanted), "{file}: {wanted}; use `Role`");
+        }
+    }
+}
+
+/// What a leader or learner keeps is private to `role/`.
+#[test]
+fn a_role_keeps_its_fields_to_itself() {
+    for file in ["role/leader.rs", "role/learner.rs", "role/expiry.rs"] {
+        let (_, text) = sources().into_iter().find(|(name, _)| name == file).expect("is there");
+        let wide = text.lines().filter(|line| line.contains("pub(crate)"));
+        let names: Vec<&str> = wide.filter(|line| !line.contains("pub(crate) struct")).collect();
+        assert!(names.is_empty(), "{file}: {names:?}");
+    }
+}
+
+#[test]
+fn operations_are_matched_without_a_wildcard() {
+    let lib = sources().into_iter().find(|(name, _)| name == "lib.rs").expect("is there").1;
+    assert!(lib.contains("clippy::wildcard_enum_match_arm"), "the lint is on for the crate");
+    for (file, text) in sources() {
+        assert!(!text.contains("wildcard_enum_match_arm, reason"), "{file} silences it");
+    }
+}
+
+#[test]
+fn no_file_is_too_long() {
+    for (file, text) in sources() {
+        let own = LONG.iter().find(|(name, _)| *name == file).map_or(LINES_MAX, |(_, max)| *max);
+        let lines = text.lines().count();
+        assert!(lines <= own, "{file} has {lines} lines: where is its seam?");
+    }
+}
+
+/// `docs/architecture.md`, "One write's way": the functions that its table names are there.
+#[test]
+fn each_step_of_a_writes_way_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = fs::read_to_string(root.join("docs/architecture.md")).expect("is there");
+    let table = page.split("| step | where | ZooKeeper |").nth(1).expect("the table is there");
+    let rows: Vec<&str> = table.lines().skip(2).take_while(|line| line.starts_with('|')).collect();
+    assert!(rows.len() > 10, "the table was found");
+    for row in rows {
+        let place = row.split('`').nth(1).unwrap_or_else(|| panic!("no place in {row}"));
+        let (file, function) = place.split_once("::").unwrap_or_else(|| panic!("{place}"));
+        let text = fs::read_to_string(root.join(file)).unwrap_or_else(|_| panic!("no {file}"));
+        let name = function.rsplit("::").next().expect("not empty");
+        let found = [format!("fn {name}("), format!("fn {name}<")];
+        assert!(found.iter().any(|f| text.contains(f.as_str())), "no {name} in {file}");
+    }
+}
