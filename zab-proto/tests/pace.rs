@@ -278,3 +278,49 @@ fn syncs_are_counted_and_not_kept() {
         assert_eq!(closed(&cluster), []);
     }
 }
+
+/// Transactions longer than the half of the window that learners may hold do not wait for one that
+/// reads nothing.
+#[test]
+fn long_transactions_do_not_wait_for_who_lags() {
+    let mut cluster = Cluster::new(3, 0).configure(|config| {
+        config.limits.window_len_max_bytes = 250;
+        config.limits.retained_txns = 0;
+        config.limits.retained_len_max_bytes = 0;
+    });
+    cluster.start_all();
+    cluster.run(SECOND);
+    let leader = cluster.leader().expect("a leader");
+    cluster.deaf = Some((leader + 1) % 3);
+    let lines: Vec<String> = (0..20).map(|i| format!("{i:0$}", [60, 230][i % 2])).collect();
+    for line in &lines {
+        write_all(&mut cluster, leader, std::slice::from_ref(line));
+    }
+    assert_eq!(cluster.lines(leader), lines);
+    assert!(cluster.serving((leader + 1) % 3), "nobody was given up for it");
+}
+
+/// A request comes in front of the acknowledgement that makes room for it, while the window holds a
+/// transaction that is longer than its bound.
+#[test]
+fn a_request_lets_the_acknowledgement_behind_it_through() {
+    let mut cluster = Cluster::new(2, 0).configure(|config| {
+        config.limits.window_len_max_bytes = 1;
+        config.limits.retained_len_max_bytes = 0;
+        config.limits.requests_len_max_bytes = 1;
+        config.limits.field_len_max_bytes = 400;
+    });
+    cluster.start_all();
+    cluster.run(SECOND);
+    let leader = cluster.leader().expect("a leader");
+    let follower = 1 - leader;
+    cluster.closed.clear();
+    cluster.servers[follower].disk.stalled = true;
+    let lines = [format!("{:240}", 0), format!("{:240}", 1)];
+    write_all(&mut cluster, leader, &lines[..1]);
+    write_all(&mut cluster, follower, &lines[1..]);
+    cluster.servers[follower].disk.stalled = false;
+    cluster.run(SECOND);
+    assert_eq!(cluster.lines(leader), lines);
+    assert_eq!(closed(&cluster), []);
+}

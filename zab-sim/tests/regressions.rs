@@ -29,6 +29,8 @@ const BIASED: &[(u64, &str)] = &[
     (6647, "E1: as 2065, of two voters"),
     (8741, "E1: as 2065"),
     (334, "E7: two that reach one server more followed it in turn, and never shunned it together"),
+    (2505, "L6: a request kept a leader from the acknowledgement that would have made room for it"),
+    (2857, "L6: a transaction longer than half the window waited for a paused learner"),
     (4782, "L5: votes behind the beginning of a garbled frame counted as left over"),
 ];
 

@@ -69,10 +69,17 @@ impl Leader {
 
     /// Whether a learner's request of `len` bytes is taken. Behind it on the same connection come
     /// the acknowledgements that make room, so requests are still read when the window is full:
-    /// as much as each learner may have under way.
+    /// as much as each learner may have under way, beside the one transaction by which a window
+    /// may exceed its bound (see [`fits`](Self::fits)).
     pub(super) fn can_take(&self, shared: &Shared, len: usize) -> bool {
-        let learners = self.all().count();
-        Self::has_room(shared, len, learners.saturating_mul(shared.config.limits.request_len_max()))
+        let limits = &shared.config.limits;
+        let reserve = match self.all().count() {
+            0 => 0,
+            learners => learners
+                .saturating_mul(limits.request_len_max())
+                .saturating_add(limits.field_len_max_bytes),
+        };
+        Self::has_room(shared, len, reserve)
     }
 
     fn has_room(shared: &Shared, len: usize, reserve: usize) -> bool {
@@ -83,13 +90,16 @@ impl Leader {
         room
     }
 
-    /// Whether the window takes `len` bytes more. One that is empty, but for what is retained for
-    /// later learners, takes a transaction of any length, or a long one would wait for ever.
+    /// Whether the window takes `len` bytes more. When all in it is applied and on disk, it holds no
+    /// more than what is retained for later learners, and half its bound for those that lag. Then it
+    /// takes a transaction of any length: a long one would wait for ever, or for who lags.
     fn fits(shared: &Shared, len: usize, reserve: usize) -> bool {
         let limits = &shared.config.limits;
         let bound = limits.window_len_max_bytes + limits.retained_len_max_bytes;
         let held = shared.history.held_len_bytes();
-        held <= limits.retained_len_max_bytes || held + len <= bound.saturating_add(reserve)
+        let settled = shared.history.delivered().min(shared.history.durable());
+        let idle = settled == shared.history.end();
+        idle || held <= limits.retained_len_max_bytes || held + len <= bound.saturating_add(reserve)
     }
 
     /// Proposes a transaction.
