@@ -58,8 +58,9 @@ pub(crate) struct History {
     /// The newest zxid that a leader has told this process to be committed. A leader without it is
     /// not this ensemble's, whatever it says.
     proven: Zxid,
-    /// `acceptedEpoch` on disk is not what `accepted` says, as it was damaged.
-    damaged: bool,
+    /// `acceptedEpoch` on disk is not what `accepted` says, as it was damaged, or is a promise that does not
+    /// count yet.
+    promise_due: bool,
     /// The next leader is told of no history, so that it sends a snapshot.
     yields: bool,
     /// Entries below are applied.
@@ -114,7 +115,7 @@ impl History {
             durable: end,
             committed: applied,
             proven: Zxid::ZERO,
-            damaged: false,
+            promise_due: false,
             yields: false,
             delivered: applied,
             delivered_zxid: delivered,
@@ -410,14 +411,29 @@ impl History {
     /// The epochs on disk were damaged, and are to be written anew once a leader has synchronised
     /// this server.
     pub(crate) fn note_damage(&mut self) {
-        self.damaged = true;
+        self.promise_due = true;
+    }
+
+    /// Promises `epoch` to its leader. Returns the current epoch, for ACKEPOCH; -1 if the promise does not
+    /// count.
+    ///
+    /// That of a server whose history does not count (rule R14) is written only by [`enter`](Self::enter),
+    /// behind all that the leader has sent. After a crash in between, with the leader's snapshot on disk and
+    /// not yet what follows it, a promise on disk would make a history count that lacks what was committed.
+    pub(crate) fn promise(&mut self, epoch: Epoch) -> Epoch {
+        if self.is_trusted() {
+            self.set_epoch(EpochKind::Accepted, epoch);
+            return self.current;
+        }
+        self.promise_due = true;
+        Epoch(-1)
     }
 
     /// A leader has synchronised this server in `epoch`.
     pub(crate) fn enter(&mut self, epoch: Epoch) {
         self.trust();
-        if core::mem::take(&mut self.damaged) {
-            self.set_epoch(EpochKind::Accepted, self.accepted);
+        if core::mem::take(&mut self.promise_due) || self.accepted < epoch {
+            self.set_epoch(EpochKind::Accepted, self.accepted.max(epoch));
         }
         self.set_epoch(EpochKind::Current, epoch);
     }

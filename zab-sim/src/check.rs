@@ -236,9 +236,13 @@ impl Ghost {
         }
     }
 
-    /// A server replaces its history by a snapshot. V6.
+    /// A server replaces its history by a snapshot. V6: nothing committed goes, unless the history does not
+    /// count anyway, and will not before all of the leader's is in its place.
     pub(crate) fn on_install(&mut self, server: HostIx, image: &Image, zxid: Zxid) {
         self.on_issue(server, "install");
+        if !image.counts() {
+            return;
+        }
         let (last, chain) = self.canon.last().copied().unwrap_or((Zxid::ZERO, 0));
         if last > zxid && self.holds(image, last, chain) {
             let text = format!("s{} installs {zxid} over {last}, which is committed", server + 1);

@@ -43,11 +43,12 @@ impl Ghost {
         disk: &Disk,
     ) {
         let name = learner + 1;
+        self.hooks.push((learner, "ack epoch"));
+        // Without a claim it is no promise: the leader does not count it.
+        let Some((current, last)) = claim else { return };
         if disk.durable.accepted < Some(epoch) {
             self.fail("P2", format!("s{name} acknowledges epoch {epoch}, which is not durable"));
         }
-        self.hooks.push((learner, "ack epoch"));
-        let Some((current, last)) = claim else { return };
         if learner < self.voters && last != Zxid::NONE {
             let promised = *self.promises.entry((learner, epoch)).or_insert(leader);
             if promised != leader {

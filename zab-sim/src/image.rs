@@ -105,6 +105,14 @@ impl Image {
         self.current.unwrap_or_default().max(self.last().0.epoch())
     }
 
+    /// Whether a restart would count the history: not if the promise beside it is missing or beyond
+    /// belief (rules R14 and R21).
+    #[must_use]
+    pub(crate) fn counts(&self) -> bool {
+        let floor = self.current_in_effect();
+        self.accepted.is_some_and(|accepted| accepted >= floor && accepted.is_plausible(floor))
+    }
+
     /// The zxid of the snapshot.
     #[must_use]
     pub(crate) fn base(&self) -> Zxid {

@@ -67,7 +67,7 @@ fn faults_put_in_are_found() {
         Mutation::UnusedContainersRemoved,
         Mutation::TurnWithoutEnd,
     ] {
-        let found = (0..40).any(|seed| {
+        let found = (0..60).any(|seed| {
             let options = Options { mutation: Some(mutation), ..short(seed) };
             run::<Zk>(&options, 0).failure.is_some()
         });

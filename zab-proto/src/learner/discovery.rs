@@ -8,7 +8,7 @@ use crate::shared::{Control, Outbox, Shared};
 use crate::wire::body;
 use crate::wire::extension::{self, Tag};
 use crate::wire::packet::{Packet, PacketType};
-use crate::{Channel, CloseReason, ConnId, Epoch, EpochKind, Instant, Violation};
+use crate::{Channel, CloseReason, ConnId, Epoch, Instant, Violation};
 
 impl Learner {
     /// How long to try to reach a leader that does not answer: a tick, in which the handshake of TCP
@@ -105,8 +105,7 @@ impl Learner {
             // Its promise stays, and this epoch gets none: not to be counted, in plain bytes, too.
             self.promise = Epoch(-1);
         } else if epoch > history.accepted() {
-            self.promise = history.current();
-            history.set_epoch(EpochKind::Accepted, epoch);
+            self.promise = history.promise(epoch);
         } else {
             // Promised before, perhaps to another server: not to be counted again (P2).
             self.promise = Epoch(-1);

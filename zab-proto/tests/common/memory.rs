@@ -34,6 +34,8 @@ pub(crate) struct Memory {
     readings: u32,
     /// Writes stay in the queue.
     pub(crate) stalled: bool,
+    /// Only so many writes more are done.
+    pub(crate) writes_left: Option<usize>,
     pub(crate) snapshot_every: Option<usize>,
     /// The log is read from its beginning for whoever has nothing (Apache's does so when it is whole).
     pub(crate) log_from_start: bool,
@@ -47,8 +49,11 @@ impl Memory {
         if self.stalled {
             return None;
         }
-        let last = self.queue.last().map(|(ticket, _)| *ticket);
-        for (_, op) in self.queue.drain(..) {
+        let count = self.writes_left.unwrap_or(usize::MAX).min(self.queue.len());
+        self.writes_left = self.writes_left.map(|left| left - count);
+        let mut last = None;
+        for (ticket, op) in self.queue.drain(..count) {
+            last = Some(ticket);
             match op {
                 Op::Epoch(EpochKind::Accepted, epoch) => self.image.accepted = Some(epoch),
                 Op::Epoch(EpochKind::Current, epoch) => self.image.current = Some(epoch),
