@@ -205,7 +205,6 @@ KEYS = (
     (["enforce.auth.enabled=true", "enforce.auth.schemes=digest"], [], "login", "enforce.auth"),
     ([], ["zookeeper.enforce.auth.enabled=true", "zookeeper.enforce.auth.schemes=sasl"], "refused", "enforce.auth"),
     (["sessionRequireClientSASLAuth=true"], [], "refused", "sessionRequireClientSASLAuth"),
-    (["sslQuorum=true"], [], "refused", "sslQuorum"),
     ([], ["zookeeper.sslQuorum=true"], "refused", "sslQuorum"),
     (["quorum.auth.enableSasl=true"], [], "refused", "quorum.auth"),
     ([], ["zookeeper.quorum.auth.enableSasl=true"], "refused", "quorum.auth"),
