@@ -408,9 +408,9 @@ impl History {
         core::mem::take(&mut self.yields)
     }
 
-    /// The epochs on disk were damaged, and are to be written anew once a leader has synchronised
-    /// this server.
-    pub(crate) fn note_damage(&mut self) {
+    /// The accepted epoch on disk is missing or damaged. It is written anew once a leader has synchronised this
+    /// server.
+    pub(crate) fn owe_promise(&mut self) {
         self.promise_due = true;
     }
 

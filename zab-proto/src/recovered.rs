@@ -210,8 +210,8 @@ impl Recovered {
         let floor = self.snapshot_end.max(delivered);
         let mut history = History::new(window, delivered, floor, accepted, current, trusted);
         history.recover_identity(identity);
-        if damaged {
-            history.note_damage();
+        if damaged || promise_lost {
+            history.owe_promise();
         }
         if has_gap {
             history.doubt();
