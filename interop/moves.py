@@ -89,7 +89,7 @@ def unused_zxids(ensemble):
         member.start()
         ensemble.settled()
     assert re.search(UNUSED, open(theirs.logs[-1][1], errors="replace").read()), "the log that was taken over had no gap"
-    # The leader's own clients are stuck since (client.md 20.10).
+    # The leader's own clients are stuck since: `PrepRequestProcessor.pRequest` of 3.8 made no transaction.
     leader.kill()
     leader.start()
     ensemble.settled()

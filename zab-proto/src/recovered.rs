@@ -55,7 +55,8 @@ impl Default for Recovered {
 
 impl Recovered {
     /// Adds the next record of the log. Records at or below the snapshot (to be set before) are
-    /// skipped, and so is one that repeats the zxid of the record before it (storage.md 7.3).
+    /// skipped, and so is one that repeats the zxid of the record before it (`docs/storage.md`,
+    /// "Recovery").
     pub fn push(&mut self, zxid: Zxid, txn: &[u8]) {
         let base = self.snapshot.unwrap_or(Zxid::ZERO);
         let window = self.window.get_or_insert_with(|| Window::new(base));
@@ -81,9 +82,10 @@ impl Recovered {
     /// * what this server has applied before (it was committed then, and stays so: rule R6);
     /// * on a server that is an ensemble of its own, everything;
     /// * in front of a transaction of a later epoch, everything: a leader proposes only once a quorum
-    ///   has its initial history on disk and has taken its epoch for the current one (quorum.md 7), so
-    ///   that every later leader has that history, too. And who has the proposal has what was in
-    ///   front of it on that leader, as a history is completed in order (rules R1, R5, R8).
+    ///   has its initial history on disk and has taken its epoch for the current one
+    ///   (`Leader.waitForNewLeaderAck`), so that every later leader has that history, too. And who
+    ///   has the proposal has what was in front of it on that leader, as a history is completed in
+    ///   order (rules R1, R5, R8).
     pub fn deliver(&mut self, through: Zxid, mut apply: impl FnMut(Zxid, &[u8])) {
         let Some(window) = &mut self.window else { return };
         let end = window.after(through);
@@ -169,7 +171,7 @@ impl Recovered {
     /// * Nothing at all was found: the history is empty, and counts only if told so (rule R14).
     /// * A current epoch below that of the newest transaction is what a crash between history and
     ///   epoch leaves behind (rule R3); holding a transaction of an epoch is as good as having
-    ///   synchronised with its leader (quorum.md 19.1, U11).
+    ///   synchronised with its leader. (`QuorumPeer.loadDataBase` refuses to start.)
     /// * Histories of epoch 0 come from standalone servers, which keep no epoch files.
     /// * An accepted epoch that is missing, though the server has been in an ensemble, is a promise
     ///   forgotten: the history does not count until a leader has synchronised it (rule R14, P5).

@@ -1,5 +1,5 @@
 //! Every message that real servers were heard saying decodes, and encodes to the same bytes; and
-//! no bytes whatever make a decoder panic. See `vectors/README.md` for the recordings.
+//! no bytes whatever make a decoder panic. See `tests/vectors/README.md` for the recordings.
 
 use std::fs;
 use std::path::Path;

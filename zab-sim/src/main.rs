@@ -102,7 +102,7 @@ struct Args {
     /// With `--scale`: only these sizes, for instance `3,101,5+1000`.
     #[arg(long, value_delimiter = ',')]
     sizes: Vec<String>,
-    /// With `--scale`: also write `scale.md`, `scale.json` and `scale.svg` into this directory.
+    /// With `--scale`: also write the tables, as Markdown and JSON, and a plot into this directory.
     #[arg(long)]
     out: Option<PathBuf>,
 }

@@ -386,7 +386,7 @@ struct Hole {
 /// Finds out whether the zxids in the holes were lost or never used.
 ///
 /// A leader of ZooKeeper 3.8 takes a zxid for some malformed requests and proposes nothing
-/// (quorum.md 11.1, the gap rule). The records are applied on trial: nothing that counts is missing in
+/// (`PrepRequestProcessor.pRequest`; rule R8). The records are applied on trial: nothing that counts is missing in
 /// a hole if the state has the digest of the first record behind it that has one. Afterwards the state
 /// is that of the snapshot again: what is committed is not known here.
 ///

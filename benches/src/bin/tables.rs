@@ -1,8 +1,8 @@
 //! Puts the last results into the documentation, so that no page says anything else than another.
 //!
 //! `cargo run -p benches --bin tables` replaces what stands between `<!-- table NAME -->` and
-//! `<!-- end -->` in the pages below by `docs/benchmarks/NAME.md`, or, for `targets` and `readme`,
-//! by what follows from several of these.
+//! `<!-- end -->` in the pages below by the page NAME of `docs/benchmarks`, or, for
+//! `targets` and `readme`, by what follows from several of these.
 
 use std::error::Error;
 use std::fs;

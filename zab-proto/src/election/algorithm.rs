@@ -161,7 +161,8 @@ impl Algorithm {
     ///
     /// A server whose history is not to be counted stays in the round before the first: so all who
     /// take part find it lagging and answer at once, which is all it wants from them. All others
-    /// begin a round they never voted in, for votes only rise within a round (safety.md E2).
+    /// begin a round they never voted in, for votes only rise within a round
+    /// (`FastLeaderElection.totalOrderPredicate`).
     pub(super) fn start(&mut self, now: Instant, initial: Vote) {
         let election_epoch = if initial.zxid == Zxid::NONE {
             self.own.election_epoch.min(0)
@@ -274,8 +275,9 @@ impl Algorithm {
         step
     }
 
-    /// Somebody has become reachable: the pauses between notifications are short again (safety.md
-    /// E8), or a server that had waited long would not hear of a leader for up to a minute.
+    /// Somebody has become reachable: the pauses between notifications are short again, or a server
+    /// that had waited long would not hear of a leader for up to a minute, to which
+    /// `FastLeaderElection.lookForLeader` lengthens them.
     pub(super) fn hurry(&mut self, now: Instant) {
         if let Some(resend_at) = &mut self.resend_at {
             self.interval = self.times.min_notification_interval.max(INTERVAL_FLOOR);

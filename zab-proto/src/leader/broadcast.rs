@@ -140,7 +140,8 @@ impl Leader {
         let Some(link) = self.link(conn) else { return };
         if zxid.counter() == 0 {
             // The one after UPTODATE says nothing new. A proposal's may come before this one
-            // (quorum.md 7, era A), which is why the two are told apart by their zxid.
+            // (`Learner.syncWithLeader` of 3.8.0 leaves it to the log's thread), which is why
+            // the two are told apart by their zxid.
             if link.stage == Stage::Asked {
                 link.has_shown(link.cut.max(1));
                 self.on_synced(now, shared, conn);
@@ -276,7 +277,7 @@ impl Leader {
                 self.on_identity(shared, conn, Said::read(packet));
                 Ok(None)
             }
-            // Unknown types are a sign of life and nothing else (quorum.md 17.1).
+            // Unknown types are a sign of life and nothing else, as in `LearnerHandler.run`.
             _ => Ok(None),
         }
     }

@@ -45,8 +45,9 @@ impl Rank {
 /// Chooses DIFF, TRUNC or SNAP for a learner whose last zxid is `peer`.
 ///
 /// DIFF needs the proof that the learner's history is a prefix of this one: its last zxid is held
-/// exactly, never just within the range (safety.md B-19). A zxid with counter 0 is no transaction:
-/// it says "everything of the epochs before", which an established leader of that epoch reports.
+/// exactly, never just within the range (ZOOKEEPER-1154; B-19 of `docs/catalogue.md`). A zxid with
+/// counter 0 is no transaction: it says "everything of the epochs before", which an established
+/// leader of that epoch reports.
 ///
 /// Otherwise the learner has a tail that this history lacks, and `below`, the newest own transaction
 /// under it, is what both have: if it is of the epoch of `peer`, the learner got both from one leader.

@@ -164,7 +164,7 @@ impl Learner {
             PacketType::NEWLEADER | PacketType::UPTODATE => {
                 Err(CloseReason::Violation(Violation::UnexpectedPacket(packet.kind.0)))
             }
-            // PING and the like: ignored, as by Java (quorum.md 8.2).
+            // PING and the like: ignored, as by `Learner.syncWithLeader`.
             _ => Ok(()),
         }
     }
@@ -224,12 +224,12 @@ impl Learner {
     /// Whether counters may be missing in front of `next`.
     ///
     /// A leader of ZooKeeper 3.8 takes a zxid for some malformed requests and proposes nothing
-    /// (quorum.md 11.1, the gap rule). What a leader sends behind NEWLEADER comes as it proposes it,
-    /// whole and in order: a counter missing there may be unused. Nothing behind it is logged or
-    /// acknowledged before the digest behind it has proven that ([`Output::Gap`]). What comes before
-    /// NEWLEADER must be durable for the epoch to begin, and may lack transactions that were
-    /// committed (ZOOKEEPER-4925, 2099, 2846): a gap there is refused, and the next attempt asks for a
-    /// snapshot, which holds everything.
+    /// (`PrepRequestProcessor.pRequest`; rule R8). What a leader sends behind NEWLEADER comes as it
+    /// proposes it, whole and in order: a counter missing there may be unused. Nothing behind it is
+    /// logged or acknowledged before the digest behind it has proven that ([`Output::Gap`]). What
+    /// comes before NEWLEADER must be durable for the epoch to begin, and may lack transactions
+    /// that were committed (ZOOKEEPER-4925, 2099, 2846): a gap there is refused, and the next
+    /// attempt asks for a snapshot, which holds everything.
     ///
     /// [`Output::Gap`]: crate::Output::Gap
     fn check_gap(&self, shared: &mut Shared, last: Zxid, next: Zxid) -> Result<(), CloseReason> {
@@ -288,7 +288,7 @@ impl Learner {
             Some(SyncMode::Diff) | None => {}
         }
         // The history up to here is the leader's and counts as committed at UPTODATE; no COMMIT
-        // comes for it (quorum.md 8.1).
+        // comes for it (`Learner.syncWithLeader`, DIFF).
         let base = history.end();
         let txns = &self.incoming.txns;
         for index in txns.first()..txns.end() {

@@ -85,7 +85,7 @@ impl Peer {
         }
     }
 
-    /// The advertised vote follows the epoch once it is established (election.md 3.12).
+    /// The advertised vote follows the epoch once it is established (`QuorumPeer.updateElectionVote`).
     fn note_established(&mut self, now: Instant) {
         let epoch = match &self.role {
             Role::Learner(learner) if learner.is_live() => learner.epoch(),

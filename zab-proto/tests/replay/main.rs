@@ -1,5 +1,5 @@
 //! The recorded leaders' side of every synchronisation is played to our learner, which must say
-//! what the protocol wants said. See `vectors/README.md` for the recordings.
+//! what the protocol wants said. See `tests/vectors/README.md` for the recordings.
 
 mod claims;
 mod gaps;
