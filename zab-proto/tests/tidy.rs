@@ -273,6 +273,21 @@ fn the_pages_ask_for_the_version_of_rust_that_cargo_asks_for() {
     }
 }
 
+/// The time after which CI ends a run is told as it is.
+#[test]
+fn the_pages_tell_the_timeout_of_ci() {
+    let Some(repository) = Repository::open() else { return };
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.github/workflows/ci.yml");
+    let workflow = fs::read_to_string(path).expect("the workflow");
+    let after = |text: &str, words: &str| -> u32 {
+        let rest = text.split_once(words).unwrap_or_else(|| panic!("no {words:?}")).1;
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        rest[..end].parse().expect("a number")
+    };
+    let told = after(repository.text("CONTRIBUTING.md"), "ends a run after ");
+    assert_eq!(told, after(&workflow, "timeout-minutes: "));
+}
+
 #[test]
 fn the_searches_bite() {
     assert_eq!(rules("(rules R1, R3) and rule\n/// R99. R2D2, a rule of R's"), [1, 3, 99].into());
