@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use zab_proto::Channel;
 
-use crate::servers::{DIALLED, LIMITS, World, options};
+use crate::servers::{DIALLED, World, limits, options};
 
 /// Names of the clients that only want to be served, one on each server.
 const WITNESS: u16 = 0x100;
@@ -145,11 +145,11 @@ impl<F: Fn() -> usize> Judge<F> {
         let service = options();
         let mut bound = 0;
         for server in 0..world.nodes.len() {
-            let window = LIMITS.window_len_max_bytes + LIMITS.retained_len_max_bytes + SPARE;
-            let synchronised = LIMITS.window_len_max_bytes;
+            let window = limits().window_len_max_bytes + limits().retained_len_max_bytes + SPARE;
+            let synchronised = limits().window_len_max_bytes;
             let links = world.count(server, Channel::Quorum) * ANSWERS;
-            let requests = 4 * LIMITS.requests_len_max_bytes;
-            let snapshots = LIMITS.snapshots_max * (64 << 10);
+            let requests = 4 * limits().requests_len_max_bytes;
+            let snapshots = limits().snapshots_max * (64 << 10);
             let clients = world.count(server, Channel::Client);
             let each = service.jute_max_buffer + 2 * service.out_len_soft_max_bytes;
             let replies = clients * (each + service.reply_len_max_bytes);

@@ -49,16 +49,17 @@ pub(crate) struct World {
 }
 
 /// Narrow bounds, so that a short input can reach them.
-pub(crate) const LIMITS: Limits = Limits {
-    field_len_max_bytes: 32 << 10,
-    window_len_max_bytes: 128 << 10,
-    retained_txns: 20,
-    retained_len_max_bytes: 32 << 10,
-    links_max: 6,
-    requests_len_max_bytes: 64 << 10,
-    snapshots_max: 2,
-    counter_max: u32::MAX,
-};
+pub(crate) fn limits() -> Limits {
+    let mut limits = Limits::default();
+    limits.field_len_max_bytes = 32 << 10;
+    limits.window_len_max_bytes = 128 << 10;
+    limits.retained_txns = 20;
+    limits.retained_len_max_bytes = 32 << 10;
+    limits.links_max = 6;
+    limits.requests_len_max_bytes = 64 << 10;
+    limits.snapshots_max = 2;
+    limits
+}
 
 /// Names of the connections that servers have dialled: from here on.
 pub(crate) const DIALLED: u16 = 0x30;
@@ -112,7 +113,7 @@ impl World {
         for sid in (1..).take(servers) {
             let mut config = Config::new(Sid(sid), ensemble.clone());
             (config.tick_time, config.init_limit, config.sync_limit) = (TICK, 10, 5);
-            (config.limits, config.trust_empty) = (LIMITS, true);
+            (config.limits, config.trust_empty) = (limits(), true);
             let (clock, ids) = (Arc::clone(&world.clock), AtomicU64::new(0));
             let service = Service::new(ServiceOptions {
                 session_server_id: sid,
@@ -355,7 +356,7 @@ impl World {
         let Some(stranger) = self.strangers.get(&name) else { return };
         let room = match stranger.channel {
             Channel::Client => options().jute_max_buffer + 4,
-            Channel::Election | Channel::Quorum => 2 * LIMITS.field_len_max_bytes + (64 << 10),
+            Channel::Election | Channel::Quorum => 2 * limits().field_len_max_bytes + (64 << 10),
         };
         let end = (stranger.server, stranger.conn);
         if stranger.inbox.len() < room {
@@ -402,7 +403,7 @@ impl World {
         for server in 0..self.nodes.len() {
             for channel in [Channel::Election, Channel::Quorum] {
                 let open = self.count(server, channel);
-                assert!(open <= LIMITS.links_max, "{open} links of strangers on {channel:?}");
+                assert!(open <= limits().links_max, "{open} links of strangers on {channel:?}");
             }
         }
     }
