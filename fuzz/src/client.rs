@@ -7,50 +7,10 @@ use std::time::Duration;
 use zab_proto::wire::Parsed;
 use zab_proto::wire::notification::parse_frame;
 use zab_proto::{
-    Channel, Config, ConnId, Ensemble, Epoch, EpochKind, Identity, Incoming, Input, Instant,
-    Member, NetOutput, Node, Recovered, Sid, SnapshotDigest, Storage, Ticket, Zxid,
+    Channel, Config, ConnId, Ensemble, Incoming, Input, Instant, Member, MemoryStorage, NetOutput,
+    Node, Recovered, Sid,
 };
 use zk_service::{Service, ServiceOptions, WallClock};
-
-/// A disk that is always done.
-#[derive(Default)]
-pub(crate) struct Disk(Option<Ticket>);
-
-impl Disk {
-    /// The last write that is done and not reported.
-    pub(crate) fn take(&mut self) -> Option<Ticket> {
-        self.0.take()
-    }
-}
-
-impl Storage for Disk {
-    fn set_epoch(&mut self, ticket: Ticket, _: EpochKind, _: Epoch) {
-        self.0 = Some(ticket);
-    }
-    fn set_identity(&mut self, ticket: Ticket, _: Identity) {
-        self.0 = Some(ticket);
-    }
-    fn append(&mut self, ticket: Ticket, _: Zxid, _: &[u8]) {
-        self.0 = Some(ticket);
-    }
-    fn truncate(&mut self, ticket: Ticket, _: Zxid) {
-        self.0 = Some(ticket);
-    }
-    fn stage(&mut self, _: &[u8]) {}
-    fn discard_stage(&mut self) {}
-    fn install(&mut self, ticket: Ticket, _: Zxid, _: Option<SnapshotDigest>) {
-        self.0 = Some(ticket);
-    }
-    fn snapshot_due(&self) -> bool {
-        false
-    }
-    fn snapshot_begin(&mut self, _: Zxid) {}
-    fn snapshot_room(&self) -> usize {
-        0
-    }
-    fn snapshot_piece(&mut self, _: &[u8]) {}
-    fn snapshot_finish(&mut self, _: Option<SnapshotDigest>) {}
-}
 
 #[derive(Default)]
 pub(crate) struct Client {
@@ -75,7 +35,7 @@ enum Framing {
 pub(crate) struct World {
     node: Node<Service>,
     now: Instant,
-    disk: Disk,
+    disk: MemoryStorage,
     pub(crate) clients: [Client; 3],
 }
 
@@ -119,7 +79,8 @@ impl World {
         });
         let now = Instant::ZERO;
         let node = Node::new(now, config, Recovered::default(), service).expect("a good one");
-        let mut world = Self { node, now, disk: Disk::default(), clients: Default::default() };
+        let mut world =
+            Self { node, now, disk: MemoryStorage::default(), clients: Default::default() };
         world.settle();
         world
     }
@@ -158,8 +119,8 @@ impl World {
                     self.hang_up(at);
                 }
             }
-            if let Some(through) = self.disk.0.take() {
-                self.node.handle_input(self.now, Input::Persisted { through });
+            if let Some(persisted) = self.disk.persisted() {
+                self.node.handle_input(self.now, persisted);
                 active = true;
             }
             for at in 0..self.clients.len() {

@@ -11,12 +11,10 @@ use std::time::Duration;
 
 use cpu_time::ThreadTime;
 use zab_proto::{
-    Application, Channel, Config, ConnId, Ensemble, Incoming, Input, Instant, Limits, NetOutput,
-    Node, Phase, Recovered, ServerState, Sid,
+    Application, Channel, Config, ConnId, Ensemble, Incoming, Input, Instant, Limits,
+    MemoryStorage, NetOutput, Node, Phase, Recovered, ServerState, Sid,
 };
 use zk_service::{Entropy, Service, ServiceOptions, WallClock};
-
-use crate::client::Disk;
 
 /// One end of a stream between servers.
 type End = (usize, ConnId);
@@ -37,7 +35,7 @@ pub(crate) struct Stranger {
 
 pub(crate) struct World {
     pub(crate) nodes: Vec<Node<Service>>,
-    disks: Vec<Disk>,
+    disks: Vec<MemoryStorage>,
     pub(crate) now: Instant,
     clock: Arc<AtomicI64>,
     links: Vec<(End, End)>,
@@ -126,7 +124,7 @@ impl World {
             });
             let node = Node::new(world.now, config, Recovered::default(), service);
             world.nodes.push(node.expect("a good configuration"));
-            world.disks.push(Disk::default());
+            world.disks.push(MemoryStorage::default());
         }
         world.settle();
         for _ in 0..600 {
@@ -149,7 +147,7 @@ impl World {
     fn call<T>(
         &mut self,
         i: usize,
-        call: impl FnOnce(&mut Node<Service>, &mut Disk, Instant) -> T,
+        call: impl FnOnce(&mut Node<Service>, &mut MemoryStorage, Instant) -> T,
     ) -> T {
         let began = ThreadTime::now();
         let value = call(&mut self.nodes[i], &mut self.disks[i], self.now);
@@ -232,8 +230,8 @@ impl World {
                 NetOutput::Became(_) => drop(self.nodes[i].peer().waits_for()),
             }
         }
-        if let Some(through) = self.disks[i].take() {
-            self.input(i, Input::Persisted { through });
+        if let Some(persisted) = self.disks[i].persisted() {
+            self.input(i, persisted);
             active = true;
         }
         active

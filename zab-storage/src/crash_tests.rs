@@ -450,13 +450,14 @@ fn a_snapshot_leaves_the_log_no_more_than_a_piece_to_wait_for() {
     let dir = TempDir::new();
     let fs = modelled(&dir);
     let path = dir.version_2().join("tmp");
-    for (compression, len) in [
-        (Compression::None, 8 << 20),
-        (Compression::None, 100),
-        (Compression::Gz, 100),
-        (Compression::Snappy, 8 << 20),
+    for (compression, len, pace) in [
+        (Compression::None, 8 << 20, Pace::Full),
+        (Compression::None, 8 << 20, Pace::Half),
+        (Compression::None, 100, Pace::Full),
+        (Compression::Gz, 100, Pace::Half),
+        (Compression::Snappy, 8 << 20, Pace::Full),
     ] {
-        let mut writer = SnapshotWriter::create(&fs, &path, compression, Pace::Full).unwrap();
+        let mut writer = SnapshotWriter::create(&fs, &path, compression, pace).unwrap();
         for piece in vec![7; 8 << 20].chunks(len) {
             writer.write(piece).unwrap();
         }

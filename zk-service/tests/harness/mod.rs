@@ -10,54 +10,17 @@ use std::time::Duration;
 use zab_proto::wire::Parsed;
 use zab_proto::wire::packet::{Packet, PacketType};
 use zab_proto::{
-    Application, Channel, Config, ConnId, Ensemble, Epoch, EpochKind, Identity, Incoming, Input,
-    Instant, Limits, Member, NetOutput, Node, Phase, Recovered, ServerState, Sid, SnapshotDigest,
-    Storage, Ticket, Zxid,
+    Application, Channel, Config, ConnId, Ensemble, Incoming, Input, Instant, Limits, Member,
+    MemoryStorage, NetOutput, Node, Phase, Recovered, ServerState, Sid, SnapshotDigest, Zxid,
 };
 use zk_service::{Service, ServiceOptions};
 
-/// Storage that keeps nothing but the highest ticket.
+/// A disk that keeps nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Nothing {
-    last: Option<Ticket>,
+pub(crate) struct Disk {
+    storage: MemoryStorage,
     /// Writes do not become durable.
     pub(crate) stalled: bool,
-}
-
-impl Storage for Nothing {
-    fn set_epoch(&mut self, ticket: Ticket, _: EpochKind, _: Epoch) {
-        self.last = Some(ticket);
-    }
-    fn set_identity(&mut self, ticket: Ticket, _: Identity) {
-        self.last = Some(ticket);
-    }
-    fn append(&mut self, ticket: Ticket, _: Zxid, _: &[u8]) {
-        self.last = Some(ticket);
-    }
-    fn truncate(&mut self, ticket: Ticket, _: Zxid) {
-        self.last = Some(ticket);
-    }
-    fn stage(&mut self, _: &[u8]) {}
-    fn discard_stage(&mut self) {}
-    fn install(&mut self, ticket: Ticket, _: Zxid, _: Option<SnapshotDigest>) {
-        self.last = Some(ticket);
-    }
-    fn snapshot_due(&self) -> bool {
-        false
-    }
-    fn snapshot_begin(&mut self, _: Zxid) {}
-    fn snapshot_room(&self) -> usize {
-        0
-    }
-    fn snapshot_piece(&mut self, _: &[u8]) {}
-    fn snapshot_finish(&mut self, _: Option<SnapshotDigest>) {}
-    fn log_open(&mut self, _: Zxid, _: Zxid, _: bool) -> Option<u32> {
-        None
-    }
-    fn log_read(&mut self, _: u32, _: &mut Vec<u8>) -> Option<Zxid> {
-        None
-    }
-    fn log_close(&mut self, _: u32) {}
 }
 
 /// A client's end of a connection.
@@ -108,7 +71,7 @@ pub(crate) struct Image {
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) nodes: Vec<Node<Service>>,
-    pub(crate) disks: Vec<Nothing>,
+    pub(crate) disks: Vec<Disk>,
     pub(crate) now: Instant,
     wires: BTreeMap<Client, Wire>,
     links: Vec<(End, End)>,
@@ -231,7 +194,7 @@ impl World {
         }
         let node = Node::new(self.now, config, recovered, service);
         self.nodes.push(node.expect("a good configuration"));
-        self.disks.push(Nothing::default());
+        self.disks.push(Disk::default());
     }
 
     pub(crate) fn service(&self, server: usize) -> &Service {
@@ -266,7 +229,7 @@ impl World {
 
     fn drain(&mut self, i: usize) -> bool {
         let mut active = false;
-        while let Some(output) = self.nodes[i].poll_output(self.now, &mut self.disks[i]) {
+        while let Some(output) = self.nodes[i].poll_output(self.now, &mut self.disks[i].storage) {
             active = true;
             match output {
                 NetOutput::Connect { conn, channel, addresses } => {
@@ -283,9 +246,9 @@ impl World {
             }
         }
         if !self.disks[i].stalled
-            && let Some(through) = self.disks[i].last.take()
+            && let Some(persisted) = self.disks[i].storage.persisted()
         {
-            self.nodes[i].handle_input(self.now, Input::Persisted { through });
+            self.nodes[i].handle_input(self.now, persisted);
             active = true;
         }
         active
@@ -358,7 +321,7 @@ impl World {
         held.extend_from_slice(bytes);
         let stands = self.peer_of(end).is_none_or(|other| self.is_cut(end.0, other.0));
         if !stands {
-            let disk = &mut self.disks[end.0];
+            let disk = &mut self.disks[end.0].storage;
             let used = self.nodes[end.0].handle_bytes(self.now, end.1, &held, disk);
             held.drain(..used);
         }
@@ -380,7 +343,7 @@ impl World {
         let Some(wire) = self.wires.get_mut(&client).filter(|wire| !wire.ended) else { return };
         let pending = std::mem::take(&mut wire.to_server);
         let (mut seen, mut used) = (0, 0);
-        let disk = &mut self.disks[client.server];
+        let disk = &mut self.disks[client.server].storage;
         while seen < pending.len() {
             let step = if self.segment == 0 { pending.len() } else { self.segment };
             seen = (seen + step).min(pending.len());
