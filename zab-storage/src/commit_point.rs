@@ -15,9 +15,9 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use adler2::adler32_slice;
 use zab_proto::Zxid;
 
+use crate::checksum::Checksum;
 use crate::error::{Context, Error};
 use crate::fs::Fs;
 
@@ -56,7 +56,7 @@ impl CommitPoint {
 
     fn text(self) -> String {
         let text = format!("{:016x} {:08x}", self.zxid.raw(), self.checksum);
-        let check = adler32_slice(text.as_bytes());
+        let check = Checksum::of(text.as_bytes());
         format!("{text} {check:08x}\n")
     }
 }
@@ -73,7 +73,7 @@ impl Candidates {
         self.since += txn.len();
         if self.since >= EVERY_LEN {
             self.since = 0;
-            self.waiting.push_back(CommitPoint { zxid, checksum: adler32_slice(txn) });
+            self.waiting.push_back(CommitPoint { zxid, checksum: Checksum::of(txn) });
         }
     }
 

@@ -8,9 +8,9 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use adler2::adler32_slice;
 use zab_proto::{EnsembleId, Identity};
 
+use crate::checksum::Checksum;
 use crate::error::{Context, Error};
 use crate::foreign::warn_once;
 use crate::fs::Fs;
@@ -66,7 +66,7 @@ fn parse(line: &str) -> Option<Identity> {
 fn text(identity: Identity) -> String {
     let state = if identity.confirmed { CONFIRMED } else { TENTATIVE };
     let text = format!("{} {state}", identity.id);
-    let check = adler32_slice(text.as_bytes());
+    let check = Checksum::of(text.as_bytes());
     format!("{text} {check:08x}\n")
 }
 

@@ -11,6 +11,7 @@
 #![warn(missing_docs)]
 
 mod batch;
+mod checksum;
 mod commit_point;
 #[cfg(test)]
 mod crash_tests;

@@ -261,7 +261,7 @@ fn a_long_record_may_be_cut_off_like_a_short_one() {
     let dir = TempDir::new();
     let path = dir.path().join("log.1");
     let record = |len: u32, txn: &[u8]| {
-        let mut bytes = u64::from(adler2::adler32_slice(txn)).to_be_bytes().to_vec();
+        let mut bytes = u64::from(simd_adler32::adler32(&txn)).to_be_bytes().to_vec();
         bytes.extend_from_slice(&len.to_be_bytes());
         bytes.extend_from_slice(txn);
         bytes

@@ -6,10 +6,11 @@ mod writer;
 pub use reader::{End, LogReader, Record};
 pub(crate) use writer::{LogWriter, Roll};
 
-use adler2::adler32_slice;
 use byteorder::{BigEndian, ByteOrder};
 use bytes::BufMut;
 use zab_proto::Zxid;
+
+use crate::checksum::Checksum;
 
 /// "ZKLG".
 pub(crate) const MAGIC: u32 = 0x5a4b_4c47;
@@ -28,7 +29,7 @@ const TXN_HEADER_LEN: usize = 32;
 pub(crate) fn encode(out: &mut Vec<u8>, txn: &[u8]) {
     let len = i32::try_from(txn.len()).expect("a transaction is shorter than 2 GiB");
     out.reserve(PREFIX_LEN + txn.len() + 1);
-    out.put_u64(u64::from(adler32_slice(txn)));
+    out.put_u64(u64::from(Checksum::of(txn)));
     out.put_i32(len);
     out.put_slice(txn);
     out.put_u8(END_OF_RECORD);

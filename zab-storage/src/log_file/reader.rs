@@ -2,11 +2,11 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use adler2::adler32_slice;
 use byteorder::{BigEndian, ByteOrder};
 use zab_proto::Zxid;
 
 use super::{END_OF_RECORD, HEADER_LEN, MAGIC, PREFIX_LEN, TXN_HEADER_LEN, VERSION, zxid_of};
+use crate::checksum::Checksum;
 use crate::error::{Context, Damage, Error};
 
 /// Up to this length a record that reaches beyond the end of the file counts as cut off. Above, which a
@@ -175,7 +175,7 @@ impl LogReader {
         if self.payload[payload_len] != END_OF_RECORD {
             return Ok(self.ended(End::Torn));
         }
-        if checksum != u64::from(adler32_slice(&self.payload[..payload_len])) {
+        if checksum != u64::from(Checksum::of(&self.payload[..payload_len])) {
             return Err(self.damaged(Damage::BadChecksum));
         }
         let Some(zxid) = zxid_of(&self.payload[..payload_len]) else {

@@ -3,13 +3,13 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use adler2::Adler32;
 use byteorder::{BigEndian, ByteOrder};
 use flate2::read::GzDecoder;
 use zab_proto::{SnapshotDigest, Zxid};
 
 use super::snappy::{self, SnappyReader};
 use super::{DIGEST_LEN, MAGIC, SEAL_LEN, SEAL_PATH, ZXID_LEN};
+use crate::checksum::Checksum;
 use crate::error::{Context, Damage, Error};
 use crate::names::Compression;
 
@@ -30,7 +30,7 @@ const TRAILER_LEN_MAX: usize = 256;
 pub struct SnapshotReader {
     path: PathBuf,
     input: Box<dyn Read + Send>,
-    adler: Adler32,
+    checksum: Checksum,
     buf: Vec<u8>,
     start: usize,
     offset: u64,
@@ -72,7 +72,7 @@ impl SnapshotReader {
         let mut reader = Self {
             path: path.to_path_buf(),
             input,
-            adler: Adler32::new(),
+            checksum: Checksum::default(),
             buf: Vec::new(),
             start: 0,
             offset: 0,
@@ -120,7 +120,7 @@ impl SnapshotReader {
     /// # Panics
     /// If there are fewer.
     pub fn consume(&mut self, n: usize) {
-        self.adler.write_slice(&self.buf[self.start..self.start + n]);
+        self.checksum.add(&self.buf[self.start..self.start + n]);
         self.start += n;
         self.offset += n as u64;
     }
@@ -156,7 +156,7 @@ impl SnapshotReader {
     }
 
     fn seal(&mut self, trailer: &mut Trailer) -> Result<(), Error> {
-        let expected = u64::from(self.adler.checksum());
+        let expected = u64::from(self.checksum.value());
         let checksum = u64::from_be_bytes(self.take()?);
         let path: [u8; 5] = self.take()?;
         if path != SEAL_PATH {

@@ -1,13 +1,13 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use adler2::Adler32;
 use flate2::write::GzEncoder;
 use zab_proto::{SnapshotDigest, Zxid};
 
 use super::paced::{Pace, PacedFile};
 use super::snappy::SnappyWriter;
 use super::{DB_ID, DIGEST_VERSION, MAGIC, SEAL_PATH, VERSION};
+use crate::checksum::Checksum;
 use crate::error::{Context, Error};
 use crate::fs::{Fs, OutFile};
 use crate::names::Compression;
@@ -16,7 +16,7 @@ use crate::names::Compression;
 #[derive(Debug)]
 pub(crate) struct SnapshotWriter {
     sink: Sink,
-    adler: Adler32,
+    checksum: Checksum,
     path: std::path::PathBuf,
 }
 
@@ -43,7 +43,7 @@ impl SnapshotWriter {
                 Sink::Snappy(Box::new(SnappyWriter::new(out).context("write", path)?))
             }
         };
-        let mut writer = Self { sink, adler: Adler32::new(), path: path.to_path_buf() };
+        let mut writer = Self { sink, checksum: Checksum::default(), path: path.to_path_buf() };
         writer.write(&MAGIC.to_be_bytes())?;
         writer.write(&VERSION.to_be_bytes())?;
         writer.write(&DB_ID.to_be_bytes())?;
@@ -52,7 +52,7 @@ impl SnapshotWriter {
 
     /// Writes the next bytes of the application.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.adler.write_slice(bytes);
+        self.checksum.add(bytes);
         match &mut self.sink {
             Sink::Plain(out) => out.write_all(bytes),
             Sink::Gz(out) => out.write_all(bytes),
@@ -87,7 +87,7 @@ impl SnapshotWriter {
     }
 
     fn seal(&mut self) -> Result<(), Error> {
-        let checksum = u64::from(self.adler.checksum());
+        let checksum = u64::from(self.checksum.value());
         self.write(&checksum.to_be_bytes())?;
         self.write(&SEAL_PATH)
     }

@@ -8,11 +8,12 @@ pub(crate) mod order;
 pub(crate) mod room;
 pub(crate) mod schedule;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use zab_proto::{ClientOutput, ConnId, Instant};
 
 use crate::auth::rules::Rules;

@@ -8,8 +8,18 @@ pub(crate) fn is_valid(path: &str) -> bool {
     if path == "/" {
         return true;
     }
-    let Some(components) = path.strip_prefix('/') else { return false };
-    components
+    if !path.starts_with('/') || path.ends_with('/') {
+        return false;
+    }
+    // Asked with every write, and most paths are ASCII without a component that begins with a dot.
+    let bytes = path.as_bytes();
+    let is_plain = |pair: &[u8; 2]| {
+        matches!(pair[1], b' '..=b'~') && (pair[0] != b'/' || !matches!(pair[1], b'/' | b'.'))
+    };
+    if bytes.array_windows().all(is_plain) {
+        return true;
+    }
+    path[1..]
         .split('/')
         .all(|name| !matches!(name, "" | "." | "..") && !name.chars().any(is_forbidden))
 }

@@ -1,8 +1,9 @@
 //! The leader's table of all sessions. It alone expires them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use zab_proto::{ConnId, Instant};
 
 /// Who may write for a session: the server that its client is connected to.

@@ -4,8 +4,9 @@
 //! persistent, persistent recursive) are independent bits per connection, path and table, the rule
 //! of ZooKeeper 3.9. Recursive watches live in the data table only.
 
-use std::collections::{HashMap, HashSet, hash_set};
 use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet, hash_set};
 
 use crate::protocol::event::Event;
 use crate::protocol::path;
