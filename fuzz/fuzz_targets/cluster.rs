@@ -6,12 +6,7 @@ use std::time::Duration;
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-
-use common::Cluster;
-
-#[path = "../../zab-proto/tests/common/mod.rs"]
-#[allow(dead_code, unreachable_pub, reason = "written for the tests of the core")]
-mod common;
+use zab_harness::Cluster;
 
 #[derive(Clone, Copy, Arbitrary, Debug)]
 enum Step {

@@ -1,21 +1,15 @@
 //! The suite of all runtimes on `mio`, and what only this one offers.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-// Written for the core's own tests.
-#[path = "../../zab-proto/tests/common/journal.rs"]
-mod journal;
-#[path = "../../runtime-core/tests/suite/mod.rs"]
-mod suite;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use journal::Journal;
 use mio::{Events, Poll, Token, Waker};
-use runtime_mio as runtime;
 use runtime_mio::{Driver, Listen, Listeners, NetOptions, ServerOptions};
-use suite::{LOOPBACK, PATIENCE, append, connect, directory};
+use zab_harness::Journal;
+use zab_harness::suite::{LOOPBACK, PATIENCE, append, connect, directory};
 use zab_proto::{Channel, Config, Sid};
+
+zab_harness::runtime_suite!(runtime_mio::Runtime);
 
 /// One server inside somebody else's loop: no thread of its own, tokens from a given range.
 #[test]

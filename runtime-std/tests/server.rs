@@ -1,10 +1,3 @@
 //! The suite of all runtimes on blocking threads.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-// Written for the core's own tests.
-#[path = "../../zab-proto/tests/common/journal.rs"]
-mod journal;
-#[path = "../../runtime-core/tests/suite/mod.rs"]
-mod suite;
-
-use runtime_std as runtime;
+zab_harness::runtime_suite!(runtime_std::Runtime);

@@ -1,10 +1,8 @@
 //! Stories of small clusters, one per test.
 
-mod common;
-
 use std::time::Duration;
 
-use common::Cluster;
+use zab_harness::{Cluster, Memory};
 use zab_proto::{CloseReason, Phase, SyncMode};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -73,7 +71,7 @@ fn a_wiped_server_is_brought_back_by_snapshot() {
     cluster.write(leader, &[b"a", b"b", b"c"]);
     let wiped = (leader + 1) % 3;
     cluster.kill(wiped);
-    cluster.servers[wiped].disk = common::memory::Memory::default();
+    cluster.servers[wiped].disk = Memory::default();
     cluster.start(wiped);
     cluster.run(SECOND);
     assert_eq!(sync_mode(&cluster, wiped), Some(SyncMode::Snap));
@@ -92,7 +90,7 @@ fn a_wiped_server_does_not_vote() {
     cluster.write(leader, &[b"a"]);
     let (wiped, other) = ((leader + 1) % 3, (leader + 2) % 3);
     cluster.kill(wiped);
-    cluster.servers[wiped].disk = common::memory::Memory::default();
+    cluster.servers[wiped].disk = Memory::default();
     cluster.kill(leader);
     cluster.kill(other);
     cluster.start(wiped);
@@ -121,7 +119,7 @@ fn a_wiped_server_does_not_vote_with_half_a_history() {
         (0..3).for_each(|i| cluster.kill(i));
         cluster.servers[other].disk.stalled = false;
         cluster.servers[other].disk.writes_left = Some(1);
-        cluster.servers[wiped].disk = common::memory::Memory::default();
+        cluster.servers[wiped].disk = Memory::default();
         cluster.servers[wiped].disk.writes_left = Some(writes);
         cluster.start_all();
         cluster.run(SECOND);
@@ -510,7 +508,7 @@ fn what_follows_a_snapshot_is_taken_whatever_its_length() {
     let late = (leader + 1) % 3;
     cluster.kill(late);
     write_all(&mut cluster, leader, &long_lines(100));
-    cluster.servers[late].disk = common::memory::Memory::default();
+    cluster.servers[late].disk = Memory::default();
     // Its own window holds two transactions, the leader's a hundred.
     cluster = cluster.configure(|config| {
         config.limits.window_len_max_bytes = 512;

@@ -1,12 +1,9 @@
 //! Which ensemble a data directory belongs to (rule R24): one story per test.
 
-mod common;
-
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use common::Cluster;
-use common::memory::{Image, Memory};
+use zab_harness::{Cluster, Image, Memory};
 use zab_proto::wire::Parsed;
 use zab_proto::wire::body::LearnerInfo;
 use zab_proto::wire::extension::{self, Tag};

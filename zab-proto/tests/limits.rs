@@ -1,11 +1,9 @@
 //! What runs out: zxids and connections.
 
-mod common;
-
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use common::Cluster;
+use zab_harness::Cluster;
 use zab_proto::{Channel, CloseReason, Epoch, Incoming, Sid};
 
 const SECOND: Duration = Duration::from_secs(1);

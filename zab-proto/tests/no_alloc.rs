@@ -1,10 +1,9 @@
 //! In steady state the core does not allocate.
 
-#[path = "common/trio.rs"]
-mod trio;
-
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+
+use zab_harness::Trio;
 
 struct Counting;
 
@@ -41,7 +40,7 @@ static ALLOCATOR: Counting = Counting;
 #[test]
 fn a_steady_flow_of_transactions_allocates_nothing() {
     for in_flight in [1, 64, 1024] {
-        let mut trio = trio::Trio::new(100);
+        let mut trio = Trio::new(100);
         let mut round = |rounds: u64| {
             for _ in 0..rounds {
                 (0..in_flight).for_each(|_| trio.propose());

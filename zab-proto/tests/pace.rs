@@ -1,12 +1,9 @@
 //! The pace of an ensemble is that of its quorum: who reads slowly, or not at all, delays nobody else,
 //! at whatever stage, and gets there if it can.
 
-mod common;
-
 use std::time::Duration;
 
-use common::Cluster;
-use common::memory::Memory;
+use zab_harness::{Cluster, Memory};
 use zab_proto::{CloseReason, Phase, SyncMode};
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,12 +1,9 @@
 //! Nothing in silence, and no storms: who ends a connection or a role says why, on both sides; what fails
 //! again and again becomes slow; who waits says for whom.
 
-mod common;
-
 use std::time::Duration;
 
-use common::Cluster;
-use common::memory::Memory;
+use zab_harness::{Cluster, Memory};
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{
     CloseReason, Limits, Notice, Phase, ProposeError, ReignEnd, ServerState, Sid, Violation,

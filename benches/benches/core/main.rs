@@ -10,8 +10,6 @@ mod codec;
 mod omnipaxos;
 #[cfg(feature = "rivals")]
 mod raft;
-#[path = "../../../zab-proto/tests/common/trio.rs"]
-mod trio;
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -20,6 +18,7 @@ use benches::alloc;
 use benches::plot::{Bar, Bars, Plot};
 use benches::report::{self, Options, rounded};
 use benches::{Json, Map, json};
+use zab_harness::Trio;
 
 #[global_allocator]
 static ALLOCATOR: alloc::Counting = alloc::Counting;
@@ -42,7 +41,7 @@ trait Replicas {
     fn committed(&self) -> u64;
 }
 
-struct Ours(trio::Trio);
+struct Ours(Trio);
 
 impl Replicas for Ours {
     fn name(&self) -> &'static str {
@@ -72,8 +71,7 @@ fn main() -> std::io::Result<()> {
     let options = Options::from_args();
     let (samples, commits) = if options.quick { (5, 20_000) } else { (11, 100_000) };
     let header = zab_proto::wire::txn::TxnHeader::LEN;
-    let mut all: Vec<Box<dyn Replicas>> =
-        vec![Box::new(Ours(trio::Trio::new(header + PAYLOAD_LEN)))];
+    let mut all: Vec<Box<dyn Replicas>> = vec![Box::new(Ours(Trio::new(header + PAYLOAD_LEN)))];
     #[cfg(feature = "rivals")]
     {
         all.push(Box::new(raft::Cluster::new()));

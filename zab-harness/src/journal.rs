@@ -13,31 +13,31 @@ use zab_proto::{
 };
 
 #[derive(Debug, Default)]
-pub(crate) struct Journal {
-    pub(crate) lines: Vec<(Zxid, Vec<u8>)>,
+pub struct Journal {
+    pub lines: Vec<(Zxid, Vec<u8>)>,
     staged: Vec<(Zxid, Vec<u8>)>,
     snapshots: HashMap<u32, (Vec<u8>, usize)>,
     next: u32,
-    pub(crate) history: Vec<Status>,
+    pub history: Vec<Status>,
     sid: i64,
     serving: bool,
     leading: bool,
     clients: HashMap<ConnId, Vec<u8>>,
     outputs: Vec<ClientOutput>,
     /// Syncs that have ended, and how many lines there were by then.
-    pub(crate) synced: Vec<(Option<u64>, usize)>,
+    pub synced: Vec<(Option<u64>, usize)>,
     /// Every snapshot is refused.
-    pub(crate) refuses: bool,
+    pub refuses: bool,
     /// Answers to questions about sessions.
-    pub(crate) revalidated: usize,
+    pub revalidated: usize,
 }
 
 impl Journal {
-    pub(crate) fn text(&self) -> Vec<&[u8]> {
+    pub fn text(&self) -> Vec<&[u8]> {
         self.lines.iter().map(|(_, line)| line.as_slice()).collect()
     }
 
-    pub(crate) fn submit(&mut self, core: &mut Core<'_>, owner: i64, line: &[u8]) {
+    pub fn submit(&mut self, core: &mut Core<'_>, owner: i64, line: &[u8]) {
         let Some(zxid) = core.next_zxid() else { return };
         let mut txn = Vec::new();
         TxnHeader { client_id: owner, cxid: 0, zxid, time: 0, kind: 5 }.write(&mut txn);

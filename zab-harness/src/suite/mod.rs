@@ -1,8 +1,8 @@
 //! What every runtime must do: real servers on loopback, with a journal of lines as application.
 //!
-//! Included by the tests of each runtime, with that runtime as `crate::runtime`.
+//! [`runtime_suite!`](crate::runtime_suite) makes a test of each function here and in [`bounds`].
 
-mod bounds;
+pub mod bounds;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -11,24 +11,65 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use crate::journal::Journal;
-use crate::runtime::{Error, Handle, Listen, Listeners, Server, ServerOptions};
+use runtime_core::{Error, Handle, Listen, Listeners, Runtime, Server, ServerOptions};
 use zab_proto::{Channel, Config, Ensemble, Member, ServerState, Sid, Status, Zxid};
 
-/// How long anything may take before a test gives up.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-pub(crate) const LOOPBACK: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+use crate::Journal;
 
-struct Ensembled {
+/// The tests of the suite on a runtime: `zab_harness::runtime_suite!(runtime_mio::Runtime);`
+#[macro_export]
+macro_rules! runtime_suite {
+    ($runtime:ty) => {
+        $crate::runtime_suite! { $runtime =>
+            three_servers_replicate_and_outlive_their_leader,
+            b48_a_leader_whose_disk_fails_makes_way,
+            a_lone_server_keeps_its_lines,
+            nonsense_ends_its_own_connection_only,
+            a_client_that_does_not_read_holds_up_nobody,
+            many_idle_connections,
+            half_closed_connections_get_their_answer,
+            dropping_a_server_closes_its_ports,
+        }
+        mod bounds {
+            $crate::runtime_suite! { $runtime =>
+                bounds::no_more_connections_than_may_be,
+                bounds::what_is_not_taken_is_not_read,
+                bounds::small_buffers_and_turns_keep_the_order,
+                bounds::a_closed_connection_is_given_up,
+                bounds::dials_that_hang_hold_up_nobody,
+            }
+        }
+    };
+    ($runtime:ty => $($($module:ident)::+),* $(,)?) => {
+        $($crate::runtime_suite! { @ $runtime, $($module)::+ })*
+    };
+    (@ $runtime:ty, $name:ident) => {
+        #[test]
+        fn $name() {
+            $crate::suite::$name::<$runtime>();
+        }
+    };
+    (@ $runtime:ty, $module:ident::$name:ident) => {
+        #[test]
+        fn $name() {
+            $crate::suite::$module::$name::<$runtime>();
+        }
+    };
+}
+
+/// How long anything may take before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+struct Ensembled<R> {
     config: Config,
     dir: PathBuf,
     /// Index is sid - 1.
-    servers: Vec<Option<Server<Journal>>>,
+    servers: Vec<Option<Server<Journal, R>>>,
     clients: Vec<SocketAddr>,
 }
 
-pub(crate) fn directory() -> PathBuf {
+pub fn directory() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
     let dir = std::env::temp_dir().join(format!("zab-runtime-{}-{n}", std::process::id()));
@@ -36,7 +77,7 @@ pub(crate) fn directory() -> PathBuf {
     dir
 }
 
-impl Ensembled {
+impl<R: Runtime> Ensembled<R> {
     fn start(voters: usize, observers: usize) -> Self {
         let mut config = Config::new(Sid(0), Ensemble::default());
         config.tick_time = Duration::from_millis(500);
@@ -84,7 +125,7 @@ impl Ensembled {
         self.servers[i] = None;
     }
 
-    fn up(&self) -> impl Iterator<Item = &Server<Journal>> {
+    fn up(&self) -> impl Iterator<Item = &Server<Journal, R>> {
         self.servers.iter().flatten()
     }
 
@@ -92,7 +133,7 @@ impl Ensembled {
     /// who have just lost their leader may not know it yet.)
     fn wait(&self) -> usize {
         let until = Instant::now() + PATIENCE;
-        let is_leader = |server: &Server<Journal>| {
+        let is_leader = |server: &Server<Journal, R>| {
             server.handle().status().get().is_some_and(|s| s.state == ServerState::Leading)
         };
         loop {
@@ -124,7 +165,7 @@ impl Ensembled {
     }
 }
 
-impl Drop for Ensembled {
+impl<R> Drop for Ensembled<R> {
     fn drop(&mut self) {
         self.servers.clear();
         std::fs::remove_dir_all(&self.dir).unwrap();
@@ -147,7 +188,7 @@ fn ask<T: Send + 'static>(
     answer.recv_timeout(PATIENCE).unwrap()
 }
 
-pub(crate) fn connect(addr: SocketAddr) -> TcpStream {
+pub fn connect(addr: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -156,7 +197,7 @@ pub(crate) fn connect(addr: SocketAddr) -> TcpStream {
 }
 
 /// Appends a line and waits for its echo.
-pub(crate) fn append(stream: &mut TcpStream, line: &str) {
+pub fn append(stream: &mut TcpStream, line: &str) {
     let len = u8::try_from(line.len()).unwrap();
     stream.write_all(&[&[len], line.as_bytes()].concat()).unwrap();
     let mut echo = vec![0; line.len()];
@@ -177,9 +218,8 @@ fn wait_end(stream: &mut TcpStream) {
     }
 }
 
-#[test]
-fn three_servers_replicate_and_outlive_their_leader() {
-    let mut ensemble = Ensembled::start(3, 1);
+pub fn three_servers_replicate_and_outlive_their_leader<R: Runtime>() {
+    let mut ensemble = Ensembled::<R>::start(3, 1);
     let mut lines = 0;
     for round in 0..3 {
         let leader = ensemble.wait();
@@ -202,9 +242,8 @@ fn three_servers_replicate_and_outlive_their_leader() {
 
 /// ZK-2247 (B-48 of the catalogue): a leader that cannot write goes on sending pings, so everybody
 /// stays, and nothing is committed any more. It has to go.
-#[test]
-fn b48_a_leader_whose_disk_fails_makes_way() {
-    let mut ensemble = Ensembled::start(3, 0);
+pub fn b48_a_leader_whose_disk_fails_makes_way<R: Runtime>() {
+    let mut ensemble = Ensembled::<R>::start(3, 0);
     let leader = ensemble.wait();
     let server = ensemble.servers[leader].take().unwrap();
     let epoch = server.handle().status().get().unwrap().epoch;
@@ -220,14 +259,13 @@ fn b48_a_leader_whose_disk_fails_makes_way() {
     append(&mut connect(ensemble.clients[next]), "kept");
 }
 
-#[test]
-fn a_lone_server_keeps_its_lines() {
+pub fn a_lone_server_keeps_its_lines<R: Runtime>() {
     let dir = directory();
     let start = || {
         let listen = Listen { clients: vec![LOOPBACK], ..Listen::default() };
         let mut options = ServerOptions::new(Config::standalone(Sid(1)), listen, &dir);
         options.storage.prealloc_bytes = 1 << 16;
-        Server::start(options, Journal::default()).unwrap()
+        Server::<_, R>::start(options, Journal::default()).unwrap()
     };
     for n in 1..4 {
         let server = start();
@@ -239,21 +277,16 @@ fn a_lone_server_keeps_its_lines() {
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
-#[test]
-fn nonsense_ends_its_own_connection_only() {
-    let ensemble = Ensembled::start(3, 0);
+pub fn nonsense_ends_its_own_connection_only<R: Runtime>() {
+    let ensemble = Ensembled::<R>::start(3, 0);
     ensemble.wait();
-    let statuses = |e: &Ensembled| -> Vec<Option<Status>> {
+    let statuses = |e: &Ensembled<R>| -> Vec<Option<Status>> {
         e.up().map(|server| server.handle().status().get()).collect()
     };
     let before = statuses(&ensemble);
     let mut good = connect(ensemble.clients[0]);
     append(&mut good, "before");
-    let mut noise = 1u32;
-    let mut random = || {
-        noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        noise.to_be_bytes()[0]
-    };
+    let mut random = fastrand::Rng::with_seed(1);
     for server in ensemble.up() {
         for channel in [Channel::Election, Channel::Quorum] {
             let addr = server.addresses(channel).next().unwrap();
@@ -262,7 +295,7 @@ fn nonsense_ends_its_own_connection_only() {
                 vec![0x7f; 64],
                 b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(64),
             ];
-            pieces.extend((0..20).map(|_| (0..512).map(|_| random()).collect()));
+            pieces.extend((0..20).map(|_| (0..512).map(|_| random.u8(..)).collect()));
             for piece in pieces {
                 let mut stream = connect(addr);
                 // The server may be quicker in closing than we in sending.
@@ -277,9 +310,8 @@ fn nonsense_ends_its_own_connection_only() {
     ensemble.wait_lines(2);
 }
 
-#[test]
-fn a_client_that_does_not_read_holds_up_nobody() {
-    let ensemble = Ensembled::start(3, 0);
+pub fn a_client_that_does_not_read_holds_up_nobody<R: Runtime>() {
+    let ensemble = Ensembled::<R>::start(3, 0);
     let leader = ensemble.wait();
     let mut lazy = connect(ensemble.clients[leader]);
     let line = [&[200][..], &[b'z'; 200]].concat();
@@ -296,9 +328,8 @@ fn a_client_that_does_not_read_holds_up_nobody() {
     ensemble.wait_lines(sent + 3);
 }
 
-#[test]
-fn many_idle_connections() {
-    let ensemble = Ensembled::start(1, 0);
+pub fn many_idle_connections<R: Runtime>() {
+    let ensemble = Ensembled::<R>::start(1, 0);
     ensemble.wait();
     let idle: Vec<_> = (0..300).map(|_| connect(ensemble.clients[0])).collect();
     for mut stream in idle.iter().step_by(50) {
@@ -309,9 +340,8 @@ fn many_idle_connections() {
     append(&mut connect(ensemble.clients[0]), "and now");
 }
 
-#[test]
-fn half_closed_connections_get_their_answer() {
-    let ensemble = Ensembled::start(1, 0);
+pub fn half_closed_connections_get_their_answer<R: Runtime>() {
+    let ensemble = Ensembled::<R>::start(1, 0);
     ensemble.wait();
     // The journal answers once the line is committed, after the end was seen; such an answer may
     // be lost. What must not happen is that the line is.
@@ -322,9 +352,8 @@ fn half_closed_connections_get_their_answer() {
     ensemble.wait_lines(1);
 }
 
-#[test]
-fn dropping_a_server_closes_its_ports() {
-    let mut ensemble = Ensembled::start(3, 0);
+pub fn dropping_a_server_closes_its_ports<R: Runtime>() {
+    let mut ensemble = Ensembled::<R>::start(3, 0);
     ensemble.wait();
     let mut client = connect(ensemble.clients[1]);
     append(&mut client, "x");
@@ -338,5 +367,26 @@ fn dropping_a_server_closes_its_ports() {
     for port in ports {
         let error = TcpStream::connect(port).expect_err("closed");
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{port}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// A function of the suite that the macro does not name would be run nowhere.
+    #[test]
+    fn every_function_of_the_suite_is_a_test() {
+        let suite = include_str!("mod.rs");
+        let (macros, _) = suite.split_once("\nstruct ").expect("the first item after the macro");
+        let mut count = 0;
+        for (prefix, text) in [("", suite), ("bounds::", include_str!("bounds.rs"))] {
+            for line in text.lines() {
+                let name =
+                    line.strip_prefix("pub fn ").and_then(|rest| rest.split_once("<R: Runtime>()"));
+                let Some((name, _)) = name else { continue };
+                assert!(macros.contains(&format!(" {prefix}{name},\n")), "{prefix}{name}");
+                count += 1;
+            }
+        }
+        assert_eq!(count, 13);
     }
 }

@@ -10,7 +10,8 @@ use zab_proto::{
 /// One end of a stream: which peer, and the name of the connection there.
 type End = (usize, ConnId);
 
-pub(crate) struct Trio {
+#[derive(Debug)]
+pub struct Trio {
     peers: Vec<Peer>,
     links: Vec<(End, End)>,
     now: Instant,
@@ -18,13 +19,13 @@ pub(crate) struct Trio {
     /// Bytes that an end has not consumed yet.
     rest: Vec<(End, Vec<u8>)>,
     txn: Vec<u8>,
-    pub(crate) leader: usize,
-    pub(crate) delivered: [u64; 3],
+    pub leader: usize,
+    pub delivered: [u64; 3],
 }
 
 impl Trio {
     /// Three peers of which one leads and all serve.
-    pub(crate) fn new(payload_len: usize) -> Self {
+    pub fn new(payload_len: usize) -> Self {
         let mut ensemble = Ensemble::default();
         for sid in 1..=3 {
             let line = format!("h:{}:{}", 100 + sid, 200 + sid);
@@ -61,7 +62,7 @@ impl Trio {
     }
 
     /// Proposes one transaction on the leader.
-    pub(crate) fn propose(&mut self) {
+    pub fn propose(&mut self) {
         let leader = &mut self.peers[self.leader];
         let zxid: Zxid = leader.next_zxid().expect("it leads");
         self.txn[12..20].copy_from_slice(&zxid.raw().to_be_bytes());
@@ -69,7 +70,7 @@ impl Trio {
     }
 
     /// Lets everything happen that can happen now.
-    pub(crate) fn settle(&mut self) {
+    pub fn settle(&mut self) {
         while self.step() {}
     }
 

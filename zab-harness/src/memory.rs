@@ -15,17 +15,17 @@ enum Op {
 
 /// What survives a restart.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Image {
-    pub(crate) accepted: Option<Epoch>,
-    pub(crate) current: Option<Epoch>,
-    pub(crate) identity: Option<Identity>,
-    pub(crate) snapshot: Option<(Zxid, Vec<u8>)>,
-    pub(crate) log: Vec<(Zxid, Vec<u8>)>,
+pub struct Image {
+    pub accepted: Option<Epoch>,
+    pub current: Option<Epoch>,
+    pub identity: Option<Identity>,
+    pub snapshot: Option<(Zxid, Vec<u8>)>,
+    pub log: Vec<(Zxid, Vec<u8>)>,
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Memory {
-    pub(crate) image: Image,
+pub struct Memory {
+    pub image: Image,
     queue: Vec<(Ticket, Op)>,
     stage: Vec<u8>,
     snapshot: Option<(Zxid, Vec<u8>)>,
@@ -33,19 +33,19 @@ pub(crate) struct Memory {
     reading: Vec<(u32, Zxid, Zxid)>,
     readings: u32,
     /// Writes stay in the queue.
-    pub(crate) stalled: bool,
+    pub stalled: bool,
     /// Only so many writes more are done.
-    pub(crate) writes_left: Option<usize>,
-    pub(crate) snapshot_every: Option<usize>,
+    pub writes_left: Option<usize>,
+    pub snapshot_every: Option<usize>,
     /// The log is read from its beginning for whoever has nothing (Apache's does so when it is whole).
-    pub(crate) log_from_start: bool,
+    pub log_from_start: bool,
     /// No piece of the server's own snapshot is taken.
-    pub(crate) snapshot_stalled: bool,
+    pub snapshot_stalled: bool,
 }
 
 impl Memory {
     /// Makes everything queued durable; the highest ticket, if there was anything.
-    pub(crate) fn flush(&mut self) -> Option<Ticket> {
+    pub fn flush(&mut self) -> Option<Ticket> {
         if self.stalled {
             return None;
         }
@@ -70,13 +70,13 @@ impl Memory {
     }
 
     /// A kill that loses what is not durable.
-    pub(crate) fn lose_queue(&mut self) {
+    pub fn lose_queue(&mut self) {
         self.queue.clear();
         self.stage.clear();
         self.snapshot = None;
     }
 
-    pub(crate) fn recover(&self, app: &mut impl Application) -> Recovered {
+    pub fn recover(&self, app: &mut impl Application) -> Recovered {
         let image = &self.image;
         let mut recovered = Recovered::default();
         recovered.accepted_epoch = image.accepted;

@@ -5,19 +5,20 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::{Ensembled, LOOPBACK, PATIENCE, append, ask, connect, directory};
-use crate::journal::Journal;
-use crate::runtime::{Listen, Server, ServerOptions};
+use runtime_core::{Listen, Runtime, Server, ServerOptions};
 use zab_proto::{Channel, Config, Ensemble, Member, Sid};
 
+use super::{Ensembled, LOOPBACK, PATIENCE, append, ask, connect, directory};
+use crate::Journal;
+
 /// One server with its own bounds, and where its clients come in.
-struct Bounded {
-    server: Option<Server<Journal>>,
+struct Bounded<R> {
+    server: Option<Server<Journal, R>>,
     client: SocketAddr,
     dir: PathBuf,
 }
 
-impl Bounded {
+impl<R: Runtime> Bounded<R> {
     fn start(config: Config, change: impl FnOnce(&mut ServerOptions)) -> Self {
         let dir = directory();
         let mut listen = Listen { clients: vec![LOOPBACK], ..Listen::default() };
@@ -33,12 +34,12 @@ impl Bounded {
         Self { server: Some(server), client, dir }
     }
 
-    fn server(&self) -> &Server<Journal> {
+    fn server(&self) -> &Server<Journal, R> {
         self.server.as_ref().unwrap()
     }
 }
 
-impl Drop for Bounded {
+impl<R> Drop for Bounded<R> {
     fn drop(&mut self) {
         self.server = None;
         std::fs::remove_dir_all(&self.dir).unwrap();
@@ -56,9 +57,8 @@ fn alone_of_three() -> Config {
     config
 }
 
-#[test]
-fn no_more_connections_than_may_be() {
-    let bounded = Bounded::start(Config::standalone(Sid(1)), |options| {
+pub fn no_more_connections_than_may_be<R: Runtime>() {
+    let bounded = Bounded::<R>::start(Config::standalone(Sid(1)), |options| {
         options.net.connections_max = 10;
     });
     assert!(bounded.server().handle().wait_serving(PATIENCE));
@@ -90,9 +90,8 @@ fn no_more_connections_than_may_be() {
 }
 
 /// A client whose requests are not taken is not read any more.
-#[test]
-fn what_is_not_taken_is_not_read() {
-    let bounded = Bounded::start(alone_of_three(), |options| {
+pub fn what_is_not_taken_is_not_read<R: Runtime>() {
+    let bounded = Bounded::<R>::start(alone_of_three(), |options| {
         options.net.client_unread_max_bytes = 64 << 10;
         options.net.scratch_bytes = 16 << 10;
     });
@@ -115,15 +114,14 @@ fn what_is_not_taken_is_not_read() {
 
 /// Buffers and turns so small that everything takes thousands of them; a size of nothing is one of
 /// little.
-#[test]
-fn small_buffers_and_turns_keep_the_order() {
+pub fn small_buffers_and_turns_keep_the_order<R: Runtime>() {
     for bytes in [512, 0] {
-        in_small_pieces(bytes);
+        in_small_pieces::<R>(bytes);
     }
 }
 
-fn in_small_pieces(bytes: usize) {
-    let bounded = Bounded::start(Config::standalone(Sid(1)), |options| {
+fn in_small_pieces<R: Runtime>(bytes: usize) {
+    let bounded = Bounded::<R>::start(Config::standalone(Sid(1)), |options| {
         options.net.scratch_bytes = bytes;
         options.net.read_turn_bytes = 2 * bytes;
         options.net.write_turn_bytes = 2 * bytes;
@@ -155,9 +153,8 @@ fn in_small_pieces(bytes: usize) {
 }
 
 /// A stranger who was refused and neither reads nor closes is given up.
-#[test]
-fn a_closed_connection_is_given_up() {
-    let bounded = Bounded::start(alone_of_three(), |options| {
+pub fn a_closed_connection_is_given_up<R: Runtime>() {
+    let bounded = Bounded::<R>::start(alone_of_three(), |options| {
         options.net.flush_timeout = Duration::from_millis(100);
         options.net.linger_timeout = Duration::from_millis(100);
     });
@@ -177,9 +174,8 @@ fn a_closed_connection_is_given_up() {
 }
 
 /// Members who cannot be reached: their dials hang until they time out, and hold up nobody.
-#[test]
-fn dials_that_hang_hold_up_nobody() {
-    let mut ensemble = Ensembled::start(3, 0);
+pub fn dials_that_hang_hold_up_nobody<R: Runtime>() {
+    let mut ensemble = Ensembled::<R>::start(3, 0);
     let leader = ensemble.wait();
     let gone = (leader + 1) % 3;
     ensemble.stop(gone);

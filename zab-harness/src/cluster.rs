@@ -1,56 +1,53 @@
 //! A cluster in memory: nodes, disks and byte streams on virtual time. For what needs a thousand
 //! schedules there is the simulator; this is for telling one story per test.
 
-#![expect(dead_code, reason = "each of the test programs uses a part of it")]
-
-pub(crate) mod journal;
-pub(crate) mod memory;
-
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use journal::Journal;
-use memory::Memory;
 use zab_proto::{
     Channel, CloseReason, Config, ConnId, Core, Ensemble, EnsembleId, Incoming, Input, Instant,
     Member, NetOutput, Node, Notice, Phase, ServerState, Sid,
 };
 
+use crate::{Journal, Memory};
+
 /// One end of a stream: whose it is, and its name there.
 type End = (usize, ConnId);
 
-pub(crate) struct Server {
-    pub(crate) node: Option<Node<Journal>>,
-    pub(crate) disk: Memory,
+#[derive(Debug)]
+pub struct Server {
+    pub node: Option<Node<Journal>>,
+    pub disk: Memory,
     /// Received and not consumed, by connection.
     inbox: BTreeMap<u64, (ConnId, Vec<u8>)>,
 }
 
-pub(crate) struct Cluster {
-    pub(crate) now: Instant,
-    pub(crate) servers: Vec<Server>,
+#[derive(Debug)]
+pub struct Cluster {
+    pub now: Instant,
+    pub servers: Vec<Server>,
     links: Vec<(End, End)>,
     config: Config,
     /// Who is not given random bits for an id of the ensemble; `None`: nobody is.
-    pub(crate) without_id: Option<Vec<usize>>,
+    pub without_id: Option<Vec<usize>>,
     starts: u128,
     /// Pairs of servers that cannot reach each other.
-    pub(crate) cut: Vec<(usize, usize)>,
+    pub cut: Vec<(usize, usize)>,
     /// Longest read; 1 gives every byte on its own.
-    pub(crate) read_max: usize,
+    pub read_max: usize,
     /// What a stream takes at a time; then it is full until the other side has read.
-    pub(crate) send_max: usize,
+    pub send_max: usize,
     /// A server whose streams take nothing any more.
-    pub(crate) deaf: Option<usize>,
+    pub deaf: Option<usize>,
     /// A server whose streams take so many bytes more, and then nothing until [`Cluster::take`].
-    pub(crate) slow: Option<(usize, usize)>,
+    pub slow: Option<(usize, usize)>,
     /// Streams that were full, and those that wait for a slow server.
     full: Vec<End>,
     parked: Vec<End>,
-    pub(crate) closed: Vec<(usize, CloseReason)>,
-    pub(crate) client_bytes: Vec<u8>,
-    pub(crate) notices: Vec<(Instant, usize, Notice, u64)>,
+    pub closed: Vec<(usize, CloseReason)>,
+    pub client_bytes: Vec<u8>,
+    pub notices: Vec<(Instant, usize, Notice, u64)>,
 }
 
 fn key(conn: ConnId) -> u64 {
@@ -66,7 +63,7 @@ fn port(server: usize, channel: Channel) -> usize {
 
 impl Cluster {
     /// `voters` participants with the ids 1, 2, …, then `observers`.
-    pub(crate) fn new(voters: usize, observers: usize) -> Self {
+    pub fn new(voters: usize, observers: usize) -> Self {
         let mut ensemble = Ensemble::default();
         for i in 0..voters + observers {
             let role = if i < voters { "participant" } else { "observer" };
@@ -97,12 +94,12 @@ impl Cluster {
         }
     }
 
-    pub(crate) fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
+    pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(&mut self.config);
         self
     }
 
-    pub(crate) fn start(&mut self, i: usize) {
+    pub fn start(&mut self, i: usize) {
         let mut config = self.config.clone();
         config.sid = Sid(i as i64 + 1);
         config.seed = i as u64 + 1;
@@ -115,14 +112,14 @@ impl Cluster {
         self.servers[i].node = Some(node);
     }
 
-    pub(crate) fn start_all(&mut self) {
+    pub fn start_all(&mut self) {
         for i in 0..self.servers.len() {
             self.start(i);
         }
     }
 
     /// The process dies; what was not flushed is lost, connections break.
-    pub(crate) fn kill(&mut self, i: usize) {
+    pub fn kill(&mut self, i: usize) {
         self.servers[i].node = None;
         self.servers[i].disk.lose_queue();
         self.servers[i].inbox.clear();
@@ -141,7 +138,7 @@ impl Cluster {
     }
 
     /// Cuts a server off from all others.
-    pub(crate) fn isolate(&mut self, i: usize) {
+    pub fn isolate(&mut self, i: usize) {
         for j in 0..self.servers.len() {
             self.cut.push((i, j));
         }
@@ -177,7 +174,7 @@ impl Cluster {
     }
 
     /// Everything that can be done at the present instant. True if anything was.
-    pub(crate) fn step(&mut self) -> bool {
+    pub fn step(&mut self) -> bool {
         let full = std::mem::take(&mut self.full);
         let mut active = !full.is_empty();
         for (i, conn) in full {
@@ -191,19 +188,19 @@ impl Cluster {
     }
 
     /// Bytes that a server was offered and has not read.
-    pub(crate) fn unread(&self, i: usize) -> usize {
+    pub fn unread(&self, i: usize) -> usize {
         self.servers[i].inbox.values().map(|(_, bytes)| bytes.len()).sum()
     }
 
     /// Lets the application of a server act.
-    pub(crate) fn act(&mut self, i: usize, act: impl FnOnce(&mut Journal, &mut Core<'_>)) {
+    pub fn act(&mut self, i: usize, act: impl FnOnce(&mut Journal, &mut Core<'_>)) {
         let node = self.servers[i].node.as_mut().expect("a running server");
         node.with(self.now, act);
         self.settle();
     }
 
     /// A slow server takes so many bytes more.
-    pub(crate) fn take(&mut self, n: usize) {
+    pub fn take(&mut self, n: usize) {
         if let Some((_, left)) = &mut self.slow {
             *left += n;
         }
@@ -322,7 +319,7 @@ impl Cluster {
     }
 
     /// Runs until nothing is left to do at the present instant.
-    pub(crate) fn settle(&mut self) {
+    pub fn settle(&mut self) {
         for _ in 0..100_000 {
             if !self.step() {
                 return;
@@ -332,7 +329,7 @@ impl Cluster {
     }
 
     /// Lets `span` pass.
-    pub(crate) fn run(&mut self, span: Duration) {
+    pub fn run(&mut self, span: Duration) {
         let end = self.now + span;
         loop {
             self.settle();
@@ -354,12 +351,12 @@ impl Cluster {
         self.settle();
     }
 
-    pub(crate) fn node(&self, i: usize) -> &Node<Journal> {
+    pub fn node(&self, i: usize) -> &Node<Journal> {
         self.servers[i].node.as_ref().expect("a running server")
     }
 
     /// The running server that leads and serves.
-    pub(crate) fn leader(&self) -> Option<usize> {
+    pub fn leader(&self) -> Option<usize> {
         (0..self.servers.len()).find(|i| {
             self.servers[*i].node.as_ref().is_some_and(|node| {
                 let status = node.peer().status();
@@ -368,12 +365,12 @@ impl Cluster {
         })
     }
 
-    pub(crate) fn serving(&self, i: usize) -> bool {
+    pub fn serving(&self, i: usize) -> bool {
         self.servers[i].node.as_ref().is_some_and(|n| n.peer().status().phase == Phase::Broadcast)
     }
 
     /// A client of server `i` sends lines.
-    pub(crate) fn write(&mut self, i: usize, lines: &[&[u8]]) {
+    pub fn write(&mut self, i: usize, lines: &[&[u8]]) {
         let now = self.now;
         let incoming = Incoming::new((Ipv4Addr::LOCALHOST, 1).into());
         let node = self.servers[i].node.as_mut().expect("a running server");
@@ -386,7 +383,7 @@ impl Cluster {
         self.settle();
     }
 
-    pub(crate) fn lines(&self, i: usize) -> Vec<String> {
+    pub fn lines(&self, i: usize) -> Vec<String> {
         let text = self.node(i).app().text();
         text.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect()
     }
