@@ -160,13 +160,9 @@ mod tests {
 
     #[test]
     fn any_order_and_pieces() {
-        let mut seed = 1_u64;
-        let mut random = || {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            seed.to_be_bytes()
-        };
+        let mut random = fastrand::Rng::with_seed(1);
         for _ in 0..200 {
-            let steps: Vec<u8> = (0..50).flat_map(|_| random()[..3].to_vec()).collect();
+            let steps: Vec<u8> = (0..150).map(|_| random.u8(..)).collect();
             run(&steps);
         }
     }

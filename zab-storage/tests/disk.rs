@@ -371,11 +371,8 @@ fn a_failed_write_stops_everything() {
 fn group_commit_keeps_the_order() {
     let dir = TempDir::new();
     let (mut disk, woken) = start(Options { max_batch: 5, ..options(&dir) }, true);
-    let mut random = 7u32;
-    let mut below = |n: u32| {
-        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (random >> 16) % n
-    };
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut below = |n: u32| random.u32(..n);
     let (mut ticket, mut zxid, mut epoch, mut durable) = (0, 0, 0, 0);
     let mut zxid_at = vec![0];
     let mut epoch_at = vec![0];

@@ -134,11 +134,7 @@ fn malformed_bytes_end_their_own_connection_only() {
                 .members()
                 .map(|sid| Client::open(ensemble.client_address(sid)).unwrap())
                 .collect();
-            let mut noise = 1u32;
-            let mut random = || {
-                noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                noise.to_be_bytes()[0]
-            };
+            let mut random = fastrand::Rng::with_seed(1);
             for sid in ensemble.members() {
                 let [election, quorum] = ensemble.peer_addresses(sid);
                 for addr in [election, quorum, ensemble.client_address(sid)] {
@@ -149,7 +145,7 @@ fn malformed_bytes_end_their_own_connection_only() {
                         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(64),
                         frame(&[0xff; 44]),
                     ];
-                    pieces.extend((0..10).map(|_| (0..512).map(|_| random()).collect()));
+                    pieces.extend((0..10).map(|_| (0..512).map(|_| random.u8(..)).collect()));
                     for piece in pieces {
                         let mut stream = TcpStream::connect(addr).unwrap();
                         stream.set_read_timeout(Some(PATIENCE)).unwrap();

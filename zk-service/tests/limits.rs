@@ -118,28 +118,22 @@ fn an_oversized_frame_ends_the_connection_at_its_length() {
 fn any_bytes_end_their_own_connection_at_most() {
     let mut world = World::standalone(options());
     let (judge, ..) = world.open(0, 40_000);
-    let mut seed = 1_u64;
-    let mut random = move || {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed
-    };
+    let mut random = fastrand::Rng::with_seed(1);
     for round in 0..500 {
         let (client, ..) = world.open(0, 10_000);
         for _ in 0..4 {
-            let op = i32::try_from(random() % 110).expect("small") - 2;
-            let len = usize::try_from(random() % 60).expect("small");
-            let mut record: Vec<u8> = (0..len).map(|_| (random() % 4).to_le_bytes()[0]).collect();
-            if random() % 2 == 0 {
+            let op = random.i32(-2..108);
+            let len = random.usize(..60);
+            let mut record: Vec<u8> = (0..len).map(|_| random.u8(..4)).collect();
+            if random.bool() {
                 record.splice(0..0, create("/x", b"abc", 0));
-                let at = usize::try_from(random()).expect("64 bits") % record.len();
-                record[at] = random().to_le_bytes()[0];
+                let at = random.usize(..record.len());
+                record[at] = random.u8(..);
             }
             world.send(client, &request(round, op, &record));
         }
         let ahead = connect_request(1000, 0, [0; 16]);
-        world.send(client, &ahead[..usize::try_from(random() % 40).expect("small")]);
+        world.send(client, &ahead[..random.usize(..40)]);
         world.hang_up(client);
     }
     assert_eq!(world.call(judge, PING, &[]).0, 0);

@@ -13,20 +13,17 @@ use zk_service::acl::{Acl, AclList, write_acls};
 use zk_service::tree::{NodeRef, Owner, StatPersisted};
 use zk_service::txn::{CreateKind, CreateTxn, PartsBuf, Paths, Payload, Txn, TxnDigest};
 
-/// A small generator of numbers (xorshift).
+/// Numbers that are the same in every run.
 #[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
+pub(crate) struct Random(fastrand::Rng);
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+        Self(fastrand::Rng::with_seed(seed))
     }
 
     pub(crate) fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % n
+        self.0.usize(..n)
     }
 
     fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {

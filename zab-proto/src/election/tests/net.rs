@@ -74,7 +74,7 @@ pub(super) struct Net {
     queue: BTreeMap<(Instant, u64), Event>,
     arrivals: BTreeMap<End, Instant>,
     count: u64,
-    random: u64,
+    random: fastrand::Rng,
 }
 
 fn conn(key: ConnKey) -> ConnId {
@@ -130,15 +130,12 @@ impl Net {
             queue: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             count: 0,
-            random: seed.wrapping_mul(2).wrapping_add(0x9e37_79b9_7f4a_7c15) | 1,
+            random: fastrand::Rng::with_seed(seed),
         }
     }
 
     pub(super) fn random(&mut self, below: u64) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        (self.random >> 11) % below.max(1)
+        self.random.u64(..below.max(1))
     }
 
     /// Starts the process of a server with this history.

@@ -64,9 +64,7 @@ impl Prep {
             self.work += cost::NODE;
             self.remove(view, from.zxid, &path);
         }
-        if self.closed.insert(session, from.zxid).is_none() {
-            self.undo_closed = Some(session);
-        }
+        self.undo_closed = Some((session, self.closed.insert(session, from.zxid)));
         let (mut paths, _) = listed?;
         paths.sort_unstable();
         let mut encoded = Vec::new();

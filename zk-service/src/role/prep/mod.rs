@@ -75,7 +75,9 @@ pub(crate) struct Prep {
     /// What the request in hand has replaced.
     undo: Vec<(Arc<str>, Option<Record>)>,
     undo_digest: u64,
-    undo_closed: Option<i64>,
+    /// The session whose end the request in hand records, and the end recorded before, if it had
+    /// one.
+    undo_closed: Option<(i64, Option<Zxid>)>,
     acl: Vec<u8>,
     /// The list written last, encoded and decoded: most are equal.
     last_acl: Option<SharedAcl>,

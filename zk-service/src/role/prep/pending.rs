@@ -121,8 +121,11 @@ impl Prep {
                 None => self.records.remove(&path),
             };
         }
-        if let Some(session) = self.undo_closed.take() {
-            self.closed.remove(&session);
+        if let Some((session, before)) = self.undo_closed.take() {
+            match before {
+                Some(zxid) => self.closed.insert(session, zxid),
+                None => self.closed.remove(&session),
+            };
         }
         self.digest = self.undo_digest;
     }

@@ -10,14 +10,11 @@ use crate::protocol::txn::Payload;
 use crate::state::database::{Database, DigestCheck};
 use crate::state::tree::node_digest;
 
-struct Random(u64);
+struct Random(fastrand::Rng);
 
 impl Random {
     fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % n
+        self.0.usize(..n)
     }
 
     fn path(&mut self) -> String {
@@ -46,7 +43,7 @@ impl Fixture {
     fn new(seed: u64) -> Self {
         let database = Database::new(true);
         Self {
-            random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+            random: Random(fastrand::Rng::with_seed(seed)),
             access: Access {
                 skip_acl: false,
                 digest_enabled: true,
