@@ -44,7 +44,8 @@ mod tests {
 
     #[test]
     fn it_is_adler_32_in_pieces_too() {
-        let bytes: Vec<u8> = (0..20_000_u32).map(|n| (n.wrapping_mul(n) >> 3).to_le_bytes()[0]).collect();
+        let bytes: Vec<u8> =
+            (0..20_000_u32).map(|n| (n.wrapping_mul(n) >> 3).to_le_bytes()[0]).collect();
         for len in (0..300).chain([5551, 5552, 5553, 11_104, 20_000]) {
             let bytes = &bytes[..len];
             assert_eq!(Checksum::of(bytes), defined(bytes), "{len} bytes");
