@@ -15,8 +15,8 @@ pub enum Op {
     Append(Zxid, Vec<u8>),
     /// The log ends here.
     Truncate(Zxid),
-    /// A snapshot instead of the log.
-    Install(Zxid),
+    /// A snapshot instead of the log, and what follows it.
+    Install(Zxid, Vec<(Zxid, Vec<u8>)>),
 }
 
 /// Part of a log.
@@ -54,9 +54,10 @@ impl Image {
                 self.log.insert(zxid, txn);
             }
             Op::Truncate(after) => self.log.retain(|zxid, _| *zxid <= after),
-            Op::Install(zxid) => {
+            Op::Install(zxid, txns) => {
                 self.snapshot = zxid;
-                self.log.clear();
+                self.log = txns.into_iter().collect();
+                assert!(self.log.keys().all(|staged| *staged > zxid), "behind {zxid}");
             }
         }
     }

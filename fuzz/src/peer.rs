@@ -85,6 +85,8 @@ struct World {
     peer: Peer,
     now: Instant,
     disk: Disk,
+    /// What follows the staged snapshot.
+    staged: Vec<(Zxid, Vec<u8>)>,
     /// All there ever were; stale names are used, too.
     links: Vec<(ConnId, Link)>,
     lent: Vec<ConnId>,
@@ -137,6 +139,7 @@ impl World {
             peer,
             now,
             disk,
+            staged: Vec::new(),
             links: Vec::new(),
             lent: Vec::new(),
             logs: Vec::new(),
@@ -402,8 +405,9 @@ impl World {
                     self.disk.push(ticket, Op::Append(zxid, txn.to_vec()));
                 }
                 Output::Truncate { ticket, after } => self.disk.push(ticket, Op::Truncate(after)),
+                Output::Stage { zxid, txn } => self.staged.push((zxid, txn.to_vec())),
                 Output::Install { ticket, zxid } => {
-                    self.disk.push(ticket, Op::Install(zxid));
+                    self.disk.push(ticket, Op::Install(zxid, std::mem::take(&mut self.staged)));
                     self.delivered = zxid;
                 }
                 Output::Deliver { zxid, txn } => {

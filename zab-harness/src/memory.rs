@@ -10,7 +10,7 @@ enum Op {
     Identity(Identity),
     Append(Zxid, Vec<u8>),
     Truncate(Zxid),
-    Install(Zxid, Vec<u8>),
+    Install(Zxid, Vec<u8>, Vec<(Zxid, Vec<u8>)>),
 }
 
 /// What survives a restart.
@@ -28,6 +28,7 @@ pub struct Memory {
     pub image: Image,
     queue: Vec<(Ticket, Op)>,
     stage: Vec<u8>,
+    staged_txns: Vec<(Zxid, Vec<u8>)>,
     snapshot: Option<(Zxid, Vec<u8>)>,
     /// Logs that are being read: the last record read and the last one wanted, by name.
     reading: Vec<(u32, Zxid, Zxid)>,
@@ -39,6 +40,8 @@ pub struct Memory {
     pub snapshot_every: Option<usize>,
     /// The log is read from its beginning for whoever has nothing (Apache's does so when it is whole).
     pub log_from_start: bool,
+    /// What recovery says of zxids that were not used.
+    pub unused_proven: Option<bool>,
     /// No piece of the server's own snapshot is taken.
     pub snapshot_stalled: bool,
 }
@@ -60,9 +63,9 @@ impl Memory {
                 Op::Identity(identity) => self.image.identity = Some(identity),
                 Op::Append(zxid, txn) => self.image.log.push((zxid, txn)),
                 Op::Truncate(after) => self.image.log.retain(|(zxid, _)| *zxid <= after),
-                Op::Install(zxid, bytes) => {
+                Op::Install(zxid, bytes, txns) => {
                     self.image.snapshot = Some((zxid, bytes));
-                    self.image.log.clear();
+                    self.image.log = txns;
                 }
             }
         }
@@ -72,7 +75,7 @@ impl Memory {
     /// A kill that loses what is not durable.
     pub fn lose_queue(&mut self) {
         self.queue.clear();
-        self.stage.clear();
+        self.discard_stage();
         self.snapshot = None;
     }
 
@@ -82,6 +85,7 @@ impl Memory {
         recovered.accepted_epoch = image.accepted;
         recovered.current_epoch = image.current;
         recovered.identity = image.identity;
+        recovered.unused_proven = self.unused_proven;
         if let Some((zxid, bytes)) = &image.snapshot {
             assert!(app.install(bytes).expect("a good snapshot").done);
             app.install_commit(*zxid, None);
@@ -123,14 +127,20 @@ impl Storage for Memory {
         self.stage.extend_from_slice(piece);
     }
 
+    fn stage_txn(&mut self, zxid: Zxid, txn: &[u8]) {
+        self.staged_txns.push((zxid, txn.to_vec()));
+    }
+
     fn discard_stage(&mut self) {
         self.stage.clear();
+        self.staged_txns.clear();
     }
 
     fn install(&mut self, ticket: Ticket, zxid: Zxid, _: Option<SnapshotDigest>) {
         self.snapshot = None;
         let stage = std::mem::take(&mut self.stage);
-        self.push(ticket, Op::Install(zxid, stage));
+        let txns = std::mem::take(&mut self.staged_txns);
+        self.push(ticket, Op::Install(zxid, stage, txns));
     }
 
     fn snapshot_due(&self) -> bool {

@@ -103,6 +103,7 @@ impl Trio {
                 Output::Close { conn, .. } => self.close((i, conn)),
                 Output::Resume { conn } => self.feed((i, conn), 0),
                 Output::DiscardStage
+                | Output::Stage { .. }
                 | Output::Gap { .. }
                 | Output::Notice { .. }
                 | Output::Became(_)

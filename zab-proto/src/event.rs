@@ -191,7 +191,16 @@ pub enum Output<'a> {
         /// The last zxid to keep.
         after: Zxid,
     },
-    /// Storage and application: the staged snapshot becomes the state as of `zxid`.
+    /// Storage: a transaction behind the snapshot that is staged. Nothing durable changes; it becomes part
+    /// of the log with [`Install`](Self::Install), which follows.
+    Stage {
+        /// Its zxid.
+        zxid: Zxid,
+        /// Its payload.
+        txn: &'a [u8],
+    },
+    /// Storage and application: the staged snapshot becomes the state as of `zxid`, and the staged
+    /// transactions the log behind it.
     Install {
         /// Place in the storage order.
         ticket: Ticket,

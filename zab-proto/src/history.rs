@@ -5,6 +5,7 @@
 //! of everything that is not an append (rule R2). Tickets are given out as outputs are taken, so
 //! the order of tickets is the order on disk.
 
+mod splice;
 mod standing;
 
 use alloc::collections::VecDeque;
@@ -74,6 +75,11 @@ pub(crate) struct History {
     /// The application's state holds effects of transactions up to here: above `delivered_zxid` only
     /// after recovery from a fuzzy snapshot.
     floor: Zxid,
+    /// Entries below that are not handed to storage yet follow a snapshot that is to be installed, and are
+    /// staged beside it: both take effect at once.
+    staged_end: Index,
+    /// A snapshot that is to be installed, until all that follows it has been pushed.
+    installs: Option<Zxid>,
     /// Operations not yet handed to storage, each with the appends that come before it.
     waiting: VecDeque<(Index, Op)>,
     /// Operations handed to storage and not yet durable.
@@ -120,6 +126,8 @@ impl History {
             delivered: applied,
             delivered_zxid: delivered,
             floor,
+            staged_end: end,
+            installs: None,
             waiting: VecDeque::with_capacity(8),
             issued: VecDeque::with_capacity(8),
             next_ticket: 1,
@@ -263,7 +271,7 @@ impl History {
         self.tail_len
     }
 
-    /// A synchronisation is complete: all that there is belongs to the tail.
+    /// All that there is belongs to the tail.
     pub(crate) fn extend_tail(&mut self) {
         let from = self.tail_end.max(self.delivered);
         self.tail_len += self.len_bytes_between(from, self.end());
@@ -277,15 +285,6 @@ impl History {
 
     fn len_bytes_between(&self, from: Index, end: Index) -> usize {
         (from..end).map(|index| self.window.txn(index).len()).sum()
-    }
-
-    /// Forgets the entries from `end` on.
-    fn cut(&mut self, end: Index) {
-        let tail_end = self.tail_end.min(self.end());
-        let cut = end.max(self.delivered);
-        self.tail_len -= self.len_bytes_between(cut, tail_end.max(cut));
-        self.tail_end = self.tail_end.min(end);
-        self.window.truncate(end);
     }
 
     /// The history is not to be built upon until a snapshot has replaced it.
@@ -379,24 +378,6 @@ impl History {
         self.enqueue(Op::SetEpoch(kind, epoch));
     }
 
-    /// Cuts the history back to `zxid`; see [`can_truncate`](Self::can_truncate).
-    pub(crate) fn truncate(&mut self, zxid: Zxid) {
-        let end = self.window.after(zxid);
-        assert!(end >= self.committed, "committed transactions are never truncated (R6)");
-        self.cut(end);
-        self.appended = self.appended.min(end);
-        self.durable = self.durable.min(end);
-        self.enqueue(Op::Truncate(zxid));
-    }
-
-    /// The staged snapshot becomes the whole history.
-    pub(crate) fn install(&mut self, zxid: Zxid) {
-        self.restart_at(zxid);
-        self.standing = Standing::Whole;
-        self.snapshot_denied = false;
-        self.enqueue(Op::Install(zxid));
-    }
-
     /// This history cannot be brought to the leader's by what a leader of its zxid sends. The next
     /// leader is asked for a snapshot in its place.
     pub(crate) fn yield_once(&mut self) {
@@ -443,29 +424,6 @@ impl History {
         self.proven
     }
 
-    /// Whether the history can be cut back to exactly `zxid`: it holds it, and nothing above is
-    /// applied or part of the recovered snapshot.
-    pub(crate) fn can_truncate(&self, zxid: Zxid) -> bool {
-        let end = self.window.after(zxid);
-        zxid >= self.floor
-            && zxid >= self.window.base()
-            && end >= self.committed
-            && (zxid.counter() == 0 || self.window.holds(zxid))
-    }
-
-    fn restart_at(&mut self, zxid: Zxid) {
-        self.window.clear(zxid);
-        let end = self.window.end();
-        self.appended = end;
-        self.durable = end;
-        self.committed = end;
-        self.delivered = end;
-        (self.tail_end, self.tail_len) = (end, 0);
-        self.delivered_zxid = zxid;
-        self.floor = zxid;
-        self.gaps.clear();
-    }
-
     fn enqueue(&mut self, op: Op) {
         self.waiting.push_back((self.end(), op));
     }
@@ -481,9 +439,6 @@ impl History {
 
     /// Storage reports progress.
     pub(crate) fn persisted(&mut self, through: Ticket) {
-        while self.durable < self.appended && self.window.ticket(self.durable) <= through {
-            self.durable += 1;
-        }
         while let Some((ticket, op)) = self.issued.front().copied() {
             if ticket > through {
                 break;
@@ -495,8 +450,12 @@ impl History {
                 Op::SetIdentity(identity) => {
                     self.identity_durable |= self.identity == Some(identity);
                 }
-                Op::Truncate(_) | Op::Install(_) => {}
+                Op::Truncate(_) => {}
+                Op::Install(_) => self.durable = self.durable.max(self.staged_end),
             }
+        }
+        while self.durable < self.appended && self.window.ticket(self.durable) <= through {
+            self.durable += 1;
         }
     }
 
@@ -535,6 +494,12 @@ impl History {
         }
         let index = self.appended;
         self.appended += 1;
+        if index < self.staged_end {
+            // Durable with the snapshot, which comes behind it.
+            self.window.set_ticket(index, Ticket(u64::MAX));
+            let (zxid, txn) = (self.window.zxid(index), self.window.txn(index));
+            return Some(Output::Stage { zxid, txn });
+        }
         self.next_ticket += 1;
         self.window.set_ticket(index, ticket);
         Some(Output::Append { ticket, zxid: self.window.zxid(index), txn: self.window.txn(index) })

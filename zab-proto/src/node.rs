@@ -310,6 +310,7 @@ impl<A: Application> Node<A> {
                 Output::SetEpoch { ticket, kind, epoch } => disk.set_epoch(ticket, kind, epoch),
                 Output::SetIdentity { ticket, identity } => disk.set_identity(ticket, identity),
                 Output::Append { ticket, zxid, txn } => disk.append(ticket, zxid, txn),
+                Output::Stage { zxid, txn } => disk.stage_txn(zxid, txn),
                 Output::Truncate { ticket, after } => {
                     self.drop_own_snapshot();
                     disk.truncate(ticket, after);

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use zab_harness::{Cluster, Memory};
-use zab_proto::{CloseReason, Phase, SyncMode};
+use zab_proto::wire::txn::TxnHeader;
+use zab_proto::{CloseReason, Phase, SyncMode, Zxid};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -135,6 +136,54 @@ fn a_wiped_server_does_not_vote_with_half_a_history() {
         }
     }
     assert!((1..12).contains(&served), "sometimes it had all of it in time: {served}");
+}
+
+/// What a leader of ZooKeeper 3.8 has left out makes a history doubted: it counts, and is not told to the
+/// next leader, who sends a snapshot of what it has applied and behind it what it has logged. All of this
+/// takes effect at once: a crash between the two would leave less than the server had acknowledged.
+#[test]
+fn a_doubted_history_is_replaced_as_a_whole() {
+    let mut served = 0;
+    for writes in 0..12 {
+        let mut cluster = three().configure(|config| config.trust_empty = false);
+        let leader = cluster.leader().expect("a leader");
+        let (doubted, other) = ((leader + 1) % 3, (leader + 2) % 3);
+        cluster.write(leader, &[b"a", b"b", b"c"]);
+        cluster.servers[other].disk.stalled = true;
+        cluster.write(leader, &[b"z"]);
+        assert_eq!(cluster.lines(leader), ["a", "b", "c", "z"], "committed without {other}");
+        (0..3).for_each(|i| cluster.kill(i));
+        // Both have logged one more, behind a zxid that was not used; one of them has the proof.
+        for i in [leader, doubted] {
+            let log = &mut cluster.servers[i].disk.image.log;
+            let (last, bytes) = log.last().expect("z is logged").clone();
+            let [unused, next] = [1, 2].map(|n| Zxid::from_raw(last.raw() + n));
+            log.push((unused, TxnHeader::unused_txn(unused, 0).to_vec()));
+            let mut txn = Vec::new();
+            TxnHeader { zxid: next, ..TxnHeader::parse(&bytes).expect("a header") }.write(&mut txn);
+            txn.extend_from_slice(&bytes[txn.len()..]);
+            log.push((next, txn));
+        }
+        cluster.servers[leader].disk.unused_proven = Some(true);
+        cluster.servers[other].disk.stalled = false;
+        cluster.servers[other].disk.writes_left = Some(1);
+        cluster.servers[doubted].disk.writes_left = Some(writes);
+        cluster.start_all();
+        cluster.run(SECOND);
+        // Unless it did not even get to promise the epoch.
+        assert_eq!(sync_mode(&cluster, doubted), (writes > 0).then_some(SyncMode::Snap));
+        (0..3).for_each(|i| cluster.kill(i));
+        for i in [doubted, other] {
+            cluster.servers[i].disk.writes_left = None;
+            cluster.start(i);
+        }
+        cluster.run(60 * SECOND);
+        let leader = cluster.leader().expect("two of three, whose histories count");
+        let lines = cluster.lines(leader);
+        assert_eq!(lines[..lines.len().min(4)], ["a", "b", "c", "z"], "after {writes} writes");
+        served += 1;
+    }
+    assert_eq!(served, 12);
 }
 
 #[test]

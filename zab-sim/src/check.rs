@@ -227,27 +227,26 @@ impl Ghost {
     /// A server cuts its log. V6: nothing committed goes.
     pub(crate) fn on_truncate(&mut self, server: HostIx, image: &Image, after: Zxid) {
         self.on_issue(server, "truncate");
-        let kept = self.position_of(after);
-        if let Some((zxid, chain)) = self.canon.get(kept).copied()
-            && self.holds(image, zxid, chain)
-        {
+        if let Some(zxid) = self.committed_above(image, after) {
             let text = format!("s{} truncates to {after}: {zxid} is committed", server + 1);
             self.fail("V6", text);
         }
     }
 
-    /// A server replaces its history by a snapshot. V6: nothing committed goes, unless the history does not
-    /// count anyway, and will not before all of the leader's is in its place.
-    pub(crate) fn on_install(&mut self, server: HostIx, image: &Image, zxid: Zxid) {
+    /// A server replaces its history by a snapshot and what follows it, up to `end`. V6: nothing committed
+    /// goes.
+    pub(crate) fn on_install(&mut self, server: HostIx, image: &Image, end: Zxid) {
         self.on_issue(server, "install");
-        if !image.counts() {
-            return;
-        }
-        let (last, chain) = self.canon.last().copied().unwrap_or((Zxid::ZERO, 0));
-        if last > zxid && self.holds(image, last, chain) {
-            let text = format!("s{} installs {zxid} over {last}, which is committed", server + 1);
+        if let Some(zxid) = self.committed_above(image, end) {
+            let text = format!("s{} installs {end} over {zxid}, which is committed", server + 1);
             self.fail("V6", text);
         }
+    }
+
+    /// The first committed transaction above `end`, if a disk has it.
+    fn committed_above(&self, image: &Image, end: Zxid) -> Option<Zxid> {
+        let (zxid, chain) = *self.canon.get(self.position_of(end))?;
+        self.holds(image, zxid, chain).then_some(zxid)
     }
 
     /// A server begins a snapshot of its own. R6, R7: only committed state.
@@ -264,7 +263,7 @@ impl Ghost {
         match op {
             Op::Append(_) => {}
             Op::SetIdentity(_) => {}
-            Op::Truncate(_) | Op::Install(_) => self.shrunk = true,
+            Op::Truncate(_) | Op::Install(..) => self.shrunk = true,
             Op::SetEpoch(kind, epoch) => self.on_durable_epoch(server, image, *kind, *epoch),
         }
     }

@@ -65,6 +65,8 @@ pub(crate) struct Disk {
     /// Operations of the batch that is being synced.
     syncing: usize,
     stage: Vec<u8>,
+    /// The log behind the staged snapshot.
+    staged: Vec<Rec>,
     writing: Option<Writing>,
     publishing: bool,
     logged: usize,
@@ -103,6 +105,7 @@ impl Disk {
             queue: VecDeque::new(),
             syncing: 0,
             stage: Vec::new(),
+            staged: Vec::new(),
             writing: None,
             publishing: false,
             logged: 0,
@@ -239,7 +242,7 @@ impl Disk {
         self.writing = None;
         self.publishing = false;
         self.logs.clear();
-        self.stage.clear();
+        self.discard_stage();
         if death == Death::Power {
             self.commit_point.take_if(|_| self.rng.chance(500));
             self.durable.lose_for(self.mutation);
@@ -319,6 +322,14 @@ impl Disk {
         through
     }
 
+    /// Keeps a payload. `chain`: of the record in front.
+    fn record(&mut self, chain: u64, zxid: Zxid, txn: &[u8]) -> Rec {
+        let start = u32::try_from(self.arena.len()).expect("a run writes less than 4 GiB");
+        self.arena.extend_from_slice(txn);
+        let len = u32::try_from(txn.len()).expect("a transaction is far below 4 GiB");
+        Rec { zxid, chain: Rec::link(chain, zxid, hash(txn)), start, len }
+    }
+
     fn issue(&mut self, ticket: Ticket, op: Op) {
         assert!(ticket > self.last_ticket, "tickets rise");
         self.last_ticket = ticket;
@@ -345,12 +356,8 @@ impl Storage for Disk {
     }
 
     fn append(&mut self, ticket: Ticket, zxid: Zxid, txn: &[u8]) {
-        let start = u32::try_from(self.arena.len()).expect("a run writes less than 4 GiB");
-        self.arena.extend_from_slice(txn);
-        let len = u32::try_from(txn.len()).expect("a transaction is far below 4 GiB");
         let (last, chain) = self.issued.last();
-        let content = hash(txn);
-        let rec = Rec { zxid, chain: Rec::link(chain, zxid, content), start, len };
+        let rec = self.record(chain, zxid, txn);
         self.ghost.borrow_mut().on_append(self.server, last, zxid, rec.chain);
         self.logged += 1;
         self.issue(ticket, Op::Append(rec));
@@ -365,19 +372,42 @@ impl Storage for Disk {
         self.stage.extend_from_slice(piece);
     }
 
+    fn stage_txn(&mut self, zxid: Zxid, txn: &[u8]) {
+        // Linked to what is in front of it when that is known.
+        let rec = self.record(0, zxid, txn);
+        self.staged.push(rec);
+    }
+
     fn discard_stage(&mut self) {
         self.stage.clear();
+        self.staged.clear();
     }
 
     fn install(&mut self, ticket: Ticket, zxid: Zxid, digest: Option<SnapshotDigest>) {
         let bytes = Rc::new(std::mem::take(&mut self.stage));
+        let mut log = std::mem::take(&mut self.staged);
+        let at_once = self.mutation != Some(Mutation::InstallInParts);
         let chain = {
             let mut ghost = self.ghost.borrow_mut();
-            ghost.on_install(self.server, &self.issued, zxid);
-            ghost.chain_at(zxid)
+            let end = log.last().filter(|_| at_once).map_or(zxid, |rec| rec.zxid);
+            ghost.on_install(self.server, &self.issued, end);
+            let chain = ghost.chain_at(zxid);
+            let mut before = (zxid, chain);
+            for rec in &mut log {
+                rec.chain = Rec::link(before.1, rec.zxid, hash(&self.arena[rec.range()]));
+                ghost.on_append(self.server, before.0, rec.zxid, rec.chain);
+                before = (rec.zxid, rec.chain);
+            }
+            chain
         };
         self.writing = None;
-        self.issue(ticket, Op::Install(Snapshot { zxid, bytes, digest, chain }));
+        self.logged += log.len();
+        let later = if at_once { Vec::new() } else { std::mem::take(&mut log) };
+        self.issue(ticket, Op::Install(Snapshot { zxid, bytes, digest, chain }, log));
+        for rec in later {
+            self.issued.apply(&Op::Append(rec), None);
+            self.queue.push_back((ticket, Op::Append(rec)));
+        }
     }
 
     fn committed(&mut self, zxid: Zxid) {

@@ -61,8 +61,8 @@ pub(crate) enum Op {
     SetIdentity(Identity),
     /// See [`zab_proto::Storage::truncate`].
     Truncate(Zxid),
-    /// See [`zab_proto::Storage::install`].
-    Install(Snapshot),
+    /// See [`zab_proto::Storage::install`]: a snapshot, and the log behind it.
+    Install(Snapshot, Vec<Rec>),
 }
 
 /// The contents of a disk.
@@ -105,14 +105,6 @@ impl Image {
         self.current.unwrap_or_default().max(self.last().0.epoch())
     }
 
-    /// Whether a restart would count the history: not if the promise beside it is missing or beyond
-    /// belief (rules R14 and R21).
-    #[must_use]
-    pub(crate) fn counts(&self) -> bool {
-        let floor = self.current_in_effect();
-        self.accepted.is_some_and(|accepted| accepted >= floor && accepted.is_plausible(floor))
-    }
-
     /// The zxid of the snapshot.
     #[must_use]
     pub(crate) fn base(&self) -> Zxid {
@@ -147,12 +139,14 @@ impl Image {
             Op::SetEpoch(EpochKind::Current, epoch) => self.current = Some(*epoch),
             Op::SetIdentity(identity) => self.identity = Some(*identity),
             Op::Truncate(after) => self.cut(*after),
-            Op::Install(snapshot) => {
+            Op::Install(snapshot, log) => {
                 if mutation == Some(Mutation::InstallKeepsLogTail) {
                     self.log.retain(|rec| rec.zxid > snapshot.zxid);
                 } else {
                     self.log.clear();
                 }
+                let last = self.log.last().map_or(Zxid::ZERO, |rec| rec.zxid);
+                self.log.extend(log.iter().filter(|rec| rec.zxid > last));
                 self.kept.clear();
                 self.snapshot = Some(snapshot.clone());
             }
@@ -202,7 +196,7 @@ impl Image {
             (Some(Mutation::LogFileNotLinked), Op::SetEpoch(..)) => {
                 self.unsynced.take_if(|from| *from < len);
             }
-            (Some(Mutation::DiffNotDurable), Op::Truncate(_)) | (Some(_), Op::Install(_)) => {
+            (Some(Mutation::DiffNotDurable), Op::Truncate(_)) | (Some(_), Op::Install(..)) => {
                 (self.unsynced, self.unsynced_sync) = (None, None);
             }
             _ => {}
@@ -212,7 +206,7 @@ impl Image {
                 matches!(op, Op::SetEpoch(EpochKind::Accepted, _))
             }
             Some(Mutation::TruncateNotDurable) => matches!(op, Op::Truncate(_)),
-            Some(Mutation::InstallNotDurable) => matches!(op, Op::Install(_)),
+            Some(Mutation::InstallNotDurable) => matches!(op, Op::Install(..)),
             _ => false,
         };
         if fits {

@@ -18,6 +18,8 @@ pub enum Mutation {
     InstallNotDurable,
     /// Installing a snapshot leaves log records above it in place (B-14).
     InstallKeepsLogTail,
+    /// What follows an installed snapshot is written behind it, and not together with it.
+    InstallInParts,
     /// A failed append is skipped and the next ones succeed (B-11).
     AppendErrorIgnored,
     /// What a restart read back is lost at a later power cut (H4).
@@ -95,6 +97,7 @@ impl Mutation {
         Self::TruncateNotDurable,
         Self::InstallNotDurable,
         Self::InstallKeepsLogTail,
+        Self::InstallInParts,
         Self::AppendErrorIgnored,
         Self::RecoveredTailNotSynced,
         Self::SyncSkipsOne,

@@ -1,11 +1,14 @@
 //! Writes that wait for the disk, and their execution.
 
+use std::io::Write as _;
+
 use zab_proto::{Epoch, EpochKind, Identity, SnapshotDigest, Ticket, Zxid};
 
 use crate::commit_point::CommitPoint;
 use crate::epoch;
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::foreign::warn_once;
+use crate::fs::OutFile;
 use crate::identity;
 use crate::log_file::{self, LogWriter};
 use crate::names::{self, Compression};
@@ -59,6 +62,10 @@ pub(crate) enum Write {
     Stage {
         len: usize,
     },
+    /// Encoded records that follow the staged snapshot.
+    StageLog {
+        len: usize,
+    },
     DiscardStage,
     Roll,
 }
@@ -103,11 +110,24 @@ impl Batch {
         self.push(Write::Stage { len: piece.len() }, through);
     }
 
+    /// Adds a record that follows the staged snapshot.
+    pub(crate) fn stage_log(&mut self, txn: &[u8], through: Ticket) {
+        let before = self.bytes.len();
+        log_file::encode(&mut self.bytes, txn);
+        let added = self.bytes.len() - before;
+        if let Some(Entry { write: Write::StageLog { len }, .. }) = self.entries.last_mut() {
+            *len += added;
+            return;
+        }
+        self.push(Write::StageLog { len: added }, through);
+    }
+
     /// How many bytes are pieces of a leader's snapshot.
     pub(crate) fn staged_len(&self) -> usize {
         let len = |entry: &Entry| match entry.write {
             Write::Stage { len } => len,
             Write::Append { .. }
+            | Write::StageLog { .. }
             | Write::Epoch { .. }
             | Write::Identity(_)
             | Write::Truncate { .. }
@@ -143,6 +163,7 @@ pub(crate) struct Executor {
     pub(crate) dirs: Dirs,
     pub(crate) log: LogWriter,
     pub(crate) stage: Option<SnapshotWriter>,
+    pub(crate) stage_log: Option<OutFile>,
     /// What `snapshot.0` is to hold, while there is no snapshot at all.
     pub(crate) initial: Option<Vec<u8>>,
     pub(crate) compression: Compression,
@@ -160,7 +181,7 @@ impl Executor {
         let mut at = 0;
         for entry in &batch.entries {
             let len = match entry.write {
-                Write::Append { len, .. } | Write::Stage { len } => len,
+                Write::Append { len, .. } | Write::Stage { len } | Write::StageLog { len } => len,
                 Write::Epoch { .. }
                 | Write::Identity(_)
                 | Write::Truncate { .. }
@@ -207,8 +228,17 @@ impl Executor {
                 self.stage = Some(stage);
                 result
             }
+            Write::StageLog { .. } => {
+                let mut log = match self.stage_log.take() {
+                    Some(log) => log,
+                    None => LogWriter::create(&self.dirs.fs, self.dirs.log.join(names::STAGE_LOG))?,
+                };
+                log.write_all(bytes).context("write", log.path())?;
+                self.stage_log = Some(log);
+                Ok(())
+            }
             Write::DiscardStage => {
-                self.stage = None;
+                (self.stage, self.stage_log) = (None, None);
                 Ok(())
             }
             Write::Install { zxid, digest, void } => {
@@ -217,7 +247,12 @@ impl Executor {
                 stage.finish(digest, self.zxid_section.then_some(zxid))?;
                 self.published.void_through(void);
                 self.initial = None;
-                self.dirs.install(zxid, self.compression)
+                let mut log = self.stage_log.take();
+                if let Some(log) = &mut log {
+                    log.sync()?;
+                    self.dirs.fs.sync_dir(&self.dirs.log)?;
+                }
+                self.dirs.install(zxid, self.compression, log.is_some())
             }
             Write::Roll => {
                 self.log.roll();

@@ -404,6 +404,53 @@ fn installation() {
     }
 }
 
+/// What follows a leader's snapshot takes effect with it, or not at all.
+#[test]
+fn installation_with_what_follows() {
+    for zxid in [EPOCH_1 + 5, 12, 2] {
+        let next = EPOCH_1 + 6;
+        let change = |disk: &mut Disk| {
+            disk.stage(&body(b"from the leader"));
+            disk.submit();
+            for n in 0..3 {
+                disk.stage_txn(Zxid::from_raw(next + n), &txn(next + n, 100));
+            }
+            disk.install(Ticket(1), Zxid::from_raw(zxid), None);
+            append(disk, 2, next + 3);
+        };
+        crash_everywhere(twenty, change, |acked, seen| {
+            if seen.state == body(b"from the leader") {
+                assert_eq!(seen.snapshot, Some(zxid));
+                let done = acked < 2 || seen.last == next + 3;
+                assert!(done && [next + 2, next + 3].contains(&seen.last), "{acked}: {seen:?}");
+            } else {
+                assert_eq!((acked, seen.snapshot, seen.last), (0, Some(5), 20), "{seen:?}");
+            }
+        });
+    }
+}
+
+/// What was staged for a synchronisation that was cut short belongs to no other.
+#[test]
+fn what_was_staged_and_discarded_is_forgotten() {
+    let change = |disk: &mut Disk| {
+        disk.stage(&body(b"cut short"));
+        disk.stage_txn(Zxid::from_raw(EPOCH_1 + 1), &txn(EPOCH_1 + 1, 100));
+        disk.discard_stage();
+        disk.submit();
+        disk.stage(&body(b"from the leader"));
+        disk.install(Ticket(1), Zxid::from_raw(30), None);
+    };
+    crash_everywhere(twenty, change, |acked, seen| {
+        let old = (Some(5), 20);
+        assert!(
+            (Some(30), 30) == (seen.snapshot, seen.last)
+                || acked == 0 && old == (seen.snapshot, seen.last),
+            "{seen:?}"
+        );
+    });
+}
+
 #[test]
 fn own_snapshots() {
     let change = |disk: &mut Disk| {

@@ -53,6 +53,8 @@ pub struct Disk {
     due: Due,
     candidates: Candidates,
     run_max: usize,
+    /// Lengths of the transactions that are staged behind a leader's snapshot.
+    staged: Vec<usize>,
     own: Option<OwnSnapshot>,
     own_count: u64,
     /// The present snapshot was given up on this thread, and nobody has been told.
@@ -130,6 +132,7 @@ impl Store {
                 (options.fsync_warning, options.fsync_times.clone()),
             ),
             stage: None,
+            stage_log: None,
             initial: self.initial,
             compression: options.compression,
             zxid_section: options.zxid_section,
@@ -142,6 +145,7 @@ impl Store {
             due: Due::new(&options, self.replayed),
             candidates: Candidates::default(),
             run_max: options.max_batch,
+            staged: Vec::new(),
             own: None,
             own_count: 0,
             abandoned: false,
@@ -442,7 +446,13 @@ impl Storage for Disk {
         }
     }
 
+    fn stage_txn(&mut self, _: Zxid, txn: &[u8]) {
+        self.staged.push(txn.len());
+        self.front.stage_log(txn, self.last);
+    }
+
     fn discard_stage(&mut self) {
+        self.staged.clear();
         self.front.push(Write::DiscardStage, self.last);
     }
 
@@ -450,6 +460,7 @@ impl Storage for Disk {
         let void = self.drop_own();
         self.base = zxid;
         self.candidates = Candidates::default();
+        self.staged.drain(..).for_each(|len| self.due.count(len));
         self.push(Write::Install { zxid, digest, void }, ticket);
     }
 

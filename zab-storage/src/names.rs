@@ -17,8 +17,12 @@ pub(crate) const LOCK: &str = ".zab-lock";
 pub(crate) const PROBE: &str = ".zab-probe";
 /// A leader's snapshot while it arrives.
 pub(crate) const STAGE: &str = ".zab-stage";
+/// What follows a leader's snapshot, in the log's directory: a log that does not count yet.
+pub(crate) const STAGE_LOG: &str = ".zab-stage-log";
 /// Prefix of a staged snapshot that is complete and durable: its name is the switch.
-pub(crate) const INSTALL: &str = ".zab-install.";
+const INSTALL: &str = ".zab-install.";
+/// The same, if the staged log belongs to it.
+const INSTALL_WITH_LOG: &str = ".zab-install-log.";
 /// A snapshot of our own while it is being written.
 pub(crate) const OWN: &str = ".zab-snapshot";
 /// The same, of several.
@@ -64,8 +68,9 @@ pub(crate) fn snapshot_name(zxid: Zxid, compression: Compression) -> String {
     format!("snapshot.{:x}{}", zxid.raw(), compression.suffix())
 }
 
-pub(crate) fn install_name(zxid: Zxid, compression: Compression) -> String {
-    format!("{INSTALL}{:x}{}", zxid.raw(), compression.suffix())
+pub(crate) fn install_name(zxid: Zxid, compression: Compression, with_log: bool) -> String {
+    let prefix = if with_log { INSTALL_WITH_LOG } else { INSTALL };
+    format!("{prefix}{:x}{}", zxid.raw(), compression.suffix())
 }
 
 fn parse_hex(text: &str) -> Option<Zxid> {
@@ -117,15 +122,21 @@ fn is_file(path: &Path) -> bool {
 pub(crate) fn leftovers(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let number = |rest: &str| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit());
     let is_ours = |name: &str| {
-        [STAGE, OWN, PROBE].contains(&name) || name.strip_prefix(OWN_NUMBERED).is_some_and(number)
+        [STAGE, STAGE_LOG, OWN, PROBE].contains(&name)
+            || name.strip_prefix(OWN_NUMBERED).is_some_and(number)
     };
     let names = list(dir)?.into_iter().filter(|name| is_ours(name));
     Ok(names.map(|name| dir.join(name)).filter(|path| is_file(path)).collect())
 }
 
-/// Snapshots of a leader's that are on their way to their place.
-pub(crate) fn installs(dir: &Path) -> Result<Vec<Numbered>, Error> {
-    numbered(dir, |name| parse_snapshot(name, INSTALL))
+/// Snapshots of a leader's that are on their way to their place, and whether a log is to follow.
+pub(crate) fn installs(dir: &Path) -> Result<Vec<(Numbered, bool)>, Error> {
+    let mut found = Vec::new();
+    for (prefix, with_log) in [(INSTALL, false), (INSTALL_WITH_LOG, true)] {
+        let installs = numbered(dir, |name| parse_snapshot(name, prefix))?;
+        found.extend(installs.into_iter().map(|install| (install, with_log)));
+    }
+    Ok(found)
 }
 
 fn numbered(

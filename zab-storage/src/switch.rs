@@ -1,7 +1,7 @@
 //! Changes that replace history as a whole: each has one rename or file that decides, and what is
 //! left to do after it can be done again by recovery.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use zab_proto::Zxid;
 
@@ -21,31 +21,57 @@ pub(crate) struct Dirs {
 }
 
 impl Dirs {
-    /// Makes the sealed and durable stage the snapshot as of `zxid`. The rename decides: before it
-    /// the old history stands, after it the new one, and [`finish_install`](Self::finish_install)
-    /// clears away what was there before.
-    pub(crate) fn install(&self, zxid: Zxid, compression: Compression) -> Result<(), Error> {
-        let to = self.snap.join(names::install_name(zxid, compression));
+    /// Makes the sealed and durable stage the snapshot as of `zxid`, and with it the staged log, if there
+    /// is one, the log. The rename decides: before it the old history stands, after it the new one, and
+    /// [`finish_install`](Self::finish_install) clears away what was there before.
+    pub(crate) fn install(
+        &self,
+        zxid: Zxid,
+        compression: Compression,
+        with_log: bool,
+    ) -> Result<(), Error> {
+        let to = self.snap.join(names::install_name(zxid, compression, with_log));
         self.fs.rename(&self.snap.join(names::STAGE), &to)?;
         self.fs.sync_dir(&self.snap)?;
-        self.finish_install(zxid, compression)
+        self.finish_install(zxid, compression, with_log)
     }
 
-    /// No log is kept: what it holds above `zxid` is void, and what it holds below may be of
-    /// another history, which must not come back when a later start falls back to an older
-    /// snapshot.
-    fn finish_install(&self, zxid: Zxid, compression: Compression) -> Result<(), Error> {
-        self.set_aside_logs()?;
+    /// No log is kept but the staged one: what others hold above `zxid` is void, and what they hold
+    /// below may be of another history, which must not come back when a later start falls back to an
+    /// older snapshot.
+    ///
+    /// A staged log that is due and not there is in its place already, and is not to be set aside.
+    fn finish_install(
+        &self,
+        zxid: Zxid,
+        compression: Compression,
+        with_log: bool,
+    ) -> Result<(), Error> {
+        let staged = self.log.join(names::STAGE_LOG);
+        let waits = with_log && staged.exists();
+        if waits || !with_log {
+            self.set_aside_logs()?;
+        }
+        if waits {
+            self.place_log(&staged)?;
+        }
         for snapshot in names::snapshots(&self.snap)? {
             if snapshot.zxid > zxid {
                 names::set_aside(&self.fs, &snapshot.path)?;
             }
         }
         self.fs.sync_dir(&self.snap)?;
-        let from = self.snap.join(names::install_name(zxid, compression));
+        let from = self.snap.join(names::install_name(zxid, compression, with_log));
         let to = self.snap.join(names::snapshot_name(zxid, compression));
         self.fs.rename(&from, &to)?;
         self.fs.sync_dir(&self.snap)
+    }
+
+    /// Names the staged log by its first record.
+    fn place_log(&self, staged: &Path) -> Result<(), Error> {
+        let first = LogReader::open(staged)?.next()?.map_or(Zxid::ZERO, |record| record.zxid);
+        self.fs.rename(staged, &self.log.join(names::log_name(first)))?;
+        self.fs.sync_dir(&self.log)
     }
 
     fn set_aside_logs(&self) -> Result<(), Error> {
@@ -57,12 +83,15 @@ impl Dirs {
 
     /// Completes what a crash has interrupted, and removes unfinished files of ours.
     pub(crate) fn complete(&self) -> Result<(), Error> {
-        for Numbered { zxid, path, compression } in names::installs(&self.snap)? {
+        for (Numbered { zxid, path, compression }, with_log) in names::installs(&self.snap)? {
             log::warn!("completing the installation of {}", path.display());
-            self.finish_install(zxid, compression)?;
+            self.finish_install(zxid, compression, with_log)?;
         }
-        for path in names::leftovers(&self.snap)? {
-            self.fs.remove(&path)?;
+        for path in names::leftovers(&self.snap)?.into_iter().chain(names::leftovers(&self.log)?) {
+            // Both may be one directory.
+            if path.exists() {
+                self.fs.remove(&path)?;
+            }
         }
         Ok(())
     }

@@ -281,20 +281,20 @@ impl Learner {
             return Err(CloseReason::Violation(Violation::LeaderBehind));
         }
         reconfig::observe_config(shared, packet.data.unwrap_or_default())?;
-        let history = &mut shared.history;
-        match self.sync {
-            Some(SyncMode::Snap) => history.install(self.incoming.base),
-            Some(SyncMode::Trunc) => history.truncate(self.incoming.base),
-            Some(SyncMode::Diff) | None => {}
-        }
         // The history up to here is the leader's and counts as committed at UPTODATE; no COMMIT
         // comes for it (`Learner.syncWithLeader`, DIFF).
-        let base = history.end();
-        let txns = &self.incoming.txns;
-        for index in txns.first()..txns.end() {
-            history.push(txns.zxid(index), txns.txn(index));
-        }
-        history.extend_tail();
+        let (history, txns) = (&mut shared.history, &self.incoming.txns);
+        let base = if self.sync == Some(SyncMode::Trunc) {
+            history.splice(self.incoming.base, txns)
+        } else {
+            if self.sync == Some(SyncMode::Snap) {
+                history.install(self.incoming.base);
+            }
+            let base = history.end();
+            history.extend(txns, txns.first());
+            base
+        };
+        history.seal();
         self.committed = base + self.incoming.committed;
         // Transactions that were committed already need no acknowledgement.
         self.acked = self.committed;

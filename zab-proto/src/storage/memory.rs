@@ -39,6 +39,8 @@ impl Storage for MemoryStorage {
 
     fn stage(&mut self, _: &[u8]) {}
 
+    fn stage_txn(&mut self, _: Zxid, _: &[u8]) {}
+
     fn discard_stage(&mut self) {}
 
     fn install(&mut self, ticket: Ticket, _: Zxid, _: Option<SnapshotDigest>) {

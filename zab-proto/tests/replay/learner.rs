@@ -99,6 +99,8 @@ pub(crate) struct Learner {
     pub(crate) closed: Option<CloseReason>,
     /// Everything logged.
     pub(crate) logged: Vec<(Zxid, Vec<u8>)>,
+    /// What is to be logged with the snapshot in front of it.
+    staged: Vec<(Zxid, Vec<u8>)>,
     /// What the application says of gaps: in front of them, and behind.
     pub(crate) proof: [Option<bool>; 2],
 }
@@ -154,6 +156,7 @@ impl Learner {
             snapshot: 0,
             closed: None,
             logged: Vec::new(),
+            staged: Vec::new(),
             proof: [None; 2],
         }
     }
@@ -199,10 +202,14 @@ impl Learner {
                     self.logged.push((zxid, txn.to_vec()));
                     self.peer.handle_input(NOW, Input::Persisted { through: ticket });
                 }
+                Output::Stage { zxid, txn } => self.staged.push((zxid, txn.to_vec())),
+                Output::Install { ticket, .. } => {
+                    self.logged.append(&mut self.staged);
+                    self.peer.handle_input(NOW, Input::Persisted { through: ticket });
+                }
                 Output::SetEpoch { ticket, .. }
                 | Output::SetIdentity { ticket, .. }
-                | Output::Truncate { ticket, .. }
-                | Output::Install { ticket, .. } => {
+                | Output::Truncate { ticket, .. } => {
                     self.peer.handle_input(NOW, Input::Persisted { through: ticket });
                 }
                 Output::Gap { .. } => self.peer.prove_gap(NOW, self.proof[0]),

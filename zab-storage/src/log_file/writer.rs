@@ -78,7 +78,11 @@ impl LogWriter {
     pub(crate) fn append(&mut self, first: Zxid, records: &[u8]) -> Result<(), Error> {
         let mut current = match self.current.take() {
             Some(current) => current,
-            None => self.create(first)?,
+            None => {
+                let path = self.dir.join(names::log_name(first));
+                let out = Self::create(&self.fs, path)?;
+                Current { out, position: HEADER_LEN, size: HEADER_LEN, zeroed: 0, named: false }
+            }
         };
         current.allocate(records.len() as u64, self.prealloc)?;
         if self.force_sync {
@@ -93,11 +97,11 @@ impl LogWriter {
         Ok(())
     }
 
-    fn create(&self, first: Zxid) -> Result<Current, Error> {
-        let path = self.dir.join(names::log_name(first));
-        let mut out = self.fs.create(path)?;
+    /// A log without records.
+    pub(crate) fn create(fs: &Fs, path: PathBuf) -> Result<OutFile, Error> {
+        let mut out = fs.create(path)?;
         out.write_all(&header()).context("write", out.path())?;
-        Ok(Current { out, position: HEADER_LEN, size: HEADER_LEN, zeroed: 0, named: false })
+        Ok(out)
     }
 
     fn sync(&self, current: &mut Current) -> Result<(), Error> {
