@@ -1,8 +1,10 @@
 //! Requests that are answered from the local tree.
 
+use std::borrow::Cow;
+
 use bytes::BufMut;
 use zab_proto::DecodeError;
-use zab_proto::wire::jute::{BufMutExt, Reader, text};
+use zab_proto::wire::jute::{BufMutExt, Reader};
 
 use crate::auth::{Access, Judge, user_name};
 use crate::connection::schedule::cost;
@@ -11,7 +13,7 @@ use crate::protocol::code::Code;
 use crate::protocol::event::Event;
 use crate::protocol::opcode::{Opcode, auth_op, internal_op, sync_op, write_op};
 use crate::protocol::reply;
-use crate::protocol::request::{MultiHeader, path};
+use crate::protocol::request::{MultiHeader, RawPath, path};
 use crate::state::tree::{NodeRef, Stat, Tree};
 use crate::state::watch::{Kind, Watches};
 
@@ -60,25 +62,25 @@ impl<'a> Reading<'a> {
         let reader = &mut reader;
         match op {
             Opcode::Ping | Opcode::SetWatches | Opcode::SetWatches2 => Ok(()),
-            Opcode::Exists => self.exists(&path(reader)?, reader.bool()?, out),
+            Opcode::Exists => self.exists(RawPath::read(reader)?, reader.bool()?, out),
             Opcode::GetData => {
-                let (path, watch) = (path(reader)?, reader.bool()?);
-                self.get_data(&path, out)?;
-                self.watch(Kind::Data, &path, watch);
+                let (path, watch) = (RawPath::read(reader)?, reader.bool()?);
+                self.get_data(path, out)?;
+                self.watch(Kind::Data, path, watch);
                 Ok(())
             }
             Opcode::GetChildren | Opcode::GetChildren2 => {
-                let (path, watch) = (path(reader)?, reader.bool()?);
-                let node = self.get_children(&path, out)?;
+                let (path, watch) = (RawPath::read(reader)?, reader.bool()?);
+                let node = self.get_children(path, out)?;
                 if op == Opcode::GetChildren2 {
                     node.stat().write(out);
                 }
-                self.watch(Kind::Child, &path, watch);
+                self.watch(Kind::Child, path, watch);
                 Ok(())
             }
-            Opcode::GetAcl => self.get_acl(&path(reader)?, out),
+            Opcode::GetAcl => self.get_acl(RawPath::read(reader)?, out),
             Opcode::GetAllChildrenNumber => {
-                let node = self.readable(&path(reader)?)?;
+                let node = self.readable(RawPath::read(reader)?)?;
                 out.put_i32(node.descendant_count().cast_signed());
                 Ok(())
             }
@@ -126,10 +128,10 @@ impl<'a> Reading<'a> {
         if len <= self.bounds.len { Ok(()) } else { Err(Code::MARSHALLING_ERROR) }
     }
 
-    fn watch(&mut self, kind: Kind, path: &str, wanted: bool) {
+    fn watch(&mut self, kind: Kind, path: RawPath<'_>, wanted: bool) {
         if wanted && !self.watches_too_much() {
             self.work += cost::NODE;
-            self.watches.add_standard(kind, self.slot, path);
+            self.watches.add_standard(kind, self.slot, &path.text());
         }
     }
 
@@ -143,15 +145,25 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// The node at a path. Nodes' paths are text, so that whether one is text is asked only if there is
+    /// no node with its bytes.
+    fn node(&self, path: RawPath<'_>) -> Result<NodeRef<'a>, Code> {
+        let found = self.tree.node_of_bytes(path.0).or_else(|| match path.text() {
+            Cow::Owned(mended) => self.tree.node(&mended),
+            Cow::Borrowed(_) => None,
+        });
+        found.ok_or(Code::NO_NODE)
+    }
+
     /// A node that the requester may read.
-    fn readable(&mut self, path: &str) -> Result<NodeRef<'a>, Code> {
+    fn readable(&mut self, path: RawPath<'_>) -> Result<NodeRef<'a>, Code> {
         self.work += cost::NODE;
-        let node = self.tree.node(path).ok_or(Code::NO_NODE)?;
+        let node = self.node(path)?;
         if self.judge.permits(node.rules(), perms::READ) { Ok(node) } else { Err(Code::NO_AUTH) }
     }
 
-    fn exists(&mut self, path: &str, watch: bool, out: &mut Vec<u8>) -> Result<(), Code> {
-        if path.contains('\0') {
+    fn exists(&mut self, path: RawPath<'_>, watch: bool, out: &mut Vec<u8>) -> Result<(), Code> {
+        if path.0.contains(&0) {
             return Err(Code::BAD_ARGUMENTS);
         }
         let found = self.readable(path);
@@ -162,7 +174,7 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    fn get_data(&mut self, path: &str, out: &mut Vec<u8>) -> Result<(), Code> {
+    fn get_data(&mut self, path: RawPath<'_>, out: &mut Vec<u8>) -> Result<(), Code> {
         let node = self.readable(path)?;
         self.check_len(out, node.data().unwrap_or_default().len() + 4 + Stat::LEN)?;
         out.put_buffer(node.data());
@@ -170,7 +182,7 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    fn get_children(&mut self, path: &str, out: &mut Vec<u8>) -> Result<NodeRef<'a>, Code> {
+    fn get_children(&mut self, path: RawPath<'_>, out: &mut Vec<u8>) -> Result<NodeRef<'a>, Code> {
         let node = self.readable(path)?;
         out.put_i32(node.child_count().cast_signed());
         for name in node.children() {
@@ -181,8 +193,8 @@ impl<'a> Reading<'a> {
         Ok(node)
     }
 
-    fn get_acl(&mut self, path: &str, out: &mut Vec<u8>) -> Result<(), Code> {
-        let node = self.tree.node(path).ok_or(Code::NO_NODE)?;
+    fn get_acl(&mut self, path: RawPath<'_>, out: &mut Vec<u8>) -> Result<(), Code> {
+        let node = self.node(path)?;
         if !self.judge.permits(node.rules(), perms::READ | perms::ADMIN) {
             return Err(Code::NO_AUTH);
         }
@@ -243,7 +255,7 @@ impl<'a> Reading<'a> {
             else {
                 return Err(Code::MARSHALLING_ERROR);
             };
-            items.push((op, path(&mut reader)?));
+            items.push((op, RawPath::read(&mut reader)?));
             reader.bool()?;
         }
         for (op, path) in items {
@@ -253,9 +265,9 @@ impl<'a> Reading<'a> {
             let result = if self.work + cost::bytes(start - self.body_at) > self.bounds.work {
                 Err(Code::MARSHALLING_ERROR)
             } else if op == Opcode::GetData {
-                self.get_data(&path, out)
+                self.get_data(path, out)
             } else {
-                self.get_children(&path, out).map(|_| ())
+                self.get_children(path, out).map(|_| ())
             };
             if let Err(code) = result {
                 out.truncate(start);
@@ -285,12 +297,12 @@ impl<'a> Reading<'a> {
             for list in lists {
                 for _ in 0..reader.vector()?.ok_or(Code::MARSHALLING_ERROR)? {
                     let path = match list {
-                        List::Persistent | List::Recursive => reader.ustring()?.map(text),
-                        List::Data | List::Exist | List::Child => Some(path(&mut reader)?),
+                        List::Persistent | List::Recursive => reader.ustring()?.map(RawPath),
+                        List::Data | List::Exist | List::Child => Some(RawPath::read(&mut reader)?),
                     };
                     if armed {
                         self.work += cost::NODE;
-                        self.set_watch(*list, path.as_deref(), since, out);
+                        self.set_watch(*list, path, since, out);
                     }
                 }
             }
@@ -298,14 +310,14 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    fn set_watch(&mut self, list: List, path: Option<&str>, since: i64, out: &mut Vec<u8>) {
+    fn set_watch(&mut self, list: List, path: Option<RawPath<'_>>, since: i64, out: &mut Vec<u8>) {
+        let Some(path) = path else { return };
         let kind = match list {
             List::Data | List::Exist => Kind::Data,
             List::Child => Kind::Child,
-            List::Persistent => return self.watch_persistently(path, false),
-            List::Recursive => return self.watch_persistently(path, true),
+            List::Persistent => return self.watch_persistently(Some(&path.text()), false),
+            List::Recursive => return self.watch_persistently(Some(&path.text()), true),
         };
-        let path = path.unwrap_or_default();
         let missed = match (list, self.readable(path)) {
             (List::Exist, Ok(_)) => Some(Event::Created),
             (List::Data | List::Child, Err(Code::NO_NODE)) => Some(Event::Deleted),
@@ -318,7 +330,7 @@ impl<'a> Reading<'a> {
             _ => None,
         };
         match missed {
-            Some(event) => reply::event(out, -1, event, path),
+            Some(event) => reply::event(out, -1, event, &path.text()),
             None => self.watch(kind, path, true),
         }
     }

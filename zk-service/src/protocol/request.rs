@@ -3,13 +3,28 @@
 use std::borrow::Cow;
 
 use zab_proto::DecodeError;
-use zab_proto::wire::jute::Reader;
+use zab_proto::wire::jute::{Reader, text};
 
 use crate::protocol::acl::AclList;
 use crate::protocol::opcode::{Opcode, auth_op, internal_op, read_op, sync_op};
 
 type Result<T> = std::result::Result<T, DecodeError>;
 type Text<'a> = Cow<'a, str>;
+
+/// A path as a client has sent it, whose bytes are not known to be text.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RawPath<'a>(pub(crate) &'a [u8]);
+
+impl<'a> RawPath<'a> {
+    /// Reads one that must not be null.
+    pub(crate) fn read(reader: &mut Reader<'a>) -> Result<Self> {
+        reader.ustring()?.map(Self).ok_or(DecodeError::BadLength(-1))
+    }
+
+    pub(crate) fn text(self) -> Text<'a> {
+        text(self.0)
+    }
+}
 
 /// Reads a path that must not be null.
 pub(crate) fn path<'a>(reader: &mut Reader<'a>) -> Result<Text<'a>> {

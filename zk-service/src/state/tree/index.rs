@@ -38,29 +38,29 @@ fn wide(hash: u32) -> u64 {
 
 impl PathIndex {
     #[expect(clippy::cast_possible_truncation, reason = "the other half is not kept")]
-    fn hash(&self, path: &str) -> u32 {
-        self.hasher.hash_one(path.as_bytes()) as u32
+    fn hash(&self, path: &[u8]) -> u32 {
+        self.hasher.hash_one(path) as u32
     }
 
-    pub(super) fn find(&self, nodes: &[Node], path: &str) -> Option<NodeId> {
+    pub(super) fn find(&self, nodes: &[Node], path: &[u8]) -> Option<NodeId> {
         let hash = self.hash(path);
         let is_it = |e: &Entry| {
             let node = &nodes[e.id.index()];
-            e.hash == hash && *node.path == *path && !node.is_vacant(e.id)
+            e.hash == hash && node.path.as_bytes() == path && !node.is_vacant(e.id)
         };
         self.table.find(wide(hash), is_it).map(|e| e.id)
     }
 
     /// Adds a path that is not there.
     pub(super) fn insert(&mut self, path: &str, id: NodeId) {
-        let hash = self.hash(path);
+        let hash = self.hash(path.as_bytes());
         self.table.insert_unique(wide(hash), Entry { hash, id }, |e| e.wide());
     }
 
     /// Removes a path. The node's place may be another's already, so that the hash counts, too: of two
     /// entries with both equal, either may go.
     pub(super) fn remove(&mut self, path: &str, id: NodeId) {
-        let hash = self.hash(path);
+        let hash = self.hash(path.as_bytes());
         let is_it = |e: &Entry| e.id == id && e.hash == hash;
         if let Ok(entry) = self.table.find_entry(wide(hash), is_it) {
             entry.remove();

@@ -105,7 +105,7 @@ impl Tree {
 
     /// While loading: a node, after its parent. The root has the empty path.
     pub(crate) fn load(&mut self, record: &NodeRecord<'_>) -> Result<(), BadSnapshot> {
-        if self.index.find(&self.nodes, record.path).is_some() {
+        if self.index.find(&self.nodes, record.path.as_bytes()).is_some() {
             return Err(BadSnapshot);
         }
         let acl = self.acls.take_key(record.acl_key);
@@ -143,6 +143,11 @@ impl Tree {
     #[must_use]
     pub fn node(&self, path: &str) -> Option<NodeRef<'_>> {
         self.find(path).map(|id| self.view(id))
+    }
+
+    /// The node whose path has these bytes: then they are text.
+    pub(crate) fn node_of_bytes(&self, path: &[u8]) -> Option<NodeRef<'_>> {
+        self.find_bytes(path).map(|id| self.view(id))
     }
 
     /// Number of nodes, built-in ones included.
@@ -207,7 +212,11 @@ impl Tree {
     }
 
     pub(crate) fn find(&self, path: &str) -> Option<NodeId> {
-        if path == "/" { Some(NodeId::ROOT) } else { self.index.find(&self.nodes, path) }
+        self.find_bytes(path.as_bytes())
+    }
+
+    fn find_bytes(&self, path: &[u8]) -> Option<NodeId> {
+        if path == b"/" { Some(NodeId::ROOT) } else { self.index.find(&self.nodes, path) }
     }
 
     pub(crate) fn get(&self, id: NodeId) -> &Node {
