@@ -10,10 +10,11 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use benches::flow::{self, Flowed, Job};
-use benches::nodes::{Nodes, PATIENCE, Runtime, Setting};
+use benches::nodes::{Nodes, PATIENCE, Setting};
 use benches::plot::{Bar, Bars, Plot, short};
 use benches::report::{self, Options, Percentiles, rounded};
 use benches::{Json, json};
+use runtime_any::Runtime;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -42,7 +43,7 @@ fn main() -> Result<()> {
     let mut cells = Vec::new();
     for fsync in [true, false] {
         for (len, size) in SIZES {
-            for runtime in Runtime::ALL.into_iter().filter(wanted) {
+            for runtime in Runtime::ALL.iter().copied().filter(wanted) {
                 let setting = Setting {
                     runtime,
                     nodes: 3,
@@ -171,7 +172,7 @@ fn plots(cells: &[Cell]) -> Vec<Plot> {
             title: format!("Commits, {} in flight, {}", short(depth as f64), sync(fsync)),
             unit: "per second".into(),
             groups: SIZES.map(|(_, size)| size.into()).into(),
-            series: Runtime::ALL.map(bars).into(),
+            series: Runtime::ALL.iter().copied().map(bars).collect(),
         })
     };
     [true, false].into_iter().flat_map(|fsync| DEPTHS.map(|depth| plot(fsync, depth))).collect()

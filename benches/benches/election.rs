@@ -10,10 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use benches::flow::{self, Progress};
-use benches::nodes::{Nodes, PATIENCE, Runtime, Setting};
+use benches::nodes::{Nodes, PATIENCE, Setting};
 use benches::plot::{Distributions, Panel, Plot};
 use benches::report::{self, Options, Percentiles, rounded};
 use benches::{Json, json};
+use runtime_any::Runtime;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -53,7 +54,7 @@ fn main() -> Result<()> {
     let options = Options::from_args();
     let wanted =
         |r: &Runtime| options.words.is_empty() || options.words.iter().any(|w| w == r.name());
-    let runtimes: Vec<Runtime> = Runtime::ALL.into_iter().filter(wanted).collect();
+    let runtimes: Vec<Runtime> = Runtime::ALL.iter().copied().filter(wanted).collect();
     let mut lines = Vec::new();
     for (early_finalize, fsync, table) in
         [(true, true, &EARLY[..]), (true, false, &EARLY[..1]), (false, true, &WAITING[..])]
@@ -205,7 +206,7 @@ fn plots(lines: &[Line]) -> Vec<Plot> {
                 };
                 Some((runtime.name().into(), lines.iter().find(is)?.times.clone()))
             };
-            let series = Runtime::ALL.into_iter().filter_map(of).collect();
+            let series = Runtime::ALL.iter().copied().filter_map(of).collect();
             Panel { name: format!("{nodes} members"), series }
         };
         Plot::Distributions(Distributions {

@@ -1,76 +1,19 @@
 //! Ensembles of real nodes on loopback in this process, on any of the runtimes.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use runtime_any::{Runtime, Server};
 use runtime_core::{Error, Handle, Listen, Listeners, ServerOptions};
-use zab_proto::{Channel, Config, Ensemble, Member, Sid};
+use zab_proto::{Config, Sid};
 
 use crate::flow::{Board, Flow, Progress};
 
 /// How long anything may take before a bench gives up.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-
-/// An event loop.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Runtime {
-    /// One `mio` event loop per node.
-    Mio,
-    /// `smol` tasks, one thread per node.
-    Smol,
-    /// Blocking threads.
-    Std,
-}
-
-impl Runtime {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Mio, Self::Smol, Self::Std];
-
-    /// Its name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Mio => "mio",
-            Self::Smol => "smol",
-            Self::Std => "std",
-        }
-    }
-}
-
-/// A running node.
-#[derive(Debug)]
-enum Server {
-    Mio(runtime_mio::Server<Flow>),
-    Smol(runtime_smol::Server<Flow>),
-    Std(runtime_std::Server<Flow>),
-}
-
-impl Server {
-    fn start_on(
-        runtime: Runtime,
-        listeners: Listeners,
-        options: ServerOptions,
-        app: Flow,
-    ) -> Result<Self, Error> {
-        Ok(match runtime {
-            Runtime::Mio => Self::Mio(runtime_mio::Server::start_on(listeners, options, app)?),
-            Runtime::Smol => Self::Smol(runtime_smol::Server::start_on(listeners, options, app)?),
-            Runtime::Std => Self::Std(runtime_std::Server::start_on(listeners, options, app)?),
-        })
-    }
-
-    fn handle(&self) -> &Handle<Flow> {
-        match self {
-            Self::Mio(server) => server.handle(),
-            Self::Smol(server) => server.handle(),
-            Self::Std(server) => server.handle(),
-        }
-    }
-}
 
 /// What the nodes of an ensemble have in common.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,7 +37,7 @@ pub struct Nodes {
     config: Config,
     dir: PathBuf,
     bound: Vec<Option<Listeners>>,
-    servers: Vec<Option<Server>>,
+    servers: Vec<Option<Server<Flow>>>,
     /// What the nodes have come to.
     pub board: Arc<Board>,
 }
@@ -112,20 +55,11 @@ impl Nodes {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("zab-nodes-{}-{number}", std::process::id()));
         fs::create_dir_all(&dir).expect("temporary files can be made");
-        let mut config = Config::new(Sid(0), Ensemble::default());
+        let (ensemble, bound) = Listeners::local_ensemble(setting.nodes)?;
+        let mut config = Config::new(Sid(0), ensemble);
         config.trust_empty = true;
         config.election.early_finalize = setting.early_finalize;
-        let mut bound = Vec::new();
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        for sid in sids(setting.nodes) {
-            let mut listeners = Listeners::default();
-            let quorum = listeners.add(Channel::Quorum, any, None)?;
-            let election = listeners.add(Channel::Election, any, None)?;
-            let line = format!("127.0.0.1:{}:{}", quorum.port(), election.port());
-            let member = Member::parse(sid, &line).expect("a good address");
-            config.ensemble.members.insert(sid, member);
-            bound.push(Some(listeners));
-        }
+        let bound = bound.into_iter().map(Some).collect();
         let servers = (0..setting.nodes).map(|_| None).collect();
         let board = Arc::new(Board::new(setting.nodes));
         Ok(Self { setting, config, dir, bound, servers, board })
@@ -154,7 +88,7 @@ impl Nodes {
         options.storage.prealloc_bytes = self.setting.prealloc_bytes;
         options.storage.force_sync = self.setting.fsync;
         let app = Flow::new(i, Arc::clone(&self.board));
-        self.servers[i] = Some(Server::start_on(self.setting.runtime, listeners, options, app)?);
+        self.servers[i] = Some(self.setting.runtime.start_on(listeners, options, app)?);
         Ok(())
     }
 

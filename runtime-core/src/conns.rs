@@ -5,12 +5,13 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::os::fd::AsFd;
 
 use socket2::SockRef;
 use zab_proto::{Channel, CloseReason, ConnId, Input, Instant};
 
 use crate::buffer::ReadTurn;
-use crate::{Doors, Flushed, Inbox, NetOptions, Outbox, ReadEnd};
+use crate::{Doors, Flushed, Inbox, NetOptions, Outbox, Port, ReadEnd};
 
 /// A connected socket that never waits.
 pub trait Stream: Read + Write {
@@ -44,10 +45,7 @@ pub trait Stream: Read + Write {
 }
 
 /// Sets the options of a connected socket.
-///
-/// # Errors
-/// If the system refuses.
-pub fn prepare(socket: &SockRef<'_>, channel: Channel, options: &NetOptions) -> io::Result<()> {
+fn prepare(socket: &SockRef<'_>, channel: Channel, options: &NetOptions) -> io::Result<()> {
     let keep_alive = match channel {
         Channel::Client => options.client_keep_alive,
         Channel::Election | Channel::Quorum => options.peer_keep_alive,
@@ -109,7 +107,8 @@ struct Conn<S> {
 
 /// How far a connection is from its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Stage {
+pub enum Stage {
+    /// It is read and written.
     Open,
     /// Closed by the core or the application; the last bytes go out.
     Flushing,
@@ -158,8 +157,68 @@ impl<S: Stream> Conns<S> {
         self.free.push(at);
     }
 
+    /// A listener has brought a connection: asks the core, and makes it one of these. `own` turns what
+    /// was accepted into the runtime's socket for a slot.
+    pub fn accepted<T: AsFd>(
+        &mut self,
+        (accepted, remote): (T, SocketAddr),
+        port: Port,
+        doors: &mut impl Doors,
+        own: impl FnOnce(usize, T) -> io::Result<S>,
+    ) {
+        let Some(at) = self.allot() else {
+            log::warn!("Too many connections: refusing {remote}");
+            return;
+        };
+        let Some(id) = doors.accept(port, remote) else {
+            self.give_back(at);
+            return;
+        };
+        self.prepared(at, id, port.channel, accepted, own, doors);
+    }
+
+    /// The dial of a connection has succeeded, for which there is an allotted slot.
+    pub fn dialled<T: AsFd>(
+        &mut self,
+        (at, id, channel): (usize, ConnId, Channel),
+        dialled: T,
+        doors: &mut impl Doors,
+        own: impl FnOnce(usize, T) -> io::Result<S>,
+    ) {
+        if let Some(remote) = self.prepared(at, id, channel, dialled, own, doors) {
+            doors.opened(id, remote);
+        }
+    }
+
+    /// Makes slot `at` a connection, and returns the address of the other side; `None` if that failed,
+    /// of which the core has been told.
+    fn prepared<T: AsFd>(
+        &mut self,
+        at: usize,
+        id: ConnId,
+        channel: Channel,
+        socket: T,
+        own: impl FnOnce(usize, T) -> io::Result<S>,
+        doors: &mut impl Doors,
+    ) -> Option<Option<SocketAddr>> {
+        let prepared = prepare(&SockRef::from(&socket), channel, &self.options);
+        match prepared.and_then(|()| own(at, socket)) {
+            Ok(stream) => {
+                let remote = stream.peer_addr().ok();
+                self.open(at, id, stream);
+                Some(remote)
+            }
+            Err(error) => {
+                log::warn!("Cannot use a new connection: {error}");
+                self.give_back(at);
+                doors.input(Input::Closed { conn: id });
+                None
+            }
+        }
+    }
+
     /// Makes an allotted slot a connection. It counts as readable and is asked for what to send.
-    pub fn open(&mut self, at: usize, id: ConnId, stream: S) {
+    pub(crate) fn open(&mut self, at: usize, id: ConnId, stream: S) {
         let conn = Conn {
             id,
             stream,
@@ -205,6 +264,14 @@ impl<S: Stream> Conns<S> {
         {
             conn.blocked = false;
             self.mark_slot(at);
+        }
+    }
+
+    /// For a loop without events: any socket may have bytes, or room.
+    pub fn poll_all(&mut self) {
+        for at in 0..self.slots.len() {
+            self.readable(at);
+            self.writable(at);
         }
     }
 
@@ -491,7 +558,7 @@ impl<S: Read> Read for Counted<'_, S> {
 
 /// Says why a connection is closed. Clients are a subject of their own, so that a flood of them does not
 /// keep what befalls members out of the log.
-pub(crate) fn log_closing(id: ConnId, remote: Option<SocketAddr>, reason: CloseReason) {
+pub fn log_closing(id: ConnId, remote: Option<SocketAddr>, reason: CloseReason) {
     let target = if id.is_client() { "runtime_core::conns::client" } else { "runtime_core::conns" };
     let remote = remote.map_or_else(|| "?".into(), |remote| remote.to_string());
     let level = level(reason);

@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant as SystemInstant};
 
 use zab_proto::{
     Application, Channel, CloseReason, Config, ConnId, EnsembleId, Incoming, Input, Instant,
@@ -15,7 +15,8 @@ use zab_proto::{
 use crate::names::Names;
 use crate::secure::{Layer, LayerOutput};
 use crate::{
-    Clock, Disk, Error, Loaded, NetOptions, Port, SecureDoors, Security, StatusBoard, bounded_log,
+    Clock, Control, Disk, Error, Handle, Listeners, Loaded, NetOptions, Port, SecureDoors,
+    Security, bounded_log,
 };
 
 /// The core, as a runtime's sockets see it.
@@ -44,6 +45,26 @@ pub trait Doors {
 
 /// A runtime's sockets, as the engine sees them.
 pub trait Network {
+    /// Serves more ports.
+    ///
+    /// # Errors
+    /// If a port cannot be served; the server ends with it.
+    fn listen(&mut self, listeners: Listeners) -> Result<(), Error>;
+
+    /// Begins a turn: takes what has come, from each socket a bounded number of bytes, and ends what
+    /// has taken too long. Whatever wakes the loop after this call makes it turn once more.
+    fn receive(&mut self, doors: &mut impl Doors);
+
+    /// Tells the core of connections that have ended and dials that have failed. Returns whether it
+    /// may have something to say to that.
+    fn on_ended(&mut self, doors: &mut impl Doors) -> bool;
+
+    /// Whether the next turn is due at once.
+    fn has_work(&self) -> bool;
+
+    /// When the next turn is due, even if nothing comes.
+    fn poll_timeout(&self) -> Option<Instant>;
+
     /// Begins to dial the first usable one of `addresses`.
     fn connect(&mut self, now: Instant, conn: ConnId, channel: Channel, addresses: &str);
 
@@ -60,34 +81,35 @@ pub trait Network {
     fn flush(&mut self, doors: &mut impl Doors);
 }
 
-/// A node, its disk and its clock.
+/// A node, its disk and its clock: all of a server but its sockets. A runtime's loop calls
+/// [`tick`](Self::tick), and waits for an event or until [`deadline`](Self::deadline).
 #[derive(Debug)]
 pub struct Engine<A, D> {
     clock: Clock,
     /// The core with its application.
     pub node: Node<A>,
     disk: D,
-    status: Arc<StatusBoard>,
+    control: Control<A>,
     layer: Option<Layer>,
     names: Option<Names>,
 }
 
 impl<A: Application, D: Disk> Engine<A, D> {
-    /// Starts the clock and the node.
+    /// Starts the clock and the node, which others reach through `control`.
     ///
     /// # Errors
     /// [`Error::Config`].
     pub fn new(
         mut config: Config,
         loaded: Loaded<A, D>,
-        status: Arc<StatusBoard>,
+        control: Control<A>,
     ) -> Result<Self, Error> {
         bounded_log::begin();
         config.fresh_id.get_or_insert_with(fresh_id);
         let clock = Clock::start();
         let names = Names::new(&config);
         let node = Node::new(clock.now(), config, loaded.recovered, loaded.app)?;
-        Ok(Self { clock, node, disk: loaded.disk, status, layer: None, names })
+        Ok(Self { clock, node, disk: loaded.disk, control, layer: None, names })
     }
 
     /// The same with connections that are encrypted, if there is something to do that with.
@@ -96,21 +118,61 @@ impl<A: Application, D: Disk> Engine<A, D> {
         Self { layer: security.map(|security| Layer::new(security, options)), ..self }
     }
 
-    /// The clock.
+    /// The server's end that other threads may hold.
     #[must_use]
-    pub fn clock(&self) -> Clock {
-        self.clock
+    pub fn handle(&self) -> Handle<A> {
+        self.control.handle()
+    }
+
+    /// Whether [`Handle::shutdown`] was called.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.control.is_stopped()
+    }
+
+    /// One turn of the loop: does all there is to do now. What has come together shares one fsync
+    /// and one write per connection.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] if a write failed: nothing was sent after that, and nothing may be (rule
+    /// R10). [`Error::Application`] if the application must not go on. [`Error::Io`] if a port that
+    /// [`Handle::listen`] has brought cannot be served.
+    pub fn tick(&mut self, net: &mut impl Network) -> Result<(), Error> {
+        let now = self.clock.now();
+        net.receive(&mut self.doors(now));
+        // After that, as a network may forget by then that a call has woken the loop.
+        self.control.run_calls(now, &mut self.node);
+        while let Some(listeners) = self.control.more_ports() {
+            net.listen(listeners)?;
+        }
+        self.on_time(now);
+        loop {
+            self.turn(now, net)?;
+            // The end of a connection comes after what its last bytes caused: a client that shuts
+            // its side down behind a request gets the answer.
+            if !net.on_ended(&mut self.doors(now)) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// When [`tick`](Self::tick) is due even without an event; `None`: never.
+    #[must_use]
+    pub fn deadline(&self, net: &impl Network) -> Option<SystemInstant> {
+        if net.has_work() {
+            return Some(SystemInstant::now());
+        }
+        let deadlines = [self.poll_timeout(), net.poll_timeout()];
+        deadlines.into_iter().flatten().min().map(|at| self.clock.to_system(at))
     }
 
     /// The core's doors, at the time `now`.
-    pub fn doors(&mut self, now: Instant) -> SecureDoors<'_, NodeDoors<'_, A, D>> {
+    fn doors(&mut self, now: Instant) -> SecureDoors<'_, NodeDoors<'_, A, D>> {
         let inner = NodeDoors { now, node: &mut self.node, disk: &mut self.disk };
         SecureDoors { layer: self.layer.as_mut(), inner }
     }
 
-    /// When [`on_time`](Self::on_time) is due.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    fn poll_timeout(&self) -> Option<Instant> {
         let log = bounded_log::owes_report().then(|| self.clock.now() + Duration::from_secs(1));
         let layer = self.layer.as_ref().and_then(|layer| layer.poll_timeout(self.clock.now()));
         let names = self.names.as_ref().map(Names::poll_timeout);
@@ -118,7 +180,7 @@ impl<A: Application, D: Disk> Engine<A, D> {
     }
 
     /// Tells the core that its deadline has passed, if it has.
-    pub fn on_time(&mut self, now: Instant) {
+    fn on_time(&mut self, now: Instant) {
         bounded_log::report();
         self.doors(now).on_time();
         if let Some((host, addresses)) = self.names.as_mut().and_then(|names| names.poll(now)) {
@@ -130,11 +192,7 @@ impl<A: Application, D: Disk> Engine<A, D> {
     }
 
     /// Drains the core into disk and network until nothing is left.
-    ///
-    /// # Errors
-    /// [`Error::Storage`] if a write failed: nothing was sent after that, and nothing may be (rule
-    /// R10). [`Error::Application`] if the application must not go on.
-    pub fn turn(&mut self, now: Instant, net: &mut impl Network) -> Result<(), Error> {
+    fn turn(&mut self, now: Instant, net: &mut impl Network) -> Result<(), Error> {
         let mut flushed = false;
         loop {
             self.take_persisted(now)?;
@@ -230,7 +288,7 @@ impl<A: Application, D: Disk> Engine<A, D> {
                     net.close(now, conn, reason);
                 }
                 NetOutput::Notice(notice, more) => self.tell(notice, more),
-                NetOutput::Became(status) => self.status.report(status),
+                NetOutput::Became(status) => self.control.status().report(status),
             }
         }
         drained

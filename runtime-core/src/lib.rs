@@ -19,7 +19,6 @@ mod held_port;
 mod listen;
 mod names;
 mod options;
-mod queued;
 mod resolve;
 mod secure;
 mod server;
@@ -29,7 +28,7 @@ pub use accept::Accepting;
 pub use bounded_log::BoundedLog;
 pub use buffer::{Flushed, Inbox, Outbox, ReadEnd, ReadTurn};
 pub use clock::Clock;
-pub use conns::{Conns, Stream, prepare};
+pub use conns::{Conns, Stage, Stream, log_closing};
 pub use descriptors::{Descriptors, count_descriptors, raise_descriptor_limit};
 pub use disk::{Disk, Loaded};
 pub use engine::{Doors, Engine, Network, NodeDoors};
@@ -38,7 +37,6 @@ pub use handle::{Control, Handle};
 pub use held_port::HeldPort;
 pub use listen::{Listen, Listeners, Port, all_addresses, local_address};
 pub use options::{NetOptions, ServerOptions, load};
-pub use queued::{Chunk, Ends, Event, QueuedNet, Workers};
 pub use resolve::{LookUp, Resolver, Target, targets};
 pub use secure::{
     Cipher, CipherError, Expects, HandshakeEvent, HandshakeLimits, PIECE_LEN_MAX, SecureDoors,

@@ -1,11 +1,11 @@
 //! The ports of a server.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use zab_proto::{Channel, Member, Role};
+use zab_proto::{Channel, Ensemble, Member, Role, Sid};
 
 use crate::{Error, Security};
 
@@ -85,7 +85,7 @@ pub fn all_addresses(port: u16) -> SocketAddr {
     let v6 = Socket::new(Domain::IPV6, Type::STREAM, None).is_ok_and(|socket| {
         socket.bind(&SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0).into()).is_ok()
     });
-    let v4 = std::net::Ipv4Addr::UNSPECIFIED;
+    let v4 = Ipv4Addr::UNSPECIFIED;
     let ip = if v6 { IpAddr::from(Ipv6Addr::UNSPECIFIED) } else { v4.into() };
     SocketAddr::new(ip, port)
 }
@@ -114,6 +114,27 @@ impl Listeners {
             listeners.add(Channel::Client, *addr, listen.client_backlog)?;
         }
         Ok(listeners)
+    }
+
+    /// Voters with the ids 1 to `n` on free ports of this machine, for examples and tests, and the
+    /// ports of each: bound before the first of them starts, so that no dial is refused.
+    ///
+    /// # Errors
+    /// [`Error::Bind`].
+    #[expect(clippy::missing_panics_doc, reason = "the line is well-formed")]
+    pub fn local_ensemble(n: usize) -> Result<(Ensemble, Vec<Self>), Error> {
+        let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let (mut ensemble, mut bound) = (Ensemble::default(), Vec::new());
+        for sid in (1..).map(Sid).take(n) {
+            let mut listeners = Self::default();
+            let quorum = listeners.add(Channel::Quorum, any_port, None)?.port();
+            let election = listeners.add(Channel::Election, any_port, None)?.port();
+            let line = format!("{}:{quorum}:{election}", Ipv4Addr::LOCALHOST);
+            let member = Member::parse(sid, &line).expect("a well-formed line");
+            ensemble.members.insert(sid, member);
+            bound.push(listeners);
+        }
+        Ok((ensemble, bound))
     }
 
     /// Takes the ports of `other`, too.

@@ -133,7 +133,8 @@ impl Default for NetOptions {
 
 impl NetOptions {
     /// The same, but for sizes with which nothing would move at all.
-    pub(crate) fn usable(self) -> Self {
+    #[must_use]
+    pub fn usable(self) -> Self {
         Self {
             scratch_bytes: self.scratch_bytes.max(SCRATCH_LEN_MIN),
             read_turn_bytes: self.read_turn_bytes.max(1),
@@ -157,7 +158,8 @@ impl NetOptions {
     }
 
     /// How many bytes may be left untaken on a connection.
-    pub(crate) fn unread_max(&self, conn: ConnId) -> usize {
+    #[must_use]
+    pub fn unread_max(&self, conn: ConnId) -> usize {
         if conn.is_client() { self.client_unread_max_bytes } else { self.unread_max_bytes }
     }
 }

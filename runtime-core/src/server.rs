@@ -30,8 +30,9 @@ pub trait Runtime {
     ) -> Result<(), Error>;
 }
 
-/// A server on a thread of its own. Dropping it stops it, closes its ports and joins the thread.
-pub struct Server<A, R> {
+/// A server on a thread of its own, on the loop of `R`; `()` stands for any. Dropping it stops it,
+/// closes its ports and joins the thread.
+pub struct Server<A, R = ()> {
     handle: Handle<A>,
     ports: Vec<(Channel, SocketAddr)>,
     thread: Option<JoinHandle<Result<(), Error>>>,
@@ -115,6 +116,17 @@ impl<A: Application + Send + 'static, R: Runtime> Server<A, R> {
 }
 
 impl<A, R> Server<A, R> {
+    /// The same server; that it runs on `R` is no longer known.
+    #[must_use]
+    pub fn on_any_runtime(mut self) -> Server<A> {
+        Server {
+            handle: self.handle.clone(),
+            ports: std::mem::take(&mut self.ports),
+            thread: self.thread.take(),
+            runtime: PhantomData,
+        }
+    }
+
     /// The server's end that other threads may hold.
     #[must_use]
     pub fn handle(&self) -> &Handle<A> {

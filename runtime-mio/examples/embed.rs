@@ -1,27 +1,46 @@
 //! Servers inside somebody else's event loop: one `Poll`, its own socket and timer, and a whole
-//! ensemble of the replicated map of `runtime-core/examples/kv`, all on this one thread. The log is
-//! written in place, so nothing here starts a thread.
-
-#[path = "../../runtime-core/examples/kv/map.rs"]
-mod map;
+//! ensemble of a replicated list, all on this one thread. The log is written in place, so nothing here
+//! starts a thread.
 
 use std::error::Error;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use map::{Map, member};
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 use runtime_mio::{Driver, Listen, Listeners, NetOptions, ServerOptions};
-use zab_proto::{Channel, Config, Ensemble, Member, Phase, Replicated, Sid};
+use zab_proto::{BadSnapshot, Config, Phase, Replicated, Sid, StateMachine};
 use zab_storage::Disk;
 
-type Server = Driver<Replicated<Map>, Disk>;
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+type Server = Driver<Replicated<List>, Disk>;
+type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
+
+/// What is replicated.
+#[derive(Debug, Default)]
+struct List {
+    entries: Vec<Vec<u8>>,
+}
+
+impl StateMachine for List {
+    fn apply(&mut self, command: &[u8]) -> Vec<u8> {
+        self.entries.push(command.to_vec());
+        Vec::new()
+    }
+
+    fn save(&self, out: &mut Vec<u8>) {
+        self.entries.iter().for_each(|entry| out.extend([entry, &b"\n"[..]].concat()));
+    }
+
+    fn restore(state: &[u8]) -> Result<Self, BadSnapshot> {
+        let lines = state.split_inclusive(|byte| *byte == b'\n');
+        Ok(Self { entries: lines.map(|line| line.trim_ascii_end().to_vec()).collect() })
+    }
+}
 
 /// The loop's own tokens. Each server is given a range of its own.
 const STATUS: Token = Token(0);
@@ -97,7 +116,7 @@ fn write(server: &Server, n: usize) -> Option<Receiver<()>> {
     let (done, committed) = channel();
     server.handle().call(move |now, node| {
         node.with(now, |map, core| {
-            map.call(core, format!("{n}=x").as_bytes(), move |answer| {
+            map.call(core, format!("{n}").as_bytes(), move |answer| {
                 if answer.is_ok() {
                     let _ = done.send(());
                 }
@@ -118,18 +137,10 @@ fn tell(listener: &TcpListener, servers: &[Server]) {
 }
 
 fn start(dir: &Path, poll: &Poll, waker: &Arc<Waker>) -> Result<Vec<Server>> {
-    let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let (mut ensemble, mut bound) = (Ensemble::default(), Vec::new());
-    for sid in (1..=3).map(Sid) {
-        let mut listeners = Listeners::default();
-        let quorum = listeners.add(Channel::Quorum, any_port, None)?.port();
-        let election = listeners.add(Channel::Election, any_port, None)?.port();
-        let member = Member::parse(sid, &format!("127.0.0.1:{quorum}:{election}"))?;
-        ensemble.members.insert(sid, member);
-        bound.push((sid, listeners));
-    }
+    let (ensemble, ports) = Listeners::local_ensemble(3)?;
     let mut servers = Vec::new();
-    for (i, (sid, listeners)) in bound.into_iter().enumerate() {
+    for (i, listeners) in ports.into_iter().enumerate() {
+        let sid = Sid(i64::try_from(i)? + 1);
         let mut config = Config::new(sid, ensemble.clone());
         config.trust_empty = true; // a new ensemble: its empty directories are the right ones
         let options = ServerOptions::new(config, Listen::default(), dir.join(sid.to_string()));
@@ -137,7 +148,9 @@ fn start(dir: &Path, poll: &Poll, waker: &Arc<Waker>) -> Result<Vec<Server>> {
         let mut net = NetOptions::for_config(&config);
         net.connections_max = 100;
         let no_thread_wakes = Box::new(|| ());
-        let loaded = runtime_core::load(member(), storage, true, no_thread_wakes)?;
+        // Unique in the history: no member ever takes another one's command for its own.
+        let app = Replicated::new(List::default(), RandomState::new().build_hasher().finish());
+        let loaded = runtime_core::load(app, storage, true, no_thread_wakes)?;
         let first = (i + 1) * TOKENS_PER_SERVER;
         let tokens = first..first + TOKENS_PER_SERVER;
         servers.push(Driver::new(poll.registry(), waker, tokens, listeners, net, config, loaded)?);

@@ -22,7 +22,6 @@ use crate::net::Net;
 pub struct Driver<A, D> {
     engine: Engine<A, D>,
     net: Net,
-    control: Control<A>,
 }
 
 impl<A: fmt::Debug, D> fmt::Debug for Driver<A, D> {
@@ -50,16 +49,15 @@ impl<A: Application, D: Disk> Driver<A, D> {
         loaded: Loaded<A, D>,
     ) -> Result<Self, Error> {
         let control = Control::new(crate::wake(waker));
-        let engine = Engine::new(config, loaded, Arc::clone(control.status()))?
-            .secured(listeners.security(), &options);
+        let engine = Engine::new(config, loaded, control)?.secured(listeners.security(), &options);
         let net = Net::new(registry, waker, tokens, listeners, options)?;
-        Ok(Self { engine, net, control })
+        Ok(Self { engine, net })
     }
 
     /// The server's end that other threads may hold.
     #[must_use]
     pub fn handle(&self) -> Handle<A> {
-        self.control.handle()
+        self.engine.handle()
     }
 
     /// The core with its application.
@@ -83,17 +81,13 @@ impl<A: Application, D: Disk> Driver<A, D> {
     /// When [`tick`](Self::tick) is due even without an event; `None`: never.
     #[must_use]
     pub fn deadline(&self) -> Option<SystemInstant> {
-        if self.net.has_work() {
-            return Some(SystemInstant::now());
-        }
-        let deadlines = [self.engine.poll_timeout(), self.net.poll_timeout()];
-        deadlines.into_iter().flatten().min().map(|at| self.engine.clock().to_system(at))
+        self.engine.deadline(&self.net)
     }
 
     /// Whether [`Handle::shutdown`] was called.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
-        self.control.is_stopped()
+        self.engine.is_stopped()
     }
 
     /// Does all there is to do now.
@@ -102,23 +96,7 @@ impl<A: Application, D: Disk> Driver<A, D> {
     /// [`Error::Storage`] if a write failed; nothing was sent after that, and nothing may be
     /// (rule R10): drop the driver.
     pub fn tick(&mut self) -> Result<(), Error> {
-        let now = self.engine.clock().now();
-        self.control.run_calls(now, &mut self.engine.node);
-        while let Some(listeners) = self.control.more_ports() {
-            self.net.listen(listeners)?;
-        }
-        let doors = &mut self.engine.doors(now);
-        self.net.on_time(doors);
-        self.net.on_ready(doors);
-        self.engine.on_time(now);
-        loop {
-            self.engine.turn(now, &mut self.net)?;
-            // The end of a connection comes after what its last bytes caused: a client that shuts
-            // its side down behind a request gets the answer.
-            if !self.net.on_ended(&mut self.engine.doors(now)) {
-                return Ok(());
-            }
-        }
+        self.engine.tick(&mut self.net)
     }
 
     /// Serves until [`Handle::shutdown`] or an error.

@@ -14,9 +14,8 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token, Waker};
 use runtime_core::{
     Accepting, Conns, Descriptors, Doors, Error, Listeners, LookUp, NetOptions, Network, Port,
-    Resolver, Stream, Target, Wake, prepare, targets,
+    Resolver, Stream, Target, Wake, targets,
 };
-use socket2::SockRef;
 use zab_proto::{Channel, CloseReason, ConnId, Input, Instant};
 
 /// All sockets of one server.
@@ -142,33 +141,8 @@ impl Net {
         Ok(net)
     }
 
-    /// Serves more ports.
-    pub(crate) fn listen(&mut self, listeners: Listeners) -> io::Result<()> {
-        for (port, listener) in listeners.into_sockets() {
-            let full = || io::Error::other("too few tokens for the listeners");
-            let at = self.conns.allot().ok_or_else(full)?;
-            let mut listener = TcpListener::from_std(listener);
-            self.registry.register(&mut listener, self.token(at), Interest::READABLE)?;
-            let accepting = Accepting::new(port.channel, self.descriptors);
-            self.others.insert(at, Other::Listener(port, listener, accepting));
-            // Clients may have come before the first event is asked for.
-            self.ready.push(at);
-        }
-        Ok(())
-    }
-
     pub(crate) fn owns(&self, token: Token) -> bool {
         self.tokens.contains(&token.0)
-    }
-
-    /// Whether there is something to do without waiting for an event.
-    pub(crate) fn has_work(&self) -> bool {
-        !self.ready.is_empty() || self.conns.has_work()
-    }
-
-    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let own = self.deadlines.first().map(|(at, _)| *at);
-        [own, self.conns.poll_timeout()].into_iter().flatten().min()
     }
 
     pub(crate) fn ready(&mut self, event: &Event) {
@@ -186,7 +160,7 @@ impl Net {
     }
 
     /// Deadlines and finished name look-ups.
-    pub(crate) fn on_time(&mut self, doors: &mut impl Doors) {
+    fn on_time(&mut self, doors: &mut impl Doors) {
         self.conns.on_time(doors);
         let now = doors.now();
         while let Some(&(_, at)) = self.deadlines.first().filter(|(at, _)| *at <= now) {
@@ -202,27 +176,6 @@ impl Net {
         }
     }
 
-    /// Serves the sockets that had events, each for a bounded turn.
-    pub(crate) fn on_ready(&mut self, doors: &mut impl Doors) {
-        for at in std::mem::take(&mut self.ready) {
-            match self.others.get(&at) {
-                Some(Other::Listener(..)) => self.accept(at, doors),
-                Some(Other::Dial(_)) => self.dial_ready(at, doors),
-                None => {}
-            }
-        }
-        self.conns.on_ready(doors);
-    }
-
-    /// Tells the core of connections that ended. Returns whether it may have something to say.
-    pub(crate) fn on_ended(&mut self, doors: &mut impl Doors) -> bool {
-        let refused = !self.refused.is_empty();
-        for conn in self.refused.drain(..) {
-            doors.input(Input::Closed { conn });
-        }
-        self.conns.on_ended(doors) || refused
-    }
-
     fn accept(&mut self, at: usize, doors: &mut impl Doors) {
         for _ in 0..ACCEPT_TURN {
             let Some(Other::Listener(port, listener, accepting)) = self.others.get_mut(&at) else {
@@ -235,7 +188,10 @@ impl Net {
                     Ok((stream, remote)) => {
                         let pause = accepting.accepted(&stream);
                         if pause.is_none() {
-                            self.accepted(port, stream, remote, doors);
+                            let (registry, token) = (&self.registry, self.tokens.start);
+                            self.conns.accepted((stream, remote), port, doors, |at, stream| {
+                                register(registry, Token(token + at), stream).map(Socket)
+                            });
                         }
                         pause
                     }
@@ -250,35 +206,6 @@ impl Net {
             }
         }
         self.ready.push(at);
-    }
-
-    fn accepted(
-        &mut self,
-        port: Port,
-        mut stream: TcpStream,
-        remote: SocketAddr,
-        doors: &mut impl Doors,
-    ) {
-        let Some(at) = self.conns.allot() else {
-            log::warn!("Too many connections: refusing {remote}");
-            return;
-        };
-        // A socket for both families shows the older one's addresses in the newer one's form.
-        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-        let Some(id) = doors.accept(port, remote) else {
-            self.conns.give_back(at);
-            return;
-        };
-        let registered = prepare(&SockRef::from(&stream), port.channel, &self.options)
-            .and_then(|()| self.registry.register(&mut stream, self.token(at), BOTH));
-        match registered {
-            Ok(()) => self.conns.open(at, id, Socket(stream)),
-            Err(error) => {
-                log::warn!("Cannot serve {remote}: {error}");
-                self.conns.give_back(at);
-                doors.input(Input::Closed { conn: id });
-            }
-        }
     }
 
     /// An event, or the beginning: has the present attempt succeeded?
@@ -304,18 +231,8 @@ impl Net {
         let Some(Dial { conn, channel, stream: Some(stream), .. }) = self.end_dial(at) else {
             return;
         };
-        match prepare(&SockRef::from(&stream), channel, &self.options) {
-            Ok(()) => {
-                let remote = stream.peer_addr().ok();
-                self.conns.open(at, conn, Socket(stream));
-                doors.opened(conn, remote);
-            }
-            Err(error) => {
-                log::warn!("Cannot use a new connection: {error}");
-                self.conns.give_back(at);
-                doors.input(Input::Closed { conn });
-            }
-        }
+        // It was registered when the attempt began.
+        self.conns.dialled((at, conn, channel), stream, doors, |_, stream| Ok(Socket(stream)));
     }
 
     /// Gives up the present attempt and begins the next.
@@ -352,11 +269,11 @@ impl Net {
                 }
                 Some(Target::Literal(addr)) => {
                     let (channel, descriptors) = (dial.channel, self.descriptors);
-                    let connected = TcpStream::connect(addr).and_then(|mut stream| {
+                    let connected = TcpStream::connect(addr).and_then(|stream| {
                         if !descriptors.admits(channel, &stream) {
                             return Err(io::Error::other("the descriptors left are for files"));
                         }
-                        self.registry.register(&mut stream, token, BOTH).map(|()| stream)
+                        register(&self.registry, token, stream)
                     });
                     match connected {
                         Ok(stream) => dial.stream = Some(stream),
@@ -402,6 +319,50 @@ impl Net {
 }
 
 impl Network for Net {
+    fn listen(&mut self, listeners: Listeners) -> Result<(), Error> {
+        for (port, listener) in listeners.into_sockets() {
+            let full = || io::Error::other("too few tokens for the listeners");
+            let at = self.conns.allot().ok_or_else(full)?;
+            let mut listener = TcpListener::from_std(listener);
+            self.registry.register(&mut listener, self.token(at), Interest::READABLE)?;
+            let accepting = Accepting::new(port.channel, self.descriptors);
+            self.others.insert(at, Other::Listener(port, listener, accepting));
+            // Clients may have come before the first event is asked for.
+            self.ready.push(at);
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, doors: &mut impl Doors) {
+        self.on_time(doors);
+        // Each socket that had events has a bounded turn.
+        for at in std::mem::take(&mut self.ready) {
+            match self.others.get(&at) {
+                Some(Other::Listener(..)) => self.accept(at, doors),
+                Some(Other::Dial(_)) => self.dial_ready(at, doors),
+                None => {}
+            }
+        }
+        self.conns.on_ready(doors);
+    }
+
+    fn on_ended(&mut self, doors: &mut impl Doors) -> bool {
+        let refused = !self.refused.is_empty();
+        for conn in self.refused.drain(..) {
+            doors.input(Input::Closed { conn });
+        }
+        self.conns.on_ended(doors) || refused
+    }
+
+    fn has_work(&self) -> bool {
+        !self.ready.is_empty() || self.conns.has_work()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let own = self.deadlines.first().map(|(at, _)| *at);
+        [own, self.conns.poll_timeout()].into_iter().flatten().min()
+    }
+
     fn connect(&mut self, now: Instant, conn: ConnId, channel: Channel, addresses: &str) {
         let Some(at) = self.conns.allot() else {
             log::warn!("Too many connections: not dialling {addresses:?}");
@@ -443,6 +404,10 @@ impl Network for Net {
     fn flush(&mut self, doors: &mut impl Doors) {
         self.conns.flush(doors);
     }
+}
+
+fn register(registry: &Registry, token: Token, mut stream: TcpStream) -> io::Result<TcpStream> {
+    registry.register(&mut stream, token, BOTH).map(|()| stream)
 }
 
 const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);

@@ -11,7 +11,9 @@ use std::time::Instant as SystemInstant;
 use smol::future::yield_now;
 use smol::{LocalExecutor, Timer};
 
-use runtime_core::{Control, Disk, Engine, Error, Handle, Listeners, Loaded, NetOptions, Wake};
+use runtime_core::{
+    Control, Disk, Engine, Error, Handle, Listeners, Loaded, NetOptions, Network, Wake,
+};
 use zab_proto::{Application, Config};
 
 use crate::mailbox::Mailbox;
@@ -25,7 +27,6 @@ pub struct Driver<A, D> {
     executor: Rc<LocalExecutor<'static>>,
     mailbox: Arc<Mailbox<Event>>,
     net: Net,
-    control: Control<A>,
     alarm: Alarm,
 }
 
@@ -45,18 +46,17 @@ impl<A: Application, D: Disk> Driver<A, D> {
         let bell = Arc::clone(&mailbox);
         let wake: Wake = Arc::new(move || bell.ring());
         let control = Control::new(Arc::clone(&wake));
-        let loaded = load(wake)?;
-        let engine = Engine::new(config, loaded, Arc::clone(control.status()))?
-            .secured(listeners.security(), &options);
+        let engine =
+            Engine::new(config, load(wake)?, control)?.secured(listeners.security(), &options);
         let executor = Rc::default();
         let net = Net::new(Rc::clone(&executor), Arc::clone(&mailbox), listeners, options)?;
-        Ok(Self { engine, executor, mailbox, net, control, alarm: Alarm::new() })
+        Ok(Self { engine, executor, mailbox, net, alarm: Alarm::new() })
     }
 
     /// The server's end that other threads may hold.
     #[must_use]
     pub fn handle(&self) -> Handle<A> {
-        self.control.handle()
+        self.engine.handle()
     }
 
     /// Serves until [`Handle::shutdown`] or an error.
@@ -71,24 +71,8 @@ impl<A: Application, D: Disk> Driver<A, D> {
 
     async fn serve(&mut self) -> Result<(), Error> {
         loop {
-            let now = self.engine.clock().now();
-            let doors = &mut self.engine.doors(now);
-            self.net.on_time(doors);
-            // All that has come together shares one fsync and one write per connection. Calls come
-            // behind it, as it forgets who has rung.
-            self.net.on_events(doors);
-            self.control.run_calls(now, &mut self.engine.node);
-            while let Some(listeners) = self.control.more_ports() {
-                self.net.listen(listeners)?;
-            }
-            self.engine.on_time(now);
-            loop {
-                self.engine.turn(now, &mut self.net)?;
-                if !self.net.on_ended(&mut self.engine.doors(now)) {
-                    break;
-                }
-            }
-            if self.control.is_stopped() {
+            self.engine.tick(&mut self.net)?;
+            if self.engine.is_stopped() {
                 return Ok(());
             }
             if self.net.has_work() {
@@ -101,9 +85,7 @@ impl<A: Application, D: Disk> Driver<A, D> {
 
     /// Waits for mail or the next deadline.
     async fn wait(&mut self) {
-        let deadlines = [self.engine.poll_timeout(), self.net.poll_timeout()];
-        let next = deadlines.into_iter().flatten().min();
-        let next = next.map(|at| self.engine.clock().to_system(at));
+        let next = self.engine.deadline(&self.net);
         poll_fn(|context| {
             let alarm = self.alarm.poll(next, context);
             if self.mailbox.poll(context.waker()).is_ready() { Poll::Ready(()) } else { alarm }

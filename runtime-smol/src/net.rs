@@ -10,11 +10,10 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use runtime_core::{
     Accepting, Conns, Descriptors, Doors, Error, Listeners, NetOptions, Network, Port, Resolver,
-    Stream, Target, prepare, targets,
+    Stream, Target, targets,
 };
 use smol::future::or;
 use smol::{Async, LocalExecutor, Task, Timer};
-use socket2::SockRef;
 use zab_proto::{Channel, CloseReason, ConnId, Input, Instant};
 
 use crate::mailbox::Mailbox;
@@ -69,6 +68,14 @@ impl Wake for Notice {
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.mailbox.send((self.event)(self.slot));
+    }
+}
+
+impl Socket {
+    fn new(mailbox: &Arc<Mailbox<Event>>, slot: usize, stream: Async<TcpStream>) -> Self {
+        let waker =
+            |event| Waker::from(Arc::new(Notice { mailbox: Arc::clone(mailbox), event, slot }));
+        Self { stream, on_readable: waker(Event::Readable), on_writable: waker(Event::Writable) }
     }
 }
 
@@ -142,8 +149,23 @@ impl Net {
         Ok(net)
     }
 
-    /// Serves more ports.
-    pub(crate) fn listen(&mut self, listeners: Listeners) -> io::Result<()> {
+    fn dialled(&mut self, conn: ConnId, stream: Option<Async<TcpStream>>, doors: &mut impl Doors) {
+        // Given up meanwhile.
+        let Some((channel, _)) = self.dials.remove(&conn) else { return };
+        match stream.and_then(|stream| Some((stream, self.conns.allot()?))) {
+            Some((stream, at)) => {
+                let mailbox = &self.mailbox;
+                self.conns.dialled((at, conn, channel), stream, doors, |at, stream| {
+                    Ok(Socket::new(mailbox, at, stream))
+                });
+            }
+            None => self.failed.push(conn),
+        }
+    }
+}
+
+impl Network for Net {
+    fn listen(&mut self, listeners: Listeners) -> Result<(), Error> {
         for (port, listener) in listeners.into_sockets() {
             let listener = Async::new(listener)?;
             let (mailbox, accepting) =
@@ -153,27 +175,17 @@ impl Net {
         Ok(())
     }
 
-    /// Whether there is something to do without waiting for an event.
-    pub(crate) fn has_work(&self) -> bool {
-        self.conns.has_work()
-    }
-
-    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.conns.poll_timeout()
-    }
-
-    pub(crate) fn on_time(&mut self, doors: &mut impl Doors) {
+    fn receive(&mut self, doors: &mut impl Doors) {
         self.conns.on_time(doors);
-    }
-
-    /// Takes what has happened and reads the sockets concerned, each for a bounded turn.
-    pub(crate) fn on_events(&mut self, doors: &mut impl Doors) {
         let mut events = std::mem::take(&mut self.events);
         self.mailbox.take(&mut events);
         for event in events.drain(..) {
             match event {
                 Event::Accepted(port, stream, remote) => {
-                    self.accepted(port, stream, remote, doors);
+                    let mailbox = &self.mailbox;
+                    self.conns.accepted((stream, remote), port, doors, |at, stream| {
+                        Ok(Socket::new(mailbox, at, stream))
+                    });
                 }
                 Event::Dialled(conn, stream) => self.dialled(conn, stream, doors),
                 Event::Readable(at) => self.conns.readable(at),
@@ -184,8 +196,7 @@ impl Net {
         self.conns.on_ready(doors);
     }
 
-    /// Tells the core of connections that ended. Returns whether it may have something to say.
-    pub(crate) fn on_ended(&mut self, doors: &mut impl Doors) -> bool {
+    fn on_ended(&mut self, doors: &mut impl Doors) -> bool {
         let failed = !self.failed.is_empty();
         for conn in self.failed.drain(..) {
             doors.input(Input::Closed { conn });
@@ -193,58 +204,14 @@ impl Net {
         self.conns.on_ended(doors) || failed
     }
 
-    fn accepted(
-        &mut self,
-        port: Port,
-        stream: Async<TcpStream>,
-        remote: SocketAddr,
-        doors: &mut impl Doors,
-    ) {
-        let Some(at) = self.conns.allot() else {
-            log::warn!("Too many connections: refusing {remote}");
-            return;
-        };
-        // A socket for both families shows the older one's addresses in the newer one's form.
-        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-        let Some(id) = doors.accept(port, remote) else {
-            self.conns.give_back(at);
-            return;
-        };
-        self.open(at, id, stream, port.channel);
+    fn has_work(&self) -> bool {
+        self.conns.has_work()
     }
 
-    fn dialled(&mut self, conn: ConnId, stream: Option<Async<TcpStream>>, doors: &mut impl Doors) {
-        // Given up meanwhile.
-        let Some((channel, _)) = self.dials.remove(&conn) else { return };
-        match stream.and_then(|stream| Some((stream, self.conns.allot()?))) {
-            Some((stream, at)) => {
-                let remote = stream.get_ref().peer_addr().ok();
-                if self.open(at, conn, stream, channel) {
-                    doors.opened(conn, remote);
-                }
-            }
-            None => self.failed.push(conn),
-        }
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.conns.poll_timeout()
     }
 
-    /// Makes slot `at` a connection; if that fails, it has ended.
-    fn open(&mut self, at: usize, id: ConnId, stream: Async<TcpStream>, channel: Channel) -> bool {
-        if let Err(error) = prepare(&SockRef::from(stream.get_ref()), channel, &self.options) {
-            log::warn!("Cannot use a new connection: {error}");
-            self.conns.give_back(at);
-            self.failed.push(id);
-            return false;
-        }
-        let waker = |event| {
-            Waker::from(Arc::new(Notice { mailbox: Arc::clone(&self.mailbox), event, slot: at }))
-        };
-        let (on_readable, on_writable) = (waker(Event::Readable), waker(Event::Writable));
-        self.conns.open(at, id, Socket { stream, on_readable, on_writable });
-        true
-    }
-}
-
-impl Network for Net {
     fn connect(&mut self, _: Instant, conn: ConnId, channel: Channel, addresses: &str) {
         let (targets, mailbox) = (targets(addresses), Arc::clone(&self.mailbox));
         let (limit, descriptors) = (self.options.connect_timeout, self.descriptors);

@@ -7,6 +7,7 @@
 
 mod driver;
 mod net;
+mod threads;
 
 pub use runtime_core::{
     Disk, Error, Handle, Listen, Listeners, Loaded, NetOptions, ServerOptions, StatusBoard, Wake,

@@ -1,270 +1,452 @@
-//! The threads around the loop. Each does one blocking thing and tells the loop of it.
+//! Sockets that other threads read and write, and tell the loop of by events: what the loop keeps of
+//! each connection.
+//!
+//! One buffer travels between the loop and each reader, another between the loop and each writer,
+//! so that neither side can run ahead of the other.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Weak};
-use std::thread::{Builder, sleep};
-use std::time::{Duration, Instant};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
 
-use runtime_core::{
-    Accepting, Chunk, Descriptors, Ends, Error, Listeners, NetOptions, Port, Resolver, Target,
-    Workers, targets,
-};
-use socket2::SockRef;
-use zab_proto::{Channel, ConnId};
+use runtime_core::{Doors, Error, Inbox, Listeners, NetOptions, Network, Port, Stage, log_closing};
+use zab_proto::{Channel, CloseReason, ConnId, Input, Instant};
 
-/// Loop, reader and writer hold one socket, which closes when the last of them has dropped it.
-pub(crate) type Event = runtime_core::Event<Arc<TcpStream>>;
+use crate::threads::{self, Threads};
 
-/// Starts threads, and ends them when dropped.
+/// What happened on one of the sockets.
 #[derive(Debug)]
-pub(crate) struct Threads {
-    events: Option<Events>,
-    /// The acceptors' sockets, to shut them down.
-    listeners: Vec<Arc<TcpListener>>,
-    resolver: Arc<Resolver>,
-    descriptors: Descriptors,
-    /// As many diallers run as this is held by, minus one.
-    dialling: Arc<()>,
-    /// Hangs up once all threads but diallers have ended.
-    ended: Receiver<()>,
+pub(crate) enum Event {
+    /// Something is durable, or somebody calls.
+    Wake,
+    /// Somebody has connected.
+    Accepted(Port, Arc<TcpStream>, SocketAddr),
+    /// A dial has succeeded or not.
+    Dialled(ConnId, Option<Arc<TcpStream>>),
+    /// Bytes of a connection: the buffer, and how much of it is filled. The reader goes on when
+    /// the buffer comes back.
+    Received(u64, Vec<u8>, usize),
+    /// A connection has ended or broken.
+    Ended(u64),
+    /// A buffer is written out and comes back.
+    Sent(u64, Vec<u8>),
 }
 
-/// Where threads report to.
-#[derive(Clone, Debug)]
-struct Events {
-    sender: SyncSender<Event>,
-    #[expect(dead_code, reason = "it only has to be dropped")]
-    alive: Sender<()>,
+/// A buffer for a writer and how much of it is filled; `None` ends the sending.
+pub(crate) type Chunk = Option<(Vec<u8>, usize)>;
+
+/// The loop's ends of a connection's reader and writer.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    /// Gives the reader its buffer back.
+    pub(crate) back: Sender<Vec<u8>>,
+    /// Gives the writer something; fails if it has ended.
+    pub(crate) send: Sender<Chunk>,
 }
 
-impl Threads {
-    /// Accepts connections on `listeners` and reports everything to `sender`.
-    pub(crate) fn new(
-        sender: SyncSender<Event>,
-        listeners: Listeners,
-        options: &NetOptions,
-    ) -> Result<Self, Error> {
-        let (alive, ended) = channel();
-        let mut threads = Self {
-            events: Some(Events { sender, alive }),
-            listeners: Vec::new(),
-            resolver: Arc::default(),
-            descriptors: Descriptors::divided(options),
-            dialling: Arc::default(),
-            ended,
-        };
-        threads.listen(listeners)?;
-        Ok(threads)
+/// All connections of one server.
+#[derive(Debug)]
+pub(crate) struct Net {
+    /// Dropped before `threads`, which waits for its threads: none must wait to bring an event.
+    events: Receiver<Event>,
+    /// The event that has ended the last wait.
+    first: Option<Event>,
+    threads: Threads,
+    options: NetOptions,
+    /// Named by a number that is never used again: an event may speak of a connection that is gone.
+    conns: HashMap<u64, Conn>,
+    next_key: u64,
+    /// Connections that core or application know.
+    ids: HashMap<ConnId, u64>,
+    /// Dials under way.
+    dials: HashMap<ConnId, (Channel, Arc<()>)>,
+    /// Clients' bytes that are not looked at yet: at most one buffer of each.
+    unread: VecDeque<(u64, Vec<u8>, usize)>,
+    /// Keys of peers' connections, and of clients', with something to send; each at most once.
+    dirty_peers: Vec<u64>,
+    dirty: VecDeque<u64>,
+    /// Bytes that may still be given to clients' writers in this turn.
+    write_left: usize,
+    /// Connections whose other side has ended or broken, dials that failed.
+    ended: Vec<u64>,
+    failed: Vec<ConnId>,
+    deadlines: BTreeSet<(Instant, u64)>,
+}
+
+#[derive(Debug)]
+struct Conn {
+    id: ConnId,
+    stream: Arc<TcpStream>,
+    inbox: Inbox,
+    stage: Stage,
+    ends: Ends,
+    /// The reader's buffer, kept back while too much is left untaken.
+    kept: Option<Vec<u8>>,
+    /// The writer's buffer, when it is not with the writer.
+    spare: Option<Vec<u8>>,
+    dirty: bool,
+    eof: bool,
+}
+
+impl Net {
+    /// No connections yet.
+    pub(crate) fn new(events: Receiver<Event>, threads: Threads, options: NetOptions) -> Self {
+        let options = options.usable();
+        Self {
+            events,
+            first: None,
+            threads,
+            options,
+            conns: HashMap::new(),
+            next_key: 0,
+            ids: HashMap::new(),
+            dials: HashMap::new(),
+            unread: VecDeque::new(),
+            dirty_peers: Vec::new(),
+            dirty: VecDeque::new(),
+            write_left: options.clients_turn_bytes,
+            ended: Vec::new(),
+            failed: Vec::new(),
+            deadlines: BTreeSet::new(),
+        }
     }
 
-    /// Serves more ports.
-    pub(crate) fn listen(&mut self, listeners: Listeners) -> Result<(), Error> {
-        for (port, listener) in listeners.into_sockets() {
-            listener.set_nonblocking(false)?;
-            let listener = Arc::new(listener);
-            self.listeners.push(Arc::clone(&listener));
-            let events = self.events()?.clone();
-            let accepting = Accepting::new(port.channel, self.descriptors);
-            spawn("acceptor", move || events.accept(port, &listener, accepting))?;
-        }
+    /// Waits for an event, at most for `timeout`.
+    ///
+    /// # Errors
+    /// If nobody is left who could bring one.
+    pub(crate) fn wait(&mut self, timeout: Duration) -> Result<(), Error> {
+        self.first = match self.events.recv_timeout(timeout) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout) => None,
+            // Not while `threads` holds a sender.
+            Err(RecvTimeoutError::Disconnected) => return Err(Error::Panicked),
+        };
         Ok(())
     }
 
-    fn events(&self) -> io::Result<&Events> {
-        self.events.as_ref().ok_or_else(|| ErrorKind::Interrupted.into())
-    }
-}
-
-impl Workers for Threads {
-    type Stream = Arc<TcpStream>;
-
-    fn dial(&self, conn: ConnId, addresses: &str, limit: Duration) -> io::Result<Arc<()>> {
-        let sender = self.events()?.sender.clone();
-        if Arc::strong_count(&self.dialling) > DIALS_MAX {
-            return Err(io::Error::other(format!("{DIALS_MAX} dials are under way")));
+    /// Looks at what clients have sent, after all events were taken, as long as that does not hold up
+    /// the peers.
+    fn on_unread(&mut self, doors: &mut impl Doors) {
+        self.write_left = self.options.clients_turn_bytes;
+        let mut left = self.options.clients_turn_bytes;
+        while left > 0
+            && let Some((key, buffer, n)) = self.unread.pop_front()
+        {
+            left = left.saturating_sub(n);
+            self.received(key, buffer, n, doors);
         }
-        let wanted = Arc::new(());
-        let dial = Dial {
-            until: Instant::now() + limit,
-            resolver: Arc::clone(&self.resolver),
-            descriptors: self.descriptors,
-            wanted: Arc::downgrade(&wanted),
-        };
-        let (targets, running) = (targets(addresses), Arc::clone(&self.dialling));
-        // An attempt to connect cannot be cut short: the thread may outlive the loop by `limit` and
-        // then ends by itself.
-        spawn("dialler", move || {
-            let stream = targets.into_iter().find_map(|target| dial.connect(target));
-            drop(running);
-            // An error means that the loop has ended.
-            let _ = sender.send(Event::Dialled(conn, stream.map(Arc::new)));
-        })?;
-        Ok(wanted)
     }
 
-    fn serve(&self, key: u64, stream: &Self::Stream, keep_alive: bool) -> io::Result<Ends> {
-        SockRef::from(stream).set_keepalive(keep_alive)?;
-        stream.set_nodelay(true)?;
-        let events = self.events()?;
-        let (reader, writer) =
-            ((events.clone(), Arc::clone(stream)), (events.clone(), Arc::clone(stream)));
-        let (back, buffers) = channel();
-        spawn("reader", move || reader.0.read(key, &reader.1, &buffers))?;
-        let (send, chunks) = channel();
-        spawn("writer", move || writer.0.write(key, &writer.1, &chunks))?;
-        Ok(Ends {
+    /// Ends connections that take too long over their last bytes.
+    fn on_time(&mut self, doors: &mut impl Doors) {
+        let now = doors.now();
+        while let Some((_, key)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            self.deadlines.pop_first();
+            let Some(conn) = self.conns.get(&key) else { continue };
+            if conn.stage == Stage::Flushing && conn.id.is_client() {
+                doors.input(Input::Closed { conn: conn.id });
+            }
+            self.release(key);
+        }
+    }
+
+    fn on_event(&mut self, event: Event, doors: &mut impl Doors) {
+        match event {
+            Event::Wake => {}
+            Event::Accepted(port, stream, remote) => {
+                self.accepted(port, stream, remote, doors);
+            }
+            Event::Dialled(conn, stream) => self.dialled(conn, stream, doors),
+            Event::Received(key, buffer, n) => {
+                let of_client = self.conns.get(&key).is_some_and(|conn| conn.id.is_client());
+                if of_client {
+                    self.unread.push_back((key, buffer, n));
+                } else {
+                    self.received(key, buffer, n, doors);
+                }
+            }
+            Event::Sent(key, buffer) => {
+                if let Some(conn) = self.conns.get_mut(&key) {
+                    conn.spare = Some(buffer);
+                    self.mark_key(key);
+                }
+            }
+            Event::Ended(key) => {
+                if let Some(conn) = self.conns.get_mut(&key) {
+                    conn.eof = true;
+                    self.ended.push(key);
+                }
+            }
+        }
+    }
+
+    fn accepted(
+        &mut self,
+        port: Port,
+        stream: Arc<TcpStream>,
+        remote: SocketAddr,
+        doors: &mut impl Doors,
+    ) {
+        if self.conns.len() >= self.options.connections_max {
+            log::warn!("Too many connections: refusing {remote}");
+            return;
+        }
+        let Some(id) = doors.accept(port, remote) else { return };
+        if let Err(error) = self.open(id, stream, port.channel) {
+            log::warn!("Cannot serve {remote}: {error}");
+            self.failed.push(id);
+        }
+    }
+
+    fn dialled(&mut self, conn: ConnId, stream: Option<Arc<TcpStream>>, doors: &mut impl Doors) {
+        // Given up meanwhile.
+        let Some((channel, _)) = self.dials.remove(&conn) else { return };
+        let remote = stream.as_ref().and_then(|stream| stream.peer_addr().ok());
+        let opened = stream.map(|stream| self.open(conn, stream, channel));
+        match opened {
+            Some(Ok(())) => doors.opened(conn, remote),
+            None | Some(Err(_)) => self.failed.push(conn),
+        }
+    }
+
+    fn open(&mut self, id: ConnId, stream: Arc<TcpStream>, channel: Channel) -> io::Result<()> {
+        let keep_alive = match channel {
+            Channel::Client => self.options.client_keep_alive,
+            Channel::Election | Channel::Quorum => self.options.peer_keep_alive,
+        };
+        let key = self.next_key;
+        self.next_key += 1;
+        // If only one of the two could be started, it ends as the socket does.
+        let serve = self.threads.serve(key, &stream, keep_alive);
+        let ends = serve.inspect_err(|_| threads::shut(&stream))?;
+        let conn = Conn {
+            id,
+            stream,
+            inbox: Inbox::default(),
+            stage: Stage::Open,
+            ends,
+            kept: None,
+            spare: Some(Vec::new()),
+            dirty: false,
+            eof: false,
+        };
+        self.conns.insert(key, conn);
+        self.ids.insert(id, key);
+        self.mark_key(key);
+        Ok(())
+    }
+
+    fn received(&mut self, key: u64, buffer: Vec<u8>, n: usize, doors: &mut impl Doors) {
+        let Some(conn) = self.conns.get_mut(&key) else { return };
+        if conn.stage == Stage::Open {
+            let id = conn.id;
+            conn.inbox.push(&buffer[..n], |bytes| doors.receive(id, bytes));
+        }
+        if conn.inbox.len() < self.options.unread_max(conn.id) {
             // The reader may have ended, and has told so.
-            give_back: Box::new(move |buffer| drop(back.send(buffer))),
-            send: Box::new(move |chunk| send.send(chunk).is_ok()),
-        })
-    }
-
-    fn remote(stream: &Self::Stream) -> Option<SocketAddr> {
-        stream.peer_addr().ok()
-    }
-
-    fn shut(stream: &Self::Stream) {
-        // It may be closed already.
-        let _ = stream.shutdown(Shutdown::Both);
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        for listener in &self.listeners {
-            // On Linux this ends a blocked accept.
-            let _ = SockRef::from(listener).shutdown(Shutdown::Both);
+            let _ = conn.ends.back.send(buffer);
+        } else {
+            conn.kept = Some(buffer);
         }
-        self.events = None;
-        let _ = self.ended.recv();
     }
-}
 
-impl Events {
-    fn accept(&self, port: Port, listener: &TcpListener, mut accepting: Accepting) {
+    fn mark_key(&mut self, key: u64) {
+        if let Some(conn) = self.conns.get_mut(&key)
+            && !conn.dirty
+        {
+            conn.dirty = true;
+            if conn.id.is_client() {
+                self.dirty.push_back(key);
+            } else {
+                self.dirty_peers.push(key);
+            }
+        }
+    }
+
+    /// Gives the writer what there is to send, one buffer at a time. Returns how many bytes.
+    fn feed(&mut self, key: u64, now: Instant, doors: &mut impl Doors) -> usize {
+        let Some(conn) = self.conns.get_mut(&key) else { return 0 };
+        conn.dirty = false;
+        let Some(mut buffer) = conn.spare.take().filter(|_| conn.stage != Stage::Lingering) else {
+            return 0;
+        };
+        let (mut filled, max) = (0, self.options.scratch_bytes);
         loop {
-            if let Some(pause) = accepting.before(listener) {
-                sleep(pause);
-                continue;
+            if filled == buffer.len() {
+                buffer.resize((2 * filled).max(SEND_LEN_MIN).min(max), 0);
             }
-            let pause = match listener.accept() {
-                Ok((stream, remote)) => match accepting.accepted(&stream) {
-                    None => {
-                        let event = Event::Accepted(port, Arc::new(stream), remote);
-                        if self.sender.send(event).is_err() {
-                            return;
-                        }
-                        None
-                    }
-                    pause => pause,
-                },
-                // Shut down by the loop.
-                Err(error) if error.kind() == ErrorKind::InvalidInput => return,
-                Err(error) => accepting.failed(&error),
+            match doors.transmit(conn.id, &mut buffer[filled..]) {
+                0 => break,
+                n => filled += n,
+            }
+            if filled == max {
+                break;
+            }
+        }
+        if filled > 0 {
+            // If the writer has ended, it has told so.
+            let _ = conn.ends.send.send(Some((buffer, filled)));
+        } else {
+            // An idle connection holds no memory.
+            conn.spare = Some(Vec::new());
+            if conn.stage == Stage::Flushing {
+                self.shut(key, now, doors);
+            }
+        }
+        filled
+    }
+
+    /// The last bytes are out.
+    fn shut(&mut self, key: u64, now: Instant, doors: &mut impl Doors) {
+        let Some(conn) = self.conns.get_mut(&key) else { return };
+        let id = conn.id;
+        conn.stage = Stage::Lingering;
+        if conn.ends.send.send(None).is_err() || conn.eof {
+            self.release(key);
+        } else {
+            self.set_deadline(key, now + self.options.linger_timeout);
+        }
+        if id.is_client() {
+            self.ids.remove(&id);
+            doors.input(Input::Closed { conn: id });
+        }
+    }
+
+    fn set_deadline(&mut self, key: u64, at: Instant) {
+        self.deadlines.retain(|(_, of)| *of != key);
+        self.deadlines.insert((at, key));
+    }
+
+    /// Forgets a connection; its threads end as its socket does.
+    fn release(&mut self, key: u64) {
+        let Some(conn) = self.conns.remove(&key) else { return };
+        if self.ids.get(&conn.id) == Some(&key) {
+            self.ids.remove(&conn.id);
+        }
+        self.deadlines.retain(|(_, of)| *of != key);
+        threads::shut(&conn.stream);
+    }
+}
+
+impl Network for Net {
+    fn listen(&mut self, listeners: Listeners) -> Result<(), Error> {
+        self.threads.listen(listeners)
+    }
+
+    fn receive(&mut self, doors: &mut impl Doors) {
+        for _ in 0..EVENTS_MAX {
+            let Some(event) = self.first.take().or_else(|| self.events.try_recv().ok()) else {
+                break;
             };
-            if let Some(pause) = pause {
-                sleep(pause);
+            self.on_event(event, doors);
+        }
+        self.on_unread(doors);
+        self.on_time(doors);
+    }
+
+    fn on_ended(&mut self, doors: &mut impl Doors) -> bool {
+        let mut told = !self.failed.is_empty();
+        for conn in self.failed.drain(..) {
+            doors.input(Input::Closed { conn });
+        }
+        for key in std::mem::take(&mut self.ended) {
+            let Some(conn) = self.conns.get(&key) else { continue };
+            // A connection that the application has closed meanwhile still sends its last bytes.
+            if conn.stage != Stage::Flushing {
+                if conn.stage == Stage::Open {
+                    doors.input(Input::Closed { conn: conn.id });
+                    told = true;
+                }
+                self.release(key);
+            }
+        }
+        told
+    }
+
+    fn has_work(&self) -> bool {
+        !self.unread.is_empty() || !self.dirty.is_empty() || !self.dirty_peers.is_empty()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    fn connect(&mut self, _: Instant, conn: ConnId, channel: Channel, addresses: &str) {
+        match self.threads.dial(conn, addresses, self.options.connect_timeout) {
+            Ok(wanted) => {
+                self.dials.insert(conn, (channel, wanted));
+            }
+            Err(error) => {
+                log::warn!("Cannot dial {addresses:?}: {error}");
+                self.failed.push(conn);
             }
         }
     }
 
-    /// Reads, and reads on when the last buffer comes back.
-    fn read(&self, key: u64, mut stream: &TcpStream, buffers: &Receiver<Vec<u8>>) {
-        let mut buffer = vec![0; READ_LEN_MIN];
-        while let Ok(n @ 1..) = stream.read(&mut buffer) {
-            if self.sender.send(Event::Received(key, buffer, n)).is_err() {
-                return;
-            }
-            match buffers.recv() {
-                Ok(returned) => buffer = returned,
-                Err(_) => return,
-            }
-            // A connection that fills its buffer gets a larger one, an idle one a small one.
-            if n == buffer.len() {
-                buffer.resize((2 * n).min(READ_LEN_MAX), 0);
-            } else if n < buffer.len() / 8 && buffer.len() > READ_LEN_MIN {
-                buffer = vec![0; READ_LEN_MIN];
-            }
+    fn mark(&mut self, conn: ConnId) {
+        if let Some(key) = self.ids.get(&conn).copied() {
+            self.mark_key(key);
         }
-        // An error means that the loop has ended.
-        let _ = self.sender.send(Event::Ended(key));
     }
 
-    fn write(&self, key: u64, mut stream: &TcpStream, chunks: &Receiver<Chunk>) {
-        while let Ok(chunk) = chunks.recv() {
-            let Some((buffer, n)) = chunk else {
-                // The other side may have gone already.
-                let _ = stream.shutdown(Shutdown::Write);
-                return;
-            };
-            let event = match stream.write_all(&buffer[..n]) {
-                Ok(()) => Event::Sent(key, buffer),
-                Err(_) => Event::Ended(key),
-            };
-            if self.sender.send(event).is_err() {
-                return;
+    fn resume(&mut self, id: ConnId, doors: &mut impl Doors) {
+        let Some(conn) = self.ids.get(&id).and_then(|key| self.conns.get_mut(key)) else { return };
+        if conn.stage == Stage::Open {
+            conn.inbox.offer(|bytes| doors.receive(id, bytes));
+            if conn.inbox.len() < self.options.unread_max(id)
+                && let Some(buffer) = conn.kept.take()
+            {
+                // The reader may have ended, and has told so.
+                let _ = conn.ends.back.send(buffer);
             }
         }
     }
-}
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    Builder::new().name(name.into()).stack_size(STACK_LEN).spawn(work).map(drop)
-}
-
-/// What a dialler needs.
-struct Dial {
-    until: Instant,
-    resolver: Arc<Resolver>,
-    descriptors: Descriptors,
-    /// Gone when the loop has given the dial up.
-    wanted: Weak<()>,
-}
-
-impl Dial {
-    fn connect(&self, target: Target) -> Option<TcpStream> {
-        self.resolve(target).into_iter().find_map(|addr| {
-            self.wanted.upgrade()?;
-            let left = self.until.saturating_duration_since(Instant::now());
-            let connected = TcpStream::connect_timeout(&addr, left.max(Duration::from_millis(1)));
-            connected.ok().filter(|stream| self.descriptors.admits(Channel::Quorum, stream))
-        })
+    fn close(&mut self, now: Instant, id: ConnId, reason: CloseReason) {
+        self.dials.remove(&id);
+        let Some(key) = self.ids.get(&id).copied() else { return };
+        if !id.is_client() {
+            // The core may use the name again at once.
+            self.ids.remove(&id);
+        }
+        let Some(conn) = self.conns.get_mut(&key) else { return };
+        log_closing(id, conn.stream.peer_addr().ok(), reason);
+        conn.stage = Stage::Flushing;
+        self.set_deadline(key, now + self.options.flush_timeout);
+        self.mark_key(key);
     }
 
-    fn resolve(&self, target: Target) -> Vec<SocketAddr> {
-        let (host, port) = match target {
-            Target::Literal(addr) => return vec![addr],
-            Target::Name { host, port } => (host, port),
-        };
-        let (found, answer) = sync_channel(1);
-        let waits = self.resolver.look_up(&host, move |ips| drop(found.send(ips.to_vec())));
-        let ips = loop {
-            let left = self.until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.wanted.strong_count() == 0 {
-                break Vec::new();
-            }
-            match answer.recv_timeout(left.min(STEP)) {
-                Ok(ips) => break ips,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break Vec::new(),
-            }
-        };
-        drop(waits);
-        ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()
+    fn flush(&mut self, doors: &mut impl Doors) {
+        let now = doors.now();
+        let mut peers = std::mem::take(&mut self.dirty_peers);
+        for key in peers.drain(..) {
+            self.feed(key, now, doors);
+        }
+        if self.dirty_peers.is_empty() {
+            self.dirty_peers = peers;
+        }
+        while self.write_left > 0
+            && let Some(key) = self.dirty.pop_front()
+        {
+            let fed = self.feed(key, now, doors);
+            self.write_left = self.write_left.saturating_sub(fed);
+        }
     }
 }
 
-/// Each dial has a thread, and nobody who makes this server dial may start any number of them.
-const DIALS_MAX: usize = 128;
+impl Drop for Net {
+    fn drop(&mut self) {
+        for (_, conn) in self.conns.drain() {
+            threads::shut(&conn.stream);
+        }
+    }
+}
 
-/// How often a dialler that waits for a name looks whether it is still wanted.
-const STEP: Duration = Duration::from_millis(100);
+/// A writer's buffer at first.
+const SEND_LEN_MIN: usize = 4 * 1024;
 
-/// These threads call little; ten thousand connections need twenty thousand stacks.
-const STACK_LEN: usize = 128 * 1024;
-
-/// A reader's buffer, between an idle client and a busy learner.
-const READ_LEN_MIN: usize = 4 * 1024;
-const READ_LEN_MAX: usize = 256 * 1024;
+/// Events that wait for the loop, and those that it takes in a turn; whoever brings one more waits too.
+pub(crate) const EVENTS_MAX: usize = 1024;

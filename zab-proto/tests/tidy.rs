@@ -251,6 +251,42 @@ fn no_source_file_is_too_long() {
     }
 }
 
+/// The files that a source file takes into itself: modules at a path, and texts.
+fn included(text: &str) -> Vec<&str> {
+    let starts = ["#[path = \"", "include_str!(\"", "include_bytes!(\""];
+    let parts = starts.iter().flat_map(|start| text.split(start).skip(1));
+    parts.filter_map(|rest| Some(rest.split_once('"')?.0)).collect()
+}
+
+/// What a published crate is built from is in its package: nothing is included from another crate.
+#[test]
+fn no_crate_includes_a_file_of_another() {
+    let Some(repository) = Repository::open() else { return };
+    let is_published = |package: &Path| {
+        let manifest = repository.0.get(&package.join("Cargo.toml"));
+        manifest.is_some_and(|manifest| !manifest.contains("publish = false"))
+    };
+    let (mut wrong, mut count) = (Vec::new(), 0);
+    for (path, text) in repository.with(&["rs"]) {
+        let package = Path::new(path.iter().next().expect("not empty"));
+        if path.ends_with("zab-proto/tests/tidy.rs") {
+            continue; // Includes files that do not exist, to see that they are found.
+        }
+        for file in included(text) {
+            count += 1;
+            let target = plain(&path.parent().expect("a file").join(file));
+            let is_own = target.is_some_and(|target| target.starts_with(package));
+            // A test may look at the repository that it is part of; code of another crate is its own.
+            let is_text = extension(Path::new(file)) != "rs" && !is_published(package);
+            if !is_own && !is_text {
+                wrong.push(format!("{}: {file}", path.display()));
+            }
+        }
+    }
+    assert!(count > 15, "the included files were found");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 /// The versions behind "Rust ".
 fn versions(page: &str) -> Vec<&str> {
     let behind = page.split("Rust ").skip(1).map(|rest| {
@@ -308,4 +344,5 @@ fn the_searches_bite() {
     assert_eq!(cited(&comment), wanted);
     assert_eq!(comments(Path::new("a.py"), "a # b\n\"\"\"c\"\"\"\nd"), "b\nc\n");
     assert_eq!(plain(Path::new("docs/../../a")), None);
+    assert_eq!(included("#[path = \"a.rs\"]\nx(include_str!(\"b\"))"), ["a.rs", "b"]);
 }

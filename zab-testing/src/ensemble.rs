@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use runtime_any::{Runtime, Server};
 use runtime_core::{Handle, HeldPort, Listeners, ServerOptions};
 use zab_proto::{Application, Config, Phase, Role, ServerState, Sid};
 
@@ -15,7 +16,6 @@ use crate::builder::Builder;
 use crate::links::Links;
 use crate::place::TempDir;
 use crate::relay::Link;
-use crate::runtime::{Running, Runtime};
 
 /// Several servers in this process, which are one ensemble. Dropping it stops them and removes
 /// their directories.
@@ -50,7 +50,7 @@ pub(crate) struct Seat<A> {
     pub(crate) election: HeldPort,
     pub(crate) quorum: HeldPort,
     pub(crate) client: HeldPort,
-    pub(crate) running: Option<Running<A>>,
+    pub(crate) running: Option<Server<A>>,
 }
 
 impl<A> fmt::Debug for Ensemble<A> {
@@ -111,7 +111,7 @@ impl<A: Application + Send + 'static> Ensemble<A> {
         options.storage.prealloc_bytes = 64 << 10;
         options.storage.force_sync = false;
         (self.recipe.configure)(seat.sid, &mut options);
-        seat.running = Some(seat.runtime.start(listeners, options, app)?);
+        seat.running = Some(seat.runtime.start_on(listeners, options, app)?);
         Ok(())
     }
 
@@ -156,7 +156,7 @@ impl<A: Application> Ensemble<A> {
     #[must_use]
     pub fn handle(&self, sid: Sid) -> &Handle<A> {
         let running = self.seats[self.index(sid)].running.as_ref();
-        &running.unwrap_or_else(|| panic!("server {sid} does not run")).handle
+        running.unwrap_or_else(|| panic!("server {sid} does not run")).handle()
     }
 
     /// Where clients reach a member. The address stays its own while it is down.
@@ -233,7 +233,7 @@ impl<A: Application> Ensemble<A> {
             for seat in self.seats.iter().filter(|seat| Some(seat.sid) != beside) {
                 let Some(running) = &seat.running else { continue };
                 let left = until.saturating_duration_since(Instant::now());
-                if !running.handle.wait_serving(left) {
+                if !running.handle().wait_serving(left) {
                     return Err(Error::NotServing(seat.sid, self.recipe.patience));
                 }
             }
@@ -250,8 +250,8 @@ impl<A: Application> Ensemble<A> {
     }
 
     fn all_follow(&self, leader: Sid, beside: Option<Sid>) -> bool {
-        let follows = |running: &Running<A>| {
-            running.handle.status().get().is_some_and(|s| s.leader == Some(leader))
+        let follows = |running: &Server<A>| {
+            running.handle().status().get().is_some_and(|s| s.leader == Some(leader))
         };
         let counted = self.seats.iter().filter(|seat| Some(seat.sid) != beside);
         counted.filter_map(|seat| seat.running.as_ref()).all(follows)
@@ -259,7 +259,7 @@ impl<A: Application> Ensemble<A> {
 
     fn leader_beside(&self, beside: Option<Sid>) -> Option<Sid> {
         let leads = |seat: &&Seat<A>| {
-            let status = seat.running.as_ref().and_then(|running| running.handle.status().get());
+            let status = seat.running.as_ref().and_then(|running| running.handle().status().get());
             Some(seat.sid) != beside
                 && status.is_some_and(|status| {
                     status.state == ServerState::Leading && status.phase == Phase::Broadcast

@@ -2,22 +2,18 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-#[cfg(not(any(feature = "mio", feature = "smol", feature = "std")))]
-compile_error!("members need a runtime: one of the features mio, smol and std");
-
 mod builder;
 mod ensemble;
 mod error;
 mod links;
 mod place;
 mod relay;
-mod runtime;
 
 pub use builder::Builder;
 pub use ensemble::Ensemble;
 pub use error::Error;
 pub use relay::Link;
-pub use runtime::Runtime;
+pub use runtime_any::Runtime;
 pub use runtime_core::{Handle, ServerOptions};
 pub use zab_proto::Sid;
 #[cfg(feature = "zookeeper")]

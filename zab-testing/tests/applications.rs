@@ -1,7 +1,5 @@
-//! Ensembles of applications that are not ZooKeeper's: the map of the examples.
+//! Ensembles of applications that are not ZooKeeper's: a map.
 
-// The runtimes' example.
-#[path = "../../runtime-core/examples/kv/map.rs"]
 mod map;
 
 use std::sync::mpsc::channel;

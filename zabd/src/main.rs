@@ -6,10 +6,11 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use runtime_any::Runtime;
 use zabd::config::{Origin, SystemProperties, keys};
 use zabd::java_env::JavaEnv;
 use zabd::local::{self, LocalOptions};
-use zabd::server::{self, Runtime, Source};
+use zabd::server::{self, Source};
 use zabd::{exit, inspect, logging};
 
 fn main() -> ExitCode {
@@ -150,7 +151,7 @@ fn inspect_file(matches: &ArgMatches) -> u8 {
 fn runtime() -> Arg {
     Arg::new("runtime")
         .long("runtime")
-        .value_parser(Runtime::NAMES)
+        .value_parser(Vec::from_iter(Runtime::ALL.iter().map(|runtime| runtime.name())))
         .default_value("mio")
         .help("The event loop to run on")
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use runtime_core::{Error, Expects, Handle, Listeners, ServerOptions, raise_descriptor_limit};
+use runtime_any::Runtime;
+use runtime_core::{Error, Expects, raise_descriptor_limit};
 use zab_proto::Channel;
 use zab_storage::FsyncSummary;
 use zab_tls::{Ports, Tls};
@@ -23,59 +24,6 @@ pub enum Source {
     /// `<clientPort> <dataDir> [tickTime] [maxClientCnxns]`.
     Arguments(Vec<String>),
 }
-
-/// The event loop to run on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Runtime {
-    /// One `mio` event loop.
-    #[default]
-    Mio,
-    /// `smol` tasks.
-    Smol,
-    /// Blocking threads.
-    Std,
-}
-
-impl Runtime {
-    /// The names of all.
-    pub const NAMES: [&'static str; 3] = ["mio", "smol", "std"];
-
-    /// The runtime of that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "mio" => Some(Self::Mio),
-            "smol" => Some(Self::Smol),
-            "std" => Some(Self::Std),
-            _ => None,
-        }
-    }
-
-    /// Starts a server; the second value waits for its end.
-    fn start(
-        self,
-        listeners: Listeners,
-        options: ServerOptions,
-        service: Service,
-    ) -> Result<(Handle<Service>, Join), Error> {
-        Ok(match self {
-            Self::Mio => {
-                let server = runtime_mio::Server::start_on(listeners, options, service)?;
-                (server.handle().clone(), Box::new(|| server.join()))
-            }
-            Self::Smol => {
-                let server = runtime_smol::Server::start_on(listeners, options, service)?;
-                (server.handle().clone(), Box::new(|| server.join()))
-            }
-            Self::Std => {
-                let server = runtime_std::Server::start_on(listeners, options, service)?;
-                (server.handle().clone(), Box::new(|| server.join()))
-            }
-        })
-    }
-}
-
-type Join = Box<dyn FnOnce() -> Result<(), Error>>;
 
 /// Runs a server until a signal, the end of stdin (if `with_parent`) or an error; returns the exit
 /// code.
@@ -200,12 +148,13 @@ fn incarnation(
         service_options.figures = tls::figures(tls);
     }
     let service = Service::new(service_options);
-    let (handle, join) = runtime.start(listeners, options, service)?;
+    let server = runtime.start_on(listeners, options, service)?;
+    let handle = server.handle().clone();
     // Not before: the directories have been read now, and what the purge removes is not missed.
     let purge = Purge::start(config);
     missing.serve_on(handle.clone())?;
     ending.serving(move || handle.shutdown());
-    let result = join();
+    let result = server.join();
     drop(purge);
     result.map_err(|error| match error {
         Error::Panicked => Failure::Starting(error),
@@ -278,7 +227,7 @@ mod tests {
     use std::net::TcpStream;
     use std::time::Duration;
 
-    use runtime_core::Listen;
+    use runtime_core::{Listen, Listeners, ServerOptions};
     use zab_proto::{Config, Sid};
     use zk_service::ServiceOptions;
 
@@ -287,13 +236,14 @@ mod tests {
     /// A port whose name became known after the start is served like the others.
     #[test]
     fn every_runtime_takes_further_ports_while_it_runs() {
-        for name in Runtime::NAMES {
+        for runtime in Runtime::ALL {
+            let name = runtime.name();
             let dir = std::env::temp_dir().join(format!("zabd-late-{}-{name}", std::process::id()));
             let options =
                 ServerOptions::new(Config::standalone(Sid(1)), Listen::default(), dir.clone());
             let service = Service::new(ServiceOptions::default());
-            let runtime = Runtime::from_name(name).unwrap();
-            let (handle, join) = runtime.start(Listeners::default(), options, service).unwrap();
+            let server = runtime.start_on(Listeners::default(), options, service).unwrap();
+            let handle = server.handle();
             assert!(handle.wait_serving(Duration::from_secs(30)));
             let mut later = Listeners::default();
             let at = later.add(Channel::Client, ([127, 0, 0, 1], 0).into(), None).unwrap();
@@ -305,7 +255,7 @@ mod tests {
             stream.read_to_string(&mut answer).unwrap();
             assert!(answer.contains("Mode: standalone"), "{name}: {answer}");
             handle.shutdown();
-            join().unwrap();
+            server.join().unwrap();
             std::fs::remove_dir_all(dir).unwrap();
         }
     }

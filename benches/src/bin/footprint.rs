@@ -1,7 +1,7 @@
 //! What servers weigh: binaries, memory with idle clients, threads, and allocations per write.
 //!
 //! `cargo run --release -p benches --bin footprint [-- --quick] [--out DIR]`. Needs
-//! `target/release/zabd` and, for the minimal embedder, `target/small/minimal` (see there).
+//! `target/release/zabd` and, for the minimal embedder, `target/small/examples/minimal` (see there).
 
 use std::env;
 use std::error::Error;
@@ -19,8 +19,9 @@ use benches::client::{Session, Wire};
 use benches::ensemble::{Ensemble, Kind, Programs, free_ports};
 use benches::load::{self, Load, Mix};
 use benches::report::{self, Options, rounded};
+use runtime_any::Runtime;
 use runtime_core::{Listen, Listeners, ServerOptions};
-use zab_proto::{Channel, Config, Member, Sid};
+use zab_proto::{Channel, Config, Sid};
 use zk_service::{Service, ServiceOptions};
 
 #[global_allocator]
@@ -71,7 +72,7 @@ fn target() -> Result<std::path::PathBuf> {
 
 #[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^52")]
 fn binaries(figures: &mut Figures) -> Result<()> {
-    for path in ["release/zabd", "small/zabd", "small/minimal"] {
+    for path in ["release/zabd", "small/zabd", "small/examples/minimal"] {
         if let Ok(metadata) = fs::metadata(target()?.join(path)) {
             figures.push((format!("size of {path}, MB"), metadata.len() as f64 / 1e6));
         }
@@ -124,7 +125,7 @@ impl Drop for Children {
 
 /// Three minimal embedders.
 fn embedder(dir: &Path, figures: &mut Figures) -> Result<()> {
-    let program = target()?.join("small/minimal");
+    let program = target()?.join("small/examples/minimal");
     if !program.exists() {
         return Ok(());
     }
@@ -189,20 +190,15 @@ fn allocations(dir: &Path, writes: u64, figures: &mut Figures) -> Result<()> {
 fn serve() -> Result<()> {
     let dir = env::args().nth(2).ok_or("no directory")?;
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let mut config = Config::new(Sid(0), zab_proto::Ensemble::default());
+    let (ensemble, mut bound) = Listeners::local_ensemble(3)?;
+    let mut config = Config::new(Sid(0), ensemble);
     config.trust_empty = true;
-    let (mut bound, mut clients) = (Vec::new(), Vec::new());
-    for sid in (1..=3).map(Sid) {
-        let mut listeners = Listeners::default();
-        let quorum = listeners.add(Channel::Quorum, any, None)?;
-        let election = listeners.add(Channel::Election, any, None)?;
+    let mut clients = Vec::new();
+    for listeners in &mut bound {
         clients.push(listeners.add(Channel::Client, any, None)?.to_string());
-        let line = format!("127.0.0.1:{}:{}", quorum.port(), election.port());
-        config.ensemble.members.insert(sid, Member::parse(sid, &line)?);
-        bound.push((sid, listeners));
     }
     let mut servers = Vec::new();
-    for (sid, listeners) in bound {
+    for (sid, listeners) in (1..).map(Sid).zip(bound) {
         let mut config = config.clone();
         config.sid = sid;
         let data = Path::new(&dir).join(sid.to_string());
@@ -213,7 +209,7 @@ fn serve() -> Result<()> {
             max_client_cnxns: 0,
             ..ServiceOptions::default()
         });
-        servers.push(runtime_mio::Server::start_on(listeners, options, service)?);
+        servers.push(Runtime::Mio.start_on(listeners, options, service)?);
     }
     for server in &servers {
         if !server.handle().wait_serving(LIMIT) {

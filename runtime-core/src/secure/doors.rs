@@ -42,6 +42,8 @@ impl<D: Doors> Doors for SecureDoors<'_, D> {
     }
 
     fn accept(&mut self, port: Port, remote: SocketAddr) -> Option<ConnId> {
+        // A socket for both families shows the older one's addresses in the newer one's form.
+        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         match &mut self.layer {
             Some(layer) => layer.accept(port, remote, &mut self.inner),
             None => self.inner.accept(port, remote),

@@ -12,7 +12,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use runtime_core::{Error, Handle, Listen, Listeners, Runtime, Server, ServerOptions};
-use zab_proto::{Channel, Config, Ensemble, Member, ServerState, Sid, Status, Zxid};
+use zab_proto::{Channel, Config, Role, ServerState, Sid, Status, Zxid};
 
 use crate::Journal;
 
@@ -29,15 +29,11 @@ macro_rules! runtime_suite {
             many_idle_connections,
             half_closed_connections_get_their_answer,
             dropping_a_server_closes_its_ports,
-        }
-        mod bounds {
-            $crate::runtime_suite! { $runtime =>
-                bounds::no_more_connections_than_may_be,
-                bounds::what_is_not_taken_is_not_read,
-                bounds::small_buffers_and_turns_keep_the_order,
-                bounds::a_closed_connection_is_given_up,
-                bounds::dials_that_hang_hold_up_nobody,
-            }
+            bounds::no_more_connections_than_may_be,
+            bounds::what_is_not_taken_is_not_read,
+            bounds::small_buffers_and_turns_keep_the_order,
+            bounds::a_closed_connection_is_given_up,
+            bounds::dials_that_hang_hold_up_nobody,
         }
     };
     ($runtime:ty => $($($module:ident)::+),* $(,)?) => {
@@ -79,25 +75,16 @@ pub fn directory() -> PathBuf {
 
 impl<R: Runtime> Ensembled<R> {
     fn start(voters: usize, observers: usize) -> Self {
-        let mut config = Config::new(Sid(0), Ensemble::default());
+        let (mut members, mut bound) = Listeners::local_ensemble(voters + observers).unwrap();
+        members.members.values_mut().skip(voters).for_each(|member| member.role = Role::Observer);
+        let client = |ports: &mut Listeners| ports.add(Channel::Client, LOOPBACK, None).unwrap();
+        let clients = bound.iter_mut().map(client).collect();
+        let mut config = Config::new(Sid(0), members);
         config.tick_time = Duration::from_millis(500);
         config.trust_empty = true;
-        let mut bound = Vec::new();
-        for i in 0..voters + observers {
-            let mut listeners = Listeners::default();
-            let mut port = |channel| listeners.add(channel, LOOPBACK, None).unwrap();
-            let (election, quorum) = (port(Channel::Election), port(Channel::Quorum));
-            let client = port(Channel::Client);
-            let sid = Sid(i64::try_from(i).unwrap() + 1);
-            let role = if i < voters { "participant" } else { "observer" };
-            let line = format!("127.0.0.1:{}:{}:{role}", quorum.port(), election.port());
-            config.ensemble.members.insert(sid, Member::parse(sid, &line).unwrap());
-            bound.push((listeners, client));
-        }
-        let clients = bound.iter().map(|(_, client)| *client).collect();
         let (servers, dir) = ((0..voters + observers).map(|_| None).collect(), directory());
         let mut ensemble = Self { config, dir, servers, clients };
-        for (i, (listeners, _)) in bound.into_iter().enumerate() {
+        for (i, listeners) in bound.into_iter().enumerate() {
             ensemble.start_on(i, listeners);
         }
         ensemble

@@ -1,17 +1,49 @@
-//! Three members of the map in one process, on the runtime that the including example names.
+//! A replicated key-value map: three members in one process, on the runtime that the command line
+//! names (`mio`, `smol` or `std`). They write through each, stop the leader and go on.
 
+use std::collections::BTreeMap;
 use std::error::Error;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use zab_proto::{Channel, Config, Ensemble, Member, Replicated, ServerState, Sid};
+use runtime_any::{Runtime, Server};
+use runtime_core::{Listen, Listeners, ServerOptions};
+use zab_proto::{BadSnapshot, Config, Replicated, ServerState, Sid, StateMachine};
 
-use super::map::{Map, member};
-use super::runtime::{Listen, Listeners, Server, ServerOptions};
+type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+#[derive(Debug, Default)]
+struct Map {
+    entries: BTreeMap<String, String>,
+}
+
+/// The map of one member.
+fn member() -> Replicated<Map> {
+    // Unique in the history: no member ever takes another one's write for its own.
+    Replicated::new(Map::default(), RandomState::new().build_hasher().finish())
+}
+
+impl StateMachine for Map {
+    /// Sets `key=value`.
+    fn apply(&mut self, command: &[u8]) -> Vec<u8> {
+        if let Some((key, value)) = String::from_utf8_lossy(command).split_once('=') {
+            self.entries.insert(key.to_owned(), value.to_owned());
+        }
+        Vec::new()
+    }
+
+    fn save(&self, out: &mut Vec<u8>) {
+        self.entries.iter().for_each(|(k, v)| out.extend(format!("{k}={v}\n").bytes()));
+    }
+
+    fn restore(state: &[u8]) -> Result<Self, BadSnapshot> {
+        let mut map = Self::default();
+        state.split(|byte| *byte == b'\n').for_each(|line| drop(map.apply(line)));
+        Ok(map)
+    }
+}
 
 /// How long a call waits before it is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -57,9 +89,23 @@ impl Replica {
     }
 }
 
+#[cfg_attr(test, expect(dead_code, reason = "the test calls `run`"))]
+fn main() -> Result<()> {
+    let name = std::env::args().nth(1).unwrap_or_else(|| "mio".to_owned());
+    run(Runtime::from_name(&name).ok_or("there are: mio, smol, std")?)
+}
+
+pub(crate) fn run(runtime: Runtime) -> Result<()> {
+    let name = format!("zab-kv-{}-{}", runtime.name(), std::process::id());
+    let dir = std::env::temp_dir().join(name);
+    let result = run_in(&dir, runtime);
+    std::fs::remove_dir_all(&dir)?;
+    result
+}
+
 /// Starts three members below `dir`, writes through each, stops the leader and goes on.
-pub(crate) fn run(dir: &Path) -> Result<()> {
-    let mut replicas = start(dir)?;
+fn run_in(dir: &Path, runtime: Runtime) -> Result<()> {
+    let mut replicas = start(dir, runtime)?;
     for (replica, key) in replicas.iter().zip(["red", "green", "blue"]) {
         replica.set(key, "1")?;
     }
@@ -81,23 +127,14 @@ pub(crate) fn run(dir: &Path) -> Result<()> {
     replicas[1].wait_for("red", "2")
 }
 
-fn start(dir: &Path) -> Result<Vec<Replica>> {
-    let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let (mut ensemble, mut bound) = (Ensemble::default(), Vec::new());
-    for sid in (1..=3).map(Sid) {
-        let mut listeners = Listeners::default();
-        let quorum = listeners.add(Channel::Quorum, any_port, None)?.port();
-        let election = listeners.add(Channel::Election, any_port, None)?.port();
-        let member = Member::parse(sid, &format!("127.0.0.1:{quorum}:{election}"))?;
-        ensemble.members.insert(sid, member);
-        bound.push((sid, listeners));
-    }
+fn start(dir: &Path, runtime: Runtime) -> Result<Vec<Replica>> {
+    let (ensemble, ports) = Listeners::local_ensemble(3)?;
     let mut replicas = Vec::new();
-    for (sid, listeners) in bound {
+    for (sid, listeners) in (1..).map(Sid).zip(ports) {
         let mut config = Config::new(sid, ensemble.clone());
         config.trust_empty = true; // a new ensemble: its empty directories are the right ones
         let options = ServerOptions::new(config, Listen::default(), dir.join(sid.to_string()));
-        replicas.push(Replica(Server::start_on(listeners, options, member())?));
+        replicas.push(Replica(runtime.start_on(listeners, options, member())?));
     }
     for replica in &replicas {
         if !replica.0.handle().wait_serving(PATIENCE) {

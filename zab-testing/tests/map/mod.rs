@@ -1,5 +1,4 @@
-//! A replicated key-value map, in memory of every member: the whole application, the same on every
-//! runtime. Its clients are the threads of its own process, see `replicas.rs`.
+//! A replicated key-value map, in memory of every member.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
