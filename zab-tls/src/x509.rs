@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use jiff::civil::{self, DateTime};
+
 use crate::der::{
     BOOLEAN, Der, GENERALIZED_TIME, INTEGER, OCTET_STRING, OID, SEQUENCE, SET, UTC_TIME, context,
     dotted,
@@ -220,8 +222,8 @@ fn time(source: &mut Der<'_>) -> Result<i64, StoreError> {
         _ => return Err(StoreError::Damaged),
     };
     let number = |digits: &[u8]| {
-        digits.iter().try_fold(0_i64, |n, digit| match digit {
-            b'0'..=b'9' => Ok(n * 10 + i64::from(digit - b'0')),
+        digits.iter().try_fold(0_i16, |n, digit| match digit {
+            b'0'..=b'9' => Ok(n * 10 + i16::from(digit - b'0')),
             _ => Err(StoreError::Damaged),
         })
     };
@@ -230,25 +232,14 @@ fn time(source: &mut Der<'_>) -> Result<i64, StoreError> {
     if century {
         year += if year < 50 { 2000 } else { 1900 };
     }
-    let [month, day, hour, minute, second] =
-        [0, 2, 4, 6, 8].map(|at| number(&rest[at..at + 2]).unwrap_or(-1));
-    let in_range = (1..=12).contains(&month)
-        && (1..=31).contains(&day)
-        && (0..24).contains(&hour)
-        && (0..60).contains(&minute)
-        && (0..=60).contains(&second);
-    if !in_range {
-        return Err(StoreError::Damaged);
-    }
-    Ok(days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second)
-}
-
-/// Days from 1970-01-01 to a date of the Gregorian calendar. The year is taken to begin in March, so that
-/// the leap day is its last one.
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
-    year * 365 + leap_days + (month * 153 + 2) / 5 + day - 1 - 719_468
+    // Two digits each; -1 is out of every range.
+    let [month, day, hour, minute, second] = [0, 2, 4, 6, 8]
+        .map(|at| number(&rest[at..at + 2]).ok().and_then(|n| i8::try_from(n).ok()).unwrap_or(-1));
+    // A leap second counts as the one before.
+    let second = if second == 60 { 59 } else { second };
+    let date = DateTime::new(year, month, day, hour, minute, second, 0);
+    let epoch = civil::date(1970, 1, 1).at(0, 0, 0, 0);
+    date.map(|date| date.duration_since(epoch).as_secs()).map_err(|_| StoreError::Damaged)
 }
 
 /// The purpose of a server's certificate.
@@ -291,7 +282,9 @@ mod tests {
             (UTC_TIME, "500101000000Z", Ok(-631_152_000)),
             (GENERALIZED_TIME, "20380119031408Z", Ok(1 << 31)),
             (GENERALIZED_TIME, "99991231235959Z", Ok(253_402_300_799)),
+            (GENERALIZED_TIME, "20161231235960Z", Ok(1_483_228_799)),
             (UTC_TIME, "701301000000Z", Err(StoreError::Damaged)),
+            (UTC_TIME, "700230000000Z", Err(StoreError::Damaged)),
             (UTC_TIME, "70010100000Z", Err(StoreError::Damaged)),
             (UTC_TIME, "7001010000+0Z", Err(StoreError::Damaged)),
             (UTC_TIME, "700101000000+", Err(StoreError::Damaged)),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use jiff::{SignedDuration, civil};
 use zab_proto::{Core, Instant, Zxid};
 
 use crate::connection::schedule::cost;
@@ -341,47 +342,13 @@ fn put_connection(now: Instant, client: &Client, interest: i32, full: bool, out:
     out.push_str(")\n");
 }
 
-/// A date as Java prints it, in UTC.
+/// A date as Java prints it, in UTC; a clock beyond the calendar has the number of its milliseconds.
 fn date_text(wall_ms: i64) -> String {
-    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [(&str, i64); 12] = [
-        ("Mar", 31),
-        ("Apr", 30),
-        ("May", 31),
-        ("Jun", 30),
-        ("Jul", 31),
-        ("Aug", 31),
-        ("Sep", 30),
-        ("Oct", 31),
-        ("Nov", 30),
-        ("Dec", 31),
-        ("Jan", 31),
-        ("Feb", 29),
-    ];
-    let seconds = wall_ms.div_euclid(1000);
-    let (day, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    // Years that begin in March put the leap day at their end: 719468 days from 0000-03-01.
-    let since = day + 719_468;
-    let (era, of_era) = (since.div_euclid(146_097), since.rem_euclid(146_097));
-    let of_year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let mut left = of_era - (365 * of_year + of_year / 4 - of_year / 100);
-    let mut month = "Feb";
-    for (name, days) in MONTHS {
-        if left < days {
-            month = name;
-            break;
-        }
-        left -= days;
+    let epoch = civil::date(1970, 1, 1).at(0, 0, 0, 0);
+    match epoch.checked_add(SignedDuration::from_millis(wall_ms)) {
+        Ok(date) => date.strftime("%a %b %d %H:%M:%S UTC %Y").to_string(),
+        Err(_) => format!("{wall_ms}ms"),
     }
-    let year = era * 400 + of_year + i64::from(matches!(month, "Jan" | "Feb"));
-    let weekday = usize::try_from(day.rem_euclid(7)).map_or("", |at| DAYS[at]);
-    format!(
-        "{weekday} {month} {:02} {:02}:{:02}:{:02} UTC {year}",
-        left + 1,
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    )
 }
 
 #[cfg(test)]
@@ -394,6 +361,8 @@ mod tests {
         assert_eq!(date_text(1_795_249_838_000), "Sat Nov 21 08:30:38 UTC 2026");
         assert_eq!(date_text(951_782_400_000), "Tue Feb 29 00:00:00 UTC 2000");
         assert_eq!(date_text(951_868_800_000), "Wed Mar 01 00:00:00 UTC 2000");
+        assert_eq!(date_text(-1), "Wed Dec 31 23:59:59 UTC 1969");
+        assert_eq!(date_text(i64::MAX), "9223372036854775807ms");
     }
 
     #[test]
