@@ -14,9 +14,10 @@ use crate::protocol::code::Code;
 use crate::protocol::opcode::{Opcode, auth_op, internal_op, read_op, sync_op};
 use crate::protocol::reply::{self, Reply};
 use crate::protocol::txn::{Parts, Payload, Txn};
-use crate::read::Reading;
+use crate::read::{Listed, Reading};
 use crate::service::Service;
 use crate::state::apply::{Applied, Outcome};
+use crate::state::listing::Piece;
 
 impl Service {
     /// Applies a committed transaction, tells the watchers, and answers who asked for it.
@@ -59,7 +60,7 @@ impl Service {
                 }
                 let unsent = client.unsent();
                 let unread = client.event(header.zxid.raw(), frame.len());
-                client.out.extend_from_slice(frame);
+                client.out.buffer().extend_from_slice(frame);
                 client.stats.sent += 1;
                 metrics.stats.sent += 1;
                 metrics.watch_bytes += frame.len().saturating_sub(4) as u64;
@@ -130,7 +131,7 @@ impl Service {
         let Some(client) = self.clients.get_mut(slot) else { return };
         let Awaiting::Write { op, .. } = request.awaiting else { return };
         let unsent = client.unsent();
-        let mut reply = Reply::begin(&mut client.out);
+        let mut reply = Reply::begin(client.out.buffer());
         let code = match txn {
             Txn::Multi(parts) => {
                 put_multi(reply.body(), *parts, applied);
@@ -180,19 +181,24 @@ impl Service {
         });
     }
 
-    /// Answers a read now. Its work is still to be charged, and what is kept for the client to be
-    /// counted.
+    /// Answers a read, or does a piece of what it takes: all that is left if it must be `at_once`. Its
+    /// work is still to be charged, and what is kept for the client to be counted. Returns whether
+    /// nothing is left to be done.
     pub(crate) fn read(
         &mut self,
         now: Instant,
         slot: u32,
         request: InFlight,
-        op: Opcode,
-        record: &[u8],
-    ) {
+        (op, record): (Opcode, &[u8]),
+        at_once: bool,
+    ) -> bool {
         let bounds = self.env.options.bounds();
-        let Self { state, watches, clients, env, .. } = self;
-        let Some(client) = clients.get_mut(slot) else { return };
+        let piece = Piece {
+            count_max: (!at_once).then(|| self.schedule.children_in_piece()),
+            len_max: bounds.len,
+        };
+        let Self { state, watches, listings, clients, env, .. } = self;
+        let Some(client) = clients.get_mut(slot) else { return true };
         let unsent = client.unsent();
         let watched = watches.len_bytes();
         let mut reading = Reading {
@@ -202,27 +208,47 @@ impl Service {
             slot,
             session: client.session,
             watches_len_max: env.options.watches_len_max_bytes,
+            listings,
+            piece,
+            list: Listed::Here,
             bounds,
             body_at: 0,
             work: 0,
         };
         let armed = if matches!(op, Opcode::SetWatches | Opcode::SetWatches2) {
-            reading.set_watches(op, record, &mut client.out)
+            reading.set_watches(op, record, client.out.buffer())
         } else {
             Ok(())
         };
-        let mut reply = Reply::begin(&mut client.out);
-        reading.body_at = reply.body().len();
+        let mut reply = Reply::begin(client.out.buffer());
+        let body_at = reply.body_at();
+        reading.body_at = body_at;
         let result = armed.and_then(|()| reading.answer(op, record, reply.body()));
+        let mut work = reading.work + reading.judge.take_work();
+        let list = match std::mem::take(&mut reading.list) {
+            Listed::Here => None,
+            Listed::Shared(list) => Some(list).filter(|_| result.is_ok()),
+            Listed::NotYet => {
+                reply.cancel();
+                self.schedule.bill(work);
+                return false;
+            }
+        };
+        let list_len = list.as_ref().map_or(0, |list| list.bytes().len());
+        reply.add_elsewhere(list_len);
         let len = reply.end(request.xid, state.last_zxid().raw(), result.err().unwrap_or_default());
-        let work = reading.work + reading.judge.take_work();
+        if let Some(list) = list {
+            client.out.attach(body_at, list);
+        }
+        work += cost::listed(list_len) + cost::bytes(len - list_len);
         drop(reading);
         let watches_more = watches.len_bytes() > watched;
         self.replied(now, slot, &request, op, len, unsent);
-        self.schedule.bill(work + cost::bytes(len));
+        self.schedule.bill(work);
         if watches_more {
             self.keep_to_watches(slot);
         }
+        true
     }
 
     /// A sync of a client has ended.
@@ -269,14 +295,22 @@ impl Service {
                 Awaiting::Write { .. } | Awaiting::Sync { done: false, .. } => break,
                 Awaiting::Sync { done: true, len } => {
                     client.queue.pop();
-                    client.take_kept(len, &mut record);
+                    client.copy_kept(len, &mut record);
+                    client.drop_kept(len);
                     self.answer_sync(now, slot, &first, &record);
                 }
                 Awaiting::Read { op, len, .. } => {
-                    client.queue.pop();
-                    client.take_kept(len, &mut record);
-                    self.read(now, slot, first, op, &record);
+                    client.copy_kept(len, &mut record);
+                    let is_done = self.read(now, slot, first, (op, &record), write_behind);
                     self.charge(slot, 0);
+                    if !is_done {
+                        self.wait(slot);
+                        break;
+                    }
+                    if let Some(client) = self.clients.get_mut(slot) {
+                        client.queue.pop();
+                        client.drop_kept(len);
+                    }
                 }
                 Awaiting::Reply(answer) => {
                     client.queue.pop();
@@ -315,7 +349,7 @@ impl Service {
         let zxid = self.state.last_zxid().raw();
         let Some(client) = self.clients.get_mut(slot) else { return };
         let unsent = client.unsent();
-        let mut reply = Reply::begin(&mut client.out);
+        let mut reply = Reply::begin(client.out.buffer());
         reply.body().put_slice(path);
         let len = reply.end(request.xid, zxid, Code::OK);
         self.replied(now, slot, request, Opcode::Sync, len, unsent);
@@ -325,7 +359,7 @@ impl Service {
         let zxid = answer.zxid.unwrap_or_else(|| self.state.last_zxid().raw());
         let Some(client) = self.clients.get_mut(slot) else { return };
         let unsent = client.unsent();
-        let mut reply = Reply::begin(&mut client.out);
+        let mut reply = Reply::begin(client.out.buffer());
         if answer.null_token {
             reply.body().put_buffer(None);
         }

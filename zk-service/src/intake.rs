@@ -329,7 +329,7 @@ impl Service {
         let read_only = client.wants_read_only.then_some(false);
         let unsent = client.unsent();
         let granted = valid.then_some((session, timeout_ms));
-        reply::connect(&mut client.out, granted, read_only);
+        reply::connect(client.out.buffer(), granted, read_only);
         client.stats.sent += 1;
         client.stats.last_response = now;
         self.metrics.stats.sent += 1;
@@ -464,8 +464,14 @@ impl Service {
         if client.queue.is_empty() {
             let ids_len = client.ids.len();
             let (received, awaiting) = (now, Awaiting::Read { op, len: record.len(), work: 0 });
-            self.read(now, slot, InFlight { xid, received, ids_len, awaiting }, op, record);
-        } else {
+            let request = InFlight { xid, received, ids_len, awaiting };
+            if self.read(now, slot, request, (op, record), false) {
+                return;
+            }
+            self.charge(slot, 0);
+            self.wait(slot);
+        }
+        if let Some(client) = self.clients.get_mut(slot) {
             let len = client.keep(record);
             let work = self.estimate_read(op, record);
             self.queue(now, slot, xid, Awaiting::Read { op, len, work });

@@ -14,6 +14,7 @@ use crate::protocol::event::Event;
 use crate::protocol::opcode::{Opcode, auth_op, internal_op, sync_op, write_op};
 use crate::protocol::reply;
 use crate::protocol::request::{MultiHeader, RawPath, path};
+use crate::state::listing::{Listings, Piece, SHARED_COUNT_MIN, Share};
 use crate::state::tree::{NodeRef, Stat, Tree};
 use crate::state::watch::{Kind, Watches};
 
@@ -28,11 +29,28 @@ pub(crate) struct Reading<'a> {
     pub(crate) session: i64,
     /// Bytes of watches at which nothing is added any more.
     pub(crate) watches_len_max: usize,
+    pub(crate) listings: &'a mut Listings,
+    /// How much of a long list may be made now.
+    pub(crate) piece: Piece,
+    /// Where the list of children is that the body of the reply begins with.
+    pub(crate) list: Listed,
     pub(crate) bounds: Bounds,
     /// Where the body of the reply begins.
     pub(crate) body_at: usize,
     /// What it took, beside the bytes of the reply.
     pub(crate) work: u64,
+}
+
+/// A list that a reply begins with.
+#[derive(Debug, Default)]
+pub(crate) enum Listed {
+    /// In the body like all else, if there is one.
+    #[default]
+    Here,
+    /// Others may be sent it, too.
+    Shared(Share),
+    /// It takes longer: there is no reply yet.
+    NotYet,
 }
 
 /// How far one request may go.
@@ -71,7 +89,10 @@ impl<'a> Reading<'a> {
             }
             Opcode::GetChildren | Opcode::GetChildren2 => {
                 let (path, watch) = (RawPath::read(reader)?, reader.bool()?);
-                let node = self.get_children(path, out)?;
+                let node = self.list_children(path, out)?;
+                if matches!(self.list, Listed::NotYet) {
+                    return Ok(());
+                }
                 if op == Opcode::GetChildren2 {
                     node.stat().write(out);
                 }
@@ -182,15 +203,27 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    fn get_children(&mut self, path: RawPath<'_>, out: &mut Vec<u8>) -> Result<NodeRef<'a>, Code> {
+    fn list_children(&mut self, path: RawPath<'_>, out: &mut Vec<u8>) -> Result<NodeRef<'a>, Code> {
         let node = self.readable(path)?;
+        if node.child_count() < SHARED_COUNT_MIN {
+            self.put_children(node, out)?;
+            return Ok(node);
+        }
+        let mut listed = 0;
+        let list = self.listings.list(node, self.piece, &mut listed);
+        self.work += cost::CHILD * u64::from(listed);
+        self.list = list?.map_or(Listed::NotYet, Listed::Shared);
+        Ok(node)
+    }
+
+    fn put_children(&mut self, node: NodeRef<'_>, out: &mut Vec<u8>) -> Result<(), Code> {
         out.put_i32(node.child_count().cast_signed());
         for name in node.children() {
             self.work += cost::CHILD;
             out.put_ustring(Some(name));
             self.check_len(out, 0)?;
         }
-        Ok(node)
+        Ok(())
     }
 
     fn get_acl(&mut self, path: RawPath<'_>, out: &mut Vec<u8>) -> Result<(), Code> {
@@ -267,7 +300,7 @@ impl<'a> Reading<'a> {
             } else if op == Opcode::GetData {
                 self.get_data(path, out)
             } else {
-                self.get_children(path, out).map(|_| ())
+                self.readable(path).and_then(|node| self.put_children(node, out))
             };
             if let Err(code) = result {
                 out.truncate(start);

@@ -20,6 +20,7 @@ use crate::role::status::ServerStatus;
 use crate::role::{Cx, Role};
 use crate::state::State;
 use crate::state::database::Database;
+use crate::state::listing::Listings;
 use crate::state::watch::Watches;
 
 /// The ZooKeeper service of one server.
@@ -29,6 +30,7 @@ pub struct Service {
     pub(crate) state: State,
     pub(crate) clients: Clients,
     pub(crate) watches: Watches,
+    pub(crate) listings: Listings,
     pub(crate) status: ServerStatus,
     pub(crate) role: Role,
     /// Connections without a session, by the time they have to have one.
@@ -56,6 +58,7 @@ impl Service {
             state: State::new(options.digests),
             clients: Clients::default(),
             watches: Watches::default(),
+            listings: Listings::default(),
             status: ServerStatus::default(),
             role: Role::Idle,
             greeting: VecDeque::new(),
@@ -162,6 +165,7 @@ impl Service {
         self.role = Role::Idle;
         self.waiting.clear();
         self.held_writes = None;
+        self.listings.clear();
         self.metrics.stats = Stats::default();
         let slots: Vec<u32> = self.clients.iter().map(|(slot, _)| slot).collect();
         for slot in slots {

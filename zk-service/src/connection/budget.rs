@@ -78,11 +78,11 @@ impl Service {
     /// Bytes kept for all clients.
     #[must_use]
     pub fn kept_len(&self) -> usize {
-        self.clients.kept_len() + self.watches.len_bytes()
+        self.clients.kept_len() + self.watches.len_bytes() + self.listings.held_len()
     }
 
     fn kept_for(&self, slot: u32, client: &Client) -> usize {
-        client.charged + self.watches.len_bytes_of(slot)
+        client.charged + client.out.lists_len() + self.watches.len_bytes_of(slot)
     }
 
     /// Ends the connection of a client that makes this server keep too much, and says what.

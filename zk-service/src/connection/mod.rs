@@ -5,6 +5,7 @@
 
 pub(crate) mod budget;
 pub(crate) mod order;
+pub(crate) mod outbox;
 pub(crate) mod room;
 pub(crate) mod schedule;
 
@@ -20,15 +21,11 @@ use crate::auth::rules::Rules;
 use crate::auth::{self, Access, Ids, Judge};
 use crate::connection::budget::EventBytes;
 use crate::connection::order::{Awaiting, InFlight, Queue};
+use crate::connection::outbox::{Outbox, compact};
 use crate::connection::room::Ticket;
 use crate::connection::schedule::Account;
 use crate::protocol::acl::perms;
 use crate::protocol::opcode::Opcode;
-
-/// Buffers above this capacity are given back when they run empty: many connections are idle.
-const KEPT_LEN_MAX_BYTES: usize = 4 << 10;
-/// From here on a buffer that is half used up is moved to its front.
-const COMPACT_LEN_BYTES: usize = 64 << 10;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -130,11 +127,8 @@ pub(crate) struct Client {
     /// Records of the queued requests, in order, from `kept_at` on.
     kept: Vec<u8>,
     kept_at: usize,
-    /// What is to be sent, from `out_at` on; after appending call [`Clients::wrote`].
-    pub(crate) out: Vec<u8>,
-    out_at: usize,
-    /// Bytes sent so far.
-    sent_len: u64,
+    /// What is to be sent; after appending call [`Clients::wrote`].
+    pub(crate) out: Outbox,
     events: EventBytes,
     /// Bytes that the driver keeps for us, since they were left unconsumed.
     pub(crate) unread: usize,
@@ -169,9 +163,7 @@ impl Client {
             queue: Queue::default(),
             kept: Vec::new(),
             kept_at: 0,
-            out: Vec::new(),
-            out_at: 0,
-            sent_len: 0,
+            out: Outbox::default(),
             events: EventBytes::default(),
             unread: 0,
             charged: 0,
@@ -203,10 +195,10 @@ impl Client {
 
     /// Bytes not sent yet.
     pub(crate) fn unsent(&self) -> usize {
-        self.out.len() - self.out_at
+        self.out.unsent()
     }
 
-    /// Keeps a record for later; it comes back from [`Self::take_kept`] in the same order.
+    /// Keeps a record for later; it comes back from [`Self::copy_kept`] in the same order.
     pub(crate) fn keep(&mut self, record: &[u8]) -> usize {
         self.kept.extend_from_slice(record);
         record.len()
@@ -217,37 +209,36 @@ impl Client {
         self.kept.len() - self.kept_at
     }
 
-    /// Moves the next kept record of `len` bytes to `record`.
-    pub(crate) fn take_kept(&mut self, len: usize, record: &mut Vec<u8>) {
+    /// Copies the next kept record of `len` bytes to `record`.
+    pub(crate) fn copy_kept(&self, len: usize, record: &mut Vec<u8>) {
         record.clear();
         record.extend_from_slice(&self.kept[self.kept_at..self.kept_at + len]);
-        self.kept_at += len;
+    }
+
+    /// The next kept record, of `len` bytes, is done with, if there is still one.
+    pub(crate) fn drop_kept(&mut self, len: usize) {
+        self.kept_at = self.kept.len().min(self.kept_at + len);
         compact(&mut self.kept, &mut self.kept_at);
     }
 
     /// An event of `len` bytes of the transaction `zxid` is about to be appended to `out`. Returns the
     /// bytes of events that were unsent before that transaction.
     pub(crate) fn event(&mut self, zxid: i64, len: usize) -> usize {
-        let end = self.sent_len + self.unsent() as u64;
-        self.events.queued(zxid, len, self.sent_len, end)
+        let sent = self.out.sent_len();
+        self.events.queued(zxid, len, sent, sent + self.unsent() as u64)
     }
 
-    /// Bytes that are kept for this connection, except for its watches.
+    /// Bytes that are kept for this connection alone, except for its watches.
     fn len_bytes(&self) -> usize {
         self.unread
             + self.kept.len()
-            + self.out.len()
+            + self.out.own_len()
             + self.ids.len()
             + self.queue.len() * size_of::<InFlight>()
     }
 
     fn send(&mut self, buf: &mut [u8]) -> usize {
-        let n = self.unsent().min(buf.len());
-        buf[..n].copy_from_slice(&self.out[self.out_at..self.out_at + n]);
-        self.out_at += n;
-        self.sent_len += n as u64;
-        compact(&mut self.out, &mut self.out_at);
-        n
+        self.out.send(buf)
     }
 
     fn drop_everything(&mut self) {
@@ -255,20 +246,6 @@ impl Client {
         self.kept = Vec::new();
         self.kept_at = 0;
         self.ids = Vec::new();
-    }
-}
-
-/// Gives back what a buffer holds before `at`, if that is worth it.
-fn compact(buffer: &mut Vec<u8>, at: &mut usize) {
-    if *at == buffer.len() {
-        if buffer.capacity() > KEPT_LEN_MAX_BYTES {
-            *buffer = Vec::new();
-        }
-        buffer.clear();
-        *at = 0;
-    } else if *at > COMPACT_LEN_BYTES && *at > buffer.len() / 2 {
-        buffer.drain(..*at);
-        *at = 0;
     }
 }
 
@@ -460,8 +437,7 @@ impl Clients {
             client.state = Life::Closed;
             client.drop_everything();
             if !flush {
-                client.out = Vec::new();
-                client.out_at = 0;
+                client.out = Outbox::default();
             }
             client.unread = 0;
             self.outputs.push_back(ClientOutput::Close(conn));

@@ -40,6 +40,11 @@ pub(crate) mod cost {
         len as u64 * PARSED_BYTE
     }
 
+    /// To copy so many bytes of a list out that is made already.
+    pub(crate) fn listed(len: usize) -> u64 {
+        len as u64 / 4
+    }
+
     /// To copy so many bytes into a reply and out of it.
     pub(crate) fn bytes(len: usize) -> u64 {
         len as u64 / 2
@@ -131,6 +136,11 @@ impl Schedule {
     /// Work done in this turn so far, but to apply transactions.
     pub(crate) fn done(&self) -> u64 {
         self.done
+    }
+
+    /// How many children are listed at once.
+    pub(crate) fn children_in_piece(&self) -> u32 {
+        u32::try_from(self.part() / cost::CHILD).map_or(u32::MAX, |count| count.max(1))
     }
 
     /// How many removed nodes are cleared away in a turn, beside everything else.

@@ -56,7 +56,7 @@ impl Service {
         self.metrics.stats.sent += sent;
         if let Some(client) = self.client(slot) {
             let unsent = client.unsent();
-            client.out.extend_from_slice(text.as_bytes());
+            client.out.buffer().extend_from_slice(text.as_bytes());
             client.stats.sent += sent;
             self.clients.wrote(slot, unsent);
         }

@@ -22,6 +22,8 @@ const HEADER_ONLY: i32 = 16;
 pub(crate) struct Reply<'a> {
     out: &'a mut Vec<u8>,
     start: usize,
+    /// Bytes of the body that are elsewhere.
+    elsewhere: usize,
 }
 
 impl<'a> Reply<'a> {
@@ -29,7 +31,7 @@ impl<'a> Reply<'a> {
     pub(crate) fn begin(out: &'a mut Vec<u8>) -> Self {
         let start = out.len();
         out.extend_from_slice(&[0; HEADER_LEN]);
-        Self { out, start }
+        Self { out, start, elsewhere: 0 }
     }
 
     /// Where the body goes.
@@ -37,19 +39,37 @@ impl<'a> Reply<'a> {
         self.out
     }
 
+    /// Where the body begins in the buffer.
+    pub(crate) fn body_at(&self) -> usize {
+        self.start + HEADER_LEN
+    }
+
+    /// So many bytes of the body are elsewhere.
+    pub(crate) fn add_elsewhere(&mut self, len: usize) {
+        self.elsewhere += len;
+    }
+
+    /// There is no reply yet.
+    pub(crate) fn cancel(self) {
+        self.out.truncate(self.start);
+    }
+
     /// Completes the frame and returns its length in bytes. The body of a failed request is
     /// dropped. So is one that is too long for a frame, which makes the reply an error: reads have a
     /// lower bound, but the reply to a multi may be longer than its request.
     pub(crate) fn end(self, xid: i32, zxid: i64, code: Code) -> usize {
-        let (frame_len, code) = match i32::try_from(self.out.len() - self.start - 4) {
+        let len = self.out.len() - self.start + self.elsewhere;
+        let (frame_len, code) = match i32::try_from(len - 4) {
             Ok(len) if code.is_ok() => (len, code),
             Ok(_) => (HEADER_ONLY, code),
             Err(_) => (HEADER_ONLY, Code::MARSHALLING_ERROR),
         };
-        if frame_len == HEADER_ONLY {
+        let len = if frame_len == HEADER_ONLY {
             self.out.truncate(self.start + HEADER_LEN);
-        }
-        let len = self.out.len() - self.start;
+            HEADER_LEN
+        } else {
+            len
+        };
         let header = &mut self.out[self.start..];
         header[..4].copy_from_slice(&frame_len.to_be_bytes());
         header[4..8].copy_from_slice(&xid.to_be_bytes());

@@ -3,6 +3,7 @@
 mod agreement;
 pub(crate) mod apply;
 pub(crate) mod database;
+pub(crate) mod listing;
 pub(crate) mod snapshot;
 pub mod tree;
 pub(crate) mod watch;

@@ -185,6 +185,20 @@ impl<'a> NodeRef<'a> {
         self.child_nodes().map(move |child| &child.node().path[skip..])
     }
 
+    /// The children that are younger than `last`, one of them or one that was, with their names.
+    pub(crate) fn children_after(
+        self,
+        last: Option<NodeId>,
+    ) -> impl Iterator<Item = (NodeId, &'a str)> {
+        let skip = self.node().path.len() + 1;
+        let next = match last {
+            Some(last) => self.at(last).node().next_sibling,
+            None => self.node().first_child,
+        };
+        std::iter::successors(next.some(), move |&id| self.at(id).node().next_sibling.some())
+            .map(move |id| (id, &self.at(id).node().path[skip..]))
+    }
+
     /// Its children, oldest first.
     pub fn child_nodes(self) -> impl Iterator<Item = NodeRef<'a>> {
         std::iter::successors(self.node().first_child.some(), move |&id| {
