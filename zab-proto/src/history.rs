@@ -399,8 +399,11 @@ impl History {
     /// count.
     ///
     /// That of a server whose history does not count (rule R14) is written only by [`enter`](Self::enter),
-    /// behind all that the leader has sent. After a crash in between, with the leader's snapshot on disk and
-    /// not yet what follows it, a promise on disk would make a history count that lacks what was committed.
+    /// behind all that the leader has sent. On disk it would make the history count after a crash in
+    /// between, though it may lack what was committed, and a promise that was lost may have been of a
+    /// higher epoch than this one. The history of all others counts before, in between and afterwards: what
+    /// a leader sends is added to it, replaces it in one durable switch, or only cuts off what the leader
+    /// does not have (rule R5; `splice.rs`).
     pub(crate) fn promise(&mut self, epoch: Epoch) -> Epoch {
         if self.is_trusted() {
             self.set_epoch(EpochKind::Accepted, epoch);

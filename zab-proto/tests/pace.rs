@@ -321,3 +321,22 @@ fn a_request_lets_the_acknowledgement_behind_it_through() {
     assert_eq!(cluster.lines(leader), lines);
     assert_eq!(closed(&cluster), []);
 }
+
+/// An observer reads no further than its disk is once its window is full, and then comes to the PINGs long
+/// after they were sent. It says how far it is, and is not taken for silent.
+#[test]
+fn an_observer_with_a_slow_disk_is_not_silent() {
+    let (mut cluster, leader) = narrow(3, 1);
+    let slow = 3;
+    cluster.servers[slow].disk.writes_left = Some(0);
+    write_all(&mut cluster, leader, &lines(400));
+    let tenth = SECOND / 10;
+    for written in (0..400).step_by(2) {
+        let before = cluster.lines(slow).len();
+        assert!(before <= written + 20, "{before} lines, and {written} on its disk");
+        cluster.servers[slow].disk.writes_left = Some(2);
+        cluster.run(tenth);
+    }
+    assert_eq!(closed(&cluster), [], "20 s, and its leader waits for 10");
+    assert_eq!(cluster.lines(slow).len(), 400);
+}

@@ -23,6 +23,11 @@ pub(crate) fn tick(options: &Options) -> u64 {
     u64::try_from(options.tick_time.as_nanos()).unwrap_or(SECOND)
 }
 
+/// An fsync, or a packet, takes no longer on average once all faults have ended, in ns.
+fn delay_max(options: &Options) -> u64 {
+    tick(options) / 20
+}
+
 /// Heals everything and waits until all servers serve the same history and every client has a new
 /// write done. E7, L1–L4.
 pub fn converge<A: Subject>(world: &mut World<A>) {
@@ -213,12 +218,18 @@ fn rest<A: Subject>(world: &mut World<A>) {
     world.quiet = true;
     let ticks = u64::from(4 * world.options.sync_limit + A::QUIET_TICKS) * tick(&world.options);
     let mut until = world.now + 2 * SECOND + ticks;
+    let patience = u64::try_from(world.options.election.handshake_timeout.as_nanos()).unwrap_or(0);
     if world.options.faults.garble > 0 {
         // Votes are behind the beginning of a frame that does not end, until that is noticed.
-        let patience = world.options.election.handshake_timeout.as_nanos();
-        until += u64::try_from(patience).unwrap_or(0);
+        until += patience;
     }
     world.run_until(until, |_| false);
+    // Who lost power before he introduced himself is noticed as late.
+    world.run_until(until + patience, |world| {
+        let conns = world.servers.iter().map(|server| server.names.len());
+        conns.max() <= Some(world.connections_max())
+    });
+    await_observers(world, 2 * SECOND + ticks);
     let n = world.servers.len();
     world.ghost.borrow_mut().coverage.count("healed: at rest");
     for server in 0..n {
@@ -234,7 +245,7 @@ fn rest<A: Subject>(world: &mut World<A>) {
             format!("applied {position} of {committed}\n{}", world.describe())
         } else if !world.disks[server].is_idle() {
             "has a disk that is still at work".to_owned()
-        } else if conns > 4 * (n - 1) + 2 * world.clients.len() {
+        } else if conns > world.connections_max() {
             format!("has {conns} connections")
         } else if world.net.backlog(server) > BACKLOG_MAX {
             format!("has {} bytes under way", world.net.backlog(server))
@@ -243,6 +254,32 @@ fn rest<A: Subject>(world: &mut World<A>) {
         };
         let text = format!("at rest, s{} {text}", server + 1);
         world.ghost.borrow_mut().fail("L5", text);
+    }
+}
+
+/// Nobody waits for an observer, and one whose window holds a transaction waits for its disk with each.
+/// However far behind it is when the clients stop, it has to go on, at a tenth of the pace of such a disk
+/// at least, until it has everything.
+fn await_observers<A: Subject>(world: &mut World<A>, period: u64) {
+    let pace = usize::try_from(period / (10 * delay_max(&world.options))).unwrap_or(1).max(1);
+    loop {
+        let before = world.positions();
+        let behind = |world: &World<A>| {
+            let committed = world.ghost.borrow().committed();
+            let positions = world.positions();
+            let mut observers = world.options.voters..positions.len();
+            observers.any(|at| positions[at] < committed || !world.disks[at].is_idle())
+        };
+        if !behind(world) || world.failure().is_some() {
+            return;
+        }
+        let until = world.now + period;
+        world.run_until(until, |world| !behind(world));
+        let committed = world.ghost.borrow().committed();
+        let stuck = before.iter().zip(world.positions()).skip(world.options.voters);
+        if stuck.into_iter().any(|(before, now)| now < (before + pace).min(committed)) {
+            return;
+        }
     }
 }
 
@@ -262,7 +299,7 @@ impl<A: Subject> World<A> {
         self.aftermath = self.latest_delay();
         self.nameless.fill(false);
         // A world in which the protocol's time-outs make sense.
-        let delay_max = tick(&self.options) / 20;
+        let delay_max = delay_max(&self.options);
         self.net.heal(delay_max);
         self.trace.say(|| "all faults end".to_owned());
         let hosts = self.servers.len() + self.clients.len();
@@ -306,6 +343,11 @@ impl<A: Subject> World<A> {
             let text = format!("not healthy in time after the last fault{}", self.describe());
             self.ghost.borrow_mut().fail("L1", text);
         }
+    }
+
+    /// Connections of one server, at most, when everybody has found everybody.
+    fn connections_max(&self) -> usize {
+        4 * (self.servers.len() - 1) + 2 * self.clients.len()
     }
 
     /// How much each server has applied.

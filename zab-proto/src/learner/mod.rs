@@ -83,6 +83,8 @@ pub(crate) struct Learner {
     retry_pause: core::time::Duration,
     /// zxid of the PING to be answered.
     ping: Zxid,
+    /// When this observer last said how far it is.
+    shown_at: Instant,
     /// The driver holds bytes of the leader's that wait for [`Control::Resume`].
     paused: bool,
     failed: bool,
@@ -126,6 +128,7 @@ impl Learner {
             unproven: None,
             retry_pause: config.election.leader_retry_min,
             ping: Zxid::ZERO,
+            shown_at: now,
             paused: false,
             failed: false,
             reason: None,

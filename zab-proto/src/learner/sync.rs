@@ -329,7 +329,11 @@ impl Learner {
             self.out.put_bare(PacketType::ACK, Zxid::new(self.epoch, 0));
             self.step = Step::Synced;
         }
-        if self.step < Step::Synced || self.observer {
+        if self.step < Step::Synced {
+            return;
+        }
+        if self.observer {
+            self.show_progress(shared);
             return;
         }
         while self.acked < history.durable() {
@@ -337,6 +341,18 @@ impl Learner {
                 self.out.put_bare(PacketType::ACK, history.window.zxid(self.acked));
             }
             self.acked += 1;
+        }
+    }
+
+    /// An observer whose window is full is read no further than its disk is, and PINGs come behind all
+    /// that the leader has sent meanwhile. So that it does not pass for silent, it says how far it is. A
+    /// leader counts no acknowledgement of an observer (`Leader.processAck` ignores what is committed).
+    fn show_progress(&mut self, shared: &Shared) {
+        let due = self.shown_at + shared.config.tick_time / 2 <= shared.now;
+        let durable = shared.history.window.zxid_before(shared.history.durable());
+        if self.paused && due && self.step == Step::Live && durable.counter() > 0 {
+            self.shown_at = shared.now;
+            self.out.put_bare(PacketType::ACK, durable);
         }
     }
 
