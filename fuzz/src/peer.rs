@@ -11,7 +11,7 @@ use zab_proto::wire::handshake::{Form, Handshake};
 use zab_proto::wire::notification::Notification;
 use zab_proto::wire::packet::{Packet, PacketType};
 use zab_proto::wire::txn::TxnHeader;
-use zab_proto::{
+use zab_proto::{LogDemand, 
     Channel, CloseReason, Config, ConnId, Ensemble, Epoch, Input, Instant, Message, Output, Peer,
     Recovered, Sid, Status, Violation, Zxid,
 };
@@ -345,8 +345,8 @@ impl World {
 
     /// Reads on for a learner that can take more of the log; true if there is one.
     fn read_log(&mut self) -> bool {
-        self.logs.retain(|(conn, _)| self.peer.wants_log(*conn).is_some());
-        let wanted = |(conn, _): &(ConnId, _)| self.peer.wants_log(*conn) == Some(true);
+        self.logs.retain(|(conn, _)| self.peer.wants_log(*conn) != LogDemand::Ended);
+        let wanted = |(conn, _): &(ConnId, _)| self.peer.wants_log(*conn) == LogDemand::Now;
         let Some(at) = self.logs.iter().position(wanted) else { return false };
         let (conn, log) = &mut self.logs[at];
         let record = log.pop_front();

@@ -1,7 +1,8 @@
 //! Storage in memory, durable at once or when told to.
 
 use zab_proto::{
-    Application, Epoch, EpochKind, Identity, Recovered, SnapshotDigest, Storage, Ticket, Zxid,
+    Application, DigestVerdict, Epoch, EpochKind, Identity, Recovered, SnapshotDigest, Storage,
+    Ticket, Zxid,
 };
 
 #[derive(Clone, Debug)]
@@ -41,7 +42,7 @@ pub struct Memory {
     /// The log is read from its beginning for whoever has nothing (Apache's does so when it is whole).
     pub log_from_start: bool,
     /// What recovery says of zxids that were not used.
-    pub unused_proven: Option<bool>,
+    pub unused_proven: DigestVerdict,
     /// No piece of the server's own snapshot is taken.
     pub snapshot_stalled: bool,
 }

@@ -56,6 +56,18 @@ pub struct BadSnapshot;
 /// Called by [`Node`](crate::Node) on one thread; nothing may block. Everything the application
 /// asks of the core goes through the [`Core`] handed to each call that may cause actions.
 ///
+/// What the digest in a transaction says of the state behind it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum DigestVerdict {
+    /// The transaction brought no digest that can be compared.
+    #[default]
+    Absent,
+    /// The state has that digest.
+    Agrees,
+    /// The state has another one.
+    Differs,
+}
+
 /// What every application has to say is required: how a transaction is applied, how a request
 /// becomes one, and how the state is saved and loaded ([`Staged`](crate::Staged) and
 /// [`Images`](crate::Images) do that for a state that fits into one buffer). The rest does nothing
@@ -93,8 +105,8 @@ pub trait Application {
     /// whether the state has that digest. Asked where zxids are missing in a log or in what a leader
     /// sends: only this can tell those that were never used from those that were lost. Nothing that
     /// this transaction causes leaves the server before the answer.
-    fn agrees(&self) -> Option<bool> {
-        None
+    fn agrees(&self) -> DigestVerdict {
+        DigestVerdict::Absent
     }
 
     /// Role or phase changed. Clients are served in `Phase::Broadcast` only: on leaving it their

@@ -13,7 +13,7 @@ use alloc::collections::VecDeque;
 pub(crate) use self::standing::Standing;
 use crate::window::{Index, Window};
 use crate::wire::txn::TxnHeader;
-use crate::{Epoch, EpochKind, Identity, Output, Ticket, Violation, Zxid};
+use crate::{DigestVerdict, Epoch, EpochKind, Identity, Output, Ticket, Violation, Zxid};
 
 /// A storage output other than an append.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -320,14 +320,13 @@ impl History {
         Some((self.window.zxid_before(gap.first), self.window.zxid(gap.next)))
     }
 
-    /// The application's word of the oldest gap: `Some(true)` goes on, anything else ends the history
-    /// in front of it.
-    pub(crate) fn prove(&mut self, agrees: Option<bool>) -> Result<(), Violation> {
+    /// The application's word of the oldest gap: anything but `Agrees` ends the history in front of it.
+    pub(crate) fn prove(&mut self, verdict: DigestVerdict) -> Result<(), Violation> {
         if !self.awaits_proof() {
             return Ok(());
         }
         let Some(gap) = self.gaps.front_mut() else { return Ok(()) };
-        if agrees == Some(true) {
+        if verdict == DigestVerdict::Agrees {
             if gap.proof == Proof::Asked {
                 gap.proof = Proof::Possible;
             } else {

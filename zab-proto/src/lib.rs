@@ -31,7 +31,9 @@ mod types;
 mod window;
 pub mod wire;
 
-pub use app::{Application, BadSnapshot, ClientOutput, Core, Incoming, InstallProgress};
+pub use app::{
+    Application, BadSnapshot, ClientOutput, Core, DigestVerdict, Incoming, InstallProgress,
+};
 pub use config::{Config, ElectionConfig, Limits};
 pub use ensemble::{Address, Ensemble, Group, Member, Role};
 pub use error::{CloseReason, ConfigError, DecodeError, ProposeError, Violation};
@@ -47,6 +49,6 @@ pub use notice::{Notice, ReignEnd};
 pub use peer::Peer;
 pub use recovered::Recovered;
 pub use replicated::{CallError, Replicated, StateMachine};
-pub use storage::{MemoryStorage, SnapshotDigest, Storage};
+pub use storage::{LogDemand, LogReady, MemoryStorage, SnapshotDigest, Storage};
 pub use time::Instant;
 pub use types::{Epoch, Sid, Vote, Zxid};

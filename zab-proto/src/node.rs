@@ -6,9 +6,9 @@ use core::net::IpAddr;
 use core::ops::ControlFlow;
 
 use crate::{
-    Application, Channel, ClientOutput, CloseReason, Config, ConfigError, ConnId, Core, Incoming,
-    Input, InstallProgress, Instant, Message, Notice, Output, Peer, Recovered, Status, Storage,
-    Violation, Zxid,
+    Application, Channel, ClientOutput, CloseReason, Config, ConfigError, ConnId, Core,
+    DigestVerdict, Incoming, Input, InstallProgress, Instant, LogDemand, LogReady, Message, Notice,
+    Output, Peer, Recovered, Status, Storage, Violation, Zxid,
 };
 
 /// What a runtime has to do on the network.
@@ -332,7 +332,9 @@ impl<A: Application> Node<A> {
                 }
                 Output::Gap { txn, .. } => {
                     let possible = self.app.has_digest(txn);
-                    self.peer.prove_gap(now, possible.then_some(true));
+                    let verdict =
+                        if possible { DigestVerdict::Agrees } else { DigestVerdict::Absent };
+                    self.peer.prove_gap(now, verdict);
                 }
                 Output::Became(status) => {
                     self.synced = 0;
@@ -448,7 +450,7 @@ impl<A: Application> Node<A> {
     /// that gave the core something to do.
     fn read_logs(&mut self, disk: &mut impl Storage) -> bool {
         self.logs.retain(|open| {
-            let needed = self.peer.wants_log(open.conn).is_some();
+            let needed = self.peer.wants_log(open.conn) != LogDemand::Ended;
             if !needed {
                 disk.log_close(open.log);
             }
@@ -467,9 +469,12 @@ impl<A: Application> Node<A> {
         let open = &mut self.logs[at];
         let mut progress = false;
         if !open.proven {
-            let Some(proven) = disk.log_ready(open.log) else { return false };
-            self.peer.log_opened(open.conn, proven);
-            if !proven {
+            let ready = disk.log_ready(open.log);
+            if ready == LogReady::NotYet {
+                return false;
+            }
+            self.peer.log_opened(open.conn, ready == LogReady::Whole);
+            if ready == LogReady::Incomplete {
                 disk.log_close(open.log);
                 self.logs.swap_remove(at);
                 return true;
@@ -477,8 +482,8 @@ impl<A: Application> Node<A> {
             open.proven = true;
             progress = true;
         }
-        while self.peer.wants_log(open.conn) == Some(true) {
-            if disk.log_ready(open.log).is_none() {
+        while self.peer.wants_log(open.conn) == LogDemand::Now {
+            if disk.log_ready(open.log) == LogReady::NotYet {
                 break;
             }
             progress = true;

@@ -19,8 +19,9 @@ use crate::quorums::Quorums;
 use crate::recovered::Recovered;
 use crate::shared::{Control, Shared, Slots};
 use crate::{
-    Channel, CloseReason, Config, ConfigError, ConnId, Epoch, Identity, Input, Instant, Origin,
-    Output, Phase, ProposeError, Received, ReignEnd, ServerState, Status, Zxid,
+    Channel, CloseReason, Config, ConfigError, ConnId, DigestVerdict, Epoch, Identity, Input,
+    Instant, LogDemand, Origin, Output, Phase, ProposeError, Received, ReignEnd, ServerState,
+    Status, Zxid,
 };
 
 /// One server's side of ZAB, over all of its connections. Performs no I/O and reads no clock.
@@ -182,16 +183,16 @@ impl Peer {
     }
 
     /// Answers [`Output::Gap`]. Called twice: first with whether the transaction after the gap carries
-    /// a digest, then, once that transaction is delivered, with whether the digest matched (what
-    /// [`Application::agrees`](crate::Application::agrees) says). Unless both answers are
-    /// `Some(true)`, the leader's connection is closed and this server needs a snapshot.
-    pub fn prove_gap(&mut self, now: Instant, agrees: Option<bool>) {
-        self.observe_proof(agrees);
+    /// a digest (`Agrees` or `Absent`), then, once that transaction is delivered, with whether the digest
+    /// matched (what [`Application::agrees`](crate::Application::agrees) says). Unless both answers are
+    /// `Agrees`, the leader's connection is closed and this server needs a snapshot.
+    pub fn prove_gap(&mut self, now: Instant, verdict: DigestVerdict) {
+        self.observe_proof(verdict);
         self.settle(now);
     }
 
-    fn observe_proof(&mut self, agrees: Option<bool>) {
-        if let Err(violation) = self.shared.history.prove(agrees)
+    fn observe_proof(&mut self, verdict: DigestVerdict) {
+        if let Err(violation) = self.shared.history.prove(verdict)
             && let Role::Learner(learner) = &mut self.role
         {
             learner.leave(&mut self.shared, CloseReason::Violation(violation));
@@ -369,7 +370,7 @@ impl Peer {
     /// nothing is left until the next input.
     pub fn poll_output(&mut self) -> Option<Output<'_>> {
         if self.shared.history.awaits_proof() {
-            self.observe_proof(None);
+            self.observe_proof(DigestVerdict::Absent);
         }
         if self.shared.history.has_storage_output() {
             return self.shared.history.poll_storage();
@@ -489,12 +490,12 @@ impl Peer {
         }
     }
 
-    /// Leader: whether a learner can take more of the log now; `None` if it no longer needs it.
+    /// Leader: whether a learner can take more of the log now.
     #[must_use]
-    pub fn wants_log(&self, conn: ConnId) -> Option<bool> {
+    pub fn wants_log(&self, conn: ConnId) -> LogDemand {
         match &self.role {
             Role::Leader(leader) => leader.wants_log(&self.shared.history, conn),
-            Role::Looking(_) | Role::Learner(_) => None,
+            Role::Looking(_) | Role::Learner(_) => LogDemand::Ended,
         }
     }
 

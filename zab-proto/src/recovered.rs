@@ -6,7 +6,7 @@ use crate::history::History;
 use crate::reconfig;
 use crate::window::{Index, Window};
 use crate::wire::txn::TxnHeader;
-use crate::{Epoch, Identity, Notice, Zxid};
+use crate::{DigestVerdict, Epoch, Identity, Notice, Zxid};
 
 /// What storage found when the server started. All of it must be durable: synced again after
 /// reading, as bytes that survived in the page cache are not on disk yet (rule R4).
@@ -27,7 +27,7 @@ pub struct Recovered {
     /// Whether the records that stand for unused zxids (`TxnHeader::is_unused`) are right: what
     /// [`Application::agrees`](crate::Application::agrees) says behind them. Without such records it
     /// has no meaning.
-    pub unused_proven: Option<bool>,
+    pub unused_proven: DigestVerdict,
     window: Option<Window>,
     /// Entries of the window below were handed to the application.
     delivered: Index,
@@ -45,7 +45,7 @@ impl Default for Recovered {
             snapshot: None,
             snapshot_end: Zxid::ZERO,
             initialize: false,
-            unused_proven: None,
+            unused_proven: DigestVerdict::Absent,
             window: None,
             delivered: 0,
             reconfigs: Vec::new(),
@@ -196,10 +196,10 @@ impl Recovered {
         let accepted = accepted_epoch.unwrap_or_default().max(current);
         let unused =
             |(_, txn): (Zxid, &[u8])| TxnHeader::parse(txn).is_ok_and(|header| header.is_unused());
-        let has_gap = self.unused_proven != Some(true) && self.txns().any(unused);
+        let has_gap = self.unused_proven != DigestVerdict::Agrees && self.txns().any(unused);
         // What follows would be the proof.
         let gap_last = has_gap && self.txns().last().is_some_and(unused);
-        let lossy = has_gap && (gap_last || self.unused_proven == Some(false));
+        let lossy = has_gap && (gap_last || self.unused_proven == DigestVerdict::Differs);
         let promise_lost =
             accepted_epoch.is_none_or(|accepted| accepted < floor) && floor > Epoch(0);
         let trusted =
@@ -285,7 +285,7 @@ mod tests {
     }
 
     /// Trusted, and doubted.
-    fn with_gap(proven: Option<bool>, followed: bool) -> (bool, bool) {
+    fn with_gap(proven: DigestVerdict, followed: bool) -> (bool, bool) {
         let epoch = Some(Epoch(4));
         let mut recovered = Recovered {
             accepted_epoch: epoch,
@@ -305,11 +305,11 @@ mod tests {
 
     #[test]
     fn a_gap_is_doubted_until_it_is_proven() {
-        assert_eq!(with_gap(Some(true), true), (true, false));
-        assert_eq!(with_gap(None, true), (true, true));
-        assert_eq!(with_gap(Some(false), true), (false, true));
+        assert_eq!(with_gap(DigestVerdict::Agrees, true), (true, false));
+        assert_eq!(with_gap(DigestVerdict::Absent, true), (true, true));
+        assert_eq!(with_gap(DigestVerdict::Differs, true), (false, true));
         // What would prove it is not there.
-        assert_eq!(with_gap(None, false), (false, true));
+        assert_eq!(with_gap(DigestVerdict::Absent, false), (false, true));
     }
 
     #[test]

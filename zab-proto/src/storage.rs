@@ -20,6 +20,28 @@ pub struct SnapshotDigest {
     pub digest: u64,
 }
 
+/// Whether a log that was opened can be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogReady {
+    /// Not yet; the driver is woken when it can.
+    NotYet,
+    /// Nothing is missing in it, and the next transaction or the end is there to be read.
+    Whole,
+    /// Something is missing in it, or it cannot be read: it must not be used.
+    Incomplete,
+}
+
+/// How much of the log on disk a leader wants for a learner.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogDemand {
+    /// The next transaction.
+    Now,
+    /// More, once its connection has taken what was read before.
+    Later,
+    /// Nothing more.
+    Ended,
+}
+
 /// An ordered queue of durable writes.
 ///
 /// Calls with a [`Ticket`] are one FIFO: each becomes durable only after all before it, and the
@@ -100,12 +122,10 @@ pub trait Storage {
         None
     }
 
-    /// Whether [`log_read`](Self::log_read) has an answer now; `None`: not yet, and the driver is
-    /// woken when it has. The first `Some` says whether nothing is missing in the log; if something
-    /// is, it cannot be read.
-    fn log_ready(&mut self, log: u32) -> Option<bool> {
+    /// Whether [`log_read`](Self::log_read) has an answer now.
+    fn log_ready(&mut self, log: u32) -> LogReady {
         let _ = log;
-        Some(true)
+        LogReady::Whole
     }
 
     /// Replaces `txn` with the next transaction and returns its zxid; `None` at the end, which is

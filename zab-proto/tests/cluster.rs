@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use zab_harness::{Cluster, Memory};
 use zab_proto::wire::txn::TxnHeader;
-use zab_proto::{CloseReason, Phase, SyncMode, Zxid};
+use zab_proto::{CloseReason, DigestVerdict, Phase, SyncMode, Zxid};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -164,7 +164,7 @@ fn a_doubted_history_is_replaced_as_a_whole() {
             txn.extend_from_slice(&bytes[txn.len()..]);
             log.push((next, txn));
         }
-        cluster.servers[leader].disk.unused_proven = Some(true);
+        cluster.servers[leader].disk.unused_proven = DigestVerdict::Agrees;
         cluster.servers[other].disk.stalled = false;
         cluster.servers[other].disk.writes_left = Some(1);
         cluster.servers[doubted].disk.writes_left = Some(writes);

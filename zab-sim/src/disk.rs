@@ -6,7 +6,9 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use zab_proto::wire::txn::TxnHeader;
-use zab_proto::{Epoch, EpochKind, Identity, Recovered, SnapshotDigest, Storage, Ticket, Zxid};
+use zab_proto::{
+    Epoch, EpochKind, Identity, LogReady, Recovered, SnapshotDigest, Storage, Ticket, Zxid,
+};
 
 use crate::check::Ghost;
 use crate::image::{Image, Op, Rec, Snapshot};
@@ -33,7 +35,7 @@ struct OpenLog {
     records: VecDeque<Rec>,
     /// Somebody looks whether it is whole, or has looked.
     searched: bool,
-    whole: Option<bool>,
+    whole: LogReady,
 }
 
 /// What the disk has to do next.
@@ -215,11 +217,12 @@ impl Disk {
 
     /// It is known whether the logs that were opened are whole.
     pub(crate) fn log_found(&mut self) {
-        for log in self.logs.iter_mut().filter(|log| log.searched && log.whole.is_none()) {
+        for log in self.logs.iter_mut().filter(|log| log.searched && log.whole == LogReady::NotYet)
+        {
             let whole = !self.rng.chance(self.options.log_gap_per_mille);
             let what = if whole { "sync: DIFF from the log" } else { "log with a gap" };
             self.ghost.borrow_mut().coverage.count(what);
-            log.whole = Some(whole);
+            log.whole = if whole { LogReady::Whole } else { LogReady::Incomplete };
         }
     }
 
@@ -425,12 +428,12 @@ impl Storage for Disk {
         let records = self.issued.between(after, through)?;
         self.next_log += 1;
         let name = self.next_log;
-        self.logs.push(OpenLog { name, records, searched: false, whole: None });
+        self.logs.push(OpenLog { name, records, searched: false, whole: LogReady::NotYet });
         Some(name)
     }
 
-    fn log_ready(&mut self, log: u32) -> Option<bool> {
-        self.logs.iter().find(|open| open.name == log)?.whole
+    fn log_ready(&mut self, log: u32) -> LogReady {
+        self.logs.iter().find(|open| open.name == log).map_or(LogReady::NotYet, |open| open.whole)
     }
 
     fn log_read(&mut self, log: u32, txn: &mut Vec<u8>) -> Option<Zxid> {

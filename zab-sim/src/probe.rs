@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use zab_proto::{
-    Application, BadSnapshot, ClientOutput, ConnId, Core, Incoming, InstallProgress, Instant,
-    Origin, SnapshotDigest, Status, Zxid,
+    Application, BadSnapshot, ClientOutput, ConnId, Core, DigestVerdict, Incoming, InstallProgress,
+    Instant, Origin, SnapshotDigest, Status, Zxid,
 };
 
 use crate::check::{Failure, Ghost};
@@ -100,7 +100,7 @@ impl<A: Subject> Application for Probe<A> {
         self.app.failed()
     }
 
-    fn agrees(&self) -> Option<bool> {
+    fn agrees(&self) -> DigestVerdict {
         self.app.agrees()
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use zab_proto::{Epoch, EpochKind, Identity, SnapshotDigest, Storage, Ticket, Zxid};
+use zab_proto::{Epoch, EpochKind, Identity, LogReady, SnapshotDigest, Storage, Ticket, Zxid};
 
 use crate::batch::{Batch, Executor, Write};
 use crate::commit_point::Candidates;
@@ -550,8 +550,8 @@ impl Storage for Disk {
         Some(self.readings_count)
     }
 
-    fn log_ready(&mut self, log: u32) -> Option<bool> {
-        self.readings.get_mut(&log)?.is_ready()
+    fn log_ready(&mut self, log: u32) -> LogReady {
+        self.readings.get_mut(&log).map_or(LogReady::NotYet, History::ready)
     }
 
     fn log_read(&mut self, log: u32, txn: &mut Vec<u8>) -> Option<Zxid> {

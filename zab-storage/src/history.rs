@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use byteorder::{BigEndian, ByteOrder};
 use bytes::BufMut;
-use zab_proto::Zxid;
+use zab_proto::{LogReady, Zxid};
 
 use crate::error::{Context, Error};
 use crate::log_file::{self, LogReader};
@@ -258,14 +258,14 @@ impl History {
         Self { source, after, progress: Progress::Proving, chunk: Vec::new(), at: 0 }
     }
 
-    /// Whether [`read`](Self::read) has an answer; `None`: not yet. The first `true` is the proof
-    /// that nothing is missing; `false` that there is none.
-    pub(crate) fn is_ready(&mut self) -> Option<bool> {
+    /// Whether [`read`](Self::read) has an answer. The first `Whole` is the proof that nothing is
+    /// missing.
+    pub(crate) fn ready(&mut self) -> LogReady {
         let idle = self.progress == Progress::Proving
             || self.progress == Progress::Reading && self.at == self.chunk.len();
         if idle {
             match self.next_piece() {
-                Piece::Nothing => return None,
+                Piece::Nothing => return LogReady::NotYet,
                 // The counter 0 is that of a leader which had all there was, and added nothing.
                 Piece::Proven(anchor) if anchor == self.after || self.after.counter() == 0 => {
                     self.progress = Progress::Reading;
@@ -278,12 +278,14 @@ impl History {
                 Piece::End | Piece::Failed => self.progress = Progress::Ended,
             }
         }
-        Some(self.progress != Progress::Refused)
+        if self.progress == Progress::Refused { LogReady::Incomplete } else { LogReady::Whole }
     }
 
     /// Replaces `txn` with the next transaction; `None` at the end, or when the reading failed.
     pub(crate) fn read(&mut self, txn: &mut Vec<u8>) -> Option<Zxid> {
-        self.is_ready()?;
+        if self.ready() == LogReady::NotYet {
+            return None;
+        }
         let (head, rest) = self.chunk.get(self.at..)?.split_at_checked(12)?;
         let bytes = &rest[..BigEndian::read_u32(&head[8..]) as usize];
         txn.clear();

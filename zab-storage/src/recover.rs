@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use zab_proto::wire::txn::TxnHeader;
-use zab_proto::{Application, EpochKind, Instant, Recovered, SnapshotDigest, Zxid};
+use zab_proto::{Application, DigestVerdict, EpochKind, Instant, Recovered, SnapshotDigest, Zxid};
 
 use crate::commit_point::CommitPoint;
 use crate::epoch;
@@ -398,20 +398,20 @@ fn verify<A: Application>(
     loaded: Option<&Loaded>,
     app: &mut A,
     holes: Vec<Hole>,
-) -> Result<Option<bool>, Error> {
+) -> Result<DigestVerdict, Error> {
     let mut holes = holes.into_iter();
     let mut doubtful = holes.next();
-    let mut proof = Some(true);
+    let mut proof = DigestVerdict::Agrees;
     if let Some(loaded) = loaded {
         for (zxid, txn) in recovered.txns() {
             app.deliver(Instant::ZERO, zxid, txn);
             // Inside of a fuzzy snapshot no digest agrees.
             let behind = |hole: &Hole| zxid >= hole.next && zxid >= loaded.end;
-            while doubtful.as_ref().is_some_and(behind) && app.agrees() == Some(true) {
+            while doubtful.as_ref().is_some_and(behind) && app.agrees() == DigestVerdict::Agrees {
                 doubtful = holes.next();
             }
-            if doubtful.as_ref().is_some_and(behind) && app.agrees() == Some(false) {
-                proof = Some(false);
+            if doubtful.as_ref().is_some_and(behind) && app.agrees() == DigestVerdict::Differs {
+                proof = DigestVerdict::Differs;
                 break;
             }
         }
@@ -423,7 +423,9 @@ fn verify<A: Application>(
         }
         let name = path.display();
         log::warn!("{name}: no digest shows that nothing was lost between {after} and {next}");
-        proof = proof.filter(|agrees| !agrees);
+        if proof == DigestVerdict::Agrees {
+            proof = DigestVerdict::Absent;
+        }
     }
     Ok(proof)
 }

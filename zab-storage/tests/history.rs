@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use common::{Bytes, TempDir, body, captured, txn};
-use zab_proto::{Storage, Ticket, Zxid};
+use zab_proto::{LogReady, Storage, Ticket, Zxid};
 use zab_storage::{Disk, Mode, Options, Store};
 
 const EPOCH_1: i64 = 1 << 32;
@@ -51,8 +51,9 @@ fn read_up_to(
     let Some(log) = log else { return Outcome::Refused };
     let wait = |disk: &mut Disk| loop {
         match disk.log_ready(log) {
-            Some(ready) => return ready,
-            None => woken.recv_timeout(Duration::from_secs(60)).expect("an answer"),
+            LogReady::Whole => return true,
+            LogReady::Incomplete => return false,
+            LogReady::NotYet => woken.recv_timeout(Duration::from_secs(60)).expect("an answer"),
         }
     };
     let mut zxids = Vec::new();
@@ -182,7 +183,7 @@ fn a_reader_that_stops_reading_stops_nothing() {
     let closed = disk.log_open(Zxid::ZERO, Zxid::from_raw(900), false).unwrap();
     let kept = disk.log_open(Zxid::ZERO, Zxid::from_raw(900), false).unwrap();
     disk.log_close(closed);
-    while disk.log_ready(kept).is_none() {
+    while disk.log_ready(kept) == LogReady::NotYet {
         woken.recv_timeout(Duration::from_secs(60)).expect("the proof");
     }
     assert_eq!(read(&mut disk, &woken, 890, 900), Outcome::Read((891..=900).collect()));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use zab_proto::wire::txn::TxnHeader;
-use zab_proto::{Recovered, Zxid};
+use zab_proto::{DigestVerdict, Recovered, Zxid};
 use zab_storage::{Error, LogReader, Options, Store};
 use zk_service::{Service, ServiceOptions};
 
@@ -181,9 +181,9 @@ fn what_a_learner_filled_is_proven_at_its_next_start() {
         for (_, _, header) in &records[1..records.len() - 1] {
             let digest_follows = header.zxid.raw() + 3 < last.raw();
             let (case, proven) = match (header.kind, digests) {
-                (-1, true) if digest_follows => (0, Some(true)),
-                (1, true) if digest_follows => (1, Some(false)),
-                (1, false) => (2, None),
+                (-1, true) if digest_follows => (0, DigestVerdict::Agrees),
+                (1, true) if digest_follows => (1, DigestVerdict::Differs),
+                (1, false) => (2, DigestVerdict::Absent),
                 _ => continue,
             };
             let dir = TempDir::from_the_beginning(name);

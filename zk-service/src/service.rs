@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use bytes::BufMut;
 use zab_proto::wire::jute::{BufMutExt, Reader};
 use zab_proto::{
-    Application, BadSnapshot, ClientOutput, CloseReason, ConnId, Core, Incoming, InstallProgress,
-    Instant, Origin, ServerState, SnapshotDigest, Status, Zxid,
+    Application, BadSnapshot, ClientOutput, CloseReason, ConnId, Core, DigestVerdict, Incoming,
+    InstallProgress, Instant, Origin, ServerState, SnapshotDigest, Status, Zxid,
 };
 
 use crate::connection::room::{Ticket, Waiting};
@@ -295,7 +295,7 @@ impl Application for Service {
         self.state.has_digest(txn)
     }
 
-    fn agrees(&self) -> Option<bool> {
+    fn agrees(&self) -> DigestVerdict {
         self.state.agreed()
     }
 

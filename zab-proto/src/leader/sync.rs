@@ -7,7 +7,7 @@ use crate::quorums::Quorums;
 use crate::shared::{Control, SNAP_SIGNATURE, Shared};
 use crate::window::Index;
 use crate::wire::packet::PacketType;
-use crate::{CloseReason, ConnId, Instant, Zxid};
+use crate::{CloseReason, ConnId, Instant, LogDemand, Zxid};
 
 /// How to bring a learner to the leader's history.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -187,13 +187,14 @@ impl Leader {
         }
     }
 
-    /// Whether more of the log is wanted for a learner now; `None` if no more ever.
-    pub(crate) fn wants_log(&self, history: &History, conn: ConnId) -> Option<bool> {
-        let link = self.links.get(conn.slot() as usize)?.as_ref()?;
-        (link.conn == conn && link.reading.is_some()).then(|| {
-            let next = link.stage == Stage::Reading || link.is_behind(history);
-            next && link.out.len_bytes() < LOG_AHEAD_LEN
-        })
+    /// Whether more of the log is wanted for a learner now.
+    pub(crate) fn wants_log(&self, history: &History, conn: ConnId) -> LogDemand {
+        let link = self.links.get(conn.slot() as usize).and_then(Option::as_ref);
+        let Some(link) = link.filter(|link| link.conn == conn && link.reading.is_some()) else {
+            return LogDemand::Ended;
+        };
+        let next = link.stage == Stage::Reading || link.is_behind(history);
+        if next && link.out.len_bytes() < LOG_AHEAD_LEN { LogDemand::Now } else { LogDemand::Later }
     }
 
     /// The next transaction of the log, or its end.

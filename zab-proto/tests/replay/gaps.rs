@@ -3,7 +3,7 @@
 use zab_proto::wire::body::SNAPSHOT_END;
 use zab_proto::wire::packet::{Packet, PacketType};
 use zab_proto::wire::txn::TxnHeader;
-use zab_proto::{CloseReason, Input, Phase, ServerState, Violation, Zxid};
+use zab_proto::{CloseReason, DigestVerdict, Input, Phase, ServerState, Violation, Zxid};
 
 use crate::is_whole;
 use crate::learner::{Conversation, Learner, NOW, conversations, packet};
@@ -13,7 +13,7 @@ use crate::learner::{Conversation, Learner, NOW, conversations, packet};
 pub(crate) fn play_without(
     talk: &Conversation,
     left_out: Zxid,
-    proof: [Option<bool>; 2],
+    proof: [DigestVerdict; 2],
 ) -> Learner {
     let epoch = packet(&talk.heard[0].1).zxid.epoch();
     let mut learner = Learner::new(talk);
@@ -60,9 +60,9 @@ fn followed(found: &[(Zxid, bool)], wanted: bool) -> Option<Zxid> {
     pairs.find(|w| inside(w) && same(w)).map(|w| w[1].0)
 }
 
-pub(crate) const EQUAL: [Option<bool>; 2] = [Some(true), Some(true)];
-const DIFFERENT: [Option<bool>; 2] = [Some(true), Some(false)];
-const NO_DIGEST: [Option<bool>; 2] = [None, None];
+pub(crate) const EQUAL: [DigestVerdict; 2] = [DigestVerdict::Agrees, DigestVerdict::Agrees];
+const DIFFERENT: [DigestVerdict; 2] = [DigestVerdict::Agrees, DigestVerdict::Differs];
+const NO_DIGEST: [DigestVerdict; 2] = [DigestVerdict::Absent, DigestVerdict::Absent];
 
 /// A 3.8 leader takes a zxid for some requests and proposes nothing: its place is filled, is not
 /// acknowledged, and once the digest behind it agrees everything goes on.

@@ -10,8 +10,8 @@ use zab_proto::wire::notification::Notification;
 use zab_proto::wire::packet::{Packet, PacketType};
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{
-    Channel, CloseReason, Config, ConnId, Ensemble, Epoch, Input, Instant, Member, Message, Output,
-    Peer, Recovered, Sid, Zxid,
+    Channel, CloseReason, Config, ConnId, DigestVerdict, Ensemble, Epoch, Input, Instant, Member,
+    Message, Output, Peer, Recovered, Sid, Zxid,
 };
 
 const LIMIT: usize = 2_097_150;
@@ -102,7 +102,7 @@ pub(crate) struct Learner {
     /// What is to be logged with the snapshot in front of it.
     staged: Vec<(Zxid, Vec<u8>)>,
     /// What the application says of gaps: in front of them, and behind.
-    pub(crate) proof: [Option<bool>; 2],
+    pub(crate) proof: [DigestVerdict; 2],
 }
 
 impl Learner {
@@ -157,7 +157,7 @@ impl Learner {
             closed: None,
             logged: Vec::new(),
             staged: Vec::new(),
-            proof: [None; 2],
+            proof: [DigestVerdict::Absent; 2],
         }
     }
 

@@ -22,8 +22,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use zab_proto::{
-    Application, BadSnapshot, ClientOutput, ConnId, Core, Incoming, InstallProgress, Instant,
-    Origin, SnapshotDigest, Status, Zxid,
+    Application, BadSnapshot, ClientOutput, ConnId, Core, DigestVerdict, Incoming, InstallProgress,
+    Instant, Origin, SnapshotDigest, Status, Zxid,
 };
 use zk_service::{Entropy, Service, ServiceOptions, WallClock};
 
@@ -163,7 +163,7 @@ impl Application for Zk {
         self.service.failed()
     }
 
-    fn agrees(&self) -> Option<bool> {
+    fn agrees(&self) -> DigestVerdict {
         self.service.agrees()
     }
 

@@ -1,7 +1,7 @@
 //! Whether this replica is what the digests of transactions and snapshots say it should be.
 
-use zab_proto::Zxid;
 use zab_proto::wire::txn::TxnHeader;
+use zab_proto::{DigestVerdict, Zxid};
 
 use super::database::DigestCheck;
 
@@ -10,7 +10,7 @@ use super::database::DigestCheck;
 pub(super) struct Agreement {
     mismatches: u64,
     /// Whether the tree had the digest that the last transaction brought, if it did.
-    agreed: Option<bool>,
+    agreed: DigestVerdict,
     /// The first and the last of the unused zxids delivered just now.
     unused: Option<(Zxid, Zxid)>,
 }
@@ -20,7 +20,7 @@ impl Agreement {
         self.mismatches
     }
 
-    pub(super) fn agreed(&self) -> Option<bool> {
+    pub(super) fn agreed(&self) -> DigestVerdict {
         self.agreed
     }
 
@@ -37,7 +37,11 @@ impl Agreement {
         check: DigestCheck,
         is_serving: bool,
     ) {
-        self.agreed = (check != DigestCheck::Skipped).then_some(check == DigestCheck::Equal);
+        self.agreed = match check {
+            DigestCheck::Skipped => DigestVerdict::Absent,
+            DigestCheck::Equal => DigestVerdict::Agrees,
+            DigestCheck::Mismatch { .. } => DigestVerdict::Differs,
+        };
         self.report_unused(header);
         let DigestCheck::Mismatch { expected, actual } = check else { return };
         // A Java leader's snapshot holds more than its zxid says; until the transactions behind
@@ -61,7 +65,7 @@ impl Agreement {
         if header.is_unused() {
             self.unused.get_or_insert((header.zxid, header.zxid)).1 = header.zxid;
         } else if let Some((first, last)) = self.unused.take()
-            && self.agreed == Some(true)
+            && self.agreed == DigestVerdict::Agrees
         {
             let which = if first == last {
                 format!("zxid {first} was")

@@ -9,7 +9,7 @@ pub mod tree;
 pub(crate) mod watch;
 
 use zab_proto::wire::txn::TxnHeader;
-use zab_proto::{BadSnapshot, InstallProgress, SnapshotDigest, Zxid};
+use zab_proto::{BadSnapshot, DigestVerdict, InstallProgress, SnapshotDigest, Zxid};
 
 use self::agreement::Agreement;
 use self::apply::{Applied, Trigger};
@@ -63,7 +63,7 @@ impl State {
     }
 
     /// Whether the tree had the digest that the last transaction brought, if it did.
-    pub(crate) fn agreed(&self) -> Option<bool> {
+    pub(crate) fn agreed(&self) -> DigestVerdict {
         self.agreement.agreed()
     }
 
