@@ -42,9 +42,15 @@ pub struct Cluster {
     pub deaf: Option<usize>,
     /// A server whose streams take so many bytes more, and then nothing until [`Cluster::take`].
     pub slow: Option<(usize, usize)>,
+    /// Servers whose processes do not run: bytes wait for them, and their timers fire when they do again.
+    pub frozen: Vec<usize>,
+    /// Streams that lead from one server to another and swallow what is sent.
+    pub swallows: Vec<(usize, usize)>,
     /// Streams that were full, and those that wait for a slow server.
     full: Vec<End>,
     parked: Vec<End>,
+    /// Ends of streams that a frozen server has not heard of.
+    ended: Vec<End>,
     pub closed: Vec<(usize, CloseReason)>,
     pub client_bytes: Vec<u8>,
     pub notices: Vec<(Instant, usize, Notice, u64)>,
@@ -86,8 +92,11 @@ impl Cluster {
             send_max: usize::MAX,
             deaf: None,
             slow: None,
+            frozen: Vec::new(),
+            swallows: Vec::new(),
             full: Vec::new(),
             parked: Vec::new(),
+            ended: Vec::new(),
             closed: Vec::new(),
             client_bytes: Vec::new(),
             notices: Vec::new(),
@@ -129,7 +138,28 @@ impl Cluster {
         }
     }
 
+    /// The process stops to run.
+    pub fn freeze(&mut self, i: usize) {
+        self.frozen.push(i);
+    }
+
+    /// It goes on: it reads first what has come, as all runtimes do, and looks at the time then.
+    pub fn thaw(&mut self, i: usize) {
+        self.frozen.retain(|frozen| *frozen != i);
+        for end in std::mem::take(&mut self.ended) {
+            if end.0 == i {
+                self.feed_one(end);
+            }
+            self.input(end);
+        }
+        self.settle();
+    }
+
     fn input(&mut self, end: End) {
+        if self.frozen.contains(&end.0) {
+            self.ended.push(end);
+            return;
+        }
         let now = self.now;
         self.servers[end.0].inbox.remove(&key(end.1));
         if let Some(node) = &mut self.servers[end.0].node {
@@ -180,7 +210,7 @@ impl Cluster {
         for (i, conn) in full {
             self.transmit(i, conn);
         }
-        for i in 0..self.servers.len() {
+        for i in (0..self.servers.len()).filter(|i| !self.frozen.contains(i)).collect::<Vec<_>>() {
             active |= self.drain(i);
             active |= self.feed(i);
         }
@@ -243,7 +273,9 @@ impl Cluster {
             self.servers[end.0].inbox.remove(&key(end.1));
             // What was sent before is still read.
             let other = if a == end { b } else { a };
-            self.feed_one(other);
+            if !self.frozen.contains(&other.0) {
+                self.feed_one(other);
+            }
             self.input(other);
         }
     }
@@ -283,6 +315,9 @@ impl Cluster {
             }
             if conn.is_client() {
                 self.client_bytes.extend_from_slice(&buf[..n]);
+            }
+            if to.is_some_and(|to| self.swallows.contains(&(i, to))) {
+                continue;
             }
             if let Some((a, b)) = link {
                 let (j, other) = if a == (i, conn) { b } else { a };
@@ -333,12 +368,14 @@ impl Cluster {
         let end = self.now + span;
         loop {
             self.settle();
-            let nodes = self.servers.iter().filter_map(|server| server.node.as_ref());
+            let awake = (0..self.servers.len()).filter(|i| !self.frozen.contains(i));
+            let nodes = awake.filter_map(|i| self.servers[i].node.as_ref());
             let next = nodes.filter_map(Node::poll_timeout).min();
             let Some(next) = next.filter(|next| *next <= end) else { break };
             self.now = self.now.max(next);
-            for server in &mut self.servers {
+            for (i, server) in self.servers.iter_mut().enumerate() {
                 if let Some(node) = &mut server.node
+                    && !self.frozen.contains(&i)
                     && node.poll_timeout().is_some_and(|at| at <= self.now)
                 {
                     node.handle_input(self.now, Input::Timeout);
@@ -371,6 +408,12 @@ impl Cluster {
 
     /// A client of server `i` sends lines.
     pub fn write(&mut self, i: usize, lines: &[&[u8]]) {
+        self.send(i, lines);
+        self.settle();
+    }
+
+    /// The same; they are not read yet.
+    pub fn send(&mut self, i: usize, lines: &[&[u8]]) {
         let now = self.now;
         let incoming = Incoming::new((Ipv4Addr::LOCALHOST, 1).into());
         let node = self.servers[i].node.as_mut().expect("a running server");
@@ -380,7 +423,6 @@ impl Cluster {
             .flat_map(|line| [&[u8::try_from(line.len()).expect("short")], *line].concat())
             .collect();
         self.servers[i].inbox.insert(key(conn), (conn, frames));
-        self.settle();
     }
 
     pub fn lines(&self, i: usize) -> Vec<String> {

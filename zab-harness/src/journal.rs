@@ -1,6 +1,6 @@
 //! The smallest useful application: a journal of lines. A client frame is one length byte and as
 //! many bytes; every committed line is echoed to the client that sent it. The line `?` is no line but
-//! a sync of the leader's own.
+//! a sync of the leader's own; `!` asks for the number of lines, which is answered from this server's state.
 
 use std::collections::HashMap;
 
@@ -30,6 +30,8 @@ pub struct Journal {
     pub refuses: bool,
     /// Answers to questions about sessions.
     pub revalidated: usize,
+    /// How often the leader has asked for sessions.
+    pub touches_asked: usize,
 }
 
 impl Journal {
@@ -89,7 +91,9 @@ impl Application for Journal {
         core.revalidated(from, &[&data[..8], &[1]].concat());
     }
 
-    fn take_touched(&mut self, _: &mut Vec<u8>) {}
+    fn take_touched(&mut self, _: &mut Vec<u8>) {
+        self.touches_asked += 1;
+    }
 
     fn revalidated(&mut self, _: &mut Core<'_>, _: &[u8]) {
         self.revalidated += 1;
@@ -114,7 +118,11 @@ impl Application for Journal {
                 break;
             }
             let owner = owner(core, conn);
-            if self.leading && line == b"?" {
+            if line == b"!" {
+                let text = format!("[{}]", self.lines.len());
+                self.clients.entry(conn).or_default().extend_from_slice(text.as_bytes());
+                self.outputs.push(ClientOutput::Transmit(conn));
+            } else if self.leading && line == b"?" {
                 core.sync();
             } else if self.leading {
                 self.submit(core, owner, line);

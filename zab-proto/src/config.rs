@@ -38,6 +38,8 @@ pub struct Config {
     pub check_addresses: bool,
     /// Times of the election.
     pub election: ElectionConfig,
+    /// How soon a server that is silent, cut off or unable to write is noticed.
+    pub detection: DetectionConfig,
     /// Bounds of everything that takes memory.
     pub limits: Limits,
     /// Random bits that become the id of an ensemble, if this server is to give it one (rule R24). To
@@ -85,6 +87,31 @@ impl Default for ElectionConfig {
             leader_retry_max: Duration::from_millis(100),
             observer_delay_max: Duration::from_millis(200),
             handshake_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How soon it is noticed that a leader is silent, cut off or unable to write. ZooKeeper knows only
+/// `syncLimit` ticks for all of that, which stays the limit beside Apache's members.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct DetectionConfig {
+    /// The pause between heartbeats, 1 ms to 65 s; between two members the longer one counts. Zero: none
+    /// are sent or asked for. At most half a tick counts, as PINGs are sent that often anyway.
+    pub heartbeat: Duration,
+    /// The shortest silence after which a leader is suspected. More than `syncLimit` ticks count as that.
+    pub suspect_min: Duration,
+    /// A leader gives up when its own disk completes nothing for so long while those of a quorum of
+    /// followers do. Zero: it never does.
+    pub disk_stall_max: Duration,
+}
+
+impl Default for DetectionConfig {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(50),
+            suspect_min: Duration::from_millis(250),
+            disk_stall_max: Duration::from_secs(2),
         }
     }
 }
@@ -162,6 +189,7 @@ impl Config {
             check_addresses: true,
             fresh_id: None,
             election: ElectionConfig::default(),
+            detection: DetectionConfig::default(),
             limits: Limits::default(),
             seed: sid.0.unsigned_abs(),
         }
@@ -198,9 +226,21 @@ impl Config {
         }
     }
 
+    /// The pause between heartbeats that this server wants or grants, if it does.
+    #[must_use]
+    pub(crate) fn heartbeat(&self) -> Option<Duration> {
+        let longest = (self.tick_time / 2).min(HEARTBEAT_MAX);
+        let every = self.detection.heartbeat.min(longest);
+        (!self.standalone && every >= HEARTBEAT_MIN).then_some(every)
+    }
+
     /// `ticks` ticks.
     #[must_use]
     pub fn ticks(&self, ticks: u32) -> Duration {
         self.tick_time * ticks
     }
 }
+
+/// What fits into the field that says it, in milliseconds.
+const HEARTBEAT_MIN: Duration = Duration::from_millis(1);
+const HEARTBEAT_MAX: Duration = Duration::from_millis(65_535);

@@ -159,6 +159,15 @@ pub enum CloseReason {
     Violation(Violation),
     /// The other side was silent for too long.
     Silent,
+    /// The leader was silent for longer than its heartbeats allow.
+    Suspected {
+        /// For how long nothing has come of it.
+        silent_ms: u32,
+        /// The limit at that time. Votes of others who look for a leader shorten it.
+        limit_ms: u32,
+        /// The worst silence of the minute before.
+        worst_gap_ms: u32,
+    },
     /// The learner did not acknowledge in time.
     SlowAck,
     /// The learner is too far behind for the bounded window.
@@ -206,6 +215,11 @@ impl fmt::Display for CloseReason {
             ),
             Self::Violation(violation) => violation.fmt(f),
             Self::Silent => f.write_str("silent for too long"),
+            Self::Suspected { silent_ms, limit_ms, worst_gap_ms } => write!(
+                f,
+                "suspected after {silent_ms} ms without a heartbeat (limit {limit_ms} ms; worst gap of \
+                 the last minute {worst_gap_ms} ms)"
+            ),
             Self::SlowAck => f.write_str("proposals not acknowledged in time"),
             Self::TooFarBehind => f.write_str("too far behind"),
             Self::NotInLog => {

@@ -12,6 +12,8 @@ mod election;
 mod ensemble;
 mod error;
 mod event;
+mod gate;
+mod heartbeat;
 mod history;
 mod identity;
 mod image;
@@ -34,13 +36,14 @@ pub mod wire;
 pub use app::{
     Application, BadSnapshot, ClientOutput, Core, DigestVerdict, Incoming, InstallProgress,
 };
-pub use config::{Config, ElectionConfig, Limits};
+pub use config::{Config, DetectionConfig, ElectionConfig, Limits};
 pub use ensemble::{Address, Ensemble, Group, Member, Role};
 pub use error::{CloseReason, ConfigError, DecodeError, ProposeError, Violation};
 pub use event::{
     Channel, ConnId, EpochKind, Input, Message, Origin, Output, Phase, Received, ServerState,
     Status, SyncMode, Ticket,
 };
+pub use heartbeat::HeartbeatStatus;
 pub use identity::{EnsembleId, Identity};
 pub use image::{Images, Staged};
 pub use leader::LearnerStatus;

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::ops::ControlFlow;
 
+use crate::gate::Gate;
 use crate::{
     Application, Channel, ClientOutput, CloseReason, Config, ConfigError, ConnId, Core,
     DigestVerdict, Incoming, Input, InstallProgress, Instant, LogDemand, LogReady, Message, Notice,
@@ -86,6 +87,7 @@ pub struct Node<A> {
     synced: u32,
     /// The application takes no more transactions in this turn, and there are some.
     postponed: bool,
+    gate: Gate,
 }
 
 /// A snapshot that goes out to a learner.
@@ -139,6 +141,7 @@ impl<A: Application> Node<A> {
             touched: Vec::new(),
             synced: 0,
             postponed: false,
+            gate: Gate::default(),
         })
     }
 
@@ -195,7 +198,10 @@ impl<A: Application> Node<A> {
         match input {
             Input::Timeout => {
                 self.peer.handle_input(now, input);
-                self.app.handle_timeout(&mut Core::new(now, &mut self.peer));
+                // What is due may be a session that others have heard of meanwhile.
+                if !self.keeps_waiting() {
+                    self.app.handle_timeout(&mut Core::new(now, &mut self.peer));
+                }
             }
             Input::Closed { conn } if conn.is_client() => {
                 self.app.closed(&mut Core::new(now, &mut self.peer), conn);
@@ -222,6 +228,11 @@ impl<A: Application> Node<A> {
         disk: &mut impl Storage,
     ) -> usize {
         if conn.is_client() {
+            self.peer.observe_time(now);
+            if self.keeps_waiting() {
+                self.gate.hold_input(conn);
+                return 0;
+            }
             return self.app.handle_bytes(&mut Core::new(now, &mut self.peer), conn, bytes);
         }
         let mut used = 0;
@@ -237,6 +248,15 @@ impl<A: Application> Node<A> {
                 message => self.dispatch(now, message),
             }
         }
+    }
+
+    /// Whether clients are to wait. If so, until there is nothing else to do and the core
+    /// [may serve](Peer::may_serve): a change of the role that is under way comes first.
+    fn keeps_waiting(&mut self) -> bool {
+        if !self.peer.may_serve() {
+            self.gate.close();
+        }
+        self.gate.is_closed()
     }
 
     fn dispatch(&mut self, now: Instant, message: Message<'_>) {
@@ -381,7 +401,11 @@ impl<A: Application> Node<A> {
         if self.read_logs(disk) {
             return ControlFlow::Continue(());
         }
-        ControlFlow::Break(self.app.poll_output().map(NetOutput::from))
+        if self.keeps_waiting() && !self.peer.may_serve() {
+            return ControlFlow::Break(None);
+        }
+        let held = self.gate.open();
+        ControlFlow::Break(held.or_else(|| self.app.poll_output().map(NetOutput::from)))
     }
 
     fn close(&mut self, conn: ConnId, reason: CloseReason) -> NetOutput {
@@ -510,6 +534,10 @@ impl<A: Application> Node<A> {
     /// [`poll_output`](Self::poll_output) before waiting for anything else.
     pub fn poll_transmit(&mut self, now: Instant, conn: ConnId, buf: &mut [u8]) -> usize {
         if conn.is_client() {
+            if self.keeps_waiting() {
+                self.gate.hold_output(conn);
+                return 0;
+            }
             return self.app.poll_transmit(conn, buf);
         }
         let mut written = self.peer.poll_transmit(conn, buf);
@@ -532,7 +560,8 @@ impl<A: Application> Node<A> {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let now = self.postponed.then_some(Instant::ZERO);
-        [now, self.peer.poll_timeout(), self.app.poll_timeout()].into_iter().flatten().min()
+        let app = if self.gate.is_closed() { None } else { self.app.poll_timeout() };
+        [now, self.peer.poll_timeout(), app].into_iter().flatten().min()
     }
 
     fn take_back(&mut self, conn: ConnId) {

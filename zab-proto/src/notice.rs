@@ -86,6 +86,12 @@ pub enum Notice {
         /// Why.
         reason: ReignEnd,
     },
+    /// On a leader: this process did not run for so long that others may have elected another leader. It
+    /// answers no client before a quorum has answered it.
+    Away {
+        /// For how long it did not run.
+        away_ms: u32,
+    },
     /// This server does not serve. [`Peer::waits_for`](crate::Peer::waits_for) says what is missing.
     Waiting {
         /// For how long, in seconds.
@@ -103,6 +109,15 @@ pub enum ReignEnd {
     NotSynchronised,
     /// No quorum was heard of for `syncLimit`.
     QuorumLost,
+    /// No quorum has answered for twice the time after which followers suspect their leader.
+    QuorumSilent {
+        /// For how long none has.
+        silent_ms: u32,
+        /// The limit.
+        limit_ms: u32,
+    },
+    /// The own disk completes nothing, while a quorum of followers goes on.
+    DiskStalled,
     /// Too many voters want another leader.
     Deserted,
     /// A quorum needs voters that have promised a higher epoch.
@@ -113,14 +128,25 @@ pub enum ReignEnd {
 
 impl fmt::Display for ReignEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        let text = match self {
+            Self::QuorumSilent { silent_ms, limit_ms } => {
+                return write!(
+                    f,
+                    "no quorum has answered for {silent_ms} ms (limit {limit_ms} ms)"
+                );
+            }
+            Self::DiskStalled => {
+                "its disk completes nothing any more, while those of a quorum of followers do \
+                 (zab.diskStallMaxMs)"
+            }
             Self::NotFollowed => "no quorum has come to follow within initLimit",
             Self::NotSynchronised => "no quorum was synchronised within initLimit",
             Self::QuorumLost => "no quorum was heard of for syncLimit",
             Self::Deserted => "too many voters want another leader",
             Self::Overtaken => "a quorum needs voters that have promised a higher epoch",
             Self::CounterUsedUp => "the counter of its epoch is used up, the next epoch begins",
-        })
+        };
+        f.write_str(text)
     }
 }
 
@@ -169,7 +195,9 @@ impl Notice {
                 Self::LeaderLost { leader, phase, reason, .. },
             ) => a == leader && b == phase && kind(c) == kind(reason),
             (Self::OtherEnsemble { sid: a, .. }, Self::OtherEnsemble { sid, .. }) => a == sid,
-            (Self::ReignEnded { reason: a, .. }, Self::ReignEnded { reason, .. }) => a == reason,
+            (Self::ReignEnded { reason: a, .. }, Self::ReignEnded { reason, .. }) => {
+                discriminant(&a) == discriminant(&reason)
+            }
             _ => discriminant(self) == discriminant(other),
         }
     }
@@ -235,6 +263,11 @@ impl fmt::Display for Notice {
             Self::ReignEnded { epoch, reason } => {
                 write!(f, "This server leads no longer (epoch {epoch}): {reason}")
             }
+            Self::Away { away_ms } => write!(
+                f,
+                "This server did not run for {away_ms} ms while it led: it answers no client before a \
+                 quorum has answered it"
+            ),
             Self::Waiting { secs } => write!(f, "Not serving for {secs} s"),
         }
     }

@@ -1,6 +1,8 @@
 //! The public calls of the core, and the one place that branches on the role.
 
+mod outputs;
 mod patience;
+mod presence;
 mod roles;
 
 use alloc::string::String;
@@ -13,6 +15,7 @@ use self::patience::{Attempts, Waiting};
 use self::roles::{Looking, Role};
 use crate::door::Door;
 use crate::election::ElectionPort;
+use crate::heartbeat::{HeartbeatStatus, Suspicions, Watchdog};
 use crate::leader::{Leader, Leadership};
 use crate::notice::Notices;
 use crate::quorums::Quorums;
@@ -103,9 +106,17 @@ impl Peer {
                 notices: Notices::default(),
                 now,
                 door: Door::new(&config),
+                watchdog: Watchdog::new(),
+                suspicions: Suspicions::default(),
+                heartbeats: HeartbeatStatus::default(),
                 config,
             },
-            role: Role::Looking(Looking { begun: false, not_before: now, lost: None }),
+            role: Role::Looking(Looking {
+                begun: false,
+                not_before: now,
+                lost: None,
+                suspects: false,
+            }),
             held: Vec::new(),
             dialling: String::new(),
             attempts: Attempts::default(),
@@ -271,7 +282,7 @@ impl Peer {
 
     /// Timer, dial results, closed connections and finished writes.
     pub fn handle_input(&mut self, now: Instant, input: Input) {
-        self.shared.now = now;
+        self.observe_time(now);
         match input {
             Input::Timeout => self.on_timeout(now),
             Input::Opened { conn } if ElectionPort::owns(conn) => self.election.opened(now, conn),
@@ -344,9 +355,10 @@ impl Peer {
         conn: ConnId,
         bytes: &'b [u8],
     ) -> Received<'b> {
-        self.shared.now = now;
+        self.observe_time(now);
         let received = if ElectionPort::owns(conn) {
             let consumed = self.election.handle_bytes(now, conn, bytes);
+            self.note_voices(now);
             Received { consumed, message: None }
         } else {
             match &mut self.role {
@@ -442,34 +454,6 @@ impl Peer {
         }
     }
 
-    /// `None` if it has become pointless.
-    fn control_output(&mut self, control: Control) -> Option<Plain> {
-        Some(match control {
-            Control::Connect { conn, channel, addresses } => {
-                self.dialling = addresses;
-                Plain::Connect(conn, channel)
-            }
-            Control::Snapshot(conn) => {
-                let Role::Leader(leader) = &mut self.role else { return None };
-                if !leader.lend_snapshot(&self.shared.history, conn) {
-                    return None;
-                }
-                Plain::Other(Output::Snapshot { conn })
-            }
-            Control::Log { conn, after, through, any_length } => {
-                Plain::Other(Output::Log { conn, after, through, any_length })
-            }
-            Control::Became(status) => Plain::Other(Output::Became(status)),
-            Control::Transmit(conn) => Plain::Other(Output::Transmit { conn }),
-            Control::Close { conn, reason } => Plain::Other(Output::Close { conn, reason }),
-            Control::Resume(conn) => Plain::Other(Output::Resume { conn }),
-            Control::Synced(token) => Plain::Other(Output::Synced { token }),
-            Control::Room => Plain::Other(Output::Room),
-            Control::DiscardStage => Plain::Other(Output::DiscardStage),
-            Control::Notice(notice, more) => Plain::Other(Output::Notice { notice, more }),
-        })
-    }
-
     /// Fills `buf` with bytes for `conn`; 0 means nothing to send now. May stop inside a frame and
     /// resume there.
     pub fn poll_transmit(&mut self, conn: ConnId, buf: &mut [u8]) -> usize {
@@ -479,7 +463,9 @@ impl Peer {
         match &mut self.role {
             Role::Looking(_) => 0,
             Role::Learner(learner) => learner.poll_transmit(conn, buf),
-            Role::Leader(leader) => leader.poll_transmit(&self.shared.history, conn, buf),
+            Role::Leader(leader) => {
+                leader.poll_transmit(self.shared.now, &self.shared.history, conn, buf)
+            }
         }
     }
 
@@ -614,12 +600,14 @@ impl Peer {
                 let waits = !looking.begun && self.shared.history.is_settled();
                 waits.then_some(looking.not_before)
             }
-            Role::Learner(learner) => learner.poll_timeout(),
+            Role::Learner(learner) => learner.poll_timeout(&self.shared),
             Role::Leader(leader) => leader.poll_timeout(),
         };
         let held = self.held.first().map(|held| held.until);
         let waiting = self.waiting.map(|waiting| waiting.tell_at);
-        [role, held, waiting, self.election.poll_timeout()].into_iter().flatten().min()
+        let watchdog = self.shared.watchdog.poll_timeout();
+        let all = [role, held, waiting, watchdog, self.election.poll_timeout()];
+        all.into_iter().flatten().min()
     }
 }
 
@@ -631,19 +619,4 @@ struct Held {
     until: Instant,
     /// Where it comes from, if the driver knows.
     remote: Option<IpAddr>,
-}
-
-/// An output without, or with, the text of the last dial.
-enum Plain {
-    Connect(ConnId, Channel),
-    Other(Output<'static>),
-}
-
-impl Plain {
-    fn into_output(self, addresses: &str) -> Output<'_> {
-        match self {
-            Self::Connect(conn, channel) => Output::Connect { conn, channel, addresses },
-            Self::Other(output) => output,
-        }
-    }
 }

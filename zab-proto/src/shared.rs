@@ -11,6 +11,7 @@ use core::cell::Cell;
 use bytes::{Buf, BufMut, BytesMut};
 
 use crate::door::Door;
+use crate::heartbeat::{HeartbeatStatus, Suspicions, Watchdog};
 use crate::history::History;
 use crate::notice::{Notice, Notices};
 use crate::quorums::Quorums;
@@ -52,6 +53,10 @@ pub(crate) struct Shared {
     /// The time of the last input.
     pub(crate) now: Instant,
     pub(crate) door: Door,
+    /// Whether this process runs when it should.
+    pub(crate) watchdog: Watchdog,
+    pub(crate) suspicions: Suspicions,
+    pub(crate) heartbeats: HeartbeatStatus,
 }
 
 impl Shared {

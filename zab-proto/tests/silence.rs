@@ -11,8 +11,10 @@ use zab_proto::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// Without heartbeats, whose limits are those of `tests/heartbeat.rs`.
 fn three() -> (Cluster, usize) {
-    let mut cluster = Cluster::new(3, 1);
+    let mut cluster =
+        Cluster::new(3, 1).configure(|config| config.detection.heartbeat = Duration::ZERO);
     cluster.start_all();
     cluster.run(SECOND);
     let leader = cluster.leader().expect("a leader");

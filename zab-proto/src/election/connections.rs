@@ -156,12 +156,14 @@ impl Connections {
         &self.text
     }
 
-    /// An election begins. `lost` is the leader whose loss is the reason.
-    pub(super) fn start(&mut self, lost: Option<Sid>) {
+    /// An election begins. `lost` is the leader whose loss is the reason, and whether it was silent: then
+    /// nothing is to be expected of it, though it has closed no connection.
+    pub(super) fn start(&mut self, lost: Option<(Sid, bool)>) {
         self.looking = true;
         self.deadline.set(None);
         for (sid, remote) in &mut self.remotes {
-            remote.gone = lost == Some(*sid) && remote.up.is_none();
+            remote.gone = lost
+                .is_some_and(|(leader, silent)| leader == *sid && (silent || remote.up.is_none()));
             // A larger server that was told to call keeps its time to do so.
             if !remote.called {
                 remote.redial_at = None;

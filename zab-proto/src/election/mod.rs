@@ -93,6 +93,9 @@ pub(crate) struct ElectionPort {
     overtaken: Option<Overtaken>,
     /// The last role ended before its epoch was established.
     in_vain: bool,
+    /// Whose notification has come last, and whether it looks for a leader (and has not just connected,
+    /// as then it may repeat something long past).
+    voice: Option<(Sid, bool)>,
     counters: ElectionCounters,
 }
 
@@ -108,6 +111,7 @@ impl ElectionPort {
             bootstrapped: false,
             overtaken: None,
             in_vain: false,
+            voice: None,
             counters: ElectionCounters::default(),
         }
     }
@@ -142,13 +146,19 @@ impl ElectionPort {
 
     /// An election begins. `initial` has the last durable zxid and the current epoch of this
     /// server. Without `trusted` they are not to be counted (rule R14). `lost` is the leader whose
-    /// loss ended the last role.
-    pub(crate) fn start(&mut self, now: Instant, initial: Vote, trusted: bool, lost: Option<Sid>) {
+    /// loss ended the last role, and whether that was for its silence.
+    pub(crate) fn start(
+        &mut self,
+        now: Instant,
+        initial: Vote,
+        trusted: bool,
+        lost: Option<(Sid, bool)>,
+    ) {
         self.bootstrapped = false;
         self.bootstrap = None;
         self.overtaken = None;
         match lost {
-            Some(leader) if self.in_vain => self.algorithm.avoid(leader),
+            Some((leader, _)) if self.in_vain => self.algorithm.avoid(leader),
             // It was elected itself without those that it avoids, and was not followed by enough.
             None if self.in_vain => self.algorithm.avoid_nobody(),
             _ => {}
@@ -242,6 +252,12 @@ impl ElectionPort {
         used
     }
 
+    /// Whom the last bytes came from, if they held a notification of this ensemble, and whether that
+    /// server looks for a leader.
+    pub(crate) fn take_voice(&mut self) -> Option<(Sid, bool)> {
+        self.voice.take()
+    }
+
     /// Fills `buf` with bytes for `conn`; 0: nothing to send now. A handshake is not split unless
     /// `buf` is smaller.
     pub(crate) fn poll_transmit(&mut self, conn: ConnId, buf: &mut [u8]) -> usize {
@@ -305,6 +321,7 @@ impl ElectionPort {
             // It is answered whatever it says.
             None => ServerState::Looking,
         };
+        self.voice = Some((frame.from, state == ServerState::Looking && !frame.first));
         let heard = CastVote {
             state,
             vote: notification.vote(),

@@ -153,6 +153,7 @@ impl Leader {
             return;
         }
         link.acked = link.acked.max(acked);
+        link.answered_at = now;
         link.has_shown(acked);
         let (sid, counts) = (link.sid, link.counts());
         if counts {
@@ -262,7 +263,9 @@ impl Leader {
                     return Err(short);
                 }
                 link.pongs += 1;
+                link.answered_at = now;
                 self.count_pongs(now, shared);
+                self.count_proofs(shared);
                 Ok((!sessions.is_empty()).then_some(Message::Touched { from, sessions }))
             }
             PacketType::REQUEST => {

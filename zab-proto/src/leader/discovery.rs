@@ -5,7 +5,7 @@
 //! epoch leaves it for nobody's claim (rule R19): a voter that has promised a higher one joins as a
 //! guest, see [`guests`](super::guests).
 
-use super::identity::{Said, leader_info};
+use super::identity::{Said, Told};
 use super::link::{Link, Stage};
 use super::{Leader, Step};
 use crate::reconfig;
@@ -46,6 +46,7 @@ impl Leader {
             return Ok(());
         }
         self.displace(now, shared, conn, sid)?;
+        self.note_wanted(now, conn, packet);
         let Some(link) = self.link(conn) else { return Ok(()) };
         link.identity = said;
         link.sid = sid;
@@ -130,7 +131,9 @@ impl Leader {
                 link.guest = link.accepted > self.epoch;
                 let identity = own_identity.filter(|_| link.identity.keeps);
                 link.told = identity;
-                let data = leader_info(link.guest && link.can_be_guest, identity);
+                link.told_beat = link.granted();
+                let guest = link.guest && link.can_be_guest;
+                let data = Told { guest, identity, heartbeat: link.told_beat }.encode();
                 link.out.put(PacketType::LEADERINFO, epoch, Some(&data));
             }
         }

@@ -7,9 +7,11 @@
 
 use alloc::vec::Vec;
 use core::cmp::Reverse;
+use core::time::Duration;
 
 use super::Leader;
 use super::link::{Link, Stage};
+use crate::heartbeat;
 use crate::identity::{Identity, differ};
 use crate::shared::Shared;
 use crate::wire::body::{LearnerInfo, PROTOCOL_VERSION};
@@ -55,7 +57,7 @@ impl Leader {
             link.foreign = true;
             link.stage = Stage::Invited;
             link.silent_at = silent_at;
-            let data = leader_info(false, own);
+            let data = Told { identity: own, ..Told::default() }.encode();
             link.out.put(PacketType::LEADERINFO, Zxid::new(epoch, 0), Some(&data));
         }
         true
@@ -87,7 +89,7 @@ impl Leader {
             if link.identity.keeps && link.told != Some(identity) {
                 link.told = Some(identity);
                 if link.identity.stored != Some(identity) {
-                    let data = leader_info(false, Some(identity));
+                    let data = Told { identity: Some(identity), ..Told::default() }.encode();
                     link.out.put(PacketType::LEADERINFO, Zxid::new(epoch, 0), Some(&data));
                 }
             }
@@ -143,17 +145,33 @@ impl Leader {
     }
 }
 
-/// The data of LEADERINFO. A learner that is not of ours gets nothing behind ZooKeeper's four bytes.
-pub(super) fn leader_info(guest: bool, identity: Option<Identity>) -> Vec<u8> {
-    let mut data = PROTOCOL_VERSION.to_be_bytes().to_vec();
-    if guest || identity.is_some() {
-        extension::begin(&mut data);
+/// What LEADERINFO tells. A learner that is not of ours gets nothing behind ZooKeeper's four bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    /// It may join below its promise.
+    pub(super) guest: bool,
+    /// Which ensemble this is.
+    pub(super) identity: Option<Identity>,
+    /// The pause between heartbeats.
+    pub(super) heartbeat: Option<Duration>,
+}
+
+impl Told {
+    /// The data of the packet.
+    pub(super) fn encode(self) -> Vec<u8> {
+        let mut data = PROTOCOL_VERSION.to_be_bytes().to_vec();
+        if self.guest || self.identity.is_some() || self.heartbeat.is_some() {
+            extension::begin(&mut data);
+        }
+        if self.guest {
+            extension::put(&mut data, Tag::GUEST, b"");
+        }
+        if let Some(identity) = self.identity {
+            extension::put(&mut data, Tag::IDENTITY, &identity.encode());
+        }
+        if let Some(every) = self.heartbeat {
+            extension::put(&mut data, Tag::HEARTBEAT, &heartbeat::encode(every));
+        }
+        data
     }
-    if guest {
-        extension::put(&mut data, Tag::GUEST, b"");
-    }
-    if let Some(identity) = identity {
-        extension::put(&mut data, Tag::IDENTITY, &identity.encode());
-    }
-    data
 }

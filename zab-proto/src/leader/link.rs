@@ -2,7 +2,9 @@
 
 use alloc::collections::VecDeque;
 use core::net::IpAddr;
+use core::time::Duration;
 
+use super::beats::Beat;
 use super::identity::Said;
 use crate::history::History;
 use crate::shared::Outbox;
@@ -71,6 +73,14 @@ pub(super) struct Link {
     /// What it says of the ensemble's id, and what it was told.
     pub(super) identity: Said,
     pub(super) told: Option<Identity>,
+    /// Its heartbeat, if it wants one, and what it was told of that.
+    pub(super) beat: Option<Beat>,
+    pub(super) told_beat: Option<Duration>,
+    /// When something was written to it, and when it has answered something.
+    pub(super) sent_at: Instant,
+    pub(super) answered_at: Instant,
+    /// The PING whose answer proves that this server still leads.
+    pub(super) proof: Option<u64>,
     /// The accepted epoch of its introduction.
     pub(super) accepted: Epoch,
     /// When it was last heard of, or took what it is sent.
@@ -152,6 +162,11 @@ impl Link {
             foreign: false,
             identity: Said::default(),
             told: None,
+            beat: None,
+            told_beat: None,
+            sent_at: Instant::ZERO,
+            answered_at: Instant::ZERO,
+            proof: None,
             accepted: Epoch(0),
             active_at: Instant::ZERO,
             stage: Stage::Hello,

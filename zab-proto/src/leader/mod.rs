@@ -1,10 +1,12 @@
 //! The leader: its learners, the epoch they agree on, and the transactions it proposes.
 
+mod beats;
 mod broadcast;
 mod discovery;
 mod guests;
 mod identity;
 mod link;
+mod standing;
 mod sync;
 mod sync_rounds;
 
@@ -13,7 +15,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
+use self::beats::Beats;
 use self::link::{Link, Own, Stage};
+use self::standing::Standing;
 use self::sync::Rank;
 use self::sync_rounds::SyncRounds;
 use crate::history::History;
@@ -73,6 +77,8 @@ pub(crate) struct Leader {
     half_tick: Instant,
     half_ticks: u64,
     sync_rounds: SyncRounds,
+    beats: Beats,
+    standing: Standing,
     standalone: bool,
 }
 
@@ -125,6 +131,8 @@ impl Leader {
             half_tick: now + config.tick_time / 2,
             half_ticks: 0,
             sync_rounds: SyncRounds::default(),
+            beats: Beats::new(now, shared),
+            standing: Standing::default(),
             standalone: config.standalone,
         };
         if leader.standalone {
@@ -282,6 +290,7 @@ impl Leader {
 
     /// The role is over.
     pub(crate) fn end(&mut self, shared: &mut Shared) {
+        shared.watchdog.watch(shared.now, None);
         for link in self.links.drain(..).flatten() {
             shared.close(link.conn, CloseReason::RoleEnded);
         }
@@ -381,6 +390,7 @@ impl Leader {
     /// Fills `buf` for a learner.
     pub(crate) fn poll_transmit(
         &mut self,
+        now: Instant,
         history: &History,
         conn: ConnId,
         buf: &mut [u8],
@@ -390,6 +400,9 @@ impl Leader {
         let Some(link) = link.filter(|link| link.conn == conn) else { return 0 };
         let written = link.transmit(history, own, &self.config_text, buf);
         link.sent_bytes += written as u64;
+        if written > 0 {
+            link.sent_at = now;
+        }
         link.idle = written < buf.len();
         written
     }
@@ -426,7 +439,8 @@ impl Leader {
         }
         let step = (self.step < Step::Established).then_some(self.deadline);
         let silent = self.all().filter(|link| link.is_awaited()).map(|link| link.silent_at).min();
-        [Some(self.half_tick), step, silent].into_iter().flatten().min()
+        let beat = self.beats.poll_timeout();
+        [Some(self.half_tick), step, silent, beat].into_iter().flatten().min()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant, shared: &mut Shared) -> Leadership {
@@ -445,6 +459,16 @@ impl Leader {
         let half_tick = now >= self.half_tick;
         if half_tick {
             self.note_progress(now, shared);
+        }
+        if half_tick || self.beats.poll_timeout().is_some_and(|at| now >= at) {
+            self.watch_answers(now, shared);
+            if self.is_established() {
+                self.watch_itself(now, shared);
+            }
+            if let Some(reason) = self.judge_itself(now, shared) {
+                return Leadership::Resign(reason);
+            }
+            self.send_beats(now, shared);
         }
         self.close_where(shared, CloseReason::Silent, |link| {
             link.is_awaited() && now >= link.silent_at

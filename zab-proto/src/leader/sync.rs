@@ -330,6 +330,7 @@ impl Leader {
         }
         self.welcome_waiting = true;
         self.welcome_synced(shared);
+        self.watch_itself(now, shared);
         self.announce(shared);
     }
 

@@ -5,12 +5,13 @@ use crate::reconfig;
 use crate::shared::Shared;
 use crate::wire::body;
 use crate::wire::packet::{Packet, PacketType};
-use crate::{CloseReason, DecodeError, Message, Zxid};
+use crate::{CloseReason, DecodeError, Instant, Message, Zxid};
 
 impl Learner {
     /// A packet of the established leader.
     pub(super) fn on_live_packet<'b>(
         &mut self,
+        now: Instant,
         shared: &mut Shared,
         packet: &Packet<'b>,
     ) -> Result<Option<Message<'b>>, CloseReason> {
@@ -38,17 +39,37 @@ impl Learner {
             }
             PacketType::PING => {
                 self.ping = packet.zxid;
-                return Ok(Some(Message::Ping));
+                return Ok(self.is_touch_due(now, shared).then_some(Message::Ping));
             }
             PacketType::REVALIDATE => {
                 return Ok(Some(Message::Revalidated { data: data()? }));
             }
-            PacketType::LEADERINFO => self.on_identity(shared, packet),
+            PacketType::LEADERINFO => {
+                self.on_identity(shared, packet);
+                self.note_heartbeat(shared, packet);
+            }
             PacketType::SYNC => return Ok(Some(Message::Synced)),
             // Unknown types, and what is only meant for the other kind of learner.
             _ => {}
         }
         Ok(None)
+    }
+
+    /// Whether the application is to say which sessions are alive. As often as ZooKeeper's leader asks is
+    /// enough; heartbeats in between are answered here, with an empty list.
+    fn is_touch_due(&mut self, now: Instant, shared: &mut Shared) -> bool {
+        let Some((every, half_tick)) =
+            self.heartbeat(shared).0.map(|every| (every, shared.config.tick_time / 2))
+        else {
+            return true;
+        };
+        if now < self.touched_at {
+            shared.heartbeats.answered += 1;
+            self.pong(b"");
+            return false;
+        }
+        self.touched_at = now + half_tick.saturating_sub(every);
+        true
     }
 
     /// Answers the leader's PING.

@@ -89,6 +89,7 @@ impl Learner {
     ) -> Result<(), CloseReason> {
         body::parse_i32(packet.data).map_err(CloseReason::Malformed)?;
         self.compare_identity(shared, packet)?;
+        self.note_heartbeat(shared, packet);
         let epoch = packet.zxid.epoch();
         let history = &mut shared.history;
         if !epoch.is_plausible(self.proven) {

@@ -6,6 +6,7 @@
 use alloc::vec::Vec;
 
 use super::{Learner, Step};
+use crate::heartbeat;
 use crate::identity::{Identity, differ};
 use crate::shared::Shared;
 use crate::wire::body::LearnerInfo;
@@ -25,6 +26,9 @@ impl Learner {
         if identity.is_some() || shared.config.fresh_id.is_some() {
             let value: Vec<u8> = identity.map(|known| known.encode().to_vec()).unwrap_or_default();
             extension::put(&mut data, Tag::IDENTITY, &value);
+        }
+        if let Some(every) = shared.config.heartbeat() {
+            extension::put(&mut data, Tag::HEARTBEAT, &heartbeat::encode(every));
         }
         let accepted = Zxid::new(shared.history.accepted(), 0);
         self.out.put(kind, accepted, Some(&data));

@@ -3,11 +3,13 @@
 mod broadcast;
 mod discovery;
 mod identity;
+mod suspicion;
 mod sync;
 
 use alloc::format;
 use alloc::string::String;
 
+use self::suspicion::Suspicion;
 use self::sync::Incoming;
 use crate::shared::{Control, Outbox, Shared};
 use crate::window::Index;
@@ -85,6 +87,12 @@ pub(crate) struct Learner {
     ping: Zxid,
     /// When this observer last said how far it is.
     shown_at: Instant,
+    /// Present if the leader grants heartbeats.
+    suspicion: Option<Suspicion>,
+    /// The role ends as the leader is suspected.
+    suspects: bool,
+    /// When the leader is to hear again which sessions are alive.
+    touched_at: Instant,
     /// The driver holds bytes of the leader's that wait for [`Control::Resume`].
     paused: bool,
     failed: bool,
@@ -129,6 +137,9 @@ impl Learner {
             retry_pause: config.election.leader_retry_min,
             ping: Zxid::ZERO,
             shown_at: now,
+            suspicion: None,
+            suspects: false,
+            touched_at: now,
             paused: false,
             failed: false,
             reason: None,
@@ -207,6 +218,7 @@ impl Learner {
     /// The role is over.
     pub(crate) fn end(&mut self, shared: &mut Shared) {
         shared.history.give_up_gaps();
+        shared.watchdog.watch(shared.now, None);
         if let Some(conn) = self.conn.take() {
             shared.close(conn, CloseReason::RoleEnded);
         }
@@ -245,6 +257,9 @@ impl Learner {
         let field_len_max = shared.config.limits.field_len_max_bytes;
         let mut consumed = 0;
         let mut message = None;
+        if self.conn == Some(conn) && !bytes.is_empty() {
+            self.hear_leader(now);
+        }
         while message.is_none() && self.conn == Some(conn) && self.step != Step::Promising {
             if Self::waits_for_disk(shared) {
                 self.paused = true;
@@ -264,7 +279,7 @@ impl Learner {
                     Parsed::Malformed(error) => Err(CloseReason::of_member(error, field_len_max)),
                     Parsed::Complete { value, len } => {
                         self.heard(now, shared);
-                        self.on_packet(shared, &value).map(|message| (len, message))
+                        self.on_packet(now, shared, &value).map(|message| (len, message))
                     }
                 }
             };
@@ -304,11 +319,12 @@ impl Learner {
 
     fn on_packet<'b>(
         &mut self,
+        now: Instant,
         shared: &mut Shared,
         packet: &Packet<'b>,
     ) -> Result<Option<Message<'b>>, CloseReason> {
         match self.step {
-            Step::Live => self.on_live_packet(shared, packet),
+            Step::Live => self.on_live_packet(now, shared, packet),
             Step::Syncing | Step::Storing | Step::Synced => {
                 self.on_sync_packet(shared, packet).map(|()| None)
             }
@@ -341,9 +357,10 @@ impl Learner {
         self.conn
     }
 
-    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self, shared: &Shared) -> Option<Instant> {
         let unproven = self.unproven.map(|(_, until)| until);
-        [Some(self.deadline), self.retry, unproven].into_iter().flatten().min()
+        let suspicion = self.suspicion_deadline(shared);
+        [Some(self.deadline), self.retry, unproven, suspicion].into_iter().flatten().min()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant, shared: &mut Shared) {
@@ -356,6 +373,9 @@ impl Learner {
                 self.leave(shared, CloseReason::Violation(violation));
                 return;
             }
+        }
+        if self.judge_leader(now, shared) {
+            return;
         }
         if now >= self.deadline {
             self.leave(shared, CloseReason::Silent);

@@ -362,6 +362,7 @@ impl Learner {
         self.step = Step::Live;
         shared.history.commit(self.committed);
         self.adopt_identity(shared);
+        self.begin_suspicion(shared);
         self.announce(shared);
     }
 

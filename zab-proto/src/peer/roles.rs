@@ -10,7 +10,7 @@ use crate::election::ElectionOutput;
 use crate::leader::Leader;
 use crate::learner::Learner;
 use crate::reconfig;
-use crate::shared::Control;
+use crate::shared::{Control, Shared};
 use crate::window::Window;
 use crate::wire::txn::TxnHeader;
 use crate::{Channel, CloseReason, Epoch, Instant, Notice, ReignEnd, ServerState, Sid, Vote, Zxid};
@@ -30,6 +30,8 @@ pub(super) struct Looking {
     pub(super) not_before: Instant,
     /// The leader whose loss ended the last role.
     pub(super) lost: Option<Sid>,
+    /// It was silent, so that its connection may look whole.
+    pub(super) suspects: bool,
 }
 
 impl Peer {
@@ -87,13 +89,17 @@ impl Peer {
 
     /// The advertised vote follows the epoch once it is established (`QuorumPeer.updateElectionVote`).
     fn note_established(&mut self, now: Instant) {
-        let epoch = match &self.role {
-            Role::Learner(learner) if learner.is_live() => learner.epoch(),
-            Role::Leader(leader) if leader.is_established() => leader.epoch(),
+        let (leader, epoch) = match &self.role {
+            Role::Learner(learner) if learner.is_live() => (learner.leader(), learner.epoch()),
+            Role::Leader(leader) if leader.is_established() => {
+                (self.shared.config.sid, leader.epoch())
+            }
             Role::Looking(_) | Role::Learner(_) | Role::Leader(_) => return,
         };
         if self.advertised != Some(epoch) {
             self.advertised = Some(epoch);
+            let Shared { suspicions, heartbeats, .. } = &mut self.shared;
+            suspicions.resolve(now, heartbeats, leader, epoch);
             self.attempts.succeeded(now);
             self.shared.history.establish();
             self.election.established(epoch);
@@ -114,7 +120,8 @@ impl Peer {
                 zxid: history.last(),
                 peer_epoch: history.current(),
             };
-            self.election.start(now, own, history.is_trusted(), looking.lost);
+            let lost = looking.lost.map(|leader| (leader, looking.suspects));
+            self.election.start(now, own, history.is_trusted(), lost);
         }
         if looking.begun && !history.is_trusted() && self.election.is_bootstrapped() {
             history.trust();
@@ -164,6 +171,7 @@ impl Peer {
             return;
         }
         let mut not_before = now + self.attempts.ended(now, self.shared.config.tick_time);
+        let suspects = matches!(&self.role, Role::Learner(learner) if learner.suspects());
         match &mut self.role {
             Role::Looking(_) => {}
             Role::Learner(learner) => {
@@ -180,7 +188,7 @@ impl Peer {
         self.shared.history.extend_tail();
         self.shared.outdated |= self.shared.changing;
         self.election.end();
-        self.role = Role::Looking(Looking { begun: false, not_before, lost });
+        self.role = Role::Looking(Looking { begun: false, not_before, lost, suspects });
         self.shared.control.push_back(Control::Became(self.status()));
     }
 

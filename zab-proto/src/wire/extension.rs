@@ -26,6 +26,11 @@ impl Tag {
     /// directory belongs to (an id of 16 bytes, and 1 if it is confirmed). Empty: it has no id yet, and
     /// would take one.
     pub const IDENTITY: Self = Self(2);
+
+    /// In FOLLOWERINFO and OBSERVERINFO: the pause between heartbeats that the learner wants, in
+    /// milliseconds (u16). In LEADERINFO: the one that it is granted, from now on. Zero is as good as
+    /// no such field: there are none.
+    pub const HEARTBEAT: Self = Self(3);
 }
 
 /// The fields behind the first `known` bytes of a message. Reads nothing that is cut off or has no

@@ -111,6 +111,7 @@ pub(super) fn config(sid: Sid, ensemble: &Ensemble) -> Config {
         multi_address: false,
         trust_empty: true,
         election: ElectionConfig::default(),
+        detection: crate::DetectionConfig::default(),
         limits: Limits::default(),
         seed: 1,
     }
@@ -176,7 +177,7 @@ impl Net {
         server.established = false;
         server.last = None;
         server.port.end();
-        server.port.start(now, own, server.trusted, lost);
+        server.port.start(now, own, server.trusted, lost.map(|leader| (leader, false)));
         self.drain(sid);
     }
 

@@ -1,0 +1,135 @@
+//! Whether this leader may still be one.
+//!
+//! Three things can go wrong that it does not notice by any closed connection:
+//!
+//! * No quorum answers. Followers that hear nothing have looked for another leader after their limit;
+//!   after twice that, this one takes no more writes and looks, too.
+//! * This process was away for longer than that limit, and does not know what has happened meanwhile. It
+//!   serves nothing, plain reads included, before a quorum has answered a PING that was sent after
+//!   that. Answers come in the order of the PINGs on the same connection, and a follower that has left has
+//!   closed it: so at the time of such an answer no other leader can have been established with
+//!   that quorum, and what this leader has applied is the newest.
+//! * Its own disk hangs, while followers' disks go on. They can elect one of themselves; this server
+//!   cannot even vote before its disk has come back (rule R2).
+
+use core::time::Duration;
+
+use super::Leader;
+use super::link::{Link, Stage};
+use crate::shared::Shared;
+use crate::window::Index;
+use crate::{Instant, Notice, ReignEnd};
+
+/// What this leader knows of itself.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    /// It serves nothing until a quorum has answered.
+    doubted: bool,
+    /// What its disk has and since when it has not had more, while it is owed more.
+    owed: Option<(Index, Instant)>,
+}
+
+impl Leader {
+    /// Whether applications may answer clients.
+    pub(crate) fn may_serve(&self) -> bool {
+        !self.standing.doubted
+    }
+
+    /// The pause between heartbeats and the limit, for monitors.
+    pub(crate) fn heartbeat(&self, shared: &Shared) -> (Option<Duration>, Option<Duration>) {
+        (self.beats.every.filter(|_| self.beats.poll_timeout().is_some()), self.beats.limit(shared))
+    }
+
+    /// Looks from now on whether this process runs when it should.
+    pub(super) fn watch_itself(&self, now: Instant, shared: &mut Shared) {
+        let beats = self.beats.every.filter(|_| self.beats.poll_timeout().is_some());
+        let every = beats.unwrap_or(shared.config.tick_time / 2);
+        shared.watchdog.watch(now, Some(every));
+    }
+
+    /// This process was away for a while.
+    pub(crate) fn was_away(&mut self, now: Instant, shared: &mut Shared, away: Duration) {
+        // The disk may have written and not have been heard.
+        self.standing.owed = None;
+        self.beats.since = now;
+        let limit = self.beats.limit(shared);
+        let limit = limit.unwrap_or_else(|| shared.config.ticks(shared.config.sync_limit));
+        if away <= limit || !self.is_established() || self.standing.doubted {
+            return;
+        }
+        self.standing.doubted = true;
+        for link in self.links.iter_mut().flatten() {
+            link.proof = None;
+        }
+        let away_ms = u32::try_from(away.as_millis()).unwrap_or(u32::MAX);
+        shared.notice(now, Notice::Away { away_ms });
+        self.ask_for_proof(shared);
+    }
+
+    /// Asks everybody who counts for an answer that proves that this leader is still followed.
+    fn ask_for_proof(&mut self, shared: &Shared) {
+        let zxid = self.last_proposed;
+        for link in self.links.iter_mut().flatten() {
+            let asks = link.stage == Stage::Live && link.counts() && !link.is_slow_to_take();
+            if asks && link.proof.is_none() {
+                link.ping(zxid);
+                link.proof = Some(link.pings_sent);
+            }
+        }
+        self.count_proofs(shared);
+    }
+
+    /// Serves again once a quorum has answered.
+    pub(super) fn count_proofs(&mut self, shared: &Shared) {
+        if !self.standing.doubted {
+            return;
+        }
+        let proves = |link: &Link| link.proof.is_some_and(|ping| link.pongs >= ping);
+        if self.is_quorum(shared, proves) {
+            self.standing.doubted = false;
+        }
+    }
+
+    /// Whether this leader has to give up, by what it knows at a heartbeat or half tick.
+    pub(super) fn judge_itself(&mut self, now: Instant, shared: &Shared) -> Option<ReignEnd> {
+        if !self.is_established() {
+            return None;
+        }
+        if self.standing.doubted {
+            self.ask_for_proof(shared);
+            // Everybody who could prove it has gone, most likely to the next leader.
+            let live = |link: &Link| link.stage == Stage::Live && link.counts();
+            if !self.is_quorum(shared, live) {
+                return Some(ReignEnd::QuorumLost);
+            }
+        }
+        if let Some(limit) = self.beats.limit(shared)
+            && now >= self.beats.since + 2 * limit
+        {
+            let millis = |span: Duration| u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
+            let silent_ms = millis(now.saturating_since(self.beats.since));
+            return Some(ReignEnd::QuorumSilent { silent_ms, limit_ms: millis(2 * limit) });
+        }
+        self.is_disk_stalled(now, shared).then_some(ReignEnd::DiskStalled)
+    }
+
+    /// Whether the own disk completes nothing any more, while a quorum of followers has more on theirs.
+    fn is_disk_stalled(&mut self, now: Instant, shared: &Shared) -> bool {
+        let limit = shared.config.detection.disk_stall_max;
+        let (durable, end) = (shared.history.durable(), shared.history.end());
+        if limit.is_zero() || durable == end {
+            self.standing.owed = None;
+            return false;
+        }
+        match self.standing.owed {
+            // Without this server's disk, committed means: on the disks of a quorum of others.
+            Some((known, since)) if known == durable => {
+                now >= since + limit && shared.history.committed() > durable
+            }
+            _ => {
+                self.standing.owed = Some((durable, now));
+                false
+            }
+        }
+    }
+}
