@@ -70,13 +70,12 @@ impl World {
         config.allow_unlisted = true;
         config.standalone = true;
         config.trust_empty = true;
-        let service = Service::new(ServiceOptions {
-            extended_types: true,
-            four_letter_whitelist: vec!["*".into()],
-            wall_clock: WallClock::new(|| 1_700_000_000_000),
-            super_digest: Some("super:0bX78nEegDzJM3ju0iLBEJdWzjg=".into()),
-            ..ServiceOptions::default()
-        });
+        let service = Service::new(ServiceOptions::default().with(|options| {
+options.extended_types = true;
+options.four_letter_whitelist = vec!["*".into()];
+options.wall_clock = WallClock::new(|| 1_700_000_000_000);
+options.super_digest = Some("super:0bX78nEegDzJM3ju0iLBEJdWzjg=".into());
+}));
         let now = Instant::ZERO;
         let node = Node::new(now, config, Recovered::default(), service).expect("a good one");
         let mut world =

@@ -64,21 +64,20 @@ pub(crate) const DIALLED: u16 = 0x30;
 const DIALS_MAX: u16 = 16;
 
 pub(crate) fn options() -> ServiceOptions {
-    ServiceOptions {
-        tick_time: TICK,
-        jute_max_buffer: 16 << 10,
-        max_client_cnxns: 0,
-        extended_types: true,
-        four_letter_whitelist: vec!["*".into()],
-        out_len_soft_max_bytes: 32 << 10,
-        events_len_max_bytes: 64 << 10,
-        watches_len_max_bytes: 64 << 10,
-        ids_len_max_bytes: 8 << 10,
-        clients_len_max_bytes: 512 << 10,
-        reply_len_max_bytes: 64 << 10,
-        in_flight_max: 50,
-        ..ServiceOptions::default()
-    }
+    ServiceOptions::default().with(|options| {
+options.tick_time = TICK;
+options.jute_max_buffer = 16 << 10;
+options.max_client_cnxns = 0;
+options.extended_types = true;
+options.four_letter_whitelist = vec!["*".into()];
+options.out_len_soft_max_bytes = 32 << 10;
+options.events_len_max_bytes = 64 << 10;
+options.watches_len_max_bytes = 64 << 10;
+options.ids_len_max_bytes = 8 << 10;
+options.clients_len_max_bytes = 512 << 10;
+options.reply_len_max_bytes = 64 << 10;
+options.in_flight_max = 50;
+})
 }
 
 const TICK: Duration = Duration::from_secs(2);
@@ -113,15 +112,14 @@ impl World {
             (config.tick_time, config.init_limit, config.sync_limit) = (TICK, 10, 5);
             (config.limits, config.trust_empty) = (limits(), true);
             let (clock, ids) = (Arc::clone(&world.clock), AtomicU64::new(0));
-            let service = Service::new(ServiceOptions {
-                session_server_id: sid,
-                wall_clock: WallClock::new(move || clock.load(Ordering::Relaxed)),
-                // The same for the same input; nobody here has to guess one.
-                entropy: Entropy::new(move || {
+            let service = Service::new(options().with(|options| {
+options.session_server_id = sid;
+options.wall_clock = WallClock::new(move || clock.load(Ordering::Relaxed));
+// The same for the same input; nobody here has to guess one.
+options.entropy = Entropy::new(move || {
                     ids.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
-                }),
-                ..options()
-            });
+                });
+}));
             let node = Node::new(world.now, config, Recovered::default(), service);
             world.nodes.push(node.expect("a good configuration"));
             world.disks.push(MemoryStorage::default());

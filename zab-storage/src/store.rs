@@ -13,7 +13,12 @@ use crate::names::{self, Compression};
 use crate::times::FsyncTimes;
 
 /// Where the files are and how they are written. Defaults are ZooKeeper's.
+///
+/// ```
+/// let options = zab_storage::Options::new("data").with(|options| options.snap_count = 10_000);
+/// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Options {
     /// `dataDir`: snapshots, epochs and `myid`.
     pub data_dir: PathBuf,
@@ -94,6 +99,13 @@ impl Options {
             snapshot_retry: Duration::from_secs(5),
             seed: 0,
         }
+    }
+
+    /// The same with what `change` changes.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
     }
 }
 

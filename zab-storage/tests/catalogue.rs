@@ -13,7 +13,7 @@ use zab_proto::{
 use zab_storage::{Disk, Error, Mode, Options, Store};
 
 fn options(dir: &TempDir) -> Options {
-    Options { prealloc_bytes: 1 << 16, ..Options::new(dir.path()) }
+    Options::new(dir.path()).with(|options| options.prealloc_bytes = 1 << 16)
 }
 
 fn recover(dir: &TempDir) -> Result<(Recovered, Bytes), Error> {
@@ -82,7 +82,7 @@ fn b35_what_is_left_of_a_history_is_not_taken_for_all_of_it() {
     for snapshot in snapshots(&dir) {
         fs::remove_file(dir.version_2().join(snapshot)).unwrap();
     }
-    let trust = || Options { trust_empty_snapshot: true, ..options(&dir) };
+    let trust = || options(&dir).with(|options| options.trust_empty_snapshot = true);
     fs::rename(dir.version_2().join("log.100000001"), dir.path().join("older")).unwrap();
     assert!(matches!(recover(&dir), Err(Error::NoSnapshot(_))));
     let hole = recover_with(trust()).map(|_| ());

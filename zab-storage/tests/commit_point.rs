@@ -28,7 +28,8 @@ fn log(disk: &mut Disk, first: i64, count: i64, ticket: &mut u64) {
 
 fn recover(dir: &TempDir, alone: bool) -> (Recovered, Bytes) {
     let mut app = Bytes::new();
-    let mut store = Store::open(Options { alone, ..Options::new(dir.path()) }).unwrap();
+    let mut store =
+        Store::open(Options::new(dir.path()).with(|options| options.alone = alone)).unwrap();
     let recovered = store.recover(&mut app).unwrap();
     (recovered, app)
 }

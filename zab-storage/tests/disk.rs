@@ -13,7 +13,7 @@ use zab_proto::{
 use zab_storage::{Disk, Error, Mode, Options, Store};
 
 fn options(dir: &TempDir) -> Options {
-    Options { prealloc_bytes: 64 << 10, ..Options::new(dir.path()) }
+    Options::new(dir.path()).with(|options| options.prealloc_bytes = 64 << 10)
 }
 
 fn start(options: Options, thread: bool) -> (Disk, Receiver<()>) {
@@ -96,7 +96,7 @@ fn each_run_begins_a_new_log() {
 #[test]
 fn an_untrusted_directory_is_empty_until_there_is_history() {
     let dir = TempDir::new();
-    let options = Options { autocreate: false, ..options(&dir) };
+    let options = options(&dir).with(|options| options.autocreate = false);
     let (mut disk, woken) = start(options.clone(), true);
     disk.set_epoch(Ticket(1), EpochKind::Accepted, Epoch(1));
     wait(&mut disk, &woken, 1);
@@ -172,7 +172,10 @@ fn a_leaders_snapshot_does_not_pile_up() {
 fn snapshots_of_our_own() {
     for thread in [false, true] {
         let dir = TempDir::new();
-        let few = Options { snap_count: 10, seed: 1, ..options(&dir) };
+        let few = options(&dir).with(|options| {
+            options.snap_count = 10;
+            options.seed = 1;
+        });
         let (mut disk, woken) = start(few.clone(), thread);
         let mut n = 0;
         while !disk.snapshot_due() {
@@ -218,7 +221,8 @@ fn snapshots_of_our_own() {
 fn sizes_make_a_snapshot_due_and_a_log_file_end() {
     const LIMIT: u64 = 100_000;
     let dir = TempDir::new();
-    let (mut disk, woken) = start(Options { snap_size_limit: LIMIT, ..options(&dir) }, false);
+    let (mut disk, woken) =
+        start(options(&dir).with(|options| options.snap_size_limit = LIMIT), false);
     let append = |disk: &mut Disk, n: u64| {
         disk.append(Ticket(n), Zxid::from_raw(n.cast_signed()), &txn(n.cast_signed(), 10_000));
     };
@@ -232,7 +236,8 @@ fn sizes_make_a_snapshot_due_and_a_log_file_end() {
     wait(&mut disk, &woken, due);
     disk.close().unwrap();
     let dir = TempDir::new();
-    let (mut disk, woken) = start(Options { txn_log_size_limit: LIMIT, ..options(&dir) }, false);
+    let (mut disk, woken) =
+        start(options(&dir).with(|options| options.txn_log_size_limit = LIMIT), false);
     (1..=20).for_each(|n| {
         append(&mut disk, n);
         wait(&mut disk, &woken, n);
@@ -298,7 +303,7 @@ fn a_snapshot_that_cannot_be_written_is_postponed() {
             let dir = TempDir::new();
             let retry = Duration::from_millis(50);
             let (mut disk, woken) =
-                start(Options { snapshot_retry: retry, ..options(&dir) }, thread);
+                start(options(&dir).with(|options| options.snapshot_retry = retry), thread);
             disk.append(Ticket(1), Zxid::from_raw(1), &txn(1, 10));
             wait(&mut disk, &woken, 1);
             let obstacle = dir.version_2().join(obstacle);
@@ -370,7 +375,7 @@ fn a_failed_write_stops_everything() {
 #[test]
 fn group_commit_keeps_the_order() {
     let dir = TempDir::new();
-    let (mut disk, woken) = start(Options { max_batch: 5, ..options(&dir) }, true);
+    let (mut disk, woken) = start(options(&dir).with(|options| options.max_batch = 5), true);
     let mut random = fastrand::Rng::with_seed(7);
     let mut below = |n: u32| random.u32(..n);
     let (mut ticket, mut zxid, mut epoch, mut durable) = (0, 0, 0, 0);
@@ -436,7 +441,7 @@ fn the_id_of_the_ensemble_is_kept_and_is_no_history() {
     for thread in [false, true] {
         let dir = TempDir::new();
         let identity = |bits, confirmed| Identity { id: EnsembleId::new(bits), confirmed };
-        let options = || Options { autocreate: false, ..options(&dir) };
+        let options = || options(&dir).with(|options| options.autocreate = false);
         let found = || {
             let mut store = Store::open(options()).unwrap();
             store.recover(&mut Bytes::new()).unwrap().identity

@@ -14,7 +14,7 @@ use zab_proto::{Epoch, EpochKind, Recovered, Storage, Ticket, Zxid};
 use zab_storage::{Disk, Error, Mode, Options, Store};
 
 fn start(dir: &TempDir) -> Result<(Disk, Recovered), Error> {
-    let options = Options { prealloc_bytes: 64 << 10, ..Options::new(dir.path()) };
+    let options = Options::new(dir.path()).with(|options| options.prealloc_bytes = 64 << 10);
     let mut store = Store::open(options)?;
     let recovered = store.recover(&mut Bytes::new())?;
     Ok((store.into_disk(Mode::Inline)?, recovered))
@@ -173,7 +173,7 @@ fn files_are_not_for_everybody() {
 fn a_directory_that_cannot_be_written_is_refused_at_the_start() {
     let dir = TempDir::new();
     // A file system without a single file that can be made: whoever runs this test, root included.
-    let options = Options { log_dir: "/proc/self".into(), ..Options::new(dir.path()) };
+    let options = Options::new(dir.path()).with(|options| options.log_dir = "/proc/self".into());
     fs::create_dir_all(dir.version_2()).unwrap();
     let error = Store::open(options).unwrap_err();
     assert!(error.to_string().contains("/proc/self/version-2"), "{error}");

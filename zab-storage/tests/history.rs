@@ -14,11 +14,10 @@ use zab_storage::{Disk, Mode, Options, Store};
 const EPOCH_1: i64 = 1 << 32;
 
 fn start(dir: &TempDir, thread: bool, factor: f64) -> (Disk, Receiver<()>) {
-    let options = Options {
-        prealloc_bytes: 64 << 10,
-        snapshot_size_factor: factor,
-        ..Options::new(dir.path())
-    };
+    let options = Options::new(dir.path()).with(|options| {
+        options.prealloc_bytes = 64 << 10;
+        options.snapshot_size_factor = factor;
+    });
     let mut store = Store::open(options).unwrap();
     store.recover(&mut Bytes::new()).unwrap();
     let (sender, woken) = channel();

@@ -244,11 +244,12 @@ fn directories_are_checked_and_locked() {
     drop(store);
     Store::open(options.clone()).unwrap();
 
-    let missing = Options { datadir_autocreate: false, ..Options::new(dir.path().join("no")) };
+    let missing =
+        Options::new(dir.path().join("no")).with(|options| options.datadir_autocreate = false);
     assert!(matches!(Store::open(missing), Err(Error::Directory { .. })));
 
     let logs = TempDir::new();
-    let two = Options { log_dir: logs.path().into(), ..options };
+    let two = options.with(|options| options.log_dir = logs.path().into());
     Store::open(two.clone()).unwrap();
     fs::write(dir.version_2().join("log.1"), "").unwrap();
     assert!(matches!(Store::open(two), Err(Error::Directory { .. })));

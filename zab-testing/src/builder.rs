@@ -133,15 +133,14 @@ impl Builder {
     ) -> Result<Ensemble<Service>, Error> {
         let tick_time = self.tick_time;
         self.start_with(move |config| {
-            let mut options = ServiceOptions {
-                session_server_id: config.sid.0,
-                tick_time,
-                max_session_timeout: Some(Duration::from_secs(60)),
-                max_client_cnxns: 0,
-                four_letter_whitelist: vec!["*".to_owned()],
-                membership: Some(config.ensemble.text()),
-                ..ServiceOptions::default()
-            };
+            let mut options = ServiceOptions::default().with(|options| {
+                options.session_server_id = config.sid.0;
+                options.tick_time = tick_time;
+                options.max_session_timeout = Some(Duration::from_secs(60));
+                options.max_client_cnxns = 0;
+                options.four_letter_whitelist = vec!["*".to_owned()];
+                options.membership = Some(config.ensemble.text());
+            });
             change(config.sid, &mut options);
             Service::new(options)
         })

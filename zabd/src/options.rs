@@ -109,24 +109,28 @@ fn storage(config: &ServerConfig, core: &Config) -> zab_storage::Options {
         // Zero and below: off.
         u64::try_from(properties.number(key, default)).unwrap_or(0).saturating_mul(1024)
     };
-    zab_storage::Options {
-        log_dir: config.data_log_dir.clone(),
-        prealloc_bytes: kilobytes("preAllocSize", default.prealloc_bytes),
-        force_sync: properties.bool("forceSync", true),
-        snap_count: properties.number("snapCount", default.snap_count).max(2),
-        snap_size_limit: kilobytes("snapSizeLimitInKb", default.snap_size_limit),
-        txn_log_size_limit: kilobytes("txnLogSizeLimitInKb", default.txn_log_size_limit),
-        fsync_warning: milliseconds(properties, "fsync.warningthresholdms", default.fsync_warning),
-        compression: compression(properties),
-        zxid_section: properties.bool("serializeLastProcessedZxid.enabled", default.zxid_section),
-        datadir_autocreate: properties.bool("datadir.autocreate", default.datadir_autocreate),
-        autocreate: core.trust_empty,
-        trust_empty_snapshot: properties.bool("snapshot.trust.empty", false),
-        max_batch: usize::try_from(properties.number::<i64>("maxBatchSize", 0)).unwrap_or(0),
-        snapshot_size_factor: snapshot_size_factor(properties, default.snapshot_size_factor),
-        seed: core.seed,
-        ..default
-    }
+    zab_storage::Options::new(&config.data_dir).with(|options| {
+        options.log_dir = config.data_log_dir.clone();
+        options.prealloc_bytes = kilobytes("preAllocSize", default.prealloc_bytes);
+        options.force_sync = properties.bool("forceSync", true);
+        options.snap_count = properties.number("snapCount", default.snap_count).max(2);
+        options.snap_size_limit = kilobytes("snapSizeLimitInKb", default.snap_size_limit);
+        options.txn_log_size_limit = kilobytes("txnLogSizeLimitInKb", default.txn_log_size_limit);
+        options.fsync_warning =
+            milliseconds(properties, "fsync.warningthresholdms", default.fsync_warning);
+        options.compression = compression(properties);
+        options.zxid_section =
+            properties.bool("serializeLastProcessedZxid.enabled", default.zxid_section);
+        options.datadir_autocreate =
+            properties.bool("datadir.autocreate", default.datadir_autocreate);
+        options.autocreate = core.trust_empty;
+        options.trust_empty_snapshot = properties.bool("snapshot.trust.empty", false);
+        options.max_batch =
+            usize::try_from(properties.number::<i64>("maxBatchSize", 0)).unwrap_or(0);
+        options.snapshot_size_factor =
+            snapshot_size_factor(properties, default.snapshot_size_factor);
+        options.seed = core.seed;
+    })
 }
 
 /// What ZooKeeper does not take becomes its default.
@@ -157,55 +161,57 @@ pub(crate) fn service(config: &ServerConfig) -> ServiceOptions {
     let whitelist = properties.text("4lw.commands.whitelist");
     let ms = |key, default: Duration| milliseconds(properties, key, default);
     let number = |key, default: usize| properties.number(key, default);
-    ServiceOptions {
-        session_server_id: if config.standalone { 1 } else { config.sid.0 },
-        tick_time: config.tick_time,
-        min_session_timeout: Some(config.min_session_timeout),
-        max_session_timeout: Some(config.max_session_timeout),
-        jute_max_buffer: jute_max_buffer(properties),
-        max_client_cnxns: config.max_client_cnxns,
-        max_cnxns: properties.number("maxCnxns", 0),
-        leader_serves: properties.bool("leaderServes", default.leader_serves),
-        sessionless_timeout: ms("nio.sessionlessCnxnTimeout", default.sessionless_timeout),
-        four_letter_whitelist: whitelist.map_or(default.four_letter_whitelist, |words| {
+    ServiceOptions::default().with(|options| {
+        options.session_server_id = if config.standalone { 1 } else { config.sid.0 };
+        options.tick_time = config.tick_time;
+        options.min_session_timeout = Some(config.min_session_timeout);
+        options.max_session_timeout = Some(config.max_session_timeout);
+        options.jute_max_buffer = jute_max_buffer(properties);
+        options.max_client_cnxns = config.max_client_cnxns;
+        options.max_cnxns = properties.number("maxCnxns", 0);
+        options.leader_serves = properties.bool("leaderServes", default.leader_serves);
+        options.sessionless_timeout = ms("nio.sessionlessCnxnTimeout", default.sessionless_timeout);
+        options.four_letter_whitelist = whitelist.map_or(default.four_letter_whitelist, |words| {
             words.split(',').map(|word| word.trim().to_owned()).collect()
-        }),
-        extended_types: properties.bool("extendedTypesEnabled", default.extended_types),
-        enforce_quota: properties.bool("enforceQuota", default.enforce_quota),
-        skip_acl: properties.bool("skipACL", false),
-        digest_auth: properties.bool("DigestAuthenticationProvider.enabled", default.digest_auth),
-        digest_algorithm: digest_algorithm(properties),
-        super_digest: properties
-            .text("DigestAuthenticationProvider.superDigest")
-            .map(str::to_owned),
-        x509_auth: config.x509_auth,
-        x509_super_user: properties.text("X509AuthenticationProvider.superUser").map(str::to_owned),
-        enforce_auth: config.enforce_auth.clone(),
-        ensemble_auth: config.ensemble_auth.clone(),
-        read_only_mode: properties.bool("readonlymode.enabled", default.read_only_mode),
-        digests: properties.bool("digest.enabled", default.digests),
-        container_check_interval: ms(
-            "znode.container.checkIntervalMs",
-            default.container_check_interval,
-        ),
-        container_never_used: ms(
-            "znode.container.maxNeverUsedIntervalMs",
-            default.container_never_used,
-        ),
-        in_flight_max: number("zab.client.maxRequests", default.in_flight_max),
-        out_len_soft_max_bytes: number("zab.client.maxReplyBytes", default.out_len_soft_max_bytes),
-        events_len_max_bytes: number("zab.client.maxEventBytes", default.events_len_max_bytes),
-        watches_len_max_bytes: number("zab.client.maxWatchBytes", default.watches_len_max_bytes),
-        ids_len_max_bytes: number("zab.client.maxIdentityBytes", default.ids_len_max_bytes),
-        clients_len_max_bytes: number("zab.clients.maxBytes", default.clients_len_max_bytes),
-        reply_len_max_bytes: number("zab.reply.maxBytes", default.reply_len_max_bytes),
-        work_per_turn: properties.number("zab.work.perTurn", default.work_per_turn),
-        work_per_request: properties.number("zab.work.perRequest", default.work_per_request),
-        conf: conf(config),
-        membership: (!config.standalone).then(|| config.ensemble.text()),
-        environment: environment(),
-        ..default
-    }
+        });
+        options.extended_types = properties.bool("extendedTypesEnabled", default.extended_types);
+        options.enforce_quota = properties.bool("enforceQuota", default.enforce_quota);
+        options.skip_acl = properties.bool("skipACL", false);
+        options.digest_auth =
+            properties.bool("DigestAuthenticationProvider.enabled", default.digest_auth);
+        options.digest_algorithm = digest_algorithm(properties);
+        options.super_digest =
+            properties.text("DigestAuthenticationProvider.superDigest").map(str::to_owned);
+        options.x509_auth = config.x509_auth;
+        options.x509_super_user =
+            properties.text("X509AuthenticationProvider.superUser").map(str::to_owned);
+        options.enforce_auth = config.enforce_auth.clone();
+        options.ensemble_auth = config.ensemble_auth.clone();
+        options.read_only_mode = properties.bool("readonlymode.enabled", default.read_only_mode);
+        options.digests = properties.bool("digest.enabled", default.digests);
+        options.container_check_interval =
+            ms("znode.container.checkIntervalMs", default.container_check_interval);
+        options.container_never_used =
+            ms("znode.container.maxNeverUsedIntervalMs", default.container_never_used);
+        options.in_flight_max = number("zab.client.maxRequests", default.in_flight_max);
+        options.out_len_soft_max_bytes =
+            number("zab.client.maxReplyBytes", default.out_len_soft_max_bytes);
+        options.events_len_max_bytes =
+            number("zab.client.maxEventBytes", default.events_len_max_bytes);
+        options.watches_len_max_bytes =
+            number("zab.client.maxWatchBytes", default.watches_len_max_bytes);
+        options.ids_len_max_bytes =
+            number("zab.client.maxIdentityBytes", default.ids_len_max_bytes);
+        options.clients_len_max_bytes =
+            number("zab.clients.maxBytes", default.clients_len_max_bytes);
+        options.reply_len_max_bytes = number("zab.reply.maxBytes", default.reply_len_max_bytes);
+        options.work_per_turn = properties.number("zab.work.perTurn", default.work_per_turn);
+        options.work_per_request =
+            properties.number("zab.work.perRequest", default.work_per_request);
+        options.conf = conf(config);
+        options.membership = (!config.standalone).then(|| config.ensemble.text());
+        options.environment = environment();
+    })
 }
 
 /// What `conf` shows.

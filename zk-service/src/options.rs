@@ -193,7 +193,16 @@ impl fmt::Debug for Entropy {
 }
 
 /// Options of a [`Service`](crate::Service); the defaults are ZooKeeper's.
+///
+/// ```
+/// # use std::time::Duration;
+/// let options = zk_service::ServiceOptions::default().with(|options| {
+///     options.tick_time = Duration::from_secs(2);
+///     options.max_client_cnxns = 0;
+/// });
+/// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ServiceOptions {
     /// The server id that session ids begin with; 1 on a standalone server. The rest of them is
     /// random.
@@ -356,6 +365,13 @@ impl Default for ServiceOptions {
 }
 
 impl ServiceOptions {
+    /// The same with what `change` changes.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
     /// The session time-out that a client gets that asks for `requested_ms`, in ms.
     pub(crate) fn session_timeout_ms(&self, requested_ms: i32) -> i32 {
         let ms = |duration: Duration| i32::try_from(duration.as_millis()).unwrap_or(i32::MAX);

@@ -219,7 +219,7 @@ fn multi_create_kinds() {
 
 #[test]
 fn multi_create_kinds_extended() {
-    let options = ServiceOptions { extended_types: true, ..ServiceOptions::default() };
+    let options = ServiceOptions::default().with(|options| options.extended_types = true);
     play(&["multi-create-kinds-extended", "edge-cases"], options, &[]);
 }
 
@@ -241,14 +241,14 @@ fn setwatches() {
 #[test]
 fn auth() {
     let super_digest = Some("super:lK75jTNcA+U9vtVEw5vB51mj/w4=".into());
-    let options = ServiceOptions { super_digest, ..ServiceOptions::default() };
+    let options = ServiceOptions::default().with(|options| options.super_digest = super_digest);
     play(&["auth"], options, &[]);
 }
 
 #[test]
 fn enforce_auth() {
     let options =
-        ServiceOptions { enforce_auth: vec!["digest".into()], ..ServiceOptions::default() };
+        ServiceOptions::default().with(|options| options.enforce_auth = vec!["digest".into()]);
     play(&["enforce-auth"], options, &[]);
 }
 
@@ -284,24 +284,23 @@ fn expiry() {
 
 #[test]
 fn maxclientcnxns() {
-    let options = ServiceOptions { max_client_cnxns: 2, ..ServiceOptions::default() };
+    let options = ServiceOptions::default().with(|options| options.max_client_cnxns = 2);
     play(&["maxclientcnxns"], options, &[]);
 }
 
 #[test]
 fn create_ttl() {
     let container_check_interval = Duration::from_millis(500);
-    let options = ServiceOptions {
-        extended_types: true,
-        container_check_interval,
-        ..ServiceOptions::default()
-    };
+    let options = ServiceOptions::default().with(|options| {
+        options.extended_types = true;
+        options.container_check_interval = container_check_interval;
+    });
     play(&["create-ttl"], options, &[]);
 }
 
 #[test]
 fn quota() {
-    let options = ServiceOptions { enforce_quota: true, ..ServiceOptions::default() };
+    let options = ServiceOptions::default().with(|options| options.enforce_quota = true);
     play(&["quota"], options, &[]);
 }
 

@@ -37,7 +37,7 @@ fn set_data(path: &str, data: &str) -> Vec<u8> {
 }
 
 fn options() -> ServiceOptions {
-    ServiceOptions { tick_time: Duration::from_secs(2), ..ServiceOptions::default() }
+    ServiceOptions::default().with(|options| options.tick_time = Duration::from_secs(2))
 }
 
 fn world() -> World {
@@ -76,7 +76,7 @@ fn a_write_through_any_server_is_seen_on_all() {
 /// `leaderServes=no`. Followers, and a server alone, serve as ever.
 #[test]
 fn a_leader_that_only_leads_closes_its_clients() {
-    let options = ServiceOptions { leader_serves: false, ..options() };
+    let options = options().with(|options| options.leader_serves = false);
     let mut world = World::ensemble(3, 0, &options);
     let leader = world.leader();
     for server in 0..3 {
@@ -195,7 +195,7 @@ fn a_session_goes_on_behind_what_it_asked_before() {
 #[test]
 fn all_that_come_back_at_once_share_two_rounds() {
     const SESSIONS: usize = 300;
-    let options = ServiceOptions { max_client_cnxns: 0, ..options() };
+    let options = options().with(|options| options.max_client_cnxns = 0);
     let mut world = World::ensemble(3, 1, &options);
     let leader = world.leader();
     let (to, other) = ((leader + 1) % 3, (leader + 2) % 3);

@@ -16,13 +16,12 @@ const WORDS: [&str; 18] = [
 ];
 
 fn options() -> ServiceOptions {
-    ServiceOptions {
-        tick_time: Duration::from_secs(2),
-        four_letter_whitelist: vec!["*".into()],
-        version: "3.9.4-test, built on 2026-01-01 00:00 UTC".into(),
-        wall_clock: WallClock::new(|| 1_795_249_836_000),
-        ..ServiceOptions::default()
-    }
+    ServiceOptions::default().with(|options| {
+        options.tick_time = Duration::from_secs(2);
+        options.four_letter_whitelist = vec!["*".into()];
+        options.version = "3.9.4-test, built on 2026-01-01 00:00 UTC".into();
+        options.wall_clock = WallClock::new(|| 1_795_249_836_000);
+    })
 }
 
 /// Sends a word on a connection of its own.
@@ -56,7 +55,9 @@ fn short_answers() {
 #[test]
 fn only_what_is_whitelisted() {
     let four_letter_whitelist = vec!["ruok".into()];
-    let mut world = World::standalone(ServiceOptions { four_letter_whitelist, ..options() });
+    let mut world = World::standalone(
+        options().with(|options| options.four_letter_whitelist = four_letter_whitelist),
+    );
     assert_eq!(ask(&mut world, 0, "ruok"), "imok");
     assert!(ask(&mut world, 0, "srvr").ends_with("Mode: standalone\nNode count: 5\n"));
     let refusal = "mntr is not executed because it is not in the whitelist.\n";
@@ -65,11 +66,10 @@ fn only_what_is_whitelisted() {
 
 #[test]
 fn a_word_that_is_not_allowed_is_refused_at_once() {
-    let mut world = World::standalone(ServiceOptions {
-        four_letter_whitelist: Vec::new(),
-        read_only_mode: true,
-        ..options()
-    });
+    let mut world = World::standalone(options().with(|options| {
+        options.four_letter_whitelist = Vec::new();
+        options.read_only_mode = true;
+    }));
     for word in WORDS {
         for tail in ["", "\n", "\0\0\0", "\0\0\0\0\0\0\0\u{7f}", "\0\0\0\0\0\0\0\u{7f}more"] {
             let answer = ask(&mut world, 0, &format!("{word}{tail}"));
@@ -261,14 +261,13 @@ fn each_name_of_zookeeper_is_shown_or_documented_as_absent() {
 
 /// With figures from elsewhere, those of a server with TLS among them (`zabd/src/tls.rs`).
 fn measured() -> ServiceOptions {
-    ServiceOptions {
-        figures: ["unsuccessful_handshake", "tls_handshake_exceeded"]
+    options().with(|options| {
+        options.figures = ["unsuccessful_handshake", "tls_handshake_exceeded"]
             .map(|name| (name, Probe::new(|_| 0)))
-            .into(),
-        fsync_times: Some(Probe::new(|_| Summary { count: 3, sum: 7, min: 1, max: 5 })),
-        descriptors: Some(Probe::new(|_| (41, 1024))),
-        ..options()
-    }
+            .into();
+        options.fsync_times = Some(Probe::new(|_| Summary { count: 3, sum: 7, min: 1, max: 5 }));
+        options.descriptors = Some(Probe::new(|_| (41, 1024)));
+    })
 }
 
 /// The value of a metric.
@@ -350,7 +349,7 @@ fn a_leader_without_a_transaction_shows_its_epoch() {
 
 #[test]
 fn quotas_are_shown_and_what_they_refuse_is_counted() {
-    let mut world = World::standalone(ServiceOptions { enforce_quota: true, ..measured() });
+    let mut world = World::standalone(measured().with(|options| options.enforce_quota = true));
     let (client, ..) = world.open(0, 20_000);
     for (path, data) in [
         ("/app", ""),

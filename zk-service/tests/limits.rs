@@ -31,7 +31,7 @@ fn set_data(path: &str, data: &[u8]) -> Vec<u8> {
 }
 
 fn options() -> ServiceOptions {
-    ServiceOptions { tick_time: Duration::from_secs(2), ..ServiceOptions::default() }
+    ServiceOptions::default().with(|options| options.tick_time = Duration::from_secs(2))
 }
 
 fn xids(world: &mut World, client: Client) -> Vec<i32> {
@@ -57,7 +57,7 @@ fn a_client_that_does_not_read_is_not_read_either() {
 
 #[test]
 fn too_many_requests_in_flight_wait() {
-    let mut world = World::standalone(ServiceOptions { in_flight_max: 10, ..options() });
+    let mut world = World::standalone(options().with(|options| options.in_flight_max = 10));
     let (client, ..) = world.open(0, 10_000);
     world.disks[0].stalled = true;
     let writes: Vec<u8> =
@@ -105,7 +105,7 @@ fn a_connection_without_a_session_does_not_stay() {
 
 #[test]
 fn an_oversized_frame_ends_the_connection_at_its_length() {
-    let mut world = World::standalone(ServiceOptions { jute_max_buffer: 1000, ..options() });
+    let mut world = World::standalone(options().with(|options| options.jute_max_buffer = 1000));
     let (client, ..) = world.open(0, 10_000);
     world.send(client, &1001_i32.to_be_bytes());
     assert!(world.has_ended(client));
@@ -180,12 +180,11 @@ fn after_a_pause_of_the_server_no_session_is_expired_at_once() {
 fn containers_and_ttl_nodes_go_when_nobody_needs_them() {
     let clock: Arc<AtomicI64> = Arc::default();
     let read_clock = Arc::clone(&clock);
-    let mut world = World::standalone(ServiceOptions {
-        extended_types: true,
-        wall_clock: WallClock::new(move || read_clock.load(Ordering::Relaxed)),
-        container_check_interval: Duration::from_secs(1),
-        ..options()
-    });
+    let mut world = World::standalone(options().with(|options| {
+        options.extended_types = true;
+        options.wall_clock = WallClock::new(move || read_clock.load(Ordering::Relaxed));
+        options.container_check_interval = Duration::from_secs(1);
+    }));
     world.clock = clock;
     let (client, ..) = world.open(0, 40_000);
     let mut ttl = create("/ttl", b"", 5);
@@ -210,7 +209,10 @@ fn containers_and_ttl_nodes_go_when_nobody_needs_them() {
 
 #[test]
 fn connections_above_the_number_in_all_are_refused() {
-    let bounds = ServiceOptions { max_cnxns: 10, max_client_cnxns: 0, ..options() };
+    let bounds = options().with(|options| {
+        options.max_cnxns = 10;
+        options.max_client_cnxns = 0;
+    });
     let mut world = World::standalone(bounds);
     let taken: Vec<_> = (0..20).filter_map(|_| world.connect(0)).collect();
     assert_eq!(taken.len(), 10);

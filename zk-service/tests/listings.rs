@@ -18,11 +18,10 @@ const STAT_LEN: usize = 68;
 const TURN: u64 = 20_000;
 
 fn options() -> ServiceOptions {
-    ServiceOptions {
-        tick_time: Duration::from_secs(2),
-        work_per_turn: TURN,
-        ..ServiceOptions::default()
-    }
+    ServiceOptions::default().with(|options| {
+        options.tick_time = Duration::from_secs(2);
+        options.work_per_turn = TURN;
+    })
 }
 
 fn read(path: &str) -> Vec<u8> {
@@ -204,7 +203,7 @@ fn clients_that_do_not_read_share_one_list() {
 fn lists_that_are_not_shared_have_a_bound() {
     let bound = 2 << 20;
     let mut world = with_children(
-        ServiceOptions { clients_len_max_bytes: bound, ..options() },
+        options().with(|options| options.clients_len_max_bytes = bound),
         &["/p"],
         10_000,
     );
@@ -224,8 +223,10 @@ fn lists_that_are_not_shared_have_a_bound() {
 #[test]
 fn a_list_beyond_the_bound_is_refused_in_pieces_too() {
     // The bound is twice `jute.maxbuffer` at least.
-    let options =
-        ServiceOptions { reply_len_max_bytes: 20_000, jute_max_buffer: 400_000, ..options() };
+    let options = options().with(|options| {
+        options.reply_len_max_bytes = 20_000;
+        options.jute_max_buffer = 400_000;
+    });
     let mut world = with_children(options, &["/p"], 4000);
     let (writer, ..) = world.open(0, 40_000);
     let name = "x".repeat(3000);

@@ -16,7 +16,7 @@ const SASL: i32 = Opcode::Sasl.wire();
 const WHO_AM_I: i32 = Opcode::WhoAmI.wire();
 
 fn options() -> ServiceOptions {
-    ServiceOptions { tick_time: Duration::from_secs(2), ..ServiceOptions::default() }
+    ServiceOptions::default().with(|options| options.tick_time = Duration::from_secs(2))
 }
 
 fn auth(scheme: &str, data: &[u8]) -> Vec<u8> {
@@ -26,7 +26,7 @@ fn auth(scheme: &str, data: &[u8]) -> Vec<u8> {
 
 fn schemes(names: &[&str]) -> ServiceOptions {
     let enforce_auth = names.iter().map(|&name| name.into()).collect();
-    ServiceOptions { enforce_auth, ..options() }
+    options().with(|options| options.enforce_auth = enforce_auth)
 }
 
 /// The code of the next reply.
@@ -70,7 +70,8 @@ fn one_of_several_schemes_is_enough() {
     let (client, ..) = world.open(0, 10_000);
     assert_eq!(world.call(client, PING, &[]).0, 0, "who connects has an address");
     let super_digest = Some("super:lK75jTNcA+U9vtVEw5vB51mj/w4=".into());
-    let mut world = World::standalone(ServiceOptions { super_digest, ..schemes(&["super"]) });
+    let mut world =
+        World::standalone(schemes(&["super"]).with(|options| options.super_digest = super_digest));
     for (login, answer) in [("super:secret", 0), ("super:other", -124)] {
         let (client, ..) = world.open(0, 10_000);
         assert_eq!(world.call(client, AUTH, &auth("digest", login.as_bytes())).0, 0);
@@ -104,7 +105,8 @@ fn a_client_can_make_sure_of_the_ensemble() {
         (Some(EnsembleAuth { names: names(&["red"]) }), b"red ", None),
     ];
     for (ensemble_auth, name, answer) in cases {
-        let mut world = World::standalone(ServiceOptions { ensemble_auth, ..options() });
+        let mut world =
+            World::standalone(options().with(|options| options.ensemble_auth = ensemble_auth));
         let (client, ..) = world.open(0, 10_000);
         world.send(client, &request(1, AUTH, &auth("ensemble", name)));
         let why = String::from_utf8_lossy(name);
@@ -124,8 +126,10 @@ fn session_ids_cannot_be_guessed_from_others() {
     let wall_clock = WallClock::new(|| -1);
     let mut seen = BTreeSet::new();
     for _boot in 0..2 {
-        let options =
-            ServiceOptions { wall_clock: wall_clock.clone(), max_client_cnxns: 0, ..options() };
+        let options = options().with(|options| {
+            options.wall_clock = wall_clock.clone();
+            options.max_client_cnxns = 0;
+        });
         let mut world = World::ensemble(3, 0, &options);
         for server in 0..3 {
             for _ in 0..100 {

@@ -18,7 +18,7 @@ const SET_WATCHES2: i32 = Opcode::SetWatches2.wire();
 const ADD_WATCH: i32 = Opcode::AddWatch.wire();
 
 fn options() -> ServiceOptions {
-    ServiceOptions { tick_time: Duration::from_secs(2), ..ServiceOptions::default() }
+    ServiceOptions::default().with(|options| options.tick_time = Duration::from_secs(2))
 }
 
 fn read(path: &str, watch: bool) -> Vec<u8> {
@@ -57,7 +57,8 @@ fn assert_well(world: &mut World, server: usize, gone: &[Client]) {
 #[test]
 fn watches_of_one_connection_are_bounded_in_bytes() {
     let bound = 100_000;
-    let mut world = World::standalone(ServiceOptions { watches_len_max_bytes: bound, ..options() });
+    let mut world =
+        World::standalone(options().with(|options| options.watches_len_max_bytes = bound));
     let name = "n".repeat(1000);
     for (kind, each) in [(0, 1), (1, 2), (2, 1)] {
         let (client, ..) = world.open(0, 10_000);
@@ -81,7 +82,7 @@ fn watches_of_one_connection_are_bounded_in_bytes() {
 #[test]
 fn watches_that_are_used_up_or_set_twice_do_not_count() {
     let mut world =
-        World::standalone(ServiceOptions { watches_len_max_bytes: 10_000, ..options() });
+        World::standalone(options().with(|options| options.watches_len_max_bytes = 10_000));
     let (client, ..) = world.open(0, 10_000);
     for n in 0..500 {
         let path = format!("/n{n}");
@@ -100,7 +101,7 @@ fn one_set_watches_beyond_the_bound_adds_no_more_than_that() {
     let bound = 100_000;
     for (op, lists) in [(SET_WATCHES, 3), (SET_WATCHES2, 5)] {
         let mut world =
-            World::standalone(ServiceOptions { watches_len_max_bytes: bound, ..options() });
+            World::standalone(options().with(|options| options.watches_len_max_bytes = bound));
         let (client, ..) = world.open(0, 10_000);
         let paths: Vec<String> = (0..2 * bound / 300).map(|n| format!("/{n:0150}")).collect();
         world.send(client, &request(1, op, &set_watches(lists, &paths)));
@@ -132,7 +133,8 @@ fn two_hundred_thousand_watches_are_no_trouble() {
 
 #[test]
 fn who_does_not_read_events_is_disconnected() {
-    let mut world = World::standalone(ServiceOptions { events_len_max_bytes: 10_000, ..options() });
+    let mut world =
+        World::standalone(options().with(|options| options.events_len_max_bytes = 10_000));
     let (deaf, ..) = world.open(0, 10_000);
     let (slow, ..) = world.open(0, 10_000);
     for client in [deaf, slow] {
@@ -156,7 +158,8 @@ fn who_does_not_read_events_is_disconnected() {
 
 #[test]
 fn a_long_reply_that_is_read_slowly_is_not_taken_for_events() {
-    let mut world = World::standalone(ServiceOptions { events_len_max_bytes: 10_000, ..options() });
+    let mut world =
+        World::standalone(options().with(|options| options.events_len_max_bytes = 10_000));
     let (client, ..) = world.open(0, 10_000);
     assert_eq!(world.call(client, CREATE, &create("/big", &[7; 500_000], 0)).0, 0);
     assert_eq!(world.call(client, ADD_WATCH, &add_watch("/", 1)).0, 0);
@@ -176,7 +179,7 @@ fn identities_are_bounded_for_a_connection_and_by_what_a_packet_holds() {
     for (ids_len_max_bytes, field_len_max_bytes) in [(100_000, 1 << 20), (1 << 20, 100_000)] {
         let mut limits = Limits::default();
         limits.field_len_max_bytes = field_len_max_bytes;
-        let options = ServiceOptions { ids_len_max_bytes, ..options() };
+        let options = options().with(|options| options.ids_len_max_bytes = ids_len_max_bytes);
         let mut world = World::limited(3, 0, &options, limits);
         let server = (world.leader() + 1) % 3;
         let (client, ..) = world.open(server, 10_000);
@@ -199,7 +202,8 @@ fn identities_are_bounded_for_a_connection_and_by_what_a_packet_holds() {
 #[test]
 fn the_sum_over_all_connections_is_bounded_and_the_largest_go_first() {
     let bound = 1_000_000;
-    let mut world = World::standalone(ServiceOptions { clients_len_max_bytes: bound, ..options() });
+    let mut world =
+        World::standalone(options().with(|options| options.clients_len_max_bytes = bound));
     let (small, ..) = world.open(0, 10_000);
     assert_eq!(world.call(small, EXISTS, &read("/small", true)).0, -101);
     let (owner, ..) = world.open(0, 10_000);

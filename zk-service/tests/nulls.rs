@@ -58,11 +58,10 @@ fn cases() -> Vec<Case<'static>> {
 }
 
 fn options() -> ServiceOptions {
-    ServiceOptions {
-        tick_time: Duration::from_secs(2),
-        extended_types: true,
-        ..ServiceOptions::default()
-    }
+    ServiceOptions::default().with(|options| {
+        options.tick_time = Duration::from_secs(2);
+        options.extended_types = true;
+    })
 }
 
 /// The answer, in the words of the table.

@@ -20,7 +20,8 @@ fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
 }
 
 fn world(limits: Limits) -> World {
-    let options = ServiceOptions { tick_time: Duration::from_secs(2), ..ServiceOptions::default() };
+    let options =
+        ServiceOptions::default().with(|options| options.tick_time = Duration::from_secs(2));
     World::limited(3, 0, &options, limits)
 }
 

@@ -29,11 +29,10 @@ fn multi(parts: &[(i32, Vec<u8>)]) -> Vec<u8> {
 
 /// As `zabd` derives them.
 fn ensemble(jute_max_buffer: usize) -> World {
-    let options = ServiceOptions {
-        tick_time: Duration::from_secs(2),
-        jute_max_buffer,
-        ..ServiceOptions::default()
-    };
+    let options = ServiceOptions::default().with(|options| {
+        options.tick_time = Duration::from_secs(2);
+        options.jute_max_buffer = jute_max_buffer;
+    });
     let mut limits = Limits::default();
     limits.field_len_max_bytes = 2 * jute_max_buffer;
     World::limited(3, 0, &options, limits)
@@ -101,11 +100,10 @@ fn a_znode_of_twenty_megabytes() {
 
 #[test]
 fn a_frame_of_exactly_the_limit_is_taken_and_no_longer_one() {
-    let mut world = World::standalone(ServiceOptions {
-        jute_max_buffer: 5000,
-        tick_time: Duration::from_secs(2),
-        ..ServiceOptions::default()
-    });
+    let mut world = World::standalone(ServiceOptions::default().with(|options| {
+        options.jute_max_buffer = 5000;
+        options.tick_time = Duration::from_secs(2);
+    }));
     let record = create("/n", b"", 2);
     for (more, taken) in [(0, true), (1, false), (5000, false)] {
         let (client, ..) = world.open(0, 10_000);

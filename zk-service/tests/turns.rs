@@ -20,11 +20,10 @@ const GET_ALL_CHILDREN_NUMBER: i32 = Opcode::GetAllChildrenNumber.wire();
 const TURN: u64 = 20_000;
 
 fn options() -> ServiceOptions {
-    ServiceOptions {
-        tick_time: Duration::from_secs(2),
-        work_per_turn: TURN,
-        ..ServiceOptions::default()
-    }
+    ServiceOptions::default().with(|options| {
+        options.tick_time = Duration::from_secs(2);
+        options.work_per_turn = TURN;
+    })
 }
 
 fn read(path: &str) -> Vec<u8> {
@@ -217,11 +216,10 @@ fn long_lists_are_paid_for_by_who_sets_them() {
 
 #[test]
 fn words_that_list_all_watches_hold_up_nobody() {
-    let words = ServiceOptions {
-        four_letter_whitelist: vec!["*".into()],
-        max_client_cnxns: 0,
-        ..options()
-    };
+    let words = options().with(|options| {
+        options.four_letter_whitelist = vec!["*".into()];
+        options.max_client_cnxns = 0;
+    });
     let (mut world, watcher) = with_children(words, 0);
     for n in 0..1000 {
         let mut watch = string(&format!("/watched/{n}"));
@@ -354,7 +352,7 @@ fn a_write_that_comes_while_reads_are_answered_in_turns_waits_for_them() {
 fn reads_behind_a_write_are_not_answered_to_who_does_not_read() {
     let soft = 100_000;
     let (mut world, _) =
-        with_children(ServiceOptions { out_len_soft_max_bytes: soft, ..options() }, 1000);
+        with_children(options().with(|options| options.out_len_soft_max_bytes = soft), 1000);
     let (client, ..) = world.open(0, 40_000);
     world.disks[0].stalled = true;
     world.send_only(client, &request(1, CREATE, &create("/q", b"", 0)));
@@ -396,12 +394,11 @@ fn results(mut body: &[u8], len_of: impl Fn(&[u8]) -> usize) -> Vec<i32> {
 
 #[test]
 fn a_reply_is_bounded_and_what_is_behind_it_is_refused() {
-    let bounded = ServiceOptions {
-        jute_max_buffer: 20_000,
-        reply_len_max_bytes: 50_000,
-        work_per_turn: 4_000_000,
-        ..options()
-    };
+    let bounded = options().with(|options| {
+        options.jute_max_buffer = 20_000;
+        options.reply_len_max_bytes = 50_000;
+        options.work_per_turn = 4_000_000;
+    });
     let mut world = World::standalone(bounded);
     let (client, ..) = world.open(0, 40_000);
     assert_eq!(world.call(client, CREATE, &create("/big", &[7; 15_000], 0)).0, 0);
@@ -429,8 +426,10 @@ fn a_reply_is_bounded_and_what_is_behind_it_is_refused() {
 
 #[test]
 fn ephemerals_are_listed_within_the_bound() {
-    let bounded =
-        ServiceOptions { jute_max_buffer: 20_000, reply_len_max_bytes: 40_000, ..options() };
+    let bounded = options().with(|options| {
+        options.jute_max_buffer = 20_000;
+        options.reply_len_max_bytes = 40_000;
+    });
     let mut world = World::standalone(bounded);
     let (client, ..) = world.open(0, 40_000);
     for n in 0..4000 {
@@ -445,7 +444,7 @@ fn ephemerals_are_listed_within_the_bound() {
 
 #[test]
 fn the_parts_of_one_request_are_bounded_by_their_work() {
-    let options = ServiceOptions { work_per_request: 200_000, ..options() };
+    let options = options().with(|options| options.work_per_request = 200_000);
     let (mut world, client) = with_children(options, 3000);
     let parts = (0..10).map(|_| (GET_CHILDREN, read("/p")));
     let (code, body) = world.call(client, MULTI_READ, &multi(parts));

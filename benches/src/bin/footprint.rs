@@ -204,11 +204,10 @@ fn serve() -> Result<()> {
         let data = Path::new(&dir).join(sid.to_string());
         fs::create_dir_all(&data)?;
         let options = ServerOptions::new(config, Listen::default(), data);
-        let service = Service::new(ServiceOptions {
-            session_server_id: sid.0,
-            max_client_cnxns: 0,
-            ..ServiceOptions::default()
-        });
+        let service = Service::new(ServiceOptions::default().with(|options| {
+            options.session_server_id = sid.0;
+            options.max_client_cnxns = 0;
+        }));
         servers.push(Runtime::Mio.start_on(listeners, options, service)?);
     }
     for server in &servers {

@@ -77,20 +77,19 @@ impl Subject for Zk {
         let unbounded = options.mutation == Some(Mutation::ClientsUnbounded);
         // Some servers end their turns after next to nothing, others after more than is ever asked.
         let work_per_turn = 1 << rng.below(23);
-        let service = Service::new(ServiceOptions {
-            clients_len_max_bytes: if unbounded { usize::MAX } else { kept_max },
-            session_server_id: i64::try_from(server + 1).unwrap_or(0),
-            tick_time: options.tick_time,
-            max_client_cnxns: 0,
-            sessionless_timeout: Duration::from_secs(5),
-            extended_types: true,
-            container_check_interval: 2 * options.tick_time,
-            container_never_used: faults::container_never_used(options.mutation),
-            entropy: Entropy::new(move || mix(random.fetch_add(1, Ordering::Relaxed))),
-            work_per_turn: faults::work_per_turn(work_per_turn, options.mutation),
-            wall_clock: WallClock::new(move || clock.load(Ordering::Relaxed)),
-            ..ServiceOptions::default()
-        });
+        let service = Service::new(ServiceOptions::default().with(|service| {
+            service.clients_len_max_bytes = if unbounded { usize::MAX } else { kept_max };
+            service.session_server_id = i64::try_from(server + 1).unwrap_or(0);
+            service.tick_time = options.tick_time;
+            service.max_client_cnxns = 0;
+            service.sessionless_timeout = Duration::from_secs(5);
+            service.extended_types = true;
+            service.container_check_interval = 2 * options.tick_time;
+            service.container_never_used = faults::container_never_used(options.mutation);
+            service.entropy = Entropy::new(move || mix(random.fetch_add(1, Ordering::Relaxed)));
+            service.work_per_turn = faults::work_per_turn(work_per_turn, options.mutation);
+            service.wall_clock = WallClock::new(move || clock.load(Ordering::Relaxed));
+        }));
         let faults = Faults::new(options.mutation);
         let work_max = work_per_turn + REQUEST_WORK_MAX;
         Self { service, wall_ms, wall_offset_ms: jump_ms, work_max, kept_max, faults }

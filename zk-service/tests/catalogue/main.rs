@@ -18,7 +18,7 @@ use harness::World;
 use zk_service::ServiceOptions;
 
 fn options() -> ServiceOptions {
-    ServiceOptions { tick_time: Duration::from_secs(2), ..ServiceOptions::default() }
+    ServiceOptions::default().with(|options| options.tick_time = Duration::from_secs(2))
 }
 
 /// All servers have the same tree and sessions, and nobody's digest differs from its leader's.

@@ -150,7 +150,11 @@ impl World {
             config.limits = limits;
             config.trust_empty = true;
             let image = usize::try_from(sid - 1).ok().and_then(|at| images.get(at));
-            world.add(config, ServiceOptions { session_server_id: sid, ..options.clone() }, image);
+            world.add(
+                config,
+                options.clone().with(|options| options.session_server_id = sid),
+                image,
+            );
         }
         world.run();
         for _ in 0..600 {
