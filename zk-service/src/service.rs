@@ -1,7 +1,5 @@
 //! The service as an application: its state, and the doors that the core calls.
 
-use std::collections::VecDeque;
-
 use bytes::BufMut;
 use zab_proto::wire::jute::{BufMutExt, Reader};
 use zab_proto::{
@@ -11,7 +9,8 @@ use zab_proto::{
 
 use crate::connection::room::{Ticket, Waiting};
 use crate::connection::schedule::{Schedule, cost};
-use crate::connection::{Client, Clients, Life};
+use crate::connection::table::Clients;
+use crate::connection::{Client, Life};
 use crate::env::Env;
 use crate::metrics::Metrics;
 use crate::metrics::stats::Stats;
@@ -33,8 +32,6 @@ pub struct Service {
     pub(crate) listings: Listings,
     pub(crate) status: ServerStatus,
     pub(crate) role: Role,
-    /// Connections without a session, by the time they have to have one.
-    greeting: VecDeque<(Instant, ConnId)>,
     /// Connections whose request could not be proposed or forwarded.
     pub(crate) waiting: Waiting,
     /// The write of one of them waits for the answers to others, which may be this many bytes.
@@ -61,7 +58,6 @@ impl Service {
             listings: Listings::default(),
             status: ServerStatus::default(),
             role: Role::Idle,
-            greeting: VecDeque::new(),
             waiting: Waiting::default(),
             held_writes: None,
             schedule: Schedule::new(options.work_per_turn),
@@ -263,16 +259,9 @@ impl Service {
     }
 
     fn expire_greetings(&mut self, now: Instant) {
-        while let Some((deadline, conn)) = self.greeting.front().copied() {
-            if deadline > now {
-                return;
-            }
-            self.greeting.pop_front();
-            let Some(slot) = self.clients.slot(conn) else { continue };
-            if self.clients.get(slot).is_some_and(|client| client.state == Life::Greeting) {
-                self.metrics.sessionless_expired += 1;
-                self.close(slot, false);
-            }
+        while let Some(slot) = self.clients.overdue_greeting(now) {
+            self.metrics.sessionless_expired += 1;
+            self.close(slot, false);
         }
     }
 }
@@ -377,9 +366,8 @@ impl Application for Service {
             self.metrics.refused += 1;
             return None;
         }
-        let conn = self.clients.add(remote, self.env.options.wall_clock.now_ms());
-        self.greeting.push_back((core.now() + sessionless_timeout, conn));
-        Some(conn)
+        let deadline = core.now() + sessionless_timeout;
+        Some(self.clients.add(remote, self.env.options.wall_clock.now_ms(), deadline))
     }
 
     fn identified(&mut self, _: &mut Core<'_>, conn: ConnId, subject: &str) {
@@ -439,7 +427,7 @@ impl Application for Service {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let greeting = self.greeting.front().map(|(deadline, _)| *deadline);
+        let greeting = self.clients.greeting_deadline();
         let role = self.role.poll_timeout();
         let waiting = self.schedule.has_waiting() && self.schedule.is_spent();
         let goes_on = self.role.has_postponed() || self.waiting.has_moved() || self.is_littered();
