@@ -1,6 +1,7 @@
 //! What the fuzz targets have in common.
 #![forbid(unsafe_code)]
 
+pub mod answers;
 pub mod client;
 pub mod disk;
 pub mod nulls;
