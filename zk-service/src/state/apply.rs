@@ -198,7 +198,7 @@ impl Database {
         // Told before it is done, while the node's ACL is still there.
         self.trigger(Event::Deleted, id, sink);
         let path = self.tree.remove(id);
-        self.tree.quota_deleted(&path, data_len);
+        self.tree.quota_deleted(id, &path, data_len);
         self.trigger(Event::ChildrenChanged, parent, sink);
     }
 
@@ -216,7 +216,7 @@ impl Database {
             stat.mtime = header.time;
             stat.mzxid = header.zxid;
         });
-        self.tree.quota_changed(path, old_len, data.map_or(0, <[u8]>::len));
+        self.tree.quota_changed(id, path, old_len, data.map_or(0, <[u8]>::len));
         self.trigger(Event::DataChanged, id, sink);
         Ok(self.tree.view(id).stat())
     }
@@ -262,7 +262,7 @@ impl Database {
         self.trigger(Event::Deleted, id, sink);
         self.tree.remove_and_leave(id);
         if let Some(path) = path {
-            self.tree.quota_deleted(&path, data_len);
+            self.tree.quota_deleted(id, &path, data_len);
         }
         self.trigger(Event::ChildrenChanged, parent, sink);
     }

@@ -10,6 +10,7 @@ mod index;
 mod node;
 mod owners;
 mod quota;
+mod recount;
 mod stat;
 
 pub(crate) use self::digest::ContentCrc;
@@ -28,6 +29,7 @@ use self::index::PathIndex;
 use self::node::Node;
 use self::owners::Owners;
 use self::quota::Quotas;
+use self::recount::Recounts;
 use crate::protocol::acl::{Acl, AclList, perms, write_acls};
 use zab_proto::wire::jute::Reader;
 use zab_proto::{BadSnapshot, Zxid};
@@ -48,6 +50,7 @@ pub struct Tree {
     acls: AclCache,
     owners: Owners,
     quotas: Quotas,
+    recounts: Recounts,
     /// Sum of all nodes' digests; `None` if they are off.
     digest: Option<u64>,
     data_size: u64,
@@ -76,6 +79,7 @@ impl Tree {
             acls: AclCache::new(),
             owners: Owners::default(),
             quotas: Quotas::default(),
+            recounts: Recounts::default(),
             digest: digests.then_some(0),
             data_size: 0,
             images: Images::default(),
@@ -316,8 +320,10 @@ impl Tree {
         }
     }
 
-    /// Clears away up to so many nodes that are removed: their places in the index, and their memory.
+    /// Does what was left to be done later, as much as clearing away so many nodes that are removed: their
+    /// places in the index, and their memory.
     pub(crate) fn sweep(&mut self, count: usize) {
+        let count = self.go_on_counting(count);
         let rest = self.removed.len().saturating_sub(count);
         for node in self.removed.drain(rest..) {
             self.index.remove(&node.path, node.id);
@@ -329,7 +335,7 @@ impl Tree {
 
     /// Whether there is something to [`sweep`](Self::sweep).
     pub(crate) fn is_littered(&self) -> bool {
-        !self.removed.is_empty()
+        !self.removed.is_empty() || !self.recounts.is_empty()
     }
 
     fn first_leaf(&self, id: NodeId) -> NodeId {

@@ -15,6 +15,11 @@ impl NodeId {
     pub(crate) const ROOT: Self = Self(0);
     pub(super) const NONE: Self = Self(u32::MAX);
 
+    /// The node at a place in the slab that is taken.
+    pub(super) fn at(index: usize) -> Self {
+        u32::try_from(index).map_or(Self::NONE, Self)
+    }
+
     pub(super) fn index(self) -> usize {
         self.0 as usize
     }

@@ -14,6 +14,9 @@ use super::{NodeId, QUOTA_PATH, Tree};
 const LIMITS: &str = "zookeeper_limits";
 const STATS: &str = "zookeeper_stats";
 
+/// A usage is counted at once if fewer nodes are below its path; others are counted in turns.
+const COUNTED_AT_ONCE_MAX: u32 = 100;
+
 /// The limited paths.
 #[derive(Debug, Default)]
 pub(super) struct Quotas {
@@ -177,36 +180,41 @@ impl Tree {
                 self.quotas.paths.insert(limited);
             } else if name == STATS {
                 let limited = String::from(limited);
-                self.recount(&limited);
+                let top = self.node(&limited);
+                if top.is_some_and(|top| top.descendant_count() >= COUNTED_AT_ONCE_MAX) {
+                    self.recounts.add(&limited);
+                } else {
+                    self.recount(&limited);
+                }
             }
         }
         if !self.quotas.paths.is_empty() {
             let node = self.get(id);
             let (path, bytes) = (node.path.clone(), node.data_len());
-            self.adjust_usage(&path, 1, as_i64(bytes));
+            self.adjust_usage(id, &path, 1, as_i64(bytes));
         }
     }
 
-    /// After the deletion of a node at `path` with `data_len` bytes.
     /// Whether any node has a quota.
     pub(crate) fn has_quotas(&self) -> bool {
         !self.quotas.paths.is_empty()
     }
 
-    pub(crate) fn quota_deleted(&mut self, path: &str, data_len: usize) {
+    /// After the deletion of the node at `path` with `data_len` bytes, which was `id`.
+    pub(crate) fn quota_deleted(&mut self, id: NodeId, path: &str, data_len: usize) {
         if self.quotas.paths.is_empty() {
             return;
         }
         if let Some((limited, LIMITS)) = limited_path(path) {
             self.quotas.paths.remove(limited);
         }
-        self.adjust_usage(path, -1, -as_i64(data_len));
+        self.adjust_usage(id, path, -1, -as_i64(data_len));
     }
 
     /// After a change of the data of a node.
-    pub(crate) fn quota_changed(&mut self, path: &str, old_len: usize, new_len: usize) {
+    pub(crate) fn quota_changed(&mut self, id: NodeId, path: &str, old_len: usize, new_len: usize) {
         if !self.quotas.paths.is_empty() && old_len != new_len {
-            self.adjust_usage(path, 0, as_i64(new_len) - as_i64(old_len));
+            self.adjust_usage(id, path, 0, as_i64(new_len) - as_i64(old_len));
         }
     }
 
@@ -217,13 +225,15 @@ impl Tree {
         let paths = limits.filter_map(|node| limited_path(node.path()));
         let paths: Vec<String> = paths.map(|(limited, _)| limited.into()).collect();
         for path in paths.into_iter().filter(|path| !path.is_empty()) {
-            self.recount(&path);
+            self.recounts.add(&path);
             self.quotas.paths.insert(path.into());
         }
+        self.go_on_counting(usize::MAX);
     }
 
-    /// Counts the subtree of `path` into its usage node.
+    /// Counts the subtree of `path`, which is small, into its usage node.
     fn recount(&mut self, path: &str) {
+        self.recounts.forget(path);
         let (mut count, mut bytes) = (0, 0);
         if let Some(top) = self.node(path) {
             for node in top.subtree() {
@@ -231,15 +241,15 @@ impl Tree {
                 bytes += as_i64(node.data().unwrap_or_default().len());
             }
         }
-        if let Some(stats) = self.find(&quota_stats_path(path)) {
-            let text = QuotaText::usage(count, bytes).to_string();
-            self.change_data(stats, Some(text.as_bytes()), |_| {});
-        }
+        self.set_usage(path, count, bytes);
     }
 
     /// Adds to the usage of the quota that `path` falls under, if any.
-    fn adjust_usage(&mut self, path: &str, count: i64, bytes: i64) {
+    fn adjust_usage(&mut self, id: NodeId, path: &str, count: i64, bytes: i64) {
         let Some(limited) = self.quota_path(path) else { return };
+        if self.recounts.adjust(limited, id, count, bytes) {
+            return;
+        }
         let Some(stats) = self.find(&quota_stats_path(limited)) else { return };
         // What clients have written there may be anything.
         let data = self.get(stats).data.as_deref().unwrap_or_default();
