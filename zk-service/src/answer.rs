@@ -193,10 +193,8 @@ impl Service {
         at_once: bool,
     ) -> bool {
         let bounds = self.env.options.bounds();
-        let piece = Piece {
-            count_max: (!at_once).then(|| self.schedule.children_in_piece()),
-            len_max: bounds.len,
-        };
+        let piece_work = if at_once { u64::MAX } else { self.schedule.part() };
+        let piece = Piece { count_max: cost::children(piece_work), len_max: bounds.len };
         let Self { state, watches, listings, clients, env, .. } = self;
         let Some(client) = clients.get_mut(slot) else { return true };
         let unsent = client.unsent();
@@ -210,13 +208,14 @@ impl Service {
             watches_len_max: env.options.watches_len_max_bytes,
             listings,
             piece,
+            piece_work,
             list: Listed::Here,
             bounds,
             body_at: 0,
             work: 0,
         };
         let armed = if matches!(op, Opcode::SetWatches | Opcode::SetWatches2) {
-            reading.set_watches(op, record, client.out.buffer())
+            reading.set_watches((op, record), &mut client.rearming, client.out.buffer())
         } else {
             Ok(())
         };
@@ -230,8 +229,11 @@ impl Service {
             Listed::Shared(list) => Some(list).filter(|_| result.is_ok()),
             Listed::NotYet => {
                 reply.cancel();
+                drop(reading);
+                self.clients.wrote(slot, unsent);
                 self.schedule.bill(work);
-                return false;
+                // A connection that is closed has no more to do.
+                return self.keep_to_watches(slot);
             }
         };
         let list_len = list.as_ref().map_or(0, |list| list.bytes().len());

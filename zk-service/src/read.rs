@@ -1,5 +1,7 @@
 //! Requests that are answered from the local tree.
 
+mod rearm;
+
 use std::borrow::Cow;
 
 use bytes::BufMut;
@@ -10,7 +12,6 @@ use crate::auth::{Access, Judge, user_name};
 use crate::connection::schedule::cost;
 use crate::protocol::acl::perms;
 use crate::protocol::code::Code;
-use crate::protocol::event::Event;
 use crate::protocol::opcode::{Opcode, auth_op, internal_op, sync_op, write_op};
 use crate::protocol::reply;
 use crate::protocol::request::{MultiHeader, RawPath, path};
@@ -32,6 +33,8 @@ pub(crate) struct Reading<'a> {
     pub(crate) listings: &'a mut Listings,
     /// How much of a long list may be made now.
     pub(crate) piece: Piece,
+    /// Work that may be done now, of what can be done in pieces.
+    pub(crate) piece_work: u64,
     /// Where the list of children is that the body of the reply begins with.
     pub(crate) list: Listed,
     pub(crate) bounds: Bounds,
@@ -49,7 +52,7 @@ pub(crate) enum Listed {
     Here,
     /// Others may be sent it, too.
     Shared(Share),
-    /// It takes longer: there is no reply yet.
+    /// It, or something else, takes longer: there is no reply yet.
     NotYet,
 }
 
@@ -151,7 +154,7 @@ impl<'a> Reading<'a> {
 
     fn watch(&mut self, kind: Kind, path: RawPath<'_>, wanted: bool) {
         if wanted && !self.watches_too_much() {
-            self.work += cost::NODE;
+            self.work += cost::WATCH;
             self.watches.add_standard(kind, self.slot, &path.text());
         }
     }
@@ -159,6 +162,7 @@ impl<'a> Reading<'a> {
     /// A watch on null is none: there is nothing to tell of.
     fn watch_persistently(&mut self, path: Option<&str>, recursively: bool) {
         let Some(path) = path.filter(|_| !self.watches_too_much()) else { return };
+        self.work += cost::WATCH;
         if recursively {
             self.watches.add_recursive(self.slot, path);
         } else {
@@ -310,76 +314,4 @@ impl<'a> Reading<'a> {
         reply::multi_end(out);
         Ok(())
     }
-
-    /// setWatches and setWatches2: arms what the client lists, and appends to `out` the events that
-    /// it has missed since.
-    ///
-    /// Of a node that it may not read, a client has missed nothing: when it was changed is not for it
-    /// to know. The watch is armed, in case the ACL changes.
-    pub(crate) fn set_watches(
-        &mut self,
-        op: Opcode,
-        record: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<(), Code> {
-        let lists: &[List] = if op == Opcode::SetWatches { &List::ALL[..3] } else { &List::ALL };
-        // All or nothing: the record is walked over before anything is armed.
-        for armed in [false, true] {
-            let mut reader = Reader::new(record);
-            let since = reader.i64()?;
-            for list in lists {
-                for _ in 0..reader.vector()?.ok_or(Code::MARSHALLING_ERROR)? {
-                    let path = match list {
-                        List::Persistent | List::Recursive => reader.ustring()?.map(RawPath),
-                        List::Data | List::Exist | List::Child => Some(RawPath::read(&mut reader)?),
-                    };
-                    if armed {
-                        self.work += cost::NODE;
-                        self.set_watch(*list, path, since, out);
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn set_watch(&mut self, list: List, path: Option<RawPath<'_>>, since: i64, out: &mut Vec<u8>) {
-        let Some(path) = path else { return };
-        let kind = match list {
-            List::Data | List::Exist => Kind::Data,
-            List::Child => Kind::Child,
-            List::Persistent => return self.watch_persistently(Some(&path.text()), false),
-            List::Recursive => return self.watch_persistently(Some(&path.text()), true),
-        };
-        let missed = match (list, self.readable(path)) {
-            (List::Exist, Ok(_)) => Some(Event::Created),
-            (List::Data | List::Child, Err(Code::NO_NODE)) => Some(Event::Deleted),
-            (List::Data, Ok(node)) if node.persisted().mzxid.raw() > since => {
-                Some(Event::DataChanged)
-            }
-            (List::Child, Ok(node)) if node.persisted().pzxid.raw() > since => {
-                Some(Event::ChildrenChanged)
-            }
-            _ => None,
-        };
-        match missed {
-            Some(event) => reply::event(out, -1, event, &path.text()),
-            None => self.watch(kind, path, true),
-        }
-    }
-}
-
-/// The lists of setWatches, in order; setWatches2 has all of them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum List {
-    Data,
-    Exist,
-    Child,
-    Persistent,
-    Recursive,
-}
-
-impl List {
-    const ALL: [Self; 5] =
-        [Self::Data, Self::Exist, Self::Child, Self::Persistent, Self::Recursive];
 }

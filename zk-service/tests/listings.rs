@@ -237,3 +237,61 @@ fn a_list_beyond_the_bound_is_refused_in_pieces_too() {
         assert_eq!(world.call(writer, GET_CHILDREN, &read("/p")), (-5, vec![]));
     }
 }
+
+/// A client comes back with very many watches while the nodes are changed: of each node it hears exactly
+/// once, be it from the pieces that were armed when it was changed, or from those that were not.
+#[test]
+fn watches_are_armed_in_pieces() {
+    let mut world = with_children(options(), &["/p"], 2000);
+    let (writer, ..) = world.open(0, 40_000);
+    let (client, ..) = world.open(0, 40_000);
+    let path = |n: usize| format!("/p/{n:05}");
+    let set = |n: usize| [string(&path(n)), vec![0xff; 8]].concat();
+    let seen = world.service(0).database().last_zxid().raw();
+    let list = |paths: Vec<String>| {
+        let count = u32::try_from(paths.len()).expect("few").to_be_bytes().to_vec();
+        paths.iter().fold(count, |list, path| [list, string(path)].concat())
+    };
+    let none = "/none".to_owned();
+    let record = [
+        seen.to_be_bytes().to_vec(),
+        list((0..2000).map(path).collect()),
+        list(vec![none.clone()]),
+        list(vec![none.clone(), "/p".into()]),
+    ];
+    let peak = world.service(0).work_peak();
+    let exists = request(2, Opcode::Exists.wire(), &read("/p"));
+    world.send_only(
+        client,
+        &[request(1, Opcode::SetWatches.wire(), &record.concat()), exists].concat(),
+    );
+    let mut random = fastrand::Rng::with_seed(1);
+    let turns = world.turns;
+    let set_data = Opcode::SetData.wire();
+    while world.step() {
+        world.send_only(writer, &request(1, set_data, &set(random.usize(..2000))));
+        assert!(world.turns < turns + 2000);
+    }
+    assert!(world.turns > turns + 20, "{} turns", world.turns - turns);
+    assert!(world.service(0).work_peak() <= peak.max(2 * TURN));
+    for n in 0..2000 {
+        world.send(writer, &request(1, set_data, &set(n)));
+    }
+    let mut heard = std::collections::BTreeMap::new();
+    let mut replies = Vec::new();
+    let mut made_up = 0;
+    while let Some(frame) = world.frame(client) {
+        let (xid, zxid, code, body) = reply(&frame);
+        if xid == -1 {
+            made_up += usize::from(zxid == -1);
+            *heard.entry(body[8..].to_vec()).or_insert(0) += 1;
+        } else {
+            replies.push((xid, code));
+        }
+    }
+    assert_eq!(replies, [(1, 0), (2, 0)], "in order");
+    assert!((5..500).contains(&made_up), "{made_up} changes were missed");
+    assert_eq!(heard.remove(&string("/none")), Some(1), "as a child watch");
+    assert_eq!(heard.len(), 2000);
+    assert!(heard.values().all(|count| *count == 1), "{heard:?}");
+}

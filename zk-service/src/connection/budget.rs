@@ -103,7 +103,7 @@ impl Service {
     }
 
     /// Closes the connection of a client that watches too much. Whether it did.
-    pub(crate) fn keep_to_watches(&mut self, slot: u32) {
+    pub(crate) fn keep_to_watches(&mut self, slot: u32) -> bool {
         let (len, bound) =
             (self.watches.len_bytes_of(slot), self.env.options.watches_len_max_bytes);
         if len > bound {
@@ -113,6 +113,7 @@ impl Service {
             );
             self.close_for_memory(slot, why);
         }
+        len > bound
     }
 }
 

@@ -19,7 +19,7 @@ use zab_proto::Instant;
 use crate::auth::rules::Rules;
 use crate::auth::{self, Access, Ids, Judge};
 use crate::connection::budget::EventBytes;
-use crate::connection::order::{InFlight, Queue};
+use crate::connection::order::{InFlight, Queue, Rearming};
 use crate::connection::outbox::{Outbox, compact};
 use crate::connection::room::Ticket;
 use crate::connection::schedule::Account;
@@ -137,6 +137,8 @@ pub(crate) struct Client {
     pub(crate) paused: bool,
     /// Its next request waits for room, or has waited for it: since when, among all that do.
     pub(crate) ticket: Option<Ticket>,
+    /// How far the setWatches at the head of its queue has come.
+    pub(crate) rearming: Option<Rearming>,
     /// Its share of the server's work.
     pub(crate) account: Account,
     pub(crate) stats: ConnStats,
@@ -168,6 +170,7 @@ impl Client {
             charged: 0,
             paused: false,
             ticket: None,
+            rearming: None,
             account: Account::default(),
             stats: ConnStats::new(wall_ms),
         }
@@ -245,5 +248,6 @@ impl Client {
         self.kept = Vec::new();
         self.kept_at = 0;
         self.ids = Vec::new();
+        self.rearming = None;
     }
 }

@@ -42,6 +42,18 @@ impl Answer {
     }
 }
 
+/// How far the lists of a setWatches are worked through.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rearming {
+    /// The last zxid that the client has seen.
+    pub(crate) since: i64,
+    /// The present list, and the paths that are left of it.
+    pub(crate) list: usize,
+    pub(crate) left: usize,
+    /// Where in the record the next path is.
+    pub(crate) at: usize,
+}
+
 /// A request that is not answered yet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InFlight {

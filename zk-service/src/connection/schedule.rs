@@ -28,10 +28,17 @@ pub(crate) mod cost {
     pub(crate) const WRITE: u64 = 1500;
     /// To apply one operation of a transaction, by whomever.
     pub(crate) const APPLY: u64 = 1000;
-    /// To read one node or to set one watch, beside the bytes.
+    /// To read one node, beside the bytes.
     pub(crate) const NODE: u64 = 150;
+    /// To set one watch.
+    pub(crate) const WATCH: u64 = 600;
     /// To list one more child of a node.
     pub(crate) const CHILD: u64 = 25;
+    /// How many children so much work lists; `None`: any number.
+    pub(crate) fn children(work: u64) -> Option<u32> {
+        u32::try_from(work / CHILD).ok().map(|count| count.max(1))
+    }
+
     /// To take a byte of a record apart that may hold many small things.
     const PARSED_BYTE: u64 = 4;
 
@@ -136,11 +143,6 @@ impl Schedule {
     /// Work done in this turn so far, but to apply transactions.
     pub(crate) fn done(&self) -> u64 {
         self.done
-    }
-
-    /// How many children are listed at once.
-    pub(crate) fn children_in_piece(&self) -> u32 {
-        u32::try_from(self.part() / cost::CHILD).map_or(u32::MAX, |count| count.max(1))
     }
 
     /// How many removed nodes are cleared away in a turn, beside everything else.

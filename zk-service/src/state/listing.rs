@@ -89,7 +89,7 @@ struct Entry {
 /// How far one request may go on with a list.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Piece {
-    /// So many children are listed at most; `None`: all there are.
+    /// So many children are listed at most; `None`: all there are, at once.
     pub(crate) count_max: Option<u32>,
     /// Longest list, in bytes.
     pub(crate) len_max: usize,
