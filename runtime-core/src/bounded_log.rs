@@ -253,7 +253,8 @@ fn is_dangerous(c: char) -> bool {
 }
 
 fn cut(text: &str, len_max: usize) -> &str {
-    &text[..text.floor_char_boundary(len_max)]
+    let end = (0..=len_max.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    &text[..end.unwrap_or(0)]
 }
 
 /// `1,234,567`.

@@ -80,8 +80,8 @@ impl Candidates {
     /// The newest that is committed, if there is one that was not before.
     pub(crate) fn committed(&mut self, zxid: Zxid) -> Option<CommitPoint> {
         let mut newest = None;
-        while let Some(point) = self.waiting.pop_front_if(|point| point.zxid <= zxid) {
-            newest = Some(point);
+        while self.waiting.front().is_some_and(|point| point.zxid <= zxid) {
+            newest = self.waiting.pop_front();
         }
         newest
     }

@@ -43,15 +43,19 @@ pub(super) fn property(name: &str, setting: &Setting) -> Result<(), Invalid> {
         (None, Some((_, key))) => {
             misplaced(key, name, setting, &format!("the prefix is missing, zookeeper.{name}"))
         }
-        (_, None) => match name.strip_prefix("zookeeper.zookeeper.") {
-            Some(rest) if let Some((_, key)) = keys::find(rest) => {
-                misplaced(key, name, setting, &format!("the prefix is one too many, write {rest}"))
+        (_, None) => {
+            let rest = name.strip_prefix("zookeeper.zookeeper.");
+            if let Some((rest, (_, key))) = rest.and_then(|rest| Some((rest, keys::find(rest)?))) {
+                return misplaced(
+                    key,
+                    name,
+                    setting,
+                    &format!("the prefix is one too many, write {rest}"),
+                );
             }
-            _ => {
-                unknown(name, setting);
-                Ok(())
-            }
-        },
+            unknown(name, setting);
+            Ok(())
+        }
     }
 }
 

@@ -13,10 +13,10 @@ pub(crate) fn is_valid(path: &str) -> bool {
     }
     // Asked with every write, and most paths are ASCII without a component that begins with a dot.
     let bytes = path.as_bytes();
-    let is_plain = |pair: &[u8; 2]| {
-        matches!(pair[1], b' '..=b'~') && (pair[0] != b'/' || !matches!(pair[1], b'/' | b'.'))
+    let is_plain = |(before, byte): (&u8, &u8)| {
+        matches!(byte, b' '..=b'~') && (*before != b'/' || !matches!(byte, b'/' | b'.'))
     };
-    if bytes.array_windows().all(is_plain) {
+    if bytes.iter().zip(bytes.iter().skip(1)).all(is_plain) {
         return true;
     }
     path[1..]

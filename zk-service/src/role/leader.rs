@@ -275,9 +275,11 @@ impl Leader {
     /// client has waited longer: `own` is the ticket of the first of those.
     pub(super) fn retry_deferred(&mut self, cx: &mut Cx<'_, '_>, own: Option<Ticket>) {
         self.postponed = false;
-        while let Some(first) =
-            self.deferred.pop_front_if(|first| own.is_none_or(|own| first.ticket < own))
-        {
+        while let Some(first) = self.deferred.pop_front() {
+            if own.is_some_and(|own| first.ticket >= own) {
+                self.deferred.push_front(first);
+                return;
+            }
             if !self.serves_learners(cx) {
                 self.deferred.push_front(first);
                 self.postponed = true;
