@@ -1,4 +1,4 @@
-//! What a runtime needs to know about the network.
+//! Options of a server, the bounds of its sockets, and the loading of its data directories.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -251,6 +251,16 @@ fn no_source_file_is_too_long() {
     }
 }
 
+#[test]
+fn every_source_file_says_what_it_is() {
+    let Some(repository) = Repository::open() else { return };
+    for (path, text) in repository.with(&["rs"]) {
+        let first = text.lines().next().unwrap_or_default();
+        // `#!` is that of a crate whose documentation is its README.
+        assert!(first.starts_with("//!") || first.starts_with("#!"), "{}: {first}", path.display());
+    }
+}
+
 /// The files that a source file takes into itself: modules at a path, and texts.
 fn included(text: &str) -> Vec<&str> {
     let starts = ["#[path = \"", "include_str!(\"", "include_bytes!(\""];

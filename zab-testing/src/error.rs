@@ -1,3 +1,5 @@
+//! Why an ensemble did not start.
+
 use std::time::Duration;
 use std::{fmt, io};
 

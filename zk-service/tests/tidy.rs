@@ -134,6 +134,9 @@ fn no_file_is_too_long() {
 #[test]
 fn each_step_of_a_writes_way_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    if !root.join("docs").is_dir() {
+        return; // The package of this crate as published has neither pages nor other crates.
+    }
     let page = fs::read_to_string(root.join("docs/architecture.md")).expect("is there");
     let table = page.split("| step | where | ZooKeeper |").nth(1).expect("the table is there");
     let rows: Vec<&str> = table.lines().skip(2).take_while(|line| line.starts_with('|')).collect();

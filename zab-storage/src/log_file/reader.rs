@@ -1,3 +1,5 @@
+//! Reading a log file record by record, and telling a torn end from damage.
+
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};

@@ -1,3 +1,5 @@
+//! Appending to the log, and the space that is made ahead of its records.
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

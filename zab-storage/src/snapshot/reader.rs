@@ -1,3 +1,5 @@
+//! Reading a snapshot file: the application's bytes, then the seals that vouch for them.
+
 use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};

@@ -1,3 +1,5 @@
+//! Writing a snapshot file, compressed or not, with its seals.
+
 use std::io::{self, Write};
 use std::path::Path;
 

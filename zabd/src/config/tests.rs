@@ -1,3 +1,5 @@
+//! Whole configuration files: what is taken, refused and warned of.
+
 use std::cell::RefCell;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};

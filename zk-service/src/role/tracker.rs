@@ -134,7 +134,7 @@ impl Tracker {
         }
     }
 
-    /// Buckets with their sessions, for `dump`: milliseconds from `now`, ids in order.
+    /// The sessions by the instant at which they end, for `dump`; ids in order.
     pub(crate) fn buckets(&self) -> impl Iterator<Item = (Instant, Vec<i64>)> {
         let mut buckets: BTreeMap<u64, Vec<i64>> = BTreeMap::new();
         for (id, tracked) in &self.sessions {

@@ -1,3 +1,5 @@
+//! The table of keys against its pages, and each key against what it says of itself.
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
