@@ -88,7 +88,6 @@ pub(crate) struct History {
     accepted: Epoch,
     current: Epoch,
     accepted_durable: Epoch,
-    current_durable: Epoch,
     /// Which ensemble this directory belongs to, as last asked of storage, and whether storage has it.
     identity: Option<Identity>,
     identity_durable: bool,
@@ -134,7 +133,6 @@ impl History {
             accepted,
             current,
             accepted_durable: accepted,
-            current_durable: current,
             identity: None,
             identity_durable: true,
             identity_changed: false,
@@ -184,8 +182,12 @@ impl History {
         self.accepted_durable == self.accepted
     }
 
+    /// Whether the current epoch, as last asked of storage, is durable, and with it all that came before.
+    /// Who comes back to the same leader writes the same epoch again, behind what it has missed.
     pub(crate) fn is_current_durable(&self) -> bool {
-        self.current_durable == self.current
+        let is_current = |op: &Op| matches!(op, Op::SetEpoch(EpochKind::Current, _));
+        !self.waiting.iter().any(|(_, op)| is_current(op))
+            && !self.issued.iter().any(|(_, op)| is_current(op))
     }
 
     /// What may be believed of it. A gap whose proof is under way is doubted.
@@ -448,11 +450,10 @@ impl History {
             self.issued.pop_front();
             match op {
                 Op::SetEpoch(EpochKind::Accepted, epoch) => self.accepted_durable = epoch,
-                Op::SetEpoch(EpochKind::Current, epoch) => self.current_durable = epoch,
                 Op::SetIdentity(identity) => {
                     self.identity_durable |= self.identity == Some(identity);
                 }
-                Op::Truncate(_) => {}
+                Op::SetEpoch(EpochKind::Current, _) | Op::Truncate(_) => {}
                 Op::Install(_) => self.durable = self.durable.max(self.staged_end),
             }
         }

@@ -186,6 +186,28 @@ fn a_doubted_history_is_replaced_as_a_whole() {
     assert_eq!(served, 12);
 }
 
+/// Who comes back to the leader it had has the epoch on its disk already, but not what it has missed.
+#[test]
+fn what_was_missed_is_durable_before_it_is_acknowledged() {
+    let mut cluster = three();
+    let leader = cluster.leader().expect("a leader");
+    let away = (leader + 1) % 3;
+    cluster.isolate(away);
+    cluster.write(leader, &[b"a", b"b", b"c"]);
+    cluster.run(30 * SECOND);
+    assert!(!cluster.serving(away));
+    cluster.servers[away].disk.stalled = true;
+    cluster.cut.clear();
+    cluster.run(5 * SECOND);
+    assert_eq!(sync_mode(&cluster, away), Some(SyncMode::Diff));
+    assert_eq!(cluster.node(away).peer().status().phase, Phase::Synchronization);
+    cluster.servers[away].disk.stalled = false;
+    cluster.run(SECOND);
+    assert_eq!(cluster.leader(), Some(leader));
+    assert!(cluster.serving(away));
+    assert_eq!(cluster.lines(away), ["a", "b", "c"]);
+}
+
 #[test]
 fn an_empty_ensemble_begins_when_all_are_seen_to_be_empty() {
     let mut cluster = Cluster::new(3, 0).configure(|config| config.trust_empty = false);

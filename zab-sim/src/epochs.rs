@@ -86,12 +86,16 @@ impl Ghost {
     /// A learner acknowledges NEWLEADER. V2.
     pub(crate) fn on_ack_new_leader(
         &mut self,
-        learner: HostIx,
-        leader: HostIx,
+        (learner, leader): (HostIx, HostIx),
         epoch: Epoch,
+        through: Option<Zxid>,
         disks: &[Disk],
     ) {
         let disk = &disks[learner];
+        if through.is_some_and(|through| disk.durable.last().0 < through) {
+            let text = format!("s{} acknowledges NEWLEADER {epoch} without what came", learner + 1);
+            self.fail("V2", text);
+        }
         self.compare_histories(learner, leader, epoch, disks);
         self.count(learner, epoch, disk.durable.last().0, disk);
         let Some(reign) = self.reigns.get(&(epoch, leader)) else { return };

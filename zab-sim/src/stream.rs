@@ -21,7 +21,8 @@ pub(crate) struct Stream {
     uncommitted: VecDeque<Zxid>,
     /// Transactions since the plan.
     txns: u32,
-    new_leader: bool,
+    /// What the learner had to have when NEWLEADER was said.
+    new_leader: Option<Zxid>,
     acked: bool,
     up_to_date: bool,
     last_ack: Option<Zxid>,
@@ -45,7 +46,7 @@ impl Stream {
             }
             PacketType::NEWLEADER => {
                 ghost.coverage.count(self.kind());
-                self.plan.is_some() && !std::mem::replace(&mut self.new_leader, true)
+                self.plan.is_some() && self.new_leader.replace(self.last).is_none()
             }
             PacketType::UPTODATE => self.acked && !std::mem::replace(&mut self.up_to_date, true),
             _ => true,
@@ -61,7 +62,7 @@ impl Stream {
     }
 
     fn propose(&mut self, zxid: Zxid, ghost: &mut Ghost) -> bool {
-        if self.new_leader && !self.up_to_date {
+        if self.new_leader.is_some() && !self.up_to_date {
             ghost.coverage.count(match self.plan {
                 Some(PacketType::SNAP) => "proposal between NEWLEADER and UPTODATE, SNAP",
                 Some(PacketType::TRUNC) => "proposal between NEWLEADER and UPTODATE, TRUNC",
@@ -89,6 +90,12 @@ impl Stream {
     /// ACKEPOCH of the learner.
     pub(crate) fn promised(&mut self, last: Zxid) {
         self.reported = last;
+    }
+
+    /// What an acknowledgement of NEWLEADER says to be on the learner's disk; nothing if that is not the
+    /// first one.
+    pub(crate) fn synchronized_through(&self) -> Option<Zxid> {
+        self.new_leader.filter(|_| !self.acked)
     }
 
     /// Whether UPTODATE has passed.

@@ -181,7 +181,8 @@ impl Tap {
                 flow.ghost.on_commit(from, zxid, disks);
             }
             PacketType::ACK if zxid.counter() == 0 => {
-                flow.ghost.on_ack_new_leader(from, to, zxid.epoch(), disks);
+                let through = self.stream.synchronized_through();
+                flow.ghost.on_ack_new_leader((from, to), zxid.epoch(), through, disks);
             }
             PacketType::ACK => flow.ghost.on_ack(from, to, zxid, disks),
             _ => {}

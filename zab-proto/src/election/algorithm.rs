@@ -7,7 +7,7 @@
 //!
 //! Source: ZooKeeper `FastLeaderElection.lookForLeader` and `Messenger.WorkerReceiver`.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -92,6 +92,8 @@ pub(super) struct Algorithm {
     /// The latest round it has voted in. Who finds an ensemble takes over its round, which may be
     /// an earlier one.
     last_round: i64,
+    /// Voters that look for a leader with a vote that is not counted (rule R14), as last heard.
+    waiting: BTreeSet<Sid>,
     /// The votes of this round (ZooKeeper's `recvset`).
     received: Votes,
     /// What servers that have a leader say (`outofelection`).
@@ -118,6 +120,7 @@ impl Algorithm {
             own: CastVote { state, vote, election_epoch: 0, version: 0 },
             initial: vote,
             last_round: 0,
+            waiting: BTreeSet::new(),
             received: Votes::new(),
             out_of_election: Votes::new(),
             failed_leaders: FailedLeaders::new(init_limit),
@@ -145,6 +148,13 @@ impl Algorithm {
     /// Whether a vote of this server has come since the round began.
     pub(super) fn has_vote_of(&self, sid: Sid) -> bool {
         self.received.contains_key(&sid) || self.out_of_election.contains_key(&sid)
+    }
+
+    /// Who is told of the leader when an election is decided. They take no part in it and would hear of
+    /// the leader only by asking, which they do more and more seldom: where reigns are short, never while
+    /// there is one. Servers of ZooKeeper tell nobody.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = Sid> + '_ {
+        self.waiting.iter().copied()
     }
 
     /// The leader of the last election is lost, and the next one has not begun.
@@ -209,6 +219,11 @@ impl Algorithm {
     ) -> Step {
         let mut step = Step::default();
         let looking = heard.state == ServerState::Looking;
+        if looking && heard.vote.zxid == Zxid::NONE && self.quorums.is_voter(from) {
+            self.waiting.insert(from);
+        } else {
+            self.waiting.remove(&from);
+        }
         if !self.is_looking() {
             let asked = looking || !self.quorums.is_voter(from);
             step.answer = self.answer().filter(|_| asked);

@@ -399,6 +399,8 @@ impl ElectionPort {
             self.bootstrap = None;
             self.overtaken = Some(Overtaken::default());
             self.connections.stop();
+            let decided = self.algorithm.vote();
+            self.algorithm.waiting().for_each(|sid| self.connections.send(now, sid, decided));
             self.connections.push(ElectionOutput::Decided { state, vote });
         }
     }

@@ -343,6 +343,31 @@ fn those_with_a_leader_are_dialled_only_to_answer() {
     assert_eq!((answer.leader, answer.peer_epoch), (Sid(3), Epoch(1)));
 }
 
+/// A voter whose vote is not counted takes no part in the election, and is told how it has ended.
+#[test]
+fn who_waits_without_a_vote_is_told_of_the_leader() {
+    for counted in [false, true] {
+        let mut driver = looking();
+        let first = driver.dial_to("h:2001");
+        driver.open(first);
+        let third = driver.called_by(3);
+        driver.feed(first, &vote_of(0, 1, Zxid::NONE.raw(), 0));
+        if counted {
+            driver.feed(first, &vote(0, 1));
+        }
+        driver.feed(third, &vote(0, 3));
+        driver.take_sent(first);
+        driver.pass(Duration::from_secs(1));
+        assert_eq!(driver.decided, Some(Sid(3)));
+        let sent = driver.take_sent(first);
+        let last =
+            sent.chunks(vote(0, 3).len()).last().map(|frame| Notification::parse(&frame[4..]));
+        let told = last.and_then(Result::ok).and_then(|vote| vote.server_state());
+        // Who has a vote decides for itself.
+        assert_eq!(told == Some(ServerState::Following), !counted, "{told:?}");
+    }
+}
+
 /// Server 2 has lost the history that others still vote for.
 #[test]
 fn a_vote_for_what_we_no_longer_have_starts_a_new_round() {
