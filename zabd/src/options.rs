@@ -202,6 +202,8 @@ pub(crate) fn service(config: &ServerConfig) -> ServiceOptions {
             number("zab.client.maxWatchBytes", default.watches_len_max_bytes);
         options.ids_len_max_bytes =
             number("zab.client.maxIdentityBytes", default.ids_len_max_bytes);
+        options.hold_clients = Some(ms("zab.holdClientsMs", config.tick_time * 2));
+        options.hold_len_max_bytes = number("zab.hold.maxBytes", default.hold_len_max_bytes);
         options.clients_len_max_bytes =
             number("zab.clients.maxBytes", default.clients_len_max_bytes);
         options.reply_len_max_bytes = number("zab.reply.maxBytes", default.reply_len_max_bytes);

@@ -101,15 +101,21 @@ impl Service {
             }
             return;
         }
+        // What is still to be submitted to this leader has no transaction of it.
+        let is_submitted = client.carry.rejoins || client.queue.len() > client.carry.again;
         let asked = client.queue.front().copied().filter(|first| match first.awaiting {
+            _ if !is_submitted => false,
             Awaiting::Write { zxid: Some(zxid), .. } => zxid == header.zxid,
             Awaiting::Write { zxid: None, .. } => first.xid == header.cxid,
             Awaiting::Sync { .. } | Awaiting::Read { .. } | Awaiting::Reply(_) => false,
         });
         if let Some(request) = asked {
             self.clients.take_write(slot);
+            self.note_answered();
             self.resume_stalled();
             self.answer_write(now, slot, request, (header, txn, applied));
+        } else if applied.outcome.code != Code::SESSION_MOVED && header.zxid > client.carry.floor {
+            client.carry.moved = true;
         }
         if matches!(txn, Txn::CloseSession(_)) {
             self.close(slot, asked.is_some());
@@ -257,7 +263,7 @@ impl Service {
     pub(crate) fn sync_ended(&mut self, now: Instant, conn: ConnId) {
         let Some(slot) = self.clients.slot(conn) else { return };
         let Some(client) = self.clients.get_mut(slot) else { return };
-        if client.state == Life::Connecting {
+        if client.state == Life::Connecting || client.carry.rejoins {
             client.caught_up = true;
             self.reattached(now, slot);
             return;
@@ -270,9 +276,14 @@ impl Service {
     /// session. By now that may have been closed.
     pub(crate) fn reattached(&mut self, now: Instant, slot: u32) {
         let Some(client) = self.client(slot) else { return };
-        if client.confirmed && client.caught_up {
-            let session = client.session;
-            let live = self.state.has_session(session);
+        if !(client.confirmed && client.caught_up) {
+            return;
+        }
+        let session = client.session;
+        let live = self.state.has_session(session);
+        if self.client(slot).is_some_and(|client| client.carry.rejoins) {
+            self.rejoined(slot, live);
+        } else {
             self.attached(now, slot, live);
             self.clients.resume(slot);
         }
@@ -289,14 +300,14 @@ impl Service {
             && let Some(&first) = client.queue.front()
         {
             let is_read = matches!(first.awaiting, Awaiting::Read { .. });
-            if is_read && !write_behind && !self.may_answer(slot) {
+            if is_read && !write_behind && (self.holds_clients() || !self.may_answer(slot)) {
                 break;
             }
             let Some(client) = self.clients.get_mut(slot) else { break };
             match first.awaiting {
                 Awaiting::Write { .. } | Awaiting::Sync { done: false, .. } => break,
                 Awaiting::Sync { done: true, len } => {
-                    client.queue.pop();
+                    client.pop();
                     client.copy_kept(len, &mut record);
                     client.drop_kept(len);
                     self.answer_sync(now, slot, &first, &record);
@@ -310,12 +321,12 @@ impl Service {
                         break;
                     }
                     if let Some(client) = self.clients.get_mut(slot) {
-                        client.queue.pop();
+                        client.pop();
                         client.drop_kept(len);
                     }
                 }
                 Awaiting::Reply(answer) => {
-                    client.queue.pop();
+                    client.pop();
                     self.answer_known(now, slot, &first, answer);
                 }
             }

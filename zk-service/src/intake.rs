@@ -26,7 +26,7 @@ const READS_BEFORE_WRITE_MAX: usize = 64;
 
 /// What became of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Taken {
+pub(crate) enum Taken {
     Done,
     /// It has to be offered again.
     NotNow,
@@ -58,6 +58,8 @@ impl Service {
             let greeting = match client.state {
                 Life::Ending | Life::Closed => return bytes.len(),
                 Life::Connecting => return used,
+                // What was asked before has to reach the leader first.
+                Life::Open if client.carry.again > 0 || client.carry.rejoins => return used,
                 Life::Greeting => true,
                 Life::Open => false,
             };
@@ -67,6 +69,9 @@ impl Service {
             }
             if greeting && self.four_letter_word(core, slot, *head, &rest[4..]) {
                 return bytes.len();
+            }
+            if self.holds_clients() {
+                return used;
             }
             if !self.serves_clients() {
                 // Every client of a server that looks for a leader comes by here: no news.
@@ -214,7 +219,10 @@ impl Service {
 
     /// Whether a request that needs room may ask for some.
     fn turn(&self, slot: u32) -> Turn {
-        self.waiting.turn(self.clients.get(slot).and_then(|client| client.ticket))
+        let ticket = self.clients.get(slot).and_then(|client| client.ticket);
+        let mut turn = self.waiting.turn(ticket);
+        turn.is_next &= !self.is_resubmitting();
+        turn
     }
 
     /// The request has had room. What its client asks next waits behind the others.
@@ -256,27 +264,34 @@ impl Service {
         client.connecting_since = core.now();
         self.metrics.handshakes += 1;
         self.metrics.reattachments += u64::from(connect.session != 0);
-        if connect.session == 0 {
-            self.create_session(core, slot, timeout_ms)
+        let turn = self.turn(slot);
+        let taken = if connect.session == 0 {
+            self.create_session(core, (slot, turn), timeout_ms)
         } else if password(connect.session) == *connect.password {
-            self.reattach(core, slot, connect.session, timeout_ms)
+            self.reattach(core, (slot, turn), connect.session, timeout_ms)
         } else {
             log::warn!("Incorrect password for session {:#x}", connect.session);
             self.attached(core.now(), slot, false);
             Taken::Closed
-        }
+        };
+        if taken == Taken::NotNow { self.stall(slot) } else { taken }
     }
 
-    fn create_session(&mut self, core: &mut Core<'_>, slot: u32, timeout_ms: i32) -> Taken {
-        let turn = self.turn(slot);
+    /// [`Taken::NotNow`]: there is no room.
+    pub(crate) fn create_session(
+        &mut self,
+        core: &mut Core<'_>,
+        (slot, turn): (u32, Turn),
+        timeout_ms: i32,
+    ) -> Taken {
         if !turn.is_next {
-            return self.stall(slot);
+            return Taken::NotNow;
         }
         let session = self.new_session_id();
         let (role, mut cx) = self.role(core);
         let accepted = role.open_session(&mut cx, turn, session, timeout_ms);
         if !accepted {
-            return self.stall(slot);
+            return Taken::NotNow;
         }
         self.had_room(slot);
         if let Some(client) = self.clients.get_mut(slot) {
@@ -298,23 +313,33 @@ impl Service {
         }
     }
 
-    fn reattach(&mut self, core: &mut Core<'_>, slot: u32, session: i64, timeout_ms: i32) -> Taken {
+    /// [`Taken::NotNow`]: there is no room.
+    pub(crate) fn reattach(
+        &mut self,
+        core: &mut Core<'_>,
+        (slot, turn): (u32, Turn),
+        session: i64,
+        timeout_ms: i32,
+    ) -> Taken {
         // Its old connection here, if any, may hold requests from before it was on another server.
-        if let Some(old) = self.clients.of_session(session) {
+        if let Some(old) = self.clients.of_session(session).filter(|old| *old != slot) {
             self.close(old, false);
         }
-        let (conn, turn) = (self.clients.conn(slot), self.turn(slot));
+        let conn = self.clients.conn(slot);
         let (role, mut cx) = self.role(core);
         let resumed = role.resume_session(&mut cx, (conn, turn), session, timeout_ms);
         if resumed == Resumed::NoRoom {
-            return self.stall(slot);
+            return Taken::NotNow;
         }
         if matches!(resumed, Resumed::Asked { .. }) {
             self.had_room(slot);
         }
+        let floor = core.peer().last_zxid();
         if let Some(client) = self.clients.get_mut(slot) {
             client.state = Life::Connecting;
             client.session = session;
+            client.carry.resumes = true;
+            client.carry.floor = floor;
             client.caught_up |= resumed == Resumed::Asked { caught_up: true };
         }
         let Resumed::Decided { valid } = resumed else { return Taken::Done };
@@ -444,7 +469,7 @@ impl Service {
         let queue = &client.queue;
         client.paused = client.unsent() > out_max
             || queue.len() >= in_flight_max
-            || client.kept_len() > out_max
+            || client.kept_here_len() > out_max
             || (is_write
                 && (queue.syncs() > 0
                     || queue.is_reading()
@@ -510,7 +535,8 @@ impl Service {
             }
         };
         self.had_room(slot);
-        self.queue(core.now(), slot, xid, Awaiting::Write { op, zxid, len: record.len() });
+        let kept = self.keep_write(slot, record);
+        self.queue(core.now(), slot, xid, Awaiting::Write { op, zxid, len: record.len(), kept });
         if op == Opcode::CloseSession {
             self.end_input(slot);
         }

@@ -14,6 +14,7 @@ mod answer;
 mod auth;
 mod connection;
 mod env;
+mod hold;
 mod intake;
 mod metrics;
 mod observe;

@@ -272,6 +272,14 @@ pub struct ServiceOptions {
     /// and events that they do not read, identities, watches. At the bound those are disconnected
     /// that take the most.
     pub clients_len_max_bytes: usize,
+    /// How long clients are held at most while there is no leader, before their connections are closed:
+    /// until then they go on with the next one, with all they have asked. Never longer than a third
+    /// of their session's time-out. `None`: two ticks; zero: they are closed at once, as by ZooKeeper.
+    pub hold_clients: Option<Duration>,
+    /// Bytes of all clients' writes in flight that are kept, so that they can be submitted again. One
+    /// client may have [`out_len_soft_max_bytes`](Self::out_len_soft_max_bytes) of them. Who has more
+    /// in flight when the leader is lost is disconnected.
+    pub hold_len_max_bytes: usize,
     /// Work done for clients before peers and timers are heard again, in units of about a
     /// nanosecond. One request may exceed it.
     pub work_per_turn: u64,
@@ -340,6 +348,8 @@ impl Default for ServiceOptions {
             watches_len_max_bytes: 128 << 20,
             ids_len_max_bytes: 128 << 10,
             clients_len_max_bytes: 2 << 30,
+            hold_clients: None,
+            hold_len_max_bytes: 256 << 20,
             work_per_turn: 4_000_000,
             work_per_request: 10_000_000,
             reply_len_max_bytes: 64 << 20,
@@ -378,6 +388,11 @@ impl ServiceOptions {
         let min = ms(self.min_session_timeout.unwrap_or(self.tick_time * 2));
         let max = ms(self.max_session_timeout.unwrap_or(self.tick_time * 20));
         requested_ms.max(min).min(max)
+    }
+
+    /// How long clients are held at most while there is no leader.
+    pub(crate) fn hold_clients(&self) -> Duration {
+        self.hold_clients.unwrap_or(self.tick_time * 2)
     }
 
     /// How far a read may go. A length is an `int` in the end, and a frame has a header.

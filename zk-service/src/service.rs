@@ -1,10 +1,12 @@
 //! The service as an application: its state, and the doors that the core calls.
 
+use std::collections::VecDeque;
+
 use bytes::BufMut;
 use zab_proto::wire::jute::{BufMutExt, Reader};
 use zab_proto::{
-    Application, BadSnapshot, ClientOutput, CloseReason, ConnId, Core, DigestVerdict, Incoming,
-    InstallProgress, Instant, Origin, ServerState, SnapshotDigest, Status, Zxid,
+    Application, BadSnapshot, ClientOutput, CloseReason, ConnId, Core, DigestVerdict, Epoch,
+    Incoming, InstallProgress, Instant, Origin, ServerState, SnapshotDigest, Status, Zxid,
 };
 
 use crate::connection::room::{Ticket, Waiting};
@@ -12,6 +14,7 @@ use crate::connection::schedule::{Schedule, cost};
 use crate::connection::table::Clients;
 use crate::connection::{Client, Life};
 use crate::env::Env;
+use crate::hold::Hold;
 use crate::metrics::Metrics;
 use crate::metrics::stats::Stats;
 use crate::options::ServiceOptions;
@@ -36,6 +39,14 @@ pub struct Service {
     pub(crate) waiting: Waiting,
     /// The write of one of them waits for the answers to others, which may be this many bytes.
     pub(crate) held_writes: Option<usize>,
+    /// Between two roles: the clients that wait for the next one.
+    pub(crate) hold: Option<Hold>,
+    /// Connections with something to be submitted to the present leader again, before all else.
+    pub(crate) resubmitting: VecDeque<ConnId>,
+    /// It goes on in the next turn.
+    pub(crate) resubmission_due: bool,
+    /// The epoch that was served last.
+    pub(crate) served_epoch: Option<Epoch>,
     /// How much is done for clients in a turn, and who of them is next.
     pub(crate) schedule: Schedule,
     /// The time of the last call.
@@ -60,6 +71,10 @@ impl Service {
             role: Role::Idle,
             waiting: Waiting::default(),
             held_writes: None,
+            hold: None,
+            resubmitting: VecDeque::new(),
+            resubmission_due: false,
+            served_epoch: None,
             schedule: Schedule::new(options.work_per_turn),
             now: Instant::ZERO,
             metrics: Metrics::default(),
@@ -156,13 +171,18 @@ impl Service {
         self.role.begin_turn(&self.schedule, for_clients);
     }
 
-    /// What was promised or planned in the role that has ended is void.
-    fn end_role(&mut self) {
+    /// What was promised or planned in the role that has ended is void. What clients have asked is
+    /// not; see [`hold`](crate::hold).
+    fn end_role(&mut self, now: Instant) {
         self.role = Role::Idle;
         self.waiting.clear();
         self.held_writes = None;
         self.listings.clear();
         self.metrics.stats = Stats::default();
+        if !self.env.options.hold_clients().is_zero() {
+            self.hold_clients(now);
+            return;
+        }
         let slots: Vec<u32> = self.clients.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
             self.close(slot, false);
@@ -184,6 +204,7 @@ impl Service {
         } else {
             Role::learn()
         };
+        self.release_clients(core, status.epoch);
     }
 
     /// Ends a connection; with `flush`, what is queued for it still goes out.
@@ -205,7 +226,11 @@ impl Service {
     /// Lets those go on whose writes waited for answers to others.
     pub(crate) fn resume_stalled(&mut self) {
         if self.held_writes.is_some_and(|bound| self.clients.writes_len() <= bound / 2) {
-            self.call_next();
+            if self.is_resubmitting() {
+                self.resubmission_due = true;
+            } else {
+                self.call_next();
+            }
         }
     }
 
@@ -239,7 +264,7 @@ impl Service {
 
     /// The connection that has waited longest for room tries again. The next one follows when it has
     /// had its turn.
-    fn call_next(&mut self) {
+    pub(crate) fn call_next(&mut self) {
         self.held_writes = None;
         if let Some(slot) = self.waiting.call().and_then(|conn| self.clients.slot(conn)) {
             self.clients.resume(slot);
@@ -248,10 +273,12 @@ impl Service {
 
     /// There may be room again for what could not be proposed or forwarded.
     pub(crate) fn retry(&mut self, core: &mut Core<'_>) {
+        self.resubmit(core);
         self.waiting.note_first();
-        let first = self.waiting.first();
+        // What was in flight before this leader comes first.
+        let first = if self.is_resubmitting() { Some(0) } else { self.waiting.first() };
         let (role, mut cx) = self.role(core);
-        let is_turn = role.retry(&mut cx, first);
+        let is_turn = role.retry(&mut cx, first) && !self.is_resubmitting();
         self.schedule.settle();
         if is_turn {
             self.call_next();
@@ -295,7 +322,7 @@ impl Application for Service {
         let standalone = core.peer().config().standalone;
         let change = self.status.became(core.now(), status, standalone, &mut self.metrics);
         if change.ends {
-            self.end_role();
+            self.end_role(core.now());
         }
         if change.begins {
             self.state.report_missing_acls();
@@ -306,7 +333,8 @@ impl Application for Service {
     fn request(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8], auth: &[u8]) {
         self.wake(core);
         self.at(core.now());
-        let place: (Ticket, bool) = (self.waiting.issue(), self.waiting.first().is_some());
+        let others_first = self.waiting.first().is_some() || self.is_resubmitting();
+        let place: (Ticket, bool) = (self.waiting.issue(), others_first);
         let (role, mut cx) = self.role(core);
         role.request(&mut cx, from, (data, auth), place);
         self.schedule.settle();
@@ -340,7 +368,10 @@ impl Application for Service {
     fn revalidated(&mut self, core: &mut Core<'_>, data: &[u8]) {
         let Some((conn, valid)) = self.role.revalidated(data) else { return };
         let Some(slot) = self.clients.slot(conn) else { return };
-        if !valid {
+        let rejoins = self.client(slot).is_some_and(|client| client.carry.rejoins);
+        if !valid && rejoins {
+            self.rejoined(slot, false);
+        } else if !valid {
             self.attached(core.now(), slot, false);
         } else if let Some(client) = self.clients.get_mut(slot) {
             client.confirmed = true;
@@ -432,7 +463,7 @@ impl Application for Service {
         let waiting = self.schedule.has_waiting() && self.schedule.is_spent();
         let goes_on = self.role.has_postponed() || self.waiting.has_moved() || self.is_littered();
         let turn = (waiting || goes_on).then_some(Instant::ZERO);
-        [turn, greeting, role].into_iter().flatten().min()
+        [turn, greeting, role, self.hold_timeout()].into_iter().flatten().min()
     }
 
     fn handle_timeout(&mut self, core: &mut Core<'_>) {
@@ -443,6 +474,7 @@ impl Application for Service {
         }
         self.sweep();
         self.expire_greetings(core.now());
+        self.end_holds(core.now());
         let (role, mut cx) = self.role(core);
         role.expire(&mut cx);
         self.retry(core);
@@ -451,6 +483,7 @@ impl Application for Service {
     fn room(&mut self, core: &mut Core<'_>) {
         self.wake(core);
         self.at(core.now());
+        self.may_resubmit();
         let (role, mut cx) = self.role(core);
         role.expire(&mut cx);
         self.retry(core);
@@ -486,6 +519,7 @@ impl Application for Service {
 
     fn install_commit(&mut self, zxid: Zxid, digest: Option<SnapshotDigest>) {
         self.state.install_commit(zxid, digest);
+        self.forget_held();
     }
 
     fn install_abort(&mut self) {

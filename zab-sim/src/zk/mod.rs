@@ -79,6 +79,8 @@ impl Subject for Zk {
         let work_per_turn = 1 << rng.below(23);
         let service = Service::new(ServiceOptions::default().with(|service| {
             service.clients_len_max_bytes = if unbounded { usize::MAX } else { kept_max };
+            // What is kept of writes counts, and is not to be what clients are closed for.
+            service.hold_len_max_bytes = kept_max / 4;
             service.session_server_id = i64::try_from(server + 1).unwrap_or(0);
             service.tick_time = options.tick_time;
             service.max_client_cnxns = 0;

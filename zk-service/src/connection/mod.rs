@@ -4,6 +4,7 @@
 //! behind it, stands in the connection's queue.
 
 pub(crate) mod budget;
+mod carry;
 pub(crate) mod order;
 pub(crate) mod outbox;
 pub(crate) mod room;
@@ -19,6 +20,7 @@ use zab_proto::Instant;
 use crate::auth::rules::Rules;
 use crate::auth::{self, Access, Ids, Judge};
 use crate::connection::budget::EventBytes;
+use crate::connection::carry::Carry;
 use crate::connection::order::{InFlight, Queue, Rearming};
 use crate::connection::outbox::{Outbox, compact};
 use crate::connection::room::Ticket;
@@ -141,6 +143,8 @@ pub(crate) struct Client {
     pub(crate) rearming: Option<Rearming>,
     /// Its share of the server's work.
     pub(crate) account: Account,
+    /// How it comes through a change of the role.
+    pub(crate) carry: Carry,
     pub(crate) stats: ConnStats,
 }
 
@@ -172,6 +176,7 @@ impl Client {
             ticket: None,
             rearming: None,
             account: Account::default(),
+            carry: Carry::default(),
             stats: ConnStats::new(wall_ms),
         }
     }
@@ -211,6 +216,21 @@ impl Client {
         self.kept.len() - self.kept_at
     }
 
+    /// The same without those of writes, which are under way.
+    pub(crate) fn kept_here_len(&self) -> usize {
+        self.kept_len().saturating_sub(self.carry.kept_writes_len)
+    }
+
+    /// Takes the request that is answered next from the queue; its kept record is to be taken, too.
+    pub(crate) fn pop(&mut self) -> Option<InFlight> {
+        let request = self.queue.pop()?;
+        if self.carry.again > self.queue.len() {
+            self.carry.again -= 1;
+            self.carry.again_len -= request.kept_len();
+        }
+        Some(request)
+    }
+
     /// Copies the next kept record of `len` bytes to `record`.
     pub(crate) fn copy_kept(&self, len: usize, record: &mut Vec<u8>) {
         record.clear();
@@ -244,6 +264,7 @@ impl Client {
     }
 
     fn drop_everything(&mut self) {
+        self.carry = Carry::default();
         self.queue = Queue::default();
         self.kept = Vec::new();
         self.kept_at = 0;

@@ -13,8 +13,9 @@ use crate::protocol::opcode::Opcode;
 /// What a place in the queue waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Awaiting {
-    /// Its transaction; on the leader the zxid is known.
-    Write { op: Opcode, zxid: Option<Zxid>, len: usize },
+    /// Its transaction; on the leader the zxid is known. With `kept`, its record is kept, so that it
+    /// can be submitted again to the next leader.
+    Write { op: Opcode, zxid: Option<Zxid>, len: usize, kept: bool },
     /// The end of a sync.
     Sync { done: bool, len: usize },
     /// Only the requests before it; its record is kept. `work` is about what it will cost.
@@ -76,6 +77,16 @@ impl InFlight {
         match self.awaiting {
             Awaiting::Write { len, .. } => len,
             Awaiting::Sync { .. } | Awaiting::Read { .. } | Awaiting::Reply(_) => 0,
+        }
+    }
+
+    /// Bytes of its record that are kept.
+    pub(crate) fn kept_len(&self) -> usize {
+        match self.awaiting {
+            Awaiting::Write { kept: false, .. } | Awaiting::Reply(_) => 0,
+            Awaiting::Write { len, .. }
+            | Awaiting::Sync { len, .. }
+            | Awaiting::Read { len, .. } => len,
         }
     }
 }
@@ -161,6 +172,26 @@ impl Queue {
         self.requests.iter().map(InFlight::write_len).sum()
     }
 
+    /// All requests, the oldest first.
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &InFlight> {
+        self.requests.iter()
+    }
+
+    /// The request that so many are from to the end of the queue, itself included.
+    pub(crate) fn back(&self, count: usize) -> Option<&InFlight> {
+        self.requests.get(self.requests.len().checked_sub(count)?)
+    }
+
+    /// A write, found as by [`back`](Self::back), was proposed with this zxid, or
+    /// forwarded.
+    pub(crate) fn resubmitted(&mut self, count: usize, proposed: Option<Zxid>) {
+        let at = self.requests.len().checked_sub(count);
+        let request = at.and_then(|at| self.requests.get_mut(at));
+        if let Some(InFlight { awaiting: Awaiting::Write { zxid, .. }, .. }) = request {
+            *zxid = proposed;
+        }
+    }
+
     /// Whether the next answer is to a read that waits for its turn only.
     pub(crate) fn is_reading(&self) -> bool {
         self.front().is_some_and(|first| matches!(first.awaiting, Awaiting::Read { .. }))
@@ -186,7 +217,7 @@ mod tests {
         let mut queue = Queue::default();
         let answer = Awaiting::Reply(Answer::failed(Code::OK));
         let kinds = [
-            Awaiting::Write { op: Opcode::Create, zxid: None, len: 5 },
+            Awaiting::Write { op: Opcode::Create, zxid: None, len: 5, kept: true },
             Awaiting::Sync { done: false, len: 1 },
             Awaiting::Read { op: Opcode::Exists, len: 1, work: 10 },
             Awaiting::Sync { done: false, len: 1 },

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use hashbrown::HashMap;
 use zab_proto::{ClientOutput, ConnId, Instant};
 
+use crate::connection::carry::Carry;
 use crate::connection::order::{Awaiting, InFlight};
 use crate::connection::outbox::Outbox;
 use crate::connection::{Client, ConnStats, Life};
@@ -31,6 +32,10 @@ pub(crate) struct Clients {
     len: usize,
     /// Bytes of the writes in all queues.
     writes_len: usize,
+    /// Of those, the bytes that are kept.
+    pub(super) kept_writes_len: usize,
+    /// Of those, what is still to be submitted to the present leader.
+    pub(super) again_writes_len: usize,
     /// Bytes kept for all connections, except for their watches.
     kept_len: usize,
 }
@@ -77,6 +82,8 @@ impl Clients {
         self.kept_len -= client.charged;
         // What it has asked is carried out, and nobody waits for the answers.
         self.writes_len -= client.queue.writes_len();
+        self.kept_writes_len -= client.carry.kept_writes_len;
+        self.again_writes_len -= client.carry.again_writes_len;
         at.generation = at.generation.wrapping_add(1);
         if free {
             self.free.push(slot);
@@ -190,9 +197,9 @@ impl Clients {
         self.outputs.push_back(ClientOutput::Resume(self.conn(slot)));
     }
 
-    /// Bytes of the writes that wait for their transactions, of all connections.
+    /// Bytes of the writes that are under way, of all connections.
     pub(crate) fn writes_len(&self) -> usize {
-        self.writes_len
+        self.writes_len - self.again_writes_len
     }
 
     /// Puts a request at the end of a connection's queue.
@@ -206,8 +213,18 @@ impl Clients {
 
     /// Takes a write, whose transaction has come, from the front of a connection's queue.
     pub(crate) fn take_write(&mut self, slot: u32) {
-        let written = self.get_mut(slot).and_then(|client| client.queue.pop());
-        self.writes_len -= written.map_or(0, |request| request.write_len());
+        let Some(client) = self.get_mut(slot) else { return };
+        let again = client.carry.again;
+        let Some(request) = client.pop() else { return };
+        let (len, kept) = (request.write_len(), request.kept_len());
+        client.carry.kept_writes_len -= kept;
+        client.drop_kept(kept);
+        if client.carry.again < again {
+            client.carry.again_writes_len -= len;
+            self.again_writes_len -= len;
+        }
+        self.writes_len -= len;
+        self.kept_writes_len -= kept;
     }
 
     /// Closes a connection; with `flush`, what is queued for it still goes out.
@@ -216,6 +233,7 @@ impl Clients {
         let Some(client) = self.get_mut(slot) else { return };
         let session = client.session;
         let writes_len = client.queue.writes_len();
+        let Carry { kept_writes_len, again_writes_len, .. } = client.carry;
         if client.state != Life::Closed {
             client.state = Life::Closed;
             client.drop_everything();
@@ -225,6 +243,8 @@ impl Clients {
             client.unread = 0;
             self.outputs.push_back(ClientOutput::Close(conn));
             self.writes_len -= writes_len;
+            self.kept_writes_len -= kept_writes_len;
+            self.again_writes_len -= again_writes_len;
             self.count_kept(slot);
         }
         self.detach(session, slot);

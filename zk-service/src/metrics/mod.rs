@@ -96,6 +96,52 @@ impl Histogram {
     }
 }
 
+/// Why a connection that was held through a change of the role is closed after all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum HoldEnd {
+    /// There was no leader in time.
+    NoLeader,
+    /// The leader has sent a snapshot.
+    Snapshot,
+    /// Its client goes on with the session elsewhere.
+    Moved,
+    /// Its session has ended.
+    Ended,
+    /// Its requests were not kept, being too long, or cannot be forwarded.
+    TooLong,
+    /// This server leads, and leaders serve no clients.
+    NotServed,
+}
+
+impl HoldEnd {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::NoLeader, Self::Snapshot, Self::Moved, Self::Ended, Self::TooLong, Self::NotServed];
+
+    /// The reason, in words.
+    pub(crate) const fn text(self) -> &'static str {
+        match self {
+            Self::NoLeader => "no leader in time",
+            Self::Snapshot => "behind a snapshot",
+            Self::Moved => "the session went elsewhere",
+            Self::Ended => "the session has ended",
+            Self::TooLong => "requests too long to be submitted again",
+            Self::NotServed => "this leader serves no clients",
+        }
+    }
+
+    /// What `mntr` calls the counter.
+    pub(crate) const fn metric(self) -> &'static str {
+        match self {
+            Self::NoLeader => "zab_held_closed_no_leader",
+            Self::Snapshot => "zab_held_closed_snapshot",
+            Self::Moved => "zab_held_closed_moved",
+            Self::Ended => "zab_held_closed_ended",
+            Self::TooLong => "zab_held_closed_too_long",
+            Self::NotServed => "zab_held_closed_not_served",
+        }
+    }
+}
+
 /// Counters and summaries.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Metrics {
@@ -118,6 +164,11 @@ pub(crate) struct Metrics {
     pub(crate) sessionless_expired: u64,
     pub(crate) sessions_expired: u64,
     pub(crate) looking: u64,
+    /// Connections that were held through changes of the role, requests that were submitted again,
+    /// and connections that were closed after all.
+    pub(crate) held: u64,
+    pub(crate) resubmitted: u64,
+    pub(crate) held_closed: [u64; HoldEnd::ALL.len()],
     pub(crate) ensemble_auth_success: u64,
     pub(crate) ensemble_auth_fail: u64,
     pub(crate) ensemble_auth_skip: u64,

@@ -7,7 +7,7 @@ use std::fmt::{Display, Write};
 
 use zab_proto::{Core, Phase, ServerState};
 
-use crate::metrics::{Histogram, Summary};
+use crate::metrics::{Histogram, HoldEnd, Summary};
 use crate::service::Service;
 
 impl Service {
@@ -113,8 +113,13 @@ impl Service {
             ("ensemble_auth_fail", metrics.ensemble_auth_fail),
             ("ensemble_auth_skip", metrics.ensemble_auth_skip),
             ("digest_mismatches_count", self.state.digest_mismatches()),
+            ("zab_held", metrics.held),
+            ("zab_resubmitted", metrics.resubmitted),
         ] {
             put(out, name, value);
+        }
+        for (why, count) in HoldEnd::ALL.iter().zip(metrics.held_closed) {
+            put(out, why.metric(), count);
         }
     }
 

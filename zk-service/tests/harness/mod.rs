@@ -82,6 +82,8 @@ pub(crate) struct World {
     held: Vec<(End, Vec<u8>)>,
     /// Pairs of servers whose streams stand still.
     pub(crate) cut: Vec<(usize, usize)>,
+    /// Servers whose processes are gone.
+    dead: Vec<usize>,
     /// The wall clock, which goes with `now`.
     pub(crate) clock: Arc<AtomicI64>,
     /// Bytes of clients offered to a server at a time; 0: all there are.
@@ -177,6 +179,7 @@ impl World {
             quorum: Vec::new(),
             held: Vec::new(),
             cut: Vec::new(),
+            dead: Vec::new(),
             clock: Arc::default(),
             segment: 0,
             turns: 0,
@@ -222,7 +225,38 @@ impl World {
         {}
     }
 
+    /// Ends a server's process: all hear of it at once.
+    pub(crate) fn kill(&mut self, server: usize) {
+        self.dead.push(server);
+        self.held.retain(|(end, _)| end.0 != server);
+        self.break_links(|a, b| a.0 == server || b.0 == server);
+    }
+
+    /// Closes the streams between two servers, on both sides.
+    pub(crate) fn part(&mut self, one: usize, other: usize) {
+        let ends = [one, other];
+        self.break_links(|a, b| ends.contains(&a.0) && ends.contains(&b.0));
+    }
+
+    fn break_links(&mut self, broken: impl Fn(End, End) -> bool) {
+        let links = std::mem::take(&mut self.links);
+        let (gone, left): (Vec<_>, Vec<_>) = links.into_iter().partition(|(a, b)| broken(*a, *b));
+        self.links = left;
+        for (a, b) in gone {
+            self.held.retain(|(end, _)| *end != a && *end != b);
+            for (server, conn) in [a, b] {
+                if !self.dead.contains(&server) {
+                    self.nodes[server].handle_input(self.now, Input::Closed { conn });
+                }
+            }
+        }
+        self.run();
+    }
+
     fn turn(&mut self, i: usize) -> bool {
+        if self.dead.contains(&i) {
+            return false;
+        }
         let wanted = self.nodes[i].poll_timeout() == Some(Instant::ZERO);
         if wanted {
             self.turns += 1;
@@ -232,6 +266,9 @@ impl World {
     }
 
     fn drain(&mut self, i: usize) -> bool {
+        if self.dead.contains(&i) {
+            return false;
+        }
         let mut active = false;
         while let Some(output) = self.nodes[i].poll_output(self.now, &mut self.disks[i].storage) {
             active = true;
@@ -278,7 +315,9 @@ impl World {
     }
 
     fn is_cut(&self, a: usize, b: usize) -> bool {
-        self.cut.iter().any(|pair| *pair == (a, b) || *pair == (b, a))
+        self.dead.contains(&a)
+            || self.dead.contains(&b)
+            || self.cut.iter().any(|pair| *pair == (a, b) || *pair == (b, a))
     }
 
     fn peer_of(&self, end: End) -> Option<End> {
@@ -465,7 +504,7 @@ impl World {
             count += usize::from(value.kind == kind);
             bytes = &bytes[len..];
         }
-        assert_eq!(bytes, [], "whole packets");
+        assert!(bytes.is_empty(), "whole packets");
         count
     }
 
@@ -487,10 +526,12 @@ impl World {
     pub(crate) fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
-            let next = self.nodes.iter().filter_map(Node::poll_timeout).min();
+            let live: Vec<usize> =
+                (0..self.nodes.len()).filter(|i| !self.dead.contains(i)).collect();
+            let next = live.iter().filter_map(|i| self.nodes[*i].poll_timeout()).min();
             let Some(next) = next.filter(|next| *next <= end) else { break };
             self.set_now(self.now.max(next));
-            for i in 0..self.nodes.len() {
+            for i in live {
                 self.nodes[i].handle_input(self.now, Input::Timeout);
             }
             self.run();

@@ -18,6 +18,8 @@ pub(super) const OWN: Section = Section {
         "zab.client.maxWatchBytes", GetLong(1), "134217728", Guards("bytes of one client's watches; at the bound it is disconnected");
         "zab.client.maxIdentityBytes", GetLong(1), "131072", Guards("bytes of identities that one client may collect; at the bound it is disconnected");
         "zab.clients.maxBytes", GetLong(1), "2147483648", Guards("bytes that all clients together make the server keep; at the bound those that take the most are disconnected");
+        "zab.holdClientsMs", GetLong(0), "", Used("milliseconds for which clients are held when the leader is lost, to go on with the next one, but never longer than a third of a session's time-out; two ticks if it is not given; 0: their connections are closed at once, as by ZooKeeper");
+        "zab.hold.maxBytes", GetLong(0), "268435456", Guards("bytes of clients' writes in flight that are kept for that; one client may have zab.client.maxReplyBytes of them, and who has more is disconnected when the leader is lost");
         "zab.reply.maxBytes", GetLong(1), "67108864", Guards("bytes of the longest reply, never less than two of jute.maxbuffer; a longer one is an error");
     "zab.work.perTurn", GetLong(1), "4000000", Guards("work for clients before peers and timers are heard again, in units of about a nanosecond");
     "zab.work.perRequest", GetLong(1), "10000000", Guards("work of the parts of one multiRead; those behind it are answered by an error");

@@ -1,0 +1,87 @@
+//! What a connection takes along through a change of the role; see [`hold`](crate::hold).
+
+use zab_proto::Zxid;
+
+use crate::connection::Client;
+use crate::connection::order::InFlight;
+use crate::connection::table::Clients;
+
+/// How one connection comes through a change of the role.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Carry {
+    /// Bytes of the writes in flight that are kept.
+    pub(super) kept_writes_len: usize,
+    /// So many requests at the end of the queue have not been submitted to the present leader yet,
+    /// with this many bytes of kept records. Nothing more is read before they are.
+    pub(crate) again: usize,
+    pub(super) again_len: usize,
+    /// Bytes of the writes among them.
+    pub(super) again_writes_len: usize,
+    /// The handshake asks for a session that there is.
+    pub(crate) resumes: bool,
+    /// This server is back with the leader it had: the session is asked for again before anything
+    /// else.
+    pub(crate) rejoins: bool,
+    /// Transactions of the session up to here may be those of requests to another server.
+    pub(crate) floor: Zxid,
+    /// A transaction of the session was not asked for here: its client has gone elsewhere.
+    pub(crate) moved: bool,
+}
+
+impl Client {
+    /// The request that is to be submitted again next, unless all have been.
+    pub(crate) fn next_again(&self) -> Option<(InFlight, &[u8])> {
+        let request = *self.queue.back(self.carry.again)?;
+        let at = self.kept.len() - self.carry.again_len;
+        Some((request, &self.kept[at..at + request.kept_len()]))
+    }
+}
+
+impl Clients {
+    /// Keeps the record of a write, if those of its connection take at most `max` bytes then and
+    /// those of all `max_of_all`. Whether it does.
+    pub(crate) fn keep_write(&mut self, slot: u32, record: &[u8], bounds: (usize, usize)) -> bool {
+        let (max, max_of_all) = bounds;
+        let of_all = self.kept_writes_len + record.len();
+        let Some(client) = self.get_mut(slot) else { return false };
+        let of_client = client.carry.kept_writes_len + record.len();
+        let keeps = of_client <= max && of_all <= max_of_all;
+        if keeps {
+            client.keep(record);
+            client.carry.kept_writes_len = of_client;
+            self.kept_writes_len = of_all;
+        }
+        keeps
+    }
+
+    /// Everything in a connection's queue is to be submitted again.
+    pub(crate) fn begin_again(&mut self, slot: u32) {
+        let Some(client) = self.get_mut(slot) else { return };
+        let writes_len = client.queue.writes_len();
+        client.carry.again = client.queue.len();
+        client.carry.again_len = client.kept_len();
+        let before = std::mem::replace(&mut client.carry.again_writes_len, writes_len);
+        self.again_writes_len = self.again_writes_len - before + writes_len;
+    }
+
+    /// Nothing of a connection is to be submitted again, for now.
+    pub(crate) fn end_again(&mut self, slot: u32) {
+        let Some(client) = self.get_mut(slot) else { return };
+        let Carry { again_writes_len, .. } = client.carry;
+        let none = Carry { again: 0, again_len: 0, again_writes_len: 0, ..client.carry };
+        client.carry = none;
+        self.again_writes_len -= again_writes_len;
+    }
+
+    /// The next of the requests that are to be submitted again is on its way.
+    pub(crate) fn went_again(&mut self, slot: u32, proposed: Option<Zxid>) {
+        let Some(client) = self.get_mut(slot) else { return };
+        let again = client.carry.again;
+        let Some(request) = client.queue.back(again).copied() else { return };
+        client.queue.resubmitted(again, proposed);
+        client.carry.again -= 1;
+        client.carry.again_len -= request.kept_len();
+        client.carry.again_writes_len -= request.write_len();
+        self.again_writes_len -= request.write_len();
+    }
+}
