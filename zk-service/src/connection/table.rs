@@ -63,7 +63,10 @@ impl Clients {
 
     /// Takes a connection off that has no session, and should have one by `now`.
     pub(crate) fn overdue_greeting(&mut self, now: Instant) -> Option<u32> {
-        while let Some((_, conn)) = self.greetings.pop_front_if(|(deadline, _)| *deadline <= now) {
+        let is_due = |(deadline, _): &(Instant, ConnId)| *deadline <= now;
+        while self.greetings.front().is_some_and(is_due)
+            && let Some((_, conn)) = self.greetings.pop_front()
+        {
             let slot = self.slot(conn);
             let is_greeting =
                 |slot: &u32| self.get(*slot).is_some_and(|c| c.state == Life::Greeting);
