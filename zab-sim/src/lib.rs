@@ -10,40 +10,27 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-mod carry;
-pub mod check;
 pub mod counter;
-pub mod coverage;
-mod disk;
-mod drive;
-mod epochs;
 mod faults;
-mod image;
 pub mod limits;
 pub mod minimise;
-pub mod mutation;
-mod net;
+mod observer;
 pub mod options;
-pub mod plan;
-mod probe;
-pub mod profile;
-pub mod queue;
 pub mod recovery;
-pub mod replica;
-pub mod rng;
 pub mod run;
 pub mod scale;
 pub mod scenarios;
 pub mod script;
-mod siege;
-mod stream;
-pub mod subject;
-mod tamper;
-mod tap;
-pub mod trace;
-mod votes;
 pub mod world;
 pub mod zk;
+
+// Named from here, whichever folder they are in.
+pub use faults::{mutation, plan, profile};
+use faults::{siege, tamper};
+pub use observer::{check, coverage};
+use observer::{epochs, stream, tap, votes};
+use world::{disk, image, net, probe};
+pub use world::{queue, replica, rng, subject, trace};
 
 pub use check::{Failure, Ghost};
 pub use mutation::Mutation;

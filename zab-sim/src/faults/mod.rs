@@ -1,5 +1,11 @@
 //! What a fault does, and the steps of the protocol that faults are tied to.
 
+pub mod mutation;
+pub mod plan;
+pub mod profile;
+pub(crate) mod siege;
+pub(crate) mod tamper;
+
 use zab_proto::{Channel, Epoch};
 
 use crate::disk::Disk;

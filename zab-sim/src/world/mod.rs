@@ -1,5 +1,17 @@
 //! The world: servers, clients, network, disks and time, moved by one event after the other.
 
+mod carry;
+pub(crate) mod disk;
+mod drive;
+pub(crate) mod image;
+pub(crate) mod net;
+pub(crate) mod probe;
+pub mod queue;
+pub mod replica;
+pub mod rng;
+pub mod subject;
+pub mod trace;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 
