@@ -95,6 +95,12 @@ def main():
     hard.add_argument("--table", action="store_true", help="the outcomes as a table at the end")
     hard.set_defaults(start=suite("hardening"))
 
+    over = commands.add_parser("failover", help="leaders that fall silent, and who must not be disturbed by that")
+    over.add_argument("--long", action="store_true", help="more often, and three minutes of full load")
+    over.add_argument("--binary", help="another zabd, to compare with")
+    over.add_argument("--only", help="cases with one of these words in their names, as stopped,load")
+    over.set_defaults(start=suite("failover"))
+
     secure = commands.add_parser("tls", help="TLS: openssl, kazoo, Java's client, strangers, ensembles with Apache's servers")
     secure.add_argument("--long", action="store_true", help="all cases, some five minutes")
     secure.add_argument("--only", help="cases with one of these words in their names, as kazoo,half-open")

@@ -53,6 +53,10 @@ fn prepare(socket: &SockRef<'_>, channel: Channel, options: &NetOptions) -> io::
     if keep_alive {
         socket.set_keepalive(true)?;
     }
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+    if let Some(longest) = options.unacknowledged_max(channel) {
+        socket.set_tcp_user_timeout(Some(longest))?;
+    }
     socket.set_tcp_nodelay(true)
 }
 

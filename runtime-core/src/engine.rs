@@ -168,7 +168,8 @@ impl<A: Application, D: Disk> Engine<A, D> {
 
     /// The core's doors, at the time `now`.
     fn doors(&mut self, now: Instant) -> SecureDoors<'_, NodeDoors<'_, A, D>> {
-        let inner = NodeDoors { now, node: &mut self.node, disk: &mut self.disk };
+        let Self { clock, node, disk, .. } = self;
+        let inner = NodeDoors { now, clock: *clock, node, disk };
         SecureDoors { layer: self.layer.as_mut(), inner }
     }
 
@@ -298,6 +299,7 @@ impl<A: Application, D: Disk> Engine<A, D> {
 /// The doors of a node during one turn.
 pub struct NodeDoors<'a, A, D> {
     now: Instant,
+    clock: Clock,
     node: &'a mut Node<A>,
     disk: &'a mut D,
 }
@@ -330,6 +332,12 @@ impl<A: Application, D: Disk> Doors for NodeDoors<'_, A, D> {
     }
 
     fn receive(&mut self, conn: ConnId, bytes: &[u8]) -> usize {
+        // The process may have been stopped since the turn began, and these bytes may have come while it
+        // was. With a look at the clock now, what they ask was asked before any later pause: an answer
+        // that such a pause delays was true when it was asked for.
+        if conn.is_client() {
+            self.node.observe_time(self.clock.now());
+        }
         self.node.handle_bytes(self.now, conn, bytes, self.disk)
     }
 

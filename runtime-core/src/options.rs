@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use zab_proto::{Application, Config, ConnId};
+use zab_proto::{Application, Channel, Config, ConnId};
 use zab_storage::{Mode, Store};
 
 use crate::{Error, Listen, Loaded};
@@ -103,6 +103,13 @@ pub struct NetOptions {
     /// File descriptors that are kept for files: peers are not accepted or dialled when only these are
     /// left. At most a quarter of all.
     pub file_descriptors: usize,
+    /// How long what was sent on an election connection may stay unacknowledged by the other host, or
+    /// untaken by its process, before the connection breaks (`TCP_USER_TIMEOUT`, on Linux; the kernel's
+    /// own limit is a quarter of an hour). `None`: that one.
+    pub election_unacknowledged_max: Option<Duration>,
+    /// The same for a connection of the quorum port. A learner that is being synchronised may take nothing
+    /// for `initLimit`, so it must be no less than that.
+    pub quorum_unacknowledged_max: Option<Duration>,
     /// Turn on keep-alive probes of peer connections (`tcpKeepAlive`).
     pub peer_keep_alive: bool,
     /// Turn on keep-alive probes of client connections (`clientTcpKeepAlive`).
@@ -125,6 +132,8 @@ impl Default for NetOptions {
             connections_max: 100_000,
             peer_descriptors: 256,
             file_descriptors: 64,
+            election_unacknowledged_max: None,
+            quorum_unacknowledged_max: None,
             peer_keep_alive: false,
             client_keep_alive: false,
         }
@@ -154,7 +163,23 @@ impl NetOptions {
         let unread_max_bytes = field_len_max.saturating_mul(2).saturating_add(64 * 1024);
         // What a client sends in one frame becomes a field of a packet.
         let client_unread_max_bytes = field_len_max.saturating_add(FRAME_HEAD_LEN_BYTES);
-        Self { unread_max_bytes, client_unread_max_bytes, ..Self::default() }
+        let limit = |ticks| Some(config.ticks(ticks)).filter(|limit| !limit.is_zero());
+        Self {
+            unread_max_bytes,
+            client_unread_max_bytes,
+            election_unacknowledged_max: limit(config.sync_limit),
+            quorum_unacknowledged_max: limit(config.sync_limit.max(config.init_limit)),
+            ..Self::default()
+        }
+    }
+
+    /// How long bytes on a new connection may stay unacknowledged.
+    pub(crate) fn unacknowledged_max(&self, channel: Channel) -> Option<Duration> {
+        match channel {
+            Channel::Election => self.election_unacknowledged_max,
+            Channel::Quorum => self.quorum_unacknowledged_max,
+            Channel::Client => None,
+        }
     }
 
     /// How many bytes may be left untaken on a connection.

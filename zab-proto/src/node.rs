@@ -193,6 +193,12 @@ impl<A: Application> Node<A> {
         self.peer.resolved(host, addresses);
     }
 
+    /// The clock shows `now`; see [`Peer::observe_time`]. All that happens in one turn is told with the
+    /// time at which the turn began, which may be long ago if the process was stopped since.
+    pub fn observe_time(&mut self, now: Instant) {
+        self.peer.observe_time(now);
+    }
+
     /// Timer, dial results, closed connections and finished writes.
     pub fn handle_input(&mut self, now: Instant, input: Input) {
         match input {
@@ -534,6 +540,7 @@ impl<A: Application> Node<A> {
     /// [`poll_output`](Self::poll_output) before waiting for anything else.
     pub fn poll_transmit(&mut self, now: Instant, conn: ConnId, buf: &mut [u8]) -> usize {
         if conn.is_client() {
+            self.peer.observe_time(now);
             if self.keeps_waiting() {
                 self.gate.hold_output(conn);
                 return 0;

@@ -263,13 +263,17 @@ fn a_thawed_leader_answers_nothing_from_its_past() {
     assert_eq!(cluster.client_bytes, b"[0]");
     assert_eq!(cluster.leader(), Some(leader));
 
-    // A pause that nobody can have noticed changes nothing.
-    let (mut cluster, leader) = beating(3, 0);
-    (0..3).for_each(|i| cluster.freeze(i));
-    cluster.send(leader, &[b"!"]);
-    cluster.run(ms(150));
-    cluster.thaw(leader);
-    assert_eq!(cluster.client_bytes, b"[0]");
+    // A pause that nobody can have noticed changes nothing. Twice as long, and it has to be proven.
+    for (pause, answered) in [(ms(70), true), (ms(150), false)] {
+        let (mut cluster, leader) = beating(3, 0);
+        (0..3).for_each(|i| cluster.freeze(i));
+        cluster.send(leader, &[b"!"]);
+        cluster.run(pause);
+        cluster.thaw(leader);
+        assert_eq!(cluster.client_bytes == b"[0]", answered, "after {pause:?}");
+        cluster.thaw((leader + 1) % 3);
+        assert_eq!(cluster.client_bytes, b"[0]");
+    }
 }
 
 #[test]
@@ -375,6 +379,32 @@ fn heartbeats_become_slower_with_the_number_of_learners() {
     cluster.run(SECOND);
     let sent = status(&cluster, leader).sent - before;
     assert!((1500..=2000).contains(&sent), "{sent} heartbeats in a second");
+}
+
+/// A quorum with a member of Apache's in it (here: one without heartbeats) is judged by `syncLimit`, also
+/// while those with heartbeats are silent.
+#[test]
+fn a_quorum_with_a_member_without_heartbeats_is_not_hurried() {
+    for voters in [3, 5] {
+        let mut cluster = Cluster::new(voters, 0);
+        for i in 0..voters {
+            let every = if i == 0 { Duration::ZERO } else { ms(50) };
+            cluster = cluster.configure(|config| config.detection.heartbeat = every);
+            cluster.start(i);
+        }
+        cluster.run(4 * SECOND);
+        let leader = cluster.leader().expect("a leader");
+        assert_eq!(leader, voters - 1);
+        let status = cluster.node(leader).peer().status();
+        // The others but one.
+        for i in 1..=(voters - 1) / 2 {
+            cluster.freeze(i);
+        }
+        cluster.run(5 * SECOND);
+        assert_eq!(cluster.node(leader).peer().status(), status);
+        cluster.write(leader, &[b"x"]);
+        assert_eq!(cluster.lines(leader), ["x"]);
+    }
 }
 
 /// A vote of another voter that looks for a leader shortens the wait of who hears nothing either.

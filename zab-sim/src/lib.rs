@@ -25,8 +25,8 @@ pub mod world;
 pub mod zk;
 
 // Named from here, whichever folder they are in.
+use faults::{away, siege, tamper};
 pub use faults::{mutation, plan, profile};
-use faults::{siege, tamper};
 pub use observer::{check, coverage};
 use observer::{epochs, stream, tap, votes};
 use world::{disk, image, net, probe};

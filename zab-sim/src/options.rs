@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use zab_proto::{ElectionConfig, Limits};
 
+use crate::away;
 use crate::limits;
 use crate::mutation::Mutation;
 use crate::plan::HOOKS;
@@ -155,6 +156,10 @@ pub struct Options {
     pub events_max: u64,
     /// `tickTime`.
     pub tick_time: Duration,
+    /// The pause between heartbeats in ms; 0: none.
+    pub heartbeat: u64,
+    /// Servers that have none, as Apache's.
+    pub without_heartbeat: Vec<usize>,
     /// `initLimit`.
     pub init_limit: u32,
     /// `syncLimit`.
@@ -224,6 +229,8 @@ impl Options {
             chaos: 0,
             events_max: 1_000_000,
             tick_time: Duration::from_millis(200),
+            heartbeat: 50,
+            without_heartbeat: Vec::new(),
             init_limit: 10,
             sync_limit: 5,
             retained_txns: 500,
@@ -247,6 +254,7 @@ impl Options {
         let mut options =
             if rng.chance(500) { Self::plain(seed) } else { rng.pick(profile::ALL).options(seed) };
         options.keep_logs();
+        away::draw_heartbeats(&mut options);
         options.identities = siege::drawn(seed);
         options
     }

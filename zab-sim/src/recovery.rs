@@ -124,7 +124,7 @@ fn cripple_one<A: Subject>(world: &mut World<A>) {
     world.trace.say(|| format!("s{} is crippled in way {way}", server + 1));
     match way {
         0 => world.disks[server].stall(true),
-        1 => world.servers[server].paused = true,
+        1 => world.pause(server),
         // It is of use, but slow: in service, and while it is synchronised.
         2 | 3 => {
             let rest = slowness(&mut world.rng);

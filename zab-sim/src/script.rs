@@ -184,7 +184,7 @@ impl<A: Subject> World<A> {
                 self.disks[server(words, 1)].stall(false);
                 self.kick(server(words, 1));
             }
-            "pause" => self.servers[server(words, 1)].paused = true,
+            "pause" => self.pause(server(words, 1)),
             "unpause" => self.unpause(server(words, 1)),
             "fail" => self.disks[server(words, 1)].fail(),
             "unresolved" | "resolved" => {

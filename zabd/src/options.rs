@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 use std::time::Duration;
 
 use runtime_core::{Listen, NetOptions, ServerOptions};
-use zab_proto::{Config, ElectionConfig, Limits};
+use zab_proto::{Config, DetectionConfig, ElectionConfig, Limits};
 use zab_storage::Compression;
 use zk_service::{DigestAlgorithm, ServiceOptions};
 
@@ -40,6 +40,7 @@ fn core(config: &ServerConfig) -> Config {
     // wiped server that votes can undo what was acknowledged (rule R14).
     core.trust_empty |= properties.bool("db.autocreate", false);
     core.election = election(properties);
+    core.detection = detection(properties);
     core.limits = limits(properties);
     // Every member may be connected twice on each port while connections are replaced.
     let links_max = core.ensemble.members.len().saturating_mul(4);
@@ -60,6 +61,15 @@ fn election(properties: &SystemProperties) -> ElectionConfig {
     election.leader_retry_max = ms("leaderConnectDelayDuringRetryMs", election.leader_retry_max);
     election.observer_delay_max = ms("observer.election.DelayMs", election.observer_delay_max);
     election
+}
+
+fn detection(properties: &SystemProperties) -> DetectionConfig {
+    let mut detection = DetectionConfig::default();
+    let ms = |key, default: Duration| milliseconds(properties, key, default);
+    detection.heartbeat = ms("zab.heartbeatMs", detection.heartbeat);
+    detection.suspect_min = ms("zab.suspectMinMs", detection.suspect_min);
+    detection.disk_stall_max = ms("zab.diskStallMaxMs", detection.disk_stall_max);
+    detection
 }
 
 /// `jute.maxbuffer`: the longest frame of a client, in bytes.

@@ -41,7 +41,7 @@ impl Watchdog {
 
     /// The core is called at `now`. Returns how long this process was away, if it was.
     pub(crate) fn look(&mut self, now: Instant) -> Option<Duration> {
-        let every = self.every?;
+        let every = self.every.filter(|_| now > self.seen)?;
         let late = now > self.due + every / 2;
         let away = now.saturating_since(self.seen);
         self.seen = now;

@@ -41,12 +41,13 @@ pub(super) struct Beats {
     /// When it is to be looked for who is due.
     next: Instant,
     /// Somebody was granted heartbeats.
-    granted: bool,
+    pub(super) granted: bool,
     /// From when the silence of a quorum counts: since its last answer, or since this process runs again.
     pub(super) since: Instant,
     /// The worst silence.
     pub(super) gaps: Gaps,
-    /// Learners with heartbeats were a quorum, so that a quorum's silence means something.
+    /// Somebody who counts has had heartbeats, so that silence means something. If only others are needed for
+    /// a quorum, it is never silent.
     pub(super) armed: bool,
     /// Kept for its memory.
     answers: alloc::vec::Vec<Instant>,
@@ -155,24 +156,24 @@ impl Leader {
             return;
         }
         let live = |link: &Link| link.stage == Stage::Live && link.counts();
+        // Who has no heartbeat answers every half tick, and is believed to be there for `syncLimit`, as by
+        // ZooKeeper's leader.
+        let answered = |link: &Link| match link.beat {
+            None if link.alive_until >= now => now,
+            _ => link.answered_at,
+        };
         let mut answers = core::mem::take(&mut self.beats.answers);
         answers.clear();
-        answers.extend(self.all().filter(|link| live(link)).map(|link| link.answered_at));
+        answers.extend(self.all().filter(|link| live(link)).map(answered));
         answers.sort_unstable_by(|a, b| b.cmp(a));
         // The latest time since which a quorum has answered.
-        let latest = answers.iter().copied();
-        let latest = { latest }
-            .find(|at| self.is_quorum(shared, |link| live(link) && link.answered_at >= *at));
+        let has = |at: Instant| self.is_quorum(shared, |link| live(link) && answered(link) >= at);
+        let latest = answers.iter().copied().find(|at| has(*at));
+        let beating = self.all().any(|link| live(link) && link.beat.is_some());
         self.beats.answers = answers;
-        let beating = self.is_quorum(shared, |link| live(link) && link.beat.is_some());
         let beats = &mut self.beats;
-        if beating {
-            if !beats.armed {
-                (beats.armed, beats.since) = (true, now);
-            }
-        } else if latest.is_some() {
-            // A quorum needs members without heartbeats: `syncLimit` is the limit, as with ZooKeeper.
-            beats.armed = false;
+        if beating && !beats.armed {
+            (beats.armed, beats.since) = (true, now);
         }
         if let Some(latest) = latest.filter(|latest| *latest > beats.since) {
             beats.gaps.add(now, latest.saturating_since(beats.since));

@@ -4,8 +4,8 @@
 //!
 //! * No quorum answers. Followers that hear nothing have looked for another leader after their limit;
 //!   after twice that, this one takes no more writes and looks, too.
-//! * This process was away for longer than that limit, and does not know what has happened meanwhile. It
-//!   serves nothing, plain reads included, before a quorum has answered a PING that was sent after
+//! * This process was away, and does not know what has happened meanwhile: others may have elected another
+//!   leader. It serves nothing, plain reads included, before a quorum has answered a PING that was sent after
 //!   that. Answers come in the order of the PINGs on the same connection, and a follower that has left has
 //!   closed it: so at the time of such an answer no other leader can have been established with
 //!   that quorum, and what this leader has applied is the newest.
@@ -52,9 +52,13 @@ impl Leader {
         // The disk may have written and not have been heard.
         self.standing.owed = None;
         self.beats.since = now;
-        let limit = self.beats.limit(shared);
-        let limit = limit.unwrap_or_else(|| shared.config.ticks(shared.config.sync_limit));
-        if away <= limit || !self.is_established() || self.standing.doubted {
+        // Followers with heartbeats may suspect this leader three heartbeats after the last one, which may
+        // have been sent one and a half before the pause: so any pause that is noticed is long enough.
+        // Others wait for `syncLimit` ticks, and were sent something half a tick before.
+        let config = &shared.config;
+        let others = config.ticks(config.sync_limit).saturating_sub(config.tick_time);
+        let unnoticed = if self.beats.granted { Duration::ZERO } else { others };
+        if away <= unnoticed || !self.is_established() || self.standing.doubted {
             return;
         }
         self.standing.doubted = true;

@@ -81,14 +81,14 @@ impl Suspicion {
 
     /// Another voter looks for a leader. Who hears the leader need not care; who does not has less time
     /// to wait. Somebody who sends such votes all the time gets no further than twice, and the end of the
-    /// second heartbeat.
+    /// third heartbeat: a leader that was away for less does not ask whether it is still one.
     fn halve(&mut self, now: Instant, factor: u32) {
         if self.halvings == HALVINGS_MAX {
             return;
         }
         self.halvings += 1;
         let left = self.deadline(factor).saturating_since(now);
-        let earliest = self.since + 2 * self.limit.every;
+        let earliest = self.since + HEARTBEATS_MIN * self.limit.every;
         self.early = Some((now + left / 2).max(earliest));
     }
 }
@@ -196,6 +196,9 @@ impl Learner {
 /// How long heartbeats must have been kept before a leader can be suspected.
 const PROBATION: Duration = Duration::from_secs(2);
 
+/// How many heartbeats must be missing before anybody is suspected, whatever others say.
+const HEARTBEATS_MIN: u32 = 3;
+
 /// How often a silence is shortened by votes of others.
 const HALVINGS_MAX: u32 = 2;
 
@@ -258,15 +261,15 @@ mod tests {
         suspicion.halve(at(5050), 1);
         assert_eq!(suspicion.deadline(1), at(5150));
         suspicion.halve(at(5060), 1);
-        assert_eq!(suspicion.deadline(1), at(5105));
+        assert_eq!(suspicion.deadline(1), at(5150), "three heartbeats");
         // Twice as many, and more: the bound holds.
         (0..4).for_each(|_| suspicion.halve(at(5070), 1));
-        assert_eq!(suspicion.deadline(1), at(5105));
+        assert_eq!(suspicion.deadline(1), at(5150));
         suspicion.heard(at(5062));
         assert_eq!(suspicion.deadline(1), at(5312));
-        // At once after a heartbeat: two more may still come.
+        // At once after a heartbeat: three more may still come.
         (0..4).for_each(|_| suspicion.halve(at(5062), 1));
-        assert_eq!(suspicion.deadline(1), at(5162));
+        assert_eq!(suspicion.deadline(1), at(5212));
     }
 
     #[test]

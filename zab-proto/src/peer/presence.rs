@@ -7,7 +7,8 @@ impl Peer {
     /// The time is `now`. Every call that brings a time does this; a driver does it, too, before it lets
     /// the application read what clients have sent. Finds out that this process was away, if it was.
     pub fn observe_time(&mut self, now: Instant) {
-        self.shared.now = now;
+        // The time of a turn may be told again after the clock was looked at.
+        self.shared.now = self.shared.now.max(now);
         let Some(away) = self.shared.watchdog.look(now) else { return };
         let status = &mut self.shared.heartbeats;
         status.pauses += 1;

@@ -1,5 +1,6 @@
 //! What a fault does, and the steps of the protocol that faults are tied to.
 
+pub(crate) mod away;
 pub mod mutation;
 pub mod plan;
 pub mod profile;
@@ -24,14 +25,6 @@ impl<A: Subject> World<A> {
                 Death::Kill => self.net.close(self.now, conn, side, &mut self.queue),
                 Death::Power => self.net.end_mut(conn, side).state = EndState::Gone,
             }
-        }
-    }
-
-    pub(crate) fn unpause(&mut self, server: HostIx) {
-        self.servers[server].paused = false;
-        self.ghost.borrow_mut().servers[server].resumed_at = self.now;
-        for event in std::mem::take(&mut self.servers[server].deferred) {
-            self.queue.push(self.now, event);
         }
     }
 
@@ -84,7 +77,7 @@ impl<A: Subject> World<A> {
                 self.queue.push(now + down, Event::Start { server });
             }
             Fault::Pause { server, length } => {
-                self.servers[server].paused = true;
+                self.pause(server);
                 self.queue.push(now + length, Event::Unpause { server });
             }
             Fault::CutOneWay { from, to, length } => self.cut(from, to, length),

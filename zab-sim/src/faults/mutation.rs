@@ -52,6 +52,12 @@ pub enum Mutation {
     IdentityNotCompared,
     /// A configuration in a vote is believed, and ends a server at its next election.
     VoteConfigBelieved,
+    /// A leader's clock stands still while its process does not run: when it comes back it does not know that
+    /// it was away, and serves reads at once.
+    ClockStandsStill,
+    /// A follower that comes back is told of the time as if it had run all along: it takes its own pause for
+    /// its leader's silence.
+    PauseConcealed,
 
     // In the service.
     /// A learner answers a sync without the leader's word (B-49).
@@ -114,6 +120,8 @@ impl Mutation {
         Self::ForeignHistoryTaken,
         Self::IdentityNotCompared,
         Self::VoteConfigBelieved,
+        Self::ClockStandsStill,
+        Self::PauseConcealed,
     ];
 
     /// All that are found with the ZooKeeper service only.

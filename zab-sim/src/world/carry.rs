@@ -54,6 +54,7 @@ impl<A: Subject> World<A> {
                 }
                 NetOutput::Close(name, reason) => {
                     self.note_close(reason);
+                    self.judge_suspicion(server, reason);
                     if let Some((conn, side)) = self.lookup(server, name) {
                         self.trace.say(|| format!("s{} closes {name:?}: {reason}", server + 1));
                         self.transmit(server, conn, side);
@@ -66,10 +67,11 @@ impl<A: Subject> World<A> {
                 }
                 NetOutput::Became(status) => {
                     if self.servers[server].misled && status.state == ServerState::Looking {
-                        self.servers[server].paused = true;
+                        self.pause(server);
                     }
                     self.trace.say(|| format!("s{} is now {status:?}", server + 1));
                     self.ghost.borrow_mut().on_became(server, &status, &self.disks);
+                    self.note_reign(&status);
                 }
             }
         }
@@ -156,6 +158,9 @@ impl<A: Subject> World<A> {
             let (raw, ended) = (node.app().raw, node.app().ended);
             if n == 0 && !ended {
                 return;
+            }
+            if channel == Channel::Client {
+                self.judge_answer(server);
             }
             let out = self.read_along(conn, side, channel, n, (raw, ended));
             let bytes = out.as_deref().unwrap_or(&self.scratch[..n]);

@@ -16,7 +16,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use zab_proto::{
-    Address, Application, Config, ConnId, Ensemble, EnsembleId, Instant, Member, Node, Role,
+    Address, Application, Config, ConnId, Ensemble, EnsembleId, Epoch, Instant, Member, Node, Role,
     ServerState, Sid, Zxid,
 };
 
@@ -44,6 +44,11 @@ pub(crate) struct Server<A> {
     pub(crate) paused: bool,
     /// Events that wait for the end of the pause.
     pub(crate) deferred: Vec<Event>,
+    /// When the present pause began, and how long the clock has stood still (a mutation).
+    pub(crate) paused_at: u64,
+    pub(crate) stood_still: u64,
+    /// The last pause that has ended.
+    pub(crate) pause: (u64, u64),
     drift_ppm: i64,
     /// The earliest timer event that is queued.
     armed: Option<u64>,
@@ -58,8 +63,9 @@ pub(crate) struct Server<A> {
 impl<A> Server<A> {
     /// The server's clock at virtual time `now`.
     pub(crate) fn clock(&self, now: u64) -> Instant {
-        let drift = i128::from(now) * i128::from(self.drift_ppm) / 1_000_000;
-        let local = i128::from(now) + drift;
+        let ran = now - self.stood_still;
+        let drift = i128::from(ran) * i128::from(self.drift_ppm) / 1_000_000;
+        let local = i128::from(ran) + drift;
         Instant::from_nanos(u64::try_from(local).unwrap_or(0))
     }
 
@@ -67,7 +73,8 @@ impl<A> Server<A> {
     fn when(&self, at: Instant) -> u64 {
         let local = u128::from(at.as_nanos());
         let rate = u128::try_from(1_000_000 + self.drift_ppm).expect("clocks go forward");
-        u64::try_from((local * 1_000_000).div_ceil(rate)).unwrap_or(u64::MAX)
+        let ran = u64::try_from((local * 1_000_000).div_ceil(rate)).unwrap_or(u64::MAX);
+        ran.saturating_add(self.stood_still)
     }
 }
 
@@ -119,6 +126,8 @@ pub struct World<A: Subject> {
     pub(crate) held: Vec<(HostIx, HostIx)>,
     /// Servers whose name is not resolved: nobody can dial them.
     pub(crate) nameless: Vec<bool>,
+    /// When each epoch was established.
+    pub(crate) established_at: Vec<(Epoch, u64)>,
 }
 
 impl<A: Subject> World<A> {
@@ -154,6 +163,9 @@ impl<A: Subject> World<A> {
             incarnation: 0,
             host_up: true,
             paused: false,
+            paused_at: 0,
+            stood_still: 0,
+            pause: (0, 0),
             deferred: Vec::new(),
             drift_ppm: i64::try_from(rng.below(2 * options.drift_ppm.unsigned_abs() + 1))
                 .unwrap_or(0)
@@ -196,6 +208,7 @@ impl<A: Subject> World<A> {
             rigged: false,
             held: Vec::new(),
             nameless: vec![false; n],
+            established_at: Vec::new(),
             options,
         };
         world.schedule_plan();
@@ -409,6 +422,7 @@ fn config(options: &Options, server: HostIx) -> Config {
         // What one sends, another has to be able to read.
         config.limits.field_len_max_bytes = options.limits.field_len_max_bytes;
     }
+    config.detection.heartbeat = options.heartbeat_of(server);
     config.limits.retained_txns = options.retained_txns;
     config.limits.counter_max = options.counter_max;
     config.limits.links_max = 4 * options.servers() + 16;

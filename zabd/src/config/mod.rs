@@ -200,6 +200,7 @@ impl ServerConfig {
         } else {
             (positive(&keys, "initLimit")?, positive(&keys, "syncLimit")?)
         };
+        check_detection(&properties, tick_time, sync_limit)?;
         let sid = read_myid(&data_dir, standalone)?;
         let client = client_address(&keys, sid)?;
         if !standalone {
@@ -244,6 +245,36 @@ impl ServerConfig {
             properties,
         })
     }
+}
+
+/// How soon a silent leader is noticed fits the ticks. Defaults are fitted to them by the core.
+fn check_detection(
+    properties: &SystemProperties,
+    tick_time: u32,
+    sync_limit: u32,
+) -> Result<(), Invalid> {
+    let heartbeat: u64 = properties.number("zab.heartbeatMs", 0);
+    let suspect: u64 = properties.number("zab.suspectMinMs", 0);
+    let half_tick = u64::from(tick_time) / 2;
+    if heartbeat > half_tick {
+        return Err(Invalid::new(format!(
+            "zab.heartbeatMs={heartbeat} is above half of tickTime ({half_tick}), when a PING is sent \
+             anyway"
+        )));
+    }
+    let longest = u64::from(tick_time) * u64::from(sync_limit);
+    if sync_limit > 0 && suspect > longest {
+        return Err(Invalid::new(format!(
+            "zab.suspectMinMs={suspect} is above syncLimit ticks ({longest}), which end a silent \
+             connection anyway"
+        )));
+    }
+    if suspect > 0 && suspect < 5 * heartbeat {
+        log::warn!(
+            "zab.suspectMinMs={suspect} is less than five heartbeats, which are the limit then"
+        );
+    }
+    Ok(())
 }
 
 /// The list of members is one that can be used; returns whether this is a server alone.

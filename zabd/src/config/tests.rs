@@ -242,6 +242,32 @@ fn dynamic_file() {
     }
 }
 
+/// How soon a silent leader is noticed has to fit the ticks.
+#[test]
+fn heartbeats_fit_the_ticks() {
+    let dir = Dir::new();
+    dir.write("myid", "1");
+    let members = "server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2\n";
+    let load = |more: &str| {
+        dir.load(&format!("dataDir=DIR\ntickTime=100\ninitLimit=5\nsyncLimit=2\n{members}{more}"))
+    };
+    for fits in ["", "zab.heartbeatMs=50", "zab.heartbeatMs=0", "zab.suspectMinMs=200"] {
+        assert!(load(fits).is_ok(), "{fits}");
+    }
+    for (bad, wanted) in [
+        ("zab.heartbeatMs=51", "above half of tickTime"),
+        ("zab.heartbeatMs=100", "above half of tickTime"),
+        ("zab.suspectMinMs=201", "above syncLimit ticks"),
+        ("zab.suspectMinMs=400", "above syncLimit ticks"),
+        ("zab.suspectMinMs=0", "zab.suspectMinMs"),
+        ("zab.heartbeatMs=-1", "zab.heartbeatMs"),
+        ("zab.diskStallMaxMs=soon", "zab.diskStallMaxMs"),
+    ] {
+        let error = load(bad).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(wanted), "{bad}: {error}");
+    }
+}
+
 #[test]
 fn defaults_and_modes() {
     let dir = Dir::new();

@@ -4,8 +4,9 @@
 //! what ZooKeeper has beside this.
 
 use std::fmt::{Display, Write};
+use std::time::Duration;
 
-use zab_proto::{Core, Phase, ServerState};
+use zab_proto::{Core, HeartbeatStatus, Phase, ServerState};
 
 use crate::metrics::{Histogram, HoldEnd, Summary};
 use crate::service::Service;
@@ -54,6 +55,9 @@ impl Service {
         }
         for (name, figure) in &self.env.options.figures {
             put(out, name, figure.read());
+        }
+        if self.status.in_ensemble().is_some() {
+            put_heartbeats(&core.peer().heartbeats(), out);
         }
         self.put_quotas(out);
         self.put_counters(out);
@@ -180,5 +184,24 @@ fn put_histogram(out: &mut String, name: &str, histogram: &Histogram) {
     put_summary(out, name, &histogram.summary);
     for (prefix, per_mille) in [("p50", 500), ("p95", 950), ("p99", 990), ("p999", 999)] {
         let _ = writeln!(out, "zk_{prefix}_{name}\t{}", histogram.percentile(per_mille));
+    }
+}
+
+/// What ZooKeeper has nothing like: under names of this server's own.
+fn put_heartbeats(status: &HeartbeatStatus, out: &mut String) {
+    let millis = |span: Option<Duration>| span.unwrap_or_default().as_millis();
+    for (name, value) in [
+        ("heartbeat_interval_ms", millis(status.interval)),
+        ("suspect_limit_ms", millis(status.limit)),
+        ("heartbeats_sent", status.sent.into()),
+        ("heartbeats_answered", status.answered.into()),
+        ("suspicions", status.suspicions.into()),
+        ("suspicions_true", status.suspicions_true.into()),
+        ("suspicions_false", status.suspicions_false.into()),
+        ("own_pauses", status.pauses.into()),
+        ("longest_own_pause_ms", status.longest_pause.as_millis()),
+    ] {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "zab_{name}\t{value}");
     }
 }
