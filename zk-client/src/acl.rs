@@ -1,3 +1,5 @@
+//! Who may do what with a node.
+
 use bytes::BufMut;
 use zab_proto::DecodeError;
 use zab_proto::wire::jute::{BufMutExt, Reader};

@@ -1,3 +1,5 @@
+//! What a session wants done, and what it tells its user.
+
 use std::collections::VecDeque;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! What a session is to be like.
+
 use std::time::Duration;
 
 use crate::hosts::{Host, parse_connect_string};

@@ -1,3 +1,5 @@
+//! What a server says of a node besides its data.
+
 use zab_proto::DecodeError;
 use zab_proto::wire::jute::Reader;
 

@@ -1,3 +1,5 @@
+//! The client whose calls wait.
+
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;

@@ -1,3 +1,5 @@
+//! The connection of a client whose calls wait: one thread reads, others write.
+
 use std::fmt::Debug;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
