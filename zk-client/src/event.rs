@@ -83,6 +83,10 @@ impl EventQueue {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
     pub(crate) fn pop(&mut self) -> Option<Event> {
         let event = self.events.pop_front()?;
         self.of_watches -= usize::from(matches!(event, Event::Watch(_)));

@@ -19,6 +19,12 @@ pub enum EventKind {
     NodeDataChanged,
     /// A child was created or deleted.
     NodeChildrenChanged,
+    /// The client removed its watch of getData or exists.
+    DataWatchRemoved,
+    /// The client removed its watch of getChildren.
+    ChildWatchRemoved,
+    /// The client removed a watch that stays.
+    PersistentWatchRemoved,
 }
 
 impl EventKind {
@@ -102,6 +108,14 @@ pub(crate) enum Kind {
 impl Kind {
     const ALL: [Self; 5] =
         [Self::Data, Self::Exist, Self::Child, Self::Persistent, Self::PersistentRecursive];
+    fn removal(self) -> EventKind {
+        match self {
+            Self::Data | Self::Exist => EventKind::DataWatchRemoved,
+            Self::Child => EventKind::ChildWatchRemoved,
+            Self::Persistent | Self::PersistentRecursive => EventKind::PersistentWatchRemoved,
+        }
+    }
+
     /// The kinds that are gone when they have fired.
     const STANDARD: [Self; 3] = [Self::Data, Self::Exist, Self::Child];
 }
@@ -132,22 +146,29 @@ impl Watches {
             EventKind::NodeCreated | EventKind::NodeDataChanged => &Kind::STANDARD[..2],
             EventKind::NodeChildrenChanged => &Kind::STANDARD[2..],
             EventKind::NodeDeleted => &Kind::STANDARD[..],
+            // Not sent by servers.
+            _ => return,
         };
         self.forget(gone, path);
     }
 
-    /// The server has removed them.
-    pub(crate) fn removed(&mut self, of: WatcherType, path: &str) {
-        self.forget(
-            match of {
-                WatcherType::Children => &Kind::ALL[2..3],
-                WatcherType::Data => &Kind::ALL[..2],
-                WatcherType::Any => &Kind::ALL,
-                WatcherType::Persistent => &Kind::ALL[3..4],
-                WatcherType::PersistentRecursive => &Kind::ALL[4..],
-            },
-            path,
-        );
+    /// The server has removed them: which there were.
+    pub(crate) fn removed(&mut self, of: WatcherType, path: &str) -> Vec<EventKind> {
+        let kinds = match of {
+            WatcherType::Children => &Kind::ALL[2..3],
+            WatcherType::Data => &Kind::ALL[..2],
+            WatcherType::Any => &Kind::ALL,
+            WatcherType::Persistent => &Kind::ALL[3..4],
+            WatcherType::PersistentRecursive => &Kind::ALL[4..],
+        };
+        let mut events = Vec::new();
+        for kind in kinds {
+            if self.set.remove(&(*kind, path.to_owned())) {
+                events.push(kind.removal());
+            }
+        }
+        events.dedup();
+        events
     }
 
     fn forget(&mut self, kinds: &[Kind], path: &str) {
@@ -223,7 +244,8 @@ mod tests {
             (WatcherType::PersistentRecursive, 4),
         ] {
             let mut watches = all();
-            watches.removed(of, "/b");
+            assert!(!watches.removed(of, "/b").is_empty());
+            assert!(watches.removed(of, "/b").is_empty());
             assert_eq!(watches.len(), left + 5, "{of:?}");
         }
     }

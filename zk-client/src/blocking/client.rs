@@ -252,6 +252,26 @@ impl Client {
         }
     }
 
+    /// Waits at most this long until [`event`](Self::event) has something; whether it has.
+    #[must_use]
+    pub fn wait_event(&self, timeout: Duration) -> bool {
+        let until = Instant::now() + timeout;
+        let mut state = self.shared.lock();
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if !state.events.is_empty() || left.is_zero() {
+                return !state.events.is_empty();
+            }
+            state = self.shared.wait(state, Some(left));
+        }
+    }
+
+    /// Why the session has ended, if it has.
+    #[must_use]
+    pub fn closed(&self) -> Option<Code> {
+        self.shared.lock().session.closed()
+    }
+
     /// Waits at most this long for a server; whether one serves us.
     #[must_use]
     pub fn wait_connected(&self, timeout: Duration) -> bool {

@@ -158,7 +158,9 @@ impl Session {
             Code::NoNode if pending.opcode == opcode::EXISTS => Ok(Answer::Exists(None)),
             _ => Err(()),
         };
-        pending.settle(code, &mut self.watches);
+        for kind in pending.settle(code, &mut self.watches) {
+            self.push(Event::Watch(WatchEvent { kind, path: pending.path(), zxid: -1 }));
+        }
         match answer {
             Ok(answer) => self.answered(id, Ok(answer)),
             Err(()) => {

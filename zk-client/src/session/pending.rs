@@ -10,7 +10,7 @@ use crate::error::{Code, Error, Refused};
 use crate::event::RequestId;
 use crate::path::Chroot;
 use crate::request::{CONFIG_NODE, Request, opcode};
-use crate::watch::{AddWatchMode, Kind, WatcherType, Watches};
+use crate::watch::{AddWatchMode, EventKind, Kind, WatcherType, Watches};
 
 /// What an answer does to the watches of the client.
 #[derive(Clone, Copy, Debug)]
@@ -78,19 +78,25 @@ impl Pending {
         self.id.map(|id| (id, Error { code, path: self.path }))
     }
 
+    /// The path as the caller knows it.
+    pub(super) fn path(&self) -> String {
+        self.path.clone().unwrap_or_default()
+    }
+
     pub(super) fn id(&self) -> Option<RequestId> {
         self.id
     }
 
-    /// Keeps the books of watches as the server does.
-    pub(super) fn settle(&self, code: Code, watches: &mut Watches) {
+    /// Keeps the books of watches as the server does: what was removed.
+    pub(super) fn settle(&self, code: Code, watches: &mut Watches) -> Vec<EventKind> {
         match (self.effect, code) {
             (Effect::Set(kind, _), Code::Ok) | (Effect::Set(_, Some(kind)), Code::NoNode) => {
                 watches.add(kind, self.full_path.clone());
             }
-            (Effect::Removed(of), Code::Ok) => watches.removed(of, &self.full_path),
+            (Effect::Removed(of), Code::Ok) => return watches.removed(of, &self.full_path),
             _ => {}
         }
+        Vec::new()
     }
 }
 
