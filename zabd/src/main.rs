@@ -14,6 +14,10 @@ use zabd::server::{self, Source};
 use zabd::{exit, inspect, logging};
 
 fn main() -> ExitCode {
+    #[cfg(feature = "shell")]
+    if let Some(arguments) = shell_arguments() {
+        return zk_shell::run(&arguments).into();
+    }
     let matches = match command().try_get_matches() {
         Ok(matches) => matches,
         Err(error) => {
@@ -52,6 +56,18 @@ fn main() -> ExitCode {
     }
 }
 
+/// The arguments of the shell, if that is what is asked for: `zabd shell`, or any name under which
+/// ZooKeeper's own is known. They are not clap's business, as an option has one dash there.
+#[cfg(feature = "shell")]
+fn shell_arguments() -> Option<Vec<String>> {
+    let mut arguments = std::env::args();
+    let name = arguments.next().unwrap_or_default();
+    let name = std::path::Path::new(&name).file_name().unwrap_or_default().to_string_lossy();
+    let by_name = ["zkCli.sh", "zkCli", "zkcli", "zk-shell"].contains(&name.as_ref());
+    let mut arguments = arguments.peekable();
+    (by_name || arguments.next_if(|first| first == "shell").is_some()).then(|| arguments.collect())
+}
+
 fn command() -> Command {
     Command::new("zabd")
         .version(env!("CARGO_PKG_VERSION"))
@@ -61,6 +77,7 @@ fn command() -> Command {
              zabd [-Dname=value]... <clientPort> <dataDir> [tickTime] [maxClientCnxns]\n       \
              zabd ensemble [--nodes N] [--observers N] [--dir DIR] [--client-port PORT]\n       \
              zabd inspect log|snapshot|identity [--json] FILE\n       \
+             zabd shell [-server host:port,...[/root]] [-timeout ms] [-r] [command ...]\n       \
              zabd keys",
         )
         .after_help(
@@ -101,6 +118,11 @@ fn command() -> Command {
         .arg(runtime())
         .subcommand(ensemble())
         .subcommand(inspect_command())
+        .subcommand(
+            Command::new("shell")
+                .about("A client: zkCli.sh's commands, and more (help tells them)")
+                .disable_help_flag(true),
+        )
         .subcommand(
             Command::new("keys")
                 .about("Prints all configuration keys, and what becomes of each, as Markdown"),
