@@ -12,6 +12,9 @@ use crate::connection::Life;
 use crate::connection::order::{Answer, Awaiting, InFlight};
 use crate::connection::room::Turn;
 use crate::connection::schedule::cost;
+use crate::estimate;
+use crate::metrics::Metrics;
+use crate::observe::four_letter::{self, Opening, Reset, word_cost};
 use crate::protocol::code::Code;
 use crate::protocol::opcode::{OpClass, Opcode};
 use crate::protocol::reply::{self, XID_PING};
@@ -64,7 +67,7 @@ impl Service {
                 Life::Open => false,
             };
             let Some(head) = rest.first_chunk::<4>() else { return used };
-            if greeting && self.word_waits(slot, *head) {
+            if greeting && self.word_waits(core, slot, *head) {
                 return used;
             }
             if greeting && self.four_letter_word(core, slot, *head, &rest[4..]) {
@@ -106,13 +109,66 @@ impl Service {
     }
 
     /// Whether the beginning of a connection has to wait for its turn. What is no word costs little.
-    fn word_waits(&mut self, slot: u32, head: [u8; 4]) -> bool {
-        self.schedule.is_contended() && self.waits(slot, self.word_cost(head), true)
+    fn word_waits(&mut self, core: &Core<'_>, slot: u32, head: [u8; 4]) -> bool {
+        self.schedule.is_contended() && self.waits(slot, word_cost(&self.view(core), head), true)
+    }
+
+    /// Executes a word at the beginning of a connection. False: it is none.
+    fn four_letter_word(&mut self, core: &Core<'_>, slot: u32, head: [u8; 4], rest: &[u8]) -> bool {
+        let word = match Opening::read(head) {
+            None => return false,
+            Some(Opening::TelnetClose) => {
+                self.close(slot, false);
+                return true;
+            }
+            Some(Opening::Word(word)) => word,
+        };
+        self.charge(slot, word_cost(&self.view(core), head));
+        self.metrics.stats.received += 1;
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.stats.received += 1;
+        }
+        let text = if self.env.options.allows_word(word) {
+            let serves = self.serves_clients();
+            self.reset(four_letter::resets(word).filter(|_| serves));
+            four_letter::answer(&self.view(core), serves, slot, (word, rest))
+        } else {
+            format!("{word} is not executed because it is not in the whitelist.\n")
+        };
+        let sent = four_letter::pieces(text.len());
+        self.metrics.stats.sent += sent;
+        if let Some(client) = self.client(slot) {
+            let unsent = client.unsent();
+            client.out.buffer().extend_from_slice(text.as_bytes());
+            client.stats.sent += sent;
+            self.clients.wrote(slot, unsent);
+        }
+        self.close(slot, true);
+        true
+    }
+
+    fn reset(&mut self, what: Option<Reset>) {
+        match what {
+            None => {}
+            Some(Reset::Connections) => {
+                self.clients.iter_mut().for_each(|client| client.stats.reset());
+            }
+            Some(Reset::Server) => {
+                self.metrics = Metrics::default();
+                self.env.options.figures.iter().for_each(|(_, figure)| figure.reset());
+                if let Some(fsyncs) = &self.env.options.fsync_times {
+                    fsyncs.reset();
+                }
+            }
+        }
     }
 
     /// Whether a frame has to wait for its connection's turn, of which this takes note.
     fn others_first(&mut self, slot: u32, frame: &[u8], first: bool) -> bool {
-        self.schedule.is_contended() && self.waits(slot, self.estimate(slot, frame), first)
+        self.schedule.is_contended() && {
+            let session = self.clients.get(slot).map_or(0, |client| client.session);
+            self.waits(slot, estimate::request(self.state.tree(), session, frame), first)
+        }
     }
 
     fn waits(&mut self, slot: u32, expected: u64, first: bool) -> bool {
@@ -125,72 +181,6 @@ impl Service {
             self.wait(slot);
         }
         waits
-    }
-
-    /// About what a request will cost, as far as that can be told at once.
-    fn estimate(&self, slot: u32, frame: &[u8]) -> u64 {
-        let mut reader = Reader::new(frame);
-        let op = reader.i32().and_then(|_| reader.i32()).ok().and_then(Opcode::from_wire);
-        let tree = self.state.tree();
-        let more = match op {
-            Some(Opcode::GetChildren | Opcode::GetChildren2) => {
-                let path = reader.string().ok().flatten();
-                let node = path.and_then(|path| tree.node(&path));
-                node.map_or(0, |node| cost::CHILD * u64::from(node.child_count()))
-            }
-            Some(Opcode::GetEphemerals | Opcode::CloseSession) => {
-                let session = self.clients.get(slot).map_or(0, |client| client.session);
-                cost::NODE * tree.ephemerals_count_of(session) as u64
-            }
-            // Many small things, at most so many.
-            Some(Opcode::Multi | Opcode::MultiRead | Opcode::SetWatches | Opcode::SetWatches2) => {
-                cost::parsed(20 * frame.len())
-            }
-            _ => 0,
-        };
-        cost::REQUEST + cost::bytes(frame.len()) + more
-    }
-
-    /// About what a read will cost that waits for a write.
-    fn estimate_read(&self, op: Opcode, record: &[u8]) -> u64 {
-        let mut reader = Reader::new(record);
-        let mut node = || self.state.tree().node(&reader.string().ok().flatten()?);
-        let more = match op {
-            Opcode::GetData => node().map_or(0, |n| cost::bytes(n.data().map_or(0, <[u8]>::len))),
-            Opcode::GetChildren | Opcode::GetChildren2 => {
-                node().map_or(0, |node| cost::CHILD * u64::from(node.child_count()))
-            }
-            Opcode::GetAcl => node().map_or(0, |node| cost::parsed(node.rules().len_bytes())),
-            Opcode::GetEphemerals => cost::NODE * self.state.tree().ephemerals_count() as u64,
-            Opcode::MultiRead => self.env.options.work_per_request,
-            Opcode::SetWatches | Opcode::SetWatches2 => cost::parsed(20 * record.len()),
-            Opcode::Exists
-            | Opcode::Ping
-            | Opcode::CheckWatches
-            | Opcode::RemoveWatches
-            | Opcode::GetAllChildrenNumber
-            | Opcode::AddWatch
-            | Opcode::WhoAmI => 0,
-            // None is a read.
-            Opcode::CloseSession
-            | Opcode::Create
-            | Opcode::Delete
-            | Opcode::SetData
-            | Opcode::SetAcl
-            | Opcode::Multi
-            | Opcode::Create2
-            | Opcode::Reconfig
-            | Opcode::CreateContainer
-            | Opcode::CreateTtl
-            | Opcode::Sync
-            | Opcode::Auth
-            | Opcode::Sasl
-            | Opcode::CreateSession
-            | Opcode::Error
-            | Opcode::Check
-            | Opcode::DeleteContainer => 0,
-        };
-        cost::REQUEST + cost::bytes(record.len()) + more
     }
 
     fn frame_len(&self, len: i32) -> Option<usize> {
@@ -498,7 +488,8 @@ impl Service {
         }
         if let Some(client) = self.clients.get_mut(slot) {
             let len = client.keep(record);
-            let work = self.estimate_read(op, record);
+            let work =
+                estimate::read(self.state.tree(), self.env.options.work_per_request, op, record);
             self.queue(now, slot, xid, Awaiting::Read { op, len, work });
         }
     }

@@ -14,6 +14,7 @@ mod answer;
 mod auth;
 mod connection;
 mod env;
+mod estimate;
 mod hold;
 mod intake;
 mod metrics;

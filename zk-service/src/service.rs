@@ -17,6 +17,7 @@ use crate::env::Env;
 use crate::hold::Hold;
 use crate::metrics::Metrics;
 use crate::metrics::stats::Stats;
+use crate::observe::View;
 use crate::options::ServiceOptions;
 use crate::role::status::ServerStatus;
 use crate::role::{Cx, Role};
@@ -128,6 +129,12 @@ impl Service {
         let leads_only =
             !self.env.options.leader_serves && self.role.leads() && !self.status.is_standalone();
         self.status.is_serving() && !leads_only
+    }
+
+    /// What there is to be looked at.
+    pub(crate) fn view<'a, 'c>(&'a self, core: &'a Core<'c>) -> View<'a, 'c> {
+        let Self { env, state, clients, watches, status, role, metrics, .. } = self;
+        View { core, env, state, clients, watches, status, role, metrics }
     }
 
     /// The role, and what it works on.

@@ -3,97 +3,79 @@
 //! listed in `docs/monitoring.md`.
 
 pub(crate) mod stats;
+mod summary;
 
-use self::stats::Stats;
 use std::collections::BTreeMap;
 
 use zab_proto::{Instant, Phase, ServerState, Status};
 
+use self::stats::Stats;
+pub(crate) use self::summary::Histogram;
+pub use self::summary::Summary;
 use crate::protocol::event::Event;
-
-/// Count, sum, least and greatest of some values.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Summary {
-    /// How many there were.
-    pub count: u64,
-    /// All together.
-    pub sum: u64,
-    /// The least; 0 if there were none.
-    pub min: u64,
-    /// The greatest.
-    pub max: u64,
-}
-
-impl Summary {
-    /// Adds a value.
-    pub fn add(&mut self, value: u64) {
-        self.min = if self.count == 0 { value } else { self.min.min(value) };
-        self.max = self.max.max(value);
-        self.count += 1;
-        self.sum += value;
-    }
-}
 
 /// Whole milliseconds from one instant to a later one.
 pub(crate) fn milliseconds(from: Instant, to: Instant) -> u64 {
     to.as_nanos().saturating_sub(from.as_nanos()) / 1_000_000
 }
 
-/// Values below this have a bucket each.
-const EXACT: u64 = 32;
-/// Buckets for each doubling above: a percentile is at most a sixteenth too low.
-const PER_DOUBLING: u64 = 16;
-/// The last bucket has everything from 2^36 on.
-const BUCKETS: usize = 32 + 31 * 16;
-
-/// A summary with percentiles.
-#[derive(Clone, Debug)]
-pub(crate) struct Histogram {
-    pub(crate) summary: Summary,
-    buckets: Box<[u64; BUCKETS]>,
+/// What `mntr` shows of one metric.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Value<'a> {
+    Counter(u64),
+    Summary(&'a Summary),
+    Histogram(&'a Histogram),
 }
 
-impl Default for Histogram {
-    fn default() -> Self {
-        Self { summary: Summary::default(), buckets: Box::new([0; BUCKETS]) }
+/// A kind of metric.
+trait Kind {
+    fn value(&self) -> Value<'_>;
+}
+
+type Counter = u64;
+
+impl Kind for Counter {
+    fn value(&self) -> Value<'_> {
+        Value::Counter(*self)
     }
 }
 
-impl Histogram {
-    pub(crate) fn add(&mut self, value: u64) {
-        self.summary.add(value);
-        self.buckets[Self::bucket(value)] += 1;
+impl Kind for Summary {
+    fn value(&self) -> Value<'_> {
+        Value::Summary(self)
     }
+}
 
-    fn bucket(value: u64) -> usize {
-        if value < EXACT {
-            return usize::try_from(value).unwrap_or(0);
+impl Kind for Histogram {
+    fn value(&self) -> Value<'_> {
+        Value::Histogram(self)
+    }
+}
+
+macro_rules! metrics {
+    ($($field:ident: $kind:ident, $name:literal, $place:literal;)*) => {
+        /// Counters and summaries since the start of the process, or the last `srst`.
+        #[derive(Clone, Debug, Default)]
+        pub(crate) struct Metrics {
+            /// Of the present role.
+            pub(crate) stats: Stats,
+            /// Leader: writes refused for their quota, by the first part of their path. Only paths
+            /// with a quota are in it. Counted in `role/leader.rs::count`.
+            pub(crate) quota_exceeded: BTreeMap<Box<str>, u64>,
+            /// Connections that were held and closed after all, by reason. Counted in
+            /// `hold.rs::end_hold`.
+            pub(crate) held_closed: [u64; HoldEnd::ALL.len()],
+            $(#[doc = concat!("`", $name, "`, counted in `", $place, "`.")]
+            pub(crate) $field: $kind,)*
         }
-        let log = u64::from(value.ilog2());
-        let step = (value >> (log - 4)) % PER_DOUBLING;
-        let at = EXACT + (log - 5) * PER_DOUBLING + step;
-        usize::try_from(at).map_or(BUCKETS - 1, |at| at.min(BUCKETS - 1))
-    }
 
-    /// The least value of a bucket.
-    fn floor(bucket: usize) -> u64 {
-        let bucket = bucket as u64;
-        let Some(above) = bucket.checked_sub(EXACT) else { return bucket };
-        (PER_DOUBLING + above % PER_DOUBLING) << (above / PER_DOUBLING + 1)
-    }
-
-    /// The value that `per_mille` of all are not above.
-    pub(crate) fn percentile(&self, per_mille: u64) -> u64 {
-        let wanted = (self.summary.count * per_mille).div_ceil(1000);
-        let mut seen = 0;
-        for (at, count) in self.buckets.iter().enumerate() {
-            seen += count;
-            if seen >= wanted && *count > 0 {
-                return Self::floor(at).clamp(self.summary.min, self.summary.max);
+        impl Metrics {
+            /// Names as `mntr` has them, behind `zk_`, and values, in the order of the table.
+            pub(crate) fn rows(&self) -> impl Iterator<Item = (&'static str, Value<'_>)> {
+                [$(($name, self.$field.value()),)*].into_iter()
             }
         }
-        0
-    }
+    };
 }
 
 /// Why a connection that was held through a change of the role is closed after all.
@@ -142,48 +124,38 @@ impl HoldEnd {
     }
 }
 
-/// Counters and summaries.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Metrics {
-    pub(crate) stats: Stats,
-    pub(crate) bytes_received: u64,
-    pub(crate) response_bytes: u64,
-    pub(crate) watch_bytes: u64,
-    /// Leader of an ensemble: transactions proposed and committed.
-    pub(crate) proposals: u64,
-    pub(crate) commits: u64,
-    /// Learner: commits heard of.
-    pub(crate) commits_received: u64,
-    pub(crate) handshakes: u64,
-    /// Handshakes that were to go on with a session.
-    pub(crate) reattachments: u64,
-    /// Leader: the same on learners.
-    pub(crate) revalidations: u64,
-    pub(crate) refused: u64,
-    pub(crate) dropped: u64,
-    pub(crate) sessionless_expired: u64,
-    pub(crate) sessions_expired: u64,
-    pub(crate) looking: u64,
-    /// Connections that were held through changes of the role, requests that were submitted again,
-    /// and connections that were closed after all.
-    pub(crate) held: u64,
-    pub(crate) resubmitted: u64,
-    pub(crate) held_closed: [u64; HoldEnd::ALL.len()],
-    pub(crate) ensemble_auth_success: u64,
-    pub(crate) ensemble_auth_fail: u64,
-    pub(crate) ensemble_auth_skip: u64,
-    pub(crate) read_latency: Histogram,
-    pub(crate) update_latency: Histogram,
-    pub(crate) election_time: Summary,
-    pub(crate) unavailable_time: Summary,
-    pub(crate) leader_unavailable_time: Summary,
-    pub(crate) created_watches: Summary,
-    pub(crate) deleted_watches: Summary,
-    pub(crate) changed_watches: Summary,
-    pub(crate) children_watches: Summary,
-    /// Leader: writes refused for their quota, by the first part of their path. Only paths with a
-    /// quota are in it.
-    pub(crate) quota_exceeded: BTreeMap<Box<str>, u64>,
+// One row for each: what is counted is shown. The last column is checked by tests/tidy.rs, and
+// docs/monitoring.md has to have the name.
+metrics! {
+//  field                    kind       mntr's name                       where it is counted
+    bytes_received:          Counter,   "bytes_received_count",           "intake.rs::count_received";
+    response_bytes:          Counter,   "response_bytes",                 "answer.rs::replied";
+    watch_bytes:             Counter,   "watch_bytes",                    "answer.rs::apply_and_notify";
+    proposals:               Counter,   "proposal_count",                 "role/leader.rs::propose";
+    commits:                 Counter,   "commit_count",                   "answer.rs::apply";
+    commits_received:        Counter,   "learner_commit_received_count",  "answer.rs::apply";
+    handshakes:              Counter,   "connection_request_count",       "intake.rs::handshake";
+    reattachments:           Counter,   "connection_revalidate_count",    "intake.rs::handshake";
+    revalidations:           Counter,   "revalidate_count",               "service.rs::revalidate";
+    refused:                 Counter,   "connection_rejected",            "service.rs::accept";
+    dropped:                 Counter,   "connection_drop_count",          "service.rs::closed";
+    sessionless_expired:     Counter,   "sessionless_connections_expired", "service.rs::expire_greetings";
+    sessions_expired:        Counter,   "stale_sessions_expired",         "role/expiry.rs::expire";
+    looking:                 Counter,   "looking_count",                  "metrics/mod.rs::became";
+    held:                    Counter,   "zab_held",                       "hold.rs::hold_clients";
+    resubmitted:             Counter,   "zab_resubmitted",                "hold.rs::resubmit_next";
+    ensemble_auth_success:   Counter,   "ensemble_auth_success",          "intake.rs::auth";
+    ensemble_auth_fail:      Counter,   "ensemble_auth_fail",             "intake.rs::auth";
+    ensemble_auth_skip:      Counter,   "ensemble_auth_skip",             "intake.rs::auth";
+    election_time:           Summary,   "election_time",                  "metrics/mod.rs::became";
+    unavailable_time:        Summary,   "unavailable_time",               "metrics/mod.rs::became";
+    leader_unavailable_time: Summary,   "leader_unavailable_time",        "metrics/mod.rs::became";
+    created_watches:         Summary,   "node_created_watch_count",       "metrics/mod.rs::triggered";
+    deleted_watches:         Summary,   "node_deleted_watch_count",       "metrics/mod.rs::triggered";
+    changed_watches:         Summary,   "node_changed_watch_count",       "metrics/mod.rs::triggered";
+    children_watches:        Summary,   "node_children_watch_count",      "metrics/mod.rs::triggered";
+    read_latency:            Histogram, "readlatency",                    "answer.rs::replied";
+    update_latency:          Histogram, "updatelatency",                  "answer.rs::replied";
 }
 
 impl Metrics {
@@ -230,42 +202,5 @@ impl Gaps {
             }
         }
         self.serving = serving;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn buckets_and_their_floors() {
-        let mut last = 0;
-        for value in (0..100_000).chain((17..64).map(|log| 1 << log)) {
-            let bucket = Histogram::bucket(value);
-            assert!(bucket >= last, "{value}");
-            last = bucket;
-            let floor = Histogram::floor(bucket);
-            let far = value >= 1 << 36;
-            assert!(floor <= value && (far || value - floor <= value / 16), "{value}: {floor}");
-            assert_eq!(Histogram::bucket(floor), bucket);
-        }
-    }
-
-    #[test]
-    fn percentiles() {
-        let mut histogram = Histogram::default();
-        assert_eq!(histogram.percentile(990), 0);
-        (1..=1000).for_each(|value| histogram.add(value));
-        let near = |per_mille, wanted: u64| {
-            let found = histogram.percentile(per_mille);
-            assert!(found <= wanted && found >= wanted - wanted / 16, "{per_mille}: {found}");
-        };
-        near(500, 500);
-        near(950, 950);
-        near(999, 999);
-        assert_eq!(histogram.summary, Summary { count: 1000, sum: 500_500, min: 1, max: 1000 });
-        let mut one = Histogram::default();
-        one.add(1_000_003);
-        assert_eq!(one.percentile(500), 1_000_003);
     }
 }
