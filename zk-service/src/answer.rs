@@ -8,7 +8,7 @@ use zab_proto::{ConnId, Instant, Zxid};
 use crate::auth::{Ids, Judge};
 use crate::connection::Life;
 use crate::connection::order::{Answer, Awaiting, InFlight};
-use crate::connection::schedule::cost;
+use crate::cost;
 use crate::metrics::milliseconds;
 use crate::protocol::code::Code;
 use crate::protocol::opcode::{Opcode, auth_op, internal_op, read_op, sync_op};

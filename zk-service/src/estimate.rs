@@ -2,7 +2,7 @@
 
 use zab_proto::wire::jute::Reader;
 
-use crate::connection::schedule::cost;
+use crate::cost;
 use crate::protocol::opcode::{Opcode, auth_op, internal_op, sync_op, write_op};
 use crate::state::tree::Tree;
 

@@ -13,8 +13,10 @@
 mod answer;
 mod auth;
 mod connection;
+mod cost;
 mod env;
 mod estimate;
+mod handshake;
 mod hold;
 mod intake;
 mod metrics;

@@ -6,12 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::metrics::Summary;
-
 use sha1::Sha1;
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 
-use crate::read::Bounds;
+use crate::metrics::Summary;
 
 /// A source of wall-clock time, in milliseconds since 1970.
 #[derive(Clone)]
@@ -372,6 +370,15 @@ impl Default for ServiceOptions {
             entropy: Entropy::system(),
         }
     }
+}
+
+/// How far one request may go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Longest body of a reply, in bytes.
+    pub(crate) len: usize,
+    /// Work of the parts of a multiRead, but for the last one that is answered.
+    pub(crate) work: u64,
 }
 
 impl ServiceOptions {

@@ -9,7 +9,8 @@ use zab_proto::DecodeError;
 use zab_proto::wire::jute::{BufMutExt, Reader};
 
 use crate::auth::{Access, Judge, user_name};
-use crate::connection::schedule::cost;
+use crate::cost;
+use crate::options::Bounds;
 use crate::protocol::acl::perms;
 use crate::protocol::code::Code;
 use crate::protocol::opcode::{Opcode, auth_op, internal_op, sync_op, write_op};
@@ -54,15 +55,6 @@ pub(crate) enum Listed {
     Shared(Share),
     /// It, or something else, takes longer: there is no reply yet.
     NotYet,
-}
-
-/// How far one request may go.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
-    /// Longest body of a reply, in bytes.
-    pub(crate) len: usize,
-    /// Work of the parts of a multiRead, but for the last one that is answered.
-    pub(crate) work: u64,
 }
 
 impl From<DecodeError> for Code {

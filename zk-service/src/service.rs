@@ -1,6 +1,7 @@
 //! The service as an application: its state, and the doors that the core calls.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use bytes::BufMut;
 use zab_proto::wire::jute::{BufMutExt, Reader};
@@ -9,10 +10,12 @@ use zab_proto::{
     Incoming, InstallProgress, Instant, Origin, ServerState, SnapshotDigest, Status, Zxid,
 };
 
+use crate::connection::budget;
 use crate::connection::room::{Ticket, Waiting};
-use crate::connection::schedule::{Schedule, cost};
+use crate::connection::schedule::Schedule;
 use crate::connection::table::Clients;
 use crate::connection::{Client, Life};
+use crate::cost;
 use crate::env::Env;
 use crate::hold::Hold;
 use crate::metrics::Metrics;
@@ -228,6 +231,46 @@ impl Service {
         if let Some(ticket) = ticket {
             self.waiting.leave(ticket);
         }
+    }
+
+    /// Bytes kept for all clients.
+    #[must_use]
+    pub fn kept_len(&self) -> usize {
+        self.clients.kept_len() + self.watches.len_bytes() + self.listings.held_len()
+    }
+
+    /// Closes those connections that take the most if all together make this server keep more than
+    /// it is allowed to.
+    pub(crate) fn keep_to_budget(&mut self) {
+        let (total, bound) = (self.kept_len(), self.env.options.clients_len_max_bytes);
+        if total <= bound {
+            return;
+        }
+        for (slot, len) in budget::greediest(&self.clients, &self.watches, total, bound) {
+            self.close_for_memory(slot, format_args!("of all, it takes the most: {len} bytes"));
+        }
+    }
+
+    /// Ends the connection of a client that makes this server keep too much, and says what.
+    pub(crate) fn close_for_memory(&mut self, slot: u32, why: fmt::Arguments<'_>) {
+        if let Some(client) = self.clients.get(slot) {
+            budget::log_closing(client, self.watches.len_bytes_of(slot), why);
+        }
+        self.close(slot, false);
+    }
+
+    /// Closes the connection of a client that watches too much. Whether it did.
+    pub(crate) fn keep_to_watches(&mut self, slot: u32) -> bool {
+        let (len, bound) =
+            (self.watches.len_bytes_of(slot), self.env.options.watches_len_max_bytes);
+        if len > bound {
+            let why = format_args!(
+                "its watches take {len} bytes of the {bound} that are allowed \
+                 (watches_len_max_bytes)"
+            );
+            self.close_for_memory(slot, why);
+        }
+        len > bound
     }
 
     /// Lets those go on whose writes waited for answers to others.

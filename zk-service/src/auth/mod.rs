@@ -14,7 +14,7 @@ use zab_proto::DecodeError;
 use zab_proto::wire::jute::{BufMutExt, Reader};
 
 use crate::auth::rules::{IdSet, Rules, Verdicts, parse_range};
-use crate::connection::schedule::cost;
+use crate::cost;
 use crate::options::{DigestAlgorithm, EnsembleAuth};
 use crate::protocol::acl::{Acl, AclEntry, AclList, write_acls};
 use crate::protocol::code::Code;

@@ -4,8 +4,11 @@
 //! what a client does, or leaves undone, is counted here in bytes: per connection, and over all
 //! connections in one sum. The sum protects the server from many who each keep to their own bound.
 
+use std::fmt;
+
+use crate::connection::table::Clients;
 use crate::connection::{Client, Life};
-use crate::service::Service;
+use crate::state::watch::Watches;
 
 /// Bytes of the events in a connection's output, without a list of them.
 ///
@@ -43,78 +46,47 @@ impl EventBytes {
     }
 }
 
-impl Service {
-    /// Closes connections if all together make this server keep more than it is allowed to: those
-    /// that take the most, until a part of the bound is free again, so that this search for them is
-    /// rare.
-    pub(crate) fn keep_to_budget(&mut self) {
-        let bound = self.env.options.clients_len_max_bytes;
-        let total = self.kept_len();
-        if total <= bound {
-            return;
-        }
-        let mut clients: Vec<(usize, u32)> = self
-            .clients
-            .iter()
-            .filter(|(_, client)| client.state != Life::Closed)
-            .map(|(slot, client)| (self.kept_for(slot, client), slot))
-            .collect();
-        clients.sort_unstable_by_key(|&(len, _)| std::cmp::Reverse(len));
-        log::warn!(
-            "{} connections take {total} bytes of the {bound} that are allowed \
-             (clients_len_max_bytes): closing those that take the most",
-            clients.len()
-        );
-        let mut left = total;
-        for (len, slot) in clients {
-            if left <= bound - bound / 8 {
-                return;
-            }
-            left = left.saturating_sub(len);
-            self.close_for_memory(slot, format_args!("of all, it takes the most: {len} bytes"));
-        }
-    }
+/// Whom to close if all connections together take `total` bytes of the `bound` that are allowed: the
+/// slots of those that take the most, and how much each takes, until a part of the bound is free
+/// again, so that this search is rare.
+pub(crate) fn greediest(
+    clients: &Clients,
+    watches: &Watches,
+    total: usize,
+    bound: usize,
+) -> Vec<(u32, usize)> {
+    let open = clients.iter().filter(|(_, client)| client.state != Life::Closed);
+    let kept_for = |slot, client: &Client| {
+        client.charged + client.out.lists_len() + watches.len_bytes_of(slot)
+    };
+    let mut found: Vec<(u32, usize)> =
+        open.map(|(slot, client)| (slot, kept_for(slot, client))).collect();
+    found.sort_unstable_by_key(|&(slot, len)| (std::cmp::Reverse(len), slot));
+    log::warn!(
+        "{} connections take {total} bytes of the {bound} that are allowed \
+         (clients_len_max_bytes): closing those that take the most",
+        found.len()
+    );
+    let mut left = total;
+    let before = |(_, len): &(u32, usize)| {
+        let goes_on = left > bound - bound / 8;
+        left = left.saturating_sub(*len);
+        goes_on
+    };
+    found.into_iter().take_while(before).collect()
+}
 
-    /// Bytes kept for all clients.
-    #[must_use]
-    pub fn kept_len(&self) -> usize {
-        self.clients.kept_len() + self.watches.len_bytes() + self.listings.held_len()
-    }
-
-    fn kept_for(&self, slot: u32, client: &Client) -> usize {
-        client.charged + client.out.lists_len() + self.watches.len_bytes_of(slot)
-    }
-
-    /// Ends the connection of a client that makes this server keep too much, and says what.
-    pub(crate) fn close_for_memory(&mut self, slot: u32, why: std::fmt::Arguments<'_>) {
-        if let Some(client) = self.clients.get(slot) {
-            log::warn!(
-                "Closing connection with {}, session {:#x}: {why} ({} in its output, {} in requests, \
-                 {} in identities, {} in watches)",
-                client.remote,
-                client.session,
-                client.unsent(),
-                client.unread + client.kept_len(),
-                client.ids.len(),
-                self.watches.len_bytes_of(slot),
-            );
-        }
-        self.close(slot, false);
-    }
-
-    /// Closes the connection of a client that watches too much. Whether it did.
-    pub(crate) fn keep_to_watches(&mut self, slot: u32) -> bool {
-        let (len, bound) =
-            (self.watches.len_bytes_of(slot), self.env.options.watches_len_max_bytes);
-        if len > bound {
-            let why = format_args!(
-                "its watches take {len} bytes of the {bound} that are allowed \
-                 (watches_len_max_bytes)"
-            );
-            self.close_for_memory(slot, why);
-        }
-        len > bound
-    }
+/// Says why the connection of a client is closed that makes this server keep too much, and what.
+pub(crate) fn log_closing(client: &Client, watches_len: usize, why: fmt::Arguments<'_>) {
+    log::warn!(
+        "Closing connection with {}, session {:#x}: {why} ({} in its output, {} in requests, \
+         {} in identities, {watches_len} in watches)",
+        client.remote,
+        client.session,
+        client.unsent(),
+        client.unread + client.kept_len(),
+        client.ids.len(),
+    );
 }
 
 #[cfg(test)]

@@ -14,49 +14,13 @@
 //! much, however many they are; and those get their share all the same, since the clock goes on.
 //!
 //! Work is an estimate, not a measurement: a service without a clock does the same in every run,
-//! and a test can count. One unit is about a nanosecond of a release build; see [`cost`].
+//! and a test can count. One unit is about a nanosecond of a release build; see [`cost`](crate::cost).
 
 use std::collections::BTreeMap;
 
 use zab_proto::ConnId;
 
-/// What things cost, in units of work.
-pub(crate) mod cost {
-    /// To take a request and to answer it.
-    pub(crate) const REQUEST: u64 = 500;
-    /// To prepare and later to apply one operation of a write, which its client is charged for.
-    pub(crate) const WRITE: u64 = 1500;
-    /// To apply one operation of a transaction, by whomever.
-    pub(crate) const APPLY: u64 = 1000;
-    /// To read one node, beside the bytes.
-    pub(crate) const NODE: u64 = 150;
-    /// To set one watch.
-    pub(crate) const WATCH: u64 = 600;
-    /// To list one more child of a node.
-    pub(crate) const CHILD: u64 = 25;
-    /// How many children so much work lists; `None`: any number.
-    pub(crate) fn children(work: u64) -> Option<u32> {
-        u32::try_from(work / CHILD).ok().map(|count| count.max(1))
-    }
-
-    /// To take a byte of a record apart that may hold many small things.
-    const PARSED_BYTE: u64 = 4;
-
-    /// To take a record of so many bytes apart.
-    pub(crate) fn parsed(len: usize) -> u64 {
-        len as u64 * PARSED_BYTE
-    }
-
-    /// To copy so many bytes of a list out that is made already.
-    pub(crate) fn listed(len: usize) -> u64 {
-        len as u64 / 4
-    }
-
-    /// To copy so many bytes into a reply and out of it.
-    pub(crate) fn bytes(len: usize) -> u64 {
-        len as u64 / 2
-    }
-}
+use crate::cost;
 
 /// What one client has used.
 #[derive(Clone, Copy, Debug, Default)]

@@ -134,8 +134,8 @@ metrics! {
     proposals:               Counter,   "proposal_count",                 "role/leader.rs::propose";
     commits:                 Counter,   "commit_count",                   "answer.rs::apply";
     commits_received:        Counter,   "learner_commit_received_count",  "answer.rs::apply";
-    handshakes:              Counter,   "connection_request_count",       "intake.rs::handshake";
-    reattachments:           Counter,   "connection_revalidate_count",    "intake.rs::handshake";
+    handshakes:              Counter,   "connection_request_count",       "handshake.rs::handshake";
+    reattachments:           Counter,   "connection_revalidate_count",    "handshake.rs::handshake";
     revalidations:           Counter,   "revalidate_count",               "service.rs::revalidate";
     refused:                 Counter,   "connection_rejected",            "service.rs::accept";
     dropped:                 Counter,   "connection_drop_count",          "service.rs::closed";

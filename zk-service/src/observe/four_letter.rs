@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use zab_proto::Core;
 
-use crate::connection::schedule::cost;
+use crate::cost;
 use crate::observe::View;
 use crate::observe::mntr;
 use crate::observe::report::{Conns, Dump, Srvr, WatchSummary, WatchesByPath, WatchesBySession};

@@ -4,7 +4,7 @@ use zab_proto::wire::jute::Reader;
 
 use super::{Listed, Reading};
 use crate::connection::order::Rearming;
-use crate::connection::schedule::cost;
+use crate::cost;
 use crate::protocol::code::Code;
 use crate::protocol::event::Event;
 use crate::protocol::opcode::Opcode;

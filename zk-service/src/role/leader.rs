@@ -9,7 +9,7 @@ use zab_proto::{CloseReason, ConnId, Instant, Origin, ProposeError, Zxid};
 
 use crate::auth::Ids;
 use crate::connection::room::Ticket;
-use crate::connection::schedule::cost;
+use crate::cost;
 use crate::protocol::code::Code;
 use crate::protocol::opcode::{Opcode, auth_op, read_op, sync_op};
 use crate::role::Cx;

@@ -8,7 +8,7 @@ use zab_proto::wire::jute::{BufMutExt, Reader};
 
 use crate::auth::Ids;
 use crate::connection::room::Turn;
-use crate::connection::schedule::cost;
+use crate::cost;
 use crate::protocol::code::Code;
 use crate::protocol::opcode::Opcode;
 use crate::protocol::request::Write;

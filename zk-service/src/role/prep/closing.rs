@@ -6,7 +6,7 @@ use std::sync::Arc;
 use zab_proto::wire::jute::BufMutExt;
 
 use super::{Prep, Requester, View};
-use crate::connection::schedule::cost;
+use crate::cost;
 use crate::state::tree::{NodeRef, Owner, Tree};
 
 impl Prep {

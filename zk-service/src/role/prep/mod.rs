@@ -19,7 +19,7 @@ use zab_proto::{DecodeError, Zxid};
 
 use self::pending::{Record, SharedAcl};
 use crate::auth::{Access, Ids, Judge};
-use crate::connection::schedule::cost;
+use crate::cost;
 use crate::protocol::acl::{AclList, perms};
 use crate::protocol::code::Code;
 use crate::protocol::opcode::Opcode;
