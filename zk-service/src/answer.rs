@@ -205,37 +205,41 @@ impl Service {
         let Some(client) = clients.get_mut(slot) else { return true };
         let unsent = client.unsent();
         let watched = watches.len_bytes();
-        let mut reading = Reading {
-            tree: state.tree(),
-            judge: Judge::new(&env.access, Ids::new(&client.ids[..request.ids_len])),
-            watches,
-            slot,
-            session: client.session,
-            watches_len_max: env.options.watches_len_max_bytes,
-            listings,
-            piece,
-            piece_work,
-            list: Listed::Here,
-            bounds,
-            body_at: 0,
-            work: 0,
+        let mut reply;
+        // A scope of its own: what is borrowed for the reading is wanted again.
+        let (result, mut work, list) = {
+            let mut reading = Reading {
+                tree: state.tree(),
+                judge: Judge::new(&env.access, Ids::new(&client.ids[..request.ids_len])),
+                watches,
+                slot,
+                session: client.session,
+                watches_len_max: env.options.watches_len_max_bytes,
+                listings,
+                piece,
+                piece_work,
+                list: Listed::Here,
+                bounds,
+                body_at: 0,
+                work: 0,
+            };
+            let armed = if matches!(op, Opcode::SetWatches | Opcode::SetWatches2) {
+                reading.set_watches((op, record), &mut client.rearming, client.out.buffer())
+            } else {
+                Ok(())
+            };
+            reply = Reply::begin(client.out.buffer());
+            reading.body_at = reply.body_at();
+            let result = armed.and_then(|()| reading.answer(op, record, reply.body()));
+            let work = reading.work + reading.judge.take_work();
+            (result, work, std::mem::take(&mut reading.list))
         };
-        let armed = if matches!(op, Opcode::SetWatches | Opcode::SetWatches2) {
-            reading.set_watches((op, record), &mut client.rearming, client.out.buffer())
-        } else {
-            Ok(())
-        };
-        let mut reply = Reply::begin(client.out.buffer());
         let body_at = reply.body_at();
-        reading.body_at = body_at;
-        let result = armed.and_then(|()| reading.answer(op, record, reply.body()));
-        let mut work = reading.work + reading.judge.take_work();
-        let list = match std::mem::take(&mut reading.list) {
+        let list = match list {
             Listed::Here => None,
             Listed::Shared(list) => Some(list).filter(|_| result.is_ok()),
             Listed::NotYet => {
                 reply.cancel();
-                drop(reading);
                 self.clients.wrote(slot, unsent);
                 self.schedule.bill(work);
                 // A connection that is closed has no more to do.
@@ -249,7 +253,6 @@ impl Service {
             client.out.attach(body_at, list);
         }
         work += cost::listed(list_len) + cost::bytes(len - list_len);
-        drop(reading);
         let watches_more = watches.len_bytes() > watched;
         self.replied(now, slot, &request, op, len, unsent);
         self.schedule.bill(work);

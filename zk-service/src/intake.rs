@@ -39,6 +39,7 @@ impl Service {
     /// See [`zab_proto::Application::handle_bytes`].
     pub(crate) fn take_bytes(&mut self, core: &mut Core<'_>, slot: u32, bytes: &[u8]) -> usize {
         let used = self.take_frames(core, slot, bytes);
+        self.charge_billed(slot);
         if let Some(ticket) = self.clients.get(slot).and_then(|client| client.ticket) {
             self.waiting.step_aside(ticket);
         }
@@ -192,7 +193,11 @@ impl Service {
         if let Some(client) = self.clients.get_mut(slot) {
             client.stats.received += 1;
         }
-        self.charge(slot, work);
+        if self.schedule.is_contended() {
+            self.charge(slot, work);
+        } else {
+            self.schedule.bill_request(work);
+        }
     }
 
     /// The request has to wait for room in the core, behind those who do already.

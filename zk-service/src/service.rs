@@ -304,6 +304,13 @@ impl Service {
         }
     }
 
+    /// Counts work that was done for a connection and is not counted yet, if there is any.
+    pub(crate) fn charge_billed(&mut self, slot: u32) {
+        if self.schedule.has_unbilled() {
+            self.charge(slot, 0);
+        }
+    }
+
     /// A connection waits for its turn.
     pub(crate) fn wait(&mut self, slot: u32) {
         let conn = self.clients.conn(slot);

@@ -83,6 +83,7 @@ impl ConnStats {
         }
     }
 
+    #[inline]
     pub(crate) fn replied(&mut self, now: Instant, ms: u64, op: Opcode, xid: i32, last_zxid: i64) {
         self.min_latency_ms = if self.replies == 0 { ms } else { self.min_latency_ms.min(ms) };
         self.max_latency_ms = self.max_latency_ms.max(ms);

@@ -79,6 +79,8 @@ pub(crate) struct Schedule {
     applied: u64,
     /// Work that is done and not yet charged.
     unbilled: u64,
+    /// Requests of one client that it is the work of.
+    requests: u64,
 }
 
 impl Schedule {
@@ -96,6 +98,7 @@ impl Schedule {
             for_clients: 0,
             applied: 0,
             unbilled: 0,
+            requests: 0,
         }
     }
 
@@ -141,7 +144,7 @@ impl Schedule {
 
     /// Whether the turn's work is used up.
     pub(crate) fn is_spent(&self) -> bool {
-        self.left == 0
+        self.left <= self.unbilled
     }
 
     /// What of a turn's work is left to others than clients of this server: half of it if clients
@@ -160,8 +163,21 @@ impl Schedule {
         self.unbilled += work;
     }
 
+    /// Like [`bill`](Self::bill), for a whole request. While nobody waits for a turn, requests that come
+    /// together are charged together.
+    pub(crate) fn bill_request(&mut self, work: u64) {
+        self.bill(work);
+        self.requests += 1;
+    }
+
+    /// Whether work is done and not yet charged.
+    pub(crate) fn has_unbilled(&self) -> bool {
+        self.unbilled > 0
+    }
+
     /// Counts what is not charged yet, for nobody.
     pub(crate) fn settle(&mut self) {
+        self.requests = 0;
         let work = std::mem::take(&mut self.unbilled);
         self.work(work);
     }
@@ -188,11 +204,15 @@ impl Schedule {
         self.done = self.done.saturating_add(work);
     }
 
-    /// Counts work that was done for a client, with what is not charged yet: one request.
+    /// Counts work that was done for a client, with what is not charged yet: one request, or several that
+    /// came together while nobody waited for a turn.
     pub(crate) fn charge(&mut self, account: &mut Account, work: u64) {
         let work = work + std::mem::take(&mut self.unbilled);
         account.end = account.end.max(self.time).saturating_add(work);
-        account.expected = work;
+        account.expected = match std::mem::take(&mut self.requests) {
+            0 | 1 => work,
+            requests => work / requests,
+        };
         self.for_clients = self.for_clients.saturating_add(work);
         if account.place == Place::First {
             account.place = Place::Outside;

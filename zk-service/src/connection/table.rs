@@ -185,6 +185,7 @@ impl Clients {
     /// Like [`wrote`](Self::wrote), by who does it many times in a row and counts what is kept for
     /// the connection at the end, with [`count_kept`](Self::count_kept). Takes note of it in the
     /// connection's figures.
+    #[inline]
     pub(crate) fn replied(&mut self, slot: u32, unsent: usize, note: impl FnOnce(&mut ConnStats)) {
         let Some(at) = self.slots.get_mut(slot as usize) else { return };
         let Some(client) = &mut at.client else { return };

@@ -19,6 +19,7 @@ impl Reading<'_> {
     ///
     /// Of a node that it may not read, a client has missed nothing: when it was changed is not for it
     /// to know. The watch is armed, in case the ACL changes.
+    #[inline(never)]
     pub(crate) fn set_watches(
         &mut self,
         (op, record): (Opcode, &[u8]),

@@ -120,6 +120,7 @@ impl Listings {
     ///
     /// # Errors
     /// [`Code::MARSHALLING_ERROR`] if it is too long.
+    #[inline(never)]
     pub(crate) fn list(
         &mut self,
         node: NodeRef<'_>,

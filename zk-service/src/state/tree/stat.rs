@@ -138,6 +138,7 @@ impl Stat {
     pub const LEN: usize = 68;
 
     /// Writes the record.
+    #[inline]
     pub fn write(&self, out: &mut impl BufMut) {
         // Composed in one piece: each reply to a read has one, and a buffer that grows looks after its
         // room with each field.
