@@ -81,6 +81,10 @@ def main():
     ):
         commands.add_parser(name, help=text).set_defaults(start=suite(module))
 
+    line = commands.add_parser("shell", help="`zabd shell` beside Debian's zkCli.sh, transcript by transcript")
+    line.add_argument("--short", action="store_true", help="in front of our server alone")
+    line.set_defaults(start=suite("shell"))
+
     sizes = commands.add_parser("scale", help="real sizes: long logs, large trees, many sessions, and kills")
     sizes.add_argument("--long", action="store_true", help="the full sizes, some ten minutes")
     sizes.add_argument("--apache", action="store_true", help="Debian's server in the place of ours")

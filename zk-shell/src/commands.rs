@@ -96,7 +96,7 @@ static COMMANDS: [Command; 30] = [
     Command::new("setquota", "-n|-b|-N|-B val path", "n: b: N: B:", 1, quota::set),
     Command::new("stat", "[-w] path", "w", 1, nodes::stat),
     Command::new("sync", "path", "", 1, nodes::sync),
-    Command::of_shell("version", "", more::version),
+    Command::new("version", "", "", 0, more::version),
     Command::new("whoami", "", "", 0, nodes::who_am_i),
     // Of 3.10.
     Command::of_shell("exit", "", more::quit),

@@ -184,9 +184,14 @@ impl Shell {
             return Err(Failure { text, exit: COMMAND_NOT_FOUND });
         };
         if command.needs_session && self.client.closed().is_some() {
-            return Ok(Said::out("Not connected\n".to_owned(), json!({"error": "Not connected"})));
+            return Ok(Said::out(NOT_CONNECTED.to_owned(), json!({"error": "Not connected"})));
         }
-        self.execute_known(command, words)
+        let mut said = self.execute_known(command, words)?;
+        // As `zkCli.sh` has it, behind what these commands say.
+        if !command.needs_session && self.client.closed().is_some() && !self.ended {
+            said.out.push_str(NOT_CONNECTED);
+        }
+        Ok(said)
     }
 
     fn execute_known(&mut self, command: &Command, words: &[String]) -> Result<Said, Failure> {
@@ -198,6 +203,7 @@ impl Shell {
     }
 }
 
+const NOT_CONNECTED: &str = "Not connected\n";
 /// As a shell has it.
 const COMMAND_NOT_FOUND: u8 = 127;
 

@@ -296,7 +296,7 @@ pub(super) fn set_acl(shell: &mut Shell, _: &[String], parsed: &Parsed) -> Resul
     let version = version(parsed)?;
     let path = shell.path(&parsed.words[1])?;
     if acl.is_empty() {
-        return Err(zk_client::Error { code: Code::InvalidAcl, path: Some(path) }.into());
+        return Err(zk_client::Error { code: Code::InvalidAcl, path: None }.into());
     }
     let set = |path: String| Request::SetAcl { path, acl: acl.clone(), version };
     if !parsed.has("R") {
@@ -332,8 +332,8 @@ pub(super) fn ephemerals(
         None => "/".to_owned(),
     };
     match shell.call(&Request::GetEphemerals { prefix })? {
-        Answer::Names(mut names) => {
-            names.sort_unstable();
+        // In the server's order, as there.
+        Answer::Names(names) => {
             Ok(Said::out(format!("[{}]\n", names.join(", ")), json!({"ephemerals": names})))
         }
         _ => Err(unexpected()),
