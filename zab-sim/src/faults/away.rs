@@ -62,6 +62,7 @@ impl<A: Subject> World<A> {
     /// It goes on, with everything that has come meanwhile.
     pub(crate) fn unpause(&mut self, server: HostIx) {
         let now = self.now;
+        self.ghost.borrow_mut().servers[server].resumed_at = now;
         let s = &mut self.servers[server];
         if std::mem::take(&mut s.paused) {
             s.pause = (s.paused_at, now);
@@ -76,7 +77,6 @@ impl<A: Subject> World<A> {
                 _ => {}
             }
         }
-        self.ghost.borrow_mut().servers[server].resumed_at = now;
         for event in std::mem::take(&mut self.servers[server].deferred) {
             self.queue.push(now, event);
         }
