@@ -421,3 +421,28 @@ fn paths_are_checked_before_anything_is_sent() {
     assert!(Session::new(lab.now, Options::new(Vec::new())).is_err());
     assert!(Options::parse("a/b/").is_err());
 }
+
+#[test]
+fn credentials_are_bounded() {
+    let mut lab = Lab::new(|_| {});
+    lab.greet(1, 9000, false);
+    let auth = |i: usize| Request::Auth {
+        scheme: "digest".into(),
+        credentials: Bytes::from(format!("user:{i}")),
+    };
+    let taken = (0..200).filter(|i| lab.session.submit(&auth(*i)).is_ok()).count();
+    assert_eq!(taken, 100);
+    // The last ones again are no others.
+    assert!(lab.session.submit(&auth(99)).is_ok());
+    lab.turn();
+    assert_eq!(lab.opcodes(), [100; 101]);
+    for _ in 0..101 {
+        lab.reply(-4, 0, Code::Ok, &[]);
+    }
+    let answers = lab.events.iter().filter(|event| matches!(event, Event::Answer(_, Ok(_))));
+    assert_eq!((answers.count(), lab.session.is_connected()), (101, true));
+    lab.sent.clear();
+    lab.lose();
+    lab.greet(1, 9000, false);
+    assert_eq!(lab.opcodes(), [100; 100]);
+}
