@@ -99,7 +99,7 @@ def main():
     hard.add_argument("--table", action="store_true", help="the outcomes as a table at the end")
     hard.set_defaults(start=suite("hardening"))
 
-    over = commands.add_parser("failover", help="leaders that fall silent, and who must not be disturbed by that")
+    over = commands.add_parser("failover", help="leaders that end or fall silent, what clients see of it, and who must not be disturbed")
     over.add_argument("--long", action="store_true", help="more often, and three minutes of full load")
     over.add_argument("--binary", help="another zabd, to compare with")
     over.add_argument("--only", help="cases with one of these words in their names, as stopped,load")

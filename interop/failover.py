@@ -5,7 +5,7 @@ import os
 import statistics
 import time
 
-from . import servers, wire
+from . import held, servers, wire
 from .ensemble import Ensemble, eventually
 from .lab import epoch_of
 from .pulse import Pulse
@@ -199,11 +199,14 @@ def main(options):
         ("follower stopped", frozen_follower, 5),
         ("full load", load, seconds),
     ]
+    with_apache = True
     try:
         servers.check(["3.8"])
         cases += [(f"beside 3.8, leader {kind}", beside_apache, kind, 3) for kind in ("3.8", "zabd")]
     except servers.Missing as missing:
+        with_apache = False
         print(f"without 3.8: {missing}")
+    cases += held.cases(20 if options.long else 4, with_apache)
     for name, run, *arguments in cases:
         if not options.only or any(word in name for word in options.only.split(",")):
             suite.case(name, run, *arguments, limit=600 if options.long else 150)
