@@ -26,10 +26,18 @@ def once(ensemble, root, how):
     """One change of the leader: the longest time without an answer, ms, and how many answers there were."""
     leader = ensemble.settled()
     stay = [member for member in ensemble.members if member is not leader and member.kind == "zabd"]
+    orderly = how == "SIGTERM" and leader.kind == "zabd"
     setup = wire.Client(leader.address)
     setup.create(root)
     setup.drop()
     pipeline = Pipeline(stay, root, CONNECTIONS)
+    own = None
+    if orderly:
+        setup = wire.Client(leader.address)
+        setup.create(f"{root}-own")
+        setup.drop()
+        own = Pipeline([leader], f"{root}-own", 10)
+        own.run(0.2)
     pipeline.run(PROBATION if how == "SIGSTOP" else 0.4)
     pipeline.begin_gap()
     end(leader, how)
@@ -37,6 +45,11 @@ def once(ensemble, root, how):
     pipeline.run(10, going_on=False)
     gap_ms = pipeline.gap_ms
     wrong = pipeline.check() or pipeline.compare(stay[0])
+    if own:
+        # What they were not answered was not carried out.
+        own.run(5, going_on=False)
+        wrong = wrong or own.compare(stay[0])
+        own.close()
     pipeline.close()
     if how == "SIGSTOP":
         leader.thaw()

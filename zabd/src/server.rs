@@ -1,10 +1,12 @@
 //! One server, from its configuration to its end.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use runtime_any::Runtime;
-use runtime_core::{Error, Expects, raise_descriptor_limit};
+use runtime_core::{Error, Expects, Handle, raise_descriptor_limit};
 use zab_proto::Channel;
 use zab_storage::FsyncSummary;
 use zab_tls::{Ports, Tls};
@@ -124,6 +126,35 @@ fn serve(
     }
 }
 
+/// Ends a server once its clients have what they were to be answered, which takes a tick at most; see
+/// [`Service::leave`].
+fn leave(handle: Handle<Service>, tick: Duration) {
+    let ends = handle.clone();
+    let leaving = move || {
+        handle.call(|now, node| node.app_mut().leave(now));
+        let until = Instant::now() + tick;
+        loop {
+            let (told, heard) = mpsc::channel();
+            handle.call(move |_, node| {
+                let _ = told.send(node.app().has_left());
+            });
+            let left = heard.recv_timeout(until.saturating_duration_since(Instant::now()));
+            if left != Ok(false) {
+                break;
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        handle.shutdown();
+    };
+    // This is called where the next signal is waited for, which ends the process at once.
+    if thread::Builder::new().name("leaving".into()).spawn(leaving).is_err() {
+        ends.shutdown();
+    }
+}
+
+/// How often it is asked whether all clients are gone.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
 /// A server from the reading of its directories to its end.
 fn incarnation(
     config: &ServerConfig,
@@ -153,7 +184,8 @@ fn incarnation(
     // Not before: the directories have been read now, and what the purge removes is not missed.
     let purge = Purge::start(config);
     missing.serve_on(handle.clone())?;
-    ending.serving(move || handle.shutdown());
+    let tick = config.tick_time;
+    ending.serving(move || leave(handle.clone(), tick));
     let result = server.join();
     drop(purge);
     result.map_err(|error| match error {
@@ -225,7 +257,6 @@ fn log_start(config: &ServerConfig) {
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream;
-    use std::time::Duration;
 
     use runtime_core::{Listen, Listeners, ServerOptions};
     use zab_proto::{Config, Sid};

@@ -343,6 +343,7 @@ impl Service {
             client.paused = false;
             self.clients.resume(slot);
         }
+        self.leave_client(slot);
     }
 
     /// Whether one more read may be answered now; if not, the connection will be told to go on.

@@ -141,5 +141,6 @@ impl Service {
             self.close(old, false);
         }
         self.touch(now, slot);
+        self.leave_client(slot);
     }
 }

@@ -177,7 +177,7 @@ impl Service {
         self.end_holds(now);
     }
 
-    fn client_slots(&self) -> Vec<u32> {
+    pub(crate) fn client_slots(&self) -> Vec<u32> {
         self.clients.iter().map(|(slot, _)| slot).collect()
     }
 

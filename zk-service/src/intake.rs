@@ -72,7 +72,7 @@ impl Service {
             if greeting && self.four_letter_word(core, slot, *head, &rest[4..]) {
                 return bytes.len();
             }
-            if self.holds_clients() {
+            if self.holds_clients() || self.leaving.is_some() {
                 return used;
             }
             if !self.serves_clients() {

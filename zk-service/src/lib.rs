@@ -19,6 +19,7 @@ mod estimate;
 mod handshake;
 mod hold;
 mod intake;
+mod leave;
 mod metrics;
 mod observe;
 mod options;

@@ -51,6 +51,8 @@ pub struct Service {
     pub(crate) resubmission_due: bool,
     /// The epoch that was served last.
     pub(crate) served_epoch: Option<Epoch>,
+    /// The server is about to end: by when its clients are to be answered.
+    pub(crate) leaving: Option<Instant>,
     /// How much is done for clients in a turn, and who of them is next.
     pub(crate) schedule: Schedule,
     /// The time of the last call.
@@ -79,6 +81,7 @@ impl Service {
             resubmitting: VecDeque::new(),
             resubmission_due: false,
             served_epoch: None,
+            leaving: None,
             schedule: Schedule::new(options.work_per_turn),
             now: Instant::ZERO,
             metrics: Metrics::default(),
@@ -446,6 +449,9 @@ impl Application for Service {
         let remote = incoming.remote;
         let ServiceOptions { max_client_cnxns, max_cnxns, sessionless_timeout, .. } =
             self.env.options;
+        if self.leaving.is_some() {
+            return None;
+        }
         let full = (max_client_cnxns > 0
             && self.clients.of_address(remote.ip()) >= max_client_cnxns)
             || (max_cnxns > 0 && self.clients.len() >= max_cnxns as usize);
@@ -520,7 +526,8 @@ impl Application for Service {
         let waiting = self.schedule.has_waiting() && self.schedule.is_spent();
         let goes_on = self.role.has_postponed() || self.waiting.has_moved() || self.is_littered();
         let turn = (waiting || goes_on).then_some(Instant::ZERO);
-        [turn, greeting, role, self.hold_timeout()].into_iter().flatten().min()
+        let leaving = self.leaving.filter(|_| self.clients.len() > 0);
+        [turn, greeting, role, self.hold_timeout(), leaving].into_iter().flatten().min()
     }
 
     fn handle_timeout(&mut self, core: &mut Core<'_>) {
@@ -532,6 +539,7 @@ impl Application for Service {
         self.sweep();
         self.expire_greetings(core.now());
         self.end_holds(core.now());
+        self.end_leaving(core.now());
         let (role, mut cx) = self.role(core);
         role.expire(&mut cx);
         self.retry(core);

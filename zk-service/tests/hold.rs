@@ -365,3 +365,53 @@ fn resubmission_keeps_to_the_turns() {
         assert_answered(&mut world, client);
     }
 }
+
+/// An orderly end: what has been read is answered, and nothing more is read.
+#[test]
+fn who_leaves_closes_its_clients_behind_their_answers() {
+    for leads in [true, false] {
+        let mut world = World::ensemble(3, 0, &options());
+        let leader = world.leader();
+        let server = if leads { leader } else { others(&world, leader)[0] };
+        let [busy, idle, greeting] = [(); 3].map(|()| world.connect(server).expect("accepted"));
+        for client in [busy, idle] {
+            world.send(client, &connect_request(12_000, 0, [0; 16]));
+            world.frame(client).expect("a session");
+        }
+        world.disks.iter_mut().for_each(|disk| disk.stalled = true);
+        world.send(busy, &four("busy"));
+        assert_eq!(world.received(busy), 0);
+        let now = world.now;
+        world.nodes[server].app_mut().leave(now);
+        world.run();
+        assert!(world.has_ended(idle) && world.has_ended(greeting) && !world.has_ended(busy));
+        let late = request(9, CREATE, &create("/late", b"", 0));
+        world.send(busy, &late);
+        assert_eq!(world.unconsumed(busy), late.len(), "nothing more is read");
+        assert!(world.connect(server).is_none(), "nobody else is taken");
+        assert!(!world.service(server).has_left());
+        world.disks.iter_mut().for_each(|disk| disk.stalled = false);
+        world.run();
+        assert!(world.has_ended(busy) && world.service(server).has_left());
+        for xid in 1..=4 {
+            let frame = world.frame(busy).expect("an answer");
+            assert_eq!((reply(&frame).0, reply(&frame).2), (xid, 0));
+        }
+        assert!(world.service(server).database().tree.node("/late").is_none());
+    }
+}
+
+#[test]
+fn who_cannot_answer_leaves_after_a_tick() {
+    let mut world = World::ensemble(3, 0, &options());
+    let leader = world.leader();
+    let client = world.open(leader, 12_000).0;
+    world.disks.iter_mut().for_each(|disk| disk.stalled = true);
+    world.send(client, &four("late"));
+    let now = world.now;
+    world.nodes[leader].app_mut().leave(now);
+    world.pass(Duration::from_millis(1_990));
+    assert!(!world.has_ended(client));
+    world.pass(Duration::from_millis(20));
+    assert!(world.has_ended(client) && world.service(leader).has_left());
+}
