@@ -148,8 +148,9 @@ fn a_gap_that_is_not_proven_ends_in_a_snapshot() {
                 snap.push(0);
                 snap.extend_from_slice(&SNAPSHOT_END[5..]);
                 snap.extend(say(PacketType::NEWLEADER, Zxid::new(epoch, 0)));
-                snap.extend(say(PacketType::UPTODATE, Zxid::new(epoch, 0)));
                 learner.hear(&snap, usize::MAX);
+                // A leader waits for the acknowledgement, which waits for the disk.
+                learner.hear(&say(PacketType::UPTODATE, Zxid::new(epoch, 0)), usize::MAX);
                 assert_eq!(learner.closed, None, "{}", talk.file);
                 assert_eq!(learner.peer.status().phase, Phase::Broadcast, "{}", talk.file);
                 assert_eq!(learner.peer.delivered(), next, "{}", talk.file);
