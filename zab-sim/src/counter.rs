@@ -71,6 +71,9 @@ pub struct CounterClient {
     floor: u64,
     broken: Option<String>,
     patience: u64,
+    /// A request with more than this may be longer than a field holds, and is waited for in vain.
+    pad_max: usize,
+    in_vain_until: u64,
     /// Requests of a script that wait for the connection.
     scripted: Vec<Ask>,
 }
@@ -89,6 +92,8 @@ impl Client for CounterClient {
             floor: 0,
             broken: None,
             patience: 0,
+            pad_max: options.limits.field_len_max_bytes - REQUEST_LEN,
+            in_vain_until: 0,
             scripted: Vec::new(),
         }
     }
@@ -162,11 +167,18 @@ impl Client for CounterClient {
         self.history.iter().filter(|done| done.ask == Ask::Write).count() as u64
     }
 
+    fn in_vain_until(&self) -> u64 {
+        self.in_vain_until
+    }
+
     fn persevere(&mut self) {
         self.left = u32::MAX;
         self.think = self.think.max(20 * MILLI);
     }
 }
+
+/// More than a request has besides its padding, forwarded or as a transaction.
+const REQUEST_LEN: usize = 150;
 
 impl CounterClient {
     /// Sends a request to `server` as soon as it is connected; for scripts.
@@ -187,6 +199,10 @@ impl CounterClient {
         let number = self.name << 32 | self.number;
         let long = wish.rng.chance(20);
         let pad = u16::try_from(wish.rng.below(if long { 1200 } else { 200 })).unwrap_or(0);
+        if usize::from(pad) > self.pad_max {
+            // It sends a few more, and gives up two seconds later.
+            self.in_vain_until = wish.now + 3 * SECOND;
+        }
         let command = wish.rng.next_u64();
         wish.send.extend_from_slice(&request(ask, number, command, pad));
         self.pending.push((number, wish.now, ask));

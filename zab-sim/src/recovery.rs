@@ -1,6 +1,6 @@
 //! After the chaos: everything heals, and then the ensemble must be as good as new.
 
-use zab_proto::{Limits, Phase};
+use zab_proto::Phase;
 
 use crate::net::Side;
 use crate::options::Options;
@@ -113,11 +113,8 @@ fn restart_one<A: Subject>(world: &mut World<A>) {
 fn cripple_one<A: Subject>(world: &mut World<A>) {
     let Some(server) = world.dispensable() else { return };
     let (changes, completed) = (world.role_changes(), world.completed());
-    let hosts = world
-        .clients
-        .iter()
-        .map(|seat| seat.conn.map(|conn| world.net.conn(conn).end(Side::Acceptor).host));
-    let hosts: Vec<Option<HostIx>> = hosts.collect();
+    let began = world.now;
+    let hosts = world.client_hosts();
     let others: Vec<HostIx> = (0..world.servers.len()).filter(|other| *other != server).collect();
     let way = world.rng.below(5);
     world.ghost.borrow_mut().coverage.count("healed: a server crippled");
@@ -152,17 +149,25 @@ fn cripple_one<A: Subject>(world: &mut World<A>) {
     }
     longest = longest.max(world.now - since);
     let elsewhere = |host: &&Option<HostIx>| host.is_some_and(|host| host != server);
-    // A request longer than a field is refused, and its client waits in vain before it goes on.
-    let longest_field = Limits::default().field_len_max_bytes;
-    let refused = world.options.limits.field_len_max_bytes < longest_field;
-    let awaited = !refused && hosts.iter().any(|host| elsewhere(&host));
+    // Those who sent something longer than a field wait for it in vain before they go on.
+    // Who had to go elsewhere may have tried the crippled one in between.
+    let stayed = world.client_hosts();
+    let steady: Vec<bool> = (0..hosts.len())
+        .map(|at| {
+            let client = &world.clients[at].client;
+            hosts[at] == stayed[at] && client.in_vain_until() < began
+        })
+        .collect();
+    // Where that is possible, all of them may do so at a time.
+    let refuses = world.clients.iter().any(|seat| seat.client.in_vain_until() > 0);
+    let awaited = !refuses && hosts.iter().any(|host| elsewhere(&host));
     if awaited && longest > SECOND + 2 * tick(&world.options) {
         let text = format!("s{} kept all from writing for {} ms", server + 1, longest / MILLI);
         world.ghost.borrow_mut().fail("L6", text);
     }
     for (client, before) in completed.iter().enumerate() {
         let seat = &world.clients[client];
-        let waits = hosts[client].is_some_and(|host| host != server) && !refused;
+        let waits = steady[client] && elsewhere(&&hosts[client]);
         if waits && seat.client.completed() == *before {
             let text = format!("s{} keeps client {} from writing", server + 1, client + 1);
             world.ghost.borrow_mut().fail("L6", text);
@@ -411,6 +416,12 @@ impl<A: Subject> World<A> {
 
     pub(crate) fn completed(&self) -> Vec<u64> {
         self.clients.iter().map(|seat| seat.client.completed()).collect()
+    }
+
+    /// The server of each client.
+    pub(crate) fn client_hosts(&self) -> Vec<Option<HostIx>> {
+        let host = |conn| self.net.conn(conn).end(Side::Acceptor).host;
+        self.clients.iter().map(|seat| seat.conn.map(host)).collect()
     }
 
     /// How everybody is.

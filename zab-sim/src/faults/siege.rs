@@ -60,6 +60,7 @@ fn among_strangers<A: Subject>(
     odd: Option<HostIx>,
 ) {
     let mut odd = odd.filter(|_| rng.chance(600));
+    let hosts = world.client_hosts();
     let is_foreign = rng.chance(500);
     if let Some(server) = odd {
         let came = if is_foreign {
@@ -75,7 +76,7 @@ fn among_strangers<A: Subject>(
             yield_to_claims(world, leader);
         }
     }
-    let (changes, done) = (world.role_changes(), world.completed());
+    let before = Before { began: world.now, changes: world.role_changes(), hosts };
     let mut strangers = Vec::new();
     let until = world.now + 4 * SECOND + 8 * tick(&world.options);
     let (mut committed, mut since, mut longest) = (0, world.now, 0);
@@ -94,7 +95,7 @@ fn among_strangers<A: Subject>(
     longest = longest.max(world.now - since);
     let shows = world.failure().is_none();
     if shows {
-        judge(world, odd, &changes, &done, longest);
+        judge(world, odd, &before, longest);
     }
     for conn in strangers {
         world.net.close(world.now, conn, Side::Dialler, &mut world.queue);
@@ -107,29 +108,30 @@ fn among_strangers<A: Subject>(
     send_home(world, odd.filter(|_| is_foreign));
 }
 
+/// How everybody was before anybody strange came.
+struct Before {
+    began: u64,
+    changes: Vec<u32>,
+    hosts: Vec<Option<HostIx>>,
+}
+
 /// E6: nobody but the odd one has changed its role; L6: nobody has waited for long.
-fn judge<A: Subject>(
-    world: &mut World<A>,
-    odd: Option<HostIx>,
-    changes: &[u32],
-    done: &[u64],
-    longest: u64,
-) {
+fn judge<A: Subject>(world: &mut World<A>, odd: Option<HostIx>, before: &Before, longest: u64) {
     let now = world.role_changes();
-    let fits = |server: &usize| Some(*server) != odd && now[*server] != changes[*server];
+    let fits = |server: &usize| Some(*server) != odd && now[*server] != before.changes[*server];
     if let Some(server) = (0..now.len()).find(fits) {
         let text = format!("strangers disturb s{}", server + 1);
         world.ghost.borrow_mut().fail("E6", text);
     }
-    let longest_field = Limits::default().field_len_max_bytes;
-    let refused = world.options.limits.field_len_max_bytes < longest_field;
+    let hosts = world.client_hosts();
     let elsewhere = |seat: usize| {
-        let conn = world.clients[seat].conn;
-        let host = conn.map(|conn| world.net.conn(conn).end(Side::Acceptor).host);
-        host.is_some() && host != odd && world.clients[seat].client.completed() > done[seat]
+        let stays = |host: Option<HostIx>| host.is_some() && host != odd;
+        let client = &world.clients[seat].client;
+        // Who sends something that is refused waits in vain before it goes on.
+        stays(hosts[seat]) && stays(before.hosts[seat]) && client.in_vain_until() < before.began
     };
     let writes = (0..world.clients.len()).any(elsewhere);
-    if writes && !refused && longest > SECOND + 2 * tick(&world.options) {
+    if writes && longest > SECOND + 2 * tick(&world.options) {
         let text = format!("strangers kept all from writing for {} ms", longest / MILLI);
         world.ghost.borrow_mut().fail("L6", text);
     }

@@ -72,6 +72,11 @@ pub trait Client: Sized {
     /// Operations completed so far.
     fn completed(&self) -> u64;
 
+    /// Until when it may wait in vain, in ns: a request longer than a field is refused by design.
+    fn in_vain_until(&self) -> u64 {
+        0
+    }
+
     /// The chaos is over: go on without end, and without haste.
     fn persevere(&mut self) {}
 

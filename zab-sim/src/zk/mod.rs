@@ -6,6 +6,7 @@
 //! with what the request should have become.
 
 mod acl;
+mod bounds;
 mod client;
 mod faults;
 mod history;
@@ -84,6 +85,10 @@ impl Subject for Zk {
             service.session_server_id = i64::try_from(server + 1).unwrap_or(0);
             service.tick_time = options.tick_time;
             service.max_client_cnxns = 0;
+            // Where the sum of all binds, no other bound comes first.
+            if kept_max == 1 << 30 {
+                bounds::draw(service, seed);
+            }
             service.sessionless_timeout = Duration::from_secs(5);
             service.extended_types = true;
             service.container_check_interval = 2 * options.tick_time;
