@@ -109,6 +109,10 @@ def main():
     secure.add_argument("--long", action="store_true", help="all cases, some five minutes")
     secure.add_argument("--only", help="cases with one of these words in their names, as kazoo,half-open")
     secure.set_defaults(start=suite("tls"))
+    logins = commands.add_parser("sasl", help="SASL: kazoo, Java's client, members that log in, with Apache's servers")
+    logins.add_argument("--long", action="store_true", help="all cases, some five minutes")
+    logins.add_argument("--only", help="cases with one of these words in their names, as kazoo,half-open")
+    logins.set_defaults(start=suite("sasl"))
 
     mix = commands.add_parser("mixed", help="ensembles of ours and Apache's")
     mix.add_argument("--selection", choices=list(mixed.SELECTIONS), default="short")

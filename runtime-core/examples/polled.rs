@@ -36,8 +36,7 @@ impl Runtime for Polled {
         let own = thread::current();
         let wake: Wake = Arc::new(move || own.unpark());
         let control = Control::new(Arc::clone(&wake));
-        let mut engine =
-            Engine::new(config, load(wake)?, control)?.secured(listeners.security(), &options);
+        let mut engine = Engine::new(config, load(wake)?, control)?.secured(&listeners, &options);
         let mut net = Net::new(options);
         net.listen(listeners)?;
         started(engine.handle());

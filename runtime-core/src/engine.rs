@@ -4,7 +4,6 @@
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant as SystemInstant};
 
 use zab_proto::{
@@ -12,11 +11,12 @@ use zab_proto::{
     NetOutput, Node, Notice, Violation,
 };
 
+use crate::login::{LoginDoors, LoginLayer};
 use crate::names::Names;
 use crate::secure::{Layer, LayerOutput};
 use crate::{
     Clock, Control, Disk, Error, Handle, Listeners, Loaded, NetOptions, Port, SecureDoors,
-    Security, bounded_log,
+    bounded_log,
 };
 
 /// The core, as a runtime's sockets see it.
@@ -91,6 +91,7 @@ pub struct Engine<A, D> {
     disk: D,
     control: Control<A>,
     layer: Option<Layer>,
+    logins: Option<LoginLayer>,
     names: Option<Names>,
 }
 
@@ -109,13 +110,15 @@ impl<A: Application, D: Disk> Engine<A, D> {
         let clock = Clock::start();
         let names = Names::new(&config);
         let node = Node::new(clock.now(), config, loaded.recovered, loaded.app)?;
-        Ok(Self { clock, node, disk: loaded.disk, control, layer: None, names })
+        Ok(Self { clock, node, disk: loaded.disk, control, layer: None, logins: None, names })
     }
 
-    /// The same with connections that are encrypted, if there is something to do that with.
+    /// The same with connections that are encrypted, and members that log in, as `listeners` say.
     #[must_use]
-    pub fn secured(self, security: Option<Arc<dyn Security>>, options: &NetOptions) -> Self {
-        Self { layer: security.map(|security| Layer::new(security, options)), ..self }
+    pub fn secured(self, listeners: &Listeners, options: &NetOptions) -> Self {
+        let layer = listeners.security().map(|security| Layer::new(security, options));
+        let logins = listeners.logins().map(|logins| LoginLayer::new(logins, options));
+        Self { layer, logins, ..self }
     }
 
     /// The server's end that other threads may hold.
@@ -167,23 +170,26 @@ impl<A: Application, D: Disk> Engine<A, D> {
     }
 
     /// The core's doors, at the time `now`.
-    fn doors(&mut self, now: Instant) -> SecureDoors<'_, NodeDoors<'_, A, D>> {
-        let Self { clock, node, disk, .. } = self;
+    fn doors(&mut self, now: Instant) -> SecureDoors<'_, LoginDoors<'_, NodeDoors<'_, A, D>>> {
+        let Self { clock, node, disk, layer, logins, .. } = self;
         let inner = NodeDoors { now, clock: *clock, node, disk };
-        SecureDoors { layer: self.layer.as_mut(), inner }
+        let inner = LoginDoors { layer: logins.as_mut(), inner };
+        SecureDoors { layer: layer.as_mut(), inner }
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
         let log = bounded_log::owes_report().then(|| self.clock.now() + Duration::from_secs(1));
         let layer = self.layer.as_ref().and_then(|layer| layer.poll_timeout(self.clock.now()));
+        let logins = self.logins.as_ref().and_then(LoginLayer::poll_timeout);
         let names = self.names.as_ref().map(Names::poll_timeout);
-        [self.node.poll_timeout(), log, layer, names].into_iter().flatten().min()
+        [self.node.poll_timeout(), log, layer, logins, names].into_iter().flatten().min()
     }
 
     /// Tells the core that its deadline has passed, if it has.
     fn on_time(&mut self, now: Instant) {
         bounded_log::report();
         self.doors(now).on_time();
+        self.doors(now).inner.on_time();
         if let Some((host, addresses)) = self.names.as_mut().and_then(|names| names.poll(now)) {
             self.node.resolved(host, &addresses);
         }
@@ -243,21 +249,55 @@ impl<A: Application, D: Disk> Engine<A, D> {
 
     fn drain(&mut self, now: Instant, net: &mut impl Network) -> bool {
         let mut drained = self.drain_node(now, net);
-        // What the layer has done may give the core something to do, and the other way round.
-        while let Some(output) = self.layer.as_mut().and_then(Layer::poll_output) {
+        // What the layers have done may give the core something to do, and the other way round.
+        while self.drain_layer(now, net) || self.drain_logins(now, net) {
             drained = true;
-            match output {
-                LayerOutput::Mark(conn) => net.mark(conn),
-                LayerOutput::Resume(conn) => net.resume(conn, &mut self.doors(now)),
-                LayerOutput::Close(conn) => {
-                    if self.doors(now).close(conn) {
-                        net.close(now, conn, CloseReason::Application);
-                    }
-                }
-            }
             self.drain_node(now, net);
         }
         drained
+    }
+
+    fn drain_layer(&mut self, now: Instant, net: &mut impl Network) -> bool {
+        let Some(output) = self.layer.as_mut().and_then(Layer::poll_output) else { return false };
+        match output {
+            LayerOutput::Mark(conn) => net.mark(conn),
+            LayerOutput::Resume(conn) => net.resume(conn, &mut self.doors(now)),
+            LayerOutput::Close(conn) => {
+                if self.doors(now).close(conn) {
+                    net.close(now, conn, CloseReason::Application);
+                }
+            }
+        }
+        true
+    }
+
+    fn drain_logins(&mut self, now: Instant, net: &mut impl Network) -> bool {
+        let Some(output) = self.logins.as_mut().and_then(LoginLayer::poll_output) else {
+            return false;
+        };
+        match output {
+            LayerOutput::Mark(conn) => net.mark(conn),
+            LayerOutput::Resume(conn) => self.resume(now, conn, net),
+            LayerOutput::Close(conn) => {
+                if self.doors(now).inner.close(conn) {
+                    self.close(now, conn, CloseReason::Application, net);
+                }
+            }
+        }
+        true
+    }
+
+    fn resume(&mut self, now: Instant, conn: ConnId, net: &mut impl Network) {
+        let doors = &mut self.doors(now);
+        doors.resume(conn);
+        net.resume(conn, doors);
+    }
+
+    fn close(&mut self, now: Instant, conn: ConnId, reason: CloseReason, net: &mut impl Network) {
+        if let Some(layer) = &mut self.layer {
+            layer.closing(now, conn);
+        }
+        net.close(now, conn, reason);
     }
 
     fn drain_node(&mut self, now: Instant, net: &mut impl Network) -> bool {
@@ -269,24 +309,23 @@ impl<A: Application, D: Disk> Engine<A, D> {
                     if let Some(layer) = &mut self.layer {
                         layer.connect(now, conn, channel, &addresses);
                     }
+                    if let Some(logins) = &mut self.logins {
+                        logins.connect(conn, channel);
+                    }
                     net.connect(now, conn, channel, &addresses);
                 }
                 NetOutput::Transmit(conn) => net.mark(conn),
-                NetOutput::Resume(conn) => {
-                    let doors = &mut self.doors(now);
-                    doors.resume(conn);
-                    net.resume(conn, doors);
-                }
+                NetOutput::Resume(conn) => self.resume(now, conn, net),
                 NetOutput::Close(conn, reason) => {
                     if let CloseReason::Violation(Violation::WrongAddress(..)) = reason
                         && let Some(names) = &mut self.names
                     {
                         names.doubt(now);
                     }
-                    if let Some(layer) = &mut self.layer {
-                        layer.closing(now, conn);
+                    if let Some(logins) = &mut self.logins {
+                        logins.forget(conn);
                     }
-                    net.close(now, conn, reason);
+                    self.close(now, conn, reason, net);
                 }
                 NetOutput::Notice(notice, more) => self.tell(notice, more),
                 NetOutput::Became(status) => self.control.status().report(status),

@@ -17,6 +17,9 @@ mod error;
 mod handle;
 mod held_port;
 mod listen;
+mod login;
+#[cfg(test)]
+mod mock;
 mod names;
 mod options;
 mod resolve;
@@ -36,6 +39,7 @@ pub use error::Error;
 pub use handle::{Control, Handle};
 pub use held_port::HeldPort;
 pub use listen::{Listen, Listeners, Port, all_addresses, local_address};
+pub use login::{Exchange, LoginDoors, Logins};
 pub use options::{NetOptions, ServerOptions, load};
 pub use resolve::{LookUp, Resolver, Target, targets};
 pub use secure::{

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use socket2::{Domain, Protocol, Socket, Type};
 use zab_proto::{Channel, Ensemble, Member, Role, Sid};
 
-use crate::{Error, Security};
+use crate::{Error, Logins, Security};
 
 /// What kind of port a connection has come to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,6 +94,7 @@ pub fn all_addresses(port: u16) -> SocketAddr {
 #[derive(Debug, Default)]
 pub struct Listeners {
     security: Option<Arc<dyn Security>>,
+    logins: Option<Arc<dyn Logins>>,
     ports: Vec<(Port, TcpListener, SocketAddr)>,
 }
 
@@ -141,6 +142,7 @@ impl Listeners {
     pub fn append(&mut self, other: Self) {
         self.ports.extend(other.ports);
         self.security = self.security.take().or(other.security);
+        self.logins = self.logins.take().or(other.logins);
     }
 
     /// Has the server's connections encrypted as `security` says: those that come to these ports, and
@@ -153,6 +155,18 @@ impl Listeners {
     #[must_use]
     pub fn security(&self) -> Option<Arc<dyn Security>> {
         self.security.clone()
+    }
+
+    /// Has members log in as `logins` says: those that come to these ports, and this server where it
+    /// dials.
+    pub fn log_in(&mut self, logins: Arc<dyn Logins>) {
+        self.logins = Some(logins);
+    }
+
+    /// What [`log_in`](Self::log_in) was given.
+    #[must_use]
+    pub fn logins(&self) -> Option<Arc<dyn Logins>> {
+        self.logins.clone()
     }
 
     /// Binds one more port.

@@ -49,7 +49,7 @@ impl<A: Application, D: Disk> Driver<A, D> {
         loaded: Loaded<A, D>,
     ) -> Result<Self, Error> {
         let control = Control::new(crate::wake(waker));
-        let engine = Engine::new(config, loaded, control)?.secured(listeners.security(), &options);
+        let engine = Engine::new(config, loaded, control)?.secured(&listeners, &options);
         let net = Net::new(registry, waker, tokens, listeners, options)?;
         Ok(Self { engine, net })
     }

@@ -46,8 +46,7 @@ impl<A: Application, D: Disk> Driver<A, D> {
         let bell = Arc::clone(&mailbox);
         let wake: Wake = Arc::new(move || bell.ring());
         let control = Control::new(Arc::clone(&wake));
-        let engine =
-            Engine::new(config, load(wake)?, control)?.secured(listeners.security(), &options);
+        let engine = Engine::new(config, load(wake)?, control)?.secured(&listeners, &options);
         let executor = Rc::default();
         let net = Net::new(Rc::clone(&executor), Arc::clone(&mailbox), listeners, options)?;
         Ok(Self { engine, executor, mailbox, net, alarm: Alarm::new() })

@@ -35,8 +35,7 @@ impl<A: Application, D: Disk> Driver<A, D> {
         // A full channel turns the loop without being told to.
         let wake: Wake = Arc::new(move || drop(waker.try_send(Event::Wake)));
         let control = Control::new(Arc::clone(&wake));
-        let engine =
-            Engine::new(config, load(wake)?, control)?.secured(listeners.security(), &options);
+        let engine = Engine::new(config, load(wake)?, control)?.secured(&listeners, &options);
         let net = Net::new(events, Threads::new(sender, listeners, &options)?, options);
         Ok(Self { engine, net })
     }

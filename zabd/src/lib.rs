@@ -13,5 +13,6 @@ mod mending;
 mod options;
 mod ports;
 mod purge;
+mod sasl;
 pub mod server;
 mod tls;

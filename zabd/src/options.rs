@@ -196,6 +196,7 @@ pub(crate) fn service(config: &ServerConfig) -> ServiceOptions {
         options.x509_super_user =
             properties.text("X509AuthenticationProvider.superUser").map(str::to_owned);
         options.enforce_auth = config.enforce_auth.clone();
+        options.sasl = config.sasl.clients.clone();
         options.ensemble_auth = config.ensemble_auth.clone();
         options.read_only_mode = properties.bool("readonlymode.enabled", default.read_only_mode);
         options.digests = properties.bool("digest.enabled", default.digests);

@@ -16,7 +16,7 @@ use crate::config::{LoadError, ServerConfig, SystemProperties};
 use crate::ending::Ending;
 use crate::mending::Mending;
 use crate::purge::Purge;
-use crate::{exit, logging, options, ports, tls};
+use crate::{exit, logging, options, ports, sasl, tls};
 
 /// Where the configuration comes from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -167,6 +167,9 @@ fn incarnation(
     let (mut listeners, missing) = ports::bind(config)?;
     if let Some(tls) = tls {
         listeners.secure(Arc::<Tls>::clone(tls));
+    }
+    if let Some(logins) = sasl::logins(config) {
+        listeners.log_in(logins);
     }
     for addr in listeners.addresses(Channel::Client) {
         log::info!("binding to port {addr}");

@@ -7,7 +7,7 @@ use zab_proto::{ConnId, Instant, Zxid};
 
 use crate::auth::{Ids, Judge};
 use crate::connection::Life;
-use crate::connection::order::{Answer, Awaiting, InFlight};
+use crate::connection::order::{Answer, Awaiting, Body, InFlight};
 use crate::cost;
 use crate::metrics::milliseconds;
 use crate::protocol::code::Code;
@@ -330,7 +330,11 @@ impl Service {
                 }
                 Awaiting::Reply(answer) => {
                     client.pop();
-                    self.answer_known(now, slot, &first, answer);
+                    if let Body::Token(len) = answer.body {
+                        client.copy_kept(len, &mut record);
+                        client.drop_kept(len);
+                    }
+                    self.answer_known(now, slot, &first, answer, &record);
                 }
             }
         }
@@ -372,15 +376,29 @@ impl Service {
         self.replied(now, slot, request, Opcode::Sync, len, unsent);
     }
 
-    fn answer_known(&mut self, now: Instant, slot: u32, request: &InFlight, answer: Answer) {
+    fn answer_known(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        request: &InFlight,
+        answer: Answer,
+        token: &[u8],
+    ) {
         let zxid = answer.zxid.unwrap_or_else(|| self.state.last_zxid().raw());
         let Some(client) = self.clients.get_mut(slot) else { return };
         let unsent = client.unsent();
         let mut reply = Reply::begin(client.out.buffer());
-        if answer.null_token {
-            reply.body().put_buffer(None);
-        }
-        let len = reply.end(request.xid, zxid, answer.code);
+        let len = match answer.body {
+            Body::None => reply.end(request.xid, zxid, answer.code),
+            Body::NullToken => {
+                reply.body().put_buffer(None);
+                reply.end_whole(request.xid, zxid, answer.code)
+            }
+            Body::Token(_) => {
+                reply.body().put_buffer(Some(token));
+                reply.end_whole(request.xid, zxid, answer.code)
+            }
+        };
         self.replied(now, slot, request, Opcode::Auth, len, unsent);
         if answer.close {
             self.close(slot, true);

@@ -19,6 +19,7 @@ impl Env {
             super_digest: options.super_digest.clone(),
             x509_enabled: options.x509_auth,
             x509_super_user: options.x509_super_user.clone(),
+            sasl: options.sasl.clone(),
             ensemble_auth: options.ensemble_auth.clone(),
             acl_len_max: options.jute_max_buffer,
         };

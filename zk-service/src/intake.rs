@@ -1,15 +1,17 @@
 //! From a client's bytes to requests: framing, handshake, and the decision what is done now, what is
 //! forwarded and what waits.
 
+mod login;
+
 use std::fmt;
 
 use zab_proto::wire::Foreign;
 use zab_proto::wire::jute::Reader;
 use zab_proto::{Core, Instant};
 
-use crate::auth::{Ids, Verdict};
+use crate::auth::Ids;
 use crate::connection::Life;
-use crate::connection::order::{Answer, Awaiting, InFlight};
+use crate::connection::order::{Answer, Awaiting, Body, InFlight};
 use crate::connection::room::Turn;
 use crate::cost;
 use crate::estimate;
@@ -281,43 +283,12 @@ impl Service {
         }
     }
 
-    /// Whether a client has an identity of a scheme that is asked for.
-    fn is_logged_in(&self, slot: u32) -> bool {
-        let schemes = &self.env.options.enforce_auth;
-        schemes.is_empty()
-            || self.clients.get(slot).is_some_and(|client| {
-                Ids::new(&client.ids).iter().any(|(scheme, _)| schemes.iter().any(|s| *s == scheme))
-            })
-    }
-
-    /// Tells a client without a login that it needs one, and ends its connection. The session stays
-    /// until it expires.
-    fn refuse_stranger(&mut self, now: Instant, slot: u32, xid: i32) -> Taken {
-        if let Some(client) = self.clients.get(slot) {
-            let schemes = self.env.options.enforce_auth.join(", ");
-            log::info!("Closing connection with {}: no login with {schemes}", client.remote);
-        }
-        let code = Code::SESSION_CLOSED_REQUIRE_SASL;
-        self.answer(now, slot, xid, Answer { code, zxid: Some(0), null_token: false, close: true });
-        Taken::Done
-    }
-
-    /// Without a SASL login on the server: a null token, and the client goes on without.
-    fn sasl(&mut self, core: &Core<'_>, slot: u32, xid: i32, record: &[u8]) -> Taken {
-        if !matches!(Reader::new(record).buffer(), Ok(Some(_))) {
-            return self.hang_up(slot, format_args!("SASL packet without a token"));
-        }
-        let answer = Answer { code: Code::OK, zxid: Some(0), null_token: true, close: false };
-        self.answer(core.now(), slot, xid, answer);
-        Taken::Done
-    }
-
     fn unknown(&mut self, core: &Core<'_>, slot: u32, xid: i32, number: i32) -> Taken {
         if let Some(client) = self.clients.get(slot) {
             log::info!("Closing connection with {}: unknown operation {number}", client.remote);
         }
         let code = Code::UNIMPLEMENTED;
-        let answer = Answer { code, zxid: Some(-1), null_token: false, close: true };
+        let answer = Answer { code, zxid: Some(-1), body: Body::None, close: true };
         self.answer(core.now(), slot, xid, answer);
         Taken::Done
     }
@@ -437,51 +408,6 @@ impl Service {
             let len = client.keep(record);
             self.queue(core.now(), slot, xid, Awaiting::Sync { done: false, len });
         }
-        Taken::Done
-    }
-
-    fn auth(&mut self, core: &Core<'_>, slot: u32, xid: i32, record: &[u8]) -> Taken {
-        let now = core.now();
-        let mut reader = Reader::new(record);
-        let decoded = (reader.i32(), reader.string(), reader.buffer());
-        let (Ok(_), Ok(scheme), Ok(data)) = decoded else {
-            return self.hang_up(slot, format_args!("malformed auth packet"));
-        };
-        let Some(client) = self.clients.get_mut(slot) else { return Taken::Closed };
-        let remote = client.remote.ip().to_canonical();
-        let field_len_max = core.peer().config().limits.field_len_max_bytes;
-        let bound = self.env.options.ids_len_max_bytes.min(field_len_max);
-        // An identity is made of the data, and compared with all that there are.
-        self.schedule.bill(cost::parsed(record.len() + client.ids.len()));
-        let verdict =
-            self.env.access.authenticate(scheme.as_deref(), data, remote, &mut client.ids);
-        if scheme.as_deref() == Some("ensemble") && self.env.access.ensemble_auth.is_some() {
-            let named = data.is_some_and(|name| !name.is_empty())
-                && self
-                    .env
-                    .access
-                    .ensemble_auth
-                    .as_ref()
-                    .is_some_and(|known| known.names.is_some());
-            let count = match verdict {
-                Verdict::Granted if named => &mut self.metrics.ensemble_auth_success,
-                Verdict::Granted => &mut self.metrics.ensemble_auth_skip,
-                Verdict::Refused | Verdict::Elsewhere => &mut self.metrics.ensemble_auth_fail,
-            };
-            *count += 1;
-        }
-        if verdict == Verdict::Elsewhere {
-            return self.hang_up(slot, format_args!("it looks for an ensemble of another name"));
-        }
-        let len = client.ids.len();
-        if len > bound {
-            let remote = client.remote;
-            log::warn!("Refusing {remote} another identity: it has {len} bytes of {bound} already");
-        }
-        let granted = verdict == Verdict::Granted && len <= bound;
-        let code = if granted { Code::OK } else { Code::AUTH_FAILED };
-        let answer = Answer { code, zxid: Some(0), null_token: false, close: !granted };
-        self.answer(now, slot, xid, answer);
         Taken::Done
     }
 

@@ -31,7 +31,8 @@ mod state;
 
 pub use metrics::Summary;
 pub use options::{
-    DigestAlgorithm, EnsembleAuth, Entropy, OnOutdated, Probe, ServiceOptions, WallClock,
+    DigestAlgorithm, EnsembleAuth, Entropy, OnOutdated, Probe, SaslOptions, ServiceOptions,
+    WallClock,
 };
 pub use protocol::code::Code;
 pub use protocol::event::Event;

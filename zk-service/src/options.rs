@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sha1::Sha1;
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
+use zab_sasl::{NameRules, Users};
 
 use crate::metrics::Summary;
 
@@ -116,6 +117,24 @@ impl EnsembleAuth {
         let name = String::from_utf8_lossy(name);
         name.is_empty() || self.names.as_ref().is_none_or(|names| names.iter().any(|n| *n == name))
     }
+}
+
+/// Who may log in by SASL (request 102), and what comes of it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SaslOptions {
+    /// Names and passwords of the section `Server` of the JAAS file; `None`: clients that try are told
+    /// to go on without, as ZooKeeper does.
+    pub users: Option<Arc<Users>>,
+    /// The scheme `sasl` is known in ACLs (`authProvider.*` names `SASLAuthenticationProvider`).
+    pub in_acls: bool,
+    /// How names become identities.
+    pub names: NameRules,
+    /// `zookeeper.superUser`, `zookeeper.superUser.*`: identities that may do everything.
+    pub super_users: Vec<String>,
+    /// `zookeeper.letAnySaslUserDoX`: an id that stands in ACLs for everybody who has logged in.
+    pub any_user: Option<String>,
+    /// `zookeeper.allowSaslFailedClients`: who fails to log in goes on without.
+    pub failed_may_stay: bool,
 }
 
 /// The hash function of the scheme `digest`. Identities are `user:base64(hash(user:password))`.
@@ -244,6 +263,8 @@ pub struct ServiceOptions {
     /// `zookeeper.enforce.auth.enabled` with `zookeeper.enforce.auth.schemes`: a client has to have
     /// an identity of one of these schemes before it sends anything but auth packets. Empty: none.
     pub enforce_auth: Vec<String>,
+    /// Logins by SASL.
+    pub sasl: SaslOptions,
     /// Scheme `ensemble`; `None`: not known (no `zookeeper.authProvider.*` names it).
     pub ensemble_auth: Option<EnsembleAuth>,
     /// `readonlymode.enabled`: clients that look for a server that writes may ask `isro`.
@@ -336,6 +357,7 @@ impl Default for ServiceOptions {
             x509_auth: false,
             x509_super_user: None,
             enforce_auth: Vec::new(),
+            sasl: SaslOptions::default(),
             ensemble_auth: None,
             read_only_mode: false,
             digests: true,

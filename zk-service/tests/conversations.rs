@@ -4,11 +4,14 @@ mod harness;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use harness::{Client, World};
-use zk_service::{Entropy, ServiceOptions, WallClock};
+use zab_sasl::Users;
+use zk_service::{Entropy, SaslOptions, ServiceOptions, WallClock};
 
 /// What our server's wall clock says in transactions; recordings have other times of 2026 here.
 const WALL_MS: i64 = 0x1_a1fd_0000_0000 >> 8;
@@ -72,8 +75,13 @@ fn play(names: &[&str], mut options: ServiceOptions, deviations: &[Deviation]) {
     // ZooKeeper counts session ids on from a clock.
     let first = scripts[0].lines().find_map(first_session).expect("a session");
     let next = AtomicI64::new(first << 8);
-    options.entropy =
-        Entropy::new(move || next.fetch_add(1 << 8, Ordering::Relaxed).cast_unsigned());
+    // Behind the first session's id a recorded nonce is drawn, so that the response fits.
+    let (calls, nonce) = (AtomicUsize::new(0), recorded_nonce(&scripts[0]));
+    options.entropy = Entropy::new(move || {
+        let call = calls.fetch_add(1, Ordering::Relaxed);
+        let of_nonce = call.checked_sub(1).and_then(|at| nonce.get(at)).copied();
+        of_nonce.unwrap_or_else(|| next.fetch_add(1 << 8, Ordering::Relaxed).cast_unsigned())
+    });
     let clock = Arc::new(AtomicI64::new(WALL_MS));
     let read_clock = Arc::clone(&clock);
     options.wall_clock = WallClock::new(move || read_clock.load(Ordering::Relaxed));
@@ -173,6 +181,20 @@ impl<'a> Play<'a> {
     }
 }
 
+/// The random numbers that a recorded challenge was made of.
+fn recorded_nonce(script: &str) -> Vec<u64> {
+    let (begin, end) = (hex(b",nonce=\""), hex(b"\",charset"));
+    let Some((_, rest)) = script.split_once(&begin) else { return Vec::new() };
+    let text = unhex(rest.split_once(&end).expect("the end of the nonce").0);
+    let bytes = STANDARD.decode(text).expect("a nonce");
+    let word = |piece: &[u8]| {
+        let mut word = [0; 8];
+        word[..piece.len()].copy_from_slice(piece);
+        u64::from_le_bytes(word)
+    };
+    bytes.chunks(8).map(word).collect()
+}
+
 fn first_session(line: &str) -> Option<i64> {
     let frame = line
         .split_once(" < 00000025000000000000")
@@ -250,6 +272,21 @@ fn enforce_auth() {
     let options =
         ServiceOptions::default().with(|options| options.enforce_auth = vec!["digest".into()]);
     play(&["enforce-auth"], options, &[]);
+}
+
+fn bob() -> SaslOptions {
+    let users = Users::from_iter([("bob", "secret")]);
+    SaslOptions { users: Some(Arc::new(users)), in_acls: true, ..SaslOptions::default() }
+}
+
+/// Recorded with Java's client.
+#[test]
+fn sasl_login() {
+    let options = ServiceOptions::default().with(|options| options.sasl = bob());
+    play(&["real-sasl-digest-md5"], options.clone(), &[]);
+    play(&["real-sasl-digest-md5-bad-password"], options.clone(), &[]);
+    let options = options.with(|options| options.enforce_auth = vec!["sasl".into()]);
+    play(&["real-sasl-required-no-sasl-client"], options, &[]);
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! Hashes of RFC 2831 and of Java, both sides meeting, and one thing wrong at a time.
+
 use super::*;
 
 const NONCE: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwd";

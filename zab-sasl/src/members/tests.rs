@@ -1,3 +1,5 @@
+//! Members that meet, and packets as Java writes them.
+
 use super::*;
 use crate::digest_md5::{MEMBERS, NONCE_LEN};
 

@@ -129,7 +129,8 @@ fn misplaced(key: &Key, name: &str, setting: &Setting, why: &str) -> Result<(), 
     let relied_on = match key.fate {
         Fate::Refused(when, _) => when.applies(key, value),
         Fate::Checked(_) | Fate::Guards(_) => {
-            let protects = key.name.contains("auth") || key.name.starts_with("ssl");
+            let protects =
+                key.name.to_ascii_lowercase().contains("auth") || key.name.starts_with("ssl");
             protects && key.reader.is_on(value)
         }
         _ => false,

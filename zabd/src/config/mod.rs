@@ -6,6 +6,7 @@ mod judge;
 pub mod keys;
 mod number;
 pub mod properties;
+mod sasl;
 mod security;
 mod system;
 mod tls;
@@ -21,6 +22,7 @@ use zk_service::EnsembleAuth;
 
 pub use self::error::{Invalid, Origin};
 use self::file::FileKeys;
+pub use self::sasl::{MemberLogins, SaslConfig};
 pub use self::system::SystemProperties;
 pub use self::tls::TlsConfig;
 pub(crate) use self::tls::blame as blame_property;
@@ -78,6 +80,8 @@ pub struct ServerConfig {
     pub enforce_auth: Vec<String>,
     /// The scheme `ensemble`, if clients may use it.
     pub ensemble_auth: Option<EnsembleAuth>,
+    /// Who may log in by SASL.
+    pub sasl: SaslConfig,
     /// Which ports speak TLS, and how.
     pub tls: TlsConfig,
     /// Everything else.
@@ -208,7 +212,8 @@ impl ServerConfig {
         }
         properties.check()?;
         let x509_auth = tls.clients.is_some() || security::has_x509(&properties);
-        let enforce_auth = security::check(&keys, &properties, x509_auth)?;
+        let sasl = SaslConfig::read(&keys, &properties, standalone)?;
+        let enforce_auth = security::check(&keys, &properties, x509_auth, &sasl.clients)?;
         let count = |name| u32::try_from(keys.number(name)).unwrap_or(0);
         Ok(Self {
             file: path.map(Path::to_path_buf),
@@ -240,6 +245,7 @@ impl ServerConfig {
             ensemble: if standalone { Ensemble::default() } else { keys.ensemble },
             x509_auth,
             enforce_auth,
+            sasl,
             tls,
             ensemble_auth: security::ensemble_auth(&properties),
             properties,

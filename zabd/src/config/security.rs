@@ -1,18 +1,21 @@
 //! Checks of what several keys protect together.
 
-use zk_service::EnsembleAuth;
+use zk_service::{EnsembleAuth, SaslOptions};
 
 use super::error::Invalid;
 use super::file::{FileKeys, PROMETHEUS};
 use super::judge::as_written;
 use super::system::{Setting, SystemProperties};
+use super::tls::blame;
 
 const PACKAGE: &str = "org.apache.zookeeper.server.auth.";
 const IP: &str = "IPAuthenticationProvider";
 const DIGEST: &str = "DigestAuthenticationProvider";
 const ENSEMBLE: &str = "EnsembleAuthenticationProvider";
 const X509: &str = "X509AuthenticationProvider";
+const SASL: &str = "SASLAuthenticationProvider";
 const ENABLED: &str = "enforce.auth.enabled";
+const ONLY_SASL: &str = "sessionRequireClientSASLAuth";
 
 /// Warns of what is missed; returns the schemes with one of which a client must log in, none if it
 /// need not.
@@ -23,6 +26,7 @@ pub(super) fn check(
     keys: &FileKeys,
     properties: &SystemProperties,
     x509: bool,
+    sasl: &SaslOptions,
 ) -> Result<Vec<String>, Invalid> {
     if keys.text("metricsProvider.className") == Some(PROMETHEUS) {
         log::warn!(
@@ -31,12 +35,12 @@ pub(super) fn check(
             keys.at("metricsProvider.className")
         );
     }
-    check_providers(properties)?;
-    forced_login(properties, x509)
+    check_providers(properties);
+    forced_login(properties, x509, sasl)
 }
 
 /// `authProvider.*`: classes that log clients in.
-fn check_providers(properties: &SystemProperties) -> Result<(), Invalid> {
+fn check_providers(properties: &SystemProperties) {
     let names = properties.setting("ensembleAuthName");
     if let Some(Setting { origin, .. }) = names.filter(|_| !has_provider(properties, ENSEMBLE)) {
         let name = as_written("zookeeper.ensembleAuthName", origin);
@@ -49,15 +53,10 @@ fn check_providers(properties: &SystemProperties) -> Result<(), Invalid> {
         let (class, origin) = (setting.value.as_str(), &setting.origin);
         let name = as_written(name, origin);
         match class.strip_prefix(PACKAGE) {
-            Some(IP | DIGEST | ENSEMBLE | X509) => {}
-            Some("SASLAuthenticationProvider") => {
-                let reason = "SASL is not supported, no client could log in with it";
-                return Err(origin.blame(name, Invalid::new(reason)));
-            }
+            Some(IP | DIGEST | ENSEMBLE | X509 | SASL) => {}
             _ => log::warn!("{origin}: {name} has no effect: {class} is not supported"),
         }
     }
-    Ok(())
 }
 
 fn has_provider(properties: &SystemProperties, class: &str) -> bool {
@@ -69,6 +68,11 @@ fn has_provider(properties: &SystemProperties, class: &str) -> bool {
 /// Whether the scheme `x509` is asked for by its class.
 pub(super) fn has_x509(properties: &SystemProperties) -> bool {
     has_provider(properties, X509)
+}
+
+/// Whether the scheme `sasl` is asked for by its class.
+pub(super) fn has_sasl(properties: &SystemProperties) -> bool {
+    has_provider(properties, SASL)
 }
 
 /// The scheme `ensemble`, if its provider is there.
@@ -85,8 +89,27 @@ fn split_commas(text: &str) -> Vec<String> {
 ///
 /// # Errors
 /// None is named, or one that clients cannot log in with.
-fn forced_login(properties: &SystemProperties, x509: bool) -> Result<Vec<String>, Invalid> {
+fn forced_login(
+    properties: &SystemProperties,
+    x509: bool,
+    sasl: &SaslOptions,
+) -> Result<Vec<String>, Invalid> {
     const SCHEMES: &str = "enforce.auth.schemes";
+    if properties.bool(ONLY_SASL, false) {
+        // The other two keys do not count then.
+        let missing = |reason: String| blame(properties, ONLY_SASL, Invalid::new(reason));
+        if !sasl.in_acls {
+            let needed = format!("no authProvider.N is {PACKAGE}{SASL}");
+            let reason = format!("Authentication scheme sasl is not available. ({needed})");
+            return Err(missing(reason));
+        }
+        if sasl.users.is_none() {
+            let reason =
+                "there is no section of a JAAS file with users, so that nobody could log in";
+            return Err(missing(reason.into()));
+        }
+        return Ok(vec!["sasl".into()]);
+    }
     let is_on = properties.bool(ENABLED, false);
     let Some(enabled) = properties.setting(ENABLED).filter(|_| is_on) else {
         if let Some(Setting { origin, .. }) = properties.setting(SCHEMES) {
@@ -95,14 +118,15 @@ fn forced_login(properties: &SystemProperties, x509: bool) -> Result<Vec<String>
         }
         return Ok(Vec::new());
     };
-    let blame = |key: &str, reason: String| {
+    let wrong = |key: &str, reason: String| {
         let origin = &properties.setting(key).unwrap_or(enabled).origin;
         let name = format!("zookeeper.{key}");
-        let accepted = "digest, ip and, with TLS, x509, joined by commas";
+        let accepted =
+            "digest, ip, with TLS x509, with its provider and a JAAS file sasl, joined by commas";
         origin.blame(as_written(&name, origin), Invalid::new(reason).accepted(accepted))
     };
     let Some(schemes) = properties.text(SCHEMES).filter(|text| !text.trim().is_empty()) else {
-        return Err(blame(ENABLED, format!("is true, so {SCHEMES} must be set")));
+        return Err(wrong(ENABLED, format!("is true, so {SCHEMES} must be set")));
     };
     let mut schemes = split_commas(schemes);
     // As Java splits: what is empty at the end is no part.
@@ -115,11 +139,12 @@ fn forced_login(properties: &SystemProperties, x509: bool) -> Result<Vec<String>
         "ip" => true,
         "digest" => digest,
         "x509" => x509,
+        "sasl" => sasl.in_acls && sasl.users.is_some(),
         _ => false,
     };
     match schemes.iter().find(|scheme| !is_there(scheme)) {
         Some(missing) => {
-            Err(blame(SCHEMES, format!("Authentication scheme {missing} is not available.")))
+            Err(wrong(SCHEMES, format!("Authentication scheme {missing} is not available.")))
         }
         None => Ok(schemes),
     }

@@ -39,6 +39,11 @@ impl SystemProperties {
         self.setting(key).map(|setting| setting.value.as_str())
     }
 
+    /// A property by its full name.
+    pub(crate) fn raw(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(|setting| setting.value.as_str())
+    }
+
     pub(crate) fn setting(&self, key: &str) -> Option<&Setting> {
         let plain = keys::find(key).is_some_and(|(place, _)| place == Place::Plain);
         let own = plain.then(|| self.values.get(key)).flatten();

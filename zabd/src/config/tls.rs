@@ -9,7 +9,7 @@ use zab_tls::{ClientAuth, Names, Ports, Secret, Settings, StoreFile};
 use super::error::Invalid;
 use super::file::FileKeys;
 use super::judge::as_written;
-use super::keys;
+use super::keys::{self, Place};
 use super::system::{Setting, SystemProperties};
 
 /// Which ports speak TLS, and how.
@@ -202,10 +202,12 @@ impl Family<'_> {
 
 /// What is wrong with a property, which may not be set.
 pub(crate) fn blame(properties: &SystemProperties, key: &str, invalid: Invalid) -> Invalid {
-    debug_assert!(keys::find(key).is_some(), "{key} is not in the table of keys");
+    let place = keys::find(key).map(|(place, _)| place);
+    debug_assert!(place.is_some(), "{key} is not in the table of keys");
+    let prefix = if place == Some(Place::Plain) { "" } else { "zookeeper." };
     match properties.setting(key) {
         Some(Setting { origin, .. }) => {
-            origin.blame(as_written(&format!("zookeeper.{key}"), origin), invalid)
+            origin.blame(as_written(&format!("{prefix}{key}"), origin), invalid)
         }
         None => Invalid { key: Some(key.into()), ..invalid },
     }

@@ -2,6 +2,7 @@
 
 mod names;
 pub(crate) mod rules;
+pub(crate) mod sasl;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -15,7 +16,7 @@ use zab_proto::wire::jute::{BufMutExt, Reader};
 
 use crate::auth::rules::{IdSet, Rules, Verdicts, parse_range};
 use crate::cost;
-use crate::options::{DigestAlgorithm, EnsembleAuth};
+use crate::options::{DigestAlgorithm, EnsembleAuth, SaslOptions};
 use crate::protocol::acl::{Acl, AclEntry, AclList, write_acls};
 use crate::protocol::code::Code;
 
@@ -119,6 +120,8 @@ pub(crate) struct Access {
     pub(crate) x509_enabled: bool,
     /// `zookeeper.X509AuthenticationProvider.superUser`.
     pub(crate) x509_super_user: Option<String>,
+    /// Logins by SASL.
+    pub(crate) sasl: SaslOptions,
     /// Scheme `ensemble`, if it is known.
     pub(crate) ensemble_auth: Option<EnsembleAuth>,
     /// Longest list that a client's ACL may become, in bytes: each `auth` entry stands for all of
@@ -129,7 +132,11 @@ pub(crate) struct Access {
 impl Access {
     /// Whether an identity counts, and is not only carried along.
     fn counts(&self, scheme: &str) -> bool {
-        scheme != "digest" || self.digest_enabled
+        match scheme {
+            "digest" => self.digest_enabled,
+            "sasl" => self.sasl.in_acls,
+            _ => true,
+        }
     }
 
     /// Writes the `vector<ACL>` that a client's list stands for: without duplicates, `auth` entries
@@ -192,7 +199,7 @@ impl Access {
         if scheme == "auth" {
             let mut count = 0;
             for (scheme, id) in ids.iter() {
-                if matches!(&*scheme, "digest" | "sasl" | "x509") {
+                if rules::is_named(&scheme) {
                     put(&scheme, &id);
                     count += 1;
                 }
@@ -204,6 +211,7 @@ impl Access {
             "ip" => parse_range(id).is_some(),
             "digest" => self.digest_enabled && is_digest_id(id),
             "x509" => self.x509_enabled && names::is_distinguished(id),
+            "sasl" => self.sasl.is_valid(id),
             _ => false,
         };
         if valid {
@@ -322,11 +330,12 @@ impl<'a> Judge<'a> {
         let counting = || ids.iter().filter(|(scheme, _)| access.counts(scheme));
         let granted = verdicts.granted(acl, || {
             *work += cost::parsed(ids.0.len() + acl.unread_len());
-            if ids.0.len() > Self::SINGLE_LEN_MAX_BYTES {
+            let named = if ids.0.len() > Self::SINGLE_LEN_MAX_BYTES {
                 acl.of_set(set.get_or_insert_with(|| Box::new(IdSet::new(counting()))))
             } else {
                 counting().fold(0, |perms, (scheme, id)| perms | acl.of_identity(&scheme, &id))
-            }
+            };
+            named | access.sasl.of_everybody_known(*ids, acl)
         });
         granted & wanted != 0
     }
@@ -357,6 +366,7 @@ mod tests {
             super_digest: Some(digest_id(DigestAlgorithm::Sha1, "super:pw")),
             x509_enabled: true,
             x509_super_user: Some("CN=root".into()),
+            sasl: SaslOptions::default(),
             ensemble_auth: None,
             acl_len_max: 1 << 20,
         }

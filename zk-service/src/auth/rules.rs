@@ -90,6 +90,13 @@ impl Rules {
         self.index().of_identity(scheme, id)
     }
 
+    /// Permissions of all entries of a scheme whose ids are names.
+    pub(crate) fn of_scheme(&self, scheme: &str) -> i32 {
+        let Index { acls, names, .. } = self.index();
+        let entries = names.iter().map(|(_, at)| &acls[*at as usize]);
+        entries.filter(|e| *e.scheme == *scheme).fold(0, |perms, entry| perms | entry.perms)
+    }
+
     /// Permissions that a set of identities brings.
     pub(crate) fn of_set(&self, set: &IdSet<'_>) -> i32 {
         self.index().of_set(set)
@@ -173,7 +180,8 @@ impl Index {
     }
 }
 
-fn is_named(scheme: &str) -> bool {
+/// Whether ids of this scheme are names, which an ACL has as they are.
+pub(super) fn is_named(scheme: &str) -> bool {
     matches!(scheme, "digest" | "sasl" | "x509")
 }
 

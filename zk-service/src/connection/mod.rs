@@ -16,6 +16,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use zab_proto::Instant;
+use zab_sasl::digest_md5::Acceptor;
 
 use crate::auth::rules::Rules;
 use crate::auth::{self, Access, Ids, Judge};
@@ -122,6 +123,8 @@ pub(crate) struct Client {
     pub(crate) touched: u64,
     /// Entries of a `vector<Id>`.
     pub(crate) ids: Vec<u8>,
+    /// Its login by SASL, once it has tried.
+    pub(crate) sasl: Option<Box<Acceptor>>,
     /// Whether it may read nodes with the ACL asked about last, and how many bytes of identities it
     /// had then: a transaction may have a million events about nodes that share an ACL.
     may_read: (Weak<Rules>, usize, bool),
@@ -165,6 +168,7 @@ impl Client {
             touched_at: None,
             touched: u64::MAX,
             ids,
+            sasl: None,
             may_read: (Weak::new(), 0, false),
             queue: Queue::default(),
             kept: Vec::new(),

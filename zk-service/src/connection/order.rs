@@ -30,16 +30,26 @@ pub(crate) struct Answer {
     pub(crate) code: Code,
     /// `None`: the last applied zxid.
     pub(crate) zxid: Option<i64>,
-    /// Whether the body is a null buffer, else there is none.
-    pub(crate) null_token: bool,
+    pub(crate) body: Body,
     /// Whether the connection is closed after it.
     pub(crate) close: bool,
+}
+
+/// The body of an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Body {
+    /// There is none.
+    None,
+    /// A null buffer.
+    NullToken,
+    /// A buffer of this length, which the connection keeps.
+    Token(usize),
 }
 
 impl Answer {
     /// A refusal that does not end the connection.
     pub(crate) const fn failed(code: Code) -> Self {
-        Self { code, zxid: None, null_token: false, close: false }
+        Self { code, zxid: None, body: Body::None, close: false }
     }
 }
 
@@ -83,7 +93,9 @@ impl InFlight {
     /// Bytes of its record that are kept.
     pub(crate) fn kept_len(&self) -> usize {
         match self.awaiting {
-            Awaiting::Write { kept: false, .. } | Awaiting::Reply(_) => 0,
+            Awaiting::Write { kept: false, .. } => 0,
+            Awaiting::Reply(Answer { body: Body::Token(len), .. }) => len,
+            Awaiting::Reply(_) => 0,
             Awaiting::Write { len, .. }
             | Awaiting::Sync { len, .. }
             | Awaiting::Read { len, .. } => len,

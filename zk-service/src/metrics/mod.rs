@@ -144,9 +144,12 @@ metrics! {
     looking:                 Counter,   "looking_count",                  "metrics/mod.rs::became";
     held:                    Counter,   "zab_held",                       "hold.rs::hold_clients";
     resubmitted:             Counter,   "zab_resubmitted",                "hold.rs::resubmit_next";
-    ensemble_auth_success:   Counter,   "ensemble_auth_success",          "intake.rs::auth";
-    ensemble_auth_fail:      Counter,   "ensemble_auth_fail",             "intake.rs::auth";
-    ensemble_auth_skip:      Counter,   "ensemble_auth_skip",             "intake.rs::auth";
+    ensemble_auth_success:   Counter,   "ensemble_auth_success",          "intake/login.rs::auth";
+    ensemble_auth_fail:      Counter,   "ensemble_auth_fail",             "intake/login.rs::auth";
+    ensemble_auth_skip:      Counter,   "ensemble_auth_skip",             "intake/login.rs::auth";
+    sasl_logins:             Counter,   "zab_sasl_logins",                "intake/login.rs::sasl";
+    sasl_failed:             Counter,   "zab_sasl_failed",                "intake/login.rs::sasl";
+    sasl_ignored:            Counter,   "zab_sasl_ignored",               "intake/login.rs::sasl";
     election_time:           Summary,   "election_time",                  "metrics/mod.rs::became";
     unavailable_time:        Summary,   "unavailable_time",               "metrics/mod.rs::became";
     leader_unavailable_time: Summary,   "leader_unavailable_time",        "metrics/mod.rs::became";

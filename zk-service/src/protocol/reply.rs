@@ -70,12 +70,24 @@ impl<'a> Reply<'a> {
         } else {
             len
         };
+        self.put_header(frame_len, xid, zxid, code);
+        len
+    }
+
+    /// Completes the frame with its body, which is short, even if the request has failed. Returns its
+    /// length in bytes.
+    pub(crate) fn end_whole(self, xid: i32, zxid: i64, code: Code) -> usize {
+        let len = self.out.len() - self.start;
+        self.put_header(i32::try_from(len - 4).unwrap_or(i32::MAX), xid, zxid, code);
+        len
+    }
+
+    fn put_header(self, frame_len: i32, xid: i32, zxid: i64, code: Code) {
         let header = &mut self.out[self.start..];
         header[..4].copy_from_slice(&frame_len.to_be_bytes());
         header[4..8].copy_from_slice(&xid.to_be_bytes());
         header[8..16].copy_from_slice(&zxid.to_be_bytes());
         header[16..20].copy_from_slice(&code.0.to_be_bytes());
-        len
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::super::HandshakeLimits;
 use super::*;
+use crate::mock::Core;
 
 #[derive(Debug, Default)]
 struct Toy {
@@ -118,59 +119,6 @@ impl Security for Toys {
 
     fn limits(&self) -> HandshakeLimits {
         self.1
-    }
-}
-
-/// A core that uses up to so many bytes, and has something to say.
-#[derive(Debug, Default)]
-struct Core {
-    now: Instant,
-    uses: usize,
-    next: u32,
-    heard: HashMap<ConnId, Vec<u8>>,
-    says: Vec<u8>,
-    inputs: Vec<Input>,
-    subjects: Vec<(ConnId, String)>,
-}
-
-impl Doors for Core {
-    fn now(&self) -> Instant {
-        self.now
-    }
-
-    fn accept(&mut self, port: Port, _: SocketAddr) -> Option<ConnId> {
-        self.next += 1;
-        Some(match port.channel {
-            Channel::Client => ConnId::client(self.next, 0),
-            _ => ConnId::core(self.next, 0),
-        })
-    }
-
-    fn identified(&mut self, conn: ConnId, subject: &str) {
-        assert!(!self.heard.contains_key(&conn), "before any bytes");
-        self.subjects.push((conn, subject.into()));
-    }
-
-    fn opened(&mut self, conn: ConnId, _: Option<SocketAddr>) {
-        self.inputs.push(Input::Opened { conn });
-    }
-
-    fn input(&mut self, input: Input) {
-        self.inputs.push(input);
-    }
-
-    fn receive(&mut self, conn: ConnId, bytes: &[u8]) -> usize {
-        let n = bytes.len().min(self.uses);
-        self.uses -= n;
-        self.heard.entry(conn).or_default().extend_from_slice(&bytes[..n]);
-        n
-    }
-
-    fn transmit(&mut self, _: ConnId, buf: &mut [u8]) -> usize {
-        let n = buf.len().min(self.says.len());
-        buf[..n].copy_from_slice(&self.says[..n]);
-        self.says.drain(..n);
-        n
     }
 }
 

@@ -60,12 +60,12 @@ pub(super) const ENSEMBLE: Section = Section {
         "sslQuorum", StrictBool, "false", Checked("members are dialled with TLS and have to dial with it; needs ssl.quorum.keyStore.location and trustStore.location");
         "portUnification", StrictBool, "false", Checked("members may dial with TLS and without; they are dialled as sslQuorum says");
         "sslQuorumReloadCertFiles", StrictBool, "false", Ignored("certificates are read again whenever they change");
-        "quorum.auth.enableSasl", StrictBool, "false", Refused(On, "members cannot authenticate each other (SASL)");
-        "quorum.auth.serverRequireSasl", StrictBool, "false", Refused(On, "members cannot authenticate each other (SASL)");
-        "quorum.auth.learnerRequireSasl", StrictBool, "false", Refused(On, "members cannot authenticate each other (SASL)");
-        "quorum.auth.learner.saslLoginContext", Text, "QuorumLearner", Ignored("used with quorum.auth.enableSasl only, which is refused");
-        "quorum.auth.server.saslLoginContext", Text, "QuorumServer", Ignored("used with quorum.auth.enableSasl only, which is refused");
-        "quorum.auth.kerberos.servicePrincipal", Text, "zkquorum/localhost", Ignored("used with quorum.auth.enableSasl only, which is refused");
+        "quorum.auth.enableSasl", StrictBool, "false", Checked("members may log in by SASL (DIGEST-MD5); both sections of the JAAS file are needed");
+        "quorum.auth.serverRequireSasl", StrictBool, "false", Checked("members that do not log in are refused; needs quorum.auth.learnerRequireSasl");
+        "quorum.auth.learnerRequireSasl", StrictBool, "false", Checked("this server logs in wherever it dials a member; needs quorum.auth.enableSasl");
+        "quorum.auth.learner.saslLoginContext", Text, "QuorumLearner", Checked("the section of the JAAS file with this server's own name and password");
+        "quorum.auth.server.saslLoginContext", Text, "QuorumServer", Checked("the section of the JAAS file with the names and passwords of members");
+        "quorum.auth.kerberos.servicePrincipal", Text, "zkquorum/localhost", Ignored("used with Kerberos only");
         "quorum.cnxn.threads.size", ParseInt(MIN), "20", Ignored("no threads are needed to authenticate");
     },
 };

@@ -1,6 +1,6 @@
 //! Properties without the prefix, and what concerns Java itself.
 
-use super::Fate::{Guards, Ignored, Risks, Used, Warned};
+use super::Fate::{Checked, Guards, Ignored, Risks, Used, Warned};
 use super::Reader::{Bool, GetInt, GetLong, Text, Unless};
 use super::When::{Always, Changed, On};
 use super::{Key, Place, Section};
@@ -22,7 +22,7 @@ pub(super) const PLAIN: Section = Section {
         "learner.asyncSending", Bool, "false", Ignored("nobody waits for a learner to take what it is sent");
         "learner.closeSocketAsync", Bool, "false", Ignored("nobody waits for a connection to close");
         "leader.closeSocketAsync", Bool, "false", Ignored("nobody waits for a connection to close");
-        "java.security.auth.login.config", Text, "", Warned(Always, "SASL is not supported; the logins of this file are not read");
+        "java.security.auth.login.config", Text, "", Checked("the JAAS file with names and passwords of clients and members, for SASL");
     },
 };
 

@@ -7,7 +7,7 @@ use super::When::{Always, Changed, NotIn, On};
 use super::{Key, Place, Section};
 
 const MIN: i32 = i32::MIN;
-const NO_SASL: &str = "SASL is not supported";
+const NO_KERBEROS: &str = "Kerberos is not supported";
 const NO_X509: &str = "there is no such setting of the scheme x509";
 const NO_ADMIN: &str = "there is no AdminServer (HTTP); the four-letter words tell most of it";
 
@@ -19,23 +19,25 @@ pub(super) const IDENTITIES: Section = Section {
         "DigestAuthenticationProvider.superDigest", Text, "", Used("super:<base64>: the digest of the super user");
         "DigestAuthenticationProvider.digestAlg", Text, "SHA1", Demands(&["SHA1", "SHA-1", "SHA", "SHA-224", "SHA-256", "SHA-384", "SHA-512"], "the hash function of the scheme digest");
         "enforce.auth.enabled", Bool, "false", Checked("clients must log in with one of enforce.auth.schemes; refused if one of those is not there");
-        "enforce.auth.schemes", Text, "", Checked("digest, ip and x509, joined by commas, with enforce.auth.enabled; sasl is refused, digest if it is off, and x509 without secureClientPort or client.portUnification");
-        "sessionRequireClientSASLAuth", Bool, "false", Refused(On, "clients cannot log in with SASL, and all of them would be served without");
-        "allowSaslFailedClients", Bool, "false", Warned(On, NO_SASL);
-        "authProvider.*", Text, "", Checked("of the classes of org.apache.zookeeper.server.auth: ip and digest are always there, x509 with TLS, EnsembleAuthenticationProvider can be added, SASL is refused, others are warned of");
-        "superUser", Text, "", Warned(Always, "SASL is not supported; nobody becomes the super user by a name");
-        "superUser.*", Text, "", Warned(Always, "SASL is not supported; nobody becomes the super user by a name");
+        "enforce.auth.schemes", Text, "", Checked("digest, ip, x509 and sasl, joined by commas, with enforce.auth.enabled; refused are digest if it is off, x509 without secureClientPort or client.portUnification, and sasl without its provider or a JAAS file");
+        "sessionRequireClientSASLAuth", Bool, "false", Checked("clients must log in by SASL, whatever enforce.auth.* say; needs its provider and a JAAS file");
+        "allowSaslFailedClients", Bool, "false", Used("clients that fail to log in by SASL go on without, unless they must");
+        "authProvider.*", Text, "", Checked("of the classes of org.apache.zookeeper.server.auth: ip and digest are always there, x509 with TLS, EnsembleAuthenticationProvider can be added, SASLAuthenticationProvider lets ACLs have the scheme sasl, others are warned of");
+        "superUser", Text, "", Used("who has logged in by SASL with this name is the super user");
+        "superUser.*", Text, "", Used("who has logged in by SASL with one of these names is the super user");
         "X509AuthenticationProvider.superUser", Text, "", Used("the subject of a certificate (RFC 2253), whose owner is the super user");
         "X509AuthenticationProvider.*", Text, "", Warned(Always, NO_X509);
         "IPAuthenticationProvider.usexforwardedfor", Bool, "false", Ignored("for the AdminServer only, which is not there");
-        "SASLAuthenticationProvider.superPassword", Text, "", Warned(Always, NO_SASL);
-        "letAnySaslUserDoX", Text, "", Warned(Always, NO_SASL);
-        "sasl.serverconfig", Text, "Server", Warned(Changed, NO_SASL);
+        "SASLAuthenticationProvider.superPassword", Text, "", Checked("the password of the user super, who has to be in the JAAS file");
+        "letAnySaslUserDoX", Text, "", Used("an id that stands in ACLs for whoever has logged in by SASL");
+        "sasl.serverconfig", Text, "Server", Checked("the section of the JAAS file with the clients' names and passwords");
         "sasl.*", Text, "", Ignored("settings of clients");
-        "kerberos.*", Text, "", Warned(Always, NO_SASL);
+        "kerberos.removeHostFromPrincipal", Bool, "false", Used("of service/host@REALM, without the host");
+        "kerberos.removeRealmFromPrincipal", Bool, "false", Used("of service/host@REALM, without the realm");
+        "kerberos.*", Text, "", Warned(Always, NO_KERBEROS);
         "requireKerberosConfig", Bool, "false", Refused(On, "Kerberos is not supported");
-        "security.auth_to_local", Text, "DEFAULT", Warned(Changed, NO_SASL);
-        "server.realm", Text, "", Warned(Always, NO_SASL);
+        "security.auth_to_local", Text, "DEFAULT", Warned(Changed, "only the rule DEFAULT is known; other names are taken as they are");
+        "server.realm", Text, "", Checked("names with this realm are at home here; as a property only, as a line of the file it would be a server");
         "server.principal", Text, "", Ignored("a setting of clients");
         "kinit", Text, "", Ignored("used with Kerberos only");
     },
@@ -113,6 +115,6 @@ pub(super) const OBSERVING: Section = Section {
         "admin.restore.enabled", Bool, "true", Ignored("there is no AdminServer, so no such command");
         "audit.enable", Bool, "false", Warned(On, "no audit log is written");
         "audit.impl.class", Text, "", Ignored("used with audit.enable only");
-        "kerberos.minReLoginTimeMs", GetLong(i64::MIN), "60000", Warned(Changed, NO_SASL);
+        "kerberos.minReLoginTimeMs", GetLong(i64::MIN), "60000", Warned(Changed, NO_KERBEROS);
     },
 };

@@ -177,6 +177,7 @@ fn other_value(key: &Key) -> &'static str {
         ("4lw.commands.whitelist", _) => "ruok,stat",
         ("DigestAuthenticationProvider.superDigest", _) => "super:abc",
         ("X509AuthenticationProvider.superUser", _) => "CN=root",
+        ("superUser" | "superUser.*" | "letAnySaslUserDoX", _) => "somebody",
         ("snapshot.compression.method", _) => "GZ",
         ("DigestAuthenticationProvider.digestAlg", _) => "sha-512",
         (_, Reader::StrictBool | Reader::Bool) if key.default == "true" => "False",
@@ -217,6 +218,7 @@ fn exactly_the_used_keys_change_something() {
             "server.*" => "server.3",
             "group.*" => "group.1",
             "weight.*" => "weight.1",
+            "superUser.*" => "superUser.7",
             name => name,
         };
         let value = match key.name {

@@ -4,7 +4,7 @@ use bytes::BufMut;
 use zab_proto::wire::jute::BufMutExt;
 
 use super::*;
-use crate::options::DigestAlgorithm;
+use crate::options::{DigestAlgorithm, SaslOptions};
 use crate::protocol::acl::{Acl, write_acls};
 use crate::protocol::txn::Payload;
 use crate::state::database::{Database, DigestCheck};
@@ -51,6 +51,7 @@ impl Fixture {
                 super_digest: None,
                 x509_enabled: false,
                 x509_super_user: None,
+                sasl: SaslOptions::default(),
                 ensemble_auth: None,
                 acl_len_max: 1 << 20,
             },
