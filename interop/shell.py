@@ -248,7 +248,7 @@ def lines(text, tool, port):
     assert not [time for time in re.findall(r"^[cm]time = (.*)$", text, re.M)
                 if not re.fullmatch(r"\w{3} \w{3} \d\d \d\d:\d\d:\d\d \S+ \d{4}", time)], "times look otherwise"
     text = re.sub(r"(?m)^([cm])time = .*$", r"\1time = TIME", text)
-    # docs/shell.md, "What differs".
+    # `docs/shell.md`, "What differs from `zkCli.sh`".
     text = re.sub(r"(?m)^ZooKeeper CLI version: .*$", "VERSION", text)
     if tool is not ZK_CLI:
         text = re.sub(r"(?m)(?<=^\twhoami \n)(\t[a-z].*\n)+", "", text)
