@@ -295,3 +295,17 @@ fn watches_are_armed_in_pieces() {
     assert_eq!(heard.len(), 2000);
     assert!(heard.values().all(|count| *count == 1), "{heard:?}");
 }
+
+/// However little a turn does, each piece goes on.
+#[test]
+fn the_shortest_turns_there_are() {
+    for work in 1..5 {
+        let options = options().with(|options| options.work_per_turn = work);
+        let mut world = with_children(options, &["/p"], 2100);
+        let (client, ..) = world.open(0, 40_000);
+        assert_eq!(world.call(client, GET_CHILDREN, &read("/p")), (0, expected(&world, "/p")));
+        let list = [vec![0, 0, 0, 2], string("/a"), string("/b")].concat();
+        let record = [vec![0; 8], vec![0; 4], list, vec![0; 4]].concat();
+        assert_eq!(world.call(client, Opcode::SetWatches.wire(), &record).0, 0);
+    }
+}

@@ -45,6 +45,7 @@ impl Reading<'_> {
             }
         };
         let work_max = self.work.saturating_add(self.piece_work);
+        let mut progressed = false;
         loop {
             while now.left == 0 {
                 now.list += 1;
@@ -53,12 +54,14 @@ impl Reading<'_> {
                 }
                 now.left = count(&mut reader)?;
             }
-            if self.work >= work_max {
+            if progressed && self.work >= work_max {
                 now.at += reader.position();
                 *progress = Some(now);
                 self.list = Listed::NotYet;
                 return Ok(());
             }
+            // However short a turn is, there is one more.
+            progressed = true;
             now.left -= 1;
             self.work += cost::NODE;
             let path = lists[now.list].path(&mut reader)?;
