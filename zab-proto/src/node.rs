@@ -566,8 +566,11 @@ impl<A: Application> Node<A> {
     /// When [`Input::Timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let now = self.postponed.then_some(Instant::ZERO);
-        let app = if self.gate.is_closed() { None } else { self.app.poll_timeout() };
+        // Behind a closed gate the application begins no turn, and so delivers nothing more.
+        let (app, now) = match self.gate.is_closed() {
+            true => (None, None),
+            false => (self.app.poll_timeout(), self.postponed.then_some(Instant::ZERO)),
+        };
         [now, self.peer.poll_timeout(), app].into_iter().flatten().min()
     }
 

@@ -56,8 +56,9 @@ impl Learner {
         if under_way > 0 && under_way + record.len() > bound {
             return Submitted::TooManyWrites(bound);
         }
-        cx.schedule.bill(cost::bytes(ids.len()));
         if self.forward(cx, request, op != Opcode::CloseSession) {
+            // Whoever finds no room is not charged: he comes again, and would take others' turns.
+            cx.schedule.bill(cost::bytes(ids.len()));
             Submitted::Forwarded
         } else {
             Submitted::NoRoom
