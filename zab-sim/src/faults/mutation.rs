@@ -92,6 +92,9 @@ pub enum Mutation {
     UnusedContainersRemoved,
     /// A turn of the server's loop goes on as long as clients ask for something.
     TurnWithoutEnd,
+    /// What was in flight is submitted again to a leader that may have it already: a server that is
+    /// back with its leader takes that for a new epoch.
+    ResubmittedTooEarly,
 }
 
 impl Mutation {
@@ -142,6 +145,7 @@ impl Mutation {
         Self::IdentitiesNotForwarded,
         Self::UnusedContainersRemoved,
         Self::TurnWithoutEnd,
+        Self::ResubmittedTooEarly,
     ];
 
     /// The mutation of that name.

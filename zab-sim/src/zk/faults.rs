@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use zab_proto::wire::jute::Reader;
 use zab_proto::wire::txn::TxnHeader;
-use zab_proto::{ConnId, ServerState, Status};
+use zab_proto::{ConnId, Epoch, ServerState, Status};
 use zk_service::txn::Txn;
 use zk_service::{Database, Opcode};
 
@@ -19,6 +19,8 @@ use crate::zk::{acl, wire};
 pub(crate) struct Faults {
     mutation: Option<Mutation>,
     leading: bool,
+    /// Changes of the status so far.
+    roles: i64,
     /// Connections whose first frame has not come.
     greeting: Map<ConnId, ()>,
     /// Answers of the leader to syncs that were answered without them.
@@ -70,6 +72,7 @@ impl Faults {
         Self {
             mutation,
             leading: false,
+            roles: 0,
             greeting: Map::default(),
             early: 0,
             forwarded: 0,
@@ -87,9 +90,13 @@ impl Faults {
         self.mutation.is_some_and(|mutation| Mutation::SERVICE.contains(&mutation))
     }
 
-    pub(crate) fn became(&mut self, status: &Status) {
+    /// Takes note of the status, and returns what the service is told of it.
+    pub(crate) fn became(&mut self, status: &Status) -> Status {
         self.leading = status.state == ServerState::Leading;
         self.early = 0;
+        self.roles += 1;
+        let lies = self.is(Mutation::ResubmittedTooEarly);
+        Status { epoch: if lies { Epoch(self.roles) } else { status.epoch }, ..*status }
     }
 
     pub(crate) fn accepted(&mut self, conn: ConnId) {

@@ -175,8 +175,8 @@ impl Application for Zk {
 
     fn became(&mut self, core: &mut Core<'_>, status: &Status) {
         self.at(core.now());
-        self.faults.became(status);
-        self.service.became(core, status);
+        let told = self.faults.became(status);
+        self.service.became(core, &told);
     }
 
     fn request(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8], auth: &[u8]) {
