@@ -143,7 +143,7 @@ impl<S: Stream> Conns<S> {
         }
     }
 
-    /// An unused slot, for [`open`](Self::open) or for another socket of the caller's; `None` at
+    /// An unused slot, for `open` or for another socket of the caller's; `None` at
     /// the bound.
     pub fn allot(&mut self) -> Option<usize> {
         if let Some(at) = self.free.pop() {

@@ -14,7 +14,7 @@
 //! much, however many they are; and those get their share all the same, since the clock goes on.
 //!
 //! Work is an estimate, not a measurement: a service without a clock does the same in every run,
-//! and a test can count. One unit is about a nanosecond of a release build; see [`cost`](crate::cost).
+//! and a test can count. One unit is about a nanosecond of a release build; see [`crate::cost`].
 
 use std::collections::BTreeMap;
 
