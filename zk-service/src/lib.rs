@@ -1,25 +1,20 @@
 //! The ZooKeeper service: clients, sessions, watches and the data tree, as an
 //! [`Application`](zab_proto::Application) of `zab-proto`.
 //!
-//! One write's way: `service` (`handle_bytes`) → `intake` → `role` → on a learner the core, which
-//! forwards it → the leader's `role` → `role::prep` → the core, which replicates it → `service`
-//! (`deliver`) → `state` → `answer`. Reads go from `intake` to `read`, after the writes of their
-//! session. Functions and ZooKeeper's classes beside them: `docs/architecture.md`.
+//! One write's way: `service` (`handle_bytes`) → `service::intake` → `role` → on a learner the core,
+//! which forwards it → the leader's `role` → `role::prep` → the core, which replicates it → `service`
+//! (`deliver`) → `state` → `service::answer`. Reads go from `service::intake` to `read`, after the
+//! writes of their session. Functions and ZooKeeper's classes beside them: `docs/architecture.md`.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 // A new operation is to be decided wherever one is: `Opcode` is matched without a wildcard.
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
-mod answer;
 mod auth;
 mod connection;
 mod cost;
 mod env;
 mod estimate;
-mod handshake;
-mod hold;
-mod intake;
-mod leave;
 mod metrics;
 mod observe;
 mod options;

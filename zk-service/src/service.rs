@@ -1,7 +1,13 @@
 //! The service as an application: its state, and the doors that the core calls.
 
+mod answer;
+mod budget;
+mod handshake;
+mod hold;
+mod intake;
+mod leave;
+
 use std::collections::VecDeque;
-use std::fmt;
 
 use bytes::BufMut;
 use zab_proto::wire::jute::{BufMutExt, Reader};
@@ -10,20 +16,19 @@ use zab_proto::{
     Incoming, InstallProgress, Instant, Origin, ServerState, SnapshotDigest, Status, Zxid,
 };
 
-use crate::connection::budget;
 use crate::connection::room::{Ticket, Waiting};
 use crate::connection::schedule::Schedule;
 use crate::connection::table::Clients;
 use crate::connection::{Client, Life};
 use crate::cost;
 use crate::env::Env;
-use crate::hold::Hold;
 use crate::metrics::Metrics;
 use crate::metrics::stats::Stats;
 use crate::observe::View;
 use crate::options::ServiceOptions;
 use crate::role::status::ServerStatus;
 use crate::role::{Cx, Role};
+use crate::service::hold::Hold;
 use crate::state::State;
 use crate::state::database::Database;
 use crate::state::listing::Listings;
@@ -32,36 +37,36 @@ use crate::state::watch::Watches;
 /// The ZooKeeper service of one server.
 #[derive(Debug)]
 pub struct Service {
-    pub(crate) env: Env,
-    pub(crate) state: State,
-    pub(crate) clients: Clients,
-    pub(crate) watches: Watches,
-    pub(crate) listings: Listings,
-    pub(crate) status: ServerStatus,
-    pub(crate) role: Role,
+    env: Env,
+    state: State,
+    clients: Clients,
+    watches: Watches,
+    listings: Listings,
+    status: ServerStatus,
+    role: Role,
     /// Connections whose request could not be proposed or forwarded.
-    pub(crate) waiting: Waiting,
+    waiting: Waiting,
     /// The write of one of them waits for the answers to others, which may be this many bytes.
-    pub(crate) held_writes: Option<usize>,
+    held_writes: Option<usize>,
     /// Between two roles: the clients that wait for the next one.
-    pub(crate) hold: Option<Hold>,
+    hold: Option<Hold>,
     /// Connections with something to be submitted to the present leader again, before all else.
-    pub(crate) resubmitting: VecDeque<ConnId>,
+    resubmitting: VecDeque<ConnId>,
     /// It goes on in the next turn.
-    pub(crate) resubmission_due: bool,
+    resubmission_due: bool,
     /// The epoch that was served last.
-    pub(crate) served_epoch: Option<Epoch>,
+    served_epoch: Option<Epoch>,
     /// The server is about to end: by when its clients are to be answered.
-    pub(crate) leaving: Option<Instant>,
+    leaving: Option<Instant>,
     /// How much is done for clients in a turn, and who of them is next.
-    pub(crate) schedule: Schedule,
+    schedule: Schedule,
     /// The time of the last call.
-    pub(crate) now: Instant,
-    pub(crate) metrics: Metrics,
+    now: Instant,
+    metrics: Metrics,
     /// Buffers that are used again and again.
-    pub(crate) record: Vec<u8>,
-    pub(crate) frame: Vec<u8>,
-    pub(crate) hit: Vec<u32>,
+    record: Vec<u8>,
+    frame: Vec<u8>,
+    hit: Vec<u32>,
 }
 
 impl Service {
@@ -131,20 +136,20 @@ impl Service {
     }
 
     /// Whether clients are served here: not by a leader that is to lead only.
-    pub(crate) fn serves_clients(&self) -> bool {
+    fn serves_clients(&self) -> bool {
         let leads_only =
             !self.env.options.leader_serves && self.role.leads() && !self.status.is_standalone();
         self.status.is_serving() && !leads_only
     }
 
     /// What there is to be looked at.
-    pub(crate) fn view<'a, 'c>(&'a self, core: &'a Core<'c>) -> View<'a, 'c> {
+    fn view<'a, 'c>(&'a self, core: &'a Core<'c>) -> View<'a, 'c> {
         let Self { env, state, clients, watches, status, role, metrics, .. } = self;
         View { core, env, state, clients, watches, status, role, metrics }
     }
 
     /// The role, and what it works on.
-    pub(crate) fn role<'a, 'c>(&'a mut self, core: &'a mut Core<'c>) -> (&'a mut Role, Cx<'a, 'c>) {
+    fn role<'a, 'c>(&'a mut self, core: &'a mut Core<'c>) -> (&'a mut Role, Cx<'a, 'c>) {
         let Self { role, state, env, metrics, schedule, .. } = self;
         (role, Cx { core, state, env, metrics, schedule })
     }
@@ -185,7 +190,7 @@ impl Service {
     }
 
     /// What was promised or planned in the role that has ended is void. What clients have asked is
-    /// not; see [`hold`](crate::hold).
+    /// not; see [`hold`](crate::service::hold).
     fn end_role(&mut self, now: Instant) {
         self.role = Role::Idle;
         self.waiting.clear();
@@ -221,7 +226,7 @@ impl Service {
     }
 
     /// Ends a connection; with `flush`, what is queued for it still goes out.
-    pub(crate) fn close(&mut self, slot: u32, flush: bool) {
+    fn close(&mut self, slot: u32, flush: bool) {
         self.watches.remove_slot(slot);
         self.leave_queue(slot);
         self.clients.close(slot, flush);
@@ -236,48 +241,8 @@ impl Service {
         }
     }
 
-    /// Bytes kept for all clients.
-    #[must_use]
-    pub fn kept_len(&self) -> usize {
-        self.clients.kept_len() + self.watches.len_bytes() + self.listings.held_len()
-    }
-
-    /// Closes those connections that take the most if all together make this server keep more than
-    /// it is allowed to.
-    pub(crate) fn keep_to_budget(&mut self) {
-        let (total, bound) = (self.kept_len(), self.env.options.clients_len_max_bytes);
-        if total <= bound {
-            return;
-        }
-        for (slot, len) in budget::greediest(&self.clients, &self.watches, total, bound) {
-            self.close_for_memory(slot, format_args!("of all, it takes the most: {len} bytes"));
-        }
-    }
-
-    /// Ends the connection of a client that makes this server keep too much, and says what.
-    pub(crate) fn close_for_memory(&mut self, slot: u32, why: fmt::Arguments<'_>) {
-        if let Some(client) = self.clients.get(slot) {
-            budget::log_closing(client, self.watches.len_bytes_of(slot), why);
-        }
-        self.close(slot, false);
-    }
-
-    /// Closes the connection of a client that watches too much. Whether it did.
-    pub(crate) fn keep_to_watches(&mut self, slot: u32) -> bool {
-        let (len, bound) =
-            (self.watches.len_bytes_of(slot), self.env.options.watches_len_max_bytes);
-        if len > bound {
-            let why = format_args!(
-                "its watches take {len} bytes of the {bound} that are allowed \
-                 (watches_len_max_bytes)"
-            );
-            self.close_for_memory(slot, why);
-        }
-        len > bound
-    }
-
     /// Lets those go on whose writes waited for answers to others.
-    pub(crate) fn resume_stalled(&mut self) {
+    fn resume_stalled(&mut self) {
         if self.held_writes.is_some_and(|bound| self.clients.writes_len() <= bound / 2) {
             if self.is_resubmitting() {
                 self.resubmission_due = true;
@@ -298,7 +263,7 @@ impl Service {
     }
 
     /// Counts work that was done for a connection, with what the leader's part has done for it.
-    pub(crate) fn charge(&mut self, slot: u32, work: u64) {
+    fn charge(&mut self, slot: u32, work: u64) {
         if let Some(client) = self.clients.get_mut(slot) {
             self.schedule.charge(&mut client.account, work);
         } else {
@@ -308,14 +273,14 @@ impl Service {
     }
 
     /// Counts work that was done for a connection and is not counted yet, if there is any.
-    pub(crate) fn charge_billed(&mut self, slot: u32) {
+    fn charge_billed(&mut self, slot: u32) {
         if self.schedule.has_unbilled() {
             self.charge(slot, 0);
         }
     }
 
     /// A connection waits for its turn.
-    pub(crate) fn wait(&mut self, slot: u32) {
+    fn wait(&mut self, slot: u32) {
         let conn = self.clients.conn(slot);
         if let Some(client) = self.clients.get_mut(slot) {
             self.schedule.wait(conn, &mut client.account);
@@ -324,7 +289,7 @@ impl Service {
 
     /// The connection that has waited longest for room tries again. The next one follows when it has
     /// had its turn.
-    pub(crate) fn call_next(&mut self) {
+    fn call_next(&mut self) {
         self.held_writes = None;
         if let Some(slot) = self.waiting.call().and_then(|conn| self.clients.slot(conn)) {
             self.clients.resume(slot);
@@ -332,7 +297,7 @@ impl Service {
     }
 
     /// There may be room again for what could not be proposed or forwarded.
-    pub(crate) fn retry(&mut self, core: &mut Core<'_>) {
+    fn retry(&mut self, core: &mut Core<'_>) {
         self.resubmit(core);
         self.waiting.note_first();
         // What was in flight before this leader comes first.
@@ -594,7 +559,7 @@ impl Application for Service {
 
 impl Service {
     /// A connection that is not about to be closed.
-    pub(crate) fn client(&mut self, slot: u32) -> Option<&mut Client> {
+    fn client(&mut self, slot: u32) -> Option<&mut Client> {
         self.clients.get_mut(slot).filter(|client| client.state != Life::Closed)
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Folders and files of the crate from the lowest floor to the highest. Nobody imports from a floor
 /// above its own.
-const FLOORS: [(&str, u8); 20] = [
+const FLOORS: [(&str, u8); 14] = [
     ("protocol", 0),
     ("cost", 0),
     ("metrics", 1),
@@ -16,26 +16,10 @@ const FLOORS: [(&str, u8); 20] = [
     ("connection", 5),
     ("role", 6),
     ("read", 7),
-    ("answer", 7),
-    ("handshake", 7),
-    ("hold", 7),
-    ("intake", 7),
     ("estimate", 7),
-    ("leave", 7),
     ("observe", 7),
     ("service", 8),
-    ("lib", 9),
     ("tests", 9),
-];
-
-/// Imports that still run upward, and what they are for: remove a line when its import is gone.
-const UPWARD: [(&str, &str); 6] = [
-    ("answer.rs", "service"),
-    ("handshake.rs", "service"),
-    ("hold.rs", "service"),
-    ("intake.rs", "service"),
-    ("intake/login.rs", "service"),
-    ("leave.rs", "service"),
 ];
 
 /// Lines of a file, with its tests.
@@ -78,20 +62,23 @@ fn named(text: &str) -> Vec<&str> {
 
 #[test]
 fn no_import_runs_upward() {
-    let mut upward = Vec::new();
     for (file, text) in sources().iter().filter(|(file, _)| file != "lib.rs") {
         let own = file.split(['/', '.']).next().expect("not empty");
         for module in named(text) {
-            let known = UPWARD.contains(&(file.as_str(), module));
-            if floor(module) > floor(own) {
-                assert!(known, "{file} imports {module}, which is above it");
-                upward.push((file.clone(), module.to_owned()));
-            }
+            assert!(floor(module) <= floor(own), "{file} imports {module}, which is above it");
         }
     }
-    for (file, module) in UPWARD {
-        let is_used = upward.iter().any(|(f, m)| f == file && m == module);
-        assert!(is_used, "{file} imports {module} no longer: remove the exception");
+}
+
+/// What the service is made of is its own: nobody outside of its folder reaches into it.
+#[test]
+fn the_service_keeps_its_parts_to_itself() {
+    for (file, text) in sources() {
+        if !file.starts_with("service") {
+            assert!(!text.contains("impl Service {"), "{file} has a piece of the service");
+            continue;
+        }
+        assert!(!text.contains("pub(crate)"), "{file} opens something to the whole crate");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a connection takes along through a change of the role; see [`hold`](crate::hold).
+//! What a connection takes along through a change of the role; see [`hold`](crate::service::hold).
 
 use zab_proto::Zxid;
 

@@ -63,7 +63,7 @@ macro_rules! metrics {
             /// with a quota are in it. Counted in `role/leader.rs::count`.
             pub(crate) quota_exceeded: BTreeMap<Box<str>, u64>,
             /// Connections that were held and closed after all, by reason. Counted in
-            /// `hold.rs::end_hold`.
+            /// `service/hold.rs::end_hold`.
             pub(crate) held_closed: [u64; HoldEnd::ALL.len()],
             $(#[doc = concat!("`", $name, "`, counted in `", $place, "`.")]
             pub(crate) $field: $kind,)*
@@ -128,28 +128,28 @@ impl HoldEnd {
 // docs/monitoring.md has to have the name.
 metrics! {
 //  field                    kind       mntr's name                       where it is counted
-    bytes_received:          Counter,   "bytes_received_count",           "intake.rs::count_received";
-    response_bytes:          Counter,   "response_bytes",                 "answer.rs::replied";
-    watch_bytes:             Counter,   "watch_bytes",                    "answer.rs::apply_and_notify";
+    bytes_received:          Counter,   "bytes_received_count",           "service/intake.rs::count_received";
+    response_bytes:          Counter,   "response_bytes",                 "service/answer.rs::replied";
+    watch_bytes:             Counter,   "watch_bytes",                    "service/answer.rs::apply_and_notify";
     proposals:               Counter,   "proposal_count",                 "role/leader.rs::propose";
-    commits:                 Counter,   "commit_count",                   "answer.rs::apply";
-    commits_received:        Counter,   "learner_commit_received_count",  "answer.rs::apply";
-    handshakes:              Counter,   "connection_request_count",       "handshake.rs::handshake";
-    reattachments:           Counter,   "connection_revalidate_count",    "handshake.rs::handshake";
+    commits:                 Counter,   "commit_count",                   "service/answer.rs::apply";
+    commits_received:        Counter,   "learner_commit_received_count",  "service/answer.rs::apply";
+    handshakes:              Counter,   "connection_request_count",       "service/handshake.rs::handshake";
+    reattachments:           Counter,   "connection_revalidate_count",    "service/handshake.rs::handshake";
     revalidations:           Counter,   "revalidate_count",               "service.rs::revalidate";
     refused:                 Counter,   "connection_rejected",            "service.rs::accept";
     dropped:                 Counter,   "connection_drop_count",          "service.rs::closed";
     sessionless_expired:     Counter,   "sessionless_connections_expired", "service.rs::expire_greetings";
     sessions_expired:        Counter,   "stale_sessions_expired",         "role/expiry.rs::expire";
     looking:                 Counter,   "looking_count",                  "metrics/mod.rs::became";
-    held:                    Counter,   "zab_held",                       "hold.rs::hold_clients";
-    resubmitted:             Counter,   "zab_resubmitted",                "hold.rs::resubmit_next";
-    ensemble_auth_success:   Counter,   "ensemble_auth_success",          "intake/login.rs::auth";
-    ensemble_auth_fail:      Counter,   "ensemble_auth_fail",             "intake/login.rs::auth";
-    ensemble_auth_skip:      Counter,   "ensemble_auth_skip",             "intake/login.rs::auth";
-    sasl_logins:             Counter,   "zab_sasl_logins",                "intake/login.rs::sasl";
-    sasl_failed:             Counter,   "zab_sasl_failed",                "intake/login.rs::sasl";
-    sasl_ignored:            Counter,   "zab_sasl_ignored",               "intake/login.rs::sasl";
+    held:                    Counter,   "zab_held",                       "service/hold.rs::hold_clients";
+    resubmitted:             Counter,   "zab_resubmitted",                "service/hold.rs::resubmit_next";
+    ensemble_auth_success:   Counter,   "ensemble_auth_success",          "service/intake/login.rs::auth";
+    ensemble_auth_fail:      Counter,   "ensemble_auth_fail",             "service/intake/login.rs::auth";
+    ensemble_auth_skip:      Counter,   "ensemble_auth_skip",             "service/intake/login.rs::auth";
+    sasl_logins:             Counter,   "zab_sasl_logins",                "service/intake/login.rs::sasl";
+    sasl_failed:             Counter,   "zab_sasl_failed",                "service/intake/login.rs::sasl";
+    sasl_ignored:            Counter,   "zab_sasl_ignored",               "service/intake/login.rs::sasl";
     election_time:           Summary,   "election_time",                  "metrics/mod.rs::became";
     unavailable_time:        Summary,   "unavailable_time",               "metrics/mod.rs::became";
     leader_unavailable_time: Summary,   "leader_unavailable_time",        "metrics/mod.rs::became";
@@ -157,8 +157,8 @@ metrics! {
     deleted_watches:         Summary,   "node_deleted_watch_count",       "metrics/mod.rs::triggered";
     changed_watches:         Summary,   "node_changed_watch_count",       "metrics/mod.rs::triggered";
     children_watches:        Summary,   "node_children_watch_count",      "metrics/mod.rs::triggered";
-    read_latency:            Histogram, "readlatency",                    "answer.rs::replied";
-    update_latency:          Histogram, "updatelatency",                  "answer.rs::replied";
+    read_latency:            Histogram, "readlatency",                    "service/answer.rs::replied";
+    update_latency:          Histogram, "updatelatency",                  "service/answer.rs::replied";
 }
 
 impl Metrics {

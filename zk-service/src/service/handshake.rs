@@ -4,15 +4,15 @@ use zab_proto::{Core, Instant};
 
 use crate::connection::Life;
 use crate::connection::room::Turn;
-use crate::intake::Taken;
 use crate::protocol::reply;
 use crate::protocol::request::Connect;
 use crate::protocol::session_id::{password, session_id};
 use crate::role::Resumed;
 use crate::service::Service;
+use crate::service::intake::Taken;
 
 impl Service {
-    pub(crate) fn handshake(&mut self, core: &mut Core<'_>, slot: u32, frame: &[u8]) -> Taken {
+    pub(super) fn handshake(&mut self, core: &mut Core<'_>, slot: u32, frame: &[u8]) -> Taken {
         let Ok(connect) = Connect::decode(frame) else {
             return self.hang_up(slot, format_args!("malformed handshake"));
         };
@@ -48,7 +48,7 @@ impl Service {
     }
 
     /// [`Taken::NotNow`]: there is no room.
-    pub(crate) fn create_session(
+    pub(super) fn create_session(
         &mut self,
         core: &mut Core<'_>,
         (slot, turn): (u32, Turn),
@@ -84,7 +84,7 @@ impl Service {
     }
 
     /// [`Taken::NotNow`]: there is no room.
-    pub(crate) fn reattach(
+    pub(super) fn reattach(
         &mut self,
         core: &mut Core<'_>,
         (slot, turn): (u32, Turn),
@@ -118,7 +118,7 @@ impl Service {
     }
 
     /// The handshake is decided: the client has its session, or is refused.
-    pub(crate) fn attached(&mut self, now: Instant, slot: u32, valid: bool) {
+    pub(super) fn attached(&mut self, now: Instant, slot: u32, valid: bool) {
         let Some(client) = self.client(slot) else { return };
         let (session, timeout_ms) = (client.session, client.timeout_ms);
         let read_only = client.wants_read_only.then_some(false);

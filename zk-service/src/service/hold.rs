@@ -41,11 +41,11 @@ use crate::connection::order::{Awaiting, InFlight};
 use crate::connection::room::Turn;
 use crate::connection::{Client, Life};
 use crate::cost;
-use crate::intake::Taken;
 use crate::metrics::HoldEnd;
 use crate::protocol::opcode::Opcode;
 use crate::role::{Request, Resumed, Submitted};
 use crate::service::Service;
+use crate::service::intake::Taken;
 
 /// Connections whose time is up are looked for this often at most.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -54,7 +54,7 @@ const FIRST: Turn = Turn { ticket: Some(0), is_next: true };
 
 /// Between two roles, with clients.
 #[derive(Clone, Debug)]
-pub(crate) struct Hold {
+pub(super) struct Hold {
     /// When the last role ended.
     since: Instant,
     /// Nobody is held for longer.
@@ -104,17 +104,17 @@ impl Hold {
 
 impl Service {
     /// Whether clients are held: a role has ended not long ago, and the next one has not begun.
-    pub(crate) fn holds_clients(&self) -> bool {
+    pub(super) fn holds_clients(&self) -> bool {
         self.hold.is_some()
     }
 
     /// Whether something is still to be submitted again.
-    pub(crate) fn is_resubmitting(&self) -> bool {
+    pub(super) fn is_resubmitting(&self) -> bool {
         !self.resubmitting.is_empty()
     }
 
     /// When something of this is to be done.
-    pub(crate) fn hold_timeout(&self) -> Option<Instant> {
+    pub(super) fn hold_timeout(&self) -> Option<Instant> {
         if self.resubmission_due {
             return Some(Instant::ZERO);
         }
@@ -123,7 +123,7 @@ impl Service {
 
     /// Keeps the record of a write that is on its way, if that is of use and there is room. Whether
     /// it does.
-    pub(crate) fn keep_write(&mut self, slot: u32, record: &[u8]) -> bool {
+    pub(super) fn keep_write(&mut self, slot: u32, record: &[u8]) -> bool {
         let options = &self.env.options;
         let bounds = (options.out_len_soft_max_bytes, options.hold_len_max_bytes);
         let is_of_use = !self.status.is_standalone() && !options.hold_clients().is_zero();
@@ -131,7 +131,7 @@ impl Service {
     }
 
     /// The role has ended: its clients are held.
-    pub(crate) fn hold_clients(&mut self, now: Instant) {
+    pub(super) fn hold_clients(&mut self, now: Instant) {
         self.resubmitting.clear();
         self.resubmission_due = false;
         let until = now + self.env.options.hold_clients();
@@ -177,12 +177,12 @@ impl Service {
         self.end_holds(now);
     }
 
-    pub(crate) fn client_slots(&self) -> Vec<u32> {
+    pub(super) fn client_slots(&self) -> Vec<u32> {
         self.clients.iter().map(|(slot, _)| slot).collect()
     }
 
     /// A request was answered, between two roles by what came with the synchronisation.
-    pub(crate) fn note_answered(&mut self) {
+    pub(super) fn note_answered(&mut self) {
         if let Some(hold) = &mut self.hold {
             hold.answered += 1;
         }
@@ -209,7 +209,7 @@ impl Service {
     }
 
     /// Closes connections that have been held for too long.
-    pub(crate) fn end_holds(&mut self, now: Instant) {
+    pub(super) fn end_holds(&mut self, now: Instant) {
         let Some(hold) = self.hold.clone().filter(|hold| hold.look_at <= now || hold.since == now)
         else {
             return;
@@ -236,14 +236,14 @@ impl Service {
     }
 
     /// A snapshot has taken the place of the state: of clients in session nothing is known any more.
-    pub(crate) fn forget_held(&mut self) {
+    pub(super) fn forget_held(&mut self) {
         for slot in self.client_slots() {
             self.end_if(slot, |_| true, HoldEnd::Snapshot);
         }
     }
 
     /// The next role is served, in this epoch: those that were held go on.
-    pub(crate) fn release_clients(&mut self, core: &mut Core<'_>, epoch: Epoch) {
+    pub(super) fn release_clients(&mut self, core: &mut Core<'_>, epoch: Epoch) {
         let rejoins = self.served_epoch.replace(epoch) == Some(epoch);
         let Some(hold) = self.hold.clone() else { return };
         let serves = self.serves_clients();
@@ -287,13 +287,13 @@ impl Service {
     }
 
     /// There is room again.
-    pub(crate) fn may_resubmit(&mut self) {
+    pub(super) fn may_resubmit(&mut self) {
         self.resubmission_due = self.is_resubmitting();
     }
 
     /// Submits what was in flight if something has changed since it was tried last, as far as there
     /// is room and this turn allows.
-    pub(crate) fn resubmit(&mut self, core: &mut Core<'_>) {
+    pub(super) fn resubmit(&mut self, core: &mut Core<'_>) {
         if !std::mem::take(&mut self.resubmission_due) {
             return;
         }
@@ -434,7 +434,7 @@ impl Service {
     }
 
     /// The leader has answered for a session that goes on here, and all from before is delivered.
-    pub(crate) fn rejoined(&mut self, slot: u32, live: bool) {
+    pub(super) fn rejoined(&mut self, slot: u32, live: bool) {
         let conn = self.clients.conn(slot);
         let Some(client) = self.client(slot) else { return };
         client.carry.rejoins = false;

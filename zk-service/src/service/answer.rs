@@ -21,7 +21,7 @@ use crate::state::listing::Piece;
 
 impl Service {
     /// Applies a committed transaction, tells the watchers, and answers who asked for it.
-    pub(crate) fn apply(&mut self, now: Instant, zxid: Zxid, bytes: &[u8]) {
+    pub(super) fn apply(&mut self, now: Instant, zxid: Zxid, bytes: &[u8]) {
         let Some(payload) = self.state.decode(zxid, bytes) else { return };
         let Payload { header, txn, .. } = &payload;
         let is_serving = self.status.is_serving();
@@ -190,7 +190,7 @@ impl Service {
     /// Answers a read, or does a piece of what it takes: all that is left if it must be `at_once`. Its
     /// work is still to be charged, and what is kept for the client to be counted. Returns whether
     /// nothing is left to be done.
-    pub(crate) fn read(
+    pub(super) fn read(
         &mut self,
         now: Instant,
         slot: u32,
@@ -263,7 +263,7 @@ impl Service {
     }
 
     /// A sync of a client has ended.
-    pub(crate) fn sync_ended(&mut self, now: Instant, conn: ConnId) {
+    pub(super) fn sync_ended(&mut self, now: Instant, conn: ConnId) {
         let Some(slot) = self.clients.slot(conn) else { return };
         let Some(client) = self.clients.get_mut(slot) else { return };
         if client.state == Life::Connecting || client.carry.rejoins {
@@ -277,7 +277,7 @@ impl Service {
 
     /// Learner: one of the two things has come that a client waits for which goes on with its
     /// session. By now that may have been closed.
-    pub(crate) fn reattached(&mut self, now: Instant, slot: u32) {
+    pub(super) fn reattached(&mut self, now: Instant, slot: u32) {
         let Some(client) = self.client(slot) else { return };
         if !(client.confirmed && client.caught_up) {
             return;
@@ -294,7 +294,7 @@ impl Service {
 
     /// Answers everything at the head of a connection's queue that waits for nothing more, as far as
     /// this turn and what the client leaves unread allow.
-    pub(crate) fn drain(&mut self, now: Instant, slot: u32) {
+    pub(super) fn drain(&mut self, now: Instant, slot: u32) {
         // The transaction of a write finds it at the head of its queue, and the reads in front of it
         // show what was before: they do not wait.
         let write_behind = self.client(slot).is_some_and(|client| client.queue.writes() > 0);

@@ -36,7 +36,7 @@ impl Service {
     }
 
     /// Closes a connection of which nothing is left to be answered, if this server is about to end.
-    pub(crate) fn leave_client(&mut self, slot: u32) {
+    pub(super) fn leave_client(&mut self, slot: u32) {
         let is_done = self.clients.get(slot).is_some_and(|client| {
             matches!(client.state, Life::Greeting | Life::Open) && client.queue.is_empty()
         });
@@ -46,7 +46,7 @@ impl Service {
     }
 
     /// Closes who could not be answered in time.
-    pub(crate) fn end_leaving(&mut self, now: Instant) {
+    pub(super) fn end_leaving(&mut self, now: Instant) {
         if self.leaving.is_none_or(|until| now < until) {
             return;
         }

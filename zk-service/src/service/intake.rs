@@ -29,7 +29,7 @@ const READS_BEFORE_WRITE_MAX: usize = 64;
 
 /// What became of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Taken {
+pub(super) enum Taken {
     Done,
     /// It has to be offered again.
     NotNow,
@@ -39,7 +39,7 @@ pub(crate) enum Taken {
 
 impl Service {
     /// See [`zab_proto::Application::handle_bytes`].
-    pub(crate) fn take_bytes(&mut self, core: &mut Core<'_>, slot: u32, bytes: &[u8]) -> usize {
+    pub(super) fn take_bytes(&mut self, core: &mut Core<'_>, slot: u32, bytes: &[u8]) -> usize {
         let used = self.take_frames(core, slot, bytes);
         self.charge_billed(slot);
         if let Some(ticket) = self.clients.get(slot).and_then(|client| client.ticket) {
@@ -203,7 +203,7 @@ impl Service {
     }
 
     /// The request has to wait for room in the core, behind those who do already.
-    pub(crate) fn stall(&mut self, slot: u32) -> Taken {
+    pub(super) fn stall(&mut self, slot: u32) -> Taken {
         let conn = self.clients.conn(slot);
         if let Some(client) = self.clients.get_mut(slot) {
             let ticket = *client.ticket.get_or_insert_with(|| self.waiting.issue());
@@ -213,7 +213,7 @@ impl Service {
     }
 
     /// Whether a request that needs room may ask for some.
-    pub(crate) fn turn(&self, slot: u32) -> Turn {
+    pub(super) fn turn(&self, slot: u32) -> Turn {
         let ticket = self.clients.get(slot).and_then(|client| client.ticket);
         let mut turn = self.waiting.turn(ticket);
         turn.is_next &= !self.is_resubmitting();
@@ -221,7 +221,7 @@ impl Service {
     }
 
     /// The request has had room. What its client asks next waits behind the others.
-    pub(crate) fn had_room(&mut self, slot: u32) {
+    pub(super) fn had_room(&mut self, slot: u32) {
         let ticket = self.clients.get_mut(slot).and_then(|client| client.ticket.take());
         if let Some(ticket) = ticket {
             self.waiting.leave(ticket);
@@ -229,7 +229,7 @@ impl Service {
     }
 
     /// Closes the connection of a client that does not keep to the protocol.
-    pub(crate) fn hang_up(&mut self, slot: u32, why: fmt::Arguments<'_>) -> Taken {
+    pub(super) fn hang_up(&mut self, slot: u32, why: fmt::Arguments<'_>) -> Taken {
         if let Some(client) = self.clients.get(slot) {
             log::info!("Closing connection with {}: {why}", client.remote);
         }
@@ -238,7 +238,7 @@ impl Service {
     }
 
     /// A sign of life of a connection's session. False if the session is at its end.
-    pub(crate) fn touch(&mut self, now: Instant, slot: u32) -> bool {
+    pub(super) fn touch(&mut self, now: Instant, slot: u32) -> bool {
         let Some(client) = self.clients.get_mut(slot) else { return false };
         if client.touched_at == Some(now) {
             // Many requests come at one instant.
