@@ -190,7 +190,7 @@ impl Service {
     }
 
     /// What was promised or planned in the role that has ended is void. What clients have asked is
-    /// not; see [`hold`](crate::service::hold).
+    /// not; see [`hold`].
     fn end_role(&mut self, now: Instant) {
         self.role = Role::Idle;
         self.waiting.clear();

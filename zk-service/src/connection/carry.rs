@@ -1,4 +1,4 @@
-//! What a connection takes along through a change of the role; see [`hold`](crate::service::hold).
+//! What a connection takes along through a change of the role; see `service/hold.rs`.
 
 use zab_proto::Zxid;
 
