@@ -88,7 +88,7 @@ fn a_seed_of_a_biased_run() {
 
 #[test]
 fn seeds_that_found_something() {
-    for seed in [1, 37, 50, 55, 77, 82, 116, 292, 429, 1538, 1633] {
+    for seed in [1, 37, 50, 55, 77, 82, 116, 292, 429, 1538, 1633, 6610] {
         let outcome = run::<Zk>(&Options::plain(seed), 0);
         assert_eq!(outcome.failure, None, "seed {seed}");
     }

@@ -160,6 +160,18 @@ impl<A: Subject> Application for Probe<A> {
         self.app.handle_timeout(core);
     }
 
+    fn room(&mut self, core: &mut Core<'_>) {
+        self.app.room(core);
+    }
+
+    fn snapshot_longest(&self, snapshot: u32) -> usize {
+        self.app.snapshot_longest(snapshot)
+    }
+
+    fn install_needs(&self) -> Option<usize> {
+        self.app.install_needs()
+    }
+
     fn snapshot_open(&mut self) -> u32 {
         let snapshot = self.app.snapshot_open();
         self.opened += 1;

@@ -265,6 +265,19 @@ impl Application for Zk {
         self.service.handle_timeout(core);
     }
 
+    fn room(&mut self, core: &mut Core<'_>) {
+        self.at(core.now());
+        self.service.room(core);
+    }
+
+    fn snapshot_longest(&self, snapshot: u32) -> usize {
+        self.service.snapshot_longest(snapshot)
+    }
+
+    fn install_needs(&self) -> Option<usize> {
+        self.service.install_needs()
+    }
+
     fn snapshot_open(&mut self) -> u32 {
         let snapshot = self.service.snapshot_open();
         self.faults.snapshot_opened(snapshot);
