@@ -1,9 +1,9 @@
 //! The example does what it says.
 
-#[path = "../examples/in_memory.rs"]
-mod in_memory;
+#[path = "../examples/without_io.rs"]
+mod without_io;
 
 #[test]
-fn a_server_in_memory() {
-    in_memory::main().expect("the example ends well");
+fn a_server_without_io() {
+    without_io::main().expect("the example ends well");
 }
