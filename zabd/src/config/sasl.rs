@@ -68,12 +68,12 @@ impl SaslConfig {
         }
         let file = JaasFile::read(properties)?;
         let clients = clients(properties, file.as_ref())?;
-        let members = if standalone || !keys.is_on(ENABLE) {
-            None
-        } else {
-            Some(members(keys, properties, file.as_ref())?)
+        let members = match keys.is_on(ENABLE) {
+            true => Some(members(keys, properties, file.as_ref())?),
+            false => None,
         };
-        Ok(Self { clients, members })
+        // A server alone has no members to log in to, and is told all the same what would be missing.
+        Ok(Self { clients, members: members.filter(|_| !standalone) })
     }
 }
 

@@ -86,6 +86,8 @@ fn members_need_both_sections() {
         );
         assert!(error.contains(&wanted), "{error}");
     }
+    let alone = load_with(&format!("{ALONE}{enable}"), "").unwrap_err().to_string();
+    assert!(alone.contains(":3: quorum.auth.enableSasl: "), "a server alone: {alone}");
     let other = format!("{enable}quorum.auth.server.saslLoginContext=Other\n");
     let error = load(JAAS, &other).unwrap_err();
     assert!(error.contains(":11: quorum.auth.server.saslLoginContext: "), "{error}");
