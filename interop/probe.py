@@ -14,6 +14,7 @@ import struct
 import time
 
 from . import wire
+from .ensemble import Ensemble
 
 PATH = "/probe"
 
@@ -114,3 +115,20 @@ def summary(times):
     ordered = sorted(times)
     median = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
     return f"min {ordered[0]:.1f} / median {median:.1f} / max {ordered[-1]:.1f} ms"
+
+
+def fail_overs(variants, times):
+    """How long the next committed write takes after the leader is killed, in ensembles of three that differ in some options, in one run."""
+    took = {}
+    for name, options in variants.items():
+        with Ensemble(["zabd"] * 3, **options) as ensemble:
+            ensemble.start()
+            took[name] = []
+            for _ in range(times):
+                leader = ensemble.settled()
+                time.sleep(0.3)
+                took[name].append(fail_over(leader, [m for m in ensemble.members if m is not leader])[0])
+                leader.kill()
+                leader.start()
+                ensemble.settled()
+    return "; ".join(f"{name} {summary(times)}" for name, times in took.items())

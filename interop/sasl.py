@@ -233,20 +233,9 @@ def rolling(files, kinds):
 
 
 def fail_overs(files, times):
-    """How much longer the next committed write takes with logins than without, in one run."""
-    took = {}
-    for name, lines in (("without", []), ("with", keys(ALL))):
-        with Ensemble(["zabd"] * 3, extra=lines, properties=[files.jaas()]) as ensemble:
-            ensemble.start()
-            took[name] = []
-            for _ in range(times):
-                leader = ensemble.settled()
-                time.sleep(0.3)
-                took[name].append(probe.fail_over(leader, [m for m in ensemble.members if m is not leader])[0])
-                leader.kill()
-                leader.start()
-                ensemble.settled()
-    return "; ".join(f"{name} {probe.summary(times)}" for name, times in took.items())
+    """With logins and without."""
+    options = {"properties": [files.jaas()]}
+    return probe.fail_overs({"without": options, "with": {**options, "extra": keys(ALL)}}, times)
 
 
 def main(options):

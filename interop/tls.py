@@ -398,20 +398,8 @@ def rolling(files, kinds):
 
 
 def fail_overs(files, times):
-    """How much longer the next committed write takes with TLS than without, in one run."""
-    took = {}
-    for name, lines in (("plain", []), ("TLS", files.example("members") + ["sslQuorum=true"])):
-        with Ensemble(["zabd"] * 3, extra=lines) as ensemble:
-            ensemble.start()
-            took[name] = []
-            for _ in range(times):
-                leader = ensemble.settled()
-                time.sleep(0.3)
-                took[name].append(probe.fail_over(leader, [m for m in ensemble.members if m is not leader])[0])
-                leader.kill()
-                leader.start()
-                ensemble.settled()
-    return "; ".join(f"{name} {probe.summary(times)}" for name, times in took.items())
+    """With TLS and without."""
+    return probe.fail_overs({"plain": {}, "TLS": {"extra": files.example("members") + ["sslQuorum=true"]}}, times)
 
 
 def main(options):

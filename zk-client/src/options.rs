@@ -16,7 +16,7 @@ pub struct Options {
     pub session_timeout: Duration,
     /// Whether a server that has lost its ensemble may serve us, which lets reads through only.
     pub read_only: bool,
-    /// Take over this session in the place of a new one: its id and its password.
+    /// What to go on with instead of a new one: the id of a session, and its password.
     pub resume: Option<(i64, Vec<u8>)>,
     /// How long a request waits for a server before it fails with
     /// [`ConnectionLoss`](crate::Code::ConnectionLoss), counted from the loss of the connection. Each

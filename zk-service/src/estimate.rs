@@ -6,7 +6,7 @@ use crate::cost;
 use crate::protocol::opcode::{Opcode, auth_op, internal_op, sync_op, write_op};
 use crate::state::tree::Tree;
 
-/// About what a request will cost that has just come from a client with this session.
+/// About what a request will cost that has just come from the owner of `session`.
 pub(crate) fn request(tree: &Tree, session: i64, frame: &[u8]) -> u64 {
     let mut reader = Reader::new(frame);
     let op = reader.i32().and_then(|_| reader.i32()).ok().and_then(Opcode::from_wire);
