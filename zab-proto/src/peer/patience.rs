@@ -30,17 +30,17 @@ impl Attempts {
         self.serving_since = Some(now);
     }
 
-    /// The role has ended. What has served for `enough` was a success. Returns how long to wait before
-    /// the next attempt: not at all after a success or the first few failures, which are part of
-    /// a good fail-over; then longer and longer, up to `enough`.
-    pub(super) fn ended(&mut self, now: Instant, enough: Duration) -> Duration {
-        let served = self.serving_since.take();
+    /// The role has ended. What has served for [`ENOUGH`] was a success: leaders may be killed one after
+    /// the other. Returns how long to wait before the next attempt: not at all after a success or the
+    /// first few failures, which are part of a good fail-over; then longer and longer, up to `max`.
+    pub(super) fn ended(&mut self, now: Instant, max: Duration) -> Duration {
+        let (served, enough) = (self.serving_since.take(), ENOUGH.min(max));
         if served.is_some_and(|since| now.saturating_since(since) >= enough) {
             self.failed = 0;
             return Duration::ZERO;
         }
         self.failed = self.failed.saturating_add(1);
-        self.pause(PAUSE_MIN, enough)
+        self.pause(PAUSE_MIN, max)
     }
 
     /// It makes no sense to try again at once: a pause of `first`, and longer and longer ones up to
@@ -134,6 +134,8 @@ impl Peer {
 /// Roles in a row that may end early without a pause, and the first pause.
 const FREE: u32 = 3;
 pub(super) const PAUSE_MIN: Duration = Duration::from_millis(10);
+/// How long a role has to have served to be no failure: ten elections a second harm nobody.
+const ENOUGH: Duration = Duration::from_millis(100);
 
 /// When a wait is said for the first time, and how often then.
 const TELL_FIRST: Duration = Duration::from_secs(1);
@@ -158,8 +160,14 @@ mod tests {
         attempts.succeeded(now);
         assert_eq!(attempts.ended(now, TICK), TICK);
         attempts.succeeded(now);
-        now = now + TICK;
-        assert_eq!(attempts.ended(now, TICK), Duration::ZERO);
+        now = now + ENOUGH / 2;
+        assert_eq!(attempts.ended(now, TICK), TICK);
+        // To have served for a while is one, however often that ends.
+        for _ in 0..20 {
+            attempts.succeeded(now);
+            now = now + ENOUGH;
+            assert_eq!(attempts.ended(now, TICK), Duration::ZERO);
+        }
         assert_eq!(attempts.refused(PAUSE_MIN, TICK), PAUSE_MIN);
         assert_eq!(attempts.refused(TICK, 10 * TICK), TICK);
         attempts.ended(now, TICK);
