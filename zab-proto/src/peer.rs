@@ -4,6 +4,7 @@ mod outputs;
 mod patience;
 mod presence;
 mod roles;
+mod sparing;
 
 use alloc::string::String;
 use alloc::sync::Arc;

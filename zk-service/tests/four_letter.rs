@@ -10,9 +10,9 @@ use std::time::Duration;
 use harness::{World, create, string};
 use zk_service::{Probe, ServiceOptions, Summary, WallClock};
 
-const WORDS: [&str; 18] = [
-    "conf", "cons", "crst", "dirs", "dump", "envi", "gtmk", "hash", "isro", "mntr", "ruok", "srst",
-    "srvr", "stat", "stmk", "wchc", "wchp", "wchs",
+const WORDS: [&str; 19] = [
+    "conf", "cons", "crst", "dirs", "dump", "envi", "gtmk", "hash", "isro", "mntr", "ruok", "safe",
+    "srst", "srvr", "stat", "stmk", "wchc", "wchp", "wchs",
 ];
 
 fn options() -> ServiceOptions {
@@ -37,6 +37,7 @@ fn short_answers() {
     let mut world = World::standalone(options());
     for (word, answer) in [
         ("ruok", "imok"),
+        ("safe", "no: this server is the only one\n"),
         ("isro", "rw"),
         ("gtmk", "306"),
         ("stmk\0\0\0\0\0\0\0\u{7f}", "127"),
@@ -145,6 +146,34 @@ fn before_service() {
         let text = ask(&mut world, leader, word);
         assert!(!text.contains(refusal) && !text.to_lowercase().contains("wait"), "{word}: {text}");
     }
+}
+
+/// Asked of a server in every role, and of one that does not serve.
+#[test]
+fn whether_a_server_may_be_stopped() {
+    let mut world = World::ensemble(3, 1, &options());
+    world.pass(Duration::from_secs(4));
+    let leader = world.leader();
+    let follower = (leader + 1) % 3;
+    for (server, answer) in [
+        (leader, "yes: this server leads; without it the members"),
+        (follower, &format!("yes: leader {}, heard ", leader + 1)),
+        (3, "yes: this server has no vote"),
+    ] {
+        let text = ask(&mut world, server, "safe");
+        assert!(text.starts_with(answer) && text.ends_with('\n'), "{server}: {text}");
+        assert_eq!(metric(&mut world, server, "zab_safe_to_stop"), "1");
+    }
+    world.cut = (0..4).filter(|i| *i != follower).map(|i| (follower, i)).collect();
+    world.pass(Duration::from_secs(1));
+    let text = ask(&mut world, leader, "safe");
+    assert_eq!(text.strip_prefix("no: "), text.split_once(' ').map(|(_, rest)| rest), "{text}");
+    assert!(text.ends_with(&format!(": {}\n", follower + 1)), "{text}");
+    assert_eq!(metric(&mut world, leader, "zab_safe_to_stop"), "0");
+    assert_eq!(
+        ask(&mut world, follower, "safe"),
+        "unknown: this server has no leader that it hears\n"
+    );
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub(super) struct Beat {
     /// What the learner wants.
     wanted: Duration,
     /// What it was granted.
-    every: Duration,
+    pub(super) every: Duration,
     /// When the next one is due.
     at: Instant,
 }

@@ -133,7 +133,8 @@ impl Leader {
                 link.told = identity;
                 link.told_beat = link.granted();
                 let guest = link.guest && link.can_be_guest;
-                let data = Told { guest, identity, heartbeat: link.told_beat }.encode();
+                let data =
+                    Told { guest, identity, heartbeat: link.told_beat, spare: None }.encode();
                 link.out.put(PacketType::LEADERINFO, epoch, Some(&data));
             }
         }

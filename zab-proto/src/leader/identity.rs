@@ -154,13 +154,16 @@ pub(super) struct Told {
     pub(super) identity: Option<Identity>,
     /// The pause between heartbeats.
     pub(super) heartbeat: Option<Duration>,
+    /// Whether the ensemble can spare it.
+    pub(super) spare: Option<bool>,
 }
 
 impl Told {
     /// The data of the packet.
     pub(super) fn encode(self) -> Vec<u8> {
         let mut data = PROTOCOL_VERSION.to_be_bytes().to_vec();
-        if self.guest || self.identity.is_some() || self.heartbeat.is_some() {
+        let more = self.identity.is_some() || self.heartbeat.is_some() || self.spare.is_some();
+        if self.guest || more {
             extension::begin(&mut data);
         }
         if self.guest {
@@ -171,6 +174,9 @@ impl Told {
         }
         if let Some(every) = self.heartbeat {
             extension::put(&mut data, Tag::HEARTBEAT, &heartbeat::encode(every));
+        }
+        if let Some(spare) = self.spare {
+            extension::put(&mut data, Tag::SPARE, &[u8::from(spare)]);
         }
         data
     }

@@ -76,6 +76,8 @@ pub(super) struct Link {
     /// Its heartbeat, if it wants one, and what it was told of that.
     pub(super) beat: Option<Beat>,
     pub(super) told_beat: Option<Duration>,
+    /// Whether it was told that the ensemble can spare it.
+    pub(super) told_spare: Option<bool>,
     /// When something was written to it, and when it has answered something.
     pub(super) sent_at: Instant,
     pub(super) answered_at: Instant,
@@ -164,6 +166,7 @@ impl Link {
             told: None,
             beat: None,
             told_beat: None,
+            told_spare: None,
             sent_at: Instant::ZERO,
             answered_at: Instant::ZERO,
             proof: None,

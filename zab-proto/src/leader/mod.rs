@@ -6,6 +6,7 @@ mod discovery;
 mod guests;
 mod identity;
 mod link;
+mod spares;
 mod standing;
 mod sync;
 mod sync_rounds;
@@ -17,6 +18,7 @@ use core::net::IpAddr;
 
 use self::beats::Beats;
 use self::link::{Link, Own, Stage};
+use self::spares::Spares;
 use self::standing::Standing;
 use self::sync::Rank;
 use self::sync_rounds::SyncRounds;
@@ -79,6 +81,7 @@ pub(crate) struct Leader {
     sync_rounds: SyncRounds,
     beats: Beats,
     standing: Standing,
+    spares: Spares,
     standalone: bool,
 }
 
@@ -133,6 +136,7 @@ impl Leader {
             sync_rounds: SyncRounds::default(),
             beats: Beats::new(now, shared),
             standing: Standing::default(),
+            spares: Spares::default(),
             standalone: config.standalone,
         };
         if leader.standalone {
@@ -283,6 +287,7 @@ impl Leader {
 
     fn forget(&mut self, shared: &mut Shared, conn: ConnId) {
         self.links[conn.slot() as usize] = None;
+        self.tell_spares(shared.now, shared);
         self.watch_guests(shared);
         self.open_snapshots(shared);
         self.release(shared);
@@ -459,6 +464,7 @@ impl Leader {
         let half_tick = now >= self.half_tick;
         if half_tick {
             self.note_progress(now, shared);
+            self.note_committed(shared);
         }
         if half_tick || self.beats.poll_timeout().is_some_and(|at| now >= at) {
             self.watch_answers(now, shared);
@@ -469,6 +475,7 @@ impl Leader {
                 return Leadership::Resign(reason);
             }
             self.send_beats(now, shared);
+            self.tell_spares(now, shared);
         }
         self.close_where(shared, CloseReason::Silent, |link| {
             link.is_awaited() && now >= link.silent_at

@@ -29,6 +29,13 @@ pub(super) struct Standing {
     owed: Option<(Index, Instant)>,
 }
 
+impl Standing {
+    /// Whether a quorum has to show first that this leader is still followed.
+    pub(super) fn doubted(&self) -> bool {
+        self.doubted
+    }
+}
+
 impl Leader {
     /// Whether applications may answer clients.
     pub(crate) fn may_serve(&self) -> bool {

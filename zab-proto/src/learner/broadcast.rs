@@ -47,6 +47,7 @@ impl Learner {
             PacketType::LEADERINFO => {
                 self.on_identity(shared, packet);
                 self.note_heartbeat(shared, packet);
+                self.note_spare(packet);
             }
             PacketType::SYNC => return Ok(Some(Message::Synced)),
             // Unknown types, and what is only meant for the other kind of learner.

@@ -12,7 +12,7 @@ use crate::heartbeat::{self, Gaps, Limit};
 use crate::shared::Shared;
 use crate::wire::extension::{self, Tag};
 use crate::wire::packet::Packet;
-use crate::{CloseReason, Instant};
+use crate::{CloseReason, Instant, StopSafety};
 
 /// What a learner knows of its leader's heartbeats.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub(super) struct Suspicion {
     /// Others who hear nothing either have brought the end of this silence forward to this time.
     early: Option<Instant>,
     halvings: u32,
+    /// What the leader says of whether the ensemble can spare this server.
+    spare: Option<bool>,
     /// The limit was reached, and everything that has come by this time is read before that counts.
     second_look: Option<Instant>,
 }
@@ -45,6 +47,7 @@ impl Suspicion {
             active_at: now + PROBATION,
             early: None,
             halvings: 0,
+            spare: None,
             second_look: None,
         }
     }
@@ -109,6 +112,34 @@ impl Learner {
             }
             (None, Some(limit)) => self.suspicion = Some(Suspicion::new(shared.now, limit)),
             (_, None) => {}
+        }
+    }
+
+    /// Takes note of what the leader says of this server.
+    pub(super) fn note_spare(&mut self, packet: &Packet<'_>) {
+        let spare = extension::field(packet.data, 4, Tag::SPARE).and_then(<[u8]>::first);
+        if let (Some(suspicion), Some(spare)) = (&mut self.suspicion, spare) {
+            suspicion.spare = Some(*spare == 1);
+        }
+    }
+
+    /// Whether this server may be stopped, as its leader has said and has not taken back: it would within
+    /// a heartbeat, and is heard.
+    pub(crate) fn stop_safety(&self, now: Instant, shared: &Shared) -> StopSafety {
+        let leader = self.leader;
+        let Some((suspicion, spare)) =
+            self.suspicion.as_ref().and_then(|known| Some((known, known.spare?)))
+        else {
+            return StopSafety::Untold { leader };
+        };
+        let silence = now.saturating_since(suspicion.heard_at);
+        if silence > suspicion.limit(shared.suspicions.factor(now)) {
+            return StopSafety::NoLeader;
+        }
+        let heard_ms = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
+        match spare {
+            true => StopSafety::SpareByLeader { leader, heard_ms },
+            false => StopSafety::TooFewByLeader { leader, heard_ms },
         }
     }
 

@@ -31,6 +31,10 @@ impl Tag {
     /// milliseconds (u16). In LEADERINFO: the one that it is granted, from now on. Zero is as good as
     /// no such field: there are none.
     pub const HEARTBEAT: Self = Self(3);
+
+    /// In LEADERINFO to a live follower with heartbeats: whether the ensemble can spare it (u8: 1 if so),
+    /// from now on.
+    pub const SPARE: Self = Self(4);
 }
 
 /// The fields behind the first `known` bytes of a message. Reads nothing that is cut off or has no

@@ -7,14 +7,16 @@ use zab_proto::Core;
 use crate::cost;
 use crate::observe::View;
 use crate::observe::mntr;
-use crate::observe::report::{Conns, Dump, Srvr, WatchSummary, WatchesByPath, WatchesBySession};
+use crate::observe::report::{
+    Conns, Dump, Safety, Srvr, WatchSummary, WatchesByPath, WatchesBySession,
+};
 
 const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests\n";
 /// Sent by telnet clients that give up; ends the connection like a word.
 const TELNET_CLOSE: [u8; 4] = [0xff, 0xf4, 0xff, 0xfd];
-const WORDS: [&str; 18] = [
-    "conf", "cons", "crst", "dirs", "dump", "envi", "gtmk", "hash", "isro", "mntr", "ruok", "srst",
-    "srvr", "stat", "stmk", "wchc", "wchp", "wchs",
+const WORDS: [&str; 19] = [
+    "conf", "cons", "crst", "dirs", "dump", "envi", "gtmk", "hash", "isro", "mntr", "ruok", "safe",
+    "srst", "srvr", "stat", "stmk", "wchc", "wchp", "wchs",
 ];
 /// Size of the buffer that ZooKeeper writes the answer to a word through.
 const TEXT_BUFFER_LEN_BYTES: usize = 8192;
@@ -65,7 +67,7 @@ pub(crate) fn resets(word: &str) -> Option<Reset> {
 
 /// Whether this word is answered only by a server that serves clients.
 pub(crate) fn needs_service(word: &str) -> bool {
-    !matches!(word, "ruok" | "isro" | "envi" | "gtmk" | "stmk")
+    !matches!(word, "ruok" | "isro" | "envi" | "gtmk" | "stmk" | "safe")
 }
 
 /// The answer to a word from the connection in the slot `asking`, where `rest` came behind it.
@@ -81,6 +83,7 @@ pub(crate) fn answer(
     let version = &view.env.options.version;
     match word {
         "ruok" => "imok".into(),
+        "safe" => Safety::new(view).to_string(),
         "isro" => if is_serving { "rw" } else { "null" }.into(),
         "envi" => environment(view),
         "gtmk" => TRACE_MASK.to_string(),

@@ -11,7 +11,7 @@ use zab_proto::{HeartbeatStatus, Phase, ServerState};
 use crate::metrics::stats::decimal;
 use crate::metrics::{Histogram, HoldEnd, Summary, Value};
 use crate::observe::View;
-use crate::observe::report::ProposalSizes;
+use crate::observe::report::{ProposalSizes, Safety};
 
 /// What `mntr` says.
 pub(super) fn text(view: &View<'_, '_>) -> String {
@@ -61,6 +61,10 @@ pub(super) fn text(view: &View<'_, '_>) -> String {
     }
     if view.status.in_ensemble().is_some() {
         put_heartbeats(&view.core.peer().heartbeats(), out);
+        // What is not known is not shown.
+        if let Some(is_safe) = Safety::new(view).safe_to_stop.is_safe() {
+            put_own(out, "safe_to_stop", u8::from(is_safe).into());
+        }
     }
     put_quotas(view, out);
     put_metrics(view, out);
@@ -178,7 +182,11 @@ fn put_heartbeats(status: &HeartbeatStatus, out: &mut String) {
         ("own_pauses", status.pauses.into()),
         ("longest_own_pause_ms", status.longest_pause.as_millis()),
     ] {
-        // Writing to a string cannot fail.
-        let _ = writeln!(out, "zab_{name}\t{value}");
+        put_own(out, name, value);
     }
+}
+
+fn put_own(out: &mut String, name: &str, value: u128) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "zab_{name}\t{value}");
 }

@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
 
 use jiff::{SignedDuration, civil};
-use zab_proto::{Instant, Zxid};
+use zab_proto::{Instant, StopSafety, Zxid};
 
 use crate::connection::{Client, ConnStats, Life};
 use crate::observe::View;
@@ -83,6 +83,30 @@ impl Display for Srvr {
             writeln!(f, "Proposal sizes last/min/max: {last}/{min}/{max}")?;
         }
         Ok(())
+    }
+}
+
+/// `safe`, which ZooKeeper does not have: whether this server may be stopped now.
+#[derive(Clone, Debug)]
+pub(super) struct Safety {
+    /// The answer, and what it is known by. The core alone computes it.
+    pub(super) safe_to_stop: StopSafety,
+}
+
+impl Safety {
+    pub(super) fn new(view: &View<'_, '_>) -> Self {
+        Self { safe_to_stop: view.core.peer().stop_safety(view.core.now()) }
+    }
+}
+
+impl Display for Safety {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let answer = match self.safe_to_stop.is_safe() {
+            Some(true) => "yes",
+            Some(false) => "no",
+            None => "unknown",
+        };
+        writeln!(f, "{answer}: {}", self.safe_to_stop)
     }
 }
 
