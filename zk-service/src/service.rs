@@ -1,5 +1,6 @@
 //! The service as an application: its state, and the doors that the core calls.
 
+mod admission;
 mod answer;
 mod budget;
 mod handshake;
@@ -7,18 +8,15 @@ mod hold;
 mod intake;
 mod leave;
 
-use std::collections::VecDeque;
-
 use bytes::BufMut;
 use zab_proto::wire::jute::{BufMutExt, Reader};
 use zab_proto::{
-    Application, BadSnapshot, ClientOutput, CloseReason, ConnId, Core, DigestVerdict, Epoch,
-    Incoming, InstallProgress, Instant, Origin, ServerState, SnapshotDigest, Status, Zxid,
+    Application, BadSnapshot, ClientOutput, CloseReason, ConnId, Core, DigestVerdict, Incoming,
+    InstallProgress, Instant, Origin, ServerState, SnapshotDigest, Status, Zxid,
 };
 
-use crate::connection::room::{Ticket, Waiting};
-use crate::connection::schedule::Schedule;
 use crate::connection::table::Clients;
+use crate::connection::wait::Wait;
 use crate::connection::{Client, Life};
 use crate::cost;
 use crate::env::Env;
@@ -28,7 +26,7 @@ use crate::observe::View;
 use crate::options::ServiceOptions;
 use crate::role::status::ServerStatus;
 use crate::role::{Cx, Role};
-use crate::service::hold::Hold;
+use crate::service::admission::Admission;
 use crate::state::State;
 use crate::state::database::Database;
 use crate::state::listing::Listings;
@@ -44,24 +42,8 @@ pub struct Service {
     listings: Listings,
     status: ServerStatus,
     role: Role,
-    /// Connections whose request could not be proposed or forwarded.
-    waiting: Waiting,
-    /// The write of one of them waits for the answers to others, which may be this many bytes.
-    held_writes: Option<usize>,
-    /// Between two roles: the clients that wait for the next one.
-    hold: Option<Hold>,
-    /// Connections with something to be submitted to the present leader again, before all else.
-    resubmitting: VecDeque<ConnId>,
-    /// It goes on in the next turn.
-    resubmission_due: bool,
-    /// The epoch that was served last.
-    served_epoch: Option<Epoch>,
-    /// The server is about to end: by when its clients are to be answered.
-    leaving: Option<Instant>,
-    /// How much is done for clients in a turn, and who of them is next.
-    schedule: Schedule,
-    /// The time of the last call.
-    now: Instant,
+    /// Which connections wait, and for what.
+    admission: Admission,
     metrics: Metrics,
     /// Buffers that are used again and again.
     record: Vec<u8>,
@@ -80,15 +62,7 @@ impl Service {
             listings: Listings::default(),
             status: ServerStatus::default(),
             role: Role::Idle,
-            waiting: Waiting::default(),
-            held_writes: None,
-            hold: None,
-            resubmitting: VecDeque::new(),
-            resubmission_due: false,
-            served_epoch: None,
-            leaving: None,
-            schedule: Schedule::new(options.work_per_turn),
-            now: Instant::ZERO,
+            admission: Admission::new(&options),
             metrics: Metrics::default(),
             record: Vec::new(),
             frame: Vec::new(),
@@ -126,7 +100,7 @@ impl Service {
     /// [`ServiceOptions::work_per_turn`].
     #[must_use]
     pub fn work_peak(&self) -> u64 {
-        self.schedule.peak()
+        self.admission.schedule.peak()
     }
 
     /// Bytes of replies and events that clients have not been sent yet.
@@ -150,8 +124,8 @@ impl Service {
 
     /// The role, and what it works on.
     fn role<'a, 'c>(&'a mut self, core: &'a mut Core<'c>) -> (&'a mut Role, Cx<'a, 'c>) {
-        let Self { role, state, env, metrics, schedule, .. } = self;
-        (role, Cx { core, state, env, metrics, schedule })
+        let Self { role, state, env, metrics, admission, .. } = self;
+        (role, Cx { core, state, env, metrics, schedule: &mut admission.schedule })
     }
 
     fn wake(&mut self, core: &mut Core<'_>) {
@@ -162,8 +136,8 @@ impl Service {
     /// A call at the time `now`. A runtime looks at everybody before its clock goes on, so that the
     /// first call at a new time begins a turn.
     fn at(&mut self, now: Instant) {
-        if self.now != now {
-            self.now = now;
+        if self.admission.now != now {
+            self.admission.now = now;
             self.begin_turn();
         }
     }
@@ -175,7 +149,7 @@ impl Service {
 
     /// Clears some of it away.
     fn sweep(&mut self) {
-        let count = self.schedule.nodes_to_sweep();
+        let count = self.admission.schedule.nodes_to_sweep();
         self.state.sweep(count);
         if self.watches.is_littered() {
             self.watches.sweep(count);
@@ -185,16 +159,15 @@ impl Service {
     }
 
     fn begin_turn(&mut self) {
-        let for_clients = self.schedule.begin_turn();
-        self.role.begin_turn(&self.schedule, for_clients);
+        let for_clients = self.admission.schedule.begin_turn();
+        self.role.begin_turn(&self.admission.schedule, for_clients);
     }
 
     /// What was promised or planned in the role that has ended is void. What clients have asked is
     /// not; see [`hold`].
     fn end_role(&mut self, now: Instant) {
         self.role = Role::Idle;
-        self.waiting.clear();
-        self.held_writes = None;
+        self.admission.end_role();
         self.listings.clear();
         self.metrics.stats = Stats::default();
         if !self.env.options.hold_clients().is_zero() {
@@ -228,85 +201,59 @@ impl Service {
     /// Ends a connection; with `flush`, what is queued for it still goes out.
     fn close(&mut self, slot: u32, flush: bool) {
         self.watches.remove_slot(slot);
-        self.leave_queue(slot);
-        self.clients.close(slot, flush);
-        self.resume_stalled();
-    }
-
-    /// A connection that ends waits for no room.
-    fn leave_queue(&mut self, slot: u32) {
-        let ticket = self.clients.get_mut(slot).and_then(|client| client.ticket.take());
-        if let Some(ticket) = ticket {
-            self.waiting.leave(ticket);
+        let Self { clients, admission, .. } = self;
+        if let Some(client) = clients.get_mut(slot) {
+            admission.leave_room(client);
         }
-    }
-
-    /// Lets those go on whose writes waited for answers to others.
-    fn resume_stalled(&mut self) {
-        if self.held_writes.is_some_and(|bound| self.clients.writes_len() <= bound / 2) {
-            if self.is_resubmitting() {
-                self.resubmission_due = true;
-            } else {
-                self.call_next();
-            }
-        }
+        clients.close(slot, flush);
+        admission.writes_answered(clients);
     }
 
     /// It is the turn of a connection that had to wait for it.
     fn go_on(&mut self, slot: u32) {
-        let Some(client) = self.clients.get_mut(slot) else { return };
-        client.account.call();
-        self.drain(self.now, slot);
+        self.drain(self.admission.now, slot);
         if self.client(slot).is_some_and(|client| !client.account.waits()) {
-            self.clients.resume(slot);
+            Admission::resume(&mut self.clients, slot);
         }
     }
 
     /// Counts work that was done for a connection, with what the leader's part has done for it.
     fn charge(&mut self, slot: u32, work: u64) {
         if let Some(client) = self.clients.get_mut(slot) {
-            self.schedule.charge(&mut client.account, work);
+            self.admission.schedule.charge(&mut client.account, work);
         } else {
-            self.schedule.bill(work);
-            self.schedule.settle();
+            self.admission.schedule.bill(work);
+            self.admission.schedule.settle();
         }
     }
 
     /// Counts work that was done for a connection and is not counted yet, if there is any.
     fn charge_billed(&mut self, slot: u32) {
-        if self.schedule.has_unbilled() {
+        if self.admission.schedule.has_unbilled() {
             self.charge(slot, 0);
         }
     }
 
-    /// A connection waits for its turn.
-    fn wait(&mut self, slot: u32) {
+    /// Notes what a connection waits for.
+    fn wait(&mut self, slot: u32, wait: Wait) {
         let conn = self.clients.conn(slot);
         if let Some(client) = self.clients.get_mut(slot) {
-            self.schedule.wait(conn, &mut client.account);
-        }
-    }
-
-    /// The connection that has waited longest for room tries again. The next one follows when it has
-    /// had its turn.
-    fn call_next(&mut self) {
-        self.held_writes = None;
-        if let Some(slot) = self.waiting.call().and_then(|conn| self.clients.slot(conn)) {
-            self.clients.resume(slot);
+            self.admission.wait(conn, client, wait);
         }
     }
 
     /// There may be room again for what could not be proposed or forwarded.
     fn retry(&mut self, core: &mut Core<'_>) {
         self.resubmit(core);
-        self.waiting.note_first();
+        self.admission.room.note_first();
         // What was in flight before this leader comes first.
-        let first = if self.is_resubmitting() { Some(0) } else { self.waiting.first() };
+        let is_resubmitting = self.admission.is_resubmitting();
+        let first = if is_resubmitting { Some(0) } else { self.admission.room.first() };
         let (role, mut cx) = self.role(core);
-        let is_turn = role.retry(&mut cx, first) && !self.is_resubmitting();
-        self.schedule.settle();
+        let is_turn = role.retry(&mut cx, first) && !is_resubmitting;
+        self.admission.schedule.settle();
         if is_turn {
-            self.call_next();
+            self.admission.call_next(&mut self.clients);
         }
     }
 
@@ -325,7 +272,7 @@ impl Application for Service {
     }
 
     fn may_deliver(&self) -> bool {
-        self.schedule.may_apply()
+        self.admission.schedule.may_apply()
     }
 
     fn failed(&self) -> Option<&str> {
@@ -358,17 +305,16 @@ impl Application for Service {
     fn request(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8], auth: &[u8]) {
         self.wake(core);
         self.at(core.now());
-        let others_first = self.waiting.first().is_some() || self.is_resubmitting();
-        let place: (Ticket, bool) = (self.waiting.issue(), others_first);
+        let place = self.admission.place_of_learner();
         let (role, mut cx) = self.role(core);
         role.request(&mut cx, from, (data, auth), place);
-        self.schedule.settle();
+        self.admission.schedule.settle();
     }
 
     fn touched(&mut self, core: &mut Core<'_>, _from: Origin, sessions: &[u8]) {
         self.wake(core);
         self.role.touched(core.now(), sessions);
-        self.schedule.work(cost::parsed(sessions.len()));
+        self.admission.schedule.work(cost::parsed(sessions.len()));
     }
 
     fn revalidate(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8]) {
@@ -414,7 +360,7 @@ impl Application for Service {
         let remote = incoming.remote;
         let ServiceOptions { max_client_cnxns, max_cnxns, sessionless_timeout, .. } =
             self.env.options;
-        if self.leaving.is_some() {
+        if self.admission.leaving.is_some() {
             return None;
         }
         let full = (max_client_cnxns > 0
@@ -450,13 +396,8 @@ impl Application for Service {
     fn poll_transmit(&mut self, conn: ConnId, buf: &mut [u8]) -> usize {
         let Some(slot) = self.clients.slot(conn) else { return 0 };
         let n = self.clients.transmit(slot, buf);
-        let soft_max = self.env.options.out_len_soft_max_bytes;
-        if let Some(client) = self.clients.get_mut(slot)
-            && client.paused
-            && client.unsent() <= soft_max / 2
-        {
-            client.paused = false;
-            self.schedule.wait(conn, &mut client.account);
+        if let Some(client) = self.clients.get_mut(slot) {
+            self.admission.sent(&self.env.options, conn, client);
         }
         n
     }
@@ -467,8 +408,10 @@ impl Application for Service {
             self.metrics.dropped += 1;
         }
         self.watches.remove_slot(slot);
-        self.leave_queue(slot);
-        let session = self.clients.get(slot).map_or(0, |client| client.session);
+        let session = self.clients.get_mut(slot).map_or(0, |client| {
+            self.admission.leave_room(client);
+            client.session
+        });
         self.clients.detach(session, slot);
         self.clients.remove(slot, self.watches.is_free(slot));
     }
@@ -478,8 +421,7 @@ impl Application for Service {
             if let Some(output) = self.clients.poll_output() {
                 return Some(output);
             }
-            let conn = self.schedule.next()?;
-            if let Some(slot) = self.clients.slot(conn) {
+            if let Some(slot) = self.admission.next_turn(&mut self.clients)? {
                 self.go_on(slot);
             }
         }
@@ -488,17 +430,16 @@ impl Application for Service {
     fn poll_timeout(&self) -> Option<Instant> {
         let greeting = self.clients.greeting_deadline();
         let role = self.role.poll_timeout();
-        let waiting = self.schedule.has_waiting() && self.schedule.is_spent();
-        let goes_on = self.role.has_postponed() || self.waiting.has_moved() || self.is_littered();
-        let turn = (waiting || goes_on).then_some(Instant::ZERO);
-        let leaving = self.leaving.filter(|_| self.clients.len() > 0);
+        let goes_on = self.role.has_postponed() || self.admission.is_due() || self.is_littered();
+        let turn = goes_on.then_some(Instant::ZERO);
+        let leaving = self.admission.leaving.filter(|_| self.clients.len() > 0);
         [turn, greeting, role, self.hold_timeout(), leaving].into_iter().flatten().min()
     }
 
     fn handle_timeout(&mut self, core: &mut Core<'_>) {
         self.wake(core);
         self.at(core.now());
-        if self.schedule.is_spent() || !self.schedule.may_apply() {
+        if self.admission.schedule.is_spent() || !self.admission.schedule.may_apply() {
             self.begin_turn();
         }
         self.sweep();

@@ -82,6 +82,17 @@ fn the_service_keeps_its_parts_to_itself() {
     }
 }
 
+/// What a connection waits for is decided and ended in one file.
+#[test]
+fn only_admission_resumes_a_connection() {
+    for (file, text) in sources().iter().filter(|(file, _)| file.starts_with("service")) {
+        let resumes = text.contains("clients.resume(") || text.contains("ClientOutput::Resume");
+        assert_eq!(resumes, file == "service/admission.rs", "{file}");
+        let waits = text.contains("schedule.wait(") || text.contains("room.wait(");
+        assert_eq!(waits, file == "service/admission.rs", "{file}");
+    }
+}
+
 #[test]
 fn a_role_is_never_asked_for_by_a_flag() {
     for (file, text) in sources() {

@@ -10,6 +10,7 @@ pub(crate) mod outbox;
 pub(crate) mod room;
 pub(crate) mod schedule;
 pub(crate) mod table;
+pub(crate) mod wait;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -26,6 +27,7 @@ use crate::connection::order::{InFlight, Queue, Rearming};
 use crate::connection::outbox::{Outbox, compact};
 use crate::connection::room::Ticket;
 use crate::connection::schedule::Account;
+use crate::connection::wait::Wait;
 use crate::protocol::acl::perms;
 use crate::protocol::opcode::Opcode;
 
@@ -139,8 +141,8 @@ pub(crate) struct Client {
     pub(crate) unread: usize,
     /// What this connection stands for in [`table::Clients::kept_len`].
     pub(crate) charged: usize,
-    /// Bytes were left unconsumed because of this connection's own limits.
-    pub(crate) paused: bool,
+    /// Why it waits for itself, if it does: for its output or its queue to become shorter.
+    pub(crate) wait: Option<Wait>,
     /// Its next request waits for room, or has waited for it: since when, among all that do.
     pub(crate) ticket: Option<Ticket>,
     /// How far the setWatches at the head of its queue has come.
@@ -177,7 +179,7 @@ impl Client {
             events: EventBytes::default(),
             unread: 0,
             charged: 0,
-            paused: false,
+            wait: None,
             ticket: None,
             rearming: None,
             account: Account::default(),

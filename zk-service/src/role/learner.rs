@@ -8,6 +8,7 @@ use zab_proto::wire::jute::{BufMutExt, Reader};
 
 use crate::auth::Ids;
 use crate::connection::room::Turn;
+use crate::connection::wait::Wait;
 use crate::cost;
 use crate::protocol::code::Code;
 use crate::protocol::opcode::Opcode;
@@ -48,20 +49,20 @@ impl Learner {
             return Submitted::Refused(Code::BAD_ARGUMENTS);
         }
         if !turn.is_next {
-            return Submitted::NoRoom;
+            return Submitted::Later(Wait::Room);
         }
         // A leader takes twice this from each learner when its window is full, and so comes to read
         // the acknowledgements behind them.
         let bound = cx.core.peer().config().limits.requests_len_max_bytes / 2;
         if under_way > 0 && under_way + record.len() > bound {
-            return Submitted::TooManyWrites(bound);
+            return Submitted::Later(Wait::Writes(bound));
         }
         if self.forward(cx, request, op != Opcode::CloseSession) {
             // Whoever finds no room is not charged: he comes again, and would take others' turns.
             cx.schedule.bill(cost::bytes(ids.len()));
             Submitted::Forwarded
         } else {
-            Submitted::NoRoom
+            Submitted::Later(Wait::Room)
         }
     }
 
@@ -151,7 +152,7 @@ impl Learner {
             return Submitted::Refused(Code::BAD_ARGUMENTS);
         }
         if !turn.is_next || !self.forward(cx, request, true) {
-            return Submitted::NoRoom;
+            return Submitted::Later(Wait::Room);
         }
         self.forwarded_syncs.push_back(conn);
         Submitted::Forwarded

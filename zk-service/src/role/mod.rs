@@ -19,6 +19,7 @@ use self::tracker::Owner;
 use crate::auth::Ids;
 use crate::connection::room::{Ticket, Turn};
 use crate::connection::schedule::Schedule;
+use crate::connection::wait::Wait;
 use crate::env::Env;
 use crate::metrics::Metrics;
 use crate::protocol::code::Code;
@@ -70,10 +71,9 @@ pub(crate) enum Submitted {
     Forwarded,
     /// A sync has begun on the leader itself, which takes no room.
     Begun,
-    /// There is no room for it now, or others have waited longer.
-    NoRoom,
-    /// It has to wait until writes of fewer bytes than half of this are under way.
-    TooManyWrites(usize),
+    /// Not now: there is no room for it, or others have waited longer for some ([`Wait::Room`]); or it
+    /// has to wait for answers to others ([`Wait::Writes`]).
+    Later(Wait),
     /// It is answered here.
     Refused(Code),
 }
@@ -152,7 +152,7 @@ impl Role {
         under_way: usize,
     ) -> Submitted {
         match self {
-            Self::Idle => Submitted::NoRoom,
+            Self::Idle => Submitted::Later(Wait::Room),
             Self::Learner(learner) => learner.submit(cx, turn, request, under_way),
             Self::Leader(leader) => Self::propose(leader, cx, turn, request),
         }
@@ -170,7 +170,7 @@ impl Role {
         let may_ask = turn.is_next && !leader.waits_longer(turn.ticket);
         let proposed = if may_ask { leader.submit(cx, &submission) } else { None };
         leader.count(cx);
-        proposed.map_or(Submitted::NoRoom, Submitted::Proposed)
+        proposed.map_or(Submitted::Later(Wait::Room), Submitted::Proposed)
     }
 
     /// Asks for a new session. Whether there was room.
@@ -218,7 +218,7 @@ impl Role {
         request: &Request<'_>,
     ) -> Submitted {
         match self {
-            Self::Idle => Submitted::NoRoom,
+            Self::Idle => Submitted::Later(Wait::Room),
             Self::Learner(learner) => learner.sync(cx, (conn, turn), request),
             Self::Leader(leader) => {
                 leader.sync(cx, conn);

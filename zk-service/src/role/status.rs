@@ -1,6 +1,6 @@
 //! What the core has said about this server.
 
-use zab_proto::{Instant, Phase, ServerState, Status};
+use zab_proto::{Epoch, Instant, Phase, ServerState, Status};
 
 use crate::metrics::{Gaps, Metrics};
 
@@ -11,6 +11,8 @@ pub(crate) struct ServerStatus {
     status: Option<Status>,
     standalone: bool,
     serving_since: Instant,
+    /// The epoch that was served last.
+    served_epoch: Option<Epoch>,
     gaps: Gaps,
 }
 
@@ -44,6 +46,11 @@ impl ServerStatus {
             self.standalone = standalone;
         }
         Change { ends: before.is_some() && !goes_on, begins }
+    }
+
+    /// A role is served in this epoch. Whether the one before was served in the same.
+    pub(crate) fn serves(&mut self, epoch: Epoch) -> bool {
+        self.served_epoch.replace(epoch) == Some(epoch)
     }
 
     pub(crate) fn is_serving(&self) -> bool {

@@ -8,6 +8,7 @@ use zab_proto::{ConnId, Instant, Zxid};
 use crate::auth::{Ids, Judge};
 use crate::connection::Life;
 use crate::connection::order::{Answer, Awaiting, Body, InFlight};
+use crate::connection::wait::Wait;
 use crate::cost;
 use crate::metrics::milliseconds;
 use crate::protocol::code::Code;
@@ -16,6 +17,7 @@ use crate::protocol::reply::{self, Reply};
 use crate::protocol::txn::{Parts, Payload, Txn};
 use crate::read::{Listed, Reading};
 use crate::service::Service;
+use crate::service::admission::Admission;
 use crate::state::apply::{Applied, Outcome};
 use crate::state::listing::Piece;
 
@@ -31,14 +33,14 @@ impl Service {
             self.metrics.commits_received += 1;
         }
         let operations = self.state.operations_of(&payload) as u64;
-        self.schedule.apply(cost::APPLY * operations + cost::bytes(bytes.len()));
-        let done = self.schedule.done();
+        self.admission.schedule.apply(cost::APPLY * operations + cost::bytes(bytes.len()));
+        let done = self.admission.schedule.done();
         let applied = self.apply_and_notify(header, txn);
         self.state.compare(zxid, &payload, is_serving);
         self.role.applied(&self.state, zxid, header.client_id, txn);
         self.settle(now, header, txn, &applied);
         // With what was answered because of it.
-        self.schedule.apply(self.schedule.done() - done);
+        self.admission.schedule.apply(self.admission.schedule.done() - done);
         self.keep_to_budget();
     }
 
@@ -97,7 +99,7 @@ impl Service {
                 let latency_ms = milliseconds(client.connecting_since, now);
                 self.metrics.update_latency.add(latency_ms);
                 self.attached(now, slot, true);
-                self.clients.resume(slot);
+                Admission::resume(&mut self.clients, slot);
             }
             return;
         }
@@ -112,7 +114,7 @@ impl Service {
         if let Some(request) = asked {
             self.clients.take_write(slot);
             self.note_answered();
-            self.resume_stalled();
+            self.admission.writes_answered(&mut self.clients);
             self.answer_write(now, slot, request, (header, txn, applied));
         } else if applied.outcome.code != Code::SESSION_MOVED && header.zxid > client.carry.floor {
             client.carry.moved = true;
@@ -199,7 +201,7 @@ impl Service {
         at_once: bool,
     ) -> bool {
         let bounds = self.env.options.bounds();
-        let piece_work = if at_once { u64::MAX } else { self.schedule.part() };
+        let piece_work = if at_once { u64::MAX } else { self.admission.schedule.part() };
         let piece = Piece { count_max: cost::children(piece_work), len_max: bounds.len };
         let Self { state, watches, listings, clients, env, .. } = self;
         let Some(client) = clients.get_mut(slot) else { return true };
@@ -241,7 +243,7 @@ impl Service {
             Listed::NotYet => {
                 reply.cancel();
                 self.clients.wrote(slot, unsent);
-                self.schedule.bill(work);
+                self.admission.schedule.bill(work);
                 // A connection that is closed has no more to do.
                 return self.keep_to_watches(slot);
             }
@@ -255,7 +257,7 @@ impl Service {
         work += cost::listed(list_len) + cost::bytes(len - list_len);
         let watches_more = watches.len_bytes() > watched;
         self.replied(now, slot, &request, op, len, unsent);
-        self.schedule.bill(work);
+        self.admission.schedule.bill(work);
         if watches_more {
             self.keep_to_watches(slot);
         }
@@ -288,7 +290,7 @@ impl Service {
             self.rejoined(slot, live);
         } else {
             self.attached(now, slot, live);
-            self.clients.resume(slot);
+            Admission::resume(&mut self.clients, slot);
         }
     }
 
@@ -320,7 +322,7 @@ impl Service {
                     let is_done = self.read(now, slot, first, (op, &record), write_behind);
                     self.charge(slot, 0);
                     if !is_done {
-                        self.wait(slot);
+                        self.wait(slot, Wait::Turn);
                         break;
                     }
                     if let Some(client) = self.clients.get_mut(slot) {
@@ -340,30 +342,21 @@ impl Service {
         }
         self.record = record;
         self.clients.count_kept(slot);
-        let out_max = self.env.options.out_len_soft_max_bytes;
-        let Some(client) = self.client(slot) else { return };
-        // Who leaves too much unread goes on when it has read; who waits for its turn, then.
-        if client.paused && !client.account.waits() && client.unsent() <= out_max {
-            client.paused = false;
-            self.clients.resume(slot);
+        if self.client(slot).is_none() {
+            return;
         }
+        Admission::answered(&self.env.options, &mut self.clients, slot);
         self.leave_client(slot);
     }
 
     /// Whether one more read may be answered now; if not, the connection will be told to go on.
     fn may_answer(&mut self, slot: u32) -> bool {
-        let out_max = self.env.options.out_len_soft_max_bytes;
-        let Some(client) = self.clients.get_mut(slot) else { return false };
-        if client.unsent() > out_max {
-            client.paused = true;
-            return false;
+        let Some(client) = self.clients.get(slot) else { return false };
+        let wait = self.admission.answer(&self.env.options, client);
+        if let Some(wait) = wait {
+            self.wait(slot, wait);
         }
-        let account = client.account;
-        let may = !self.schedule.ends(account);
-        if !may {
-            self.wait(slot);
-        }
-        may
+        wait.is_none()
     }
 
     fn answer_sync(&mut self, now: Instant, slot: u32, request: &InFlight, path: &[u8]) {

@@ -4,6 +4,7 @@ use zab_proto::{Core, Instant};
 
 use crate::connection::Life;
 use crate::connection::room::Turn;
+use crate::connection::wait::Wait;
 use crate::protocol::reply;
 use crate::protocol::request::Connect;
 use crate::protocol::session_id::{password, session_id};
@@ -35,7 +36,7 @@ impl Service {
         self.metrics.handshakes += 1;
         self.metrics.reattachments += u64::from(connect.session != 0);
         let turn = self.turn(slot);
-        let taken = if connect.session == 0 {
+        if connect.session == 0 {
             self.create_session(core, (slot, turn), timeout_ms)
         } else if password(connect.session) == *connect.password {
             self.reattach(core, (slot, turn), connect.session, timeout_ms)
@@ -43,11 +44,10 @@ impl Service {
             log::warn!("Incorrect password for session {:#x}", connect.session);
             self.attached(core.now(), slot, false);
             Taken::Closed
-        };
-        if taken == Taken::NotNow { self.stall(slot) } else { taken }
+        }
     }
 
-    /// [`Taken::NotNow`]: there is no room.
+    /// [`Wait::Room`]: there is none.
     pub(super) fn create_session(
         &mut self,
         core: &mut Core<'_>,
@@ -55,13 +55,13 @@ impl Service {
         timeout_ms: i32,
     ) -> Taken {
         if !turn.is_next {
-            return Taken::NotNow;
+            return Taken::Later(Wait::Room);
         }
         let session = self.new_session_id();
         let (role, mut cx) = self.role(core);
         let accepted = role.open_session(&mut cx, turn, session, timeout_ms);
         if !accepted {
-            return Taken::NotNow;
+            return Taken::Later(Wait::Room);
         }
         self.had_room(slot);
         if let Some(client) = self.clients.get_mut(slot) {
@@ -83,7 +83,7 @@ impl Service {
         }
     }
 
-    /// [`Taken::NotNow`]: there is no room.
+    /// [`Wait::Room`]: there is none.
     pub(super) fn reattach(
         &mut self,
         core: &mut Core<'_>,
@@ -99,7 +99,7 @@ impl Service {
         let (role, mut cx) = self.role(core);
         let resumed = role.resume_session(&mut cx, (conn, turn), session, timeout_ms);
         if resumed == Resumed::NoRoom {
-            return Taken::NotNow;
+            return Taken::Later(Wait::Room);
         }
         if matches!(resumed, Resumed::Asked { .. }) {
             self.had_room(slot);

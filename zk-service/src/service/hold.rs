@@ -39,12 +39,14 @@ use zab_proto::{Core, Epoch, Instant};
 use crate::auth::Ids;
 use crate::connection::order::{Awaiting, InFlight};
 use crate::connection::room::Turn;
+use crate::connection::wait::Wait;
 use crate::connection::{Client, Life};
 use crate::cost;
 use crate::metrics::HoldEnd;
 use crate::protocol::opcode::Opcode;
 use crate::role::{Request, Resumed, Submitted};
 use crate::service::Service;
+use crate::service::admission::Admission;
 use crate::service::intake::Taken;
 
 /// Connections whose time is up are looked for this often at most.
@@ -105,20 +107,15 @@ impl Hold {
 impl Service {
     /// Whether clients are held: a role has ended not long ago, and the next one has not begun.
     pub(super) fn holds_clients(&self) -> bool {
-        self.hold.is_some()
-    }
-
-    /// Whether something is still to be submitted again.
-    pub(super) fn is_resubmitting(&self) -> bool {
-        !self.resubmitting.is_empty()
+        self.admission.hold.is_some()
     }
 
     /// When something of this is to be done.
     pub(super) fn hold_timeout(&self) -> Option<Instant> {
-        if self.resubmission_due {
+        if self.admission.resubmission_due {
             return Some(Instant::ZERO);
         }
-        self.hold.as_ref().map(|hold| hold.look_at)
+        self.admission.hold.as_ref().map(|hold| hold.look_at)
     }
 
     /// Keeps the record of a write that is on its way, if that is of use and there is room. Whether
@@ -132,8 +129,8 @@ impl Service {
 
     /// The role has ended: its clients are held.
     pub(super) fn hold_clients(&mut self, now: Instant) {
-        self.resubmitting.clear();
-        self.resubmission_due = false;
+        self.admission.resubmitting.clear();
+        self.admission.resubmission_due = false;
         let until = now + self.env.options.hold_clients();
         let mut hold = Hold {
             since: now,
@@ -158,7 +155,7 @@ impl Service {
         }
         let (clients, requests) = (hold.clients, hold.requests);
         self.metrics.held += clients as u64;
-        self.hold = Some(hold);
+        self.admission.hold = Some(hold);
         for slot in self.client_slots() {
             self.clients.end_again(slot);
             self.end_if(slot, |client| client.carry.moved, HoldEnd::Moved);
@@ -183,7 +180,7 @@ impl Service {
 
     /// A request was answered, between two roles by what came with the synchronisation.
     pub(super) fn note_answered(&mut self) {
-        if let Some(hold) = &mut self.hold {
+        if let Some(hold) = &mut self.admission.hold {
             hold.answered += 1;
         }
     }
@@ -193,7 +190,7 @@ impl Service {
         if let Some(client) = self.client(slot) {
             log::debug!("Closing connection with {}: {}", client.remote, why.text());
             self.metrics.held_closed[why as usize] += 1;
-            if let Some(hold) = &mut self.hold {
+            if let Some(hold) = &mut self.admission.hold {
                 hold.closed[why as usize] += 1;
             }
             self.close(slot, true);
@@ -210,7 +207,8 @@ impl Service {
 
     /// Closes connections that have been held for too long.
     pub(super) fn end_holds(&mut self, now: Instant) {
-        let Some(hold) = self.hold.clone().filter(|hold| hold.look_at <= now || hold.since == now)
+        let Some(hold) =
+            self.admission.hold.clone().filter(|hold| hold.look_at <= now || hold.since == now)
         else {
             return;
         };
@@ -223,7 +221,7 @@ impl Service {
                 next = next.min(until);
             }
         }
-        let Some(hold) = &mut self.hold else { return };
+        let Some(hold) = &mut self.admission.hold else { return };
         hold.look_at = next.max(now + LOOK_EVERY).min(hold.until);
         if hold.until > now {
             return;
@@ -232,7 +230,7 @@ impl Service {
             let waited_ms = now.saturating_since(hold.since).as_millis();
             log::warn!("No leader for {waited_ms} ms: no client is held any more{}", hold.closed());
         }
-        self.hold = None;
+        self.admission.hold = None;
     }
 
     /// A snapshot has taken the place of the state: of clients in session nothing is known any more.
@@ -244,8 +242,8 @@ impl Service {
 
     /// The next role is served, in this epoch: those that were held go on.
     pub(super) fn release_clients(&mut self, core: &mut Core<'_>, epoch: Epoch) {
-        let rejoins = self.served_epoch.replace(epoch) == Some(epoch);
-        let Some(hold) = self.hold.clone() else { return };
+        let rejoins = self.status.serves(epoch);
+        let Some(hold) = self.admission.hold.clone() else { return };
         let serves = self.serves_clients();
         let now = core.now();
         let (mut clients, mut again) = (0, 0);
@@ -258,19 +256,19 @@ impl Service {
             let conn = self.clients.conn(slot);
             let Some(client) = self.client(slot) else { continue };
             match client.state {
-                Life::Greeting => self.clients.resume(slot),
-                Life::Connecting => self.resubmitting.push_back(conn),
+                Life::Greeting => Admission::resume(&mut self.clients, slot),
+                Life::Connecting => self.admission.resubmitting.push_back(conn),
                 Life::Open | Life::Ending => {
                     clients += 1;
                     again += client.queue.len();
                     client.carry.rejoins = rejoins;
                     self.clients.begin_again(slot);
-                    self.resubmitting.push_back(conn);
+                    self.admission.resubmitting.push_back(conn);
                 }
                 Life::Closed => {}
             }
         }
-        let Some(hold) = self.hold.take() else { return };
+        let Some(hold) = self.admission.hold.take() else { return };
         if hold.clients > 0 {
             let waited_ms = now.saturating_since(hold.since).as_millis();
             log::info!(
@@ -288,31 +286,31 @@ impl Service {
 
     /// There is room again.
     pub(super) fn may_resubmit(&mut self) {
-        self.resubmission_due = self.is_resubmitting();
+        self.admission.resubmission_due = self.admission.is_resubmitting();
     }
 
     /// Submits what was in flight if something has changed since it was tried last, as far as there
     /// is room and this turn allows.
     pub(super) fn resubmit(&mut self, core: &mut Core<'_>) {
-        if !std::mem::take(&mut self.resubmission_due) {
+        if !std::mem::take(&mut self.admission.resubmission_due) {
             return;
         }
-        self.held_writes = None;
-        while let Some(conn) = self.resubmitting.front().copied() {
-            if self.schedule.is_spent() {
-                self.resubmission_due = true;
+        self.admission.forget_writes();
+        while let Some(conn) = self.admission.resubmitting.front().copied() {
+            if self.admission.schedule.is_spent() {
+                self.admission.resubmission_due = true;
                 return;
             }
             let slot = self.clients.slot(conn);
             match slot.map_or(Step::Done, |slot| self.resubmit_next(core, slot)) {
                 Step::More => {}
                 Step::Done => {
-                    self.resubmitting.pop_front();
+                    self.admission.resubmitting.pop_front();
                 }
                 Step::Wait => return,
             }
         }
-        self.call_next();
+        self.admission.call_next(&mut self.clients);
     }
 
     /// Submits the next request of a connection.
@@ -333,7 +331,7 @@ impl Service {
         let Some((request, record)) = client.next_again().map(|(r, record)| (r, record.to_vec()))
         else {
             self.drain(core.now(), slot);
-            self.clients.resume(slot);
+            Admission::resume(&mut self.clients, slot);
             return Step::Done;
         };
         let op = match request.awaiting {
@@ -347,9 +345,10 @@ impl Service {
         let zxid = match self.submit_again(core, slot, &request, op, &record) {
             Submitted::Proposed(zxid) => Some(zxid),
             Submitted::Forwarded | Submitted::Begun => None,
-            Submitted::NoRoom => return Step::Wait,
-            Submitted::TooManyWrites(bound) => {
-                self.held_writes = Some(bound);
+            Submitted::Later(wait) => {
+                if let Wait::Writes(bound) = wait {
+                    self.admission.holds_writes(bound);
+                }
                 return Step::Wait;
             }
             Submitted::Refused(_) => {
@@ -374,7 +373,7 @@ impl Service {
         record: &[u8],
     ) -> Submitted {
         let (conn, under_way) = (self.clients.conn(slot), self.clients.writes_len());
-        let Some(client) = self.clients.get_mut(slot) else { return Submitted::NoRoom };
+        let Some(client) = self.clients.get_mut(slot) else { return Submitted::Later(Wait::Room) };
         let session = client.session;
         let ids = std::mem::take(&mut client.ids);
         let known = Ids::new(&ids[..request.ids_len]);
@@ -405,7 +404,7 @@ impl Service {
             }
             taken
         };
-        if taken == Taken::NotNow {
+        if matches!(taken, Taken::Later(_)) {
             return Step::Wait;
         }
         self.charge(slot, cost::REQUEST);
@@ -439,8 +438,8 @@ impl Service {
         let Some(client) = self.client(slot) else { return };
         client.carry.rejoins = false;
         if live {
-            self.resubmitting.push_back(conn);
-            self.resubmission_due = true;
+            self.admission.resubmitting.push_back(conn);
+            self.admission.resubmission_due = true;
         } else {
             self.end_hold(slot, HoldEnd::Ended);
         }

@@ -13,6 +13,7 @@ use crate::auth::Ids;
 use crate::connection::Life;
 use crate::connection::order::{Answer, Awaiting, Body, InFlight};
 use crate::connection::room::Turn;
+use crate::connection::wait::Wait;
 use crate::cost;
 use crate::estimate;
 use crate::metrics::Metrics;
@@ -23,16 +24,15 @@ use crate::protocol::reply::XID_PING;
 use crate::role::{Request, Submitted};
 use crate::service::Service;
 
-/// Reads that may stand in front of a write, if they cost little together: they are answered at once
-/// when those before them are, since the write must find its place.
-const READS_BEFORE_WRITE_MAX: usize = 64;
+/// Of a connection that is gone.
+const NOT_NEXT: Turn = Turn { ticket: None, is_next: false };
 
 /// What became of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Taken {
     Done,
-    /// It has to be offered again.
-    NotNow,
+    /// It is offered again when this wait is over.
+    Later(Wait),
     /// The connection is closed.
     Closed,
 }
@@ -43,9 +43,9 @@ impl Service {
         let used = self.take_frames(core, slot, bytes);
         self.charge_billed(slot);
         if let Some(ticket) = self.clients.get(slot).and_then(|client| client.ticket) {
-            self.waiting.step_aside(ticket);
+            self.admission.room.step_aside(ticket);
         }
-        if self.waiting.has_moved() {
+        if self.admission.room.has_moved() {
             self.retry(core);
         }
         self.clients.left_unread(slot, bytes.len() - used);
@@ -61,20 +61,19 @@ impl Service {
             let Some(client) = self.clients.get_mut(slot) else { return bytes.len() };
             let greeting = match client.state {
                 Life::Ending | Life::Closed => return bytes.len(),
-                Life::Connecting => return used,
-                // What was asked before has to reach the leader first.
-                Life::Open if client.carry.again > 0 || client.carry.rejoins => return used,
                 Life::Greeting => true,
-                Life::Open => false,
+                Life::Connecting | Life::Open => false,
             };
             let Some(head) = rest.first_chunk::<4>() else { return used };
             if greeting && self.word_waits(core, slot, *head) {
+                self.wait(slot, Wait::Turn);
                 return used;
             }
             if greeting && self.four_letter_word(core, slot, *head, &rest[4..]) {
                 return bytes.len();
             }
-            if self.holds_clients() || self.leaving.is_some() {
+            if let Some(wait) = self.stops(slot) {
+                self.wait(slot, wait);
                 return used;
             }
             if !self.serves_clients() {
@@ -92,17 +91,19 @@ impl Service {
                 return bytes.len();
             };
             let Some(frame) = rest[4..].get(..len) else { return used };
-            if self.others_first(slot, frame, used == 0) {
-                return used;
-            }
-            let taken = if greeting {
+            let taken = if self.others_first(slot, frame, used == 0) {
+                Taken::Later(Wait::Turn)
+            } else if greeting {
                 self.handshake(core, slot, frame)
             } else {
                 self.request(core, slot, frame)
             };
             match taken {
                 Taken::Done => self.count_received(slot, 4 + len),
-                Taken::NotNow => return used,
+                Taken::Later(wait) => {
+                    self.wait(slot, wait);
+                    return used;
+                }
                 Taken::Closed => return bytes.len(),
             }
             used += 4 + len;
@@ -111,7 +112,8 @@ impl Service {
 
     /// Whether the beginning of a connection has to wait for its turn. What is no word costs little.
     fn word_waits(&mut self, core: &Core<'_>, slot: u32, head: [u8; 4]) -> bool {
-        self.schedule.is_contended() && self.waits(slot, word_cost(&self.view(core), head), true)
+        self.admission.schedule.is_contended()
+            && self.waits(slot, word_cost(&self.view(core), head), true)
     }
 
     /// Executes a word at the beginning of a connection. False: it is none.
@@ -166,7 +168,7 @@ impl Service {
 
     /// Whether a frame has to wait for its connection's turn, of which this takes note.
     fn others_first(&mut self, slot: u32, frame: &[u8], first: bool) -> bool {
-        self.schedule.is_contended() && {
+        self.admission.schedule.is_contended() && {
             let session = self.clients.get(slot).map_or(0, |client| client.session);
             self.waits(slot, estimate::request(self.state.tree(), session, frame), first)
         }
@@ -174,14 +176,11 @@ impl Service {
 
     fn waits(&mut self, slot: u32, expected: u64, first: bool) -> bool {
         let Some(client) = self.clients.get_mut(slot) else { return false };
-        client.account.expect(expected);
-        let account = client.account;
-        let waits =
-            if first { !self.schedule.admits(account) } else { self.schedule.ends(account) };
-        if waits {
-            self.wait(slot);
-        }
-        waits
+        self.admission.turn(client, expected, first).is_some()
+    }
+
+    fn stops(&self, slot: u32) -> Option<Wait> {
+        self.admission.stops(self.clients.get(slot)?)
     }
 
     fn frame_len(&self, len: i32) -> Option<usize> {
@@ -195,36 +194,22 @@ impl Service {
         if let Some(client) = self.clients.get_mut(slot) {
             client.stats.received += 1;
         }
-        if self.schedule.is_contended() {
+        if self.admission.schedule.is_contended() {
             self.charge(slot, work);
         } else {
-            self.schedule.bill_request(work);
+            self.admission.schedule.bill_request(work);
         }
-    }
-
-    /// The request has to wait for room in the core, behind those who do already.
-    pub(super) fn stall(&mut self, slot: u32) -> Taken {
-        let conn = self.clients.conn(slot);
-        if let Some(client) = self.clients.get_mut(slot) {
-            let ticket = *client.ticket.get_or_insert_with(|| self.waiting.issue());
-            self.waiting.wait(ticket, conn);
-        }
-        Taken::NotNow
     }
 
     /// Whether a request that needs room may ask for some.
     pub(super) fn turn(&self, slot: u32) -> Turn {
-        let ticket = self.clients.get(slot).and_then(|client| client.ticket);
-        let mut turn = self.waiting.turn(ticket);
-        turn.is_next &= !self.is_resubmitting();
-        turn
+        self.clients.get(slot).map_or(NOT_NEXT, |client| self.admission.place(client))
     }
 
-    /// The request has had room. What its client asks next waits behind the others.
+    /// The request has had room.
     pub(super) fn had_room(&mut self, slot: u32) {
-        let ticket = self.clients.get_mut(slot).and_then(|client| client.ticket.take());
-        if let Some(ticket) = ticket {
-            self.waiting.leave(ticket);
+        if let Some(client) = self.clients.get_mut(slot) {
+            self.admission.leave_room(client);
         }
     }
 
@@ -260,8 +245,8 @@ impl Service {
         let op = Opcode::from_wire(number);
         let class = op.map(Opcode::class);
         // Waits for the answers in front of it, which wait for their turn.
-        if self.must_wait(slot, class == Some(OpClass::Write)) {
-            return Taken::NotNow;
+        if let Some(wait) = self.own_limits(slot, class == Some(OpClass::Write)) {
+            return Taken::Later(wait);
         }
         if class != Some(OpClass::Auth) && !self.is_logged_in(slot) {
             return self.refuse_stranger(core.now(), slot, xid);
@@ -293,22 +278,9 @@ impl Service {
         Taken::Done
     }
 
-    /// Whether a connection has so much in flight or unread that its next request has to wait, or
-    /// a sync, behind which a write could be answered too early.
-    fn must_wait(&mut self, slot: u32, is_write: bool) -> bool {
-        let (in_flight_max, out_max) =
-            (self.env.options.in_flight_max, self.env.options.out_len_soft_max_bytes);
-        let Some(client) = self.clients.get_mut(slot) else { return false };
-        let queue = &client.queue;
-        client.paused = client.unsent() > out_max
-            || queue.len() >= in_flight_max
-            || client.kept_here_len() > out_max
-            || (is_write
-                && (queue.syncs() > 0
-                    || queue.is_reading()
-                    || queue.reads() > READS_BEFORE_WRITE_MAX
-                    || queue.reads_work() > self.schedule.part()));
-        client.paused
+    fn own_limits(&mut self, slot: u32, is_write: bool) -> Option<Wait> {
+        let client = self.clients.get_mut(slot)?;
+        self.admission.own_limits(&self.env.options, client, is_write)
     }
 
     /// Puts a request at the end of the queue.
@@ -327,7 +299,7 @@ impl Service {
                 return;
             }
             self.charge(slot, 0);
-            self.wait(slot);
+            self.wait(slot, Wait::Turn);
         }
         if let Some(client) = self.clients.get_mut(slot) {
             let len = client.keep(record);
@@ -358,11 +330,7 @@ impl Service {
         let zxid = match submitted {
             Submitted::Proposed(zxid) => Some(zxid),
             Submitted::Forwarded | Submitted::Begun => None,
-            Submitted::NoRoom => return self.stall(slot),
-            Submitted::TooManyWrites(bound) => {
-                self.held_writes = Some(bound);
-                return self.stall(slot);
-            }
+            Submitted::Later(wait) => return Taken::Later(wait),
             Submitted::Refused(code) => {
                 self.answer(core.now(), slot, xid, Answer::failed(code));
                 return Taken::Done;
@@ -398,7 +366,7 @@ impl Service {
         match begun {
             Submitted::Begun => {}
             Submitted::Proposed(_) | Submitted::Forwarded => self.had_room(slot),
-            Submitted::NoRoom | Submitted::TooManyWrites(_) => return self.stall(slot),
+            Submitted::Later(wait) => return Taken::Later(wait),
             Submitted::Refused(code) => {
                 self.answer(core.now(), slot, xid, Answer::failed(code));
                 return Taken::Done;

@@ -13,11 +13,11 @@ impl Service {
     /// Begins the orderly end, at the time `now`. Ask [`has_left`](Self::has_left) from time to time,
     /// and end the server then, or after a tick.
     pub fn leave(&mut self, now: Instant) {
-        if self.leaving.is_some() {
+        if self.admission.leaving.is_some() {
             return;
         }
         let tick = self.env.options.tick_time;
-        self.leaving = Some(now + tick);
+        self.admission.leaving = Some(now + tick);
         let requests: usize = self.clients.iter().map(|(_, client)| client.queue.len()).sum();
         log::info!(
             "Closing {} client connections behind the answers to {requests} requests, within {} ms",
@@ -32,7 +32,7 @@ impl Service {
     /// Whether all clients are answered and gone, after [`leave`](Self::leave).
     #[must_use]
     pub fn has_left(&self) -> bool {
-        self.leaving.is_some() && self.clients.len() == 0
+        self.admission.leaving.is_some() && self.clients.len() == 0
     }
 
     /// Closes a connection of which nothing is left to be answered, if this server is about to end.
@@ -40,14 +40,14 @@ impl Service {
         let is_done = self.clients.get(slot).is_some_and(|client| {
             matches!(client.state, Life::Greeting | Life::Open) && client.queue.is_empty()
         });
-        if is_done && self.leaving.is_some() {
+        if is_done && self.admission.leaving.is_some() {
             self.close(slot, true);
         }
     }
 
     /// Closes who could not be answered in time.
     pub(super) fn end_leaving(&mut self, now: Instant) {
-        if self.leaving.is_none_or(|until| now < until) {
+        if self.admission.leaving.is_none_or(|until| now < until) {
             return;
         }
         let mut count = 0;

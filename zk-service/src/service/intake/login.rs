@@ -38,9 +38,9 @@ impl Service {
         let Ok(Some(token)) = Reader::new(record).buffer() else {
             return self.hang_up(slot, format_args!("SASL packet without a token"));
         };
-        let Self { env, clients, metrics, schedule, .. } = self;
+        let Self { env, clients, metrics, admission, .. } = self;
         let Some(client) = clients.get_mut(slot) else { return Taken::Closed };
-        schedule.bill(cost::parsed(record.len()));
+        admission.schedule.bill(cost::parsed(record.len()));
         let (sasl, entropy) = (&env.access.sasl, &env.options.entropy);
         let said = sasl.evaluate(&mut client.sasl, token, entropy, &mut client.ids);
         let (mut code, mut close) = (Code::OK, false);
@@ -89,7 +89,7 @@ impl Service {
         let field_len_max = core.peer().config().limits.field_len_max_bytes;
         let bound = self.env.options.ids_len_max_bytes.min(field_len_max);
         // An identity is made of the data, and compared with all that there are.
-        self.schedule.bill(cost::parsed(record.len() + client.ids.len()));
+        self.admission.schedule.bill(cost::parsed(record.len() + client.ids.len()));
         let verdict =
             self.env.access.authenticate(scheme.as_deref(), data, remote, &mut client.ids);
         if scheme.as_deref() == Some("ensemble") && self.env.access.ensemble_auth.is_some() {

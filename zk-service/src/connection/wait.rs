@@ -1,0 +1,30 @@
+//! Why bytes of a connection are left unread.
+
+/// What a connection waits for before its next request is taken.
+///
+/// `service/admission.rs` decides which it is, keeps the connection where whoever ends the wait finds
+/// it, and resumes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wait {
+    /// Its handshake: a transaction, or the leader's word about its session.
+    Handshake,
+    /// A leader: the connection is held between two roles.
+    Leader,
+    /// What it had in flight in the last role is submitted again first.
+    Resubmission,
+    /// The end of this server: nothing more is read from anybody.
+    End,
+    /// Its turn among all connections.
+    Turn,
+    /// Its client, which leaves too much of its output unread.
+    Output,
+    /// Answers to its earlier requests: too many are in flight, or too much is kept of them.
+    Answers,
+    /// A write waits for syncs and reads in front of it, behind which it could be answered too early.
+    Order,
+    /// Room in the leader's window, or on the way to the leader.
+    Room,
+    /// Answers to other writes that are on the way to the leader: those may be half of this many
+    /// bytes.
+    Writes(usize),
+}

@@ -1,0 +1,239 @@
+//! Which connection waits, for what, and what wakes it.
+//!
+//! Each [`Wait`] has one place that decides it, in the first part of this file: bytes that are not taken
+//! stay with the driver, and [`Admission::wait`] notes where the connection is found when the wait is
+//! over. The second part ends waits; nothing else resumes a connection.
+
+use std::collections::VecDeque;
+
+use zab_proto::{ConnId, Instant};
+
+use crate::connection::room::{Ticket, Turn, Waiting};
+use crate::connection::schedule::Schedule;
+use crate::connection::table::Clients;
+use crate::connection::wait::Wait;
+use crate::connection::{Client, Life};
+use crate::options::ServiceOptions;
+use crate::service::hold::Hold;
+
+/// Who waits, and how much may be done.
+#[derive(Debug)]
+pub(super) struct Admission {
+    /// How much is done for clients in a turn, and who of them is next ([`Wait::Turn`]).
+    pub(super) schedule: Schedule,
+    /// Connections that wait for room ([`Wait::Room`], [`Wait::Writes`]).
+    pub(super) room: Waiting,
+    /// The bound of [`Wait::Writes`], if the one that is next waits for that.
+    held_writes: Option<usize>,
+    /// Between two roles: the clients that wait for the next one ([`Wait::Leader`]).
+    pub(super) hold: Option<Hold>,
+    /// Connections with something to be submitted to the present leader again, before all else
+    /// ([`Wait::Resubmission`]).
+    pub(super) resubmitting: VecDeque<ConnId>,
+    /// It goes on in the next turn.
+    pub(super) resubmission_due: bool,
+    /// The server is about to end: by when its clients are to be answered ([`Wait::End`]).
+    pub(super) leaving: Option<Instant>,
+    /// The time of the last call.
+    pub(super) now: Instant,
+}
+
+impl Admission {
+    pub(super) fn new(options: &ServiceOptions) -> Self {
+        Self {
+            schedule: Schedule::new(options.work_per_turn),
+            room: Waiting::default(),
+            held_writes: None,
+            hold: None,
+            resubmitting: VecDeque::new(),
+            resubmission_due: false,
+            leaving: None,
+            now: Instant::ZERO,
+        }
+    }
+
+    /// Nothing is read from a connection, whatever it asks.
+    pub(super) fn stops(&self, client: &Client) -> Option<Wait> {
+        match client.state {
+            Life::Connecting => Some(Wait::Handshake),
+            // What was asked before has to reach the leader first.
+            Life::Open if client.carry.again > 0 || client.carry.rejoins => {
+                Some(Wait::Resubmission)
+            }
+            _ if self.hold.is_some() => Some(Wait::Leader),
+            _ if self.leaving.is_some() => Some(Wait::End),
+            Life::Greeting | Life::Open | Life::Ending | Life::Closed => None,
+        }
+    }
+
+    /// A request of so much work, the first of these bytes or a further one, waits for its turn.
+    pub(super) fn turn(&self, client: &mut Client, expected: u64, first: bool) -> Option<Wait> {
+        client.account.expect(expected);
+        let account = client.account;
+        let waits =
+            if first { !self.schedule.admits(account) } else { self.schedule.ends(account) };
+        waits.then_some(Wait::Turn)
+    }
+
+    /// A connection has so much in flight or unread that its next request waits.
+    pub(super) fn own_limits(
+        &self,
+        options: &ServiceOptions,
+        client: &mut Client,
+        is_write: bool,
+    ) -> Option<Wait> {
+        let out_max = options.out_len_soft_max_bytes;
+        let queue = &client.queue;
+        client.wait = if client.unsent() > out_max {
+            Some(Wait::Output)
+        } else if queue.len() >= options.in_flight_max || client.kept_here_len() > out_max {
+            Some(Wait::Answers)
+        } else if is_write
+            && (queue.syncs() > 0
+                || queue.is_reading()
+                || queue.reads() > READS_BEFORE_WRITE_MAX
+                || queue.reads_work() > self.schedule.part())
+        {
+            Some(Wait::Order)
+        } else {
+            None
+        };
+        client.wait
+    }
+
+    /// A read whose turn it is in the queue waits with its answer.
+    pub(super) fn answer(&self, options: &ServiceOptions, client: &Client) -> Option<Wait> {
+        if client.unsent() > options.out_len_soft_max_bytes {
+            Some(Wait::Output)
+        } else {
+            self.schedule.ends(client.account).then_some(Wait::Turn)
+        }
+    }
+
+    /// Whether a request that needs room may ask for some.
+    pub(super) fn place(&self, client: &Client) -> Turn {
+        let mut turn = self.room.turn(client.ticket);
+        turn.is_next &= !self.is_resubmitting();
+        turn
+    }
+
+    /// The place of a learner's request among all that wait for room, and whether others come first.
+    pub(super) fn place_of_learner(&mut self) -> (Ticket, bool) {
+        let others_first = self.room.first().is_some() || self.is_resubmitting();
+        (self.room.issue(), others_first)
+    }
+
+    /// Notes what a connection waits for.
+    pub(super) fn wait(&mut self, conn: ConnId, client: &mut Client, wait: Wait) {
+        match wait {
+            Wait::Turn => self.schedule.wait(conn, &mut client.account),
+            Wait::Room | Wait::Writes(_) => {
+                // Behind those that wait already.
+                let ticket = *client.ticket.get_or_insert_with(|| self.room.issue());
+                self.room.wait(ticket, conn);
+                if let Wait::Writes(bound) = wait {
+                    self.holds_writes(bound);
+                }
+            }
+            Wait::Output | Wait::Answers | Wait::Order => client.wait = Some(wait),
+            // What ends these looks at all connections.
+            Wait::Handshake | Wait::Leader | Wait::Resubmission | Wait::End => {}
+        }
+    }
+
+    /// What is next waits for answers to other writes, which may be half of so many bytes.
+    pub(super) fn holds_writes(&mut self, bound: usize) {
+        self.held_writes = Some(bound);
+    }
+
+    /// Something is still to be submitted again.
+    pub(super) fn is_resubmitting(&self) -> bool {
+        !self.resubmitting.is_empty()
+    }
+
+    /// Something is to be done in the next turn.
+    pub(super) fn is_due(&self) -> bool {
+        (self.schedule.has_waiting() && self.schedule.is_spent()) || self.room.has_moved()
+    }
+}
+
+/// The ends of waits.
+impl Admission {
+    /// A connection waits for nothing any more: what was left unread is offered again.
+    pub(super) fn resume(clients: &mut Clients, slot: u32) {
+        clients.resume(slot);
+    }
+
+    /// [`Wait::Turn`] is over. Returns whose turn it is.
+    pub(super) fn next_turn(&mut self, clients: &mut Clients) -> Option<Option<u32>> {
+        let slot = clients.slot(self.schedule.next()?);
+        if let Some(client) = slot.and_then(|slot| clients.get_mut(slot)) {
+            client.account.call();
+        }
+        Some(slot)
+    }
+
+    /// A client has read of its output: [`Wait::Output`] is over when half of what may be unsent is
+    /// gone. Its requests then wait for their turn.
+    pub(super) fn sent(&mut self, options: &ServiceOptions, conn: ConnId, client: &mut Client) {
+        if client.wait.is_some() && client.unsent() <= options.out_len_soft_max_bytes / 2 {
+            client.wait = None;
+            self.wait(conn, client, Wait::Turn);
+        }
+    }
+
+    /// Requests of a connection were answered: what waited for its own output and queue is over,
+    /// unless much is unsent or its answers wait for their turn.
+    pub(super) fn answered(options: &ServiceOptions, clients: &mut Clients, slot: u32) {
+        let Some(client) = clients.get_mut(slot) else { return };
+        if client.wait.is_some()
+            && !client.account.waits()
+            && client.unsent() <= options.out_len_soft_max_bytes
+        {
+            client.wait = None;
+            Self::resume(clients, slot);
+        }
+    }
+
+    /// [`Wait::Writes`] is over if few enough are under way.
+    pub(super) fn writes_answered(&mut self, clients: &mut Clients) {
+        if self.held_writes.is_some_and(|bound| clients.writes_len() <= bound / 2) {
+            if self.is_resubmitting() {
+                self.resubmission_due = true;
+            } else {
+                self.call_next(clients);
+            }
+        }
+    }
+
+    /// [`Wait::Room`] is over for the connection that has waited longest. The next one follows when
+    /// that has had its turn.
+    pub(super) fn call_next(&mut self, clients: &mut Clients) {
+        self.held_writes = None;
+        if let Some(slot) = self.room.call().and_then(|conn| clients.slot(conn)) {
+            Self::resume(clients, slot);
+        }
+    }
+
+    /// What is to be submitted again tries for room before all else.
+    pub(super) fn forget_writes(&mut self) {
+        self.held_writes = None;
+    }
+
+    /// A connection has had room, or ends: what its client asks next waits behind the others.
+    pub(super) fn leave_room(&mut self, client: &mut Client) {
+        if let Some(ticket) = client.ticket.take() {
+            self.room.leave(ticket);
+        }
+    }
+
+    /// The role has ended, and whoever waited for room in it waits for the next one.
+    pub(super) fn end_role(&mut self) {
+        self.room.clear();
+        self.held_writes = None;
+    }
+}
+
+/// Reads that may stand in front of a write, if they cost little together: they are answered at once
+/// when those before them are, since the write must find its place.
+const READS_BEFORE_WRITE_MAX: usize = 64;
