@@ -20,7 +20,7 @@ PROBATION = 2.5  # heartbeats must have been kept for two seconds before anybody
 def metric(member, name):
     for line in member.words("mntr").splitlines():
         key, _, value = line.partition("\t")
-        if key == name:
+        if key == f"zk_{name}":
             return int(value)
     return 0
 

@@ -110,6 +110,7 @@ impl Peer {
                 watchdog: Watchdog::new(),
                 suspicions: Suspicions::default(),
                 heartbeats: HeartbeatStatus::default(),
+                loss: None,
                 config,
             },
             role: Role::Looking(Looking {
@@ -235,7 +236,8 @@ impl Peer {
             Role::Leader(leader) => Some(leader),
             Role::Looking(_) | Role::Learner(_) => None,
         };
-        leader.into_iter().flat_map(Leader::learners)
+        let end = self.shared.history.end();
+        leader.into_iter().flat_map(move |leader| leader.learners(end))
     }
 
     /// What the name of a member means now; nothing, if it was not found. Names that were never looked

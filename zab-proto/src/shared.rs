@@ -57,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) watchdog: Watchdog,
     pub(crate) suspicions: Suspicions,
     pub(crate) heartbeats: HeartbeatStatus,
+    /// Why the last role has ended.
+    pub(crate) loss: Option<Notice>,
 }
 
 impl Shared {
@@ -67,6 +69,9 @@ impl Shared {
 
     /// Tells the operator, unless something like it was told a moment ago.
     pub(crate) fn notice(&mut self, now: Instant, notice: Notice) {
+        if matches!(notice, Notice::LeaderLost { .. } | Notice::ReignEnded { .. }) {
+            self.loss = Some(notice);
+        }
         if let Some(more) = self.notices.admit(now, &notice) {
             self.control.push_back(Control::Notice(notice, more));
         }

@@ -180,6 +180,7 @@ fn incarnation(
     service_options.descriptors = Some(Probe::new(|_| runtime_core::count_descriptors()));
     if let Some(tls) = tls {
         service_options.figures = tls::figures(tls);
+        service_options.gauges = tls::gauges(tls);
     }
     let service = Service::new(service_options);
     let server = runtime.start_on(listeners, options, service)?;

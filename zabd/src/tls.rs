@@ -71,14 +71,18 @@ pub(crate) fn figures(tls: &Arc<Tls>) -> Vec<(&'static str, Probe<u64>)> {
             if reset { count.swap(0, Ordering::Relaxed) } else { count.load(Ordering::Relaxed) }
         })
     };
-    let expiring = Arc::clone(tls);
-    let expiry = Probe::new(move |_| expiring.expires_in().map_or(0, |left| left.as_secs()));
     vec![
         ("unsuccessful_handshake", counter(|counts| &counts.unsuccessful)),
         ("tls_handshake_exceeded", counter(|counts| &counts.exceeded)),
         ("tls_plain_accepted", counter(|counts| &counts.plain)),
-        ("tls_certificate_expiry_seconds", expiry),
     ]
+}
+
+/// What rises and falls.
+pub(crate) fn gauges(tls: &Arc<Tls>) -> Vec<(&'static str, Probe<u64>)> {
+    let tls = Arc::clone(tls);
+    let expiry = Probe::new(move |_| tls.expires_in().map_or(0, |left| left.as_secs()));
+    vec![("tls_certificate_expiry_seconds", expiry)]
 }
 
 /// Looks every now and then whether the stores have changed, as long as somebody uses them; and says when

@@ -25,6 +25,7 @@ mod service;
 mod state;
 
 pub use metrics::Summary;
+pub use observe::look;
 pub use options::{
     DigestAlgorithm, EnsembleAuth, Entropy, OnOutdated, Probe, SaslOptions, ServiceOptions,
     WallClock,

@@ -324,8 +324,10 @@ pub struct ServiceOptions {
     pub fsync_times: Option<Probe<Summary>>,
     /// Open file descriptors and how many there may be, for `mntr`.
     pub descriptors: Option<Probe<(u64, u64)>>,
-    /// Further figures of the process for `mntr`, by their names there.
+    /// Further counters of the process for `mntr`, by their names there.
     pub figures: Vec<(&'static str, Probe<u64>)>,
+    /// The same of what rises and falls.
+    pub gauges: Vec<(&'static str, Probe<u64>)>,
     /// Called when the ensemble's members have changed to others than this server's: it is to end.
     pub on_outdated: OnOutdated,
     /// Source of the times in transactions.
@@ -387,6 +389,7 @@ impl Default for ServiceOptions {
             fsync_times: None,
             descriptors: None,
             figures: Vec::new(),
+            gauges: Vec::new(),
             on_outdated: OnOutdated::default(),
             wall_clock: WallClock::system(),
             entropy: Entropy::system(),

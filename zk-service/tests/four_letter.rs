@@ -162,14 +162,14 @@ fn whether_a_server_may_be_stopped() {
     ] {
         let text = ask(&mut world, server, "safe");
         assert!(text.starts_with(answer) && text.ends_with('\n'), "{server}: {text}");
-        assert_eq!(metric(&mut world, server, "zab_safe_to_stop"), "1");
+        assert_eq!(metric(&mut world, server, "zk_zab_safe_to_stop"), "1");
     }
     world.cut = (0..4).filter(|i| *i != follower).map(|i| (follower, i)).collect();
     world.pass(Duration::from_secs(1));
     let text = ask(&mut world, leader, "safe");
     assert_eq!(text.strip_prefix("no: "), text.split_once(' ').map(|(_, rest)| rest), "{text}");
     assert!(text.ends_with(&format!(": {}\n", follower + 1)), "{text}");
-    assert_eq!(metric(&mut world, leader, "zab_safe_to_stop"), "0");
+    assert_eq!(metric(&mut world, leader, "zk_zab_safe_to_stop"), "0");
     assert_eq!(
         ask(&mut world, follower, "safe"),
         "unknown: this server has no leader that it hears\n"

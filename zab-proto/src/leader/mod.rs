@@ -97,6 +97,9 @@ pub struct LearnerStatus {
     /// It has promised a higher epoch, so it is served but counts to no quorum of this one. It will
     /// count from the next epoch on.
     pub guest: bool,
+    /// How many of the leader's transactions it has not acknowledged, once it has the leader's
+    /// history. `None`: not known, as observers acknowledge nothing.
+    pub behind: Option<u64>,
 }
 
 /// What became of the leader.
@@ -180,13 +183,16 @@ impl Leader {
         self.epoch
     }
 
-    pub(crate) fn learners(&self) -> impl Iterator<Item = LearnerStatus> + '_ {
+    /// Its learners; `end` is the end of its history.
+    pub(crate) fn learners(&self, end: Index) -> impl Iterator<Item = LearnerStatus> + '_ {
         let learns = |link: &&Link| link.stage > Stage::Hello && !link.foreign;
-        self.all().filter(learns).map(|link| LearnerStatus {
+        self.all().filter(learns).map(move |link| LearnerStatus {
             origin: link.origin(),
             observer: link.observer,
             synced: link.stage == Stage::Live,
             guest: link.guest,
+            behind: (link.stage == Stage::Live && !link.observer)
+                .then(|| end.saturating_sub(link.acked)),
         })
     }
 

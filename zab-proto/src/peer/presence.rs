@@ -1,7 +1,7 @@
 //! Signs of life: of this process, and of the leader on the election port.
 
 use super::{Peer, Role};
-use crate::{HeartbeatStatus, Instant};
+use crate::{HeartbeatStatus, Instant, Notice};
 
 impl Peer {
     /// The time is `now`. Every call that brings a time does this; a driver does it, too, before it lets
@@ -40,6 +40,13 @@ impl Peer {
             Role::Leader(leader) => leader.heartbeat(&self.shared),
         };
         HeartbeatStatus { interval, limit, ..self.shared.heartbeats }
+    }
+
+    /// Why the last role of this server has ended: [`Notice::LeaderLost`] or [`Notice::ReignEnded`].
+    /// `None`: none has, since the start.
+    #[must_use]
+    pub fn last_loss(&self) -> Option<Notice> {
+        self.shared.loss
     }
 
     /// Tells a learner whom it has heard on the election port: its leader, or somebody who looks for one.

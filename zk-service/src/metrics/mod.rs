@@ -4,6 +4,7 @@
 
 pub(crate) mod stats;
 mod summary;
+pub(crate) mod timeline;
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use zab_proto::{Instant, Phase, ServerState, Status};
 
 use self::stats::Stats;
 pub(crate) use self::summary::Histogram;
-pub use self::summary::Summary;
+pub use self::summary::{Distribution, Summary};
 use crate::protocol::event::Event;
 
 /// Whole milliseconds from one instant to a later one.
@@ -62,6 +63,9 @@ macro_rules! metrics {
             /// Leader: writes refused for their quota, by the first part of their path. Only paths
             /// with a quota are in it. Counted in `role/leader.rs::count`.
             pub(crate) quota_exceeded: BTreeMap<Box<str>, u64>,
+            /// Losses of service that are over, by their cause. Counted in
+            /// `metrics/timeline.rs::became`.
+            pub(crate) failovers: BTreeMap<&'static str, u64>,
             /// Connections that were held and closed after all, by reason. Counted in
             /// `service/hold.rs::end_hold`.
             pub(crate) held_closed: [u64; HoldEnd::ALL.len()],
@@ -153,6 +157,9 @@ metrics! {
     election_time:           Summary,   "election_time",                  "metrics/mod.rs::became";
     unavailable_time:        Summary,   "unavailable_time",               "metrics/mod.rs::became";
     leader_unavailable_time: Summary,   "leader_unavailable_time",        "metrics/mod.rs::became";
+    failover_time:           Summary,   "zab_failover_time",              "metrics/timeline.rs::became";
+    discovery_time:          Summary,   "zab_discovery_time",             "metrics/timeline.rs::spent";
+    synchronization_time:    Summary,   "zab_synchronization_time",       "metrics/timeline.rs::spent";
     created_watches:         Summary,   "node_created_watch_count",       "metrics/mod.rs::triggered";
     deleted_watches:         Summary,   "node_deleted_watch_count",       "metrics/mod.rs::triggered";
     changed_watches:         Summary,   "node_changed_watch_count",       "metrics/mod.rs::triggered";

@@ -41,7 +41,12 @@ impl Stats {
 
     /// Mean latency in ms.
     pub(crate) fn latency_avg(&self) -> String {
-        decimal(u128::from(self.latency_total_ms) * 10_000 / u128::from(self.replies.max(1)))
+        decimal(self.latency_avg_ten_thousandths())
+    }
+
+    /// The same in ten-thousandths.
+    pub(crate) fn latency_avg_ten_thousandths(&self) -> u128 {
+        u128::from(self.latency_total_ms) * 10_000 / u128::from(self.replies.max(1))
     }
 }
 

@@ -30,6 +30,24 @@ const PER_DOUBLING: u64 = 16;
 /// The last bucket has everything from 2^36 on.
 const BUCKETS: usize = 32 + 31 * 16;
 
+/// A summary and the values that so many of all are not above, at most a sixteenth too low; 0 if there
+/// were none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Distribution {
+    /// Count, sum, least and greatest.
+    pub summary: Summary,
+    /// Half of them.
+    pub p50: u64,
+    /// 90 of 100.
+    pub p90: u64,
+    /// 95 of 100.
+    pub p95: u64,
+    /// 99 of 100.
+    pub p99: u64,
+    /// 999 of 1000.
+    pub p999: u64,
+}
+
 /// A summary with percentiles.
 #[derive(Clone, Debug)]
 pub(crate) struct Histogram {
@@ -66,8 +84,20 @@ impl Histogram {
         (PER_DOUBLING + above % PER_DOUBLING) << (above / PER_DOUBLING + 1)
     }
 
+    /// The summary with its percentiles.
+    pub(crate) fn distribution(&self) -> Distribution {
+        Distribution {
+            summary: self.summary,
+            p50: self.percentile(500),
+            p90: self.percentile(900),
+            p95: self.percentile(950),
+            p99: self.percentile(990),
+            p999: self.percentile(999),
+        }
+    }
+
     /// The value that `per_mille` of all are not above.
-    pub(crate) fn percentile(&self, per_mille: u64) -> u64 {
+    fn percentile(&self, per_mille: u64) -> u64 {
         let wanted = (self.summary.count * per_mille).div_ceil(1000);
         let mut seen = 0;
         for (at, count) in self.buckets.iter().enumerate() {

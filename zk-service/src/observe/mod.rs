@@ -1,11 +1,14 @@
 //! What only looks.
 //!
 //! [`report`] has the answers as values and as ZooKeeper's text, `mntr` and `four_letter` say which
-//! words ask for them. Nothing here changes anything, so that other ways to ask can be added beside.
+//! words ask for them. [`look`] has those that leave the server's thread, and `rows` the metrics. Nothing
+//! here changes anything, so that other ways to ask can be added beside.
 
 pub(crate) mod four_letter;
+pub mod look;
 mod mntr;
 mod report;
+mod rows;
 
 use zab_proto::{Core, Zxid};
 

@@ -150,7 +150,8 @@ impl Service {
         true
     }
 
-    fn reset(&mut self, what: Option<Reset>) {
+    /// Sets figures back.
+    pub(super) fn reset(&mut self, what: Option<Reset>) {
         match what {
             None => {}
             Some(Reset::Connections) => {
