@@ -114,6 +114,10 @@ def main():
     logins.add_argument("--only", help="cases with one of these words in their names, as kazoo,half-open")
     logins.set_defaults(start=suite("sasl"))
 
+    audit = commands.add_parser("audit", help="the audit log, line by line beside Apache's")
+    audit.add_argument("--record", metavar="FILE", help="write a conversation and Apache's lines down, for the tests of zk-service")
+    audit.set_defaults(start=suite("audit"))
+
     mix = commands.add_parser("mixed", help="ensembles of ours and Apache's")
     mix.add_argument("--selection", choices=list(mixed.SELECTIONS), default="short")
     mix.set_defaults(start=mixed.main)

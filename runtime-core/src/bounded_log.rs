@@ -29,12 +29,20 @@ use log::{Level, Log, Metadata, Record};
 #[derive(Debug)]
 pub struct BoundedLog<L> {
     inner: L,
+    exempt: Option<&'static str>,
 }
 
 impl<L: Log> BoundedLog<L> {
     /// Wraps a logger.
     pub fn new(inner: L) -> Self {
-        Self { inner }
+        Self { inner, exempt: None }
+    }
+
+    /// Records of this target are handed on as they are. Whoever writes them has to keep them to one
+    /// line, and needs all of them.
+    #[must_use]
+    pub fn except(self, target: &'static str) -> Self {
+        Self { exempt: Some(target), ..self }
     }
 
     fn pass(&self, record: &Record<'_>, text: &str) {
@@ -58,6 +66,9 @@ impl<L: Log> Log for BoundedLog<L> {
     fn log(&self, record: &Record<'_>) {
         if !self.inner.enabled(record.metadata()) {
             return;
+        }
+        if self.exempt == Some(record.target()) {
+            return self.inner.log(record);
         }
         let counted = record.level() <= Level::Info && record.file() != Some(file!());
         if !counted || !COUNTING.load(Ordering::Relaxed) {
@@ -374,5 +385,17 @@ mod tests {
         assert_eq!(log(Level::Trace, 100), 0);
         assert_eq!(log(Level::Warn, 100), 30);
         assert_eq!(kept.0.lock().unwrap()[29], "bounded line\\n29");
+        let logger = logger.except("whole");
+        kept.0.lock().unwrap().clear();
+        let long = format!("\t{}", "x".repeat(2 * LINE_LEN_MAX));
+        for _ in 0..2 * LINES_MAX {
+            let mut record = Record::builder();
+            logger.log(
+                &record.level(Level::Warn).target("whole").args(format_args!("{long}")).build(),
+            );
+        }
+        let all = kept.0.lock().unwrap();
+        assert_eq!(all.len(), 2 * LINES_MAX as usize);
+        assert_eq!(all[59], format!("whole {long}"));
     }
 }

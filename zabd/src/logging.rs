@@ -7,6 +7,8 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use runtime_core::BoundedLog;
 
+use crate::audit;
+
 static MYID: AtomicI64 = AtomicI64::new(NO_ID);
 const NO_ID: i64 = i64::MIN;
 
@@ -22,12 +24,15 @@ pub fn init() {
             NO_ID => {}
             id => write!(out, "[myid:{id}] ")?,
         }
+        if record.target() == audit::TARGET {
+            write!(out, "{}: ", audit::TARGET)?;
+        }
         writeln!(out, "{}", record.args())
     });
     let logger = builder.build();
     let level = logger.filter();
     // Only a second call could fail.
-    if log::set_logger(Box::leak(Box::new(BoundedLog::new(logger)))).is_ok() {
+    if log::set_logger(Box::leak(Box::new(BoundedLog::new(logger).except(audit::TARGET)))).is_ok() {
         log::set_max_level(level);
     }
 }

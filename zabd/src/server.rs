@@ -1,5 +1,6 @@
 //! One server, from its configuration to its end.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -12,7 +13,8 @@ use zab_storage::FsyncSummary;
 use zab_tls::{Ports, Tls};
 use zk_service::{OnOutdated, Probe, Service, Summary};
 
-use crate::config::{LoadError, ServerConfig, SystemProperties};
+use crate::audit::Audit;
+use crate::config::{Invalid, LoadError, ServerConfig, SystemProperties};
 use crate::ending::Ending;
 use crate::mending::Mending;
 use crate::purge::Purge;
@@ -27,6 +29,15 @@ pub enum Source {
     Arguments(Vec<String>),
 }
 
+impl Source {
+    fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Arguments(_) => None,
+        }
+    }
+}
+
 /// Runs a server until a signal, the end of stdin (if `with_parent`) or an error; returns the exit
 /// code.
 #[must_use]
@@ -36,16 +47,26 @@ pub fn run(
     runtime: Runtime,
     with_parent: bool,
 ) -> u8 {
-    let config = match source {
+    let spare = properties.clone();
+    let mut config = match source {
         Source::File(path) => {
             log::info!("Reading configuration from: {}", path.display());
             ServerConfig::load(path, properties)
         }
         Source::Arguments(arguments) => ServerConfig::from_arguments(arguments, properties),
     };
+    let audit = match &config {
+        Ok(config) => Audit::open(config.audit.as_ref()),
+        Err(_) => Audit::open(ServerConfig::audit_of(source.file(), spare).as_ref()),
+    };
+    let audit = Arc::new(audit.unwrap_or_else(|error| {
+        config = Err(Invalid::new(error.to_string()).into());
+        Audit::default()
+    }));
     let code = match config {
         Ok(config) => {
-            match tls::open(&config).map(|tls| serve(&config, tls.as_ref(), runtime, with_parent)) {
+            let tls = tls::open(&config);
+            match tls.map(|tls| serve(&config, tls.as_ref(), runtime, with_parent, &audit)) {
                 Err(error) => {
                     log::error!("Invalid config, exiting abnormally: {error}");
                     exit::INVALID
@@ -72,6 +93,7 @@ pub fn run(
             exit::UNEXPECTED
         }
     };
+    audit.ends(code != exit::OK);
     log::info!("Exiting with code {code}");
     code
 }
@@ -95,6 +117,7 @@ fn serve(
     tls: Option<&Arc<Tls>>,
     runtime: Runtime,
     with_parent: bool,
+    audit: &Arc<Audit>,
 ) -> Result<u8, Failure> {
     log_start(config);
     if let Some(tls) = tls {
@@ -111,7 +134,7 @@ fn serve(
     let outdated = Arc::new(AtomicBool::new(false));
     let mut mending = None::<Mending>;
     loop {
-        let failure = match incarnation(config, tls, runtime, &ending, &outdated) {
+        let failure = match incarnation(config, tls, runtime, &ending, &outdated, audit) {
             Ok(()) if outdated.load(Ordering::Relaxed) => return Ok(exit::OUTDATED),
             Ok(()) => return Ok(exit::OK),
             Err(failure) => failure,
@@ -162,6 +185,7 @@ fn incarnation(
     runtime: Runtime,
     ending: &Ending,
     outdated: &Arc<AtomicBool>,
+    audit: &Arc<Audit>,
 ) -> Result<(), Failure> {
     let options = options::server(config);
     let (mut listeners, missing) = ports::bind(config)?;
@@ -178,6 +202,7 @@ fn incarnation(
     service_options.on_outdated = on_outdated(ending, outdated);
     service_options.fsync_times = Some(fsync_times(&options.storage));
     service_options.descriptors = Some(Probe::new(|_| runtime_core::count_descriptors()));
+    service_options.audit = audit.log();
     if let Some(tls) = tls {
         service_options.figures = tls::figures(tls);
         service_options.gauges = tls::gauges(tls);
@@ -188,8 +213,12 @@ fn incarnation(
     // Not before: the directories have been read now, and what the purge removes is not missed.
     let purge = Purge::start(config);
     missing.serve_on(handle.clone())?;
-    let tick = config.tick_time;
-    ending.serving(move || leave(handle.clone(), tick));
+    audit.started();
+    let (tick, audit) = (config.tick_time, Arc::clone(audit));
+    ending.serving(move || {
+        audit.ends(false);
+        leave(handle.clone(), tick);
+    });
     let result = server.join();
     drop(purge);
     result.map_err(|error| match error {

@@ -10,6 +10,7 @@
 // A new operation is to be decided wherever one is: `Opcode` is matched without a wildcard.
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
+mod audit;
 mod auth;
 mod connection;
 mod cost;
@@ -24,6 +25,7 @@ mod role;
 mod service;
 mod state;
 
+pub use audit::{AuditLine, AuditLog, AuditResult};
 pub use metrics::Summary;
 pub use observe::look;
 pub use options::{

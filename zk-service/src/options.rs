@@ -10,6 +10,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 use zab_sasl::{NameRules, Users};
 
+use crate::audit::AuditLog;
 use crate::metrics::Summary;
 
 /// A source of wall-clock time, in milliseconds since 1970.
@@ -328,6 +329,8 @@ pub struct ServiceOptions {
     pub figures: Vec<(&'static str, Probe<u64>)>,
     /// The same of what rises and falls.
     pub gauges: Vec<(&'static str, Probe<u64>)>,
+    /// The audit log, if there is one.
+    pub audit: Option<AuditLog>,
     /// Called when the ensemble's members have changed to others than this server's: it is to end.
     pub on_outdated: OnOutdated,
     /// Source of the times in transactions.
@@ -390,6 +393,7 @@ impl Default for ServiceOptions {
             descriptors: None,
             figures: Vec::new(),
             gauges: Vec::new(),
+            audit: None,
             on_outdated: OnOutdated::default(),
             wall_clock: WallClock::system(),
             entropy: Entropy::system(),

@@ -3,6 +3,7 @@
 mod admin;
 mod admission;
 mod answer;
+mod audit;
 mod budget;
 mod handshake;
 mod hold;

@@ -1,5 +1,6 @@
 //! `zoo.cfg` and system properties, as ZooKeeper reads them.
 
+mod audit;
 mod error;
 mod file;
 mod judge;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use zab_proto::{Ensemble, Sid};
 use zk_service::EnsembleAuth;
 
+pub use self::audit::{AuditConfig, AuditFile};
 pub use self::error::{Invalid, Origin};
 use self::file::FileKeys;
 pub use self::sasl::{MemberLogins, SaslConfig};
@@ -84,6 +86,8 @@ pub struct ServerConfig {
     pub sasl: SaslConfig,
     /// Which ports speak TLS, and how.
     pub tls: TlsConfig,
+    /// Where the audit log goes, if there is one.
+    pub audit: Option<AuditConfig>,
     /// Everything else.
     pub properties: SystemProperties,
 }
@@ -181,6 +185,20 @@ impl ServerConfig {
         Self::check(keys, properties, None, String::new())
     }
 
+    /// Where the audit log was to go of a server whose configuration cannot be used.
+    pub(crate) fn audit_of(
+        file: Option<&Path>,
+        mut properties: SystemProperties,
+    ) -> Option<AuditConfig> {
+        let bytes = file.and_then(|path| fs::read(path).ok()).unwrap_or_default();
+        for entry in properties::parse(&bytes).unwrap_or_default() {
+            let origin = Origin::File(file.map(Path::to_path_buf), Some(entry.line));
+            properties.set(origin, property_name(&entry.key), entry.value);
+        }
+        // What is wrong with that, too, is said when the rest is right.
+        AuditConfig::read(&properties).ok().flatten()
+    }
+
     fn check(
         mut keys: FileKeys,
         properties: SystemProperties,
@@ -213,6 +231,7 @@ impl ServerConfig {
         properties.check()?;
         let x509_auth = tls.clients.is_some() || security::has_x509(&properties);
         let sasl = SaslConfig::read(&keys, &properties, standalone)?;
+        let audit = AuditConfig::read(&properties)?;
         let enforce_auth = security::check(&keys, &properties, x509_auth, &sasl.clients)?;
         let count = |name| u32::try_from(keys.number(name)).unwrap_or(0);
         Ok(Self {
@@ -248,6 +267,7 @@ impl ServerConfig {
             sasl,
             tls,
             ensemble_auth: security::ensemble_auth(&properties),
+            audit,
             properties,
         })
     }

@@ -5,6 +5,7 @@
 
 pub(crate) mod budget;
 mod carry;
+pub(crate) mod note;
 pub(crate) mod order;
 pub(crate) mod outbox;
 pub(crate) mod room;
@@ -19,10 +20,12 @@ use std::time::Duration;
 use zab_proto::Instant;
 use zab_sasl::digest_md5::Acceptor;
 
+use crate::audit::HostAddress;
 use crate::auth::rules::Rules;
 use crate::auth::{self, Access, Ids, Judge};
 use crate::connection::budget::EventBytes;
 use crate::connection::carry::Carry;
+use crate::connection::note::Notes;
 use crate::connection::order::{InFlight, Queue, Rearming};
 use crate::connection::outbox::{Outbox, compact};
 use crate::connection::room::Ticket;
@@ -131,6 +134,8 @@ pub(crate) struct Client {
     /// had then: a transaction may have a million events about nodes that share an ACL.
     may_read: (Weak<Rules>, usize, bool),
     pub(crate) queue: Queue,
+    /// What the audit log will need of the writes in it, if there is one.
+    pub(crate) notes: Option<Box<Notes>>,
     /// Records of the queued requests, in order, from `kept_at` on.
     kept: Vec<u8>,
     kept_at: usize,
@@ -157,7 +162,7 @@ pub(crate) struct Client {
 impl Client {
     fn new(remote: SocketAddr, wall_ms: i64) -> Self {
         let mut ids = Vec::new();
-        auth::add_id(&mut ids, "ip", &remote.ip().to_canonical().to_string());
+        auth::add_id(&mut ids, "ip", &HostAddress(remote.ip()).to_string());
         Self {
             remote,
             state: Life::Greeting,
@@ -173,6 +178,7 @@ impl Client {
             sasl: None,
             may_read: (Weak::new(), 0, false),
             queue: Queue::default(),
+            notes: None,
             kept: Vec::new(),
             kept_at: 0,
             out: Outbox::default(),
@@ -264,6 +270,7 @@ impl Client {
             + self.out.own_len()
             + self.ids.len()
             + self.queue.len() * size_of::<InFlight>()
+            + self.notes.as_ref().map_or(0, |notes| notes.len_bytes())
     }
 
     fn send(&mut self, buf: &mut [u8]) -> usize {
@@ -273,6 +280,7 @@ impl Client {
     fn drop_everything(&mut self) {
         self.carry = Carry::default();
         self.queue = Queue::default();
+        self.notes = None;
         self.kept = Vec::new();
         self.kept_at = 0;
         self.ids = Vec::new();

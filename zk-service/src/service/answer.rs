@@ -18,6 +18,7 @@ use crate::protocol::txn::{Parts, Payload, Txn};
 use crate::read::{Listed, Reading};
 use crate::service::Service;
 use crate::service::admission::Admission;
+use crate::service::audit::audit_close;
 use crate::state::apply::{Applied, Outcome};
 use crate::state::listing::Piece;
 
@@ -46,6 +47,9 @@ impl Service {
 
     fn apply_and_notify(&mut self, header: &TxnHeader, txn: &Txn<'_>) -> Applied {
         let Self { state, watches, clients, env, frame, hit, metrics, .. } = self;
+        if let Some(log) = &env.options.audit {
+            audit_close(log, state, header, txn);
+        }
         let mut too_slow = Vec::new();
         let applied = state.apply(header, txn, &mut |trigger| {
             watches.trigger(trigger.path, trigger.event, hit);
@@ -115,6 +119,7 @@ impl Service {
             self.clients.take_write(slot);
             self.note_answered();
             self.admission.writes_answered(&mut self.clients);
+            self.audit_write(slot, &request, txn, applied);
             self.answer_write(now, slot, request, (header, txn, applied));
         } else if applied.outcome.code != Code::SESSION_MOVED && header.zxid > client.carry.floor {
             client.carry.moved = true;

@@ -339,6 +339,7 @@ impl Service {
         };
         self.had_room(slot);
         let kept = self.keep_write(slot, record);
+        self.note_for_audit(slot, op, record);
         self.queue(core.now(), slot, xid, Awaiting::Write { op, zxid, len: record.len(), kept });
         if op == Opcode::CloseSession {
             self.end_input(slot);

@@ -35,7 +35,7 @@ pub(super) const PIPELINE: Section = Section {
         "root.logger", Text, "", Ignored("the log goes to stderr; RUST_LOG says how much of it");
         "console.threshold", Text, "", Ignored("the log goes to stderr; RUST_LOG says how much of it");
         "tracelog.*", Text, "", Ignored("the log goes to stderr; RUST_LOG says how much of it");
-        "auditlog.*", Text, "", Ignored("no audit log is written; see audit.enable");
+        "auditlog.*", Text, "", Ignored("of the audit log, auditlog.file says where it goes");
         "jmx.*", Text, "", Ignored("there is no Java virtual machine; mntr has the figures");
         "request.timeout", GetInt(MIN), "0", Ignored("a setting of clients");
         "clientCnxnSocket", Text, "", Ignored("a setting of clients");

@@ -113,8 +113,13 @@ pub(super) const OBSERVING: Section = Section {
         "admin.rateLimiterIntervalInMS", ParseInt(MIN), "300000", Warned(Changed, NO_ADMIN);
         "admin.snapshot.enabled", Bool, "true", Ignored("there is no AdminServer, so no such command");
         "admin.restore.enabled", Bool, "true", Ignored("there is no AdminServer, so no such command");
-        "audit.enable", Bool, "false", Warned(On, "no audit log is written");
-        "audit.impl.class", Text, "", Ignored("used with audit.enable only");
+        "audit.enable", Bool, "false", Checked("each write of a client has a line, and each start and stop of the server, in the log under the target audit or in auditlog.file");
+        "audit.impl.class", Text, "", Checked("with audit.enable: org.apache.zookeeper.audit.Slf4jAuditLogger or Log4jAuditLogger, which are the same here; others are refused");
+        "auditlog.file", Text, "", Checked("with audit.enable: a file for the audit log, in log.dir unless its path is absolute");
+        "auditlog.threshold", Text, "INFO", Checked("with audit.enable: ERROR for what was refused only");
+        "auditlog.maxfilesize", Text, "10MB", Checked("size at which auditlog.file is renamed and a new one begun: a number of bytes, or of KB, MB, GB");
+        "auditlog.maxbackupindex", GetInt(0), "10", Checked("how many files of the audit log are kept besides");
+        "log.dir", Text, ".", Checked("where auditlog.file is; the log itself goes to stderr");
         "kerberos.minReLoginTimeMs", GetLong(i64::MIN), "60000", Warned(Changed, NO_KERBEROS);
     },
 };

@@ -1,0 +1,121 @@
+//! When a line of the audit log is written: with the transaction, on the server that answers it.
+
+use std::net::IpAddr;
+
+use hashbrown::{HashMap, HashSet};
+use zab_proto::wire::txn::TxnHeader;
+
+use crate::audit::{AuditLog, AuditResult, Event, Lines};
+use crate::auth::Ids;
+use crate::connection::note::{Note, operation, users};
+use crate::connection::order::InFlight;
+use crate::protocol::opcode::Opcode;
+use crate::protocol::txn::{Parts, Txn};
+use crate::service::Service;
+use crate::state::State;
+use crate::state::apply::Applied;
+
+/// Whose request a line tells of.
+struct Who {
+    session: i64,
+    users: Option<String>,
+    ip: IpAddr,
+}
+
+impl Who {
+    fn event<'a>(&'a self, operation: &'a str, is_done: bool) -> Event<'a> {
+        Event {
+            session: Some(self.session),
+            user: self.users.as_deref(),
+            ip: Some(self.ip),
+            ..Event::new(operation, AuditResult::of(is_done))
+        }
+    }
+}
+
+impl Service {
+    /// A write is on its way: what its line will need is kept.
+    pub(super) fn note_for_audit(&mut self, slot: u32, op: Opcode, record: &[u8]) {
+        if self.env.options.audit.is_none() {
+            return;
+        }
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.notes.get_or_insert_default().push(Note::read(op, record));
+        }
+    }
+
+    /// The transaction of a client's write has come, and is applied.
+    pub(super) fn audit_write(
+        &mut self,
+        slot: u32,
+        request: &InFlight,
+        txn: &Txn<'_>,
+        applied: &Applied,
+    ) {
+        let Some(audit) = &self.env.options.audit else { return };
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        let Some(note) = client.notes.as_mut().and_then(|notes| notes.pop()) else { return };
+        let users = users(Ids::new(&client.ids[..request.ids_len]));
+        let who = Who { session: client.session, users, ip: client.remote.ip() };
+        let mut lines = audit.lines();
+        match (note, txn) {
+            (Note::Nothing, _) => {}
+            (Note::Single { operation, path, znode_type, acl }, _) => {
+                let is_refused = matches!(txn, Txn::Error(_));
+                let is_done = !is_refused && applied.outcome.code.is_ok();
+                lines.push(&Event {
+                    znode: if is_refused { path.as_deref() } else { txn.path() },
+                    znode_type,
+                    acl: acl.as_deref(),
+                    ..who.event(operation, is_done)
+                });
+            }
+            (Note::Multi(types), Txn::Multi(parts)) => {
+                audit_multi(&mut lines, &who, &types, *parts, applied);
+            }
+            (Note::Multi(_), _) => lines.push(&who.event("multiOperation", false)),
+        }
+        lines.finish();
+    }
+}
+
+/// One line for each part that changes a node; one for all of a multi that was refused.
+fn audit_multi(
+    lines: &mut Lines<'_>,
+    who: &Who,
+    types: &HashMap<Box<str>, &'static str>,
+    parts: Parts<'_>,
+    applied: &Applied,
+) {
+    for (part, outcome) in parts.iter().zip(&applied.parts) {
+        let Some(operation) = operation(outcome.kind) else { continue };
+        let znode_type = part.path().and_then(|path| types.get(path)).copied();
+        lines.push(&Event {
+            znode: part.path(),
+            znode_type: znode_type.filter(|_| operation == "create"),
+            ..who.event(operation, true)
+        });
+    }
+    if applied.parts.iter().any(|outcome| outcome.kind == Opcode::Error) {
+        lines.push(&who.event("multiOperation", false));
+    }
+}
+
+/// The nodes that the end of a session will delete; to be called before it is applied. Each member has
+/// these lines, and has them again when it reads its log after a restart.
+pub(super) fn audit_close(audit: &AuditLog, state: &State, header: &TxnHeader, txn: &Txn<'_>) {
+    let Txn::CloseSession(paths) = txn else { return };
+    let (session, tree) = (header.client_id, state.tree());
+    let mut lines = audit.lines();
+    let mut listed = HashSet::new();
+    for path in paths.iter().flat_map(|paths| paths.iter()) {
+        lines.ephemeral(session, &path, tree.find(&path).is_some());
+        listed.insert(path);
+    }
+    for node in tree.ephemerals_of(session) {
+        if !listed.contains(node.path()) {
+            lines.ephemeral(session, node.path(), true);
+        }
+    }
+    lines.finish();
+}
