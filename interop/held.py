@@ -1,10 +1,11 @@
 """What clients of those that stay see when their leader is killed or ended: nothing but a pause."""
 
+import signal
 import statistics
 import time
 
 from . import wire
-from .ensemble import Ensemble
+from .ensemble import Ensemble, eventually
 from .pipeline import Pipeline
 
 CONNECTIONS = 40
@@ -17,6 +18,9 @@ def end(member, how):
         member.kill()
     elif how == "SIGSTOP":
         member.freeze()
+    elif how == "SIGUSR1":
+        member.signal(signal.SIGUSR1)
+        eventually(f"{member} follows", lambda: member.mode() == "follower", pause=0.001)
     else:
         status = member.terminate()
         assert status == 0 or member.kind != "zabd", f"{member} ended with {status}"
@@ -25,7 +29,9 @@ def end(member, how):
 def once(ensemble, root, how):
     """One change of the leader: the longest time without an answer, ms, and how many answers there were."""
     leader = ensemble.settled()
-    stay = [member for member in ensemble.members if member is not leader and member.kind == "zabd"]
+    # Who only resigns stays, too, and so do its clients.
+    resigns = how == "SIGUSR1"
+    stay = [member for member in ensemble.members if (resigns or member is not leader) and member.kind == "zabd"]
     orderly = how == "SIGTERM" and leader.kind == "zabd"
     setup = wire.Client(leader.address)
     setup.create(root)
@@ -53,7 +59,7 @@ def once(ensemble, root, how):
     pipeline.close()
     if how == "SIGSTOP":
         leader.thaw()
-    else:
+    elif not resigns:
         leader.start()
     assert not wrong, f"{leader} ended by {how}: {'; '.join(wrong)}"
     return gap_ms, sum(pipe.created + pipe.updated for pipe in pipeline.pipes)
@@ -77,13 +83,44 @@ def change(kinds, observers=(), how="SIGKILL", times=20, runtime=None):
             f"answer {min(gaps):.0f} / {median:.0f} / {max(gaps):.0f} ms (min, median, max)")
 
 
+def not_leading():
+    """A follower, an observer and a leader without a successor say so, and nothing changes."""
+    with Ensemble(["zabd"] * 3, ["zabd"]) as ensemble:
+        ensemble.start()
+        leader = ensemble.settled()
+        followers = [member for member in ensemble.voters if member is not leader]
+        before = [member.mode() for member in ensemble.members]
+        with_clients = Pipeline(ensemble.members, "", 8)
+        for member in [*followers, ensemble.members[3]]:
+            member.signal(signal.SIGUSR1)
+            eventually(f"{member} says so", lambda said=member: "this server does not lead. Nothing changes" in said.log_text())
+        with_clients.run(0.5)
+        with_clients.run(5, going_on=False)
+        wrong = with_clients.check()
+        with_clients.close()
+        assert not wrong and [member.mode() for member in ensemble.members] == before, f"{before}: {wrong}"
+        # It is asked in the moment in which they stop, and gives up nothing.
+        for member in followers:
+            member.freeze()
+        leader.signal(signal.SIGUSR1)
+        time.sleep(0.2)
+        for member in followers:
+            member.kill()
+        eventually("it has no quorum", lambda: leader.mode() != "leader")
+        assert "it was asked to make way" not in leader.log_text(), f"{leader} made way for nobody"
+        return "said by two followers and an observer; a leader whose followers stop in that moment does not make way"
+
+
 def cases(times, with_apache):
     """Names, functions and their arguments."""
     three = ["zabd"] * 3
     found = [(f"connections kept, SIGKILL, {runtime}", change, three, (), "SIGKILL", times, runtime) for runtime in RUNTIMES]
     found += [(f"connections kept, {how}", change, three, (), how, times) for how in ("SIGTERM", "SIGSTOP")]
+    found += [(f"connections kept, SIGUSR1, {runtime}", change, three, (), "SIGUSR1", times, runtime) for runtime in RUNTIMES]
     found += [("connections kept, SIGKILL, five members", change, ["zabd"] * 5, (), "SIGKILL", times),
-              ("connections kept, SIGKILL, with an observer", change, three, ["zabd"], "SIGKILL", times)]
+              ("connections kept, SIGKILL, with an observer", change, three, ["zabd"], "SIGKILL", times),
+              ("connections kept, SIGUSR1, five and an observer", change, ["zabd"] * 5, ["zabd"], "SIGUSR1", times),
+              ("SIGUSR1 to who does not lead", not_leading)]
     if with_apache:
         found.append(("connections kept, SIGKILL, with 3.8", change, ["zabd", "zabd", "3.8"], (), "SIGKILL", max(times // 3, 3)))
     return found

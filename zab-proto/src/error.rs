@@ -266,6 +266,27 @@ impl fmt::Display for ProposeError {
 
 impl core::error::Error for ProposeError {}
 
+/// Why a leader does not make way for another one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ResignError {
+    /// This server does not lead an ensemble.
+    NotLeading,
+    /// No follower answers and has everything, so that none could lead at once.
+    NoSuccessor,
+}
+
+impl fmt::Display for ResignError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotLeading => "this server does not lead",
+            Self::NoSuccessor => "no follower answers and has all that is committed",
+        })
+    }
+}
+
+impl core::error::Error for ResignError {}
+
 /// What is wrong with a configuration.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]

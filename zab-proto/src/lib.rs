@@ -39,7 +39,7 @@ pub use app::{
 };
 pub use config::{Config, DetectionConfig, ElectionConfig, Limits};
 pub use ensemble::{Address, Ensemble, Group, Member, Role};
-pub use error::{CloseReason, ConfigError, DecodeError, ProposeError, Violation};
+pub use error::{CloseReason, ConfigError, DecodeError, ProposeError, ResignError, Violation};
 pub use event::{
     Channel, ConnId, EpochKind, Input, Message, Origin, Output, Phase, Received, ServerState,
     Status, SyncMode, Ticket,

@@ -9,7 +9,7 @@ use crate::gate::Gate;
 use crate::{
     Application, Channel, ClientOutput, CloseReason, Config, ConfigError, ConnId, Core,
     DigestVerdict, Incoming, Input, InstallProgress, Instant, LogDemand, LogReady, Message, Notice,
-    Output, Peer, Recovered, Status, Storage, Violation, Zxid,
+    Output, Peer, Recovered, ResignError, Status, Storage, Violation, Zxid,
 };
 
 /// What a runtime has to do on the network.
@@ -166,6 +166,14 @@ impl<A: Application> Node<A> {
     /// Lets the application act outside of an event: propose, forward a request, begin a sync.
     pub fn with<T>(&mut self, now: Instant, act: impl FnOnce(&mut A, &mut Core<'_>) -> T) -> T {
         act(&mut self.app, &mut Core::new(now, &mut self.peer))
+    }
+
+    /// Leader: makes way for another one; see [`Peer::resign`].
+    ///
+    /// # Errors
+    /// [`ResignError`] if nothing comes of it.
+    pub fn resign(&mut self, now: Instant) -> Result<(), ResignError> {
+        self.peer.resign(now)
     }
 
     /// The other side of a client's connection has shown a trusted certificate for this subject.

@@ -92,6 +92,8 @@ pub enum Notice {
         /// For how long it did not run.
         away_ms: u32,
     },
+    /// On a leader that was asked to make way: no quorum has shown in time that it is there.
+    NotResigned,
     /// This server does not serve. [`Peer::waits_for`](crate::Peer::waits_for) says what is missing.
     Waiting {
         /// For how long, in seconds.
@@ -124,6 +126,11 @@ pub enum ReignEnd {
     Overtaken,
     /// The counter of the epoch's transactions is used up.
     CounterUsedUp,
+    /// It was asked to make way ([`Peer::resign`](crate::Peer::resign)).
+    Resigned {
+        /// Who has everything that was proposed, and this server's vote. `None`: nobody in time.
+        successor: Option<Sid>,
+    },
 }
 
 impl fmt::Display for ReignEnd {
@@ -134,6 +141,17 @@ impl fmt::Display for ReignEnd {
                     f,
                     "no quorum has answered for {silent_ms} ms (limit {limit_ms} ms)"
                 );
+            }
+            Self::Resigned { successor: Some(successor) } => {
+                return write!(
+                    f,
+                    "it was asked to make way; server {successor} has all that was proposed and gets its \
+                     vote"
+                );
+            }
+            Self::Resigned { successor: None } => {
+                "it was asked to make way; within a tick no follower had all that was proposed, so that \
+                 the election decides"
             }
             Self::DiskStalled => {
                 "its disk completes nothing any more, while those of a quorum of followers do \
@@ -267,6 +285,9 @@ impl fmt::Display for Notice {
                 f,
                 "This server did not run for {away_ms} ms while it led: it answers no client before a \
                  quorum has answered it"
+            ),
+            Self::NotResigned => f.write_str(
+                "This server was asked to make way, and no quorum has answered within a tick: it leads on",
             ),
             Self::Waiting { secs } => write!(f, "Not serving for {secs} s"),
         }

@@ -3,6 +3,7 @@
 mod outputs;
 mod patience;
 mod presence;
+mod resigning;
 mod roles;
 mod sparing;
 
@@ -118,6 +119,7 @@ impl Peer {
                 not_before: now,
                 lost: None,
                 suspects: false,
+                votes_for: None,
             }),
             held: Vec::new(),
             dialling: String::new(),

@@ -1,4 +1,4 @@
-//! How a server is asked to end.
+//! How a server is asked to end, or to make way for another leader.
 
 use std::io;
 use std::mem;
@@ -6,22 +6,29 @@ use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use crate::exit;
 
 /// SIGTERM, SIGINT, or the end of the parent. The first ends the server cleanly, if it serves
-/// already; a second one ends the process.
+/// already; a second one ends the process. SIGUSR1 ends nothing: a leader makes way for another one.
 #[derive(Clone)]
 pub(crate) struct Ending(Arc<Mutex<State>>);
 
 enum State {
     /// Data is being loaded, which may take long and loses nothing by being cut short.
     Starting,
-    /// How to end what runs.
-    Serving(Box<dyn Fn() + Send>),
+    Serving(Serves),
     Ending,
+}
+
+/// What can be asked of a server that serves.
+struct Serves {
+    /// It ends.
+    end: Box<dyn Fn() + Send>,
+    /// It makes way, if it leads.
+    resign: Box<dyn Fn() + Send>,
 }
 
 impl Ending {
@@ -31,11 +38,14 @@ impl Ending {
         // A file that reaches the limit of this process (ulimit -f) is an error of the write then, and
         // no longer the end of the process.
         signal_hook::flag::register(SIGXFSZ, Arc::default())?;
-        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1])?;
         let asked = ending.clone();
         thread::Builder::new().name("signals".into()).spawn(move || {
             for signal in signals.forever() {
-                asked.ask(&format!("signal {signal}"), exit::OK);
+                match signal {
+                    SIGUSR1 => asked.resign(),
+                    signal => asked.ask(&format!("signal {signal}"), exit::OK),
+                }
             }
         })?;
         Ok(ending)
@@ -53,9 +63,23 @@ impl Ending {
         waits.map(drop)
     }
 
-    /// The server serves; `shutdown` ends it.
-    pub(crate) fn serving(&self, shutdown: impl Fn() + Send + 'static) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State::Serving(Box::new(shutdown));
+    /// The server serves: how it ends, and how it makes way for another leader.
+    pub(crate) fn serving(
+        &self,
+        end: impl Fn() + Send + 'static,
+        resign: impl Fn() + Send + 'static,
+    ) {
+        let serves = Serves { end: Box::new(end), resign: Box::new(resign) };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State::Serving(serves);
+    }
+
+    fn resign(&self) {
+        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            State::Serving(serves) => (serves.resign)(),
+            State::Starting | State::Ending => {
+                log::warn!("Asked to resign (SIGUSR1) and does not serve: nothing changes");
+            }
+        }
     }
 
     /// The server has stopped serving and may begin anew; false if it has been asked to end.
@@ -73,7 +97,7 @@ impl Ending {
         log::info!("Shutting down: {why}");
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match mem::replace(&mut *state, State::Ending) {
-            State::Serving(shutdown) => shutdown(),
+            State::Serving(serves) => (serves.end)(),
             State::Starting => process::exit(code.into()),
             State::Ending => process::exit(exit::UNEXPECTED.into()),
         }

@@ -175,6 +175,17 @@ fn leave(handle: Handle<Service>, tick: Duration) {
     }
 }
 
+/// Lets a leader make way for another one; see [`Peer::resign`](zab_proto::Peer::resign). Its clients, and
+/// those of the others, keep their connections.
+fn resign(handle: &Handle<Service>) {
+    handle.call(|now, node| match node.resign(now) {
+        Ok(()) => log::info!(
+            "Asked to resign (SIGUSR1): what is proposed is committed, then another server leads"
+        ),
+        Err(error) => log::warn!("Asked to resign (SIGUSR1): {error}. Nothing changes"),
+    });
+}
+
 /// How often it is asked whether all clients are gone.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
@@ -215,10 +226,12 @@ fn incarnation(
     missing.serve_on(handle.clone())?;
     audit.started();
     let (tick, audit) = (config.tick_time, Arc::clone(audit));
-    ending.serving(move || {
+    let leads = handle.clone();
+    let end = move || {
         audit.ends(false);
         leave(handle.clone(), tick);
-    });
+    };
+    ending.serving(end, move || resign(&leads));
     let result = server.join();
     drop(purge);
     result.map_err(|error| match error {

@@ -271,6 +271,23 @@ fn other_protocols_are_recognised() {
     assert_eq!(server.wait(), 0);
 }
 
+/// There is nobody to make way for: the server says so and goes on.
+#[test]
+fn one_server_does_not_resign() {
+    let dir = Dir::new();
+    let config = dir.config("dataDir=DIR\nclientPort=0\n");
+    let mut server = Running::logging(zabd(&[&config]));
+    server.wait_for("leading - broadcast");
+    for _ in 0..2 {
+        kill("-USR1", server.child.id());
+        let line = server.wait_for("Asked to resign");
+        assert!(line.ends_with("this server does not lead. Nothing changes"), "{line}");
+    }
+    assert!(server.child.try_wait().unwrap().is_none(), "ended");
+    kill("-TERM", server.child.id());
+    assert_eq!(server.wait(), 0);
+}
+
 /// What others leave in the directories keeps no server from starting, and is named once. On a fresh
 /// disk the purge has nothing to complain about.
 #[test]

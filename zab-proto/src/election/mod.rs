@@ -285,13 +285,14 @@ impl ElectionPort {
         self.carry_out(now, step);
     }
 
-    /// The vote of a server for itself. One that does not vote is no candidate either.
+    /// The first vote of a server, for itself or whom it made way for. One that does not vote is no
+    /// candidate either.
     fn initial_vote(&self, own: Vote) -> Vote {
         let quorums = self.algorithm.quorums();
         if quorums.is_observer(self.me) {
             return Vote { leader: NOBODY, zxid: Zxid::MIN, peer_epoch: Epoch(i64::MIN) };
         }
-        let leader = if quorums.is_voter(self.me) { self.me } else { NOBODY };
+        let leader = if quorums.is_voter(self.me) { own.leader } else { NOBODY };
         Vote { leader, ..own }
     }
 

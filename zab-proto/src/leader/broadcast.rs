@@ -64,7 +64,7 @@ impl Leader {
     }
 
     pub(crate) fn can_propose(&self, shared: &Shared, len: usize) -> bool {
-        Self::has_room(shared, len, 0)
+        !self.is_ending() && Self::has_room(shared, len, 0)
     }
 
     /// Whether a learner's request of `len` bytes is taken. Behind it on the same connection come
@@ -116,7 +116,7 @@ impl Leader {
         if txn.len() > shared.config.limits.field_len_max_bytes {
             return Err(ProposeError::TooLarge);
         }
-        if !self.can_take(shared, txn.len()) {
+        if self.is_ending() || !self.can_take(shared, txn.len()) {
             return Err(ProposeError::Full);
         }
         if TxnHeader::parse(txn).map(|header| header.zxid) != Ok(zxid) {
@@ -237,11 +237,16 @@ impl Leader {
         if shared.refused().is_none_or(|len| !Self::fits(shared, len, 0)) {
             return;
         }
+        self.read_on(shared);
+        shared.offer_room();
+    }
+
+    /// Reads learners again whose requests have waited for room.
+    pub(super) fn read_on(&mut self, shared: &mut Shared) {
         for link in self.links.iter_mut().flatten().filter(|link| link.paused) {
             link.paused = false;
             shared.control.push_back(crate::shared::Control::Resume(link.conn));
         }
-        shared.offer_room();
     }
 
     /// A packet of a synchronised learner, other than ACK.
@@ -268,6 +273,7 @@ impl Leader {
                 self.count_proofs(shared);
                 Ok((!sessions.is_empty()).then_some(Message::Touched { from, sessions }))
             }
+            PacketType::REQUEST if self.is_ending() => Ok(None),
             PacketType::REQUEST => {
                 let data = data(REQUEST_LEN_MIN)?;
                 Ok(Some(Message::Request { from, data, auth: packet.auth }))

@@ -83,6 +83,8 @@ pub(super) struct Link {
     pub(super) answered_at: Instant,
     /// The PING whose answer proves that this server still leads.
     pub(super) proof: Option<u64>,
+    /// The PING whose answer shows that it is there when this server makes way.
+    pub(super) willing_from: Option<u64>,
     /// The accepted epoch of its introduction.
     pub(super) accepted: Epoch,
     /// When it was last heard of, or took what it is sent.
@@ -170,6 +172,7 @@ impl Link {
             sent_at: Instant::ZERO,
             answered_at: Instant::ZERO,
             proof: None,
+            willing_from: None,
             accepted: Epoch(0),
             active_at: Instant::ZERO,
             stage: Stage::Hello,

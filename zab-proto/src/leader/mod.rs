@@ -6,6 +6,7 @@ mod discovery;
 mod guests;
 mod identity;
 mod link;
+mod resigning;
 mod spares;
 mod standing;
 mod sync;
@@ -18,6 +19,7 @@ use core::net::IpAddr;
 
 use self::beats::Beats;
 use self::link::{Link, Own, Stage};
+use self::resigning::Resigning;
 use self::spares::Spares;
 use self::standing::Standing;
 use self::sync::Rank;
@@ -82,6 +84,8 @@ pub(crate) struct Leader {
     beats: Beats,
     standing: Standing,
     spares: Spares,
+    /// It makes way for another one.
+    resigning: Option<Resigning>,
     standalone: bool,
 }
 
@@ -140,6 +144,7 @@ impl Leader {
             beats: Beats::new(now, shared),
             standing: Standing::default(),
             spares: Spares::default(),
+            resigning: None,
             standalone: config.standalone,
         };
         if leader.standalone {
@@ -345,7 +350,8 @@ impl Leader {
                 link.owing = true;
                 break;
             }
-            if packet.kind == PacketType::REQUEST && !self.can_take(shared, len) {
+            let takes = self.is_ending() || self.can_take(shared, len);
+            if packet.kind == PacketType::REQUEST && !takes {
                 if let Some(link) = self.link(conn) {
                     link.paused = true;
                 }
@@ -451,7 +457,8 @@ impl Leader {
         let step = (self.step < Step::Established).then_some(self.deadline);
         let silent = self.all().filter(|link| link.is_awaited()).map(|link| link.silent_at).min();
         let beat = self.beats.poll_timeout();
-        [Some(self.half_tick), step, silent, beat].into_iter().flatten().min()
+        let all = [Some(self.half_tick), step, silent, beat, self.resign_timeout()];
+        all.into_iter().flatten().min()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant, shared: &mut Shared) -> Leadership {

@@ -35,7 +35,11 @@ impl Leader {
     }
 
     /// The fit voters, this server among them if it is one.
-    fn fit<'a>(&'a self, now: Instant, shared: &'a Shared) -> impl Iterator<Item = Sid> + 'a {
+    pub(super) fn fit<'a>(
+        &'a self,
+        now: Instant,
+        shared: &'a Shared,
+    ) -> impl Iterator<Item = Sid> + 'a {
         let [_, wanted] = self.spares.committed;
         let config = &shared.config;
         let limit = self.beats.limit(shared);

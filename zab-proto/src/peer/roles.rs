@@ -32,6 +32,8 @@ pub(super) struct Looking {
     pub(super) lost: Option<Sid>,
     /// It was silent, so that its connection may look whole.
     pub(super) suspects: bool,
+    /// Whom the first vote is for, if this server made way for it. It has the same history.
+    pub(super) votes_for: Option<Sid>,
 }
 
 impl Peer {
@@ -60,6 +62,7 @@ impl Peer {
             {
                 self.abdicate(now, ReignEnd::Overtaken);
             }
+            self.make_way(now);
             if self.shared.history.take_identity_change() {
                 self.election.set_identity(self.shared.history.identity());
             }
@@ -116,7 +119,7 @@ impl Peer {
         if !looking.begun && history.is_settled() && now >= looking.not_before {
             looking.begun = true;
             let own = Vote {
-                leader: self.shared.config.sid,
+                leader: looking.votes_for.unwrap_or(self.shared.config.sid),
                 zxid: history.last(),
                 peer_epoch: history.current(),
             };
@@ -188,7 +191,8 @@ impl Peer {
         self.shared.history.extend_tail();
         self.shared.outdated |= self.shared.changing;
         self.election.end();
-        self.role = Role::Looking(Looking { begun: false, not_before, lost, suspects });
+        self.role =
+            Role::Looking(Looking { begun: false, not_before, lost, suspects, votes_for: None });
         self.shared.control.push_back(Control::Became(self.status()));
     }
 

@@ -148,6 +148,7 @@ fn cause(loss: &Notice) -> &'static str {
         ReignEnd::DiskStalled => "disk_stalled",
         ReignEnd::Deserted | ReignEnd::Overtaken => "overtaken",
         ReignEnd::CounterUsedUp => "counter_used_up",
+        ReignEnd::Resigned { .. } => "resigned",
         ReignEnd::NotFollowed | ReignEnd::NotSynchronised => "quorum_not_gained",
         _ => "unknown",
     }
