@@ -27,7 +27,10 @@ pub struct Server {
 pub struct Cluster {
     pub now: Instant,
     pub servers: Vec<Server>,
+    /// Who dialled, who accepted.
     links: Vec<(End, End)>,
+    /// The newest stream that each server has dialled on another's quorum port.
+    follows: BTreeMap<(usize, usize), ConnId>,
     config: Config,
     /// Who is not given random bits for an id of the ensemble; `None`: nobody is.
     pub without_id: Option<Vec<usize>>,
@@ -84,6 +87,7 @@ impl Cluster {
             now: Instant::ZERO,
             servers: (0..voters + observers).map(|_| server()).collect(),
             links: Vec::new(),
+            follows: BTreeMap::new(),
             config,
             without_id: None,
             starts: 0,
@@ -196,6 +200,9 @@ impl Cluster {
         let input = match accepted {
             Some(other) => {
                 self.links.push(((i, conn), other));
+                if channel == Channel::Quorum {
+                    self.follows.insert((i, other.0), other.1);
+                }
                 Input::Opened { conn }
             }
             None => Input::Closed { conn },
@@ -220,6 +227,14 @@ impl Cluster {
     /// Bytes that a server was offered and has not read.
     pub fn unread(&self, i: usize) -> usize {
         self.servers[i].inbox.values().map(|(_, bytes)| bytes.len()).sum()
+    }
+
+    /// A leader reads what its follower never said.
+    pub fn forge(&mut self, follower: usize, leader: usize, bytes: &[u8]) {
+        let conn = self.follows[&(follower, leader)];
+        let inbox = &mut self.servers[leader].inbox;
+        inbox.entry(key(conn)).or_insert((conn, Vec::new())).1.extend_from_slice(bytes);
+        self.settle();
     }
 
     /// Lets the application of a server act.

@@ -81,6 +81,8 @@ pub enum Violation {
     },
     /// A commit without its proposal, or out of order.
     CommitOrder,
+    /// A learner acknowledges what it was not sent.
+    AckOfUnsent(crate::Zxid),
     /// The snapshot does not end with its signature, or the application refused it.
     BadSnapshot,
     /// A truncation to a point that this server cannot go back to.
@@ -132,6 +134,12 @@ impl fmt::Display for Violation {
                 )
             }
             Self::CommitOrder => f.write_str("commit does not match the oldest proposal"),
+            Self::AckOfUnsent(zxid) => {
+                write!(
+                    f,
+                    "learner acknowledges {zxid}, which it was not sent: it is not to be believed"
+                )
+            }
             Self::BadSnapshot => f.write_str("bad snapshot stream"),
             Self::BadTruncation => f.write_str("cannot truncate to where the leader wants"),
             Self::BadTxn => f.write_str("bad transaction header"),

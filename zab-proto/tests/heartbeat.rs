@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use zab_harness::Cluster;
-use zab_proto::{CloseReason, Notice, ReignEnd, ServerState, Sid};
+use zab_proto::{CloseReason, Notice, Phase, ReignEnd, ServerState, Sid};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -274,6 +274,44 @@ fn a_thawed_leader_answers_nothing_from_its_past() {
         cluster.thaw((leader + 1) % 3);
         assert_eq!(cluster.client_bytes, b"[0]");
     }
+}
+
+/// The same while it is becoming one: the acknowledgements of NEWLEADER that it reads afterwards may be older
+/// than the reign of another.
+#[test]
+fn a_leader_that_was_away_before_it_was_established_answers_nothing_from_its_past() {
+    let mut cluster = Cluster::new(3, 0);
+    cluster.start_all();
+    let synchronises = |cluster: &Cluster| {
+        let is = |phase: Phase, i: &usize| {
+            let status = cluster.node(*i).peer().status();
+            status.state == ServerState::Leading && status.phase == phase
+        };
+        (0..3).find(|i| is(Phase::Synchronization, i))
+    };
+    let leader = loop {
+        if !cluster.step() {
+            cluster.run(ms(1));
+        }
+        if let Some(leader) = synchronises(&cluster) {
+            break leader;
+        }
+    };
+    cluster.freeze(leader);
+    cluster.send(leader, &[b"!"]);
+    assert!(time_to_replace(&mut cluster, leader, 60 * SECOND).is_some(), "nobody else leads");
+    let new = cluster.leader().expect("a new leader");
+    cluster.write(new, &[b"x"]);
+    cluster.client_bytes.clear();
+    cluster.notices.clear();
+    cluster.thaw(leader);
+    assert_eq!(cluster.client_bytes, b"", "a read of the past");
+    let away = |notice: &Notice| matches!(notice, Notice::Away { .. });
+    assert!(cluster.notices.iter().any(|told| told.1 == leader && away(&told.2)));
+    cluster.run(5 * SECOND);
+    assert!(matches!(&cluster.client_bytes[..], b"" | b"[1]"), "{:?}", cluster.client_bytes);
+    assert!(cluster.serving(leader));
+    assert_eq!(cluster.lines(leader), ["x"]);
 }
 
 #[test]

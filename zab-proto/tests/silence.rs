@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use zab_harness::{Cluster, Memory};
+use zab_proto::wire::packet::{Packet, PacketType};
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{
-    CloseReason, Limits, Notice, Phase, ProposeError, ReignEnd, ServerState, Sid, Violation,
+    CloseReason, Limits, Notice, Phase, ProposeError, ReignEnd, ServerState, Sid, Violation, Zxid,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -28,6 +29,35 @@ fn sid(i: usize) -> Sid {
 
 fn told(cluster: &Cluster, i: usize) -> Vec<Notice> {
     cluster.notices.iter().filter(|told| told.1 == i).map(|told| told.2).collect()
+}
+
+/// Who acknowledges what he cannot have is heard no more, nothing is committed by it, and both sides say so.
+#[test]
+fn an_acknowledgement_of_what_was_not_sent_ends_the_link() {
+    for (follower, ahead, believed) in
+        [(1, 1, false), (2, 1000, false), (1, 1 << 32, false), (1, 0, true), (3, 1, false)]
+    {
+        let (mut cluster, leader) = three();
+        let follower = if follower == 3 { 3 } else { (leader + follower) % 3 };
+        cluster.write(leader, &[b"x"]);
+        cluster.closed.clear();
+        let last = Zxid::from_raw(cluster.node(leader).peer().status().epoch.0 << 32 | 1);
+        let lie = Zxid::from_raw(last.raw() + ahead);
+        let mut bytes = Vec::new();
+        Packet::new(PacketType::ACK, lie, None).write(&mut bytes);
+        cluster.forge(follower, leader, &bytes);
+        let reason = CloseReason::Violation(Violation::AckOfUnsent(lie));
+        assert_eq!(cluster.closed.contains(&(leader, reason)), !believed, "{lie}");
+        let gone = |notice: &Notice| notice.to_string().contains("which it was not sent");
+        assert_eq!(told(&cluster, leader).iter().any(gone), !believed);
+        assert_eq!(told(&cluster, follower).is_empty(), believed);
+        cluster.run(SECOND);
+        cluster.write(leader, &[b"y"]);
+        for i in 0..4 {
+            assert_eq!(cluster.lines(i), ["x", "y"], "server {i}");
+        }
+        assert_eq!(cluster.leader(), Some(leader));
+    }
 }
 
 #[test]

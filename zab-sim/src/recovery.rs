@@ -81,6 +81,8 @@ fn settle<A: Subject>(world: &mut World<A>) {
     let until = world.latest_delay();
     // What is left of the chaos itself may have been awaited for nearly a time-out already.
     let over = world.aftermath <= world.now && until <= world.now + tick(&world.options) / 2;
+    // Or it has cost somebody its leader since all were well.
+    let over = over && (0..world.servers.len()).all(|server| world.serves(server));
     if world.failure().is_some() || over {
         return;
     }
@@ -315,6 +317,9 @@ impl<A: Subject> World<A> {
                 }
             }
         }
+        // What an examination cuts later is mended whole: a connection that breaks then would be taken for
+        // somebody's doing.
+        self.net.mend_whole();
         for server in 0..self.servers.len() {
             self.disks[server].heal(delay_max);
             self.queue.push(self.now, Event::Unstall { server });

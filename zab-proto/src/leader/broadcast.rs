@@ -9,7 +9,8 @@ use crate::window::Index;
 use crate::wire::packet::{Packet, PacketType};
 use crate::wire::txn::TxnHeader;
 use crate::{
-    CloseReason, ConnId, DecodeError, Epoch, EpochKind, Instant, Message, ProposeError, Sid, Zxid,
+    CloseReason, ConnId, DecodeError, Epoch, EpochKind, Instant, Message, ProposeError, Sid,
+    Violation, Zxid,
 };
 
 impl Link {
@@ -132,12 +133,25 @@ impl Leader {
 
     /// ACK: of NEWLEADER (counter 0), or of a proposal and all before it. A learner logs in order
     /// and acknowledges in order, so the newest acknowledgement says it all.
-    pub(super) fn on_ack(&mut self, now: Instant, shared: &mut Shared, conn: ConnId, zxid: Zxid) {
+    ///
+    /// Nobody can have what it was not sent: who says so is not believed in anything.
+    pub(super) fn on_ack(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        conn: ConnId,
+        zxid: Zxid,
+    ) -> Result<(), CloseReason> {
         let (epoch, first) = (self.epoch, self.first);
-        if zxid.epoch() != epoch {
-            return;
+        // Members of Apache acknowledge what they were sent of earlier epochs, too.
+        if zxid.epoch() < epoch {
+            return Ok(());
         }
-        let Some(link) = self.link(conn) else { return };
+        let unsent = CloseReason::Violation(Violation::AckOfUnsent(zxid));
+        let Some(link) = self.link(conn) else { return Ok(()) };
+        if zxid.epoch() > epoch {
+            return Err(unsent);
+        }
         if zxid.counter() == 0 {
             // The one after UPTODATE says nothing new. A proposal's may come before this one
             // (`Learner.syncWithLeader` of 3.8.0 leaves it to the log's thread), which is why
@@ -146,11 +160,11 @@ impl Leader {
                 link.has_shown(link.cut.max(1));
                 self.on_synced(now, shared, conn);
             }
-            return;
+            return Ok(());
         }
         let acked = first + u64::from(zxid.counter());
         if acked > link.next {
-            return;
+            return Err(unsent);
         }
         link.acked = link.acked.max(acked);
         link.answered_at = now;
@@ -159,6 +173,7 @@ impl Leader {
         if counts {
             self.hear_ack(sid, acked);
         }
+        Ok(())
     }
 
     /// A participant has everything below `acked` on disk.

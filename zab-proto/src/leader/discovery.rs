@@ -198,6 +198,7 @@ impl Leader {
         self.heard.clear();
         self.deadline = now + shared.config.ticks(shared.config.init_limit);
         shared.history.set_epoch(EpochKind::Current, self.epoch);
+        self.watch_itself(now, shared);
         self.announce(shared);
         for slot in 0..self.links.len() {
             let promised = self.links[slot].as_ref().filter(|link| link.stage == Stage::Promised);

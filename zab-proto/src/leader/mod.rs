@@ -396,8 +396,7 @@ impl Leader {
                 self.on_promise(now, shared, conn, packet).map(|()| None)
             }
             (Stage::Asked | Stage::Synced | Stage::Live, PacketType::ACK) => {
-                self.on_ack(now, shared, conn, packet.zxid);
-                Ok(None)
+                self.on_ack(now, shared, conn, packet.zxid).map(|()| None)
             }
             (Stage::Live, _) => self.on_live_packet(now, shared, conn, packet),
             _ => Err(unexpected),
@@ -481,7 +480,7 @@ impl Leader {
         }
         if half_tick || self.beats.poll_timeout().is_some_and(|at| now >= at) {
             self.watch_answers(now, shared);
-            if self.is_established() {
+            if self.step >= Step::Syncs {
                 self.watch_itself(now, shared);
             }
             if let Some(reason) = self.judge_itself(now, shared) {

@@ -8,14 +8,15 @@
 //!   leader. It serves nothing, plain reads included, before a quorum has answered a PING that was sent after
 //!   that. Answers come in the order of the PINGs on the same connection, and a follower that has left has
 //!   closed it: so at the time of such an answer no other leader can have been established with
-//!   that quorum, and what this leader has applied is the newest.
+//!   that quorum, and what this leader has applied is the newest. The acknowledgements of NEWLEADER are
+//!   such answers for a pause before that; a pause while they are under way is as one behind them.
 //! * Its own disk hangs, while followers' disks go on. They can elect one of themselves; this server
 //!   cannot even vote before its disk has come back (rule R2).
 
 use core::time::Duration;
 
-use super::Leader;
 use super::link::{Link, Stage};
+use super::{Leader, Step};
 use crate::shared::Shared;
 use crate::window::Index;
 use crate::{Instant, Notice, ReignEnd};
@@ -64,17 +65,31 @@ impl Leader {
         // Others wait for `syncLimit` ticks, and were sent something half a tick before.
         let config = &shared.config;
         let others = config.ticks(config.sync_limit).saturating_sub(config.tick_time);
-        let unnoticed = if self.beats.granted { Duration::ZERO } else { others };
-        if away <= unnoticed || !self.is_established() || self.standing.doubted {
+        let unnoticed = match self.step {
+            Step::Introductions | Step::Chosen | Step::Promises => return,
+            Step::Established if !self.beats.granted => others,
+            Step::Syncs | Step::Established => Duration::ZERO,
+        };
+        if away <= unnoticed {
             return;
         }
-        self.standing.doubted = true;
+        // What was asked before this pause may have been answered before it, too.
         for link in self.links.iter_mut().flatten() {
             link.proof = None;
         }
-        let away_ms = u32::try_from(away.as_millis()).unwrap_or(u32::MAX);
-        shared.notice(now, Notice::Away { away_ms });
-        self.ask_for_proof(shared);
+        if !self.standing.doubted {
+            self.standing.doubted = true;
+            let away_ms = u32::try_from(away.as_millis()).unwrap_or(u32::MAX);
+            shared.notice(now, Notice::Away { away_ms });
+        }
+        self.tend_standing(shared);
+    }
+
+    /// Who doubts himself asks those whom he has not asked yet.
+    pub(super) fn tend_standing(&mut self, shared: &Shared) {
+        if self.standing.doubted && self.is_established() {
+            self.ask_for_proof(shared);
+        }
     }
 
     /// Asks everybody who counts for an answer that proves that this leader is still followed.
@@ -106,8 +121,8 @@ impl Leader {
         if !self.is_established() {
             return None;
         }
+        self.tend_standing(shared);
         if self.standing.doubted {
-            self.ask_for_proof(shared);
             // Everybody who could prove it has gone, most likely to the next leader.
             let live = |link: &Link| link.stage == Stage::Live && link.counts();
             if !self.is_quorum(shared, live) {

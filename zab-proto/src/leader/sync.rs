@@ -331,6 +331,7 @@ impl Leader {
         self.welcome_waiting = true;
         self.welcome_synced(shared);
         self.watch_itself(now, shared);
+        self.tend_standing(shared);
         self.announce(shared);
     }
 

@@ -143,8 +143,9 @@ impl<A: Subject> World<A> {
         // Three heartbeats must be missing, by a clock that may be a twentieth too fast.
         let awake = self.now - ghost.server(server).resumed_at;
         let (paused, resumed) = self.servers[server].pause;
-        // A pause that is shorter than what a timer may be late keeps nobody from hearing anything.
-        let noticed = resumed - paused >= every / 2;
+        // A pause that began right after a look at the clock is noticed when it is longer than one and a half
+        // heartbeats; five are missed before anybody is suspected.
+        let noticed = resumed - paused >= every * 3 / 2 * 21 / 20;
         if noticed && awake < 3 * every * 19 / 20 {
             let ms = awake / MILLI;
             let text = format!("s{} suspects its leader, and runs for {ms} ms itself", server + 1);

@@ -163,13 +163,17 @@ impl<A: Subject> World<A> {
     }
 
     /// An `acceptedEpoch` is damaged while its server is down. What is beyond belief costs the server its
-    /// vote until it is synchronised, so only one of three or more has such a file at a time.
+    /// vote until it is synchronised, as an empty directory does: so only one of three or more has such a file
+    /// at a time, and no other voter has an empty directory then.
     fn misremember(&mut self, server: HostIx, rise: i64, down: u64) {
         let beyond = |disk: &Disk| {
             let known = disk.durable.current_in_effect();
             disk.durable.accepted.is_some_and(|accepted| !accepted.is_plausible(known))
         };
-        let spare = self.options.voters >= 3 && !self.disks.iter().any(beyond);
+        let voters = self.disks.iter().take(self.options.voters);
+        let others = voters.enumerate().filter(|(other, _)| *other != server);
+        let vote = others.into_iter().all(|(_, disk)| disk.durable.current.is_some());
+        let spare = self.options.voters >= 3 && vote && !self.disks.iter().any(beyond);
         if rise > Epoch::PLAUSIBLE_RISE && !spare {
             return;
         }

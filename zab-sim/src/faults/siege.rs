@@ -48,6 +48,7 @@ pub(crate) fn besiege<A: Subject>(world: &mut World<A>) {
     let odd = (world.options.voters >= 3).then(|| rng.pick(&others));
     match odd {
         Some(server) if rng.chance(250) => without_leader(world, rng, server),
+        Some(server) if rng.chance(200) => beside_a_liar(world, rng, leader, server),
         _ => among_strangers(world, rng, leader, odd),
     }
 }
@@ -153,6 +154,47 @@ fn lead_again<A: Subject>(world: &mut World<A>, leader: HostIx, odd: Option<Host
         world.ghost.borrow_mut().fail("E6", text);
     }
     world.queue.push(world.now, Event::Start { server: leader });
+}
+
+/// A follower acknowledges what it cannot have. Its leader believes it nothing any more: it loses its connection,
+/// nobody else anything, and finds its way back.
+///
+/// (A follower that acknowledges what it was sent and has not on its disk cannot be told from an honest one by
+/// anybody; with it as one of a quorum, what is lost with the others' disks is lost.)
+fn beside_a_liar<A: Subject>(world: &mut World<A>, rng: &mut Rng, leader: HostIx, liar: HostIx) {
+    // Nothing is under way, in whose middle the lie would stand.
+    if !spare_one(world) {
+        return;
+    }
+    let epoch = world.ghost.borrow().server(leader).status.map_or(Epoch(0), |status| status.epoch);
+    let last = world.disks[leader].issued.last().0.max(Zxid::new(epoch, 0));
+    let ahead = rng.pick(&[1000, 1 << 20, 1 << 31, 1 << 32]);
+    let mut bytes = Vec::new();
+    Packet::new(PacketType::ACK, Zxid::from_raw(last.raw() + ahead), None).write(&mut bytes);
+    let before =
+        Before { began: world.now, changes: world.role_changes(), hosts: world.client_hosts() };
+    world.quiet = true;
+    if !world.serves(liar) || !world.inject_bytes(liar, leader, Channel::Quorum, &bytes) {
+        world.quiet = false;
+        return;
+    }
+    world.ghost.borrow_mut().coverage.count("besieged: a liar");
+    let deadline = world.now + patience(&world.options);
+    world.run_until(deadline, |world| world.role_changes()[liar] != before.changes[liar]);
+    if world.role_changes()[liar] == before.changes[liar] && world.failure().is_none() {
+        let text = format!("s{} acknowledges what it was not sent, and is heard on", liar + 1);
+        world.ghost.borrow_mut().fail("R19", text);
+    }
+    world.quiet = false;
+    (0..world.clients.len())
+        .for_each(|client| world.queue.push(world.now, Event::Client { client }));
+    if !world.run_until(deadline, |world| world.serves(liar)) && world.failure().is_none() {
+        let text = format!("s{} is not back after its lie\n{}", liar + 1, world.describe());
+        world.ghost.borrow_mut().fail("L1", text);
+    }
+    if world.failure().is_none() {
+        judge(world, Some(liar), &before, 0);
+    }
 }
 
 /// All are down, and the one with the foreign directory is there first.

@@ -67,6 +67,7 @@ impl Coverage {
 /// What a search of a few thousand runs must reach, again and again.
 pub const MUST_REACH: &[&str] = &[
     "besieged",
+    "besieged: a liar",
     "besieged: accepted epoch damaged",
     "besieged: foreign directory",
     "besieged: foreign directory, no leader",

@@ -190,6 +190,11 @@ impl Net {
         }
     }
 
+    /// From now on mended links break no connections.
+    pub(crate) fn mend_whole(&mut self) {
+        self.options.reset_on_heal_per_mille = 0;
+    }
+
     /// One draw of the delay from `from` to `to`.
     pub(crate) fn delay(&mut self, from: HostIx, to: HostIx) -> u64 {
         let options = &self.options;
