@@ -324,6 +324,34 @@ fn a_request_lets_the_acknowledgement_behind_it_through() {
     assert_eq!(closed(&cluster), []);
 }
 
+/// The same when the window is full of what others have sent that have left since.
+#[test]
+fn what_was_taken_of_those_who_left_stops_nobody() {
+    let mut cluster = Cluster::new(2, 3).configure(|config| {
+        config.limits.window_len_max_bytes = 1;
+        config.limits.retained_len_max_bytes = 0;
+        config.limits.requests_len_max_bytes = 1;
+        config.limits.field_len_max_bytes = 400;
+    });
+    cluster.start_all();
+    cluster.run(SECOND);
+    let leader = cluster.leader().expect("a leader");
+    let follower = 1 - leader;
+    cluster.servers[follower].disk.stalled = true;
+    let lines: Vec<String> = (0..5).map(|i| format!("{i:240}")).collect();
+    write_all(&mut cluster, leader, &lines[..1]);
+    for (observer, line) in (2..5).zip(lines[1..4].chunks(1)) {
+        write_all(&mut cluster, observer, line);
+    }
+    (2..5).for_each(|observer| cluster.kill(observer));
+    cluster.closed.clear();
+    write_all(&mut cluster, follower, &lines[4..]);
+    cluster.servers[follower].disk.stalled = false;
+    cluster.run(SECOND);
+    assert_eq!(cluster.lines(leader), lines);
+    assert_eq!(closed(&cluster), []);
+}
+
 /// An observer reads no further than its disk is once its window is full, and then comes to the PINGs long
 /// after they were sent. It says how far it is, and is not taken for silent.
 #[test]

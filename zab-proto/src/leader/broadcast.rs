@@ -71,10 +71,12 @@ impl Leader {
     /// Whether a learner's request of `len` bytes is taken. Behind it on the same connection come
     /// the acknowledgements that make room, so requests are still read when the window is full:
     /// as much as each learner may have under way, beside the one transaction by which a window
-    /// may exceed its bound (see [`fits`](Self::fits)).
+    /// may exceed its bound (see [`fits`](Self::fits)). What was taken of a learner that has left is in the
+    /// window for as long as what was proposed before that.
     pub(super) fn can_take(&self, shared: &Shared, len: usize) -> bool {
         let limits = &shared.config.limits;
-        let reserve = match self.all().count() {
+        let learners = self.all().count() + self.departed.len();
+        let reserve = match learners.min(limits.links_max) {
             0 => 0,
             learners => learners
                 .saturating_mul(limits.request_len_max())
@@ -238,6 +240,10 @@ impl Leader {
                 link.leave_window(history, first);
             }
             history.release(first);
+        }
+        let first = history.window.first();
+        while self.departed.front().is_some_and(|end| *end <= first) {
+            self.departed.pop_front();
         }
         self.attend(shared);
         // What is retained stays in the window for good, and is not what fills it.

@@ -12,6 +12,7 @@ mod standing;
 mod sync;
 mod sync_rounds;
 
+use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -70,6 +71,8 @@ pub(crate) struct Leader {
     acks: Vec<(Sid, Index)>,
     acks_sorted: Vec<Index>,
     acks_changed: bool,
+    /// Learners that have left, and the end of the window at that time: what was taken of them is before it.
+    departed: VecDeque<Index>,
     /// Voters that count to the quorum are gone, and with the guests there is one.
     overtaken: bool,
     /// Learners that are synchronised may wait for their UPTODATE.
@@ -134,6 +137,7 @@ impl Leader {
             acks,
             acks_sorted: Vec::with_capacity(shared.quorums.voters().len()),
             acks_changed: false,
+            departed: VecDeque::new(),
             overtaken: false,
             welcome_waiting: false,
             config_text: config.ensemble.text(),
@@ -297,7 +301,12 @@ impl Leader {
     }
 
     fn forget(&mut self, shared: &mut Shared, conn: ConnId) {
-        self.links[conn.slot() as usize] = None;
+        let link = self.links[conn.slot() as usize].take();
+        // As many as may be connected: so much the window may hold in any case.
+        let counts = self.departed.len() < shared.config.limits.links_max;
+        if counts && link.is_some_and(|link| link.stage == Stage::Live) {
+            self.departed.push_back(shared.history.end());
+        }
         self.tell_spares(shared.now, shared);
         self.watch_guests(shared);
         self.open_snapshots(shared);

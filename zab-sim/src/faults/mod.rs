@@ -116,6 +116,7 @@ impl<A: Subject> World<A> {
                 let bytes = garbage(bytes);
                 self.inject_bytes(from, to, Channel::Election, &bytes);
             }
+            Fault::Accost { server, words } => siege::accost_in_trouble(self, server, words),
             Fault::Swizzle { order, pause } => self.swizzle(order, pause),
         }
     }

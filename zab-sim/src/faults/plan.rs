@@ -36,6 +36,8 @@ pub enum Fault {
     Unresolved { server: HostIx, length: u64 },
     /// Bytes that nobody meant arrive on an election connection.
     Garble { from: HostIx, to: HostIx, bytes: u64 },
+    /// A process that is no member dials a server and says something.
+    Accost { server: HostIx, words: u64 },
     /// The links are cut one after the other and mended in another order.
     Swizzle { order: u64, pause: u64 },
     /// A server reads what comes over quorum connections slowly: after each byte it rests for so many
@@ -64,6 +66,7 @@ impl Fault {
             Self::Misremember { .. } => "fault: accepted epoch damaged",
             Self::Unresolved { .. } => "fault: name not resolved",
             Self::Garble { .. } => "fault: garbage on an election connection",
+            Self::Accost { .. } => "fault: a stranger",
             Self::Swizzle { .. } => "fault: links cut and mended in turn",
             Self::Slow { .. } => "fault: a slow reader",
         }
@@ -85,6 +88,7 @@ impl Fault {
             Self::Unresolved { length, .. } => Self::Unresolved { server, length },
             Self::Slow { rest, length, .. } => Self::Slow { server, rest, length },
             Self::Garble { to, bytes, .. } => Self::Garble { from: server, to, bytes },
+            Self::Accost { words, .. } => Self::Accost { server, words },
             Self::Swizzle { .. } => self,
         }
     }
@@ -182,7 +186,20 @@ pub fn draw(options: &Options) -> Vec<Planned> {
     for _ in 0..hooked {
         plan.push(draw_hooked(rng, options));
     }
+    plan.extend(draw_strangers(options));
     plan
+}
+
+/// Strangers, ten a second in one run of five. The draws are a stream of their own.
+fn draw_strangers(options: &Options) -> impl Iterator<Item = Planned> {
+    let mut rng = Rng::new(options.seed, 0x57_a9e);
+    let seconds = options.chaos.div_ceil(SECOND);
+    let count = if rng.chance(200) { 10 * seconds } else { 0 };
+    let (servers, chaos) = (options.servers(), options.chaos);
+    (0..count).map(move |_| Planned {
+        when: When::At(rng.below(chaos)),
+        what: Fault::Accost { server: rng.index(servers), words: rng.next_u64() },
+    })
 }
 
 /// Draws a fault for one of so many servers.

@@ -326,10 +326,29 @@ fn accost<A: Subject>(
         world.servers[to].misled |= believed && configured && to != leader;
         (Channel::Election, bytes)
     };
+    Some(say(world, to, channel, &bytes))
+}
+
+/// The same while anything may happen, by somebody who claims no member's id: a server that looks for a leader
+/// has to believe those, and one that leads takes them for a member that is not there otherwise.
+pub(super) fn accost_in_trouble<A: Subject>(world: &mut World<A>, to: HostIx, words: u64) {
+    let rng = &mut Rng::new(words, 0);
+    let sid = strange_sid(rng);
+    let epoch = rng.pick(&[0, 1, 2, 3, 50, 1 << 20, 0x7fff_fffe, 0x7fff_ffff, -1]);
+    let (channel, bytes) = if rng.chance(500) {
+        (Channel::Quorum, introduction(rng, sid, epoch))
+    } else {
+        (Channel::Election, vote(rng, sid, epoch).0)
+    };
+    say(world, to, channel, &bytes);
+}
+
+/// A stranger dials a server and writes; the number of its connection.
+fn say<A: Subject>(world: &mut World<A>, to: HostIx, channel: Channel, bytes: &[u8]) -> u32 {
     let from = world.servers.len();
     let conn = world.net.dial(world.now, from, None, to, channel, &mut world.queue);
-    world.net.write(world.now, conn, Side::Dialler, &bytes, &mut world.queue);
-    Some(conn)
+    world.net.write(world.now, conn, Side::Dialler, bytes, &mut world.queue);
+    conn
 }
 
 fn sid_of(server: HostIx) -> Sid {
@@ -339,9 +358,14 @@ fn sid_of(server: HostIx) -> Sid {
 /// A member's id twice of three times.
 fn claimed_sid(rng: &mut Rng, options: &Options) -> Sid {
     match rng.below(3) {
-        0 => Sid(rng.pick(&[0, 77, -5, i64::MAX, i64::MIN])),
+        0 => strange_sid(rng),
         _ => sid_of(rng.index(options.servers())),
     }
+}
+
+/// An id of nobody.
+fn strange_sid(rng: &mut Rng) -> Sid {
+    Sid(rng.pick(&[0, 77, -5, i64::MAX, i64::MIN]))
 }
 
 /// FOLLOWERINFO or OBSERVERINFO, and perhaps an ACKEPOCH with a history ahead of everybody's.

@@ -119,6 +119,7 @@ pub const MUST_REACH: &[&str] = &[
     "fault: disk stalled",
     "fault: disk wiped",
     "fault: garbage on an election connection",
+    "fault: a stranger",
     "fault: kill",
     "fault: link cut",
     "fault: link cut one way",
