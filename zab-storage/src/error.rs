@@ -76,6 +76,15 @@ pub enum Error {
         /// Why not.
         reason: &'static str,
     },
+    /// The files do not reach the zxid that was asked for.
+    Short {
+        /// The directory of the log.
+        path: PathBuf,
+        /// How far they reach.
+        reached: Zxid,
+        /// What was asked for, or what the snapshot needs behind it.
+        wanted: Zxid,
+    },
     /// An earlier error has stopped the storage; nothing was written since.
     Stopped,
 }
@@ -102,6 +111,8 @@ pub enum Damage {
     Undecodable,
     /// The snapshot ends before the application has all of it.
     CutShort,
+    /// A transaction that the application cannot apply.
+    NotApplicable,
 }
 
 impl fmt::Display for Damage {
@@ -116,6 +127,7 @@ impl fmt::Display for Damage {
             Self::BadSeal => f.write_str("malformed end of snapshot"),
             Self::Undecodable => f.write_str("the tree does not decode"),
             Self::CutShort => f.write_str("the tree is cut short"),
+            Self::NotApplicable => f.write_str("the transaction cannot be applied"),
         }
     }
 }
@@ -157,6 +169,11 @@ impl fmt::Display for Error {
             Self::TruncateTarget { path, after, reason } => {
                 write!(f, "cannot truncate the log in {} to {after}: {reason}", path.display())
             }
+            Self::Short { path, reached, wanted } => write!(
+                f,
+                "the log in {} reaches only to {reached}, not to {wanted}",
+                path.display()
+            ),
             Self::Stopped => f.write_str("the storage has stopped after an earlier error"),
         }
     }
@@ -197,6 +214,7 @@ impl std::error::Error for Error {
             | Self::NoValidSnapshot(_)
             | Self::NotANumber(_)
             | Self::TruncateTarget { .. }
+            | Self::Short { .. }
             | Self::Stopped => None,
         }
     }

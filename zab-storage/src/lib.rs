@@ -4,7 +4,8 @@
 //! [`Store::open`] locks a server's directories, [`Store::recover`] loads their content, and
 //! [`Store::into_disk`] begins to write: [`Disk`] is the [`Storage`](zab_proto::Storage) of a
 //! running server, with one writer thread and group commit, or on the caller's thread.
-//! [`LogReader`] and [`SnapshotReader`] read single files.
+//! [`LogReader`] and [`SnapshotReader`] read single files, [`View`] a whole directory that may be in
+//! use, and [`seed`](seed()) makes one.
 //!
 //! What is written when, and what a crash at any point leaves, is told in `docs/storage.md`.
 #![forbid(unsafe_code)]
@@ -28,10 +29,12 @@ mod names;
 mod own;
 mod purge;
 mod recover;
+mod seed;
 mod snapshot;
 mod store;
 mod switch;
 mod times;
+mod view;
 
 pub use disk::{Disk, Mode};
 pub use epoch::read_myid;
@@ -40,6 +43,8 @@ pub use identity::{parse_identity, read_identity};
 pub use log_file::{End, LogReader, Record};
 pub use names::Compression;
 pub use purge::purge;
+pub use seed::{Seed, seed, write_snapshot};
 pub use snapshot::{SnapshotReader, Trailer};
 pub use store::{Options, Store, check_recovered};
 pub use times::{FsyncSummary, FsyncTimes};
+pub use view::{Loaded, Survey, Through, View};

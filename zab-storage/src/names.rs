@@ -96,6 +96,13 @@ pub(crate) fn parse_snapshot(name: &str, prefix: &str) -> Option<(Zxid, Compress
     Some((parse_hex(hex)?, compression))
 }
 
+/// Whether a name is one under which something of a history is kept, whole or on its way.
+pub(crate) fn is_history(name: &str) -> bool {
+    let prefixes = ["log.", "snapshot.", INSTALL, INSTALL_WITH_LOG, SET_ASIDE];
+    prefixes.iter().any(|prefix| name.starts_with(prefix))
+        || ["acceptedEpoch", "currentEpoch", STAGE, STAGE_LOG].contains(&name)
+}
+
 /// The names in a directory, in no order. Names that are not text cannot be ours.
 pub(crate) fn list(dir: &Path) -> Result<Vec<String>, Error> {
     let mut names = Vec::new();

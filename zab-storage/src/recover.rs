@@ -345,15 +345,14 @@ struct Loaded {
 
 impl Loaded {
     fn new(from: &Numbered, trailer: Trailer, skipped: Option<(Zxid, PathBuf)>) -> Self {
-        let traces = [trailer.digest.map(|digest| digest.zxid), trailer.last_processed];
-        let end = traces.into_iter().flatten().fold(from.zxid, Zxid::max);
+        let end = trailer.end(from.zxid);
         log::info!("snapshot {} loaded", from.path.display());
         Self { path: from.path.clone(), zxid: from.zxid, end, skipped }
     }
 }
 
 /// Loads one snapshot, all or nothing.
-fn load<A: Application>(path: &Path, zxid: Zxid, app: &mut A) -> Result<Trailer, Error> {
+pub(crate) fn load<A: Application>(path: &Path, zxid: Zxid, app: &mut A) -> Result<Trailer, Error> {
     let mut reader = SnapshotReader::open(path)?;
     loop {
         let Ok(progress) = app.install(reader.bytes()) else {
@@ -481,7 +480,7 @@ impl Tail {
 
 /// The logs that may hold records above `base`: those named above it and the last one before,
 /// unless the next record is the first of a file anyway.
-fn logs_above(mut logs: Vec<Numbered>, base: Zxid) -> Vec<Numbered> {
+pub(crate) fn logs_above(mut logs: Vec<Numbered>, base: Zxid) -> Vec<Numbered> {
     let first = logs.partition_point(|log| log.zxid <= base);
     let next = Zxid::from_raw(base.raw() + 1);
     let exact = logs.get(first).is_some_and(|log| log.zxid == next && begins_with(log, next));

@@ -50,6 +50,15 @@ pub struct Trailer {
     pub seals: u32,
 }
 
+impl Trailer {
+    /// The last transaction that has left traces in a snapshot that is named for `zxid`: ZooKeeper
+    /// writes one while the tree changes.
+    pub(crate) fn end(&self, zxid: Zxid) -> Zxid {
+        let traces = [self.digest.map(|digest| digest.zxid), self.last_processed];
+        traces.into_iter().flatten().fold(zxid, Zxid::max)
+    }
+}
+
 impl fmt::Debug for SnapshotReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SnapshotReader")
