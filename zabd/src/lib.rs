@@ -3,6 +3,7 @@
 #![warn(missing_docs)]
 
 mod audit;
+pub mod command_line;
 pub mod config;
 mod ending;
 pub mod exit;
@@ -11,6 +12,7 @@ pub mod java_env;
 pub mod local;
 pub mod logging;
 mod mending;
+pub mod operate;
 mod options;
 mod ports;
 mod purge;

@@ -14,7 +14,16 @@ const NO_ID: i64 = i64::MIN;
 
 /// Installs the logger: `info` and above, or what `RUST_LOG` says, within the bounds of [`BoundedLog`].
 pub fn init() {
-    let env = env_logger::Env::default().default_filter_or("info");
+    init_from("info");
+}
+
+/// The same for commands whose output is their purpose: `warn` and above.
+pub fn init_quiet() {
+    init_from("warn");
+}
+
+fn init_from(level: &str) {
+    let env = env_logger::Env::default().default_filter_or(level);
     let mut builder = env_logger::Builder::from_env(env);
     builder.format(|out, record| {
         // A clock that no calendar has, begins with 1970.

@@ -1,24 +1,24 @@
-//! The command line.
+//! The program: what the command line asks for.
 
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::ArgMatches;
 use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use runtime_any::Runtime;
 use zabd::config::{Origin, SystemProperties, keys};
 use zabd::java_env::JavaEnv;
 use zabd::local::{self, LocalOptions};
 use zabd::server::{self, Source};
-use zabd::{exit, inspect, logging};
+use zabd::{command_line, exit, inspect, logging, operate};
 
 fn main() -> ExitCode {
     #[cfg(feature = "shell")]
     if let Some(arguments) = shell_arguments() {
         return zk_shell::run(&arguments).into();
     }
-    let matches = match command().try_get_matches() {
+    let matches = match command_line::command().try_get_matches() {
         Ok(matches) => matches,
         Err(error) => {
             // A closed stderr leaves nowhere to say so.
@@ -32,6 +32,9 @@ fn main() -> ExitCode {
     }
     if let Some(("inspect", matches)) = matches.subcommand() {
         return inspect_file(matches).into();
+    }
+    if let Some(code) = operate::run(&matches) {
+        return code.into();
     }
     if matches.subcommand_name() == Some("keys") {
         let written = std::io::stdout().lock().write_all(keys::markdown().as_bytes());
@@ -68,96 +71,6 @@ fn shell_arguments() -> Option<Vec<String>> {
     (by_name || arguments.next_if(|first| first == "shell").is_some()).then(|| arguments.collect())
 }
 
-fn command() -> Command {
-    Command::new("zabd")
-        .version(env!("CARGO_PKG_VERSION"))
-        .about("A ZooKeeper server")
-        .override_usage(
-            "zabd [-Dname=value]... [--java-env FILE]... <zoo.cfg>\n       \
-             zabd [-Dname=value]... <clientPort> <dataDir> [tickTime] [maxClientCnxns]\n       \
-             zabd ensemble [--nodes N] [--observers N] [--dir DIR] [--client-port PORT]\n       \
-             zabd inspect log|snapshot|identity [--json] FILE\n       \
-             zabd shell [-server host:port,...[/root]] [-timeout ms] [-r] [command ...]\n       \
-             zabd keys",
-        )
-        .after_help(
-            "SERVER_JVMFLAGS and JVMFLAGS are searched for -Dname=value, too. RUST_LOG sets what \
-             is logged (error, warn, info, debug, trace).",
-        )
-        .args_conflicts_with_subcommands(true)
-        .arg_required_else_help(true)
-        .arg(
-            Arg::new("config")
-                .num_args(1..=4)
-                .required(true)
-                .help("The configuration file, or port and directory of a server without one"),
-        )
-        .arg(
-            Arg::new("property")
-                .short('D')
-                .value_name("name=value")
-                .action(ArgAction::Append)
-                .help("Sets a system property, such as zookeeper.snapCount=10000"),
-        )
-        .arg(
-            Arg::new("java-env")
-                .long("java-env")
-                .value_name("FILE")
-                .value_parser(value_parser!(PathBuf))
-                .action(ArgAction::Append)
-                .help(
-                    "Reads SERVER_JVMFLAGS, JVMFLAGS and JAVA_OPTS from plain assignments of a file \
-                     such as conf/java.env, conf/zookeeper-env.sh or Debian's conf/environment; \
-                     several files in the order given",
-                ),
-        )
-        .arg(
-            // For the parent of a local ensemble: end when stdin does.
-            Arg::new("with-parent").long("with-parent").hide(true).action(ArgAction::SetTrue),
-        )
-        .arg(runtime())
-        .subcommand(ensemble())
-        .subcommand(inspect_command())
-        .subcommand(
-            Command::new("shell")
-                .about("A client: zkCli.sh's commands, and more (help tells them)")
-                .disable_help_flag(true),
-        )
-        .subcommand(
-            Command::new("keys")
-                .about("Prints all configuration keys, and what becomes of each, as Markdown"),
-        )
-}
-
-fn inspect_command() -> Command {
-    let kind = |name: &'static str, about: &'static str| {
-        Command::new(name)
-            .about(about)
-            .arg(
-                Arg::new("file")
-                    .value_name("FILE")
-                    .value_parser(value_parser!(PathBuf))
-                    .required(true),
-            )
-            .arg(
-                Arg::new("json")
-                    .long("json")
-                    .action(ArgAction::SetTrue)
-                    .help("One JSON object per line"),
-            )
-    };
-    Command::new("inspect")
-        .about("Prints a file of a data directory, and tells whether it is whole")
-        .after_help(
-            "Exit code 0: the file is whole; 4: the log ends in a torn record, as after a crash; 5: \
-             the file is damaged; 1: it cannot be read.",
-        )
-        .subcommand_required(true)
-        .subcommand(kind("log", "A transaction log, log.<zxid>"))
-        .subcommand(kind("identity", "The id of the ensemble, ensembleId"))
-        .subcommand(kind("snapshot", "A snapshot, snapshot.<zxid>, .gz and .snappy as well"))
-}
-
 fn inspect_file(matches: &ArgMatches) -> u8 {
     let Some((kind, matches)) = matches.subcommand() else { return exit::INVALID };
     let Some(file) = matches.get_one::<PathBuf>("file") else { return exit::INVALID };
@@ -168,39 +81,6 @@ fn inspect_file(matches: &ArgMatches) -> u8 {
     };
     let mut out = BufWriter::new(std::io::stdout().lock());
     inspect::run(kind, file, matches.get_flag("json"), &mut out, &mut std::io::stderr())
-}
-
-fn runtime() -> Arg {
-    Arg::new("runtime")
-        .long("runtime")
-        .value_parser(Vec::from_iter(Runtime::ALL.iter().map(|runtime| runtime.name())))
-        .default_value("mio")
-        .help("The event loop to run on")
-}
-
-fn ensemble() -> Command {
-    let number = |name: &'static str, default: &'static str| {
-        let arg = Arg::new(name).long(name).value_name("N").default_value(default);
-        arg.value_parser(value_parser!(u16).range(0..=64))
-    };
-    Command::new("ensemble")
-        .about("Runs a whole ensemble on this machine until Ctrl-C")
-        .arg(number("nodes", "3").help("Voting servers"))
-        .arg(number("observers", "0").help("Servers that only learn"))
-        .arg(
-            Arg::new("dir")
-                .long("dir")
-                .value_parser(value_parser!(PathBuf))
-                .help("Where to keep configurations, data and logs [default: temporary]"),
-        )
-        .arg(
-            Arg::new("client-port")
-                .long("client-port")
-                .value_parser(value_parser!(u16))
-                .default_value("2181")
-                .help("Client port of the first server, the others follow; 0: any free ones"),
-        )
-        .arg(runtime())
 }
 
 fn local_options(matches: &ArgMatches) -> LocalOptions {

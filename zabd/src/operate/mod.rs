@@ -1,0 +1,23 @@
+//! Commands for operators that run beside a server, or without one.
+
+mod members;
+mod rescue;
+
+use clap::{ArgMatches, Command};
+
+/// The commands, for the command line's table.
+pub(crate) fn commands() -> [Command; 3] {
+    rescue::commands()
+}
+
+/// Runs the command if it is one of these; its exit code.
+#[must_use]
+pub fn run(matches: &ArgMatches) -> Option<u8> {
+    let (name, matches) = matches.subcommand()?;
+    match name {
+        "backup" => Some(rescue::backup(matches)),
+        "restore" => Some(rescue::restore(matches)),
+        "recover" => Some(rescue::recover(matches)),
+        _ => None,
+    }
+}
