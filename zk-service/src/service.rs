@@ -1,6 +1,5 @@
 //! The service as an application: its state, and the doors that the core calls.
 
-mod admin;
 mod admission;
 mod answer;
 mod audit;
@@ -9,6 +8,8 @@ mod handshake;
 mod hold;
 mod intake;
 mod leave;
+mod parts;
+mod words;
 
 use bytes::BufMut;
 use zab_proto::wire::jute::{BufMutExt, Reader};
@@ -17,40 +18,39 @@ use zab_proto::{
     InstallProgress, Instant, Origin, ServerState, SnapshotDigest, Status, Zxid,
 };
 
+use crate::connection::entry::Entry;
 use crate::connection::table::Clients;
-use crate::connection::wait::Wait;
-use crate::connection::{Client, Life};
 use crate::cost;
 use crate::env::Env;
 use crate::metrics::Metrics;
 use crate::metrics::stats::Stats;
 use crate::observe::View;
+use crate::observe::four_letter::Reset;
+use crate::observe::look::Look;
 use crate::options::ServiceOptions;
+use crate::role::Role;
 use crate::role::status::ServerStatus;
-use crate::role::{Cx, Role};
 use crate::service::admission::Admission;
+use crate::service::hold::Hold;
+use crate::service::parts::Parts;
 use crate::state::State;
 use crate::state::database::Database;
-use crate::state::listing::Listings;
 use crate::state::watch::Watches;
 
-/// The ZooKeeper service of one server.
+/// The ZooKeeper service of one server: the owners of its state, and the doors to them.
 #[derive(Debug)]
 pub struct Service {
+    /// The options; what never changes.
     env: Env,
+    /// What transactions change.
     state: State,
-    clients: Clients,
     watches: Watches,
-    listings: Listings,
+    clients: Clients,
     status: ServerStatus,
     role: Role,
     /// Which connections wait, and for what.
     admission: Admission,
     metrics: Metrics,
-    /// Buffers that are used again and again.
-    record: Vec<u8>,
-    frame: Vec<u8>,
-    hit: Vec<u32>,
 }
 
 impl Service {
@@ -59,16 +59,12 @@ impl Service {
     pub fn new(options: ServiceOptions) -> Self {
         Self {
             state: State::new(options.digests),
-            clients: Clients::default(),
             watches: Watches::default(),
-            listings: Listings::default(),
+            clients: Clients::default(),
             status: ServerStatus::default(),
             role: Role::Idle,
             admission: Admission::new(&options),
             metrics: Metrics::default(),
-            record: Vec::new(),
-            frame: Vec::new(),
-            hit: Vec::new(),
             env: Env::new(options),
         }
     }
@@ -111,27 +107,62 @@ impl Service {
         self.clients.iter().map(|(_, client)| client.unsent()).sum()
     }
 
-    /// Whether clients are served here: not by a leader that is to lead only.
-    fn serves_clients(&self) -> bool {
-        let leads_only =
-            !self.env.options.leader_serves && self.role.leads() && !self.status.is_standalone();
-        self.status.is_serving() && !leads_only
+    /// Bytes kept for all clients.
+    #[must_use]
+    pub fn kept_len(&self) -> usize {
+        budget::kept_len(&self.clients, &self.watches, &self.state)
     }
 
-    /// What there is to be looked at.
-    fn view<'a, 'c>(&'a self, core: &'a Core<'c>) -> View<'a, 'c> {
-        let Self { env, state, clients, watches, status, role, metrics, .. } = self;
-        View { core, env, state, clients, watches, status, role, metrics }
+    /// Begins the orderly end, at the time `now`. Ask [`has_left`](Self::has_left) from time to time,
+    /// and end the server then, or after a tick.
+    pub fn leave(&mut self, now: Instant) {
+        let (clients, mut parts) = self.split();
+        leave::leave(clients, &mut parts, now);
     }
 
-    /// The role, and what it works on.
-    fn role<'a, 'c>(&'a mut self, core: &'a mut Core<'c>) -> (&'a mut Role, Cx<'a, 'c>) {
-        let Self { role, state, env, metrics, admission, .. } = self;
-        (role, Cx { core, state, env, metrics, schedule: &mut admission.schedule })
+    /// Whether all clients are answered and gone, after [`leave`](Self::leave).
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.admission.leaving.is_some() && self.clients.len() == 0
+    }
+
+    /// A look at the server. Where the core comes from: `Node::with`.
+    #[must_use]
+    pub fn look<'a, 'c>(&'a self, core: &'a Core<'c>) -> Look<'a, 'c> {
+        let Self { env, state, watches, clients, status, role, metrics, .. } = self;
+        let view = View { core, env, state, clients, watches, status, role, metrics };
+        Look::new(view, parts::serves_clients(env, role, status))
+    }
+
+    /// Sets counters and summaries back, as `srst` does.
+    pub fn reset_stats(&mut self) {
+        let (clients, mut parts) = self.split();
+        words::reset(clients, &mut parts, Some(Reset::Server));
+    }
+
+    /// Sets the figures of all connections back, as `crst` does.
+    pub fn reset_connection_stats(&mut self) {
+        let (clients, mut parts) = self.split();
+        words::reset(clients, &mut parts, Some(Reset::Connections));
+    }
+
+    /// The table of connections, and all else.
+    fn split(&mut self) -> (&mut Clients, Parts<'_>) {
+        let Self { env, state, watches, clients, status, role, admission, metrics } = self;
+        (clients, Parts { env, state, watches, status, role, admission, metrics })
+    }
+
+    /// Runs a step on one connection, unless that is gone.
+    fn with(&mut self, conn: ConnId, step: impl FnOnce(&mut Entry<'_>, &mut Parts<'_>)) {
+        let (clients, mut parts) = self.split();
+        if let Some(mut at) = clients.enter(conn) {
+            step(&mut at, &mut parts);
+        }
     }
 
     fn wake(&mut self, core: &mut Core<'_>) {
-        let (role, mut cx) = self.role(core);
+        let (_, mut parts) = self.split();
+        let (role, mut cx) = parts.role(core);
         role.wake(&mut cx);
     }
 
@@ -170,15 +201,17 @@ impl Service {
     fn end_role(&mut self, now: Instant) {
         self.role = Role::Idle;
         self.admission.end_role();
-        self.listings.clear();
+        self.state.clear_listings();
         self.metrics.stats = Stats::default();
-        if !self.env.options.hold_clients().is_zero() {
-            self.hold_clients(now);
+        let (clients, mut parts) = self.split();
+        if !parts.env.options.hold_clients().is_zero() {
+            hold::hold_clients(clients, &mut parts, now);
             return;
         }
-        let slots: Vec<u32> = self.clients.iter().map(|(slot, _)| slot).collect();
-        for slot in slots {
-            self.close(slot, false);
+        for conn in clients.ids() {
+            if let Some(mut at) = clients.enter(conn) {
+                parts.close(&mut at, false);
+            }
         }
     }
 
@@ -190,87 +223,63 @@ impl Service {
             let now_ms = self.env.options.wall_clock.now_ms();
             self.state.set_config(ensemble.text().as_bytes(), version, now_ms);
         }
-        self.role = if status.state == ServerState::Leading {
-            let standalone = self.status.is_standalone();
-            let (_, mut cx) = self.role(core);
+        let (clients, mut parts) = self.split();
+        *parts.role = if status.state == ServerState::Leading {
+            let standalone = parts.status.is_standalone();
+            let (_, mut cx) = parts.role(core);
             Role::lead(&mut cx, standalone)
         } else {
             Role::learn()
         };
-        self.release_clients(core, status.epoch);
+        hold::release_clients(clients, &mut parts, core, status.epoch);
     }
 
-    /// Ends a connection; with `flush`, what is queued for it still goes out.
-    fn close(&mut self, slot: u32, flush: bool) {
-        self.watches.remove_slot(slot);
-        let Self { clients, admission, .. } = self;
-        if let Some(client) = clients.get_mut(slot) {
-            admission.leave_room(client);
-        }
-        clients.close(slot, flush);
-        admission.writes_answered(clients);
-    }
-
-    /// It is the turn of a connection that had to wait for it.
-    fn go_on(&mut self, slot: u32) {
-        self.drain(self.admission.now, slot);
-        if self.client(slot).is_some_and(|client| !client.account.waits()) {
-            Admission::resume(&mut self.clients, slot);
-        }
-    }
-
-    /// Counts work that was done for a connection, with what the leader's part has done for it.
-    fn charge(&mut self, slot: u32, work: u64) {
-        if let Some(client) = self.clients.get_mut(slot) {
-            self.admission.schedule.charge(&mut client.account, work);
-        } else {
-            self.admission.schedule.bill(work);
-            self.admission.schedule.settle();
-        }
-    }
-
-    /// Counts work that was done for a connection and is not counted yet, if there is any.
-    fn charge_billed(&mut self, slot: u32) {
-        if self.admission.schedule.has_unbilled() {
-            self.charge(slot, 0);
-        }
-    }
-
-    /// Notes what a connection waits for.
-    fn wait(&mut self, slot: u32, wait: Wait) {
-        let conn = self.clients.conn(slot);
-        if let Some(client) = self.clients.get_mut(slot) {
-            self.admission.wait(conn, client, wait);
-        }
-    }
-
-    /// There may be room again for what could not be proposed or forwarded.
-    fn retry(&mut self, core: &mut Core<'_>) {
-        self.resubmit(core);
-        self.admission.room.note_first();
-        // What was in flight before this leader comes first.
-        let is_resubmitting = self.admission.is_resubmitting();
-        let first = if is_resubmitting { Some(0) } else { self.admission.room.first() };
-        let (role, mut cx) = self.role(core);
-        let is_turn = role.retry(&mut cx, first) && !is_resubmitting;
-        self.admission.schedule.settle();
-        if is_turn {
-            self.admission.call_next(&mut self.clients);
-        }
+    /// What has lasted long enough ends, and what waited for room tries again.
+    fn expire_and_retry(&mut self, core: &mut Core<'_>) {
+        let (clients, mut parts) = self.split();
+        let (role, mut cx) = parts.role(core);
+        role.expire(&mut cx);
+        retry(clients, &mut parts, core);
     }
 
     fn expire_greetings(&mut self, now: Instant) {
-        while let Some(slot) = self.clients.overdue_greeting(now) {
-            self.metrics.sessionless_expired += 1;
-            self.close(slot, false);
+        let (clients, mut parts) = self.split();
+        while let Some(mut at) = clients.overdue_greeting(now) {
+            parts.metrics.sessionless_expired += 1;
+            parts.close(&mut at, false);
         }
+    }
+}
+
+/// There may be room again for what could not be proposed or forwarded.
+fn retry(clients: &mut Clients, parts: &mut Parts<'_>, core: &mut Core<'_>) {
+    hold::resubmit(clients, parts, core);
+    parts.admission.room.note_first();
+    // What was in flight before this leader comes first.
+    let is_resubmitting = parts.admission.is_resubmitting();
+    let first = if is_resubmitting { Some(0) } else { parts.admission.room.first() };
+    let (role, mut cx) = parts.role(core);
+    let is_turn = role.retry(&mut cx, first) && !is_resubmitting;
+    parts.admission.schedule.settle();
+    if is_turn {
+        parts.admission.call_next(&mut clients.shared);
+    }
+}
+
+/// It is the turn of a connection that had to wait for it.
+fn go_on(at: &mut Entry<'_>, parts: &mut Parts<'_>) {
+    at.client.account.call();
+    answer::drain(at, parts, parts.admission.now);
+    if !at.is_closed() && !at.client.account.waits() {
+        Admission::resume(at);
     }
 }
 
 impl Application for Service {
     fn deliver(&mut self, now: Instant, zxid: Zxid, txn: &[u8]) {
         self.at(now);
-        self.apply(now, zxid, txn);
+        let (clients, mut parts) = self.split();
+        answer::apply(clients, &mut parts, now, zxid, txn);
     }
 
     fn may_deliver(&self) -> bool {
@@ -314,7 +323,8 @@ impl Application for Service {
         self.wake(core);
         self.at(core.now());
         let place = self.admission.place_of_learner();
-        let (role, mut cx) = self.role(core);
+        let (_, mut parts) = self.split();
+        let (role, mut cx) = parts.role(core);
         role.request(&mut cx, from, (data, auth), place);
         self.admission.schedule.settle();
     }
@@ -346,21 +356,22 @@ impl Application for Service {
 
     fn revalidated(&mut self, core: &mut Core<'_>, data: &[u8]) {
         let Some((conn, valid)) = self.role.revalidated(data) else { return };
-        let Some(slot) = self.clients.slot(conn) else { return };
-        let rejoins = self.client(slot).is_some_and(|client| client.carry.rejoins);
-        if !valid && rejoins {
-            self.rejoined(slot, false);
-        } else if !valid {
-            self.attached(core.now(), slot, false);
-        } else if let Some(client) = self.clients.get_mut(slot) {
-            client.confirmed = true;
-            self.reattached(core.now(), slot);
-        }
+        self.with(conn, |at, parts| {
+            let now = core.now();
+            if valid {
+                at.client.confirmed = true;
+                answer::reattached(at, parts, now);
+            } else if at.client.carry.rejoins {
+                hold::rejoined(at, parts, false);
+            } else {
+                handshake::attached(at, parts, now, false);
+            }
+        });
     }
 
     fn synced(&mut self, core: &mut Core<'_>, token: Option<u64>) {
         if let Some(conn) = self.role.synced(token) {
-            self.sync_ended(core.now(), conn);
+            self.with(conn, |at, parts| answer::sync_ended(at, parts, core.now()));
         }
     }
 
@@ -384,44 +395,37 @@ impl Application for Service {
     }
 
     fn identified(&mut self, _: &mut Core<'_>, conn: ConnId, subject: &str) {
-        let access = &self.env.access;
-        let client = self.clients.slot(conn).and_then(|slot| self.clients.get_mut(slot));
-        if let Some(client) = client.filter(|_| access.x509_enabled) {
-            access.identify(subject, &mut client.ids);
-            log::debug!("Authenticated Id '{subject}' for scheme 'x509' of {}", client.remote);
-        }
+        self.with(conn, |Entry { client, .. }, parts| {
+            if parts.env.access.x509_enabled {
+                parts.env.access.identify(subject, &mut client.ids);
+                log::debug!("Authenticated Id '{subject}' for scheme 'x509' of {}", client.remote);
+            }
+        });
     }
 
     fn handle_bytes(&mut self, core: &mut Core<'_>, conn: ConnId, bytes: &[u8]) -> usize {
         self.wake(core);
         self.at(core.now());
-        match self.clients.slot(conn) {
-            Some(slot) => self.take_bytes(core, slot, bytes),
-            None => bytes.len(),
-        }
+        let (clients, mut parts) = self.split();
+        intake::take_bytes(clients, &mut parts, core, conn, bytes)
     }
 
     fn poll_transmit(&mut self, conn: ConnId, buf: &mut [u8]) -> usize {
-        let Some(slot) = self.clients.slot(conn) else { return 0 };
-        let n = self.clients.transmit(slot, buf);
-        if let Some(client) = self.clients.get_mut(slot) {
-            self.admission.sent(&self.env.options, conn, client);
-        }
+        let mut n = 0;
+        self.with(conn, |at, parts| {
+            n = at.transmit(buf);
+            parts.admission.sent(&parts.env.options, at);
+        });
         n
     }
 
     fn closed(&mut self, _core: &mut Core<'_>, conn: ConnId) {
-        let Some(slot) = self.clients.slot(conn) else { return };
-        if self.clients.get(slot).is_some_and(|client| client.state != Life::Closed) {
-            self.metrics.dropped += 1;
-        }
-        self.watches.remove_slot(slot);
-        let session = self.clients.get_mut(slot).map_or(0, |client| {
-            self.admission.leave_room(client);
-            client.session
-        });
-        self.clients.detach(session, slot);
-        self.clients.remove(slot, self.watches.is_free(slot));
+        let (clients, parts) = self.split();
+        let Some(at) = clients.enter(conn) else { return };
+        parts.metrics.dropped += u64::from(!at.is_closed());
+        parts.watches.remove_slot(at.slot());
+        parts.admission.leave_room(at.client);
+        clients.remove(conn, parts.watches.is_free(conn.slot()));
     }
 
     fn poll_output(&mut self) -> Option<ClientOutput> {
@@ -429,9 +433,8 @@ impl Application for Service {
             if let Some(output) = self.clients.poll_output() {
                 return Some(output);
             }
-            if let Some(slot) = self.admission.next_turn(&mut self.clients)? {
-                self.go_on(slot);
-            }
+            let conn = self.admission.next_turn()?;
+            self.with(conn, go_on);
         }
     }
 
@@ -440,8 +443,9 @@ impl Application for Service {
         let role = self.role.poll_timeout();
         let goes_on = self.role.has_postponed() || self.admission.is_due() || self.is_littered();
         let turn = goes_on.then_some(Instant::ZERO);
+        let hold = self.admission.hold.as_ref().map(Hold::look_at);
         let leaving = self.admission.leaving.filter(|_| self.clients.len() > 0);
-        [turn, greeting, role, self.hold_timeout(), leaving].into_iter().flatten().min()
+        [turn, greeting, role, hold, leaving].into_iter().flatten().min()
     }
 
     fn handle_timeout(&mut self, core: &mut Core<'_>) {
@@ -452,20 +456,17 @@ impl Application for Service {
         }
         self.sweep();
         self.expire_greetings(core.now());
-        self.end_holds(core.now());
-        self.end_leaving(core.now());
-        let (role, mut cx) = self.role(core);
-        role.expire(&mut cx);
-        self.retry(core);
+        let (clients, mut parts) = self.split();
+        hold::end_holds(clients, &mut parts, core.now());
+        leave::end_leaving(clients, &mut parts, core.now());
+        self.expire_and_retry(core);
     }
 
     fn room(&mut self, core: &mut Core<'_>) {
         self.wake(core);
         self.at(core.now());
-        self.may_resubmit();
-        let (role, mut cx) = self.role(core);
-        role.expire(&mut cx);
-        self.retry(core);
+        self.admission.may_resubmit();
+        self.expire_and_retry(core);
     }
 
     fn snapshot_open(&mut self) -> u32 {
@@ -498,17 +499,11 @@ impl Application for Service {
 
     fn install_commit(&mut self, zxid: Zxid, digest: Option<SnapshotDigest>) {
         self.state.install_commit(zxid, digest);
-        self.forget_held();
+        let (clients, mut parts) = self.split();
+        hold::forget_held(clients, &mut parts);
     }
 
     fn install_abort(&mut self) {
         self.state.install_abort();
-    }
-}
-
-impl Service {
-    /// A connection that is not about to be closed.
-    fn client(&mut self, slot: u32) -> Option<&mut Client> {
-        self.clients.get_mut(slot).filter(|client| client.state != Life::Closed)
     }
 }

@@ -71,15 +71,63 @@ fn no_import_runs_upward() {
     }
 }
 
-/// What the service is made of is its own: nobody outside of its folder reaches into it.
+/// What the service is made of is its own: nobody outside of its folder reaches into it, and the steps
+/// in its folder are functions over what they work on.
 #[test]
 fn the_service_keeps_its_parts_to_itself() {
     for (file, text) in sources() {
-        if !file.starts_with("service") {
-            assert!(!text.contains("impl Service {"), "{file} has a piece of the service");
-            continue;
+        let has_piece = text.contains("impl Service {") || text.contains("for Service {");
+        assert_eq!(has_piece, file == "service.rs", "{file}: a piece of the service");
+        if file.starts_with("service") {
+            assert!(!text.contains("pub(crate)"), "{file} opens something to the whole crate");
         }
-        assert!(!text.contains("pub(crate)"), "{file} opens something to the whole crate");
+    }
+}
+
+/// The fields of a struct.
+fn fields<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
+    let body =
+        text.split_once(&format!("struct {name} {{")).unwrap_or_else(|| panic!("no {name}")).1;
+    let body = body.split_once("\n}").expect("it ends").0;
+    let lines = body.lines().map(str::trim).filter(|line| !line.starts_with("//"));
+    lines.filter(|line| line.ends_with(',')).collect()
+}
+
+/// One owner for each kind of state.
+#[test]
+fn the_service_has_few_fields_and_none_that_others_see() {
+    let (_, text) = sources().into_iter().find(|(name, _)| name == "service.rs").expect("there");
+    let fields = fields(&text, "Service");
+    assert!((5..=8).contains(&fields.len()), "{fields:?}");
+    assert!(fields.iter().all(|field| !field.starts_with("pub")), "{fields:?}");
+}
+
+/// A connection is looked up once for all that is done for it in a call. A request that is answered at
+/// once takes four look-ups: is it a word, its frames, whether it is still there, its reply.
+#[test]
+fn connections_are_looked_up_seldom() {
+    let sources = sources();
+    let text = |wanted: &str| {
+        let found = sources.iter().find(|(file, _)| file == wanted);
+        found.unwrap_or_else(|| panic!("no {wanted}")).1.as_str()
+    };
+    let count = |file: &str, wanted: &[&str]| -> usize {
+        wanted.iter().map(|wanted| text(file).matches(wanted).count()).sum()
+    };
+    // The slots are private to the table.
+    let by_slot = count("connection/table.rs", &["slots.get", "slots[", "slots.split"]);
+    assert!((1..=5).contains(&by_slot), "{by_slot} look-ups by slot");
+    let look_ups = ["clients.enter", "clients.get", "clients.of_session", "clients.session_at"];
+    for (file, bound) in [
+        ("service/intake.rs", 3),
+        ("service/words.rs", 5),
+        ("service/answer.rs", 3),
+        ("service/handshake.rs", 0),
+        ("service/intake/login.rs", 0),
+        ("service/parts.rs", 0),
+    ] {
+        let found = count(file, &look_ups);
+        assert!(found <= bound, "{file}: {found} look-ups of connections, {bound} were enough");
     }
 }
 
@@ -87,7 +135,7 @@ fn the_service_keeps_its_parts_to_itself() {
 #[test]
 fn only_admission_resumes_a_connection() {
     for (file, text) in sources().iter().filter(|(file, _)| file.starts_with("service")) {
-        let resumes = text.contains("clients.resume(") || text.contains("ClientOutput::Resume");
+        let resumes = text.contains("shared.resume(") || text.contains("ClientOutput::Resume");
         assert_eq!(resumes, file == "service/admission.rs", "{file}");
         let waits = text.contains("schedule.wait(") || text.contains("room.wait(");
         assert_eq!(waits, file == "service/admission.rs", "{file}");
@@ -134,9 +182,12 @@ fn each_metric_is_counted_where_the_table_says() {
         let quoted: Vec<&str> = row.split('"').collect();
         let (name, place) = (quoted[1], quoted[3]);
         let (file, function) = place.split_once("::").unwrap_or_else(|| panic!("{place}"));
-        let body = text(file).split(&format!("fn {function}(")).nth(1);
-        let body = body.unwrap_or_else(|| panic!("no {function} in {file}"));
-        let body = body.split("\n    }\n").next().expect("not empty");
+        let (before, body) = text(file)
+            .split_once(&format!("fn {function}("))
+            .unwrap_or_else(|| panic!("no {function} in {file}"));
+        let line = before.rsplit('\n').next().expect("not empty");
+        let indent = &line[..line.len() - line.trim_start().len()];
+        let body = body.split(&format!("\n{indent}}}\n")).next().expect("not empty");
         assert!(body.contains(field), "{field} is not counted in {place}");
         let short = name.replace("deleted_watch_count", "deleted_…");
         let short = short.replace("changed_watch_count", "changed_…");

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use zab_proto::ConnId;
+
 use crate::connection::table::Clients;
 use crate::connection::{Client, Life};
 use crate::state::watch::Watches;
@@ -46,29 +48,29 @@ impl EventBytes {
     }
 }
 
-/// Whom to close if all connections together take `total` bytes of the `bound` that are allowed: the
-/// slots of those that take the most, and how much each takes, until a part of the bound is free
+/// Whom to close if all connections together take `total` bytes of the `bound` that are allowed:
+/// those that take the most, and how much each takes, until a part of the bound is free
 /// again, so that this search is rare.
 pub(crate) fn greediest(
     clients: &Clients,
     watches: &Watches,
     total: usize,
     bound: usize,
-) -> Vec<(u32, usize)> {
+) -> Vec<(ConnId, usize)> {
     let open = clients.iter().filter(|(_, client)| client.state != Life::Closed);
-    let kept_for = |slot, client: &Client| {
-        client.charged + client.out.lists_len() + watches.len_bytes_of(slot)
+    let kept_for = |conn: ConnId, client: &Client| {
+        client.charged + client.out.lists_len() + watches.len_bytes_of(conn.slot())
     };
-    let mut found: Vec<(u32, usize)> =
-        open.map(|(slot, client)| (slot, kept_for(slot, client))).collect();
-    found.sort_unstable_by_key(|&(slot, len)| (std::cmp::Reverse(len), slot));
+    let mut found: Vec<(ConnId, usize)> =
+        open.map(|(conn, client)| (conn, kept_for(conn, client))).collect();
+    found.sort_unstable_by_key(|&(conn, len)| (std::cmp::Reverse(len), conn.slot()));
     log::warn!(
         "{} connections take {total} bytes of the {bound} that are allowed \
          (clients_len_max_bytes): closing those that take the most",
         found.len()
     );
     let mut left = total;
-    let before = |(_, len): &(u32, usize)| {
+    let before = |(_, len): &(ConnId, usize)| {
         let goes_on = left > bound - bound / 8;
         left = left.saturating_sub(*len);
         goes_on

@@ -3,8 +3,8 @@
 use zab_proto::Zxid;
 
 use crate::connection::Client;
+use crate::connection::entry::Entry;
 use crate::connection::order::InFlight;
-use crate::connection::table::Clients;
 
 /// How one connection comes through a change of the role.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,51 +37,49 @@ impl Client {
     }
 }
 
-impl Clients {
+impl Entry<'_> {
     /// Keeps the record of a write, if those of its connection take at most `max` bytes then and
     /// those of all `max_of_all`. Whether it does.
-    pub(crate) fn keep_write(&mut self, slot: u32, record: &[u8], bounds: (usize, usize)) -> bool {
-        let (max, max_of_all) = bounds;
-        let of_all = self.kept_writes_len + record.len();
-        let Some(client) = self.get_mut(slot) else { return false };
+    pub(crate) fn keep_write(&mut self, record: &[u8], (max, max_of_all): (usize, usize)) -> bool {
+        let Self { client, shared, .. } = self;
+        let of_all = shared.kept_writes_len + record.len();
         let of_client = client.carry.kept_writes_len + record.len();
         let keeps = of_client <= max && of_all <= max_of_all;
         if keeps {
             client.keep(record);
             client.carry.kept_writes_len = of_client;
-            self.kept_writes_len = of_all;
+            shared.kept_writes_len = of_all;
         }
         keeps
     }
 
-    /// Everything in a connection's queue is to be submitted again.
-    pub(crate) fn begin_again(&mut self, slot: u32) {
-        let Some(client) = self.get_mut(slot) else { return };
+    /// Everything in the connection's queue is to be submitted again.
+    pub(crate) fn begin_again(&mut self) {
+        let Self { client, shared, .. } = self;
         let writes_len = client.queue.writes_len();
         client.carry.again = client.queue.len();
         client.carry.again_len = client.kept_len();
         let before = std::mem::replace(&mut client.carry.again_writes_len, writes_len);
-        self.again_writes_len = self.again_writes_len - before + writes_len;
+        shared.again_writes_len = shared.again_writes_len - before + writes_len;
     }
 
-    /// Nothing of a connection is to be submitted again, for now.
-    pub(crate) fn end_again(&mut self, slot: u32) {
-        let Some(client) = self.get_mut(slot) else { return };
+    /// Nothing of the connection is to be submitted again, for now.
+    pub(crate) fn end_again(&mut self) {
+        let Self { client, shared, .. } = self;
         let Carry { again_writes_len, .. } = client.carry;
-        let none = Carry { again: 0, again_len: 0, again_writes_len: 0, ..client.carry };
-        client.carry = none;
-        self.again_writes_len -= again_writes_len;
+        client.carry = Carry { again: 0, again_len: 0, again_writes_len: 0, ..client.carry };
+        shared.again_writes_len -= again_writes_len;
     }
 
     /// The next of the requests that are to be submitted again is on its way.
-    pub(crate) fn went_again(&mut self, slot: u32, proposed: Option<Zxid>) {
-        let Some(client) = self.get_mut(slot) else { return };
+    pub(crate) fn went_again(&mut self, proposed: Option<Zxid>) {
+        let Self { client, shared, .. } = self;
         let again = client.carry.again;
         let Some(request) = client.queue.back(again).copied() else { return };
         client.queue.resubmitted(again, proposed);
         client.carry.again -= 1;
         client.carry.again_len -= request.kept_len();
         client.carry.again_writes_len -= request.write_len();
-        self.again_writes_len -= request.write_len();
+        shared.again_writes_len -= request.write_len();
     }
 }

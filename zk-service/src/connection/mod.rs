@@ -5,6 +5,7 @@
 
 pub(crate) mod budget;
 mod carry;
+pub(crate) mod entry;
 pub(crate) mod note;
 pub(crate) mod order;
 pub(crate) mod outbox;
@@ -139,7 +140,7 @@ pub(crate) struct Client {
     /// Records of the queued requests, in order, from `kept_at` on.
     kept: Vec<u8>,
     kept_at: usize,
-    /// What is to be sent; after appending call [`table::Clients::wrote`].
+    /// What is to be sent; after appending call [`entry::Entry::wrote`].
     pub(crate) out: Outbox,
     events: EventBytes,
     /// Bytes that the driver keeps for us, since they were left unconsumed.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use zab_proto::Core;
+use zab_proto::{ConnId, Core};
 
 use crate::cost;
 use crate::observe::View;
@@ -70,11 +70,11 @@ pub(crate) fn needs_service(word: &str) -> bool {
     !matches!(word, "ruok" | "isro" | "envi" | "gtmk" | "stmk" | "safe")
 }
 
-/// The answer to a word from the connection in the slot `asking`, where `rest` came behind it.
+/// The answer to a word from the connection `asking`, where `rest` came behind it.
 pub(crate) fn answer(
     view: &View<'_, '_>,
     is_serving: bool,
-    asking: u32,
+    asking: ConnId,
     (word, rest): (&str, &[u8]),
 ) -> String {
     if needs_service(word) && !is_serving {

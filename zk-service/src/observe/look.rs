@@ -294,7 +294,7 @@ impl<'a, 'c> Look<'a, 'c> {
         let table = &self.view.watches.data;
         let mut pairs = Vec::with_capacity(table.len());
         for (slot, paths) in table.slots() {
-            let session = self.view.clients.get(slot).map_or(0, |client| client.session);
+            let session = self.view.clients.session_at(slot);
             pairs.extend(paths.map(|path| (session, path.to_owned())));
         }
         pairs

@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
 
 use jiff::{SignedDuration, civil};
-use zab_proto::{Instant, StopSafety, Zxid};
+use zab_proto::{ConnId, Instant, StopSafety, Zxid};
 
 use crate::connection::{Client, ConnStats, Life};
 use crate::observe::View;
@@ -168,11 +168,11 @@ impl Display for Conn {
 pub(super) struct Conns(Vec<Conn>);
 
 impl Conns {
-    /// All but those that are about to be closed. `asking`: the slot of the one that asks.
-    pub(super) fn new(view: &View<'_, '_>, asking: u32, in_full: bool) -> Self {
+    /// All but those that are about to be closed. `asking`: the one that asks.
+    pub(super) fn new(view: &View<'_, '_>, asking: ConnId, in_full: bool) -> Self {
         let open = view.clients.iter().filter(|(_, client)| client.state != Life::Closed);
         let now = view.core.now();
-        Self(open.map(|(slot, client)| Conn::new(now, client, slot == asking, in_full)).collect())
+        Self(open.map(|(conn, client)| Conn::new(now, client, conn == asking, in_full)).collect())
     }
 }
 
@@ -211,7 +211,7 @@ fn watches<'a>(view: &View<'a, '_>) -> Vec<(i64, &'a str)> {
     let table = &view.watches.data;
     let mut pairs = Vec::with_capacity(table.len());
     for (slot, paths) in table.slots() {
-        let session = view.clients.get(slot).map_or(0, |client| client.session);
+        let session = view.clients.session_at(slot);
         pairs.extend(paths.map(|path| (session, path)));
     }
     pairs

@@ -8,15 +8,15 @@ use std::collections::VecDeque;
 
 use zab_proto::{ConnId, Instant};
 
+use crate::connection::entry::Entry;
 use crate::connection::room::{Ticket, Turn, Waiting};
 use crate::connection::schedule::Schedule;
-use crate::connection::table::Clients;
+use crate::connection::table::Shared;
 use crate::connection::wait::Wait;
 use crate::connection::{Client, Life};
 use crate::options::ServiceOptions;
 use crate::service::hold::Hold;
 
-/// Who waits, and how much may be done.
 #[derive(Debug)]
 pub(super) struct Admission {
     /// How much is done for clients in a turn, and who of them is next ([`Wait::Turn`]).
@@ -124,13 +124,14 @@ impl Admission {
     }
 
     /// Notes what a connection waits for.
-    pub(super) fn wait(&mut self, conn: ConnId, client: &mut Client, wait: Wait) {
+    pub(super) fn wait(&mut self, at: &mut Entry<'_>, wait: Wait) {
+        let Entry { client, conn, .. } = at;
         match wait {
-            Wait::Turn => self.schedule.wait(conn, &mut client.account),
+            Wait::Turn => self.schedule.wait(*conn, &mut client.account),
             Wait::Room | Wait::Writes(_) => {
                 // Behind those that wait already.
                 let ticket = *client.ticket.get_or_insert_with(|| self.room.issue());
-                self.room.wait(ticket, conn);
+                self.room.wait(ticket, *conn);
                 if let Wait::Writes(bound) = wait {
                     self.holds_writes(bound);
                 }
@@ -153,65 +154,75 @@ impl Admission {
 
     /// Something is to be done in the next turn.
     pub(super) fn is_due(&self) -> bool {
-        (self.schedule.has_waiting() && self.schedule.is_spent()) || self.room.has_moved()
+        self.resubmission_due
+            || (self.schedule.has_waiting() && self.schedule.is_spent())
+            || self.room.has_moved()
     }
 }
 
 /// The ends of waits.
 impl Admission {
     /// A connection waits for nothing any more: what was left unread is offered again.
-    pub(super) fn resume(clients: &mut Clients, slot: u32) {
-        clients.resume(slot);
+    pub(super) fn resume(at: &mut Entry<'_>) {
+        at.shared.resume(at.conn);
     }
 
-    /// [`Wait::Turn`] is over. Returns whose turn it is.
-    pub(super) fn next_turn(&mut self, clients: &mut Clients) -> Option<Option<u32>> {
-        let slot = clients.slot(self.schedule.next()?);
-        if let Some(client) = slot.and_then(|slot| clients.get_mut(slot)) {
-            client.account.call();
-        }
-        Some(slot)
+    /// [`Wait::Turn`] is over for this connection, which may be gone.
+    pub(super) fn next_turn(&mut self) -> Option<ConnId> {
+        self.schedule.next()
     }
 
     /// A client has read of its output: [`Wait::Output`] is over when half of what may be unsent is
     /// gone. Its requests then wait for their turn.
-    pub(super) fn sent(&mut self, options: &ServiceOptions, conn: ConnId, client: &mut Client) {
-        if client.wait.is_some() && client.unsent() <= options.out_len_soft_max_bytes / 2 {
-            client.wait = None;
-            self.wait(conn, client, Wait::Turn);
+    pub(super) fn sent(&mut self, options: &ServiceOptions, at: &mut Entry<'_>) {
+        let out_max = options.out_len_soft_max_bytes;
+        if at.client.wait.is_some() && at.client.unsent() <= out_max / 2 {
+            at.client.wait = None;
+            self.wait(at, Wait::Turn);
         }
     }
 
     /// Requests of a connection were answered: what waited for its own output and queue is over,
     /// unless much is unsent or its answers wait for their turn.
-    pub(super) fn answered(options: &ServiceOptions, clients: &mut Clients, slot: u32) {
-        let Some(client) = clients.get_mut(slot) else { return };
-        if client.wait.is_some()
-            && !client.account.waits()
-            && client.unsent() <= options.out_len_soft_max_bytes
-        {
+    pub(super) fn answered(options: &ServiceOptions, at: &mut Entry<'_>) {
+        let out_max = options.out_len_soft_max_bytes;
+        let client = &mut *at.client;
+        if client.wait.is_some() && !client.account.waits() && client.unsent() <= out_max {
             client.wait = None;
-            Self::resume(clients, slot);
+            Self::resume(at);
         }
     }
 
+    /// There is room again for what is to be submitted again.
+    pub(super) fn may_resubmit(&mut self) {
+        self.resubmission_due = self.is_resubmitting();
+    }
+
     /// [`Wait::Writes`] is over if few enough are under way.
-    pub(super) fn writes_answered(&mut self, clients: &mut Clients) {
-        if self.held_writes.is_some_and(|bound| clients.writes_len() <= bound / 2) {
+    pub(super) fn writes_answered(&mut self, shared: &mut Shared) {
+        if self.held_writes.is_some_and(|bound| shared.writes_len() <= bound / 2) {
             if self.is_resubmitting() {
                 self.resubmission_due = true;
             } else {
-                self.call_next(clients);
+                self.call_next(shared);
             }
         }
     }
 
     /// [`Wait::Room`] is over for the connection that has waited longest. The next one follows when
     /// that has had its turn.
-    pub(super) fn call_next(&mut self, clients: &mut Clients) {
+    pub(super) fn call_next(&mut self, shared: &mut Shared) {
         self.held_writes = None;
-        if let Some(slot) = self.room.call().and_then(|conn| clients.slot(conn)) {
-            Self::resume(clients, slot);
+        // It leaves when it ends: it is still there.
+        if let Some(conn) = self.room.call() {
+            shared.resume(conn);
+        }
+    }
+
+    /// A connection that was called for room has found something else to wait for.
+    pub(super) fn step_aside(&mut self, client: &Client) {
+        if let Some(ticket) = client.ticket {
+            self.room.step_aside(ticket);
         }
     }
 

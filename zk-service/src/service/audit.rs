@@ -7,11 +7,12 @@ use zab_proto::wire::txn::TxnHeader;
 
 use crate::audit::{AuditLog, AuditResult, Event, Lines};
 use crate::auth::Ids;
+use crate::connection::entry::Entry;
 use crate::connection::note::{Note, operation, users};
 use crate::connection::order::InFlight;
 use crate::protocol::opcode::Opcode;
-use crate::protocol::txn::{Parts, Txn};
-use crate::service::Service;
+use crate::protocol::txn::{Parts as TxnParts, Txn};
+use crate::service::parts::Parts;
 use crate::state::State;
 use crate::state::apply::Applied;
 
@@ -33,50 +34,45 @@ impl Who {
     }
 }
 
-impl Service {
-    /// A write is on its way: what its line will need is kept.
-    pub(super) fn note_for_audit(&mut self, slot: u32, op: Opcode, record: &[u8]) {
-        if self.env.options.audit.is_none() {
-            return;
-        }
-        if let Some(client) = self.clients.get_mut(slot) {
-            client.notes.get_or_insert_default().push(Note::read(op, record));
-        }
+/// A write is on its way: what its line will need is kept.
+pub(super) fn note_for_audit(at: &mut Entry<'_>, parts: &Parts<'_>, op: Opcode, record: &[u8]) {
+    if parts.env.options.audit.is_some() {
+        at.client.notes.get_or_insert_default().push(Note::read(op, record));
     }
+}
 
-    /// The transaction of a client's write has come, and is applied.
-    pub(super) fn audit_write(
-        &mut self,
-        slot: u32,
-        request: &InFlight,
-        txn: &Txn<'_>,
-        applied: &Applied,
-    ) {
-        let Some(audit) = &self.env.options.audit else { return };
-        let Some(client) = self.clients.get_mut(slot) else { return };
-        let Some(note) = client.notes.as_mut().and_then(|notes| notes.pop()) else { return };
-        let users = users(Ids::new(&client.ids[..request.ids_len]));
-        let who = Who { session: client.session, users, ip: client.remote.ip() };
-        let mut lines = audit.lines();
-        match (note, txn) {
-            (Note::Nothing, _) => {}
-            (Note::Single { operation, path, znode_type, acl }, _) => {
-                let is_refused = matches!(txn, Txn::Error(_));
-                let is_done = !is_refused && applied.outcome.code.is_ok();
-                lines.push(&Event {
-                    znode: if is_refused { path.as_deref() } else { txn.path() },
-                    znode_type,
-                    acl: acl.as_deref(),
-                    ..who.event(operation, is_done)
-                });
-            }
-            (Note::Multi(types), Txn::Multi(parts)) => {
-                audit_multi(&mut lines, &who, &types, *parts, applied);
-            }
-            (Note::Multi(_), _) => lines.push(&who.event("multiOperation", false)),
+/// The transaction of a client's write has come, and is applied.
+pub(super) fn audit_write(
+    at: &mut Entry<'_>,
+    parts: &Parts<'_>,
+    request: &InFlight,
+    txn: &Txn<'_>,
+    applied: &Applied,
+) {
+    let Some(audit) = &parts.env.options.audit else { return };
+    let client = &mut *at.client;
+    let Some(note) = client.notes.as_mut().and_then(|notes| notes.pop()) else { return };
+    let users = users(Ids::new(&client.ids[..request.ids_len]));
+    let who = Who { session: client.session, users, ip: client.remote.ip() };
+    let mut lines = audit.lines();
+    match (note, txn) {
+        (Note::Nothing, _) => {}
+        (Note::Single { operation, path, znode_type, acl }, _) => {
+            let is_refused = matches!(txn, Txn::Error(_));
+            let is_done = !is_refused && applied.outcome.code.is_ok();
+            lines.push(&Event {
+                znode: if is_refused { path.as_deref() } else { txn.path() },
+                znode_type,
+                acl: acl.as_deref(),
+                ..who.event(operation, is_done)
+            });
         }
-        lines.finish();
+        (Note::Multi(types), Txn::Multi(operations)) => {
+            audit_multi(&mut lines, &who, &types, *operations, applied);
+        }
+        (Note::Multi(_), _) => lines.push(&who.event("multiOperation", false)),
     }
+    lines.finish();
 }
 
 /// One line for each part that changes a node; one for all of a multi that was refused.
@@ -84,10 +80,10 @@ fn audit_multi(
     lines: &mut Lines<'_>,
     who: &Who,
     types: &HashMap<Box<str>, &'static str>,
-    parts: Parts<'_>,
+    operations: TxnParts<'_>,
     applied: &Applied,
 ) {
-    for (part, outcome) in parts.iter().zip(&applied.parts) {
+    for (part, outcome) in operations.iter().zip(&applied.parts) {
         let Some(operation) = operation(outcome.kind) else { continue };
         let znode_type = part.path().and_then(|path| types.get(path)).copied();
         lines.push(&Event {

@@ -14,6 +14,7 @@ use zab_proto::{BadSnapshot, DigestVerdict, InstallProgress, SnapshotDigest, Zxi
 use self::agreement::Agreement;
 use self::apply::{Applied, Trigger};
 use self::database::{Database, DigestCheck};
+use self::listing::Listings;
 use self::snapshot::Loader;
 use self::tree::Tree;
 use crate::protocol::txn::{Payload, Txn};
@@ -23,6 +24,8 @@ use crate::protocol::txn::{Payload, Txn};
 #[derive(Debug)]
 pub(crate) struct State {
     db: Database,
+    /// Long lists of children, made once for all that ask.
+    listings: Listings,
     loader: Option<Loader>,
     agreement: Agreement,
     /// Why this server must not go on.
@@ -34,6 +37,7 @@ impl State {
     pub(crate) fn new(digests: bool) -> Self {
         Self {
             db: Database::new(digests),
+            listings: Listings::default(),
             loader: None,
             agreement: Agreement::default(),
             failure: None,
@@ -46,6 +50,20 @@ impl State {
 
     pub(crate) fn tree(&self) -> &Tree {
         &self.db.tree
+    }
+
+    /// What a read looks at, and the lists that are made for reads.
+    pub(crate) fn reading(&mut self) -> (&Tree, &mut Listings) {
+        (&self.db.tree, &mut self.listings)
+    }
+
+    pub(crate) fn listings(&self) -> &Listings {
+        &self.listings
+    }
+
+    /// Nobody goes on with a list that was begun.
+    pub(crate) fn clear_listings(&mut self) {
+        self.listings.clear();
     }
 
     pub(crate) fn last_zxid(&self) -> Zxid {

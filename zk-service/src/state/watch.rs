@@ -267,6 +267,8 @@ pub(crate) struct Watches {
     pub(crate) data: WatchTable,
     pub(crate) child: WatchTable,
     told: Told,
+    /// Who hears of the last event; used again and again.
+    hit: Vec<u32>,
 }
 
 impl Watches {
@@ -358,16 +360,16 @@ impl Watches {
         self.data.len_bytes_of(slot) + self.child.len_bytes_of(slot)
     }
 
-    /// Fills `hit` with the connections that hear of an event on `path`.
+    /// The connections that hear of an event on `path`.
     ///
     /// A deletion goes through the child table too, but nobody hears of it twice.
-    pub(crate) fn trigger(&mut self, path: &str, event: Event, hit: &mut Vec<u32>) {
-        hit.clear();
+    pub(crate) fn trigger(&mut self, path: &str, event: Event) -> &[u32] {
+        self.hit.clear();
         if self.len() == 0 {
-            return;
+            return &[];
         }
         self.told.begin();
-        let Self { data, child, told } = self;
+        let Self { data, child, told, hit } = self;
         match event {
             Event::ChildrenChanged => child.trigger(path, event, told, hit),
             Event::Created | Event::DataChanged => data.trigger(path, event, told, hit),
@@ -376,6 +378,7 @@ impl Watches {
                 child.trigger(path, event, told, hit);
             }
         }
+        hit
     }
 }
 
@@ -384,9 +387,7 @@ mod tests {
     use super::*;
 
     fn fire(watches: &mut Watches, path: &str, event: Event) -> Vec<u32> {
-        let mut hit = Vec::new();
-        watches.trigger(path, event, &mut hit);
-        hit
+        watches.trigger(path, event).to_vec()
     }
 
     /// What a connection with very many watches leaves behind is cleared away in pieces, and nobody can

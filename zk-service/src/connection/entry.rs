@@ -1,0 +1,111 @@
+//! One connection, looked up once for all that is done for it in a call.
+
+use zab_proto::{ConnId, Instant};
+
+use crate::connection::order::{Awaiting, InFlight};
+use crate::connection::table::{Shared, Slot};
+use crate::connection::{Client, ConnStats, Life};
+
+/// A connection, and beside it the others and what is known of all together.
+#[derive(Debug)]
+pub(crate) struct Entry<'a> {
+    pub(crate) client: &'a mut Client,
+    pub(crate) conn: ConnId,
+    /// The places in front of its own, and those behind it.
+    pub(super) before: &'a mut [Slot],
+    pub(super) after: &'a mut [Slot],
+    pub(crate) shared: &'a mut Shared,
+}
+
+impl Entry<'_> {
+    /// Its place in the table, as the watches know it.
+    pub(crate) fn slot(&self) -> u32 {
+        self.conn.slot()
+    }
+
+    /// Whether [`ClientOutput::Close`](zab_proto::ClientOutput::Close) is out.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.client.state == Life::Closed
+    }
+
+    /// Another connection.
+    pub(crate) fn other(&mut self, slot: u32) -> Option<(ConnId, &mut Client, &mut Shared)> {
+        let own = self.before.len();
+        let at = match (slot as usize).checked_sub(own) {
+            None => self.before.get_mut(slot as usize)?,
+            Some(0) => return None,
+            Some(behind) => self.after.get_mut(behind - 1)?,
+        };
+        let (conn, client) = at.client(slot)?;
+        Some((conn, client, self.shared))
+    }
+
+    /// Counts what is kept for it anew.
+    pub(crate) fn count_kept(&mut self) {
+        self.shared.count_kept(self.client);
+    }
+
+    /// So many of its bytes were left with the driver.
+    pub(crate) fn left_unread(&mut self, len: usize) {
+        self.client.unread = len;
+        self.count_kept();
+    }
+
+    /// Bytes were appended to what was `unsent` before.
+    pub(crate) fn wrote(&mut self, unsent: usize) {
+        self.count_kept();
+        self.replied(unsent, |_| {});
+    }
+
+    /// Like [`wrote`](Self::wrote), by who does it many times in a row and counts what is kept for
+    /// the connection at the end, with [`count_kept`](Self::count_kept). Takes note of it in the
+    /// connection's figures.
+    #[inline]
+    pub(crate) fn replied(&mut self, unsent: usize, note: impl FnOnce(&mut ConnStats)) {
+        note(&mut self.client.stats);
+        if unsent == 0 && self.client.unsent() > 0 {
+            self.shared.transmit(self.conn);
+        }
+    }
+
+    /// See [`Application::poll_transmit`](zab_proto::Application::poll_transmit).
+    pub(crate) fn transmit(&mut self, buf: &mut [u8]) -> usize {
+        let n = self.client.send(buf);
+        self.count_kept();
+        n
+    }
+
+    /// It has become the connection of a session; returns the slot of the one that was before.
+    pub(crate) fn attach(&mut self, session: i64) -> Option<u32> {
+        self.shared.attach(session, self.conn.slot())
+    }
+
+    /// It is no longer the connection of a session.
+    pub(crate) fn detach(&mut self, session: i64) {
+        self.shared.detach(session, self.conn.slot());
+    }
+
+    /// Puts a request at the end of its queue.
+    pub(crate) fn queue(&mut self, xid: i32, now: Instant, awaiting: Awaiting) {
+        let ids_len = self.client.ids.len();
+        let request = InFlight { xid, received: now, ids_len, awaiting };
+        self.client.queue.push(request);
+        self.shared.writes_len += request.write_len();
+    }
+
+    /// Takes a write, whose transaction has come, from the front of its queue.
+    pub(crate) fn take_write(&mut self) {
+        let Self { client, shared, .. } = self;
+        let again = client.carry.again;
+        let Some(request) = client.pop() else { return };
+        let (len, kept) = (request.write_len(), request.kept_len());
+        client.carry.kept_writes_len -= kept;
+        client.drop_kept(kept);
+        if client.carry.again < again {
+            client.carry.again_writes_len -= len;
+            shared.again_writes_len -= len;
+        }
+        shared.writes_len -= len;
+        shared.kept_writes_len -= kept;
+    }
+}
