@@ -1,13 +1,16 @@
 //! Commands for operators that run beside a server, or without one.
 
+mod doctor;
 mod members;
 mod rescue;
 
 use clap::{ArgMatches, Command};
 
 /// The commands, for the command line's table.
-pub(crate) fn commands() -> [Command; 3] {
-    rescue::commands()
+pub(crate) fn commands() -> Vec<Command> {
+    let mut commands = Vec::from(rescue::commands());
+    commands.push(doctor::command());
+    commands
 }
 
 /// Runs the command if it is one of these; its exit code.
@@ -18,6 +21,7 @@ pub fn run(matches: &ArgMatches) -> Option<u8> {
         "backup" => Some(rescue::backup(matches)),
         "restore" => Some(rescue::restore(matches)),
         "recover" => Some(rescue::recover(matches)),
+        "doctor" => Some(doctor::run(matches)),
         _ => None,
     }
 }
