@@ -23,6 +23,10 @@ const FLOORS: [(&str, u8); 15] = [
     ("tests", 9),
 ];
 
+/// Items and fields that the whole crate sees, and the fields among them.
+const SHOWN_MAX: usize = 595;
+const FIELDS_SHOWN_MAX: usize = 165;
+
 /// Lines of a file, with its tests.
 const LINES_MAX: usize = 600;
 
@@ -129,6 +133,25 @@ fn connections_are_looked_up_seldom() {
         let found = count(file, &look_ups);
         assert!(found <= bound, "{file}: {found} look-ups of connections, {bound} were enough");
     }
+}
+
+/// What the floors show each other. Each number may only fall: what one more place needs is a method,
+/// `pub(super)`, or a value that is handed over.
+#[test]
+fn the_crate_shows_itself_little() {
+    let (mut all, mut fields) = (0, 0);
+    for (_, text) in sources() {
+        for line in text.lines().map(str::trim_start) {
+            let Some(rest) = line.split_once("pub(crate) ").map(|(_, rest)| rest) else { continue };
+            all += 1;
+            let name = rest.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_');
+            fields += usize::from(name.starts_with(": "));
+        }
+    }
+    assert!(all <= SHOWN_MAX, "{all} items and fields are `pub(crate)`");
+    assert!(fields <= FIELDS_SHOWN_MAX, "{fields} of them are fields");
+    let slack = 20;
+    assert!(all + slack > SHOWN_MAX && fields + slack > FIELDS_SHOWN_MAX, "lower the bounds");
 }
 
 /// What a connection waits for is decided and ended in one file.

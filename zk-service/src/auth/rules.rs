@@ -77,7 +77,7 @@ impl Rules {
     }
 
     /// Bytes that are read when something is asked.
-    pub(crate) fn unread_len(&self) -> usize {
+    pub(super) fn unread_len(&self) -> usize {
         if self.index.get().is_some() { 0 } else { self.entries.len() }
     }
 
@@ -86,19 +86,19 @@ impl Rules {
     }
 
     /// Permissions that one identity brings.
-    pub(crate) fn of_identity(&self, scheme: &str, id: &str) -> i32 {
+    pub(super) fn of_identity(&self, scheme: &str, id: &str) -> i32 {
         self.index().of_identity(scheme, id)
     }
 
     /// Permissions of all entries of a scheme whose ids are names.
-    pub(crate) fn of_scheme(&self, scheme: &str) -> i32 {
+    pub(super) fn of_scheme(&self, scheme: &str) -> i32 {
         let Index { acls, names, .. } = self.index();
         let entries = names.iter().map(|(_, at)| &acls[*at as usize]);
         entries.filter(|e| *e.scheme == *scheme).fold(0, |perms, entry| perms | entry.perms)
     }
 
     /// Permissions that a set of identities brings.
-    pub(crate) fn of_set(&self, set: &IdSet<'_>) -> i32 {
+    pub(super) fn of_set(&self, set: &IdSet<'_>) -> i32 {
         self.index().of_set(set)
     }
 }
@@ -198,14 +198,14 @@ fn names(acls: &[Acl], hasher: &DefaultHashBuilder) -> Box<[(u64, u32)]> {
 
 /// The identities of a requester that has many.
 #[derive(Debug, Default)]
-pub(crate) struct IdSet<'a> {
+pub(super) struct IdSet<'a> {
     names: HashSet<(Cow<'a, str>, Cow<'a, str>)>,
     /// Sorted.
     addresses: Vec<u32>,
 }
 
 impl<'a> IdSet<'a> {
-    pub(crate) fn new(ids: impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)>) -> Self {
+    pub(super) fn new(ids: impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)>) -> Self {
         let mut set = Self::default();
         for (scheme, id) in ids {
             if scheme == "ip" {
@@ -244,7 +244,7 @@ fn prefix(address: u32, bits: u8) -> u32 {
 }
 
 /// An address, or a range of addresses as `address/bits`.
-pub(crate) fn parse_range(text: &str) -> Option<(Ipv4Addr, u8)> {
+pub(super) fn parse_range(text: &str) -> Option<(Ipv4Addr, u8)> {
     let (address, bits) = match text.split_once('/') {
         Some((address, bits)) => (address, bits.parse().ok().filter(|bits| *bits <= 32)?),
         None => (text, 32),
@@ -257,7 +257,7 @@ pub(crate) fn parse_range(text: &str) -> Option<(Ipv4Addr, u8)> {
 ///
 /// A list is told by its address, so all that were asked about must outlive this.
 #[derive(Debug, Default)]
-pub(crate) struct Verdicts {
+pub(super) struct Verdicts {
     last: Option<(usize, i32)>,
     /// Made with the second list: most requests are about one.
     others: Option<HashMap<usize, i32>>,
@@ -265,7 +265,7 @@ pub(crate) struct Verdicts {
 
 impl Verdicts {
     /// What `rules` grants, from memory or by asking.
-    pub(crate) fn granted(&mut self, rules: &Arc<Rules>, ask: impl FnOnce() -> i32) -> i32 {
+    pub(super) fn granted(&mut self, rules: &Arc<Rules>, ask: impl FnOnce() -> i32) -> i32 {
         let list = Arc::as_ptr(rules).addr();
         if let Some((known, granted)) = self.last
             && known == list

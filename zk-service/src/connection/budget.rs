@@ -19,7 +19,7 @@ use crate::state::watch::Watches;
 /// sum is over and the second takes its place. What is counted is thus never less than what is
 /// unsent.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct EventBytes {
+pub(super) struct EventBytes {
     earlier: usize,
     later: usize,
     mark: u64,
@@ -32,7 +32,7 @@ impl EventBytes {
     /// An event of `len` bytes is about to be appended, for the transaction `zxid`, at `end` of a
     /// stream that is sent up to `sent`. Returns the bytes of events that were unsent before this
     /// transaction: of its own events the client could not have read any yet.
-    pub(crate) fn queued(&mut self, zxid: i64, len: usize, sent: u64, end: u64) -> usize {
+    pub(super) fn queued(&mut self, zxid: i64, len: usize, sent: u64, end: u64) -> usize {
         if sent >= self.mark {
             self.earlier = std::mem::take(&mut self.later);
             self.mark = end;

@@ -188,7 +188,7 @@ impl Notes {
         Some(note)
     }
 
-    pub(crate) fn len_bytes(&self) -> usize {
+    pub(super) fn len_bytes(&self) -> usize {
         self.len_bytes
     }
 }

@@ -83,7 +83,7 @@ impl InFlight {
         }
     }
 
-    pub(crate) fn write_len(&self) -> usize {
+    pub(super) fn write_len(&self) -> usize {
         match self.awaiting {
             Awaiting::Write { len, .. } => len,
             Awaiting::Sync { .. } | Awaiting::Read { .. } | Awaiting::Reply(_) => 0,
@@ -91,7 +91,7 @@ impl InFlight {
     }
 
     /// Bytes of its record that are kept.
-    pub(crate) fn kept_len(&self) -> usize {
+    pub(super) fn kept_len(&self) -> usize {
         match self.awaiting {
             Awaiting::Write { kept: false, .. } => 0,
             Awaiting::Reply(Answer { body: Body::Token(len), .. }) => len,
@@ -131,14 +131,14 @@ impl Queue {
         self.requests.front()
     }
 
-    pub(crate) fn push(&mut self, request: InFlight) {
+    pub(super) fn push(&mut self, request: InFlight) {
         *self.count(request.awaiting) += 1;
         self.reads_work += request.read_work();
         self.requests.push_back(request);
     }
 
     /// Takes the request that is answered next.
-    pub(crate) fn pop(&mut self) -> Option<InFlight> {
+    pub(super) fn pop(&mut self) -> Option<InFlight> {
         let request = self.requests.pop_front()?;
         *self.count(request.awaiting) -= 1;
         self.reads_work -= request.read_work();
@@ -180,7 +180,7 @@ impl Queue {
     }
 
     /// Bytes of the writes.
-    pub(crate) fn writes_len(&self) -> usize {
+    pub(super) fn writes_len(&self) -> usize {
         self.requests.iter().map(InFlight::write_len).sum()
     }
 
@@ -190,13 +190,13 @@ impl Queue {
     }
 
     /// The request that so many are from to the end of the queue, itself included.
-    pub(crate) fn back(&self, count: usize) -> Option<&InFlight> {
+    pub(super) fn back(&self, count: usize) -> Option<&InFlight> {
         self.requests.get(self.requests.len().checked_sub(count)?)
     }
 
     /// A write, found as by [`back`](Self::back), was proposed with this zxid, or
     /// forwarded.
-    pub(crate) fn resubmitted(&mut self, count: usize, proposed: Option<Zxid>) {
+    pub(super) fn resubmitted(&mut self, count: usize, proposed: Option<Zxid>) {
         let at = self.requests.len().checked_sub(count);
         let request = at.and_then(|at| self.requests.get_mut(at));
         if let Some(InFlight { awaiting: Awaiting::Write { zxid, .. }, .. }) = request {

@@ -48,27 +48,27 @@ impl Outbox {
     }
 
     /// Bytes not sent yet.
-    pub(crate) fn unsent(&self) -> usize {
+    pub(super) fn unsent(&self) -> usize {
         self.bytes.len() - self.at + self.lists_len
     }
 
     /// Bytes sent so far.
-    pub(crate) fn sent_len(&self) -> u64 {
+    pub(super) fn sent_len(&self) -> u64 {
         self.sent_len
     }
 
     /// Bytes that are kept for this connection alone.
-    pub(crate) fn own_len(&self) -> usize {
+    pub(super) fn own_len(&self) -> usize {
         self.bytes.len()
     }
 
     /// Bytes of lists that others may be sent, too.
-    pub(crate) fn lists_len(&self) -> usize {
+    pub(super) fn lists_len(&self) -> usize {
         self.lists_len
     }
 
     /// Moves what comes next to `buf`; returns how many bytes.
-    pub(crate) fn send(&mut self, buf: &mut [u8]) -> usize {
+    pub(super) fn send(&mut self, buf: &mut [u8]) -> usize {
         let mut len = 0;
         while len < buf.len() {
             let moved = self.move_next(&mut buf[len..]);
@@ -112,7 +112,7 @@ fn copy(from: &[u8], to: &mut [u8]) -> usize {
 }
 
 /// Gives back what a buffer holds before `at`, if that is worth it. Returns how much that was.
-pub(crate) fn compact(buffer: &mut Vec<u8>, at: &mut usize) -> usize {
+pub(super) fn compact(buffer: &mut Vec<u8>, at: &mut usize) -> usize {
     if *at == buffer.len() {
         if buffer.capacity() > KEPT_LEN_MAX_BYTES {
             *buffer = Vec::new();

@@ -62,7 +62,7 @@ impl Waiting {
     }
 
     /// Whether nobody has waited longer than who has this ticket, or none yet.
-    pub(crate) fn is_turn_of(&self, ticket: Option<Ticket>) -> bool {
+    pub(super) fn is_turn_of(&self, ticket: Option<Ticket>) -> bool {
         self.first().is_none_or(|first| ticket.is_some_and(|own| own <= first))
     }
 

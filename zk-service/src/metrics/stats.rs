@@ -5,10 +5,10 @@
 pub(crate) struct Stats {
     pub(crate) received: u64,
     pub(crate) sent: u64,
-    pub(crate) replies: u64,
+    pub(super) replies: u64,
     pub(crate) latency_min_ms: u64,
     pub(crate) latency_max_ms: u64,
-    pub(crate) latency_total_ms: u64,
+    pub(super) latency_total_ms: u64,
     pub(crate) response_last: Option<usize>,
     pub(crate) response_min: usize,
     pub(crate) response_max: usize,

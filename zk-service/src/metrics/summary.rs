@@ -51,7 +51,7 @@ pub struct Distribution {
 /// A summary with percentiles.
 #[derive(Clone, Debug)]
 pub(crate) struct Histogram {
-    pub(crate) summary: Summary,
+    pub(super) summary: Summary,
     buckets: Box<[u64; BUCKETS]>,
 }
 

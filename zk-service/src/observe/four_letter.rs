@@ -66,7 +66,7 @@ pub(crate) fn resets(word: &str) -> Option<Reset> {
 }
 
 /// Whether this word is answered only by a server that serves clients.
-pub(crate) fn needs_service(word: &str) -> bool {
+pub(super) fn needs_service(word: &str) -> bool {
     !matches!(word, "ruok" | "isro" | "envi" | "gtmk" | "stmk" | "safe")
 }
 

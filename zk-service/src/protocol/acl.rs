@@ -111,7 +111,7 @@ impl<'a> AclList<'a> {
     }
 
     /// Whether ZooKeeper stumbles over a null in it, rather than refusing it.
-    pub(crate) fn has_null(self) -> bool {
+    pub(super) fn has_null(self) -> bool {
         self.iter().any(|entry| entry.has_null_id() || (entry.scheme.is_none() && self.len() > 1))
     }
 

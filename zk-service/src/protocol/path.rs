@@ -42,7 +42,7 @@ pub(crate) fn split(path: &str) -> Option<(&str, &str)> {
 }
 
 /// The parent as clients know it: `/` for a top-level node.
-pub(crate) fn shown_parent(path: &str) -> &str {
+pub(super) fn shown_parent(path: &str) -> &str {
     match path.rsplit_once('/') {
         Some(("", _)) | None => "/",
         Some((parent, _)) => parent,

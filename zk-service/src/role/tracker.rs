@@ -8,7 +8,7 @@ use zab_proto::{ConnId, Instant};
 
 /// Who may write for a session: the server that its client is connected to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Owner {
+pub(super) enum Owner {
     /// The leader itself.
     Local,
     /// A learner, by its connection.
@@ -17,7 +17,7 @@ pub(crate) enum Owner {
 
 /// Why a request of a session is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Refused {
+pub(super) enum Refused {
     /// Not known, or about to be closed.
     Expired,
     /// Another server owns it.
@@ -36,25 +36,25 @@ struct Tracked {
 ///
 /// A touch only writes the new deadline; the session changes its bucket when the old one comes up.
 #[derive(Debug)]
-pub(crate) struct Tracker {
+pub(super) struct Tracker {
     tick: u64,
     sessions: HashMap<i64, Tracked>,
     buckets: BTreeMap<u64, Vec<i64>>,
 }
 
 impl Tracker {
-    pub(crate) fn new(tick: Duration) -> Self {
+    pub(super) fn new(tick: Duration) -> Self {
         let tick = u64::try_from(tick.as_nanos()).unwrap_or(u64::MAX).max(1);
         Self { tick, sessions: HashMap::new(), buckets: BTreeMap::new() }
     }
 
     /// End of the bucket that a session touched now falls into.
-    pub(crate) fn deadline(&self, now: Instant, timeout: Duration) -> u64 {
+    pub(super) fn deadline(&self, now: Instant, timeout: Duration) -> u64 {
         (now + timeout).as_nanos() / self.tick * self.tick + self.tick
     }
 
     /// Begins to track a session, with a full time-out from now.
-    pub(crate) fn add(&mut self, now: Instant, id: i64, timeout: Duration, owner: Option<Owner>) {
+    pub(super) fn add(&mut self, now: Instant, id: i64, timeout: Duration, owner: Option<Owner>) {
         let deadline = self.deadline(now, timeout);
         let tracked = Tracked { owner, deadline, closing: false };
         self.sessions.insert(id, tracked);
@@ -62,12 +62,12 @@ impl Tracker {
     }
 
     /// Forgets a session; its bucket drops it when it comes up.
-    pub(crate) fn remove(&mut self, id: i64) {
+    pub(super) fn remove(&mut self, id: i64) {
         self.sessions.remove(&id);
     }
 
     /// A sign of life. False if the session is unknown or closing.
-    pub(crate) fn touch(&mut self, now: Instant, id: i64, timeout: Duration) -> bool {
+    pub(super) fn touch(&mut self, now: Instant, id: i64, timeout: Duration) -> bool {
         let deadline = self.deadline(now, timeout);
         match self.sessions.get_mut(&id) {
             Some(tracked) if !tracked.closing => {
@@ -79,14 +79,14 @@ impl Tracker {
     }
 
     /// Gives a session to a server, as a re-attach does.
-    pub(crate) fn set_owner(&mut self, id: i64, owner: Owner) {
+    pub(super) fn set_owner(&mut self, id: i64, owner: Owner) {
         if let Some(tracked) = self.sessions.get_mut(&id) {
             tracked.owner = Some(owner);
         }
     }
 
     /// Whether `owner` may write for the session. A session without owner becomes its own.
-    pub(crate) fn check(&mut self, id: i64, owner: Owner) -> Result<(), Refused> {
+    pub(super) fn check(&mut self, id: i64, owner: Owner) -> Result<(), Refused> {
         match self.sessions.get_mut(&id) {
             Some(tracked) if !tracked.closing => {
                 if *tracked.owner.get_or_insert(owner) == owner {
@@ -100,18 +100,18 @@ impl Tracker {
     }
 
     /// Marks a session as about to be closed. False if it is unknown.
-    pub(crate) fn set_closing(&mut self, id: i64) -> bool {
+    pub(super) fn set_closing(&mut self, id: i64) -> bool {
         self.sessions.get_mut(&id).map(|tracked| tracked.closing = true).is_some()
     }
 
     /// When the first bucket ends.
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.buckets.keys().next().map(|deadline| Instant::from_nanos(*deadline))
     }
 
     /// The next session whose time is up. It is listed again one tick later, in case its close
     /// cannot be proposed now.
-    pub(crate) fn expired(&mut self, now: Instant) -> Option<i64> {
+    pub(super) fn expired(&mut self, now: Instant) -> Option<i64> {
         loop {
             let mut first = self.buckets.first_entry()?;
             let bucket = *first.key();
@@ -135,7 +135,7 @@ impl Tracker {
     }
 
     /// The sessions by the instant at which they end, for `dump`; ids in order.
-    pub(crate) fn buckets(&self) -> impl Iterator<Item = (Instant, Vec<i64>)> {
+    pub(super) fn buckets(&self) -> impl Iterator<Item = (Instant, Vec<i64>)> {
         let mut buckets: BTreeMap<u64, Vec<i64>> = BTreeMap::new();
         for (id, tracked) in &self.sessions {
             buckets.entry(tracked.deadline).or_default().push(*id);

@@ -19,22 +19,22 @@ pub struct Database {
     pub tree: Tree,
     /// The global sessions.
     pub sessions: Sessions,
-    pub(crate) last_zxid: Zxid,
+    pub(super) last_zxid: Zxid,
     digest_history: VecDeque<SnapshotDigest>,
     /// A fuzzy snapshot's digest belongs to the state after this transaction of its future; until
     /// then digests differ.
-    pub(crate) pending_digest: Option<SnapshotDigest>,
+    pub(super) pending_digest: Option<SnapshotDigest>,
     /// The open snapshots, by the tree's slots for images.
     pub(crate) snapshots: [Option<Snapshot>; crate::state::tree::LOCAL_IMAGES_MAX],
-    pub(crate) next_snapshot: u32,
+    pub(super) next_snapshot: u32,
 }
 
 /// An open snapshot.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Snapshot {
+pub(super) struct Snapshot {
     /// Never given again, so that nobody takes a new snapshot for one that an installation ended.
-    pub(crate) id: u32,
-    pub(crate) digest: Option<SnapshotDigest>,
+    pub(super) id: u32,
+    pub(super) digest: Option<SnapshotDigest>,
 }
 
 /// What came of a comparison of digests.
@@ -60,7 +60,7 @@ impl Database {
         Self::from_parts(Tree::new(digests), Sessions::default())
     }
 
-    pub(crate) fn from_parts(tree: Tree, sessions: Sessions) -> Self {
+    pub(super) fn from_parts(tree: Tree, sessions: Sessions) -> Self {
         Self {
             tree,
             sessions,
@@ -119,11 +119,11 @@ impl Database {
     }
 
     /// Whether a transaction's digest is of the kind that this tree keeps.
-    pub(crate) fn is_comparable(&self, digest: &TxnDigest) -> bool {
+    pub(super) fn is_comparable(&self, digest: &TxnDigest) -> bool {
         self.compare(digest.version, digest.digest) != DigestCheck::Skipped
     }
 
-    pub(crate) fn compare(&self, version: i32, expected: u64) -> DigestCheck {
+    pub(super) fn compare(&self, version: i32, expected: u64) -> DigestCheck {
         match self.tree.digest() {
             Some(actual) if version == DIGEST_VERSION => {
                 if actual == expected {
@@ -137,7 +137,7 @@ impl Database {
     }
 
     /// Bookkeeping after a whole transaction.
-    pub(crate) fn applied(&mut self, zxid: Zxid) {
+    pub(super) fn applied(&mut self, zxid: Zxid) {
         self.last_zxid = self.last_zxid.max(zxid);
         if zxid.raw() % DIGEST_HISTORY_INTERVAL != 0 || self.pending_digest.is_some() {
             return;
@@ -181,11 +181,11 @@ impl Sessions {
         self.timeouts_ms.iter().map(|(&session, &timeout_ms)| (session, timeout_ms))
     }
 
-    pub(crate) fn insert(&mut self, session: i64, timeout_ms: i32) {
+    pub(super) fn insert(&mut self, session: i64, timeout_ms: i32) {
         self.timeouts_ms.insert(session, timeout_ms);
     }
 
-    pub(crate) fn remove(&mut self, session: i64) {
+    pub(super) fn remove(&mut self, session: i64) {
         self.timeouts_ms.remove(&session);
     }
 }

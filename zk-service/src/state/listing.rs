@@ -26,7 +26,7 @@ const PATIENCE: u64 = 4096;
 
 /// An encoded `vector<ustring>`.
 #[derive(Debug)]
-pub(crate) struct List {
+pub(super) struct List {
     bytes: Vec<u8>,
     holders: AtomicUsize,
     /// Bytes of all lists that have holders.
@@ -111,7 +111,7 @@ impl Listings {
     }
 
     /// Forgets all lists: the tree is going to be another one.
-    pub(crate) fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.entries.clear();
     }
 

@@ -16,16 +16,16 @@ pub const WATCH_LEN_BYTES: usize = 144;
 
 /// Modes of a watch: a set of bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Modes(u8);
+pub(super) struct Modes(u8);
 
 impl Modes {
     /// Fires once.
-    pub(crate) const STANDARD: Self = Self(1);
+    pub(super) const STANDARD: Self = Self(1);
     /// Stays.
-    pub(crate) const PERSISTENT: Self = Self(2);
+    pub(super) const PERSISTENT: Self = Self(2);
     /// Stays, and covers all descendants.
-    pub(crate) const RECURSIVE: Self = Self(4);
-    pub(crate) const ANY: Self = Self(7);
+    pub(super) const RECURSIVE: Self = Self(4);
+    pub(super) const ANY: Self = Self(7);
 
     fn contains_any(self, other: Self) -> bool {
         self.0 & other.0 != 0
@@ -265,7 +265,7 @@ impl WatchTable {
 #[derive(Debug, Default)]
 pub(crate) struct Watches {
     pub(crate) data: WatchTable,
-    pub(crate) child: WatchTable,
+    pub(super) child: WatchTable,
     told: Told,
     /// Who hears of the last event; used again and again.
     hit: Vec<u32>,

@@ -36,35 +36,35 @@ const TXN_OVERHEAD_BYTES: usize = 64;
 
 /// Who asks, and for what position in the history.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Requester<'a> {
+pub(super) struct Requester<'a> {
     pub(crate) session: i64,
-    pub(crate) cxid: i32,
+    pub(super) cxid: i32,
     /// Whether the session may write through the server it came from.
-    pub(crate) valid: Result<(), Code>,
-    pub(crate) ids: Ids<'a>,
+    pub(super) valid: Result<(), Code>,
+    pub(super) ids: Ids<'a>,
     pub(crate) zxid: Zxid,
     /// Wall clock, ms since 1970.
-    pub(crate) time: i64,
+    pub(super) time: i64,
 }
 
 /// What preparation looks at.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct View<'a> {
-    pub(crate) tree: &'a Tree,
-    pub(crate) access: &'a Access,
+pub(super) struct View<'a> {
+    pub(super) tree: &'a Tree,
+    pub(super) access: &'a Access,
     /// TTL nodes may be created.
-    pub(crate) extended_types: bool,
+    pub(super) extended_types: bool,
     /// Hard limits of quotas are enforced.
-    pub(crate) enforce_quota: bool,
+    pub(super) enforce_quota: bool,
     /// Transactions carry the digest of the tree.
-    pub(crate) digests: bool,
+    pub(super) digests: bool,
     /// Longest transaction that every server can read, in bytes.
-    pub(crate) txn_len_max: usize,
+    pub(super) txn_len_max: usize,
 }
 
 /// Changes that are proposed but not yet applied.
 #[derive(Debug, Default)]
-pub(crate) struct Prep {
+pub(super) struct Prep {
     records: HashMap<Arc<str>, Record>,
     /// The sessions whose end is proposed: their ephemerals in the tree count as gone.
     closed: HashMap<i64, Zxid>,
@@ -83,19 +83,19 @@ pub(crate) struct Prep {
     last_acl: Option<SharedAcl>,
     parts: PartsBuf,
     /// Work done since it was counted last.
-    pub(crate) work: u64,
+    pub(super) work: u64,
     /// The first parts of the paths of writes refused for a quota, until they are counted.
-    pub(crate) quota_exceeded: Vec<Box<str>>,
+    pub(super) quota_exceeded: Vec<Box<str>>,
 }
 
 impl Prep {
     /// With nothing pending.
-    pub(crate) fn new(tree: &Tree) -> Self {
+    pub(super) fn new(tree: &Tree) -> Self {
         Self { digest: tree.digest().unwrap_or_default(), ..Self::default() }
     }
 
     /// Everything up to `zxid` is applied to the tree.
-    pub(crate) fn applied(&mut self, tree: &Tree, zxid: Zxid) {
+    pub(super) fn applied(&mut self, tree: &Tree, zxid: Zxid) {
         if !self.closed.is_empty() {
             self.closed.retain(|_, closed| *closed > zxid);
         }
@@ -114,7 +114,7 @@ impl Prep {
 
     /// Turns a client's request into a transaction in `out`. A request that is refused becomes an
     /// error transaction.
-    pub(crate) fn request(
+    pub(super) fn request(
         &mut self,
         view: View<'_>,
         from: &Requester<'_>,
@@ -149,7 +149,7 @@ impl Prep {
     }
 
     /// A new session.
-    pub(crate) fn create_session(
+    pub(super) fn create_session(
         &mut self,
         view: View<'_>,
         from: &Requester<'_>,
@@ -163,7 +163,7 @@ impl Prep {
     }
 
     /// The end of a session and of its ephemerals.
-    pub(crate) fn close_session(
+    pub(super) fn close_session(
         &mut self,
         view: View<'_>,
         from: &Requester<'_>,
@@ -181,7 +181,7 @@ impl Prep {
     }
 
     /// Removal of a container or TTL node that nobody needs any more.
-    pub(crate) fn delete_container(
+    pub(super) fn delete_container(
         &mut self,
         view: View<'_>,
         from: &Requester<'_>,
@@ -203,7 +203,7 @@ impl Prep {
     }
 
     /// Takes back what the last call has recorded: its transaction was not proposed.
-    pub(crate) fn undo(&mut self) {
+    pub(super) fn undo(&mut self) {
         self.rollback(0);
     }
 

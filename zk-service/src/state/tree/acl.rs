@@ -19,7 +19,7 @@ pub(crate) struct AclSlot(u32);
 
 impl AclSlot {
     /// The slot of [`OPEN_KEY`].
-    pub(crate) const OPEN: Self = Self(0);
+    pub(super) const OPEN: Self = Self(0);
 
     fn index(self) -> usize {
         self.0 as usize
@@ -41,7 +41,7 @@ struct Entry {
 /// Keys are local to a server. A key is dropped with its last use and never given again in the
 /// same run, as in ZooKeeper's `ReferenceCountedACLCache`.
 #[derive(Debug)]
-pub(crate) struct AclCache {
+pub(super) struct AclCache {
     entries: Vec<Entry>,
     vacant: Vec<AclSlot>,
     by_list: HashMap<Box<[u8]>, AclSlot>,
@@ -50,7 +50,7 @@ pub(crate) struct AclCache {
 }
 
 impl AclCache {
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         let rules = Arc::new(Rules::new(&[Acl::world(perms::ALL)]));
         let open = Entry { key: OPEN_KEY, uses: 1, raw: None, rules };
         Self {
@@ -63,7 +63,7 @@ impl AclCache {
     }
 
     /// Takes one use of a list.
-    pub(crate) fn take(&mut self, list: AclList<'_>) -> AclSlot {
+    pub(super) fn take(&mut self, list: AclList<'_>) -> AclSlot {
         if list.is_null() {
             return AclSlot::OPEN;
         }
@@ -76,7 +76,7 @@ impl AclCache {
     }
 
     /// Gives one use back.
-    pub(crate) fn release(&mut self, slot: AclSlot) {
+    pub(super) fn release(&mut self, slot: AclSlot) {
         if slot == AclSlot::OPEN {
             return;
         }
@@ -91,12 +91,12 @@ impl AclCache {
         &self.entries[slot.index()].rules
     }
 
-    pub(crate) fn key(&self, slot: AclSlot) -> i64 {
+    pub(super) fn key(&self, slot: AclSlot) -> i64 {
         self.entries[slot.index()].key
     }
 
     /// Keys that nodes use although no list came with the snapshot.
-    pub(crate) fn placeholders(&self) -> impl Iterator<Item = i64> {
+    pub(super) fn placeholders(&self) -> impl Iterator<Item = i64> {
         self.lists().filter(|(_, entry)| entry.raw.is_none()).map(|(key, _)| key)
     }
 
@@ -105,7 +105,7 @@ impl AclCache {
     }
 
     /// Writes the map: every key that a node may name but [`OPEN_KEY`].
-    pub(crate) fn write(&self, out: &mut impl BufMut) {
+    pub(super) fn write(&self, out: &mut impl BufMut) {
         out.put_len(self.by_key.len());
         for (key, entry) in self.lists() {
             out.put_i64(key);
@@ -114,7 +114,7 @@ impl AclCache {
     }
 
     /// While loading: an entry of the map, not used yet.
-    pub(crate) fn load(&mut self, key: i64, list: AclList<'_>) {
+    pub(super) fn load(&mut self, key: i64, list: AclList<'_>) {
         if key != OPEN_KEY && !self.by_key.contains_key(&key) {
             self.insert(key, Some(list));
         }
@@ -122,7 +122,7 @@ impl AclCache {
 
     /// While loading: takes one use of a key, and makes a placeholder that grants nothing if the
     /// map did not have it (a fuzzy snapshot; replay supplies the list).
-    pub(crate) fn take_key(&mut self, key: i64) -> AclSlot {
+    pub(super) fn take_key(&mut self, key: i64) -> AclSlot {
         if key == OPEN_KEY {
             return AclSlot::OPEN;
         }
@@ -136,7 +136,7 @@ impl AclCache {
 
     /// After loading: drops what no node uses. A new tree has used key 1 already, so that one is
     /// not given either.
-    pub(crate) fn finish_load(&mut self) {
+    pub(super) fn finish_load(&mut self) {
         let unused = |slot: &AclSlot| self.entries[slot.index()].uses == 0;
         let unused: Vec<AclSlot> = self.by_key.values().copied().filter(unused).collect();
         for slot in unused {

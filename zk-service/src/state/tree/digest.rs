@@ -18,7 +18,7 @@ pub(crate) struct ContentCrc(u32);
 
 impl ContentCrc {
     /// Of what is not there, or not asked for, or counts nothing.
-    pub(crate) const NONE: Self = Self(0);
+    pub(super) const NONE: Self = Self(0);
 
     pub(crate) fn new(path: &str, data: Option<&[u8]>) -> Self {
         if counts_nothing(path) {

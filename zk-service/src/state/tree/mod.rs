@@ -59,7 +59,7 @@ pub struct Tree {
 
 impl Tree {
     /// The tree of a new database. Digests are kept if `digests`.
-    pub(crate) fn new(digests: bool) -> Self {
+    pub(super) fn new(digests: bool) -> Self {
         let mut tree = Self::empty(digests);
         let open = AclSlot::OPEN;
         let root = tree.insert_root(Some(Box::default()), open, StatPersisted::default());
@@ -70,7 +70,7 @@ impl Tree {
     }
 
     /// A tree without even a root, to be loaded.
-    pub(crate) fn empty(digests: bool) -> Self {
+    pub(super) fn empty(digests: bool) -> Self {
         Self {
             nodes: Vec::new(),
             vacant: Vec::new(),
@@ -98,7 +98,7 @@ impl Tree {
     }
 
     /// Overwrites the configuration node, outside of any transaction: it is not part of the digest.
-    pub(crate) fn set_config(&mut self, text: &[u8], version: Zxid, time: i64) {
+    pub(super) fn set_config(&mut self, text: &[u8], version: Zxid, time: i64) {
         let Some(id) = self.find(CONFIG_PATH).or_else(|| self.insert_config()) else { return };
         self.change_data(id, Some(text), |stat| {
             stat.version = -1;
@@ -108,7 +108,7 @@ impl Tree {
     }
 
     /// While loading: a node, after its parent. The root has the empty path.
-    pub(crate) fn load(&mut self, record: &NodeRecord<'_>) -> Result<(), BadSnapshot> {
+    pub(super) fn load(&mut self, record: &NodeRecord<'_>) -> Result<(), BadSnapshot> {
         if self.index.find(&self.nodes, record.path.as_bytes()).is_some() {
             return Err(BadSnapshot);
         }
@@ -129,12 +129,12 @@ impl Tree {
     }
 
     /// While loading: an entry of the ACL map.
-    pub(crate) fn load_acl(&mut self, key: i64, list: AclList<'_>) {
+    pub(super) fn load_acl(&mut self, key: i64, list: AclList<'_>) {
         self.acls.load(key, list);
     }
 
     /// After loading: derives what snapshots do not say. Fails if there is no root.
-    pub(crate) fn finish_load(&mut self) -> Result<(), BadSnapshot> {
+    pub(super) fn finish_load(&mut self) -> Result<(), BadSnapshot> {
         if self.nodes.is_empty() {
             return Err(BadSnapshot);
         }
@@ -211,7 +211,7 @@ impl Tree {
         self.acls.placeholders()
     }
 
-    pub(crate) fn view(&self, id: NodeId) -> NodeRef<'_> {
+    pub(super) fn view(&self, id: NodeId) -> NodeRef<'_> {
         NodeRef { tree: self, id }
     }
 
@@ -223,23 +223,23 @@ impl Tree {
         if path == b"/" { Some(NodeId::ROOT) } else { self.index.find(&self.nodes, path) }
     }
 
-    pub(crate) fn get(&self, id: NodeId) -> &Node {
+    pub(super) fn get(&self, id: NodeId) -> &Node {
         &self.nodes[id.index()]
     }
 
     /// The parent of a node other than the root, if there is a node at `id`: a deletion above may
     /// have taken it.
-    pub(crate) fn parent_of(&self, id: NodeId) -> Option<NodeId> {
+    pub(super) fn parent_of(&self, id: NodeId) -> Option<NodeId> {
         self.nodes[id.index()].parent.some()
     }
 
     /// Takes one use of a list, for a node to be inserted.
-    pub(crate) fn take_acl(&mut self, list: AclList<'_>) -> AclSlot {
+    pub(super) fn take_acl(&mut self, list: AclList<'_>) -> AclSlot {
         self.acls.take(list)
     }
 
     /// Removes the ephemerals of a session from the index of owners and returns them.
-    pub(crate) fn take_ephemerals(&mut self, session: i64) -> Vec<NodeId> {
+    pub(super) fn take_ephemerals(&mut self, session: i64) -> Vec<NodeId> {
         self.owners.take_ephemerals(session)
     }
 
@@ -260,7 +260,7 @@ impl Tree {
     }
 
     /// Adds a node whose path is not taken, with one use of its ACL taken already.
-    pub(crate) fn insert(
+    pub(super) fn insert(
         &mut self,
         parent: NodeId,
         path: &str,
@@ -296,7 +296,7 @@ impl Tree {
     ///
     /// Nothing is below it when its deletion was prepared. Only a fuzzy snapshot can hold children,
     /// made after this deletion and another creation; those transactions follow in the log.
-    pub(crate) fn remove(&mut self, id: NodeId) -> Box<str> {
+    pub(super) fn remove(&mut self, id: NodeId) -> Box<str> {
         loop {
             let leaf = self.first_leaf(id);
             let node = self.remove_leaf(leaf);
@@ -309,7 +309,7 @@ impl Tree {
 
     /// Like [`remove`](Self::remove), for one of very many nodes that go at once: the tree answers as
     /// if they had never been, and what takes longest is left for [`sweep`](Self::sweep).
-    pub(crate) fn remove_and_leave(&mut self, id: NodeId) {
+    pub(super) fn remove_and_leave(&mut self, id: NodeId) {
         loop {
             let leaf = self.first_leaf(id);
             let node = self.remove_leaf(leaf);
@@ -322,7 +322,7 @@ impl Tree {
 
     /// Does what was left to be done later, as much as clearing away so many nodes that are removed: their
     /// places in the index, and their memory.
-    pub(crate) fn sweep(&mut self, count: usize) {
+    pub(super) fn sweep(&mut self, count: usize) {
         let count = self.go_on_counting(count);
         let rest = self.removed.len().saturating_sub(count);
         for node in self.removed.drain(rest..) {
@@ -361,7 +361,7 @@ impl Tree {
     }
 
     /// Changes a node's numbers.
-    pub(crate) fn change_stat(&mut self, id: NodeId, change: impl FnOnce(&mut StatPersisted)) {
+    pub(super) fn change_stat(&mut self, id: NodeId, change: impl FnOnce(&mut StatPersisted)) {
         self.preserve(id);
         self.subtract_digest(id);
         change(&mut self.nodes[id.index()].stat);
@@ -369,7 +369,7 @@ impl Tree {
     }
 
     /// Changes a node's data and numbers. Returns the old length.
-    pub(crate) fn change_data(
+    pub(super) fn change_data(
         &mut self,
         id: NodeId,
         data: Option<&[u8]>,
@@ -393,7 +393,7 @@ impl Tree {
 
     /// Gives a node another ACL. The old one is released first: a list that only this node had
     /// comes back under a new key, as in ZooKeeper.
-    pub(crate) fn change_acl(
+    pub(super) fn change_acl(
         &mut self,
         id: NodeId,
         list: AclList<'_>,
@@ -410,7 +410,7 @@ impl Tree {
     }
 
     /// Gives a node another ACL, of which one use is taken already.
-    pub(crate) fn adopt_acl(&mut self, id: NodeId, acl: AclSlot) {
+    pub(super) fn adopt_acl(&mut self, id: NodeId, acl: AclSlot) {
         self.preserve(id);
         let old = std::mem::replace(&mut self.nodes[id.index()].acl, acl);
         self.acls.release(old);
@@ -492,10 +492,10 @@ struct Removed {
 
 /// A node as a snapshot has it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct NodeRecord<'a> {
+pub(super) struct NodeRecord<'a> {
     pub(crate) path: &'a str,
     pub(crate) data: Option<&'a [u8]>,
-    pub(crate) acl_key: i64,
+    pub(super) acl_key: i64,
     pub(crate) stat: StatPersisted,
 }
 
