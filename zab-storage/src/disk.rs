@@ -471,9 +471,11 @@ impl Storage for Disk {
     }
 
     fn snapshot_due(&self) -> bool {
+        let is_due = || self.published.retries().unwrap_or_else(|| self.due.is_due());
+        // A request is taken last, as it is gone with that.
         self.own.is_none()
-            && self.published.retries().unwrap_or_else(|| self.due.is_due())
             && self.own_threads.iter().all(JoinHandle::is_finished)
+            && (is_due() || self.options.snapshot_request.take())
     }
 
     fn snapshot_begin(&mut self, zxid: Zxid) {

@@ -46,5 +46,5 @@ pub use purge::purge;
 pub use seed::{Seed, seed, write_snapshot};
 pub use snapshot::{SnapshotReader, Trailer};
 pub use store::{Options, Store, check_recovered};
-pub use times::{FsyncSummary, FsyncTimes};
+pub use times::{FsyncSummary, FsyncTimes, SnapshotRequest};
 pub use view::{Loaded, Survey, Through, View};

@@ -10,7 +10,7 @@ use zab_proto::Zxid;
 use crate::error::{Context, Error};
 use crate::fs::{Fs, create_file};
 use crate::names::{self, Compression};
-use crate::times::FsyncTimes;
+use crate::times::{FsyncTimes, SnapshotRequest};
 
 /// Where the files are and how they are written. Defaults are ZooKeeper's.
 ///
@@ -42,6 +42,8 @@ pub struct Options {
     pub fsync_warning: Duration,
     /// Where the times of the log's fsyncs are added up.
     pub fsync_times: FsyncTimes,
+    /// How somebody else asks for a snapshot before one is due.
+    pub snapshot_request: SnapshotRequest,
     /// How snapshots are written; every form is read (`snapshot.compression.method`).
     pub compression: Compression,
     /// Whether snapshots get the zxid section of ZooKeeper 3.9
@@ -87,6 +89,7 @@ impl Options {
             txn_log_size_limit: 0,
             fsync_warning: Duration::from_secs(1),
             fsync_times: FsyncTimes::default(),
+            snapshot_request: SnapshotRequest::default(),
             compression: Compression::None,
             zxid_section: false,
             max_batch: 0,

@@ -8,6 +8,8 @@ pub const UNEXPECTED: u8 = 1;
 pub const INVALID: u8 = 2;
 /// The data directory is not accessible.
 pub const DATA_DIR: u8 = 3;
+/// The AdminServer of a server alone cannot start.
+pub const ADMIN_SERVER: u8 = 4;
 /// `zabd inspect`: the log ends in a record that is cut off, as after a crash.
 pub const TORN: u8 = 4;
 /// `zabd inspect`: the file is damaged.

@@ -13,6 +13,7 @@ use zab_storage::FsyncSummary;
 use zab_tls::{Ports, Tls};
 use zk_service::{OnOutdated, Probe, Service, Summary};
 
+use crate::admin::{Admin, Unserved};
 use crate::audit::Audit;
 use crate::config::{Invalid, LoadError, ServerConfig, SystemProperties};
 use crate::ending::Ending;
@@ -73,6 +74,14 @@ pub fn run(
                 }
                 Ok(Ok(code)) => code,
                 Ok(Err(Failure::Serving(error))) => exit::code(&error),
+                Ok(Err(Failure::Admin(Unserved::Admin(error)))) => {
+                    log::error!("Unable to start AdminServer, exiting abnormally: {error}");
+                    exit::ADMIN_SERVER
+                }
+                Ok(Err(Failure::Admin(Unserved::Metrics(error)))) => {
+                    log::error!("Unable to serve metrics, exiting abnormally: {error}");
+                    exit::UNEXPECTED
+                }
                 Ok(Err(Failure::Starting(error))) => {
                     let code = exit::code(&error);
                     if code == exit::DATA_DIR {
@@ -104,6 +113,8 @@ enum Failure {
     Starting(Error),
     /// What ends a loop is logged where it happens.
     Serving(Error),
+    /// A port for administrators cannot be had.
+    Admin(Unserved),
 }
 
 impl<E: Into<Error>> From<E> for Failure {
@@ -133,14 +144,18 @@ fn serve(
     }
     let outdated = Arc::new(AtomicBool::new(false));
     let mut mending = None::<Mending>;
+    let admin = Admin::start(config).map_err(Failure::Admin)?;
+    let around = Around { ending: &ending, outdated: &outdated, audit, admin: &admin };
     loop {
-        let failure = match incarnation(config, tls, runtime, &ending, &outdated, audit) {
+        let failure = match incarnation(config, tls, runtime, &around) {
             Ok(()) if outdated.load(Ordering::Relaxed) => return Ok(exit::OUTDATED),
             Ok(()) => return Ok(exit::OK),
             Err(failure) => failure,
         };
         // A first start that fails is for whoever started it to see.
-        let (Failure::Starting(error) | Failure::Serving(error)) = &failure;
+        let (Failure::Starting(error) | Failure::Serving(error)) = &failure else {
+            return Err(failure);
+        };
         let again = mending.is_some() || matches!(failure, Failure::Serving(_));
         if !again || !Mending::may_help(error) || !ending.pausing() {
             return Err(failure);
@@ -189,16 +204,26 @@ fn resign(handle: &Handle<Service>) {
 /// How often it is asked whether all clients are gone.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
+/// What there is of a process but once, however often its server begins anew.
+#[derive(Clone, Copy)]
+struct Around<'a> {
+    ending: &'a Ending,
+    outdated: &'a Arc<AtomicBool>,
+    audit: &'a Arc<Audit>,
+    admin: &'a Admin,
+}
+
 /// A server from the reading of its directories to its end.
 fn incarnation(
     config: &ServerConfig,
     tls: Option<&Arc<Tls>>,
     runtime: Runtime,
-    ending: &Ending,
-    outdated: &Arc<AtomicBool>,
-    audit: &Arc<Audit>,
+    around: &Around<'_>,
 ) -> Result<(), Failure> {
-    let options = options::server(config);
+    let Around { ending, outdated, audit, admin } = *around;
+    let mut options = options::server(config);
+    options.storage.fsync_times = admin.fsync_times.clone();
+    options.storage.snapshot_request = admin.snapshot_request.clone();
     let (mut listeners, missing) = ports::bind(config)?;
     if let Some(tls) = tls {
         listeners.secure(Arc::<Tls>::clone(tls));
@@ -224,6 +249,7 @@ fn incarnation(
     // Not before: the directories have been read now, and what the purge removes is not missed.
     let purge = Purge::start(config);
     missing.serve_on(handle.clone())?;
+    admin.ask(Some(handle.clone()));
     audit.started();
     let (tick, audit) = (config.tick_time, Arc::clone(audit));
     let leads = handle.clone();
@@ -233,6 +259,7 @@ fn incarnation(
     };
     ending.serving(end, move || resign(&leads));
     let result = server.join();
+    admin.ask(None);
     drop(purge);
     result.map_err(|error| match error {
         Error::Panicked => Failure::Starting(error),
@@ -244,7 +271,7 @@ fn incarnation(
 fn fsync_times(storage: &zab_storage::Options) -> Probe<Summary> {
     let times = storage.fsync_times.clone();
     Probe::new(move |reset| {
-        let FsyncSummary { count, sum_ms, min_ms, max_ms } = times.summary();
+        let FsyncSummary { count, sum_ms, min_ms, max_ms, .. } = times.summary();
         if reset {
             times.reset();
         }

@@ -111,7 +111,7 @@ impl LogWriter {
             let began = Instant::now();
             current.out.sync()?;
             let took = began.elapsed();
-            self.fsync_times.add(took);
+            self.fsync_times.add(took, self.fsync_warning);
             if took > self.fsync_warning {
                 log::warn!(
                     "fsync of {} took {} ms, which delays every write (file size {} bytes)",

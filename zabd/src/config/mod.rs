@@ -1,5 +1,6 @@
 //! `zoo.cfg` and system properties, as ZooKeeper reads them.
 
+mod admin;
 mod audit;
 mod error;
 mod file;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use zab_proto::{Ensemble, Sid};
 use zk_service::EnsembleAuth;
 
+pub use self::admin::AdminConfig;
 pub use self::audit::{AuditConfig, AuditFile};
 pub use self::error::{Invalid, Origin};
 use self::file::FileKeys;
@@ -84,6 +86,8 @@ pub struct ServerConfig {
     pub ensemble_auth: Option<EnsembleAuth>,
     /// Who may log in by SASL.
     pub sasl: SaslConfig,
+    /// What is served over HTTP.
+    pub admin: AdminConfig,
     /// Which ports speak TLS, and how.
     pub tls: TlsConfig,
     /// Where the audit log goes, if there is one.
@@ -232,7 +236,8 @@ impl ServerConfig {
         let x509_auth = tls.clients.is_some() || security::has_x509(&properties);
         let sasl = SaslConfig::read(&keys, &properties, standalone)?;
         let audit = AuditConfig::read(&properties)?;
-        let enforce_auth = security::check(&keys, &properties, x509_auth, &sasl.clients)?;
+        let enforce_auth = security::check(&properties, x509_auth, &sasl.clients)?;
+        let admin = AdminConfig::read(&keys, &properties)?;
         let count = |name| u32::try_from(keys.number(name)).unwrap_or(0);
         Ok(Self {
             file: path.map(Path::to_path_buf),
@@ -265,6 +270,7 @@ impl ServerConfig {
             x509_auth,
             enforce_auth,
             sasl,
+            admin,
             tls,
             ensemble_auth: security::ensemble_auth(&properties),
             audit,

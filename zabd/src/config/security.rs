@@ -3,7 +3,6 @@
 use zk_service::{EnsembleAuth, SaslOptions};
 
 use super::error::Invalid;
-use super::file::{FileKeys, PROMETHEUS};
 use super::judge::as_written;
 use super::system::{Setting, SystemProperties};
 use super::tls::blame;
@@ -23,18 +22,10 @@ const ONLY_SASL: &str = "sessionRequireClientSASLAuth";
 /// # Errors
 /// The server would serve whom it should not.
 pub(super) fn check(
-    keys: &FileKeys,
     properties: &SystemProperties,
     x509: bool,
     sasl: &SaslOptions,
 ) -> Result<Vec<String>, Invalid> {
-    if keys.text("metricsProvider.className") == Some(PROMETHEUS) {
-        log::warn!(
-            "{} has no effect: there is no Prometheus provider and no port for it; the four-letter \
-             word mntr has the metrics",
-            keys.at("metricsProvider.className")
-        );
-    }
     check_providers(properties);
     forced_login(properties, x509, sasl)
 }

@@ -171,6 +171,7 @@ pub(super) fn all(view: &View<'_, '_>) -> Vec<Metric> {
             rows.gauge("zab_safe_to_stop", i64::from(is_safe));
         }
     }
+    of_memory(view, &mut rows);
     of_quotas(view, &mut rows);
     counted(view, &mut rows);
     rows.0
@@ -214,6 +215,19 @@ fn of_leader(view: &View<'_, '_>, rows: &mut Rows) {
     rows.gauge("synced_followers", synced(false));
     rows.gauge("synced_observers", synced(true));
     rows.gauge("pending_syncs", view.role.syncs());
+}
+
+/// Bytes by who makes this server keep them, as far as that is bounded.
+fn of_memory(view: &View<'_, '_>, rows: &mut Rows) {
+    let unsent: usize = view.clients.iter().map(|(_, client)| client.unsent()).sum();
+    for (owner, len) in [
+        ("clients", view.clients.kept_len()),
+        ("unsent", unsent),
+        ("window", view.core.peer().window_len_bytes()),
+    ] {
+        let len = i64::try_from(len).unwrap_or(i64::MAX);
+        rows.of(owner, "zab_memory_bytes", MetricValue::Gauge(len));
+    }
 }
 
 fn of_quotas(view: &View<'_, '_>, rows: &mut Rows) {

@@ -26,8 +26,14 @@ pub(super) const SERVER: Section = Section {
         "localSessionsUpgradingEnabled", StrictBool, "false", Ignored("every session is a global one from the start");
         "autopurge.snapRetainCount", ParseInt(MIN), "3", Used("snapshots that a purge leaves, at least 3");
         "autopurge.purgeInterval", Hours, "0", Used("hours between purges, or a number with unit h or d; 0 for never");
-        "metricsProvider.className", Text, "org.apache.zookeeper.metrics.impl.DefaultMetricsProvider", Checked("the default and the null provider are the same here, mntr shows all; of the Prometheus provider is warned, as /metrics is not served");
-        "metricsProvider.*", Text, "", Ignored("settings of the provider, of which is warned if it is missing");
+        "metricsProvider.className", Text, "org.apache.zookeeper.metrics.impl.DefaultMetricsProvider", Checked("with the Prometheus provider, /metrics is served on a port of its own; the default and the null provider are the same here, mntr shows all");
+        "metricsProvider.httpHost", Text, "0.0.0.0", Checked("with the Prometheus provider: the address or name of its port");
+        "metricsProvider.httpPort", Port, "7000", Checked("with the Prometheus provider: its port, without which the server does not start");
+        "metricsProvider.exportJvmInfo", StrictBool, "true", Checked("figures of the process with the metrics, process_*");
+        "metricsProvider.numWorkerThreads", ParseInt(MIN), "1", Ignored("metrics are counted where things happen, without threads or queues");
+        "metricsProvider.maxQueueSize", ParseInt(MIN), "1000000", Ignored("as metricsProvider.numWorkerThreads");
+        "metricsProvider.workerShutdownTimeoutMs", ParseLong(i64::MIN), "1000", Ignored("as metricsProvider.numWorkerThreads");
+        "metricsProvider.*", Text, "", Ignored("settings of other providers");
         "jvm.pause.monitor", StrictBool, "false", Ignored("there is no Java virtual machine that could pause");
         "jvm.pause.warn-threshold.ms", ParseLong(i64::MIN), "10000", Ignored("as jvm.pause.monitor");
         "jvm.pause.info-threshold.ms", ParseLong(i64::MIN), "1000", Ignored("as jvm.pause.monitor");

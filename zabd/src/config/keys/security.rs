@@ -9,7 +9,7 @@ use super::{Key, Place, Section};
 const MIN: i32 = i32::MIN;
 const NO_KERBEROS: &str = "Kerberos is not supported";
 const NO_X509: &str = "there is no such setting of the scheme x509";
-const NO_ADMIN: &str = "there is no AdminServer (HTTP); the four-letter words tell most of it";
+const NO_HTTPS: &str = "the AdminServer speaks plain HTTP only: put it on a loopback address behind a proxy that has certificates";
 
 pub(super) const IDENTITIES: Section = Section {
     title: "Identities and logins",
@@ -101,18 +101,18 @@ pub(super) const OBSERVING: Section = Section {
     title: "AdminServer and audit",
     place: Place::Property,
     keys: keys! {
-        "admin.enableServer", Unless("false"), "true", Warned(On, NO_ADMIN);
-        "admin.serverPort", GetInt(MIN), "8080", Warned(Always, NO_ADMIN);
-        "admin.serverAddress", Text, "0.0.0.0", Warned(Always, NO_ADMIN);
-        "admin.commandURL", Text, "/commands", Warned(Always, NO_ADMIN);
-        "admin.idleTimeout", GetInt(MIN), "30000", Warned(Changed, NO_ADMIN);
-        "admin.httpVersion", GetInt(MIN), "11", Warned(Changed, NO_ADMIN);
-        "admin.portUnification", Bool, "false", Warned(On, NO_ADMIN);
-        "admin.forceHttps", Bool, "false", Warned(On, NO_ADMIN);
-        "admin.needClientAuth", Bool, "false", Warned(On, NO_ADMIN);
-        "admin.rateLimiterIntervalInMS", ParseInt(MIN), "300000", Warned(Changed, NO_ADMIN);
-        "admin.snapshot.enabled", Bool, "true", Ignored("there is no AdminServer, so no such command");
-        "admin.restore.enabled", Bool, "true", Ignored("there is no AdminServer, so no such command");
+        "admin.enableServer", Unless("false"), "true", Checked("the AdminServer, with the commands, the probes and the page");
+        "admin.serverPort", GetInt(0), "8080", Checked("its port; if it is taken, a member goes on without, and a server alone where this key is not set");
+        "admin.serverAddress", Text, "0.0.0.0", Checked("its address or name");
+        "admin.commandURL", Text, "/commands", Checked("in front of the names of commands");
+        "admin.idleTimeout", GetInt(1), "30000", Checked("milliseconds after which a connection on which nothing moves is closed");
+        "admin.httpVersion", GetInt(MIN), "11", Refused(NotIn(&["11"]), "the AdminServer speaks HTTP/1.1");
+        "admin.portUnification", Bool, "false", Warned(On, NO_HTTPS);
+        "admin.forceHttps", Bool, "false", Refused(On, NO_HTTPS);
+        "admin.needClientAuth", Bool, "false", Refused(On, NO_HTTPS);
+        "admin.rateLimiterIntervalInMS", ParseInt(0), "300000", Checked("milliseconds between two snapshots that the command snapshot has written");
+        "admin.snapshot.enabled", Bool, "true", Checked("the command snapshot is answered");
+        "admin.restore.enabled", Bool, "true", Checked("false: the command restore is answered by 503, otherwise by 501, as it is not done on a running server");
         "audit.enable", Bool, "false", Checked("each write of a client has a line, and each start and stop of the server, in the log under the target audit or in auditlog.file");
         "audit.impl.class", Text, "", Checked("with audit.enable: org.apache.zookeeper.audit.Slf4jAuditLogger or Log4jAuditLogger, which are the same here; others are refused");
         "auditlog.file", Text, "", Checked("with audit.enable: a file for the audit log, in log.dir unless its path is absolute");
