@@ -119,6 +119,8 @@ pub struct FaultOptions {
     pub swizzle: u32,
     /// A server that reads its leader slowly, or not at all.
     pub slow: u32,
+    /// A leader that is asked to make way.
+    pub resign: u32,
 }
 
 /// All that describes a run.
@@ -256,6 +258,7 @@ impl Options {
         options.keep_logs();
         away::draw_heartbeats(&mut options);
         options.identities = siege::drawn(seed);
+        options.faults.resign = away::resignations(seed);
         options
     }
 

@@ -66,6 +66,10 @@ fn faults_put_in_are_found() {
         Mutation::IdentitiesNotForwarded,
         Mutation::UnusedContainersRemoved,
         Mutation::TurnWithoutEnd,
+        Mutation::NobodyHeld,
+        Mutation::OlderConnectionAnswers,
+        Mutation::ResubmittedTwice,
+        Mutation::ResubmittedOutOfOrder,
     ] {
         let found = (0..60).any(|seed| {
             let options = Options { mutation: Some(mutation), ..short(seed) };

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use zab_proto::{CloseReason, Epoch, Input, Instant, Phase, ServerState, Status};
+use zab_proto::{CloseReason, ConnId, Epoch, Input, Instant, Phase, ServerState, Status};
 
 use crate::mutation::Mutation;
 use crate::options::Options;
 use crate::queue::{HostIx, MILLI};
 use crate::rng::Rng;
 use crate::subject::Subject;
-use crate::world::World;
+use crate::world::{Seat, World};
 
 /// Heartbeats of a run: how often, and which servers have none, as Apache's.
 ///
@@ -20,6 +20,11 @@ pub(crate) fn draw_heartbeats(options: &mut Options) {
     if rng.chance(250) {
         options.without_heartbeat = (0..options.servers()).filter(|_| rng.chance(400)).collect();
     }
+}
+
+/// How often leaders are asked to make way, in one run of four.
+pub(crate) fn resignations(seed: u64) -> u32 {
+    Rng::new(seed, 0x2e51).pick(&[0, 0, 0, 0, 0, 0, 300, 2000])
 }
 
 fn half_tick_ms(options: &Options) -> u64 {
@@ -120,6 +125,21 @@ impl<A: Subject> World<A> {
                 server + 1
             );
             self.ghost.borrow_mut().fail("T1", text);
+        }
+    }
+
+    /// A server closes a connection. Whether it should is the application's to say, if it is a client's that
+    /// has not left it.
+    pub(crate) fn judge_closing(&mut self, server: HostIx, name: ConnId, conn: u32) {
+        let is_there = |seat: &Seat<A::Client>| seat.conn == Some(conn);
+        if !name.is_client() || !self.clients.iter().any(is_there) {
+            return;
+        }
+        let s = &self.servers[server];
+        let now = s.clock(self.now);
+        if let Some(failure) = s.node.as_ref().and_then(|node| node.app().app.closes(now, name)) {
+            let text = format!("s{}: {}", server + 1, failure.text);
+            self.ghost.borrow_mut().fail(failure.invariant, text);
         }
     }
 

@@ -107,6 +107,7 @@ impl<A: Subject> World<A> {
                 self.queue.push(now + length, Event::Unslow { server });
             }
             Fault::Wipe { server, down } => self.wipe(server, down),
+            Fault::Resign => self.resign(),
             Fault::Misremember { server, rise, down } => self.misremember(server, rise, down),
             Fault::Unresolved { server, length } => {
                 self.nameless[server] = true;
@@ -119,6 +120,19 @@ impl<A: Subject> World<A> {
             Fault::Accost { server, words } => siege::accost_in_trouble(self, server, words),
             Fault::Swizzle { order, pause } => self.swizzle(order, pause),
         }
+    }
+
+    /// Whoever leads makes way, if there is a successor.
+    fn resign(&mut self) {
+        let Some(leader) = self.leader().filter(|leader| self.is_up(*leader)) else { return };
+        let s = &mut self.servers[leader];
+        let now = s.clock(self.now);
+        let result = s.node.as_mut().map(|node| node.resign(now));
+        self.trace.say(|| format!("s{} is asked to make way: {result:?}", leader + 1));
+        if result == Some(Ok(())) {
+            self.ghost.borrow_mut().coverage.count("a leader makes way");
+        }
+        self.settle(leader);
     }
 
     /// Bytes that `from` never sent reach `to` on the newest open connection of the two; whether

@@ -95,6 +95,18 @@ pub enum Mutation {
     /// What was in flight is submitted again to a leader that may have it already: a server that is
     /// back with its leader takes that for a new epoch.
     ResubmittedTooEarly,
+    /// After a snapshot, of which nobody knows what of the requests in flight is in it, they are submitted
+    /// again.
+    ResubmittedAfterSnapshot,
+    /// What is submitted again goes out twice.
+    ResubmittedTwice,
+    /// What is submitted again reaches the leader in another order.
+    ResubmittedOutOfOrder,
+    /// A session that comes back to a server is not synchronised first, so that transactions of its older
+    /// connection answer requests of the new one with the same number.
+    OlderConnectionAnswers,
+    /// Connections are closed as soon as the leader is lost.
+    NobodyHeld,
 }
 
 impl Mutation {
@@ -146,6 +158,11 @@ impl Mutation {
         Self::UnusedContainersRemoved,
         Self::TurnWithoutEnd,
         Self::ResubmittedTooEarly,
+        Self::ResubmittedAfterSnapshot,
+        Self::ResubmittedTwice,
+        Self::ResubmittedOutOfOrder,
+        Self::OlderConnectionAnswers,
+        Self::NobodyHeld,
     ];
 
     /// The mutation of that name.

@@ -45,6 +45,8 @@ pub enum Fault {
     Slow { server: HostIx, rest: u64, length: u64 },
     /// A server gets an empty disk, as its operator declares; only if the others can spare it.
     Wipe { server: HostIx, down: u64 },
+    /// Whoever leads is asked to make way.
+    Resign,
     /// A process dies, and its file says that it has accepted so many more epochs, for `down`.
     Misremember { server: HostIx, rise: i64, down: u64 },
 }
@@ -63,6 +65,7 @@ impl Fault {
             Self::Reset { .. } => "fault: connections reset",
             Self::Stall { .. } => "fault: disk stalled",
             Self::Wipe { .. } => "fault: disk wiped",
+            Self::Resign => "fault: a leader is asked to make way",
             Self::Misremember { .. } => "fault: accepted epoch damaged",
             Self::Unresolved { .. } => "fault: name not resolved",
             Self::Garble { .. } => "fault: garbage on an election connection",
@@ -89,7 +92,7 @@ impl Fault {
             Self::Slow { rest, length, .. } => Self::Slow { server, rest, length },
             Self::Garble { to, bytes, .. } => Self::Garble { from: server, to, bytes },
             Self::Accost { words, .. } => Self::Accost { server, words },
-            Self::Swizzle { .. } => self,
+            Self::Swizzle { .. } | Self::Resign => self,
         }
     }
 }
@@ -187,6 +190,11 @@ pub fn draw(options: &Options) -> Vec<Planned> {
         plan.push(draw_hooked(rng, options));
     }
     plan.extend(draw_strangers(options));
+    // A stream of its own, so that what else befalls a seed stays what it is.
+    let rng = &mut Rng::new(options.seed, 0x02e5_1617);
+    for _ in 0..u64::from(faults.resign) * seconds / 1000 {
+        plan.push(Planned { when: When::At(rng.below(options.chaos)), what: Fault::Resign });
+    }
     plan
 }
 

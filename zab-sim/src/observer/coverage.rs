@@ -113,6 +113,7 @@ pub const MUST_REACH: &[&str] = &[
     "leader gave up with proposals under way",
     "counter used up",
     "committed in three epochs",
+    "a leader makes way",
     "fault: accepted epoch damaged",
     "fault: connections reset",
     "fault: disk failed",

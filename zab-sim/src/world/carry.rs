@@ -57,6 +57,7 @@ impl<A: Subject> World<A> {
                     self.judge_suspicion(server, reason);
                     if let Some((conn, side)) = self.lookup(server, name) {
                         self.trace.say(|| format!("s{} closes {name:?}: {reason}", server + 1));
+                        self.judge_closing(server, name, conn);
                         self.transmit(server, conn, side);
                         self.unbind(server, name);
                         self.net.close(self.now, conn, side, &mut self.queue);

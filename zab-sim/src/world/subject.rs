@@ -1,6 +1,6 @@
 //! What is put into the simulator: an application and the clients that use it.
 
-use zab_proto::Application;
+use zab_proto::{Application, ConnId, Instant};
 
 use crate::check::{Failure, Ghost};
 use crate::coverage::Coverage;
@@ -31,6 +31,12 @@ pub trait Subject: Application + Sized {
 
     /// What the application itself holds to be wrong; asked after each transaction and snapshot.
     fn complaint(&self) -> Option<Failure> {
+        None
+    }
+
+    /// What is wrong with it that this connection is closed, on which its client still is.
+    fn closes(&self, now: Instant, conn: ConnId) -> Option<Failure> {
+        let _ = (now, conn);
         None
     }
 

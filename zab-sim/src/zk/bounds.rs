@@ -22,3 +22,9 @@ pub(super) fn draw(service: &mut ServiceOptions, seed: u64) {
     service.reply_len_max_bytes = rng.pick(&[1, service.reply_len_max_bytes]);
     service.work_per_request = rng.pick(&[1, service.work_per_request]);
 }
+
+/// Whether no bound closes clients of the workload that wait for a leader: what one of them has in flight, and
+/// the events that it is owed, have room.
+pub(super) fn keep_clients(service: &ServiceOptions) -> bool {
+    service.out_len_soft_max_bytes >= 10_000 && service.events_len_max_bytes >= 20_000
+}

@@ -51,6 +51,9 @@ pub struct ZkClient {
     last_zxid: i64,
     xid: i32,
     pending: VecDeque<usize>,
+    /// Under a mutation: what is in flight is submitted again by the next connection.
+    resubmits: bool,
+    again: Vec<usize>,
     input: Vec<u8>,
     watches: Remembered,
     workload: Workload,
@@ -94,6 +97,8 @@ impl Client for ZkClient {
             last_zxid: 0,
             xid: 0,
             pending: VecDeque::new(),
+            resubmits: false,
+            again: Vec::new(),
             input: Vec::new(),
             watches: Remembered::default(),
             workload: Workload::new(index),
@@ -220,6 +225,9 @@ impl ZkClient {
             self.give_up();
         }
         self.phase = Phase::Idle;
+        if std::mem::take(&mut self.resubmits) {
+            self.again = self.pending.iter().copied().collect();
+        }
         self.pending.clear();
         self.input.clear();
         self.seen.push(Seen::Lost);
@@ -370,6 +378,13 @@ impl ZkClient {
                 if resumed && let Some(lists) = self.watches.lists(self.last_zxid) {
                     self.send(Request::SetWatches(lists), wish);
                 }
+                for call in std::mem::take(&mut self.again) {
+                    let Call { session, xid, request, .. } = &self.calls[call];
+                    if *session == new.id && resumed && request.is_write() {
+                        request.encode(*xid, &mut wish.send);
+                        self.pending.push_back(call);
+                    }
+                }
                 if !resumed {
                     for request in self.workload.furniture() {
                         self.send(request, wish);
@@ -386,6 +401,10 @@ impl ZkClient {
         wish: &mut Wish<'_>,
     ) -> Result<(), zab_proto::DecodeError> {
         let (header, body) = wire::reply(frame)?;
+        if header.xid == wire::XID_RESUBMIT {
+            self.resubmits = true;
+            return Ok(());
+        }
         self.last_zxid = self.last_zxid.max(header.zxid);
         if header.xid == wire::XID_EVENT {
             let (kind, path) = wire::event(body)?;

@@ -6,13 +6,19 @@ use std::time::Duration;
 
 use zab_proto::wire::jute::Reader;
 use zab_proto::wire::txn::TxnHeader;
-use zab_proto::{ConnId, Epoch, ServerState, Status};
+use zab_proto::{ConnId, Epoch, Instant, Origin, Phase, ServerState, Status};
 use zk_service::txn::Txn;
 use zk_service::{Database, Opcode};
 
 use crate::mutation::Mutation;
 use crate::rng::Map;
 use crate::zk::{acl, wire};
+
+/// A forwarded request: from whom, the request, identities.
+type Late = (Origin, Vec<u8>, Vec<u8>);
+
+/// For so long after a leader began, what it is asked was mostly in flight before.
+const RESUBMISSION: Duration = Duration::from_millis(100);
 
 /// Alters what passes, under a mutation.
 #[derive(Debug)]
@@ -26,6 +32,14 @@ pub(crate) struct Faults {
     /// Answers of the leader to syncs that were answered without them.
     early: usize,
     forwarded: u64,
+    /// When this server began to lead.
+    led_since: Option<Instant>,
+    /// A request that is overtaken, and whether the present one is it.
+    late: Option<Late>,
+    holds_back: bool,
+    /// Connections with a session, and those that are closed for a snapshot.
+    greeted: Map<ConnId, ()>,
+    snapshot: Map<ConnId, ()>,
     unread: BTreeSet<u32>,
     outgoing: Map<ConnId, Outgoing>,
 }
@@ -76,6 +90,11 @@ impl Faults {
             greeting: Map::default(),
             early: 0,
             forwarded: 0,
+            led_since: None,
+            late: None,
+            holds_back: false,
+            greeted: Map::default(),
+            snapshot: Map::default(),
             unread: BTreeSet::new(),
             outgoing: Map::default(),
         }
@@ -91,12 +110,77 @@ impl Faults {
     }
 
     /// Takes note of the status, and returns what the service is told of it.
-    pub(crate) fn became(&mut self, status: &Status) -> Status {
+    pub(crate) fn became(&mut self, now: Instant, status: &Status) -> Status {
+        let leads = status.state == ServerState::Leading && status.phase == Phase::Broadcast;
+        self.led_since = leads.then(|| self.led_since.unwrap_or(now));
+        self.late = None;
         self.leading = status.state == ServerState::Leading;
         self.early = 0;
         self.roles += 1;
         let lies = self.is(Mutation::ResubmittedTooEarly);
         Status { epoch: if lies { Epoch(self.roles) } else { status.epoch }, ..*status }
+    }
+
+    pub(crate) fn closed(&mut self, conn: ConnId) {
+        self.greeted.remove(&conn);
+        self.snapshot.remove(&conn);
+    }
+
+    /// A snapshot takes the place of the state: clients are to submit again what they have in flight.
+    pub(crate) fn installed(&mut self) {
+        if self.is(Mutation::ResubmittedAfterSnapshot) {
+            self.snapshot = std::mem::take(&mut self.greeted);
+        }
+    }
+
+    fn is_resubmission(&self, now: Instant, data: &[u8]) -> bool {
+        let write = number(data, 12).is_some_and(|op| op > 0 && op != Opcode::Sync.wire());
+        write && self.led_since.is_some_and(|since| now < since + RESUBMISSION)
+    }
+
+    /// What goes to the leader's service before a forwarded request. Under the mutation each second request
+    /// of a session that has two under way comes before the first.
+    pub(crate) fn reorder(
+        &mut self,
+        now: Instant,
+        from: Origin,
+        data: &[u8],
+        auth: &[u8],
+    ) -> Vec<Late> {
+        self.holds_back = false;
+        if !self.is(Mutation::ResubmittedOutOfOrder) || !self.is_resubmission(now, data) {
+            return self.held_back();
+        }
+        let mut before = Vec::new();
+        if let Some(late) = self.late.take() {
+            if late.1.get(..8) == data.get(..8) {
+                before.push((from, data.to_vec(), auth.to_vec()));
+            }
+            before.push(late);
+            self.holds_back = before.len() == 2;
+        }
+        if before.len() < 2 {
+            self.late = Some((from, data.to_vec(), auth.to_vec()));
+            self.holds_back = true;
+        }
+        before
+    }
+
+    /// Whether the present request has come already, or comes later.
+    pub(crate) fn holds_back(&self) -> bool {
+        self.holds_back
+    }
+
+    /// Nothing overtakes it any more.
+    pub(crate) fn held_back(&mut self) -> Vec<Late> {
+        self.late.take().into_iter().collect()
+    }
+
+    /// The leader's word on a session has been given to the service. Whether the sync behind it is to end now.
+    pub(crate) fn revalidated(&mut self, data: &[u8]) -> bool {
+        let early = self.is(Mutation::OlderConnectionAnswers) && data.get(8) == Some(&1);
+        self.early += usize::from(early);
+        early
     }
 
     pub(crate) fn accepted(&mut self, conn: ConnId) {
@@ -120,7 +204,10 @@ impl Faults {
     }
 
     /// Whether a forwarded request is carried out a second time.
-    pub(crate) fn again(&mut self, data: &[u8]) -> bool {
+    pub(crate) fn again(&mut self, now: Instant, data: &[u8]) -> bool {
+        if self.is(Mutation::ResubmittedTwice) {
+            return self.is_resubmission(now, data);
+        }
         let write = number(data, 12).is_some_and(|op| op > 0 && op != Opcode::Sync.wire());
         self.forwarded += u64::from(write);
         self.is(Mutation::RequestTwice) && write && self.forwarded.is_multiple_of(20)
@@ -178,6 +265,7 @@ impl Faults {
     /// The service has taken a frame. Whether a sync is to end now.
     pub(crate) fn taken(&mut self, conn: ConnId, frame: &[u8]) -> bool {
         if self.greeting.remove(&conn).is_some() {
+            self.greeted.insert(conn, ());
             return false;
         }
         let early = self.is(Mutation::SyncAnsweredEarly)
@@ -195,6 +283,16 @@ impl Faults {
         buf: &mut [u8],
         mut poll: impl FnMut(&mut [u8]) -> usize,
     ) -> usize {
+        if self.snapshot.contains_key(&conn) {
+            let n = poll(buf);
+            // Behind everything else, once.
+            if n == 0 && self.snapshot.remove(&conn).is_some() && buf.len() >= wire::RESUBMIT.len()
+            {
+                buf[..wire::RESUBMIT.len()].copy_from_slice(&wire::RESUBMIT);
+                return wire::RESUBMIT.len();
+            }
+            return n;
+        }
         let late = self.is(Mutation::EventAfterAnswer);
         if !late && !self.is(Mutation::PersistentFiresOnce) {
             return poll(buf);

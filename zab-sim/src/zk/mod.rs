@@ -11,6 +11,7 @@ mod client;
 mod faults;
 mod history;
 mod judge;
+mod keeping;
 mod model;
 mod remembered;
 mod replay;
@@ -38,6 +39,7 @@ use crate::queue::HostIx;
 use crate::rng::{Rng, mix};
 use crate::subject::Subject;
 use faults::Faults;
+use keeping::Keeping;
 
 /// No request of the workload takes more work: in some 6,000 seeds a turn exceeded its bound by 16,383 at most.
 const REQUEST_WORK_MAX: u64 = 20_000;
@@ -55,6 +57,7 @@ pub struct Zk {
     /// Most work that a turn may have: what is to be done in one, and one request.
     work_max: u64,
     faults: Faults,
+    keeping: Keeping,
 }
 
 impl Subject for Zk {
@@ -78,6 +81,7 @@ impl Subject for Zk {
         let unbounded = options.mutation == Some(Mutation::ClientsUnbounded);
         // Some servers end their turns after next to nothing, others after more than is ever asked.
         let work_per_turn = 1 << rng.below(23);
+        let mut keeps = false;
         let service = Service::new(ServiceOptions::default().with(|service| {
             service.clients_len_max_bytes = if unbounded { usize::MAX } else { kept_max };
             // What is kept of writes counts, and is not to be what clients are closed for.
@@ -88,6 +92,10 @@ impl Subject for Zk {
             // Where the sum of all binds, no other bound comes first.
             if kept_max == 1 << 30 {
                 bounds::draw(service, seed);
+                keeps = bounds::keep_clients(service);
+            }
+            if options.mutation == Some(Mutation::NobodyHeld) {
+                service.hold_clients = Some(Duration::ZERO);
             }
             service.sessionless_timeout = Duration::from_secs(5);
             service.extended_types = true;
@@ -99,7 +107,8 @@ impl Subject for Zk {
         }));
         let faults = Faults::new(options.mutation);
         let work_max = work_per_turn + REQUEST_WORK_MAX;
-        Self { service, wall_ms, wall_offset_ms: jump_ms, work_max, kept_max, faults }
+        let keeping = Keeping::new(keeps, options.tick_time * 2);
+        Self { service, wall_ms, wall_offset_ms: jump_ms, work_max, kept_max, faults, keeping }
     }
 
     fn digest(&self) -> u64 {
@@ -129,6 +138,10 @@ impl Subject for Zk {
         })
     }
 
+    fn closes(&self, now: Instant, conn: ConnId) -> Option<Failure> {
+        self.keeping.closes(now, conn)
+    }
+
     fn judge(
         clients: &[ZkClient],
         servers: &[&Self],
@@ -151,6 +164,7 @@ impl Zk {
 impl Application for Zk {
     fn deliver(&mut self, now: Instant, zxid: Zxid, txn: &[u8]) {
         self.at(now);
+        self.keeping.delivered(txn);
         match self.faults.deliver(txn) {
             Some(other) => self.service.deliver(now, zxid, &other),
             None => self.service.deliver(now, zxid, txn),
@@ -175,15 +189,22 @@ impl Application for Zk {
 
     fn became(&mut self, core: &mut Core<'_>, status: &Status) {
         self.at(core.now());
-        let told = self.faults.became(status);
+        self.keeping.became(core.now(), status);
+        let told = self.faults.became(core.now(), status);
         self.service.became(core, &told);
     }
 
     fn request(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8], auth: &[u8]) {
         self.at(core.now());
         let auth = self.faults.identities(auth);
+        for (from, data, auth) in self.faults.reorder(core.now(), from, data, auth) {
+            self.service.request(core, from, &data, &auth);
+        }
+        if self.faults.holds_back() {
+            return;
+        }
         self.service.request(core, from, data, auth);
-        if self.faults.again(data) {
+        if self.faults.again(core.now(), data) {
             self.service.request(core, from, data, auth);
         }
     }
@@ -205,7 +226,11 @@ impl Application for Zk {
 
     fn revalidated(&mut self, core: &mut Core<'_>, data: &[u8]) {
         self.at(core.now());
+        self.keeping.revalidated(data);
         self.service.revalidated(core, data);
+        if self.faults.revalidated(data) {
+            self.service.synced(core, None);
+        }
     }
 
     fn synced(&mut self, core: &mut Core<'_>, token: Option<u64>) {
@@ -219,13 +244,16 @@ impl Application for Zk {
         self.at(core.now());
         let conn = self.service.accept(core, incoming)?;
         self.faults.accepted(conn);
+        self.keeping.accepted(conn);
         Some(conn)
     }
 
     fn handle_bytes(&mut self, core: &mut Core<'_>, conn: ConnId, bytes: &[u8]) -> usize {
         self.at(core.now());
         if !self.faults.reads_along() {
-            return self.service.handle_bytes(core, conn, bytes);
+            let used = self.service.handle_bytes(core, conn, bytes);
+            self.keeping.taken(core.now(), conn, &bytes[..used]);
+            return used;
         }
         let mut used = 0;
         while let Some(frame) = wire::first_frame(&bytes[used..]) {
@@ -235,6 +263,7 @@ impl Application for Zk {
                 break;
             }
             used += frame.len();
+            self.keeping.taken(core.now(), conn, frame);
             if self.faults.taken(conn, frame) {
                 self.service.synced(core, None);
             }
@@ -244,12 +273,16 @@ impl Application for Zk {
 
     fn poll_transmit(&mut self, conn: ConnId, buf: &mut [u8]) -> usize {
         let Self { faults, service, .. } = self;
-        faults.transmit(conn, buf, |buf| service.poll_transmit(conn, buf))
+        let n = faults.transmit(conn, buf, |buf| service.poll_transmit(conn, buf));
+        self.keeping.sent(conn, &buf[..n]);
+        n
     }
 
     fn closed(&mut self, core: &mut Core<'_>, conn: ConnId) {
         self.at(core.now());
         self.service.closed(core, conn);
+        self.keeping.closed(conn);
+        self.faults.closed(conn);
     }
 
     fn poll_output(&mut self) -> Option<ClientOutput> {
@@ -262,6 +295,9 @@ impl Application for Zk {
 
     fn handle_timeout(&mut self, core: &mut Core<'_>) {
         self.at(core.now());
+        for (from, data, auth) in self.faults.held_back() {
+            self.service.request(core, from, &data, &auth);
+        }
         self.service.handle_timeout(core);
     }
 
@@ -302,6 +338,8 @@ impl Application for Zk {
     }
 
     fn install_commit(&mut self, zxid: Zxid, digest: Option<SnapshotDigest>) {
+        self.keeping.installed();
+        self.faults.installed();
         self.service.install_commit(zxid, digest);
     }
 

@@ -13,6 +13,12 @@ pub(crate) const XID_EVENT: i32 = -1;
 pub(crate) const XID_PING: i32 = -2;
 /// xid of an auth packet.
 pub(crate) const XID_AUTH: i32 = -4;
+/// A frame that no server sends: a client that reads it submits again what it has in flight, on its next
+/// connection ([`ResubmittedAfterSnapshot`](crate::Mutation)).
+pub(crate) const RESUBMIT: [u8; 20] =
+    [0, 0, 0, 16, 0xff, 0xff, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+/// Its xid.
+pub(crate) const XID_RESUBMIT: i32 = -128;
 /// xid of setWatches.
 pub(crate) const XID_SET_WATCHES: i32 = -8;
 
