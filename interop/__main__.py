@@ -100,7 +100,8 @@ def main():
     hard.set_defaults(start=suite("hardening"))
 
     over = commands.add_parser("failover", help="leaders that end or fall silent, what clients see of it, and who must not be disturbed")
-    over.add_argument("--long", action="store_true", help="more often, and three minutes of full load")
+    over.add_argument("--long", type=float, nargs="?", const=3.0, metavar="MINUTES",
+                      help="everything twenty times, and so many minutes of full load (3)")
     over.add_argument("--binary", help="another zabd, to compare with")
     over.add_argument("--only", help="cases with one of these words in their names, as stopped,load")
     over.set_defaults(start=suite("failover"))

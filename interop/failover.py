@@ -5,7 +5,7 @@ import os
 import statistics
 import time
 
-from . import held, servers, wire
+from . import held, rolling, servers, unnoticed, wire
 from .ensemble import Ensemble, eventually
 from .lab import epoch_of
 from .pulse import Pulse
@@ -189,7 +189,7 @@ def main(options):
     if options.binary:
         os.environ["ZABD"] = os.path.abspath(options.binary)
     servers.check(["zabd"])
-    times, seconds = (10, 180) if options.long else (3, 20)
+    times, seconds = (20, int(options.long * 60)) if options.long else (3, 20)
     suite = Suite("failover")
     cases = [
         ("leader stopped", frozen, times),
@@ -199,15 +199,20 @@ def main(options):
         ("follower stopped", frozen_follower, 5),
         ("full load", load, seconds),
     ]
-    with_apache = True
-    try:
-        servers.check(["3.8"])
+    apache = []
+    for kind in ("3.8", "3.9"):
+        try:
+            servers.check([kind])
+            apache.append(kind)
+        except servers.Missing as missing:
+            print(f"without {kind}: {missing}")
+    if "3.8" in apache:
         cases += [(f"beside 3.8, leader {kind}", beside_apache, kind, 3) for kind in ("3.8", "zabd")]
-    except servers.Missing as missing:
-        with_apache = False
-        print(f"without 3.8: {missing}")
-    cases += held.cases(20 if options.long else 4, with_apache)
+    stock, missing = unnoticed.cases(20 if options.long else 2)
+    for text in missing:
+        print(f"without {text}")
+    cases += held.cases(20 if options.long else 4, apache) + rolling.cases(4 if options.long else 1) + stock
     for name, run, *arguments in cases:
         if not options.only or any(word in name for word in options.only.split(",")):
-            suite.case(name, run, *arguments, limit=600 if options.long else 150)
+            suite.case(name, run, *arguments, limit=max(900, 2 * seconds) if options.long else 150)
     return suite.close()

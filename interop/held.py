@@ -26,6 +26,11 @@ def end(member, how):
         assert status == 0 or member.kind != "zabd", f"{member} ended with {status}"
 
 
+def hole(ensemble, leader):
+    """The links of the leader to the others take everything and deliver nothing. Clients reach all of them."""
+    ensemble.proxies.hole([leader], [member for member in ensemble.members if member is not leader])
+
+
 def once(ensemble, root, how):
     """One change of the leader: the longest time without an answer, ms, and how many answers there were."""
     leader = ensemble.settled()
@@ -44,9 +49,12 @@ def once(ensemble, root, how):
         setup.drop()
         own = Pipeline([leader], f"{root}-own", 10)
         own.run(0.2)
-    pipeline.run(PROBATION if how == "SIGSTOP" else 0.4)
+    pipeline.run(PROBATION if how in ("SIGSTOP", "hole") else 0.4)
     pipeline.begin_gap()
-    end(leader, how)
+    if how == "hole":
+        hole(ensemble, leader)
+    else:
+        end(leader, how)
     pipeline.run(0.8)
     pipeline.run(10, going_on=False)
     gap_ms = pipeline.gap_ms
@@ -59,27 +67,31 @@ def once(ensemble, root, how):
     pipeline.close()
     if how == "SIGSTOP":
         leader.thaw()
+    elif how == "hole":
+        ensemble.proxies.heal()
     elif not resigns:
         leader.start()
     assert not wrong, f"{leader} ended by {how}: {'; '.join(wrong)}"
-    return gap_ms, sum(pipe.created + pipe.updated for pipe in pipeline.pipes)
+    return gap_ms, sum(pipe.created + pipe.updated for pipe in pipeline.pipes), leader.kind
 
 
 def change(kinds, observers=(), how="SIGKILL", times=20, runtime=None):
-    with Ensemble(kinds, observers) as ensemble:
+    with Ensemble(kinds, observers, partitions=how == "hole") as ensemble:
         for member in ensemble.members:
             member.arguments = ["--runtime", runtime] if runtime else []
         ensemble.start()
         ensemble.settled()
-        gaps, answers = [], 0
+        gaps, answers, led = [], 0, []
         for number in range(times):
-            gap_ms, count = once(ensemble, f"/round-{number}", how)
+            gap_ms, count, kind = once(ensemble, f"/round-{number}", how)
             gaps.append(gap_ms)
+            led.append(kind)
             answers += count
             time.sleep(0.1)
         ensemble.settled()
     median = statistics.median(gaps)
-    return (f"{times} times, {answers} writes, 0 connections closed, 0 requests without an answer; longest time without an "
+    by_kind = ", ".join(f"{led.count(kind)} of {kind}" for kind in sorted(set(led)))
+    return (f"{times} times (leaders: {by_kind}), {answers} writes, 0 connections closed, 0 requests without an answer; longest time without an "
             f"answer {min(gaps):.0f} / {median:.0f} / {max(gaps):.0f} ms (min, median, max)")
 
 
@@ -111,9 +123,10 @@ def not_leading():
         return "said by two followers and an observer; a leader whose followers stop in that moment does not make way"
 
 
-def cases(times, with_apache):
-    """Names, functions and their arguments."""
+def cases(times, apache):
+    """Names, functions and their arguments. `apache` are the kinds of Apache's servers that can be started."""
     three = ["zabd"] * 3
+    few = max(times // 3, 3)
     found = [(f"connections kept, SIGKILL, {runtime}", change, three, (), "SIGKILL", times, runtime) for runtime in RUNTIMES]
     found += [(f"connections kept, {how}", change, three, (), how, times) for how in ("SIGTERM", "SIGSTOP")]
     found += [(f"connections kept, SIGUSR1, {runtime}", change, three, (), "SIGUSR1", times, runtime) for runtime in RUNTIMES]
@@ -121,6 +134,7 @@ def cases(times, with_apache):
               ("connections kept, SIGKILL, with an observer", change, three, ["zabd"], "SIGKILL", times),
               ("connections kept, SIGUSR1, five and an observer", change, ["zabd"] * 5, ["zabd"], "SIGUSR1", times),
               ("SIGUSR1 to who does not lead", not_leading)]
-    if with_apache:
-        found.append(("connections kept, SIGKILL, with 3.8", change, ["zabd", "zabd", "3.8"], (), "SIGKILL", max(times // 3, 3)))
+    found.append(("connections kept, links that swallow", change, three, (), "hole", few))
+    # The last voter has the highest id, and leads first: that one is killed as leader, and stays later.
+    found += [(f"connections kept, SIGKILL, with {kind}", change, ["zabd", "zabd", kind], (), "SIGKILL", few) for kind in apache]
     return found
