@@ -52,7 +52,7 @@ struct Deferred {
 
 /// The service of an established leader.
 #[derive(Debug)]
-pub(super) struct Leader {
+pub(crate) struct Leader {
     pub(super) prep: Prep,
     pub(super) tracker: Tracker,
     deferred: VecDeque<Deferred>,

@@ -17,7 +17,7 @@ use crate::role::{Cx, Request, Resumed, Submitted};
 
 /// The service of a follower or observer.
 #[derive(Debug, Default)]
-pub(super) struct Learner {
+pub(crate) struct Learner {
     /// Forwarded syncs, oldest first.
     forwarded_syncs: VecDeque<ConnId>,
     /// Handshakes that wait for the leader's word about their session.

@@ -25,7 +25,7 @@ pub struct Database {
     /// then digests differ.
     pub(super) pending_digest: Option<SnapshotDigest>,
     /// The open snapshots, by the tree's slots for images.
-    pub(crate) snapshots: [Option<Snapshot>; crate::state::tree::LOCAL_IMAGES_MAX],
+    pub(super) snapshots: [Option<Snapshot>; crate::state::tree::LOCAL_IMAGES_MAX],
     pub(super) next_snapshot: u32,
 }
 
