@@ -369,6 +369,35 @@ fn reads_behind_a_write_are_not_answered_to_who_does_not_read() {
     assert_eq!(xids(&mut world, client), (1..=200).collect::<Vec<_>>());
 }
 
+/// Its answers wait for it to read, and it asks again when it has read a little.
+#[test]
+fn who_reads_slowly_and_goes_on_asking_is_answered() {
+    let soft = 100_000;
+    let (mut world, _) =
+        with_children(options().with(|options| options.out_len_soft_max_bytes = soft), 1000);
+    let (client, ..) = world.open(0, 40_000);
+    world.disks[0].stalled = true;
+    world.send_only(client, &request(1, CREATE, &create("/q", b"", 0)));
+    for xid in 2..=50 {
+        world.send_only(client, &request(xid, GET_CHILDREN, &read("/p")));
+        world.run();
+    }
+    world.set_deaf(client, true);
+    world.disks[0].stalled = false;
+    world.run();
+    assert!(world.service(0).unsent_bytes() > soft);
+    while world.service(0).unsent_bytes() > soft {
+        world.read_some(client, 10_000);
+        world.pass(Duration::from_millis(1));
+    }
+    let unsent = world.service(0).unsent_bytes();
+    assert!(unsent > soft / 2, "{unsent}");
+    world.send_only(client, &request(51, GET_CHILDREN, &read("/p")));
+    world.run();
+    world.set_deaf(client, false);
+    assert_eq!(xids(&mut world, client), (1..=51).collect::<Vec<_>>());
+}
+
 fn number(at: &[u8]) -> i32 {
     i32::from_be_bytes(at[..4].try_into().expect("four bytes"))
 }

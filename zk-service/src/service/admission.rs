@@ -84,7 +84,10 @@ impl Admission {
     ) -> Option<Wait> {
         let out_max = options.out_len_soft_max_bytes;
         let queue = &client.queue;
-        client.wait = if client.unsent() > out_max {
+        // Answers that wait for the client to read go on when this wait ends, and not before: nobody
+        // else looks at them.
+        let answers_wait = client.wait == Some(Wait::Output) && queue.is_reading();
+        client.wait = if client.unsent() > out_max || answers_wait {
             Some(Wait::Output)
         } else if queue.len() >= options.in_flight_max || client.kept_here_len() > out_max {
             Some(Wait::Answers)

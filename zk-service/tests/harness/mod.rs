@@ -478,6 +478,15 @@ impl World {
         self.run();
     }
 
+    /// A client that has stopped reading reads so many bytes.
+    pub(crate) fn read_some(&mut self, client: Client, len: usize) {
+        let mut buf = vec![0; len];
+        let n = self.nodes[client.server].poll_transmit(self.now, client.conn(), &mut buf);
+        let wire = self.wires.get_mut(&client).expect("it is connected");
+        wire.from_server.extend(&buf[..n]);
+        self.run();
+    }
+
     /// Bytes that the server has not consumed yet.
     pub(crate) fn unconsumed(&self, client: Client) -> usize {
         self.wires.get(&client).map_or(0, |wire| wire.to_server.len())
