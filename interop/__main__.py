@@ -115,6 +115,12 @@ def main():
     logins.add_argument("--only", help="cases with one of these words in their names, as kazoo,half-open")
     logins.set_defaults(start=suite("sasl"))
 
+    http = commands.add_parser("admin", help="HTTP for operators: Prometheus' parser, probes, the page in Chromium, what scrapes cost")
+    http.add_argument("--only", help="cases with one of these words in their names, as parser,page")
+    http.add_argument("--screenshot", metavar="FILE.png", help="pictures of the page, light and -dark")
+    http.add_argument("--seconds", type=float, default=3, help="of each measurement of what scrapes cost")
+    http.set_defaults(start=suite("admin"))
+
     audit = commands.add_parser("audit", help="the audit log, line by line beside Apache's")
     audit.add_argument("--record", metavar="FILE", help="write a conversation and Apache's lines down, for the tests of zk-service")
     audit.set_defaults(start=suite("audit"))
