@@ -7,7 +7,9 @@ use std::time::Duration;
 use runtime_core::{Listen, NetOptions, ServerOptions};
 use zab_proto::{Config, DetectionConfig, ElectionConfig, Limits};
 use zab_storage::Compression;
-use zk_service::{DigestAlgorithm, ServiceOptions};
+use zk_service::{
+    ConnectionThrottle, DigestAlgorithm, LargeRequests, RequestThrottle, ServiceOptions,
+};
 
 use crate::config::{ServerConfig, SystemProperties};
 
@@ -164,6 +166,26 @@ fn compression(properties: &SystemProperties) -> Compression {
     }
 }
 
+fn connection_throttle(properties: &SystemProperties) -> ConnectionThrottle {
+    let name = |name: &str| format!("connection_throttle_{name}");
+    let number = |key: &str, default: u32| properties.number(&name(key), default);
+    let fraction = |key: &str, default: f64| properties.fraction(&name(key), default);
+    let freeze_ms: i64 = properties.number(&name("freeze_time"), -1);
+    let mut throttle = ConnectionThrottle::default();
+    throttle.tokens = number("tokens", throttle.tokens);
+    throttle.fill_time = milliseconds(properties, &name("fill_time"), throttle.fill_time);
+    throttle.fill_count = number("fill_count", throttle.fill_count);
+    throttle.freeze_time = u64::try_from(freeze_ms).ok().map(Duration::from_millis);
+    throttle.drop_increase = fraction("drop_increase", throttle.drop_increase);
+    throttle.drop_decrease = fraction("drop_decrease", throttle.drop_decrease);
+    throttle.decrease_ratio = fraction("decrease_ratio", throttle.decrease_ratio);
+    throttle.weighed = properties.bool(&name("weight_enabled"), throttle.weighed);
+    throttle.global_weight = number("global_session_weight", throttle.global_weight);
+    throttle.renew_weight = number("renew_session_weight", throttle.renew_weight);
+    throttle.local_weight = number("local_session_weight", throttle.local_weight);
+    throttle
+}
+
 /// What the service takes.
 pub(crate) fn service(config: &ServerConfig) -> ServiceOptions {
     let properties = &config.properties;
@@ -179,6 +201,17 @@ pub(crate) fn service(config: &ServerConfig) -> ServiceOptions {
         options.jute_max_buffer = jute_max_buffer(properties);
         options.max_client_cnxns = config.max_client_cnxns;
         options.max_cnxns = properties.number("maxCnxns", 0);
+        options.connection_throttle = connection_throttle(properties);
+        options.request_throttle = RequestThrottle {
+            max_requests: number("request_throttle_max_requests", 0),
+            wait_max: ms("throttled_op_wait_time", Duration::ZERO),
+        };
+        let threshold: i64 = properties.number("largeRequestThreshold", -1);
+        let large = LargeRequests::default();
+        options.large_requests = LargeRequests {
+            threshold: usize::try_from(threshold).ok().filter(|threshold| *threshold > 0),
+            max_bytes: number("largeRequestMaxBytes", large.max_bytes),
+        };
         options.leader_serves = properties.bool("leaderServes", default.leader_serves);
         options.sessionless_timeout = ms("nio.sessionlessCnxnTimeout", default.sessionless_timeout);
         options.four_letter_whitelist = whitelist.map_or(default.four_letter_whitelist, |words| {

@@ -51,7 +51,7 @@ impl AuditResult {
         }
     }
 
-    pub(crate) fn of(is_done: bool) -> Self {
+    fn of(is_done: bool) -> Self {
         if is_done { Self::Success } else { Self::Failure }
     }
 }
@@ -76,6 +76,19 @@ impl AuditLog {
     }
 }
 
+/// Whose request a line tells of.
+pub(crate) struct Who {
+    session: i64,
+    users: Option<String>,
+    ip: IpAddr,
+}
+
+impl Who {
+    pub(crate) fn new(session: i64, users: Option<String>, ip: IpAddr) -> Self {
+        Self { session, users, ip }
+    }
+}
+
 /// Lines that are written together.
 pub(crate) struct Lines<'a> {
     log: &'a AuditLog,
@@ -83,12 +96,31 @@ pub(crate) struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    pub(crate) fn push(&mut self, event: &Event<'_>) {
+    fn push(&mut self, event: &Event<'_>) {
         self.lines.push(AuditLine { result: event.result, text: event.to_string() });
         if self.lines.len() == LINES_AT_ONCE {
             (self.log.write)(&self.lines);
             self.lines.clear();
         }
+    }
+
+    /// What became of a client's write.
+    pub(crate) fn write(
+        &mut self,
+        who: &Who,
+        (operation, is_done): (&str, bool),
+        znode: Option<&str>,
+        (znode_type, acl): (Option<&str>, Option<&str>),
+    ) {
+        self.push(&Event {
+            session: Some(who.session),
+            user: who.users.as_deref(),
+            ip: Some(who.ip),
+            znode,
+            znode_type,
+            acl,
+            ..Event::new(operation, AuditResult::of(is_done))
+        });
     }
 
     /// An ephemeral node of a session that is closed or expires.
@@ -120,19 +152,19 @@ impl fmt::Debug for AuditLog {
 
 /// The fields of a line, in their order. Absent ones are left out.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Event<'a> {
-    pub(crate) session: Option<i64>,
-    pub(crate) user: Option<&'a str>,
-    pub(crate) ip: Option<IpAddr>,
-    pub(crate) operation: &'a str,
-    pub(crate) znode: Option<&'a str>,
-    pub(crate) znode_type: Option<&'a str>,
-    pub(crate) acl: Option<&'a str>,
-    pub(crate) result: AuditResult,
+struct Event<'a> {
+    session: Option<i64>,
+    user: Option<&'a str>,
+    ip: Option<IpAddr>,
+    operation: &'a str,
+    znode: Option<&'a str>,
+    znode_type: Option<&'a str>,
+    acl: Option<&'a str>,
+    result: AuditResult,
 }
 
 impl<'a> Event<'a> {
-    pub(crate) fn new(operation: &'a str, result: AuditResult) -> Self {
+    fn new(operation: &'a str, result: AuditResult) -> Self {
         let (user, znode, znode_type, acl) = (None, None, None, None);
         Self { session: None, user, ip: None, operation, znode, znode_type, acl, result }
     }

@@ -24,6 +24,7 @@ mod read;
 mod role;
 mod service;
 mod state;
+mod throttle;
 
 pub use audit::{AuditLine, AuditLog, AuditResult};
 pub use metrics::Summary;
@@ -42,3 +43,4 @@ pub use state::database::{Database, DigestCheck, Sessions};
 pub use state::snapshot::{Loaded, Loader};
 pub use state::tree;
 pub use state::watch::WATCH_LEN_BYTES;
+pub use throttle::{ConnectionThrottle, LargeRequests, RequestThrottle};

@@ -12,6 +12,7 @@ use zab_sasl::{NameRules, Users};
 
 use crate::audit::AuditLog;
 use crate::metrics::Summary;
+use crate::throttle::{ConnectionThrottle, LargeRequests, RequestThrottle};
 
 /// A source of wall-clock time, in milliseconds since 1970.
 #[derive(Clone)]
@@ -237,6 +238,12 @@ pub struct ServiceOptions {
     pub max_client_cnxns: u32,
     /// `maxCnxns`: connections in all, 0: unlimited. More are refused.
     pub max_cnxns: u32,
+    /// `zookeeper.connection_throttle_*`.
+    pub connection_throttle: ConnectionThrottle,
+    /// `zookeeper.request_throttle_max_requests` and what belongs to it.
+    pub request_throttle: RequestThrottle,
+    /// `zookeeper.largeRequestThreshold` and what belongs to it.
+    pub large_requests: LargeRequests,
     /// `zookeeper.leaderServes`: the leader of an ensemble serves clients, too. Otherwise it closes
     /// their connections, as a server without a leader does.
     pub leader_serves: bool,
@@ -350,6 +357,9 @@ impl Default for ServiceOptions {
             jute_max_buffer: 0xf_ffff,
             max_client_cnxns: 60,
             max_cnxns: 0,
+            connection_throttle: ConnectionThrottle::default(),
+            request_throttle: RequestThrottle::default(),
+            large_requests: LargeRequests::default(),
             leader_serves: true,
             sessionless_timeout: Duration::from_secs(10),
             four_letter_whitelist: vec!["srvr".into()],

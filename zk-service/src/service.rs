@@ -255,6 +255,7 @@ impl Service {
 fn retry(clients: &mut Clients, parts: &mut Parts<'_>, core: &mut Core<'_>) {
     hold::resubmit(clients, parts, core);
     parts.admission.room.note_first();
+    parts.admission.requests_answered(&mut clients.shared);
     // What was in flight before this leader comes first.
     let is_resubmitting = parts.admission.is_resubmitting();
     let first = if is_resubmitting { Some(0) } else { parts.admission.room.first() };
@@ -382,16 +383,22 @@ impl Application for Service {
         if self.admission.leaving.is_some() {
             return None;
         }
-        let full = (max_client_cnxns > 0
-            && self.clients.of_address(remote.ip()) >= max_client_cnxns)
-            || (max_cnxns > 0 && self.clients.len() >= max_cnxns as usize);
-        if full {
+        let of_address = self.clients.of_address(remote.ip());
+        if max_client_cnxns > 0 && of_address >= max_client_cnxns {
             log::warn!("Too many connections from {} - max is {max_client_cnxns}", remote.ip());
             self.metrics.refused += 1;
             return None;
         }
+        if max_cnxns > 0 && self.clients.len() >= max_cnxns as usize {
+            log::warn!("Too many connections, refusing {remote}: maxCnxns is {max_cnxns}");
+            self.metrics.refused += 1;
+            return None;
+        }
         let deadline = core.now() + sessionless_timeout;
-        Some(self.clients.add(remote, self.env.options.wall_clock.now_ms(), deadline))
+        let conn = self.clients.add(remote, self.env.options.wall_clock.now_ms(), deadline);
+        let large_from = self.env.options.large_requests.record_from();
+        self.with(conn, |at, _| at.client.queue.large_from = large_from);
+        Some(conn)
     }
 
     fn identified(&mut self, _: &mut Core<'_>, conn: ConnId, subject: &str) {
@@ -425,7 +432,9 @@ impl Application for Service {
         parts.metrics.dropped += u64::from(!at.is_closed());
         parts.watches.remove_slot(at.slot());
         parts.admission.leave_room(at.client);
+        parts.admission.leave_throttle(at.client);
         clients.remove(conn, parts.watches.is_free(conn.slot()));
+        parts.admission.requests_answered(&mut clients.shared);
     }
 
     fn poll_output(&mut self) -> Option<ClientOutput> {

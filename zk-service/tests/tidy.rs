@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 /// Folders and files of the crate from the lowest floor to the highest. Nobody imports from a floor
 /// above its own.
-const FLOORS: [(&str, u8); 15] = [
+const FLOORS: [(&str, u8); 16] = [
     ("protocol", 0),
     ("cost", 0),
     ("audit", 1),
+    ("throttle", 1),
     ("metrics", 1),
     ("options", 2),
     ("auth", 3),

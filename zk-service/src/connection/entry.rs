@@ -91,6 +91,7 @@ impl Entry<'_> {
         let request = InFlight { xid, received: now, ids_len, awaiting };
         self.client.queue.push(request);
         self.shared.writes_len += request.write_len();
+        self.shared.count_queue(self.client);
     }
 
     /// Takes a write, whose transaction has come, from the front of its queue.

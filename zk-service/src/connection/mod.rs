@@ -151,6 +151,13 @@ pub(crate) struct Client {
     pub(crate) wait: Option<Wait>,
     /// Its next request waits for room, or has waited for it: since when, among all that do.
     pub(crate) ticket: Option<Ticket>,
+    /// Its next request waits until fewer of all clients are under way: its place, and since when.
+    pub(crate) throttle_ticket: Option<Ticket>,
+    pub(crate) throttled_since: Option<Instant>,
+    /// The throttle of handshakes has let it in.
+    pub(crate) admitted: bool,
+    /// What this connection stands for in [`table::Clients::under_way`] and of large requests.
+    counted: (usize, usize),
     /// How far the setWatches at the head of its queue has come.
     pub(crate) rearming: Option<Rearming>,
     /// Its share of the server's work.
@@ -188,6 +195,10 @@ impl Client {
             charged: 0,
             wait: None,
             ticket: None,
+            throttle_ticket: None,
+            throttled_since: None,
+            admitted: false,
+            counted: (0, 0),
             rearming: None,
             account: Account::default(),
             carry: Carry::default(),

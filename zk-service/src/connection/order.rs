@@ -90,6 +90,16 @@ impl InFlight {
         }
     }
 
+    /// Bytes of its record, kept or not.
+    fn record_len(&self) -> usize {
+        match self.awaiting {
+            Awaiting::Write { len, .. }
+            | Awaiting::Sync { len, .. }
+            | Awaiting::Read { len, .. } => len,
+            Awaiting::Reply(_) => 0,
+        }
+    }
+
     /// Bytes of its record that are kept.
     pub(super) fn kept_len(&self) -> usize {
         match self.awaiting {
@@ -115,6 +125,9 @@ pub(crate) struct Queue {
     syncs: usize,
     replies: usize,
     reads_work: u64,
+    /// Records of this many bytes and more are counted in `large_len`.
+    pub(crate) large_from: Option<usize>,
+    large_len: usize,
 }
 
 impl Queue {
@@ -134,6 +147,7 @@ impl Queue {
     pub(super) fn push(&mut self, request: InFlight) {
         *self.count(request.awaiting) += 1;
         self.reads_work += request.read_work();
+        self.large_len += self.large(&request);
         self.requests.push_back(request);
     }
 
@@ -142,7 +156,19 @@ impl Queue {
         let request = self.requests.pop_front()?;
         *self.count(request.awaiting) -= 1;
         self.reads_work -= request.read_work();
+        self.large_len -= self.large(&request);
         Some(request)
+    }
+
+    /// Bytes of a large request; nothing of another one.
+    fn large(&self, request: &InFlight) -> usize {
+        let len = request.record_len();
+        self.large_from.filter(|from| len >= *from).map_or(0, |_| len)
+    }
+
+    /// Bytes of large requests.
+    pub(super) fn large_len(&self) -> usize {
+        self.large_len
     }
 
     /// A sync has ended: the oldest that has not.

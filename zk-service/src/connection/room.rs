@@ -84,6 +84,12 @@ impl Waiting {
         Some(first.get().conn)
     }
 
+    /// Whom to tell that it is its turn, unless it was told and has not come yet.
+    pub(crate) fn call_once(&mut self) -> Option<ConnId> {
+        let first = self.queue.first_key_value().is_some_and(|(_, place)| !place.called);
+        first.then(|| self.call()).flatten()
+    }
+
     /// It has been seen who is first now.
     pub(crate) fn note_first(&mut self) {
         self.moved = false;
@@ -119,6 +125,8 @@ mod tests {
         }
         assert!(waiting.is_turn_of(Some(a)) && !waiting.is_turn_of(Some(b)));
         assert!(!waiting.is_turn_of(None), "who comes anew does not overtake");
+        assert_eq!(waiting.call_once(), Some(conn(1)));
+        assert_eq!(waiting.call_once(), None, "it has not come yet");
         assert_eq!(waiting.call(), Some(conn(1)));
         waiting.leave(a);
         assert!(waiting.has_moved());

@@ -53,6 +53,10 @@ pub(crate) struct Shared {
     pub(super) again_writes_len: usize,
     /// Bytes kept for all connections, except for their watches.
     kept_len: usize,
+    /// Requests in all queues.
+    under_way: usize,
+    /// Bytes of the large ones among them.
+    large_len: usize,
     /// A buffer that is used again and again.
     pub(crate) buffer: Vec<u8>,
 }
@@ -60,7 +64,7 @@ pub(crate) struct Shared {
 impl Clients {
     /// Adds a connection, which has to have a session at `deadline`.
     pub(crate) fn add(&mut self, remote: SocketAddr, wall_ms: i64, deadline: Instant) -> ConnId {
-        *self.per_address.entry(remote.ip()).or_default() += 1;
+        *self.per_address.entry(remote.ip().to_canonical()).or_default() += 1;
         self.len += 1;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
@@ -105,7 +109,7 @@ impl Clients {
             self.kept_slots.push(slot);
         }
         self.len -= 1;
-        let address = client.remote.ip();
+        let address = client.remote.ip().to_canonical();
         if let Some(count) = self.per_address.get_mut(&address) {
             *count -= 1;
             if *count == 0 {
@@ -122,7 +126,7 @@ impl Clients {
 
     /// Open connections of an address.
     pub(crate) fn of_address(&self, address: IpAddr) -> u32 {
-        self.per_address.get(&address).copied().unwrap_or(0)
+        self.per_address.get(&address.to_canonical()).copied().unwrap_or(0)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -211,6 +215,25 @@ impl Shared {
         let len = client.len_bytes();
         let before = std::mem::replace(&mut client.charged, len);
         self.kept_len = self.kept_len - before + len;
+        self.count_queue(client);
+    }
+
+    /// Counts the requests of a connection anew.
+    pub(super) fn count_queue(&mut self, client: &mut Client) {
+        let queued = (client.queue.len(), client.queue.large_len());
+        let before = std::mem::replace(&mut client.counted, queued);
+        self.under_way = self.under_way - before.0 + queued.0;
+        self.large_len = self.large_len - before.1 + queued.1;
+    }
+
+    /// Requests of all clients that are not answered.
+    pub(crate) fn under_way(&self) -> usize {
+        self.under_way
+    }
+
+    /// Bytes of the large ones among them.
+    pub(crate) fn large_len(&self) -> usize {
+        self.large_len
     }
 
     /// A connection has something to send.
@@ -252,6 +275,8 @@ impl Shared {
     fn forget(&mut self, slot: u32, client: &Client) {
         self.detach(client.session, slot);
         self.kept_len -= client.charged;
+        self.under_way -= client.counted.0;
+        self.large_len -= client.counted.1;
         self.writes_len -= client.queue.writes_len();
         self.kept_writes_len -= client.carry.kept_writes_len;
         self.again_writes_len -= client.carry.again_writes_len;

@@ -24,6 +24,8 @@ pub(crate) enum Wait {
     Order,
     /// Room in the leader's window, or on the way to the leader.
     Room,
+    /// Answers to requests of others: as many are under way as `request_throttle_max_requests` allows.
+    Requests,
     /// Answers to other writes that are on the way to the leader: those may be half of this many
     /// bytes.
     Writes(usize),

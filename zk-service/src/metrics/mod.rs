@@ -142,6 +142,10 @@ metrics! {
     reattachments:           Counter,   "connection_revalidate_count",    "service/handshake.rs::handshake";
     revalidations:           Counter,   "revalidate_count",               "service.rs::revalidate";
     refused:                 Counter,   "connection_rejected",            "service.rs::accept";
+    token_deficit:           Summary,   "connection_token_deficit",       "service/handshake.rs::admits";
+    throttle_waits:          Counter,   "request_throttle_wait_count",    "service/intake.rs::throttle_waits";
+    throttled_ops:           Counter,   "throttled_ops",                  "service/intake.rs::is_throttled";
+    large_rejected:          Counter,   "large_requests_rejected",        "service/intake.rs::take_frames";
     dropped:                 Counter,   "connection_drop_count",          "service.rs::closed";
     sessionless_expired:     Counter,   "sessionless_connections_expired", "service.rs::expire_greetings";
     sessions_expired:        Counter,   "stale_sessions_expired",         "role/expiry.rs::expire";

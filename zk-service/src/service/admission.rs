@@ -16,6 +16,7 @@ use crate::connection::wait::Wait;
 use crate::connection::{Client, Life};
 use crate::options::ServiceOptions;
 use crate::service::hold::Hold;
+use crate::throttle::Bucket;
 
 #[derive(Debug)]
 pub(super) struct Admission {
@@ -25,6 +26,12 @@ pub(super) struct Admission {
     pub(super) room: Waiting,
     /// The bound of [`Wait::Writes`], if the one that is next waits for that.
     held_writes: Option<usize>,
+    /// Connections that wait for fewer requests to be under way ([`Wait::Requests`]), and how many may
+    /// be; 0: any number.
+    pub(super) throttled: Waiting,
+    requests_max: usize,
+    /// How many handshakes there may be.
+    pub(super) bucket: Bucket,
     /// Between two roles: the clients that wait for the next one ([`Wait::Leader`]).
     pub(super) hold: Option<Hold>,
     /// Connections with something to be submitted to the present leader again, before all else
@@ -44,6 +51,9 @@ impl Admission {
             schedule: Schedule::new(options.work_per_turn),
             room: Waiting::default(),
             held_writes: None,
+            throttled: Waiting::default(),
+            requests_max: options.request_throttle.max_requests,
+            bucket: Bucket::new(&options.connection_throttle),
             hold: None,
             resubmitting: VecDeque::new(),
             resubmission_due: false,
@@ -104,6 +114,23 @@ impl Admission {
         client.wait
     }
 
+    /// As many requests of all clients are under way as may be, or others wait for that already.
+    pub(super) fn throttle(&self, at: &Entry<'_>) -> Option<Wait> {
+        let max = self.requests_max;
+        let is_turn = self.throttled.turn(at.client.throttle_ticket).is_next;
+        let goes_on = max == 0 || (at.shared.under_way() < max && is_turn);
+        (!goes_on).then_some(Wait::Requests)
+    }
+
+    /// A connection's request goes on, or the connection ends. Returns since when it has waited for
+    /// fewer to be under way.
+    pub(super) fn leave_throttle(&mut self, client: &mut Client) -> Option<Instant> {
+        if let Some(ticket) = client.throttle_ticket.take() {
+            self.throttled.leave(ticket);
+        }
+        client.throttled_since.take()
+    }
+
     /// A read whose turn it is in the queue waits with its answer.
     pub(super) fn answer(&self, options: &ServiceOptions, client: &Client) -> Option<Wait> {
         if client.unsent() > options.out_len_soft_max_bytes {
@@ -139,6 +166,11 @@ impl Admission {
                     self.holds_writes(bound);
                 }
             }
+            Wait::Requests => {
+                let ticket = *client.throttle_ticket.get_or_insert_with(|| self.throttled.issue());
+                client.throttled_since.get_or_insert(self.now);
+                self.throttled.wait(ticket, *conn);
+            }
             Wait::Output | Wait::Answers | Wait::Order => client.wait = Some(wait),
             // What ends these looks at all connections.
             Wait::Handshake | Wait::Leader | Wait::Resubmission | Wait::End => {}
@@ -160,6 +192,7 @@ impl Admission {
         self.resubmission_due
             || (self.schedule.has_waiting() && self.schedule.is_spent())
             || self.room.has_moved()
+            || self.throttled.has_moved()
     }
 }
 
@@ -201,6 +234,18 @@ impl Admission {
         self.resubmission_due = self.is_resubmitting();
     }
 
+    /// [`Wait::Requests`] is over for the connection that has waited longest, if few enough are under
+    /// way. The next one follows when that has had its turn.
+    pub(super) fn requests_answered(&mut self, shared: &mut Shared) {
+        self.throttled.note_first();
+        if shared.under_way() < self.requests_max
+            && let Some(conn) = self.throttled.call_once()
+        {
+            // It leaves when it ends: it is still there.
+            shared.resume(conn);
+        }
+    }
+
     /// [`Wait::Writes`] is over if few enough are under way.
     pub(super) fn writes_answered(&mut self, shared: &mut Shared) {
         if self.held_writes.is_some_and(|bound| shared.writes_len() <= bound / 2) {
@@ -227,6 +272,9 @@ impl Admission {
         if let Some(ticket) = client.ticket {
             self.room.step_aside(ticket);
         }
+        if let Some(ticket) = client.throttle_ticket {
+            self.throttled.step_aside(ticket);
+        }
     }
 
     /// What is to be submitted again tries for room before all else.
@@ -244,6 +292,7 @@ impl Admission {
     /// The role has ended, and whoever waited for room in it waits for the next one.
     pub(super) fn end_role(&mut self) {
         self.room.clear();
+        self.throttled.clear();
         self.held_writes = None;
     }
 }

@@ -362,6 +362,7 @@ pub(super) fn drain(at: &mut Entry<'_>, parts: &mut Parts<'_>, now: Instant) {
     }
     at.shared.buffer = record;
     at.count_kept();
+    parts.admission.requests_answered(at.shared);
     if !at.is_closed() {
         Admission::answered(&parts.env.options, at);
         leave_client(at, parts);

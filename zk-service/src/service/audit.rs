@@ -1,11 +1,9 @@
 //! When a line of the audit log is written: with the transaction, on the server that answers it.
 
-use std::net::IpAddr;
-
 use hashbrown::{HashMap, HashSet};
 use zab_proto::wire::txn::TxnHeader;
 
-use crate::audit::{AuditLog, AuditResult, Event, Lines};
+use crate::audit::{AuditLog, Lines, Who};
 use crate::auth::Ids;
 use crate::connection::entry::Entry;
 use crate::connection::note::{Note, operation, users};
@@ -15,24 +13,6 @@ use crate::protocol::txn::{Parts as TxnParts, Txn};
 use crate::service::parts::Parts;
 use crate::state::State;
 use crate::state::apply::Applied;
-
-/// Whose request a line tells of.
-struct Who {
-    session: i64,
-    users: Option<String>,
-    ip: IpAddr,
-}
-
-impl Who {
-    fn event<'a>(&'a self, operation: &'a str, is_done: bool) -> Event<'a> {
-        Event {
-            session: Some(self.session),
-            user: self.users.as_deref(),
-            ip: Some(self.ip),
-            ..Event::new(operation, AuditResult::of(is_done))
-        }
-    }
-}
 
 /// A write is on its way: what its line will need is kept.
 pub(super) fn note_for_audit(at: &mut Entry<'_>, parts: &Parts<'_>, op: Opcode, record: &[u8]) {
@@ -53,24 +33,20 @@ pub(super) fn audit_write(
     let client = &mut *at.client;
     let Some(note) = client.notes.as_mut().and_then(|notes| notes.pop()) else { return };
     let users = users(Ids::new(&client.ids[..request.ids_len]));
-    let who = Who { session: client.session, users, ip: client.remote.ip() };
+    let who = Who::new(client.session, users, client.remote.ip());
     let mut lines = audit.lines();
     match (note, txn) {
         (Note::Nothing, _) => {}
         (Note::Single { operation, path, znode_type, acl }, _) => {
             let is_refused = matches!(txn, Txn::Error(_));
             let is_done = !is_refused && applied.outcome.code.is_ok();
-            lines.push(&Event {
-                znode: if is_refused { path.as_deref() } else { txn.path() },
-                znode_type,
-                acl: acl.as_deref(),
-                ..who.event(operation, is_done)
-            });
+            let znode = if is_refused { path.as_deref() } else { txn.path() };
+            lines.write(&who, (operation, is_done), znode, (znode_type, acl.as_deref()));
         }
         (Note::Multi(types), Txn::Multi(operations)) => {
             audit_multi(&mut lines, &who, &types, *operations, applied);
         }
-        (Note::Multi(_), _) => lines.push(&who.event("multiOperation", false)),
+        (Note::Multi(_), _) => refused_multi(&mut lines, &who),
     }
     lines.finish();
 }
@@ -86,15 +62,16 @@ fn audit_multi(
     for (part, outcome) in operations.iter().zip(&applied.parts) {
         let Some(operation) = operation(outcome.kind) else { continue };
         let znode_type = part.path().and_then(|path| types.get(path)).copied();
-        lines.push(&Event {
-            znode: part.path(),
-            znode_type: znode_type.filter(|_| operation == "create"),
-            ..who.event(operation, true)
-        });
+        let znode_type = znode_type.filter(|_| operation == "create");
+        lines.write(who, (operation, true), part.path(), (znode_type, None));
     }
     if applied.parts.iter().any(|outcome| outcome.kind == Opcode::Error) {
-        lines.push(&who.event("multiOperation", false));
+        refused_multi(lines, who);
     }
+}
+
+fn refused_multi(lines: &mut Lines<'_>, who: &Who) {
+    lines.write(who, ("multiOperation", false), None, (None, None));
 }
 
 /// The nodes that the end of a session will delete; to be called before it is applied. Each member has

@@ -24,6 +24,10 @@ pub(super) fn handshake(
     let Ok(connect) = Connect::decode(frame) else {
         return hang_up(at, parts, format_args!("malformed handshake"));
     };
+    if !admits(at, parts, core.now(), connect.session != 0) {
+        parts.metrics.refused += 1;
+        return hang_up(at, parts, format_args!("too many handshakes (connection_throttle_*)"));
+    }
     let last_zxid = parts.state.last_zxid();
     if connect.last_zxid_seen > last_zxid.raw() {
         log::info!(
@@ -51,6 +55,22 @@ pub(super) fn handshake(
         attached(at, parts, core.now(), false);
         Taken::Closed
     }
+}
+
+/// Whether the throttle of handshakes lets this one in. One that waits for room is asked once.
+fn admits(at: &mut Entry<'_>, parts: &mut Parts<'_>, now: Instant, renews: bool) -> bool {
+    let Parts { admission, env, metrics, .. } = parts;
+    let options = &env.options.connection_throttle;
+    if at.client.admitted {
+        return true;
+    }
+    let random = || (env.options.entropy.next() >> 11) as f64 / (1_u64 << 53) as f64;
+    let is_admitted = admission.bucket.admits(options, now, renews, random);
+    at.client.admitted = is_admitted;
+    if is_admitted && options.tokens > 0 {
+        metrics.token_deficit.add(admission.bucket.deficit(options));
+    }
+    is_admitted
 }
 
 /// [`Wait::Room`]: there is none.

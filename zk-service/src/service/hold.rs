@@ -143,6 +143,8 @@ pub(super) fn hold_clients(clients: &mut Clients, parts: &mut Parts<'_>, now: In
     };
     for client in clients.iter_mut() {
         client.ticket = None;
+        client.throttle_ticket = None;
+        client.throttled_since = None;
         client.touched_at = None;
         client.touched = u64::MAX;
         client.confirmed = false;

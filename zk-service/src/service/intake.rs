@@ -53,7 +53,7 @@ pub(super) fn take_bytes(
     let used = word.unwrap_or_else(|| take_frames(&mut at, parts, core, bytes));
     parts.charge_billed(&mut at);
     parts.admission.step_aside(at.client);
-    if parts.admission.room.has_moved() {
+    if parts.admission.room.has_moved() || parts.admission.throttled.has_moved() {
         retry(clients, parts, core);
         at = match clients.enter(conn) {
             Some(at) => at,
@@ -100,6 +100,13 @@ fn take_frames(
             hang_up(at, parts, why);
             return bytes.len();
         };
+        if parts.env.options.large_requests.refuse(len, at.shared.large_len()) {
+            let max = parts.env.options.large_requests.max_bytes;
+            parts.metrics.large_rejected += 1;
+            let why = format_args!("a request of {len} bytes, largeRequestMaxBytes is {max}");
+            hang_up(at, parts, why);
+            return bytes.len();
+        }
         let Some(frame) = rest[4..].get(..len) else { return used };
         let taken = if let Some(wait) = others_first(at, parts, frame, used == 0) {
             Taken::Later(wait)
@@ -164,8 +171,17 @@ fn request(at: &mut Entry<'_>, parts: &mut Parts<'_>, core: &mut Core<'_>, frame
     if class != Some(OpClass::Auth) && !login::is_logged_in(at, parts) {
         return login::refuse_stranger(at, parts, core.now(), xid);
     }
+    if op != Some(Opcode::Ping)
+        && let Some(wait) = throttle_waits(at, parts)
+    {
+        return Taken::Later(wait);
+    }
     if !parts.touch(core.now(), at) {
         // The session is being closed, and this connection with it.
+        return Taken::Done;
+    }
+    if op != Some(Opcode::Ping) && is_throttled(at, parts, core.now(), op) {
+        answer(at, parts, core.now(), xid, Answer::failed(Code::THROTTLED));
         return Taken::Done;
     }
     match op.map(|op| (op, op.class())) {
@@ -179,6 +195,30 @@ fn request(at: &mut Entry<'_>, parts: &mut Parts<'_>, core: &mut Core<'_>, frame
         Some((_, OpClass::Auth)) => login::auth(at, parts, core, xid, record),
         Some((_, OpClass::Internal)) | None => unknown(at, parts, core, xid, number),
     }
+}
+
+/// Whether a request waits for answers to others, because so many are under way.
+fn throttle_waits(at: &mut Entry<'_>, parts: &mut Parts<'_>) -> Option<Wait> {
+    let wait = parts.admission.throttle(at);
+    if wait.is_some() && at.client.throttled_since.is_none() {
+        parts.metrics.throttle_waits += 1;
+    }
+    wait
+}
+
+/// A request does not wait for others, or no longer. Whether it has waited for too long.
+fn is_throttled(
+    at: &mut Entry<'_>,
+    parts: &mut Parts<'_>,
+    now: Instant,
+    op: Option<Opcode>,
+) -> bool {
+    let wait_max = parts.env.options.request_throttle.wait_max;
+    let since = parts.admission.leave_throttle(at.client);
+    let is_late = since.is_some_and(|since| now.saturating_since(since) > wait_max);
+    let is_throttled = is_late && !wait_max.is_zero() && op != Some(Opcode::CloseSession);
+    parts.metrics.throttled_ops += u64::from(is_throttled);
+    is_throttled
 }
 
 fn unknown(

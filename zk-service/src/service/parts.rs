@@ -61,8 +61,10 @@ impl Parts<'_> {
     fn end(&mut self, (conn, client, shared): (ConnId, &mut Client, &mut Shared), flush: bool) {
         self.watches.remove_slot(conn.slot());
         self.admission.leave_room(client);
+        self.admission.leave_throttle(client);
         shared.close(conn, client, flush);
         self.admission.writes_answered(shared);
+        self.admission.requests_answered(shared);
     }
 
     /// Counts work that was done for a connection, with what the leader's part has done for it.

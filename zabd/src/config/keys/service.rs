@@ -3,7 +3,7 @@
 
 use super::Fate::{Checked, Guards, Ignored, Refused, Risks, Used, Warned};
 use super::Reader::{Bool, Double, GetInt, GetLong, IfYes, Text};
-use super::When::{Above, Changed, Off, On};
+use super::When::{Changed, Off, On};
 use super::{Key, Place, Section};
 
 const MIN: i32 = i32::MIN;
@@ -45,33 +45,30 @@ pub(super) const TREE: Section = Section {
     },
 };
 
-const NO_CONNECTION_THROTTLE: &str = "used with connection_throttle_tokens only";
-const NO_REQUEST_THROTTLE: &str = "used with request_throttle_max_requests only";
-
 pub(super) const THROTTLES: Section = Section {
     title: "Throttles",
     place: Place::Property,
     keys: keys! {
-        "connection_throttle_tokens", GetInt(MIN), "0", Warned(Above(0), "new sessions are not throttled");
-        "connection_throttle_fill_time", GetInt(MIN), "1", Ignored(NO_CONNECTION_THROTTLE);
-        "connection_throttle_fill_count", GetInt(MIN), "1", Ignored(NO_CONNECTION_THROTTLE);
-        "connection_throttle_freeze_time", GetInt(MIN), "-1", Ignored(NO_CONNECTION_THROTTLE);
-        "connection_throttle_drop_increase", Double, "0.02", Ignored(NO_CONNECTION_THROTTLE);
-        "connection_throttle_drop_decrease", Double, "0.002", Ignored(NO_CONNECTION_THROTTLE);
-        "connection_throttle_decrease_ratio", Double, "0", Ignored(NO_CONNECTION_THROTTLE);
-        "connection_throttle_weight_enabled", Bool, "false", Ignored(NO_CONNECTION_THROTTLE);
-        "connection_throttle_global_session_weight", GetInt(MIN), "3", Ignored(NO_CONNECTION_THROTTLE);
-        "connection_throttle_local_session_weight", GetInt(MIN), "1", Ignored(NO_CONNECTION_THROTTLE);
-        "connection_throttle_renew_session_weight", GetInt(MIN), "2", Ignored(NO_CONNECTION_THROTTLE);
-        "request_throttle_max_requests", GetInt(MIN), "0", Warned(Above(0), "requests are bounded for each connection, not by one number for the server");
-        "request_throttle_stall_time", GetInt(MIN), "100", Ignored(NO_REQUEST_THROTTLE);
-        "request_throttle_drop_stale", Bool, "true", Ignored(NO_REQUEST_THROTTLE);
-        "request_stale_connection_check", Bool, "true", Ignored(NO_REQUEST_THROTTLE);
-        "request_stale_latency_check", Bool, "false", Ignored(NO_REQUEST_THROTTLE);
-        "request_throttler.shutdownTimeout", GetInt(MIN), "10000", Ignored(NO_REQUEST_THROTTLE);
-        "throttled_op_wait_time", GetInt(MIN), "0", Warned(Above(0), "no request is answered with ThrottledOp");
-        "largeRequestThreshold", GetInt(MIN), "-1", Warned(Above(0), "large requests are not counted apart; jute.maxbuffer bounds each");
-        "largeRequestMaxBytes", GetInt(MIN), "104857600", Ignored("used with largeRequestThreshold only");
+        "connection_throttle_tokens", GetInt(0), "0", Guards("handshakes that may come at once, 0 for any number; who comes when there are no tokens left is disconnected");
+        "connection_throttle_fill_time", GetInt(1), "1", Guards("milliseconds after which tokens come");
+        "connection_throttle_fill_count", GetInt(0), "1", Guards("how many come");
+        "connection_throttle_freeze_time", GetInt(-1), "-1", Guards("milliseconds after which the chance to be disconnected changes, whatever there is of tokens; -1: nobody is by chance");
+        "connection_throttle_drop_increase", Double, "0.02", Used("how much that chance grows when there are no tokens");
+        "connection_throttle_drop_decrease", Double, "0.002", Used("how much it falls when there are enough");
+        "connection_throttle_decrease_ratio", Double, "0", Used("the part of the tokens that may be missing then");
+        "connection_throttle_weight_enabled", Bool, "false", Used("handshakes take tokens by what they cost; tokens and fill_count then count new sessions");
+        "connection_throttle_global_session_weight", GetInt(1), "3", Guards("tokens of a new session, at least those of a local one");
+        "connection_throttle_local_session_weight", GetInt(1), "1", Guards("tokens of a local session, which every other takes at least");
+        "connection_throttle_renew_session_weight", GetInt(1), "2", Guards("tokens of a session that goes on, at least those of a local one");
+        "request_throttle_max_requests", GetInt(0), "0", Guards("requests of all clients under way, from which on further ones wait in order; 0 for any number");
+        "request_throttle_stall_time", GetInt(MIN), "100", Ignored("whoever waits goes on as soon as an answer makes room");
+        "request_throttle_drop_stale", Bool, "true", Ignored("a request that waits is not read yet, and goes with its connection");
+        "request_stale_connection_check", Bool, "true", Ignored("as request_throttle_drop_stale");
+        "request_stale_latency_check", Bool, "false", Ignored("a session does not live on by requests that wait");
+        "request_throttler.shutdownTimeout", GetInt(MIN), "10000", Ignored("nothing has to be emptied");
+        "throttled_op_wait_time", GetInt(0), "0", Guards("milliseconds: who has waited longer because of request_throttle_max_requests is answered with ThrottledOp (-127); 0 for nobody");
+        "largeRequestThreshold", GetInt(-1), "-1", Guards("bytes above which a request is a large one, -1 for none");
+        "largeRequestMaxBytes", GetInt(1), "104857600", Guards("bytes of large requests under way; who sends one more is disconnected");
         "pathStats.enabled", Bool, "false", Warned(On, "statistics of paths are not kept");
         "pathStats.*", Text, "", Ignored("used with pathStats.enabled only");
         "messageTracker.Enabled", Bool, "false", Warned(On, "messages between leader and learners are not kept for the log");
