@@ -13,7 +13,9 @@ use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig, WebPkiClient
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion};
+use webpki::CertRevocationList;
 
+use crate::crl;
 use crate::error::StoreError;
 use crate::settings::{ClientAuth, Secret, Settings, StoreFile};
 use crate::store::{Format, Identity, Trust};
@@ -105,8 +107,10 @@ impl Context {
         let versions = versions(settings, &provider)?;
         let mandatory = settings.client_auth == ClientAuth::Need;
         let algorithms = provider.signature_verification_algorithms;
+        let revoked = settings.crl_file.as_deref().map(read_lists).transpose()?;
         let verifier = trust.map(|trust| {
-            Arc::new(Verifier::new(&trust, algorithms, settings.accept_expired, mandatory))
+            let expired = settings.accept_expired;
+            Arc::new(Verifier::new(&trust, revoked, algorithms, expired, mandatory))
         });
         let resolver = Arc::new(Resolver(Arc::clone(&identity.certified)));
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -193,22 +197,31 @@ fn read_trust(store: &StoreFile) -> Result<Trust, SetupError> {
     Ok(trust)
 }
 
+fn read_lists(path: &Path) -> Result<Vec<CertRevocationList<'static>>, SetupError> {
+    let lists = crl::read(&read_file(path)?)
+        .map_err(|error| SetupError::Store(path.to_path_buf(), error))?;
+    log::info!("{}: {} lists of revoked certificates", path.display(), lists.len());
+    Ok(lists)
+}
+
 fn open(store: &StoreFile) -> Result<(Vec<u8>, String), SetupError> {
-    let of = |path: &Path| {
-        let path = path.to_path_buf();
-        move |error| SetupError::File(path, error)
-    };
-    let len = fs::metadata(&store.path).map_err(of(&store.path))?.len();
-    if len > STORE_LEN_MAX {
-        let error = io::Error::other(format!("{len} bytes are too many for a store"));
-        return Err(SetupError::File(store.path.clone(), error));
-    }
-    let bytes = fs::read(&store.path).map_err(of(&store.path))?;
+    let bytes = read_file(&store.path)?;
     let password = match &store.password {
         Secret::Text(text) => text.clone(),
-        secret @ Secret::File(path) => secret.read().map_err(of(path))?,
+        secret @ Secret::File(path) => {
+            secret.read().map_err(|error| SetupError::File(path.clone(), error))?
+        }
     };
     Ok((bytes, password))
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, SetupError> {
+    let of = |error| SetupError::File(path.to_path_buf(), error);
+    let len = fs::metadata(path).map_err(of)?.len();
+    if len > STORE_LEN_MAX {
+        return Err(of(io::Error::other(format!("{len} bytes are too many for a store"))));
+    }
+    fs::read(path).map_err(of)
 }
 
 /// The library's suites in its order, without those that were not asked for.

@@ -16,6 +16,8 @@ pub enum StoreError {
     Damaged,
     /// The password is wrong, or missing, or the file was changed without it.
     Password,
+    /// It is no list of revoked certificates; the text says why.
+    BadList(String),
     /// There is no private key in it.
     NoKey,
     /// There is no certificate in it, or none that goes with the key.
@@ -34,6 +36,9 @@ impl fmt::Display for StoreError {
                 "the password is wrong or missing, the key has another one, or the file was changed \
                  without it",
             ),
+            Self::BadList(why) => {
+                write!(f, "lists of revoked certificates cannot be read from it: {why}")
+            }
             Self::NoKey => f.write_str("there is no private key in it"),
             Self::NoCertificate => {
                 f.write_str("there is no certificate in it, or none for its private key")

@@ -8,6 +8,7 @@
 #![warn(missing_docs)]
 
 mod context;
+mod crl;
 mod der;
 mod error;
 mod jks;

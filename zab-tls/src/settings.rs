@@ -77,6 +77,9 @@ pub struct Settings {
     pub key_store: StoreFile,
     /// Whom it trusts. Needed for dialling, and for asking others for certificates.
     pub trust_store: Option<StoreFile>,
+    /// Lists of revoked certificates. With it each certificate of a chain has to be on the list of its
+    /// issuer as one that is not revoked, and none of those lists may be out of date.
+    pub crl_file: Option<PathBuf>,
     /// Of those who connect.
     pub client_auth: ClientAuth,
     /// TLS 1.2 is spoken.
@@ -101,6 +104,7 @@ impl Settings {
         Self {
             key_store,
             trust_store: None,
+            crl_file: None,
             client_auth: ClientAuth::Need,
             tls12: true,
             tls13: true,

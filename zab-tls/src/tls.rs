@@ -134,7 +134,7 @@ fn stamps(settings: &Settings) -> Vec<Option<Stamp>> {
         };
         [Some(store.path.as_path()), password].into_iter().flatten()
     });
-    files.map(stamp).collect()
+    files.chain(settings.crl_file.as_deref()).map(stamp).collect()
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {

@@ -17,7 +17,10 @@ use rustls::pki_types::{
 };
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
-use webpki::{EndEntityCert, KeyUsage, RawPublicKeyEntity};
+use webpki::{
+    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, RawPublicKeyEntity,
+    RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
+};
 
 use crate::store::Trust;
 use crate::x509::Certificate;
@@ -29,6 +32,8 @@ pub(crate) struct Verifier {
     trusted: HashSet<Vec<u8>>,
     subjects: Vec<DistinguishedName>,
     algorithms: WebPkiSupportedAlgorithms,
+    /// Lists of revoked certificates, if they are looked at.
+    revoked: Option<Vec<CertRevocationList<'static>>>,
     accept_expired: bool,
     mandatory: bool,
     /// Why the last certificate was refused. The error that `rustls` hands on has no room for it.
@@ -40,6 +45,7 @@ pub(crate) struct Verifier {
 impl Verifier {
     pub(crate) fn new(
         trust: &Trust,
+        revoked: Option<Vec<CertRevocationList<'static>>>,
         algorithms: WebPkiSupportedAlgorithms,
         accept_expired: bool,
         mandatory: bool,
@@ -49,6 +55,7 @@ impl Verifier {
             trusted: trust.certificates.iter().cloned().collect(),
             subjects: Vec::new(),
             algorithms,
+            revoked,
             accept_expired,
             mandatory,
             refusal: Mutex::default(),
@@ -114,6 +121,16 @@ impl Verifier {
                 Error::InvalidCertificate(
                     CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
                 ) => "it is not valid yet".into(),
+                Error::InvalidCertificate(CertificateError::Revoked) => {
+                    "it, or one above it, has been revoked".into()
+                }
+                Error::InvalidCertificate(CertificateError::UnknownRevocationStatus) => {
+                    "zab.tls.crlFile has no list of the CA that has issued it, or one above it".into()
+                }
+                Error::InvalidCertificate(
+                    CertificateError::ExpiredRevocationList
+                    | CertificateError::ExpiredRevocationListContext { .. },
+                ) => "the list of its CA in zab.tls.crlFile is out of date".into(),
                 other => other.to_string(),
             };
             let text = format!("its certificate ({subject}) is refused: {why}");
@@ -130,7 +147,17 @@ impl Verifier {
         usage: KeyUsage,
     ) -> Result<(), Error> {
         let end = EndEntityCert::try_from(leaf).map_err(of_webpki)?;
-        end.verify_for_usage(self.algorithms.all, &self.anchors, others, now, usage, None, None)
+        let lists: Option<Vec<&CertRevocationList<'_>>> =
+            self.revoked.as_ref().map(|lists| lists.iter().collect());
+        // As Java: all of the chain but what stands in the trust store, and what cannot be told is no.
+        let revocation = lists.as_deref().and_then(|lists| {
+            let options = RevocationOptionsBuilder::new(lists).ok()?;
+            let options = options.with_depth(RevocationCheckDepth::Chain);
+            let options = options.with_status_policy(UnknownStatusPolicy::Deny);
+            Some(options.with_expiration_policy(ExpirationPolicy::Enforce).build())
+        });
+        let (all, anchors) = (self.algorithms.all, &self.anchors);
+        end.verify_for_usage(all, anchors, others, now, usage, revocation, None)
             .map(drop)
             .map_err(of_webpki)
     }
@@ -183,6 +210,9 @@ fn of_webpki(error: webpki::Error) -> Error {
         }
         E::CertExpired { .. } => CertificateError::Expired,
         E::CertNotValidYet { .. } => CertificateError::NotValidYet,
+        E::CertRevoked => CertificateError::Revoked,
+        E::UnknownRevocationStatus => CertificateError::UnknownRevocationStatus,
+        E::CrlExpired { .. } => CertificateError::ExpiredRevocationList,
         E::BadDer | E::BadDerTime | E::TrailingData(_) => CertificateError::BadEncoding,
         E::InvalidSignatureForPublicKey => CertificateError::BadSignature,
         E::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,

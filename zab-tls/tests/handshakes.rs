@@ -172,6 +172,53 @@ fn who_has_expired_is_refused() {
     assert!(matches!(error.1, SetupError::NotValid(..)), "{error:?}");
 }
 
+/// The list says who; what it does not say is no, as by Java. A new one is used when it is there.
+#[test]
+fn who_is_revoked_is_refused() {
+    let dir = Dir::new();
+    let plain = dir.settings("accepts", &["leaf.key", "chain.pem"], &["ca.pem"]);
+    let with = |lists: &[&str]| {
+        let crl_file = Some(dir.file("lists", lists).path);
+        Settings { crl_file, ..plain.clone() }
+    };
+    let cn = member(dir.settings("cn", &["cn.key", "cn.pem"], &["ca.pem"]));
+    let other = member(dir.settings("other", &["leaf.key", "chain.pem"], &["ca.pem"]));
+    let verdict = |accepts: &Tls, dials: &Tls| {
+        connect(dials, accepts, "localhost:1").map(drop).map_err(|[_, server]| server)
+    };
+    let cases: [(&[&str], Option<&str>, Option<&str>); 5] = [
+        (&["nobody.crl"], None, None),
+        (&["revoked.crl"], Some("has been revoked"), None),
+        (&["other.crl", "revoked.crl"], Some("has been revoked"), None),
+        (&["other.crl"], Some("has no list of the CA"), Some("has no list of the CA")),
+        (&["late.crl"], Some("is out of date"), Some("is out of date")),
+    ];
+    for (lists, of_cn, of_other) in cases {
+        let accepts = member(with(lists));
+        for (dials, wanted) in [(&cn, of_cn), (&other, of_other)] {
+            match (verdict(&accepts, dials), wanted) {
+                (Ok(()), None) => {}
+                (Err(why), Some(wanted)) if why.contains(wanted) => {}
+                (got, wanted) => panic!("{lists:?}: {got:?}, wanted {wanted:?}"),
+            }
+        }
+    }
+    let settings = with(&["nobody.crl"]);
+    let accepts = member(settings.clone());
+    assert_eq!(verdict(&accepts, &cn), Ok(()));
+    assert_eq!(verdict(&accepts, &cn), Ok(()), "resumed");
+    with(&["revoked.crl"]);
+    accepts.reload();
+    assert!(verdict(&accepts, &cn).is_err(), "no session from before is resumed");
+    // What stands in the trust store itself is on no list, as by Java.
+    let trusts = dir.settings("trusts", &["leaf.key", "chain.pem"], &["ca.pem", "cn.pem"]);
+    let trusts = Settings { crl_file: Some(dir.file("lists", &["revoked.crl"]).path), ..trusts };
+    assert_eq!(verdict(&member(trusts), &cn), Ok(()));
+    let bad = Settings { crl_file: Some(dir.file("lists", &["ca.pem"]).path), ..settings };
+    let error = Tls::new(None, Some(bad), Ports::default()).expect_err("no list");
+    assert!(error.1.to_string().contains("there is none in it"), "{}", error.1);
+}
+
 #[test]
 fn names_are_those_that_were_dialled_or_the_address() {
     let dir = Dir::new();

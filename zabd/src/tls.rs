@@ -49,6 +49,11 @@ fn key_of(error: &SetupError, settings: &Settings) -> &'static str {
         SetupError::NoSuite(_) => "ciphersuites",
         SetupError::NoVersion => "enabledProtocols",
         SetupError::File(path, _) | SetupError::Store(path, _)
+            if settings.crl_file.as_ref() == Some(path) =>
+        {
+            "crl"
+        }
+        SetupError::File(path, _) | SetupError::Store(path, _)
             if trust.is_some_and(|trust| trust.path == *path)
                 && *path != settings.key_store.path =>
         {

@@ -41,6 +41,21 @@ quiet keytool -genkeypair -alias late -keyalg EC -groupname secp256r1 -dname CN=
     -keystore late.p12 -storepass changeit
 quiet keytool -exportcert -rfc -alias late -keystore late.p12 -storepass changeit -file self-late.pem
 
+# Lists of the CA's: one on which the certificate `cn` is, one on which nobody is, one that is out of date; and one
+# of a CA that has issued nothing.
+list() { # file, CA, key, options
+    printf '[ca]\ndefault_ca=ca\ndatabase=index\ndefault_md=sha256\ncrlnumber=number\n' > conf
+    echo 01 > number
+    quiet openssl ca -config conf -cert "$2" -keyfile "$3" -gencrl -out "$1" ${4-}
+}
+: > index
+list nobody.crl ca.pem ca.key "-crldays 36500"
+list other.crl self-ca.pem self.key "-crldays 36500"
+quiet openssl ca -config conf -cert ca.pem -keyfile ca.key -revoke cn.pem
+list revoked.crl ca.pem ca.key "-crldays 36500"
+list late.crl ca.pem ca.key "-crl_lastupdate 20200101000000Z -crl_nextupdate 20200201000000Z"
+rm -f conf index index.* number number.old
+
 # A subject with everything that RFC 2253 has rules for.
 openssl req -x509 -new -key self.key -days 36500 -outform DER -out acme.der \
     -subj "/emailAddress=a@b.c/C=DE/ST=BE/L=Berlin/O=Acme, Inc/OU=Ops Team/CN=zk1.example.com"

@@ -27,6 +27,8 @@ pub struct TlsConfig {
     pub reload_interval: Option<Duration>,
 }
 
+const CRL_FILE: &str = "zab.tls.crlFile";
+
 /// The families of keys.
 pub(crate) const CLIENTS: &str = "ssl.";
 pub(crate) const MEMBERS: &str = "ssl.quorum.";
@@ -42,6 +44,10 @@ impl TlsConfig {
         standalone: bool,
     ) -> Result<Self, Invalid> {
         let family = |prefix| Family { prefix, properties };
+        for prefix in [CLIENTS, MEMBERS] {
+            // Whether it speaks TLS or not.
+            family(prefix).crl_file()?;
+        }
         let host = keys.text("secureClientPortAddress").unwrap_or("0.0.0.0");
         let secure_client = keys.port("secureClientPort").map(|port| (host.to_owned(), port));
         let unified_clients = properties.bool("client.portUnification", false);
@@ -83,7 +89,14 @@ impl TlsConfig {
                 ..default
             },
         };
-        let interval: u64 = properties.number("zab.tls.reloadIntervalMs", 1000);
+        let lists_on = |settings: &Option<Settings>| {
+            settings.as_ref().is_some_and(|settings| settings.crl_file.is_some())
+        };
+        if properties.text(CRL_FILE).is_some() && !lists_on(&clients) && !lists_on(&members) {
+            let reason = "nobody looks at it: neither ssl.crl nor ssl.quorum.crl is on, with TLS";
+            return Err(blame(properties, CRL_FILE, Invalid::new(reason)));
+        }
+        let interval: u64 = properties.number("zab.tls.reloadIntervalMs", 250);
         let reload_interval = (interval > 0).then(|| Duration::from_millis(interval));
         Ok(Self { secure_client, clients, members, ports, reload_interval })
     }
@@ -124,10 +137,12 @@ impl Family<'_> {
             let accepted = "a file with a private key and its certificate";
             self.blame("keyStore.location", Invalid::new(reason).accepted(accepted))
         })?;
+        let crl_file = self.crl_file()?;
         let (tls12, tls13) = self.versions()?;
         let (server_names, client_names) = self.names();
         Ok(Settings {
             trust_store: self.store("trustStore"),
+            crl_file,
             client_auth: self.client_auth()?,
             tls12,
             tls13,
@@ -146,6 +161,21 @@ impl Family<'_> {
         let password =
             file.map_or_else(|| Secret::Text(text.to_owned()), |file| Secret::File(file.into()));
         Some(StoreFile { path, password })
+    }
+
+    /// Java fetches the lists; here they are in a file.
+    fn crl_file(&self) -> Result<Option<PathBuf>, Invalid> {
+        if !self.is_on("crl", false) {
+            return Ok(None);
+        }
+        let file = self.properties.text(CRL_FILE).filter(|file| !file.is_empty());
+        file.map(|file| Some(file.into())).ok_or_else(|| {
+            let reason = format!(
+                "nothing is fetched during a handshake: {CRL_FILE} has to name a file with the lists \
+                 of all CAs, in PEM, or of one in DER, and is not set"
+            );
+            self.blame("crl", Invalid::new(reason))
+        })
     }
 
     fn client_auth(&self) -> Result<ClientAuth, Invalid> {

@@ -65,8 +65,8 @@ pub(super) const TLS: Section = Section {
         "ssl.hostnameVerification", Bool, "true", Checked("false turns ssl.clientHostnameVerification off, too");
         "ssl.clientHostnameVerification", Bool, "false", Checked("the certificate of a client must be for the address it comes from");
         "ssl.allowReverseDnsLookup", Bool, "false", Ignored("names are never asked for by address");
-        "ssl.crl", Bool, "false", Refused(On, "revoked certificates cannot be told; nothing is fetched during a handshake");
-        "ssl.ocsp", Bool, "false", Refused(On, "revoked certificates cannot be told; nothing is fetched during a handshake");
+        "ssl.crl", Bool, "false", Checked("certificates of clients have to be on the lists of zab.tls.crlFile as not revoked; refused without that file, as nothing is fetched during a handshake");
+        "ssl.ocsp", Bool, "false", Refused(On, "nothing is fetched during a handshake; see ssl.crl for lists of revoked certificates in a file");
         "ssl.handshakeDetectionTimeoutMillis", GetInt(1), "5000", Ignored("for members only, as in ZooKeeper");
         "ssl.context.supplier.class", Text, "", Refused(Always, "there is no Java virtual machine to load a class");
         "ssl.authProvider", Text, "x509", Refused(NotIn(&["x509"]), "certificates give clients no identity of another scheme");
@@ -86,8 +86,8 @@ pub(super) const TLS: Section = Section {
         "ssl.quorum.hostnameVerification", Bool, "", Checked("a member whose certificate is not for the host it was dialled at, nor for its address, is refused; without this key it is warned of only, as ZooKeeper 3.9 does not look, unless fips-mode=false");
         "ssl.quorum.clientHostnameVerification", Bool, "true", Checked("the same for members that connect: by their address, or the host of any member");
         "ssl.quorum.allowReverseDnsLookup", Bool, "false", Ignored("names are never asked for by address");
-        "ssl.quorum.crl", Bool, "false", Refused(On, "revoked certificates cannot be told; nothing is fetched during a handshake");
-        "ssl.quorum.ocsp", Bool, "false", Refused(On, "revoked certificates cannot be told; nothing is fetched during a handshake");
+        "ssl.quorum.crl", Bool, "false", Checked("the same for certificates of members");
+        "ssl.quorum.ocsp", Bool, "false", Refused(On, "nothing is fetched during a handshake; see ssl.crl for lists of revoked certificates in a file");
         "ssl.quorum.handshakeDetectionTimeoutMillis", GetInt(1), "5000", Checked("milliseconds for the first byte of a member that connects");
         "ssl.quorum.context.supplier.class", Text, "", Refused(Always, "there is no Java virtual machine to load a class");
         "ssl.quorum.sslProvider", Text, "JDK", Ignored("there is one implementation of TLS");

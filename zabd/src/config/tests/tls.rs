@@ -118,11 +118,16 @@ fn what_tls_cannot_do_is_refused_with_its_key() {
     }
     // Whether members speak TLS or not.
     let error = load_with(&format!("{THREE}ssl.ocsp=true"), "").unwrap_err().to_string();
-    assert!(error.contains(":9: ssl.ocsp: revoked"), "{error}");
+    assert!(error.contains(":9: ssl.ocsp: nothing is fetched"), "{error}");
     for line in ["ssl.quorum.keyStore.type=pkcs12", "ssl.quorum.crl=false", "ssl.authProvider=X509"]
     {
         assert!(members_tls(&[line]).is_ok(), "{line}");
     }
+    let both = ["ssl.quorum.crl=true", "zab.tls.crlFile=/lists.pem"];
+    let lists = |settings: Result<Settings, String>| settings.map(|settings| settings.crl_file);
+    assert_eq!(lists(members_tls(&both)), Ok(Some("/lists.pem".into())));
+    let error = members_tls(&both[1..]).unwrap_err();
+    assert!(error.contains(": zab.tls.crlFile: nobody looks at it"), "{error}");
     let log =
         warnings(|| drop(load_with(&format!("{THREE}ssl.keystore.location=/x"), "").unwrap()));
     assert!(log[0].contains("did you mean ssl.keyStore.location?"), "{log:?}");
