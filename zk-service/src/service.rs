@@ -18,6 +18,7 @@ use zab_proto::{
     InstallProgress, Instant, Origin, ServerState, SnapshotDigest, Status, Zxid,
 };
 
+use crate::connection::Client;
 use crate::connection::entry::Entry;
 use crate::connection::table::Clients;
 use crate::cost;
@@ -242,6 +243,20 @@ impl Service {
         retry(clients, &mut parts, core);
     }
 
+    fn close_silent(&mut self, now: Instant) {
+        let (clients, mut parts) = self.split();
+        for conn in clients.silent(now) {
+            let Some(mut at) = clients.enter(conn) else { continue };
+            let Client { remote, timeout_ms, session, .. } = &*at.client;
+            log::info!(
+                "Closing connection with {remote}: nothing has come of it for the {timeout_ms} ms \
+                 after which its session {session:#x} would expire"
+            );
+            parts.metrics.silent_closed += 1;
+            parts.close(&mut at, false);
+        }
+    }
+
     fn expire_greetings(&mut self, now: Instant) {
         let (clients, mut parts) = self.split();
         while let Some(mut at) = clients.overdue_greeting(now) {
@@ -449,12 +464,13 @@ impl Application for Service {
 
     fn poll_timeout(&self) -> Option<Instant> {
         let greeting = self.clients.greeting_deadline();
+        let silence = self.clients.silence_deadline();
         let role = self.role.poll_timeout();
         let goes_on = self.role.has_postponed() || self.admission.is_due() || self.is_littered();
         let turn = goes_on.then_some(Instant::ZERO);
         let hold = self.admission.hold.as_ref().map(Hold::look_at);
         let leaving = self.admission.leaving.filter(|_| self.clients.len() > 0);
-        [turn, greeting, role, hold, leaving].into_iter().flatten().min()
+        [turn, greeting, silence, role, hold, leaving].into_iter().flatten().min()
     }
 
     fn handle_timeout(&mut self, core: &mut Core<'_>) {
@@ -465,6 +481,7 @@ impl Application for Service {
         }
         self.sweep();
         self.expire_greetings(core.now());
+        self.close_silent(core.now());
         let (clients, mut parts) = self.split();
         hold::end_holds(clients, &mut parts, core.now());
         leave::end_leaving(clients, &mut parts, core.now());

@@ -327,3 +327,28 @@ fn no_service_without_a_quorum() {
     world.pass(Duration::from_secs(10));
     assert_equal_trees(&world);
 }
+
+/// The client has gone on at another server, and this one does not hear of it: the session lives, and its old
+/// connection counts to its address no longer than a time-out and two looks, a second apart.
+#[test]
+fn a_connection_of_which_nothing_comes_is_closed() {
+    let mut world = world();
+    for (old, new) in [(0, 1), (1, 2), (2, 3), (3, 0)] {
+        let (gone, session, password) = world.open(old, 4_000);
+        let (alive, valid) = world.reopen(new, session, password);
+        assert!(valid);
+        let (beside, ..) = world.open(old, 4_000);
+        for second in 0..7 {
+            assert!(second > 4 || !world.has_ended(gone), "after {second} s");
+            world.pass(Duration::from_secs(1));
+            for client in [alive, beside] {
+                assert_eq!(world.call(client, PING, &[]).0, 0, "it is heard");
+            }
+        }
+        assert!(world.has_ended(gone));
+        assert_eq!(world.received(gone), 0);
+        assert_eq!(world.service(old).connections(), 1);
+        assert_eq!(world.call(beside, CLOSE, &[]).0, 0);
+        assert_eq!(world.call(alive, CLOSE, &[]).0, 0);
+    }
+}

@@ -61,6 +61,12 @@ impl<A: Subject> World<A> {
                         self.transmit(server, conn, side);
                         self.unbind(server, name);
                         self.net.close(self.now, conn, side, &mut self.queue);
+                        // Drivers tell of the ends of clients' connections, whoever wished them.
+                        let s = &mut self.servers[server];
+                        let node = s.node.as_mut().filter(|_| name.is_client());
+                        if let Some(node) = node {
+                            node.handle_input(now, Input::Closed { conn: name });
+                        }
                     }
                 }
                 NetOutput::Notice(notice, _) => {

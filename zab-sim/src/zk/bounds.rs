@@ -21,6 +21,9 @@ pub(super) fn draw(service: &mut ServiceOptions, seed: u64) {
     service.jute_max_buffer = rng.pick(&[Zk::LEN_MAX, service.jute_max_buffer]);
     service.reply_len_max_bytes = rng.pick(&[1, service.reply_len_max_bytes]);
     service.work_per_request = rng.pick(&[1, service.work_per_request]);
+    // All clients of a run, and one connection whose client is gone.
+    service.max_client_cnxns = rng.pick(&[6, service.max_client_cnxns]);
+    service.max_cnxns = rng.pick(&[6, service.max_cnxns]);
 }
 
 /// Whether no bound closes clients of the workload that wait for a leader: what one of them has in flight, and

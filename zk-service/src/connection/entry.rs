@@ -3,6 +3,7 @@
 use zab_proto::{ConnId, Instant};
 
 use crate::connection::order::{Awaiting, InFlight};
+use crate::connection::silence::Hearing;
 use crate::connection::table::{Shared, Slot};
 use crate::connection::{Client, ConnStats, Life};
 
@@ -46,7 +47,8 @@ impl Entry<'_> {
     }
 
     /// So many of its bytes were left with the driver.
-    pub(crate) fn left_unread(&mut self, len: usize) {
+    pub(crate) fn left_unread(&mut self, now: Instant, len: usize) {
+        self.client.heard = Hearing::new(now);
         self.client.unread = len;
         self.count_kept();
     }

@@ -11,6 +11,7 @@ pub(crate) mod order;
 pub(crate) mod outbox;
 pub(crate) mod room;
 pub(crate) mod schedule;
+pub(crate) mod silence;
 pub(crate) mod table;
 pub(crate) mod wait;
 
@@ -31,6 +32,7 @@ use crate::connection::order::{InFlight, Queue, Rearming};
 use crate::connection::outbox::{Outbox, compact};
 use crate::connection::room::Ticket;
 use crate::connection::schedule::Account;
+use crate::connection::silence::Hearing;
 use crate::connection::wait::Wait;
 use crate::protocol::acl::perms;
 use crate::protocol::opcode::Opcode;
@@ -143,6 +145,8 @@ pub(crate) struct Client {
     /// What is to be sent; after appending call [`entry::Entry::wrote`].
     pub(crate) out: Outbox,
     events: EventBytes,
+    /// When anything came of it.
+    pub(crate) heard: Hearing,
     /// Bytes that the driver keeps for us, since they were left unconsumed.
     pub(crate) unread: usize,
     /// What this connection stands for in [`table::Clients::kept_len`].
@@ -191,6 +195,7 @@ impl Client {
             kept_at: 0,
             out: Outbox::default(),
             events: EventBytes::default(),
+            heard: Hearing::new(Instant::ZERO),
             unread: 0,
             charged: 0,
             wait: None,

@@ -36,6 +36,8 @@ pub(crate) struct Clients {
     per_address: HashMap<IpAddr, u32>,
     /// Connections without a session, by the time by which they have to have one.
     greetings: VecDeque<(Instant, ConnId)>,
+    /// When silent ones are looked for.
+    pub(super) silence_due: Instant,
     len: usize,
     pub(crate) shared: Shared,
 }
@@ -168,7 +170,15 @@ impl Clients {
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Client> {
-        self.slots.iter_mut().filter_map(|at| at.client.as_mut())
+        self.each_mut().map(|(_, client)| client)
+    }
+
+    /// All connections in order of their slots, to be changed.
+    pub(super) fn each_mut(&mut self) -> impl Iterator<Item = (ConnId, &mut Client)> {
+        let slots = (0..).zip(&mut self.slots);
+        slots.filter_map(|(slot, at)| {
+            Some((ConnId::client(slot, at.generation), at.client.as_mut()?))
+        })
     }
 
     /// All connections in order of their slots, to [enter](Self::enter) one after the other.

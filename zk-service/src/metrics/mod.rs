@@ -148,6 +148,7 @@ metrics! {
     large_rejected:          Counter,   "large_requests_rejected",        "service/intake.rs::take_frames";
     dropped:                 Counter,   "connection_drop_count",          "service.rs::closed";
     sessionless_expired:     Counter,   "sessionless_connections_expired", "service.rs::expire_greetings";
+    silent_closed:           Counter,   "zab_silent_closed",              "service.rs::close_silent";
     sessions_expired:        Counter,   "stale_sessions_expired",         "role/expiry.rs::expire";
     looking:                 Counter,   "looking_count",                  "metrics/mod.rs::became";
     held:                    Counter,   "zab_held",                       "service/hold.rs::hold_clients";

@@ -60,7 +60,7 @@ pub(super) fn take_bytes(
             None => return bytes.len(),
         };
     }
-    at.left_unread(bytes.len() - used);
+    at.left_unread(core.now(), bytes.len() - used);
     keep_to_budget(clients, parts);
     // Nobody is going to take the rest of a connection that has been closed for its size.
     let is_open = clients.get(conn).is_some_and(|client| client.state != Life::Closed);
