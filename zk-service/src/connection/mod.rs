@@ -146,7 +146,7 @@ pub(crate) struct Client {
     pub(crate) out: Outbox,
     events: EventBytes,
     /// When anything came of it.
-    pub(crate) heard: Hearing,
+    heard: Hearing,
     /// Bytes that the driver keeps for us, since they were left unconsumed.
     pub(crate) unread: usize,
     /// What this connection stands for in [`table::Clients::kept_len`].

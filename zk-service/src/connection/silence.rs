@@ -21,7 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// When a connection was heard.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Hearing {
+pub(super) struct Hearing {
     at: Instant,
     /// It was found silent since.
     found_silent: bool,
@@ -29,7 +29,7 @@ pub(crate) struct Hearing {
 
 impl Hearing {
     /// It was heard now.
-    pub(crate) fn new(at: Instant) -> Self {
+    pub(super) fn new(at: Instant) -> Self {
         Self { at, found_silent: false }
     }
 }
