@@ -90,6 +90,13 @@ fn a_seed_of_a_biased_run() {
     assert_eq!(run::<Zk>(&profile.options(41), 0).failure, None);
 }
 
+/// A request was refused as its learner had come back to its leader, which took that for a session that
+/// had gone elsewhere: its client, which had been held, was disconnected (W17).
+#[test]
+fn a_seed_of_requests_that_a_learner_had_left_on_their_way() {
+    assert_eq!(run::<Zk>(&Options::swarm(2554), 0).failure, None);
+}
+
 #[test]
 fn seeds_that_found_something() {
     for seed in [1, 37, 50, 55, 77, 82, 116, 292, 429, 1538, 1633, 6610] {

@@ -107,6 +107,10 @@ impl Replay<'_> {
             }
             Txn::CloseSession(paths) => self.close(moment, header.cxid, *paths),
             txn if session == 0 => self.remove_unneeded(moment, txn),
+            txn if self.is_left_behind(moment, header.cxid, txn) => {
+                self.record.model.commit(zxid);
+                Ok(())
+            }
             txn => {
                 let (client, call, (code, answer)) = self.carry_out(moment, header.cxid, txn)?;
                 self.record.model.commit(zxid);
@@ -114,6 +118,18 @@ impl Replay<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Whether a request is refused that its learner had left on its way, when it came back to its leader,
+    /// and has submitted again since: nothing was done, and the answer is that of the second.
+    fn is_left_behind(&self, moment: Moment, cxid: i32, txn: &Txn<'_>) -> bool {
+        let Some(asked) = self.asked.get(&moment.session) else { return false };
+        let calls = &self.clients[asked.client].calls;
+        refusal(txn) == Some(code::SESSION_MOVED)
+            && asked.calls.iter().map(|(call, _)| &calls[*call]).any(|call| {
+                let answered = call.answered.as_ref();
+                call.xid == cxid && answered.is_some_and(|answered| answered.zxid > moment.zxid)
+            })
     }
 
     /// Finds the request that a transaction comes from, and carries it out. A client that numbers

@@ -138,6 +138,11 @@ fn settle(
         Awaiting::Write { zxid: None, .. } => first.xid == header.cxid,
         Awaiting::Sync { .. } | Awaiting::Read { .. } | Awaiting::Reply(_) => false,
     });
+    if asked.is_some() && client.carry.rejoins && applied.outcome.code == Code::SESSION_MOVED {
+        // What was still on its way from before the leader was lost: it belongs to a connection that the
+        // session has left, for this one. It has not been carried out, and is submitted again.
+        return;
+    }
     if let Some(request) = asked {
         at.take_write();
         if let Some(hold) = &mut parts.admission.hold {
