@@ -1,48 +1,20 @@
 //! The connections of a runtime whose loop reads and writes its sockets itself when they are
 //! ready: what `runtime-mio` and `runtime-smol` share.
 
+mod stream;
+mod turns;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 use socket2::SockRef;
 use zab_proto::{Channel, CloseReason, ConnId, Input, Instant};
 
-use crate::buffer::ReadTurn;
-use crate::{Doors, Flushed, Inbox, NetOptions, Outbox, Port, ReadEnd};
-
-/// A connected socket that never waits.
-pub trait Stream: Read + Write {
-    /// Whether readiness is level-triggered. If so, a short read means that the socket is empty; if
-    /// not, only `WouldBlock` does.
-    const LEVEL_TRIGGERED: bool;
-
-    /// The socket was found empty: it is to be reported when it no longer is.
-    ///
-    /// # Errors
-    /// If it cannot be; the connection counts as broken.
-    fn await_readable(&self) -> io::Result<()>;
-
-    /// The socket was found full: it is to be reported when it no longer is.
-    ///
-    /// # Errors
-    /// If it cannot be; the connection counts as broken.
-    fn await_writable(&self) -> io::Result<()>;
-
-    /// The address of the other side.
-    ///
-    /// # Errors
-    /// If the connection is gone.
-    fn peer_addr(&self) -> io::Result<SocketAddr>;
-
-    /// Ends a direction.
-    ///
-    /// # Errors
-    /// If the connection is gone.
-    fn shutdown(&self, how: Shutdown) -> io::Result<()>;
-}
+pub use self::stream::Stream;
+use crate::{Doors, Inbox, NetOptions, Outbox, Port};
 
 /// Sets the options of a connected socket.
 fn prepare(socket: &SockRef<'_>, channel: Channel, options: &NetOptions) -> io::Result<()> {
@@ -292,34 +264,6 @@ impl<S: Stream> Conns<S> {
         }
     }
 
-    /// Begins a turn of the loop: reads the sockets that had events, peers first, each for a bounded
-    /// turn, and clients only as long as they do not hold up the peers.
-    pub fn on_ready(&mut self, doors: &mut impl Doors) {
-        self.write_left = self.options.clients_turn_bytes;
-        let mut ready = std::mem::replace(&mut self.ready, std::mem::take(&mut self.spare));
-        ready.retain(|&at| {
-            let of_peer = self.slots[at].conn.as_ref().is_some_and(|conn| !conn.id.is_client());
-            if of_peer {
-                self.slots[at].queued = false;
-                self.read(at, doors);
-            }
-            !of_peer
-        });
-        let (mut left, mut waiting) = (self.options.clients_turn_bytes, 0);
-        for at in ready.drain(..) {
-            if left == 0 {
-                self.ready.push(at);
-                waiting += 1;
-            } else {
-                self.slots[at].queued = false;
-                left = left.saturating_sub(self.read(at, doors));
-            }
-        }
-        // Who has had no turn now is the first to have one next time.
-        self.ready.rotate_right(waiting);
-        self.spare = ready;
-    }
-
     /// Tells the core of connections that ended. Returns whether it may have something to say.
     pub fn on_ended(&mut self, doors: &mut impl Doors) -> bool {
         let mut told = false;
@@ -369,143 +313,6 @@ impl<S: Stream> Conns<S> {
         self.mark_slot(at);
     }
 
-    /// Writes to all marked connections: to peers, then to clients with something new, a piece to
-    /// each, then to the others in turn until a turn's bytes are written.
-    pub fn flush(&mut self, doors: &mut impl Doors) {
-        let mut dirty = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.spare));
-        dirty.retain(|&at| {
-            let of_peer = self.slots[at].conn.as_ref().is_some_and(|conn| !conn.id.is_client());
-            if of_peer {
-                self.write(at, doors);
-            }
-            !of_peer
-        });
-        for at in dirty.drain(..) {
-            let written = self.write(at, doors);
-            self.write_left = self.write_left.saturating_sub(written);
-        }
-        self.spare = dirty;
-        while self.write_left > 0
-            && let Some(at) = self.behind.pop_front()
-        {
-            let written = self.write(at, doors);
-            self.write_left = self.write_left.saturating_sub(written);
-        }
-    }
-
-    /// Writes what there is to be sent on a connection, for a bounded turn. Returns how many bytes
-    /// were fetched for it.
-    fn write(&mut self, at: usize, doors: &mut impl Doors) -> usize {
-        let Some(conn) = &mut self.slots[at].conn else { return 0 };
-        conn.dirty = false;
-        if conn.blocked || conn.stage == Stage::Lingering {
-            return 0;
-        }
-        let id = conn.id;
-        // A client has one piece at a time, lest the others wait for its megabyte.
-        let turn = if id.is_client() { 1 } else { self.options.write_turn_bytes };
-        let mut fetched = 0;
-        let fill = |buf: &mut [u8]| {
-            let n = doors.transmit(id, buf);
-            fetched += n;
-            n
-        };
-        let end = conn.outbox.flush(&mut conn.stream, &mut self.scratch, turn, fill);
-        let end = end.and_then(|end| {
-            if end == Flushed::Blocked {
-                conn.blocked = true;
-                conn.stream.await_writable()?;
-            }
-            Ok(end)
-        });
-        match end {
-            Ok(Flushed::All) if conn.stage == Stage::Flushing => self.shut(at, doors, false),
-            Ok(Flushed::All | Flushed::Blocked) => {}
-            Ok(Flushed::Turn) if id.is_client() => {
-                conn.dirty = true;
-                self.behind.push_back(at);
-            }
-            Ok(Flushed::Turn) => self.mark_slot(at),
-            Err(error) => self.broken(at, &error, doors),
-        }
-        fetched
-    }
-
-    /// Reads a socket for a bounded turn. Returns how many bytes there were.
-    fn read(&mut self, at: usize, doors: &mut impl Doors) -> usize {
-        let Some(conn) = &mut self.slots[at].conn else { return 0 };
-        if !conn.readable || conn.eof {
-            return 0;
-        }
-        let mut source = Counted { source: &mut conn.stream, bytes: 0 };
-        let turn = ReadTurn {
-            turn: self.options.read_turn_bytes,
-            max: self.options.unread_max(conn.id),
-            until_empty: !S::LEVEL_TRIGGERED,
-        };
-        let id = conn.id;
-        let end = if conn.stage == Stage::Open {
-            let take = |bytes: &[u8]| doors.receive(id, bytes);
-            conn.inbox.read(&mut source, &mut self.scratch, turn, take)
-        } else {
-            // What comes after the end is read and forgotten.
-            let turn = ReadTurn { max: usize::MAX, ..turn };
-            Inbox::default().read(&mut source, &mut self.scratch, turn, <[u8]>::len)
-        };
-        let bytes = source.bytes;
-        let end = end.and_then(|end| {
-            if end == ReadEnd::Drained {
-                conn.readable = false;
-                conn.stream.await_readable()?;
-            }
-            Ok(end)
-        });
-        match end {
-            Ok(ReadEnd::Turn) => self.queue(at),
-            // An event goes on, or `resume`.
-            Ok(ReadEnd::Drained | ReadEnd::Full) => {}
-            Ok(ReadEnd::Eof) => {
-                conn.eof = true;
-                if conn.stage == Stage::Lingering {
-                    self.release(at);
-                } else {
-                    self.ended.push((at, id));
-                }
-            }
-            Err(error) => self.broken(at, &error, doors),
-        }
-        bytes
-    }
-
-    /// The last bytes are out, or took too long (`cut`).
-    fn shut(&mut self, at: usize, doors: &mut impl Doors, cut: bool) {
-        let Some(conn) = self.conn(at) else { return };
-        let id = conn.id;
-        let gone = cut || conn.eof || conn.stream.shutdown(Shutdown::Write).is_err();
-        conn.stage = Stage::Lingering;
-        if id.is_client() {
-            self.ids.remove(&id);
-            doors.input(Input::Closed { conn: id });
-        }
-        if gone {
-            self.release(at);
-        } else {
-            self.set_deadline(at, Some(doors.now() + self.options.linger_timeout));
-            self.queue(at);
-        }
-    }
-
-    /// Reading or writing failed.
-    fn broken(&mut self, at: usize, error: &io::Error, doors: &mut impl Doors) {
-        let Some(conn) = &self.slots[at].conn else { return };
-        log::debug!("Connection {:?} broke: {error}", conn.id);
-        match conn.stage {
-            Stage::Open => self.ended.push((at, conn.id)),
-            Stage::Flushing => self.shut(at, doors, true),
-            Stage::Lingering => self.release(at),
-        }
-    }
-
     fn conn(&mut self, at: usize) -> Option<&mut Conn<S>> {
         self.slots.get_mut(at)?.conn.as_mut()
     }
@@ -543,20 +350,6 @@ impl<S: Stream> Conns<S> {
         if let Some(new) = deadline {
             self.deadlines.insert((new, at));
         }
-    }
-}
-
-/// A source whose bytes are counted.
-struct Counted<'a, S> {
-    source: &'a mut S,
-    bytes: usize,
-}
-
-impl<S: Read> Read for Counted<'_, S> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.source.read(buf)?;
-        self.bytes += n;
-        Ok(n)
     }
 }
 

@@ -240,7 +240,7 @@ impl Store {
         let ((records, bytes), last) = (self.replayed, recovered.last());
         let committed = recovered.delivered();
         log::info!(
-            "{records} transactions behind the snapshot, {bytes} bytes, up to {last}; known to be \
+            "{records} transactions after the snapshot, {bytes} bytes, up to {last}; known to be \
              committed up to {committed}"
         );
     }

@@ -39,8 +39,8 @@ impl Mending {
         };
         self.times += 1;
         log::error!(
-            "This server has stopped serving. It begins anew when that is mended, and looks every \
-             {:?}: {error}",
+            "This server has stopped serving. It starts again when this is repaired, and looks every {:?}: \
+             {error}",
             self.pause
         );
         let began = Instant::now();
@@ -55,7 +55,7 @@ impl Mending {
         }
         let (waited, times) = (began.elapsed().as_secs(), self.times);
         log::warn!(
-            "The directories can be written again after {waited} s: beginning anew ({times})"
+            "The directories can be written again after {waited} s: starting again ({times})"
         );
         self.since = Instant::now();
     }

@@ -87,7 +87,7 @@ fn take_frames(
             return used;
         }
         if !parts.serves_clients() {
-            // Every client of a server that looks for a leader comes by here: no news.
+            // Expected for every client while this server is LOOKING, so not logged.
             parts.close(at, false);
             return bytes.len();
         }

@@ -20,7 +20,7 @@ pub(super) fn leave(clients: &mut Clients, parts: &mut Parts<'_>, now: Instant) 
     parts.admission.leaving = Some(now + tick);
     let requests: usize = clients.iter().map(|(_, client)| client.queue.len()).sum();
     log::info!(
-        "Closing {} client connections behind the answers to {requests} requests, within {} ms",
+        "Closing {} client connections after the answers to {requests} requests, within {} ms",
         clients.len(),
         tick.as_millis()
     );

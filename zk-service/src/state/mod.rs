@@ -160,8 +160,8 @@ impl State {
         let keys: Vec<i64> = self.db.tree.missing_acls().collect();
         if !keys.is_empty() {
             log::error!(
-                "The snapshot lacks the ACLs {keys:?}, and no transaction behind it brings them: \
-                 nobody has permissions on the nodes that use them. Have a superuser set them, or \
+                "The snapshot lacks the ACLs {keys:?}, and no transaction after it brings them: \
+                 the nodes that use them permit nothing. Have a superuser set them, or \
                  empty the data directory of this server."
             );
         }

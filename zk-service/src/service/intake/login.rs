@@ -60,7 +60,10 @@ pub(super) fn sasl(
         }
         Said::NobodyCan => {
             metrics.sasl_ignored += 1;
-            log::info!("{} wants to log in by SASL, which nobody can here", client.remote);
+            log::info!(
+                "{} wants to log in by SASL, for which this server has no users",
+                client.remote
+            );
             Body::NullToken
         }
         Said::Failed(why) => {
