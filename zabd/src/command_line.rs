@@ -58,6 +58,13 @@ pub fn command() -> Command {
             // For the parent of a local ensemble: end when stdin does.
             Arg::new("with-parent").long("with-parent").hide(true).action(ArgAction::SetTrue),
         )
+        .arg(
+            Arg::new("log-format")
+                .long("log-format")
+                .value_name("FORM")
+                .value_parser(["text", "json"])
+                .help("The form of the log: text, or one JSON object a line (key zab.log.format)"),
+        )
         .arg(runtime())
         .subcommand(ensemble())
         .subcommand(inspect_command())

@@ -105,5 +105,8 @@ fn system_properties(matches: &ArgMatches) -> Result<SystemProperties, String> {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
         properties.set(Origin::CommandLine, name, value);
     }
+    if let Some(form) = matches.get_one::<String>("log-format") {
+        properties.set(Origin::CommandLine, "zab.log.format", form);
+    }
     Ok(properties)
 }

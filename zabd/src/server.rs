@@ -15,11 +15,13 @@ use zk_service::{OnOutdated, Probe, Service, Summary};
 
 use crate::admin::{Admin, Unserved};
 use crate::audit::Audit;
-use crate::config::{Invalid, LoadError, ServerConfig, SystemProperties};
+use crate::config::{Invalid, LoadError, LogConfig, ServerConfig, SystemProperties};
 use crate::ending::Ending;
 use crate::mending::Mending;
+use crate::notify::Notify;
 use crate::purge::Purge;
-use crate::{exit, logging, options, ports, sasl, tls};
+use crate::running::Running;
+use crate::{exit, logging, options, ports, reload, sasl, tls};
 
 /// Where the configuration comes from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,6 +50,8 @@ pub fn run(
     runtime: Runtime,
     with_parent: bool,
 ) -> u8 {
+    // Those of the command line count from the first line on; what is wrong with them is said below.
+    logging::apply(&LogConfig::read(&properties).unwrap_or_default());
     let spare = properties.clone();
     let mut config = match source {
         Source::File(path) => {
@@ -58,7 +62,7 @@ pub fn run(
     };
     let audit = match &config {
         Ok(config) => Audit::open(config.audit.as_ref()),
-        Err(_) => Audit::open(ServerConfig::audit_of(source.file(), spare).as_ref()),
+        Err(_) => Audit::open(ServerConfig::audit_of(source.file(), spare.clone()).as_ref()),
     };
     let audit = Arc::new(audit.unwrap_or_else(|error| {
         config = Err(Invalid::new(error.to_string()).into());
@@ -66,8 +70,9 @@ pub fn run(
     }));
     let code = match config {
         Ok(config) => {
-            let tls = tls::open(&config);
-            match tls.map(|tls| serve(&config, tls.as_ref(), runtime, with_parent, &audit)) {
+            logging::apply(&config.log);
+            let around = tls::open(&config).map(|tls| Surroundings::new(tls, Arc::clone(&audit)));
+            match around.map(|around| serve(&config, &around, spare, runtime, with_parent)) {
                 Err(error) => {
                     log::error!("Invalid config, exiting abnormally: {error}");
                     exit::INVALID
@@ -123,17 +128,35 @@ impl<E: Into<Error>> From<E> for Failure {
     }
 }
 
+/// What there is of a process but once, however often its server begins anew.
+struct Surroundings {
+    tls: Option<Arc<Tls>>,
+    audit: Arc<Audit>,
+    running: Running,
+    notify: Notify,
+    outdated: Arc<AtomicBool>,
+}
+
+impl Surroundings {
+    fn new(tls: Option<Arc<Tls>>, audit: Arc<Audit>) -> Self {
+        let (running, notify) = (Running::default(), Notify::from_env());
+        Self { tls, audit, running, notify, outdated: Arc::default() }
+    }
+}
+
 fn serve(
     config: &ServerConfig,
-    tls: Option<&Arc<Tls>>,
+    around: &Surroundings,
+    properties: SystemProperties,
     runtime: Runtime,
     with_parent: bool,
-    audit: &Arc<Audit>,
 ) -> Result<u8, Failure> {
     log_start(config);
-    if let Some(tls) = tls {
+    if let Some(tls) = &around.tls {
         tls::watch(config, tls)?;
     }
+    reload::on_signal(config, properties, around.tls.as_ref(), around.running.clone())?;
+    around.notify.keep_alive(around.running.clone())?;
     match raise_descriptor_limit() {
         Ok(limit) => log::info!("This process may have {limit} open files and connections"),
         Err(error) => log::warn!("Cannot raise the limit of open files (ulimit -n): {error}"),
@@ -142,13 +165,13 @@ fn serve(
     if with_parent {
         ending.clone().on_end_of_stdin()?;
     }
-    let outdated = Arc::new(AtomicBool::new(false));
     let mut mending = None::<Mending>;
     let admin = Admin::start(config).map_err(Failure::Admin)?;
-    let around = Around { ending: &ending, outdated: &outdated, audit, admin: &admin };
     loop {
-        let failure = match incarnation(config, tls, runtime, &around) {
-            Ok(()) if outdated.load(Ordering::Relaxed) => return Ok(exit::OUTDATED),
+        let ended = incarnation(config, around, runtime, &ending, &admin);
+        around.running.set(None);
+        let failure = match ended {
+            Ok(()) if around.outdated.load(Ordering::Relaxed) => return Ok(exit::OUTDATED),
             Ok(()) => return Ok(exit::OK),
             Err(failure) => failure,
         };
@@ -204,23 +227,15 @@ fn resign(handle: &Handle<Service>) {
 /// How often it is asked whether all clients are gone.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
-/// What there is of a process but once, however often its server begins anew.
-#[derive(Clone, Copy)]
-struct Around<'a> {
-    ending: &'a Ending,
-    outdated: &'a Arc<AtomicBool>,
-    audit: &'a Arc<Audit>,
-    admin: &'a Admin,
-}
-
 /// A server from the reading of its directories to its end.
 fn incarnation(
     config: &ServerConfig,
-    tls: Option<&Arc<Tls>>,
+    around: &Surroundings,
     runtime: Runtime,
-    around: &Around<'_>,
+    ending: &Ending,
+    admin: &Admin,
 ) -> Result<(), Failure> {
-    let Around { ending, outdated, audit, admin } = *around;
+    let Surroundings { tls, audit, outdated, .. } = around;
     let mut options = options::server(config);
     options.storage.fsync_times = admin.fsync_times.clone();
     options.storage.snapshot_request = admin.snapshot_request.clone();
@@ -251,9 +266,12 @@ fn incarnation(
     missing.serve_on(handle.clone())?;
     admin.ask(Some(handle.clone()));
     audit.started();
-    let (tick, audit) = (config.tick_time, Arc::clone(audit));
+    around.running.set(Some(handle.clone()));
+    around.notify.ready();
+    let (tick, audit, notify) = (config.tick_time, Arc::clone(audit), around.notify.clone());
     let leads = handle.clone();
     let end = move || {
+        notify.stopping();
         audit.ends(false);
         leave(handle.clone(), tick);
     };

@@ -135,6 +135,12 @@ impl Service {
         Look::new(view, parts::serves_clients(env, role, status))
     }
 
+    /// Allows these four-letter words from now on, or all if one of them is `*`, and no others but those
+    /// that always are.
+    pub fn allow_four_letter_words(&mut self, words: Vec<String>) {
+        self.env.options.four_letter_whitelist = words;
+    }
+
     /// Sets counters and summaries back, as `srst` does.
     pub fn reset_stats(&mut self) {
         let (clients, mut parts) = self.split();

@@ -6,6 +6,7 @@ mod error;
 mod file;
 mod judge;
 pub mod keys;
+mod logging;
 mod number;
 pub mod properties;
 mod sasl;
@@ -26,6 +27,8 @@ pub use self::admin::AdminConfig;
 pub use self::audit::{AuditConfig, AuditFile};
 pub use self::error::{Invalid, Origin};
 use self::file::FileKeys;
+pub use self::logging::LogConfig;
+pub(crate) use self::logging::{FORMAT as LOG_FORMAT, LEVEL as LOG_LEVEL};
 pub use self::sasl::{MemberLogins, SaslConfig};
 pub use self::system::SystemProperties;
 pub use self::tls::TlsConfig;
@@ -90,6 +93,8 @@ pub struct ServerConfig {
     pub admin: AdminConfig,
     /// Which ports speak TLS, and how.
     pub tls: TlsConfig,
+    /// What is logged, and in which form.
+    pub log: LogConfig,
     /// Where the audit log goes, if there is one.
     pub audit: Option<AuditConfig>,
     /// Everything else.
@@ -235,6 +240,7 @@ impl ServerConfig {
         properties.check()?;
         let x509_auth = tls.clients.is_some() || security::has_x509(&properties);
         let sasl = SaslConfig::read(&keys, &properties, standalone)?;
+        let log = LogConfig::read(&properties)?;
         let audit = AuditConfig::read(&properties)?;
         let enforce_auth = security::check(&properties, x509_auth, &sasl.clients)?;
         let admin = AdminConfig::read(&keys, &properties)?;
@@ -273,6 +279,7 @@ impl ServerConfig {
             admin,
             tls,
             ensemble_auth: security::ensemble_auth(&properties),
+            log,
             audit,
             properties,
         })
@@ -527,3 +534,9 @@ fn check_role(keys: &FileKeys, sid: Option<Sid>) -> Result<(), LoadError> {
 
 #[cfg(test)]
 mod tests;
+
+/// Keys and values of a configuration file; none of one that does not parse.
+pub(crate) fn entries(bytes: &[u8]) -> Vec<(String, String)> {
+    let entries = properties::parse(bytes).unwrap_or_default();
+    entries.into_iter().map(|entry| (entry.key, entry.value)).collect()
+}

@@ -11,6 +11,8 @@ pub(super) const OWN: Section = Section {
         "zab.tls.acceptExpired", Bool, "false", Checked("a certificate that stands in a trust store itself is trusted even when it has expired, as by Java");
         "zab.tls.crlFile", Text, "", Checked("lists of revoked certificates, in PEM, or one in DER; for ssl.crl and ssl.quorum.crl");
         "zab.tls.reloadIntervalMs", GetLong(0), "250", Checked("milliseconds between looks at the files with certificates, 0 for never");
+        "zab.log.level", Text, "", Checked("what is logged, as in RUST_LOG, which it replaces: info, or info,zab_proto=debug; SIGHUP reads it again");
+        "zab.log.format", Text, "text", Checked("text, or json for one object a line; SIGHUP reads it again");
         "zab.allowUnlistedServers", Bool, "false", Used("servers that the configuration does not list may learn and be told of the leader, as with ZooKeeper: unlisted observers, joiners before their reconfig");
         "zab.checkPeerAddresses", Bool, "true", Guards("servers are refused that come from another address than the configuration gives their id, a name counting once its member has come from an address of it");
         "zab.client.maxRequests", GetLong(1), "1000", Guards("requests of one client under way, from which on further ones wait");
