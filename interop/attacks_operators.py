@@ -211,7 +211,6 @@ KEYS = (
     (["skipACL=yes"], [], "warned", "skipACL"),
     (["audit.enable=true"], [], "warned", "audit.enable"),
     (["localSessionsEnabled=true"], [], "warned", "localSessionsEnabled"),
-    (["readonlymode.enabled=true"], [], "warned", "readonlymode.enabled"),
     (["connection_throttle_tokens=1"], [], "warned", "connection_throttle_tokens"),
 )
 

@@ -9,6 +9,7 @@ mod hold;
 mod intake;
 mod leave;
 mod parts;
+mod read_only;
 mod words;
 
 use bytes::BufMut;
@@ -244,6 +245,8 @@ impl Service {
     /// What has lasted long enough ends, and what waited for room tries again.
     fn expire_and_retry(&mut self, core: &mut Core<'_>) {
         let (clients, mut parts) = self.split();
+        read_only::expire(clients, &mut parts, core.now());
+        read_only::begin_if_due(clients, &mut parts, core);
         let (role, mut cx) = parts.role(core);
         role.expire(&mut cx);
         retry(clients, &mut parts, core);
@@ -332,6 +335,10 @@ impl Application for Service {
             core.peer().last_loss().as_ref(),
             &mut self.metrics,
         );
+        if status.state != ServerState::Looking {
+            let (clients, mut parts) = self.split();
+            read_only::end(clients, &mut parts, core.now());
+        }
         if change.ends {
             self.end_role(core.now());
         }
@@ -476,7 +483,10 @@ impl Application for Service {
         let turn = goes_on.then_some(Instant::ZERO);
         let hold = self.admission.hold.as_ref().map(Hold::look_at);
         let leaving = self.admission.leaving.filter(|_| self.clients.len() > 0);
-        [turn, greeting, silence, role, hold, leaving].into_iter().flatten().min()
+        let Self { env, status, admission, .. } = self;
+        let read_only = read_only::begins_at(&env.options, &self.role, status, admission);
+        let times = [turn, greeting, silence, role, hold, leaving, read_only];
+        times.into_iter().flatten().min()
     }
 
     fn handle_timeout(&mut self, core: &mut Core<'_>) {

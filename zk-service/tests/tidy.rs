@@ -25,7 +25,7 @@ const FLOORS: [(&str, u8); 16] = [
 ];
 
 /// Items and fields that the whole crate sees, and the fields among them.
-const SHOWN_MAX: usize = 595;
+const SHOWN_MAX: usize = 605;
 const FIELDS_SHOWN_MAX: usize = 165;
 
 /// Lines of a file, with its tests.

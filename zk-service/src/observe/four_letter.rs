@@ -84,6 +84,7 @@ pub(crate) fn answer(
     match word {
         "ruok" => "imok".into(),
         "safe" => Safety::new(view).to_string(),
+        "isro" if view.role.is_read_only() => "ro".into(),
         "isro" => if is_serving { "rw" } else { "null" }.into(),
         "envi" => environment(view),
         "gtmk" => TRACE_MASK.to_string(),

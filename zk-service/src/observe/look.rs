@@ -50,7 +50,7 @@ impl Sizes {
 pub struct ServerStats {
     /// The text of the version.
     pub version: String,
-    /// `standalone`, `leader`, `follower`, `observer` or `looking`.
+    /// `standalone`, `leader`, `follower`, `observer`, `read-only` or `looking`.
     pub mode: &'static str,
     /// Packets received in this role, or since `srst`.
     pub received: u64,

@@ -7,6 +7,7 @@ mod expiry;
 mod leader;
 mod learner;
 mod prep;
+pub(crate) mod read_only;
 pub(crate) mod status;
 mod tracker;
 
@@ -15,6 +16,7 @@ use zab_proto::{ConnId, Core, Instant, Origin, Zxid};
 use self::leader::{Leader, Submission};
 use self::learner::Learner;
 use self::prep::View;
+use self::read_only::ReadOnly;
 use self::tracker::Owner;
 use crate::auth::Ids;
 use crate::connection::room::{Ticket, Turn};
@@ -109,6 +111,8 @@ pub(crate) enum Role {
     Idle,
     /// A follower or observer.
     Learner(Learner),
+    /// A server without a leader that lets clients read.
+    ReadOnly(ReadOnly),
     /// The leader, or a standalone server.
     Leader(Box<Leader>),
 }
@@ -129,6 +133,10 @@ impl Role {
     /// Begins to follow or observe.
     pub(crate) fn learn() -> Self {
         Self::Learner(Learner::default())
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        matches!(self, Self::ReadOnly(_))
     }
 
     pub(crate) fn leads(&self) -> bool {
@@ -153,6 +161,7 @@ impl Role {
     ) -> Submitted {
         match self {
             Self::Idle => Submitted::Later(Wait::Room),
+            Self::ReadOnly(_) => Submitted::Refused(Code::NOT_READ_ONLY),
             Self::Learner(learner) => learner.submit(cx, turn, request, under_way),
             Self::Leader(leader) => Self::propose(leader, cx, turn, request),
         }
@@ -185,6 +194,10 @@ impl Role {
         let request = Request { session, cxid: 0, op, record: &record, ids };
         match self {
             Self::Idle => false,
+            Self::ReadOnly(role) => {
+                role.open(cx.core.now(), session, timeout_ms);
+                true
+            }
             Self::Learner(learner) => learner.forward(cx, &request, false),
             Self::Leader(leader) => Self::propose(leader, cx, turn, &request).is_taken(),
         }
@@ -200,6 +213,7 @@ impl Role {
     ) -> Resumed {
         match self {
             Self::Idle => Resumed::NoRoom,
+            Self::ReadOnly(role) => role.resume(cx.core.now(), session, timeout_ms),
             Self::Learner(_) if !turn.is_next => Resumed::NoRoom,
             Self::Learner(learner) => learner.resume_session(cx, conn, session, timeout_ms),
             Self::Leader(leader) => {
@@ -219,6 +233,7 @@ impl Role {
     ) -> Submitted {
         match self {
             Self::Idle => Submitted::Later(Wait::Room),
+            Self::ReadOnly(_) => Submitted::Refused(Code::NOT_READ_ONLY),
             Self::Learner(learner) => learner.sync(cx, (conn, turn), request),
             Self::Leader(leader) => {
                 leader.sync(cx, conn);
@@ -232,7 +247,7 @@ impl Role {
         match (self, token) {
             (Self::Learner(learner), None) => learner.take_sync(),
             (Self::Leader(leader), Some(token)) => leader.take_sync(token),
-            (Self::Idle | Self::Learner(_) | Self::Leader(_), _) => None,
+            (Self::Idle | Self::Learner(_) | Self::ReadOnly(_) | Self::Leader(_), _) => None,
         }
     }
 
@@ -247,6 +262,7 @@ impl Role {
     ) -> bool {
         match self {
             Self::Idle => true,
+            Self::ReadOnly(role) => role.touch(now, session, timeout_ms),
             Self::Learner(learner) => {
                 learner.touch(session, timeout_ms, touched);
                 true
@@ -276,7 +292,7 @@ impl Role {
     pub(crate) fn revalidated(&mut self, data: &[u8]) -> Option<(ConnId, bool)> {
         match self {
             Self::Learner(learner) => learner.revalidated(data),
-            Self::Idle | Self::Leader(_) => None,
+            Self::Idle | Self::ReadOnly(_) | Self::Leader(_) => None,
         }
     }
 
@@ -313,7 +329,7 @@ impl Role {
             Self::Leader(leader) => {
                 leader.revalidate(now, session, timeout_ms, Owner::Learner(from.conn))
             }
-            Self::Idle | Self::Learner(_) => false,
+            Self::Idle | Self::Learner(_) | Self::ReadOnly(_) => false,
         }
     }
 
@@ -336,7 +352,7 @@ impl Role {
     /// server that has waited longest. Whether it is its turn.
     pub(crate) fn retry(&mut self, cx: &mut Cx<'_, '_>, own: Option<Ticket>) -> bool {
         match self {
-            Self::Idle | Self::Learner(_) => true,
+            Self::Idle | Self::Learner(_) | Self::ReadOnly(_) => true,
             Self::Leader(leader) => {
                 leader.retry_deferred(cx, own);
                 leader.count(cx);
@@ -348,7 +364,7 @@ impl Role {
     /// Whether there is something to be done in the next turn.
     pub(crate) fn has_postponed(&self) -> bool {
         match self {
-            Self::Idle | Self::Learner(_) => false,
+            Self::Idle | Self::Learner(_) | Self::ReadOnly(_) => false,
             Self::Leader(leader) => leader.has_postponed(),
         }
     }
@@ -357,6 +373,7 @@ impl Role {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         match self {
             Self::Idle | Self::Learner(_) => None,
+            Self::ReadOnly(role) => role.poll_timeout(),
             Self::Leader(leader) => Some(leader.poll_timeout()),
         }
     }
@@ -364,15 +381,16 @@ impl Role {
     /// Leader: syncs that its own clients wait for.
     pub(crate) fn syncs(&self) -> usize {
         match self {
-            Self::Idle | Self::Learner(_) => 0,
+            Self::Idle | Self::Learner(_) | Self::ReadOnly(_) => 0,
             Self::Leader(leader) => leader.syncs(),
         }
     }
 
-    /// Leader: by when which sessions expire, in order.
+    /// Of a leader and a read-only server: by when which sessions expire, in order.
     pub(crate) fn session_buckets(&self) -> Option<Vec<(Instant, Vec<i64>)>> {
         match self {
             Self::Idle | Self::Learner(_) => None,
+            Self::ReadOnly(role) => Some(role.buckets()),
             Self::Leader(leader) => Some(leader.tracker.buckets().collect()),
         }
     }

@@ -12,6 +12,11 @@ pub(crate) struct ServerStatus {
     status: Option<Status>,
     standalone: bool,
     serving_since: Instant,
+    /// Member of an ensemble: since when it looks for a leader.
+    looks_since: Option<Instant>,
+    read_only: bool,
+    /// It was logged that this server has nothing that may be read without a leader.
+    told_behind: bool,
     /// The epoch that was served last.
     served_epoch: Option<Epoch>,
     gaps: Gaps,
@@ -38,6 +43,8 @@ impl ServerStatus {
         metrics: &mut Metrics,
     ) -> Change {
         let serving = |status: &Status| status.phase == Phase::Broadcast;
+        let looks = status.state == ServerState::Looking && !standalone;
+        self.looks_since = looks.then(|| self.looks_since.unwrap_or(now));
         self.gaps.became(now, status, metrics);
         self.timeline.became(now, status, loss, metrics);
         let before = self.status.replace(*status).filter(serving);
@@ -55,6 +62,27 @@ impl ServerStatus {
     /// A role is served in this epoch. Whether the one before was served in the same.
     pub(crate) fn serves(&mut self, epoch: Epoch) -> bool {
         self.served_epoch.replace(epoch) == Some(epoch)
+    }
+
+    /// Member of an ensemble: since when it looks for a leader.
+    pub(crate) fn looks_since(&self) -> Option<Instant> {
+        self.looks_since
+    }
+
+    /// There is more in the log than is known to be committed. `None`: what this process has served is
+    /// shown. Else nothing is to be read here while this search for a leader lasts; whether it is news.
+    pub(crate) fn lacks_what_is_logged(&mut self) -> Option<bool> {
+        if self.served_epoch.is_some() {
+            return None;
+        }
+        self.looks_since = None;
+        Some(!std::mem::replace(&mut self.told_behind, true))
+    }
+
+    /// Since when clients may read here, though there is no leader.
+    pub(crate) fn serves_readers(&mut self, since: Option<Instant>) {
+        self.read_only = since.is_some();
+        self.serving_since = since.unwrap_or(self.serving_since);
     }
 
     /// What became of the role.
@@ -84,6 +112,7 @@ impl ServerStatus {
     pub(crate) fn mode(&self) -> &'static str {
         match self.status.map(|status| status.state) {
             _ if self.standalone => "standalone",
+            _ if self.read_only => "read-only",
             Some(ServerState::Leading) => "leader",
             Some(ServerState::Following) => "follower",
             Some(ServerState::Observing) => "observer",

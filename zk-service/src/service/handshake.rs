@@ -13,6 +13,7 @@ use crate::role::Resumed;
 use crate::service::intake::{Taken, hang_up};
 use crate::service::leave::leave_client;
 use crate::service::parts::Parts;
+use crate::service::read_only;
 
 /// The first frame of a connection.
 pub(super) fn handshake(
@@ -27,6 +28,9 @@ pub(super) fn handshake(
     if !admits(at, parts, core.now(), connect.session != 0) {
         parts.metrics.refused += 1;
         return hang_up(at, parts, format_args!("too many handshakes (connection_throttle_*)"));
+    }
+    if !read_only::admits(at, parts, &connect) {
+        return Taken::Closed;
     }
     let last_zxid = parts.state.last_zxid();
     if connect.last_zxid_seen > last_zxid.raw() {
@@ -94,6 +98,9 @@ pub(super) fn create_session(
     at.client.state = Life::Connecting;
     at.client.session = session;
     at.attach(session);
+    if parts.role.is_read_only() {
+        attached(at, parts, core.now(), true);
+    }
     Taken::Done
 }
 
@@ -147,7 +154,7 @@ pub(super) fn attached(at: &mut Entry<'_>, parts: &mut Parts<'_>, now: Instant, 
     }
     let client = &mut *at.client;
     let (session, timeout_ms) = (client.session, client.timeout_ms);
-    let read_only = client.wants_read_only.then_some(false);
+    let read_only = client.wants_read_only.then_some(parts.role.is_read_only());
     let unsent = client.unsent();
     let granted = valid.then_some((session, timeout_ms));
     reply::connect(client.out.buffer(), granted, read_only);

@@ -227,6 +227,14 @@ pub(super) fn end_holds(clients: &mut Clients, parts: &mut Parts<'_>, now: Insta
     parts.admission.hold = None;
 }
 
+/// Nobody is held any longer, as this server is going to serve otherwise.
+pub(super) fn give_up(clients: &mut Clients, parts: &mut Parts<'_>, now: Instant) {
+    if let Some(hold) = &mut parts.admission.hold {
+        (hold.until, hold.look_at) = (now, now);
+    }
+    end_holds(clients, parts, now);
+}
+
 /// A snapshot has taken the place of the state: of clients in session nothing is known any more.
 pub(super) fn forget_held(clients: &mut Clients, parts: &mut Parts<'_>) {
     for conn in clients.ids() {

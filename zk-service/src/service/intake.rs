@@ -27,6 +27,7 @@ use crate::service::budget::keep_to_budget;
 use crate::service::handshake::handshake;
 use crate::service::hold::keep_write;
 use crate::service::parts::{Parts, end_input};
+use crate::service::read_only;
 use crate::service::retry;
 use crate::service::words::take_word;
 
@@ -86,7 +87,7 @@ fn take_frames(
             parts.admission.wait(at, wait);
             return used;
         }
-        if !parts.serves_clients() {
+        if !parts.takes_clients() {
             // Expected for every client while this server is LOOKING, so not logged.
             parts.close(at, false);
             return bytes.len();
@@ -183,6 +184,9 @@ fn request(at: &mut Entry<'_>, parts: &mut Parts<'_>, core: &mut Core<'_>, frame
     if op != Some(Opcode::Ping) && is_throttled(at, parts, core.now(), op) {
         answer(at, parts, core.now(), xid, Answer::failed(Code::THROTTLED));
         return Taken::Done;
+    }
+    if let Some(taken) = read_only::refuse(at, parts, core.now(), xid, op) {
+        return taken;
     }
     match op.map(|op| (op, op.class())) {
         Some((op, OpClass::Read)) => {
@@ -321,7 +325,13 @@ fn sync(
 }
 
 /// Answers without looking at the tree, behind what is queued.
-fn answer(at: &mut Entry<'_>, parts: &mut Parts<'_>, now: Instant, xid: i32, answer: Answer) {
+pub(super) fn answer(
+    at: &mut Entry<'_>,
+    parts: &mut Parts<'_>,
+    now: Instant,
+    xid: i32,
+    answer: Answer,
+) {
     at.queue(xid, now, Awaiting::Reply(answer));
     if answer.close {
         end_input(at);

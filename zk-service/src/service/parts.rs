@@ -45,6 +45,11 @@ impl Parts<'_> {
         serves_clients(self.env, self.role, self.status)
     }
 
+    /// Whether clients are taken here: also those that read only, while there is no leader.
+    pub(super) fn takes_clients(&self) -> bool {
+        self.serves_clients() || self.role.is_read_only()
+    }
+
     /// Ends a connection; with `flush`, what is queued for it still goes out.
     pub(super) fn close(&mut self, at: &mut Entry<'_>, flush: bool) {
         let Entry { client, conn, shared, .. } = at;
@@ -94,7 +99,7 @@ impl Parts<'_> {
     }
 }
 
-/// Whether clients are served here: not by a leader that is to lead only.
+/// Whether clients that write are served here: not by a leader that is to lead only.
 pub(super) fn serves_clients(env: &Env, role: &Role, status: &ServerStatus) -> bool {
     let leads_only = !env.options.leader_serves && role.leads() && !status.is_standalone();
     status.is_serving() && !leads_only

@@ -42,7 +42,7 @@ pub(super) fn take_word(
     parts.metrics.stats.received += 1;
     at.client.stats.received += 1;
     let text = if parts.env.options.allows_word(word) {
-        let serves = parts.serves_clients();
+        let serves = parts.takes_clients();
         reset(clients, parts, four_letter::resets(word).filter(|_| serves));
         four_letter::answer(&parts.view(core, clients), serves, conn, (word, &bytes[4..]))
     } else {

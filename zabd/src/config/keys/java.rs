@@ -1,8 +1,8 @@
 //! Properties without the prefix, and what concerns Java itself.
 
-use super::Fate::{Checked, Guards, Ignored, Risks, Used, Warned};
+use super::Fate::{Checked, Guards, Ignored, Used, Warned};
 use super::Reader::{Bool, GetInt, GetLong, Text, Unless};
-use super::When::{Always, Changed, On};
+use super::When::{Always, Changed};
 use super::{Key, Place, Section};
 
 const MIN: i32 = i32::MIN;
@@ -12,7 +12,7 @@ pub(super) const PLAIN: Section = Section {
     place: Place::Plain,
     keys: keys! {
         "jute.maxbuffer", GetInt(1), "1048575", Guards("bytes of a client's longest request, and of the longest field");
-        "readonlymode.enabled", Bool, "false", Risks("the four-letter word isro is answered", On, "there is no read-only mode: without a quorum nobody is served");
+        "readonlymode.enabled", Bool, "false", Used("a member that finds no leader for max(2 s, tickTime) lets clients read that say that this is enough; isro is answered");
         "fsync.warningthresholdms", GetLong(0), "1000", Used("milliseconds that an fsync may take without a warning; also with the prefix");
         "znode.container.checkIntervalMs", GetInt(1), "60000", Used("milliseconds between looks at containers and TTL nodes");
         "znode.container.maxPerMinute", GetInt(MIN), "10000", Warned(Changed, "containers and TTL nodes are removed as soon as they are found");
