@@ -164,6 +164,29 @@ def refusals(files):
     return f"refused with a reason: {', '.join(done)}"
 
 
+def revoked(files):
+    """A certificate that is put on the list of its CA: refused from then on, and nobody else is."""
+    revoked_one = ("cn.pem", "cn.key")
+    files.write("lists.pem", "nobody.crl")
+    with Secure(files, "ssl.clientAuth=need", "ssl.crl=true", f"zab.tls.crlFile={files.path('lists.pem')}") as server:
+        assert word(server.port, who=revoked_one) == word(server.port, who=LEAF) == b"imok"
+        begin = time.monotonic()
+        files.write("lists.pem", "revoked.crl")
+
+        def refused():
+            try:
+                return word(server.port, who=revoked_one) != b"imok"
+            except (ssl.SSLError, OSError):
+                return True
+
+        eventually("it is refused", refused, 5, 0.05)
+        took = time.monotonic() - begin
+        server.log_says("it, or one above it, has been revoked", 0)
+        assert word(server.port, who=LEAF) == b"imok"
+        assert took < 1, f"after {took:.2f} s"
+    return f"refused after {took:.2f} s"
+
+
 def s_client(files):
     """openssl: four-letter words on the secure port and on a unified one, with the certificate in any format of store."""
     with Secure(files, "client.portUnification=true") as server:
@@ -381,7 +404,7 @@ STEPS = (
 def rolling(files, kinds):
     """Plain, unified, TLS, and back, one member at a time under load."""
     lines = files.example("members")
-    with Ensemble(kinds, extra=[] if "3.8" in kinds else lines) as ensemble:
+    with Ensemble(kinds, extra=[] if {"3.8", "3.9"} & set(kinds) else lines) as ensemble:
         ensemble.start()
         with Load(ensemble, roam=True, sessions=False) as load:
             for step in STEPS[1:]:
@@ -414,6 +437,7 @@ def main(options):
             ("kazoo", kazoo_secure, (), True),
             ("certificates as identities", identities, (), True),
             ("certificates that change", reload, (), True),
+            ("who is revoked", revoked, (), True),
             ("1,000 half-open handshakes", half_open, (), True),
             ("three of ours, one on each runtime", mixed, (["zabd"] * 3, ("mio", "smol", "std")), True),
             ("to TLS and back, three of ours", rolling, (["zabd"] * 3,), False),
@@ -428,6 +452,18 @@ def main(options):
             ]
         else:
             print("  without Java: no ZooKeeper 3.8.0")
+        try:
+            servers.check(["3.9"])
+        except servers.Missing as missing:
+            print(f"  without 3.9: {missing}")
+        else:
+            cases += [
+                ("ours with Apache's 3.9", mixed, (["zabd", "3.9", "zabd"],), False),
+                ("Apache's 3.9 with ours", mixed, (["3.9", "zabd", "3.9"],), False),
+                ("to TLS and back, with 3.9", rolling, (["zabd", "3.9", "zabd"],), False),
+            ]
+            if apache:
+                cases.append(("to TLS and back, with 3.8.0 and 3.9", rolling, (["zabd", "3.8", "3.9"],), False))
         only = options.only.split(",") if options.only else None
         for name, run, arguments, short in cases:
             chosen = any(part in name for part in only) if only else short or options.long

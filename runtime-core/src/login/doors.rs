@@ -54,7 +54,7 @@ impl<D: Doors> Doors for LoginDoors<'_, D> {
 
     fn input(&mut self, input: Input) {
         if let (Some(layer), Input::Closed { conn }) = (&mut self.layer, &input) {
-            layer.forget(*conn);
+            layer.closed(*conn, &mut self.inner);
         }
         self.inner.input(input);
     }

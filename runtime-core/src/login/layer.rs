@@ -42,8 +42,8 @@ enum Stage {
     Dialling,
     /// The core has not yet said its handshake, which goes in front of the login.
     Greeting(Box<dyn Exchange>),
-    /// Accepted; it is not known whether a login comes.
-    Accepted,
+    /// Accepted; it is not known whether a login comes. Behind this handshake nothing has come yet.
+    Accepted(Vec<u8>),
     /// The login is under way.
     LoggingIn {
         exchange: Box<dyn Exchange>,
@@ -117,7 +117,8 @@ impl LoginLayer {
 
     pub(super) fn accepted(&mut self, conn: ConnId, port: Port, remote: SocketAddr) {
         if port.channel != Channel::Client {
-            self.conns.insert(conn, Conn::new(port.channel, Some(remote), Stage::Accepted));
+            self.conns
+                .insert(conn, Conn::new(port.channel, Some(remote), Stage::Accepted(Vec::new())));
         }
     }
 
@@ -125,7 +126,7 @@ impl LoginLayer {
         let Some(entry) = self.conns.get(&conn) else { return doors.receive(conn, bytes) };
         match &entry.stage {
             Stage::Dialling | Stage::Greeting(_) => 0,
-            Stage::Accepted => self.first_bytes(conn, bytes, doors),
+            Stage::Accepted(_) => self.first_bytes(conn, bytes, doors),
             Stage::LoggingIn { .. } => self.log_in(conn, bytes, doors),
             Stage::Flushing => doors.receive(conn, bytes),
             Stage::Failed => bytes.len(),
@@ -167,8 +168,12 @@ impl LoginLayer {
             None => {
                 // Nothing behind the handshake yet. Who need not log in may have nothing to say.
                 if entry.deadline.is_none() && !bytes.is_empty() {
-                    let at = doors.now() + self.limit;
-                    self.set_deadline(conn, Some(at));
+                    let required = self.logins.is_required();
+                    if !required {
+                        entry.stage = Stage::Accepted(bytes.to_vec());
+                    }
+                    let wait = if required { self.limit } else { self.limit.min(QUIET) };
+                    self.set_deadline(conn, Some(doors.now() + wait));
                 }
                 0
             }
@@ -291,12 +296,26 @@ impl LoginLayer {
             match &entry.stage {
                 Stage::Failed => self.forget(conn),
                 // Its handshake is still with the sockets.
-                Stage::Accepted if !self.logins.is_required() => {
+                Stage::Accepted(_) if !self.logins.is_required() => {
                     self.forget(conn);
                     self.outputs.push_back(LayerOutput::Resume(conn));
                 }
                 _ => self.fail(conn, &"the login took too long".into()),
             }
+        }
+    }
+
+    /// A connection has been closed by the other side. Its handshake alone may be all that it had to
+    /// say: a member of a lower id asks to be dialled by it, and Apache's leaves at once.
+    pub(super) fn closed(&mut self, conn: ConnId, doors: &mut impl Doors) {
+        let entry = self.conns.remove(&conn);
+        if let Some(deadline) = entry.as_ref().and_then(|entry| entry.deadline) {
+            self.deadlines.remove(&deadline);
+        }
+        if let Some(Conn { stage: Stage::Accepted(handshake), .. }) = entry
+            && !handshake.is_empty()
+        {
+            doors.receive(conn, &handshake);
         }
     }
 
@@ -331,6 +350,10 @@ impl Stage {
         Self::LoggingIn { exchange, opens, held, late: Vec::new() }
     }
 }
+
+/// How long a login may be missing behind the handshake of an election connection that need not have one:
+/// both are sent together. Much less than such a handshake may take.
+const QUIET: Duration = Duration::from_millis(500);
 
 fn shown(remote: Option<SocketAddr>) -> String {
     remote.map_or_else(|| "?".into(), |remote| remote.to_string())

@@ -280,9 +280,29 @@ fn logins_end_by_themselves() {
     let at = b.accept(Channel::Election);
     b.receive(at, &handshake());
     assert_eq!(b.heard(at), b"");
-    b.wait(NetOptions::default().connect_timeout);
+    // The dialler must not have given up by then.
+    b.wait(NetOptions::default().connect_timeout / 2);
     assert_eq!((b.outputs(), b.heard(at)), (vec![], &handshake()[..]));
     assert!(b.is_empty());
+}
+
+/// A member of a lower id says its handshake and leaves: it is to be dialled.
+#[test]
+fn a_handshake_may_be_all() {
+    for (required, bytes, heard) in [
+        (false, handshake(), handshake()),
+        (true, handshake(), Vec::new()),
+        (false, handshake()[..9].to_vec(), Vec::new()),
+        (false, [handshake(), b"_".to_vec()].concat(), Vec::new()),
+    ] {
+        let mut b = acceptor(required);
+        let at = b.accept(Channel::Election);
+        trickle(&bytes, &mut b, at);
+        assert_eq!(b.heard(at), b"");
+        b.layer.closed(at, &mut b.core);
+        assert_eq!(b.heard(at), heard, "{required} {}", bytes.len());
+        assert!(b.is_empty());
+    }
 }
 
 #[test]
