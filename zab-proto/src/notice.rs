@@ -222,7 +222,12 @@ impl Notice {
 
     /// How often in a row it is told, before only its number is.
     fn burst(&self) -> u32 {
-        if self.is_routine() || matches!(self, Self::Waiting { .. }) { 3 } else { 1 }
+        match self {
+            // Every ten seconds, at a first start.
+            Self::Waiting { .. } => 7,
+            _ if self.is_routine() => 3,
+            _ => 1,
+        }
     }
 }
 

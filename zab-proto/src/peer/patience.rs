@@ -85,7 +85,8 @@ impl Peer {
         let Some(waiting) = self.waiting.as_mut().filter(|waiting| now >= waiting.tell_at) else {
             return;
         };
-        waiting.tell_at = now + TELL_EVERY;
+        let awaits_birth = matches!(self.role, Role::Looking(_)) && self.election.awaits_birth();
+        waiting.tell_at = now + if awaits_birth { TELL_OF_BIRTH_EVERY } else { TELL_EVERY };
         let secs = now.saturating_since(waiting.since).as_secs();
         self.shared.notice(now, Notice::Waiting { secs });
     }
@@ -112,7 +113,7 @@ impl Peer {
                 "its data directory is empty, and it votes when all voters are seen to be empty, too, or \
                  follows the leader of those that are not; not seen to be empty: {}. Start these, or, if \
                  the ensemble is new, put an empty file `initialize` into the data directory and start \
-                 this server again",
+                 this server again (or with db.autocreate=true, which is Apache's rule for all starts)",
                 shared.names(self.election.missing()),
             ),
             Role::Looking(_) => {
@@ -140,6 +141,8 @@ const ENOUGH: Duration = Duration::from_millis(100);
 /// When a wait is said for the first time, and how often then.
 const TELL_FIRST: Duration = Duration::from_secs(1);
 const TELL_EVERY: Duration = Duration::from_secs(60);
+/// At its first start somebody sits in front of it who has to do something.
+const TELL_OF_BIRTH_EVERY: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
