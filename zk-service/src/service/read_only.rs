@@ -7,12 +7,13 @@
 //!
 //! What is shown is known to be committed. A process that has served a role shows all that it has shown
 //! before. One that has not knows of its log only that it is durable: unless the log is empty behind the
-//! snapshot it does not begin, as it would show a tree of long ago. (ZooKeeper shows the whole log, also
+//! snapshot it does not begin, as it would show a tree of long ago; nor with an empty directory, which may
+//! be that of a lost disk. (ZooKeeper shows the whole log, also
 //! what a later leader cuts off.)
 
 use std::time::Duration;
 
-use zab_proto::{Core, Instant};
+use zab_proto::{Core, Instant, Zxid};
 
 use crate::connection::entry::Entry;
 use crate::connection::order::{Answer, Body};
@@ -53,9 +54,8 @@ pub(super) fn begin_if_due(clients: &mut Clients, parts: &mut Parts<'_>, core: &
         return;
     }
     let (known, durable) = (core.peer().delivered(), core.peer().last_zxid());
-    if known < durable
-        && let Some(is_news) = parts.status.lacks_what_is_logged()
-    {
+    let lacks = known < durable || durable == Zxid::ZERO;
+    if lacks && let Some(is_news) = parts.status.lacks_what_is_logged() {
         if is_news {
             log::warn!(
                 "No leader, and nobody may read here: since its start this server has not learnt \
