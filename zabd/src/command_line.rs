@@ -19,6 +19,7 @@ pub fn command() -> Command {
              zabd shell [-server host:port,...[/root]] [-timeout ms] [-r] [command ...]\n       \
              zabd backup [--gzip] MEMBER BACKUP\n       \
              zabd restore [--epoch N] BACKUP MEMBER...\n       \
+             zabd container [zkServer.sh start-foreground]\n       \
              zabd doctor [--json] <zoo.cfg>\n       \
              zabd recover [--voters N] [--execute TOKEN] MEMBER...\n       \
              zabd keys",

@@ -10,6 +10,7 @@ use runtime_any::Runtime;
 use zabd::config::{Origin, SystemProperties, keys};
 use zabd::java_env::JavaEnv;
 use zabd::local::{self, LocalOptions};
+use zabd::operate::container::{self, Asked};
 use zabd::server::{self, Source};
 use zabd::{command_line, exit, inspect, logging, operate};
 
@@ -18,7 +19,13 @@ fn main() -> ExitCode {
     if let Some(arguments) = shell_arguments() {
         return zk_shell::run(&arguments).into();
     }
-    let matches = match command_line::command().try_get_matches() {
+    let mut arguments = Vec::from_iter(std::env::args_os());
+    match container::run(&arguments) {
+        None => {}
+        Some(Asked::Server(server)) => arguments = server,
+        Some(Asked::Done(code)) => return code.into(),
+    }
+    let matches = match command_line::command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
         Err(error) => {
             // A closed stderr leaves nowhere to say so.

@@ -1,6 +1,8 @@
 //! Commands for operators that run beside a server, or without one.
 
+pub mod container;
 mod doctor;
+mod generate;
 mod members;
 mod rescue;
 
@@ -10,6 +12,8 @@ use clap::{ArgMatches, Command};
 pub(crate) fn commands() -> Vec<Command> {
     let mut commands = Vec::from(rescue::commands());
     commands.push(doctor::command());
+    commands.push(generate::command());
+    commands.extend(container::commands());
     commands
 }
 
@@ -21,6 +25,7 @@ pub fn run(matches: &ArgMatches) -> Option<u8> {
         "backup" => Some(rescue::backup(matches)),
         "restore" => Some(rescue::restore(matches)),
         "recover" => Some(rescue::recover(matches)),
+        "generate" => Some(generate::run(matches)),
         "doctor" => Some(doctor::run(matches)),
         _ => None,
     }
