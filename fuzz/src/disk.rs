@@ -11,6 +11,8 @@ pub enum Op {
     Epoch(EpochKind, Epoch),
     /// The id of the ensemble.
     Identity(Identity),
+    /// Which configurations count.
+    Configurations,
     /// A log record.
     Append(Zxid, Vec<u8>),
     /// The log ends here.
@@ -49,6 +51,7 @@ impl Image {
                 self.current = epoch;
             }
             Op::Identity(identity) => self.identity = Some(identity),
+            Op::Configurations => {}
             Op::Append(zxid, txn) => {
                 assert!(zxid > self.last(), "{zxid} after {}", self.last());
                 self.log.insert(zxid, txn);

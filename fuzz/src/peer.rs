@@ -400,6 +400,9 @@ impl World {
                 Output::SetIdentity { ticket, identity } => {
                     self.disk.push(ticket, Op::Identity(identity));
                 }
+                Output::SetConfigurations { ticket, .. } => {
+                    self.disk.push(ticket, Op::Configurations);
+                }
                 Output::Append { ticket, zxid, txn } => {
                     assert_eq!(TxnHeader::parse(txn).expect("a header").zxid, zxid);
                     self.disk.push(ticket, Op::Append(zxid, txn.to_vec()));
@@ -441,6 +444,7 @@ impl World {
                 | Output::Notice { .. }
                 | Output::Became(_)
                 | Output::Synced { .. }
+                | Output::Reconfigured
                 | Output::Room
                 | Output::Transmit { .. } => {}
             }

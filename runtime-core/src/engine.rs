@@ -329,6 +329,8 @@ impl<A: Application, D: Disk> Engine<A, D> {
                 }
                 NetOutput::Notice(notice, more) => self.tell(notice, more),
                 NetOutput::Became(status) => self.control.status().report(status),
+                // Those who come are judged by the names of the members of now.
+                NetOutput::Reconfigured => self.names = Names::new(self.node.peer().config()),
             }
         }
         drained

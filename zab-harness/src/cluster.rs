@@ -270,7 +270,7 @@ impl Cluster {
                     self.hang_up((i, conn));
                 }
                 NetOutput::Notice(notice, more) => self.notices.push((self.now, i, notice, more)),
-                NetOutput::Resume(_) | NetOutput::Became(_) => {}
+                NetOutput::Resume(_) | NetOutput::Became(_) | NetOutput::Reconfigured => {}
             }
         }
         if let Some(through) = self.servers[i].disk.flush()

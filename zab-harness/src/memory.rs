@@ -9,6 +9,7 @@ use zab_proto::{
 enum Op {
     Epoch(EpochKind, Epoch),
     Identity(Identity),
+    Configurations(Vec<String>),
     Append(Zxid, Vec<u8>),
     Truncate(Zxid),
     Install(Zxid, Vec<u8>, Vec<(Zxid, Vec<u8>)>),
@@ -20,6 +21,7 @@ pub struct Image {
     pub accepted: Option<Epoch>,
     pub current: Option<Epoch>,
     pub identity: Option<Identity>,
+    pub configurations: Vec<String>,
     pub snapshot: Option<(Zxid, Vec<u8>)>,
     pub log: Vec<(Zxid, Vec<u8>)>,
 }
@@ -62,6 +64,7 @@ impl Memory {
                 Op::Epoch(EpochKind::Accepted, epoch) => self.image.accepted = Some(epoch),
                 Op::Epoch(EpochKind::Current, epoch) => self.image.current = Some(epoch),
                 Op::Identity(identity) => self.image.identity = Some(identity),
+                Op::Configurations(texts) => self.image.configurations = texts,
                 Op::Append(zxid, txn) => self.image.log.push((zxid, txn)),
                 Op::Truncate(after) => self.image.log.retain(|(zxid, _)| *zxid <= after),
                 Op::Install(zxid, bytes, txns) => {
@@ -86,6 +89,7 @@ impl Memory {
         recovered.accepted_epoch = image.accepted;
         recovered.current_epoch = image.current;
         recovered.identity = image.identity;
+        recovered.configurations.clone_from(&image.configurations);
         recovered.unused_proven = self.unused_proven;
         if let Some((zxid, bytes)) = &image.snapshot {
             assert!(app.install(bytes).expect("a good snapshot").done);
@@ -113,6 +117,10 @@ impl Storage for Memory {
 
     fn set_identity(&mut self, ticket: Ticket, identity: Identity) {
         self.push(ticket, Op::Identity(identity));
+    }
+
+    fn set_configurations(&mut self, ticket: Ticket, texts: &[String]) {
+        self.push(ticket, Op::Configurations(texts.to_vec()));
     }
 
     fn append(&mut self, ticket: Ticket, zxid: Zxid, txn: &[u8]) {

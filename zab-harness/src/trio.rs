@@ -90,6 +90,7 @@ impl Trio {
             match output {
                 Output::SetEpoch { ticket, .. }
                 | Output::SetIdentity { ticket, .. }
+                | Output::SetConfigurations { ticket, .. }
                 | Output::Append { ticket, .. }
                 | Output::Truncate { ticket, .. }
                 | Output::Install { ticket, .. } => through = Some::<Ticket>(ticket),
@@ -108,6 +109,7 @@ impl Trio {
                 | Output::Notice { .. }
                 | Output::Became(_)
                 | Output::Synced { .. }
+                | Output::Reconfigured
                 | Output::Room
                 | Output::Snapshot { .. }
                 | Output::Log { .. } => {}

@@ -115,6 +115,12 @@ pub trait Application {
         let _ = (core, status);
     }
 
+    /// Another configuration of the ensemble is in force: `core.peer().config().ensemble`. The transaction
+    /// that made it, if there was one, is delivered.
+    fn reconfigured(&mut self, core: &mut Core<'_>) {
+        let _ = core;
+    }
+
     // Leader: traffic of its learners.
 
     /// A learner forwards a request (session id, cxid, opcode, record) with the requester's

@@ -33,6 +33,11 @@ pub struct Config {
     /// that nobody listed, and joiners before their `reconfig`. They get everything and may forward
     /// requests of any client. Off: they are refused (rule R23).
     pub allow_unlisted: bool,
+    /// Whether the members change while this server runs (`reconfigEnabled`). All members need the same
+    /// value. Learners that are not in the configuration are then taken, as a joiner has to be
+    /// synchronised before it can be made a member. Off: a change ends this server
+    /// ([`Peer::is_outdated`](crate::Peer::is_outdated)).
+    pub reconfig: bool,
     /// Refuse peers that come from another address than the configuration gives their id, where it
     /// gives addresses and not names (rule R23).
     pub check_addresses: bool,
@@ -186,6 +191,7 @@ impl Config {
             multi_address: false,
             trust_empty: false,
             allow_unlisted: false,
+            reconfig: false,
             check_addresses: true,
             fresh_id: None,
             election: ElectionConfig::default(),
@@ -209,7 +215,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] naming the rule that is broken.
     pub fn check(&self) -> Result<(), ConfigError> {
-        if !self.ensemble.members.contains_key(&self.sid) {
+        if !self.reconfig && !self.ensemble.members.contains_key(&self.sid) {
             return Err(ConfigError::NotAMember(self.sid));
         }
         let rules = [

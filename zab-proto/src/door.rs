@@ -14,7 +14,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-use crate::{Config, Sid, Violation};
+use crate::quorums::Quorums;
+use crate::{Config, Ensemble, Sid, Violation};
 
 /// What the configuration says of those who may come.
 #[derive(Clone, Debug)]
@@ -31,17 +32,32 @@ pub(crate) struct Door {
 
 impl Door {
     pub(crate) fn new(config: &Config) -> Self {
-        let hosts = |addresses: &[crate::Address]| {
-            addresses.iter().map(|address| address.host.clone()).collect()
-        };
-        let members = config.ensemble.members.iter();
-        Self {
-            allow_unlisted: config.allow_unlisted,
+        let mut door = Self {
+            allow_unlisted: config.allow_unlisted || config.reconfig,
             check_addresses: config.check_addresses,
-            members: members.map(|(sid, member)| (*sid, hosts(&member.addresses))).collect(),
+            members: BTreeMap::new(),
             names: BTreeMap::new(),
             confirmed: Vec::new(),
+        };
+        door.list(&config.ensemble);
+        door
+    }
+
+    fn list(&mut self, ensemble: &Ensemble) {
+        for (sid, member) in &ensemble.members {
+            let hosts = self.members.entry(*sid).or_default();
+            hosts.extend(member.addresses.iter().map(|address| address.host.clone()));
         }
+    }
+
+    /// Others are members from now on. While a configuration is being introduced, a member may come from
+    /// its address in either.
+    pub(crate) fn reconfigure(&mut self, quorums: &Quorums) {
+        let before = core::mem::take(&mut self.members);
+        quorums.each().for_each(|ensemble| self.list(ensemble));
+        let members = &self.members;
+        self.confirmed.retain(|sid| before.get(sid) == members.get(sid));
+        self.names.retain(|name, _| members.values().flatten().any(|host| host == name));
     }
 
     /// What a name means now. One that is not found keeps what it meant.

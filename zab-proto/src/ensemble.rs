@@ -225,6 +225,16 @@ impl Ensemble {
 }
 
 impl Member {
+    /// Whether learners find both at the same addresses.
+    #[must_use]
+    pub fn has_same_quorum_addresses(&self, other: &Self) -> bool {
+        let within = |some: &[Address], all: &[Address]| {
+            some.iter()
+                .all(|a| all.iter().any(|b| (&a.host, a.quorum_port) == (&b.host, b.quorum_port)))
+        };
+        within(&self.addresses, &other.addresses) && within(&other.addresses, &self.addresses)
+    }
+
     /// Whether role and addresses are the same, the latter as two sets.
     fn is_same(&self, other: &Self) -> bool {
         let within = |some: &[Address], all: &[Address]| {

@@ -195,6 +195,8 @@ pub enum CloseReason {
     LogUnreadable,
     /// The role that needed the connection has ended.
     RoleEnded,
+    /// The members have changed, and with them this server's role or its leader.
+    Reconfigured,
     /// The application asked for it.
     Application,
 }
@@ -239,6 +241,9 @@ impl fmt::Display for CloseReason {
             Self::Superseded => f.write_str("superseded by another connection"),
             Self::LogUnreadable => f.write_str("log not readable as far as needed"),
             Self::RoleEnded => f.write_str("role ended"),
+            Self::Reconfigured => f.write_str(
+                "the members have changed (reconfig), and with them this server's role or leader",
+            ),
             Self::Application => f.write_str("closed by the service"),
         }
     }
@@ -256,8 +261,11 @@ pub enum ProposeError {
     TooLarge,
     /// The counter is used up; a new epoch begins.
     Rollover,
-    /// The payload's header does not carry the next zxid.
+    /// The payload's header does not carry the next zxid, or it is a change of the members that is
+    /// none: it does not decode, is of another version than its zxid, or such changes are off.
     BadTxn,
+    /// Another change of the members is not committed yet.
+    Reconfiguring,
 }
 
 impl fmt::Display for ProposeError {
@@ -268,6 +276,7 @@ impl fmt::Display for ProposeError {
             Self::TooLarge => "transaction too large",
             Self::Rollover => "zxid counter used up",
             Self::BadTxn => "bad transaction header",
+            Self::Reconfiguring => "another change of the members is under way",
         })
     }
 }

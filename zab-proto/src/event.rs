@@ -1,5 +1,6 @@
 //! What goes into the core and what comes out of it.
 
+use alloc::string::String;
 use core::fmt;
 
 use crate::{CloseReason, Epoch, Identity, Notice, Sid, Zxid};
@@ -175,6 +176,14 @@ pub enum Output<'a> {
         /// The id, in the place of an older one.
         identity: Identity,
     },
+    /// Storage: make the configurations of the ensemble durable, in the place of those before.
+    SetConfigurations {
+        /// Place in the storage order.
+        ticket: Ticket,
+        /// Their texts ([`Ensemble::text`](crate::Ensemble::text)): the committed one, then those that are
+        /// being introduced, ascending.
+        texts: &'a [String],
+    },
     /// Storage: append a transaction to the log.
     Append {
         /// Place in the storage order.
@@ -229,6 +238,10 @@ pub enum Output<'a> {
     },
     /// Application: role or phase changed.
     Became(Status),
+    /// Application and network: another configuration is committed, which
+    /// [`Config::ensemble`](crate::Config::ensemble) of [`Peer::config`](crate::Peer::config) says. What was
+    /// delivered before is in front of it.
+    Reconfigured,
     /// Application: a sync round started by [`Peer::sync`](crate::Peer::sync) has ended.
     Synced {
         /// The number `sync` returned.

@@ -9,6 +9,8 @@ mod splice;
 mod standing;
 
 use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 pub(crate) use self::standing::Standing;
 use crate::window::{Index, Window};
@@ -20,6 +22,8 @@ use crate::{DigestVerdict, Epoch, EpochKind, Identity, Output, Ticket, Violation
 enum Op {
     SetEpoch(EpochKind, Epoch),
     SetIdentity(Identity),
+    /// The oldest of those that wait.
+    SetConfigurations,
     Truncate(Zxid),
     Install(Zxid),
 }
@@ -91,6 +95,9 @@ pub(crate) struct History {
     /// Which ensemble this directory belongs to, as last asked of storage, and whether storage has it.
     identity: Option<Identity>,
     identity_durable: bool,
+    /// Configurations not yet handed to storage, each for its operation, and those handed over last.
+    configurations: VecDeque<Vec<String>>,
+    configurations_issued: Vec<String>,
     /// It has changed since [`take_identity_change`](Self::take_identity_change).
     identity_changed: bool,
     standing: Standing,
@@ -136,6 +143,8 @@ impl History {
             identity: None,
             identity_durable: true,
             identity_changed: false,
+            configurations: VecDeque::new(),
+            configurations_issued: Vec::new(),
             standing: if trusted { Standing::Whole } else { Standing::Untrusted },
             snapshot_denied: false,
             gaps: VecDeque::new(),
@@ -248,6 +257,18 @@ impl History {
         self.identity_durable = false;
         self.identity_changed = true;
         self.enqueue(Op::SetIdentity(identity));
+    }
+
+    /// These are the configurations from now on: the committed one, then those that are being introduced.
+    pub(crate) fn set_configurations(&mut self, texts: Vec<String>) {
+        self.configurations.push_back(texts);
+        self.enqueue(Op::SetConfigurations);
+    }
+
+    /// Whether storage has not said yet that it has the present configurations.
+    pub(crate) fn awaits_configurations(&self) -> bool {
+        self.waiting.iter().any(|(_, op)| *op == Op::SetConfigurations)
+            || self.issued.iter().any(|(_, op)| *op == Op::SetConfigurations)
     }
 
     /// Whether the id has changed since this was asked last.
@@ -453,7 +474,7 @@ impl History {
                 Op::SetIdentity(identity) => {
                     self.identity_durable |= self.identity == Some(identity);
                 }
-                Op::SetEpoch(EpochKind::Current, _) | Op::Truncate(_) => {}
+                Op::SetEpoch(EpochKind::Current, _) | Op::Truncate(_) | Op::SetConfigurations => {}
                 Op::Install(_) => self.durable = self.durable.max(self.staged_end),
             }
         }
@@ -488,6 +509,11 @@ impl History {
             return Some(match op {
                 Op::SetEpoch(kind, epoch) => Output::SetEpoch { ticket, kind, epoch },
                 Op::SetIdentity(identity) => Output::SetIdentity { ticket, identity },
+                Op::SetConfigurations => {
+                    let texts = self.configurations.pop_front();
+                    self.configurations_issued = texts.expect("one for each operation");
+                    Output::SetConfigurations { ticket, texts: &self.configurations_issued }
+                }
                 Op::Truncate(after) => Output::Truncate { ticket, after },
                 Op::Install(zxid) => Output::Install { ticket, zxid },
             });

@@ -34,6 +34,9 @@ pub enum NetOutput {
     Notice(Notice, u64),
     /// Role or phase changed (for the runtime's log; the application knows).
     Became(Status),
+    /// The members have changed: names are to be looked up anew, ports perhaps bound elsewhere
+    /// ([`Peer::config`]; the application knows).
+    Reconfigured,
 }
 
 /// A [`Peer`] with its [`Application`]: what a runtime drives.
@@ -343,6 +346,9 @@ impl<A: Application> Node<A> {
             match output {
                 Output::SetEpoch { ticket, kind, epoch } => disk.set_epoch(ticket, kind, epoch),
                 Output::SetIdentity { ticket, identity } => disk.set_identity(ticket, identity),
+                Output::SetConfigurations { ticket, texts } => {
+                    disk.set_configurations(ticket, texts);
+                }
                 Output::Append { ticket, zxid, txn } => disk.append(ticket, zxid, txn),
                 Output::Stage { zxid, txn } => disk.stage_txn(zxid, txn),
                 Output::Truncate { ticket, after } => {
@@ -370,11 +376,8 @@ impl<A: Application> Node<A> {
                         if possible { DigestVerdict::Agrees } else { DigestVerdict::Absent };
                     self.peer.prove_gap(now, verdict);
                 }
-                Output::Became(status) => {
-                    self.synced = 0;
-                    self.app.became(&mut Core::new(now, &mut self.peer), &status);
-                    return Some(NetOutput::Became(status));
-                }
+                Output::Became(status) => return Some(self.became(now, status)),
+                Output::Reconfigured => return Some(self.reconfigured(now)),
                 Output::Synced { token } => {
                     self.app.synced(&mut Core::new(now, &mut self.peer), Some(token));
                 }
@@ -395,6 +398,17 @@ impl<A: Application> Node<A> {
                 Output::Close { conn, reason } => return Some(self.close(conn, reason)),
             }
         }
+    }
+
+    fn became(&mut self, now: Instant, status: Status) -> NetOutput {
+        self.synced = 0;
+        self.app.became(&mut Core::new(now, &mut self.peer), &status);
+        NetOutput::Became(status)
+    }
+
+    fn reconfigured(&mut self, now: Instant) -> NetOutput {
+        self.app.reconfigured(&mut Core::new(now, &mut self.peer));
+        NetOutput::Reconfigured
     }
 
     /// What there is to do when the core has nothing more to say. It may have again afterwards.
@@ -455,7 +469,7 @@ impl<A: Application> Node<A> {
 
     /// Moves the server's own snapshot on, as far as the disk has room for it.
     fn write_snapshot(&mut self, disk: &mut impl Storage) {
-        if self.to_disk.is_none() && !self.peer.is_doubted() && disk.snapshot_due() {
+        if self.to_disk.is_none() && self.peer.may_snapshot() && disk.snapshot_due() {
             self.to_disk = Some(self.app.snapshot_open());
             disk.snapshot_begin(self.peer.delivered());
         }

@@ -131,6 +131,11 @@ pub enum ReignEnd {
         /// Who has everything that was proposed, and this server's vote. `None`: nobody in time.
         successor: Option<Sid>,
     },
+    /// In the new configuration another server leads.
+    HandedOver {
+        /// That server; `None`: it is to be elected.
+        to: Option<Sid>,
+    },
 }
 
 impl fmt::Display for ReignEnd {
@@ -152,6 +157,12 @@ impl fmt::Display for ReignEnd {
             Self::Resigned { successor: None } => {
                 "it was asked to make way; within a tick no follower had all that was proposed, so that \
                  the election decides"
+            }
+            Self::HandedOver { to: Some(to) } => {
+                return write!(f, "the members have changed, and server {to} leads from now on");
+            }
+            Self::HandedOver { to: None } => {
+                "the members have changed, and this server votes no more"
             }
             Self::DiskStalled => {
                 "its disk completes nothing any more, while those of a quorum of followers do \

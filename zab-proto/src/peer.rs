@@ -24,9 +24,9 @@ use crate::quorums::Quorums;
 use crate::recovered::Recovered;
 use crate::shared::{Control, Shared, Slots};
 use crate::{
-    Channel, CloseReason, Config, ConfigError, ConnId, DigestVerdict, Epoch, Identity, Input,
-    Instant, LogDemand, Origin, Output, Phase, ProposeError, Received, ReignEnd, ServerState,
-    Status, Zxid,
+    Channel, CloseReason, Config, ConfigError, ConnId, DigestVerdict, Ensemble, Epoch, Identity,
+    Input, Instant, LogDemand, Origin, Output, Phase, ProposeError, Received, ReignEnd,
+    ServerState, Status, Zxid,
 };
 
 /// One server's side of ZAB, over all of its connections. Performs no I/O and reads no clock.
@@ -93,6 +93,7 @@ impl Peer {
         let trust_empty = config.trust_empty || config.standalone;
         let mut recovered = recovered;
         let applied = core::mem::take(&mut recovered.reconfigs);
+        let stored = core::mem::take(&mut recovered.configurations);
         let damaged = recovered.damaged_epochs();
         let history = recovered.into_history(trust_empty);
         let mut peer = Self {
@@ -103,6 +104,9 @@ impl Peer {
                 control: alloc::collections::VecDeque::with_capacity(64),
                 quorums,
                 room_wanted: Cell::new(None),
+                stored: Vec::new(),
+                newcomers: alloc::collections::BTreeMap::new(),
+                members_changed: false,
                 changing: false,
                 outdated: false,
                 notices: Notices::default(),
@@ -129,7 +133,7 @@ impl Peer {
             random: 0,
         };
         peer.random = peer.shared.config.seed | 1;
-        peer.observe_history(&applied);
+        peer.observe_history(&applied, &stored);
         if let Some(notice) = damaged {
             peer.shared.notice(now, notice);
         }
@@ -154,6 +158,30 @@ impl Peer {
     #[must_use]
     pub fn is_outdated(&self) -> bool {
         self.shared.outdated
+    }
+
+    /// Whether a change of the members is proposed that is not known to be committed yet.
+    #[must_use]
+    pub fn is_reconfiguring(&self) -> bool {
+        !self.shared.quorums.next().is_empty()
+    }
+
+    /// Whether a snapshot of the application may be begun: not before storage has the configuration that a
+    /// transaction in it has made, which would be forgotten with the log.
+    #[must_use]
+    pub fn may_snapshot(&self) -> bool {
+        !self.is_doubted() && !self.shared.history.awaits_configurations()
+    }
+
+    /// Leader: whether the voters of a configuration that follow it and are synchronised, and the leader
+    /// itself if it is one, are a quorum of that configuration, so that it may be proposed: without one,
+    /// nothing would be committed any more.
+    #[must_use]
+    pub fn has_synced_quorum(&self, ensemble: &Ensemble) -> bool {
+        match &self.role {
+            Role::Leader(leader) => leader.has_synced_quorum(&self.shared, ensemble),
+            Role::Looking(_) | Role::Learner(_) => false,
+        }
     }
 
     /// Role, phase, leader and epoch.

@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::{Ensemble, Role, Sid};
+use crate::{Ensemble, Member, Role, Sid};
 
 /// The configurations that count. A quorum is one in each of them.
 ///
@@ -13,25 +13,51 @@ use crate::{Ensemble, Role, Sid};
 #[derive(Debug)]
 pub(crate) struct Quorums {
     committed: Ensemble,
-    /// A newer configuration that is being introduced.
-    next: Option<Ensemble>,
-    /// The voters of both, ascending.
+    /// Newer configurations that are being introduced, ascending by version: one, and more only on a server
+    /// that does not know yet which of them has come into force.
+    next: Vec<Ensemble>,
+    /// The voters of all, ascending.
     voters: Vec<Sid>,
 }
 
 impl Quorums {
-    /// Of the committed configuration and the next one, which is left out if it is no newer.
-    pub(crate) fn new(committed: Ensemble, next: Option<Ensemble>) -> Self {
-        let next = next.filter(|next| next.version > committed.version);
-        let both = [Some(&committed), next.as_ref()].into_iter().flatten();
-        let mut voters: Vec<Sid> = both.flat_map(Ensemble::voters).collect();
+    /// Of the committed configuration and the next ones. What is no newer is left out.
+    pub(crate) fn new(committed: Ensemble, next: impl IntoIterator<Item = Ensemble>) -> Self {
+        let newer = |next: &Ensemble| next.version > committed.version;
+        let mut next: Vec<Ensemble> = next.into_iter().filter(newer).collect();
+        next.sort_by_key(|next| next.version);
+        next.dedup_by_key(|next| next.version);
+        let all = core::iter::once(&committed).chain(&next);
+        let mut voters: Vec<Sid> = all.flat_map(Ensemble::voters).collect();
         voters.sort_unstable();
         voters.dedup();
         Self { committed, next, voters }
     }
 
-    fn each(&self) -> impl Iterator<Item = &Ensemble> {
-        [Some(&self.committed), self.next.as_ref()].into_iter().flatten()
+    /// All configurations that count, the committed one first.
+    pub(crate) fn each(&self) -> impl Iterator<Item = &Ensemble> {
+        core::iter::once(&self.committed).chain(&self.next)
+    }
+
+    /// The configuration in force.
+    pub(crate) fn committed(&self) -> &Ensemble {
+        &self.committed
+    }
+
+    /// Those that are being introduced, ascending.
+    pub(crate) fn next(&self) -> &[Ensemble] {
+        &self.next
+    }
+
+    /// The newest of all.
+    pub(crate) fn newest(&self) -> &Ensemble {
+        self.next.last().unwrap_or(&self.committed)
+    }
+
+    /// A member, as the oldest configuration that names it has it: its new address, if it has one, counts
+    /// once that is committed.
+    pub(crate) fn member(&self, sid: Sid) -> Option<&Member> {
+        self.each().find_map(|ensemble| ensemble.members.get(&sid))
     }
 
     /// The version of the committed configuration.
@@ -71,15 +97,26 @@ impl Quorums {
 
     /// The election addresses of a member, as `host:port` joined by `|`.
     pub(crate) fn addresses(&self, sid: Sid) -> Option<String> {
-        let member = self.each().find_map(|ensemble| ensemble.members.get(&sid))?;
+        let member = self.member(sid)?;
         let each = member.addresses.iter().map(|at| address(&at.host, at.election_port));
         Some(each.collect::<Vec<_>>().join("|"))
+    }
+
+    /// The addresses of its quorum port in the same form.
+    pub(crate) fn quorum_addresses(&self, sid: Sid) -> Option<String> {
+        self.member(sid).map(quorum_addresses)
     }
 
     /// All members but `me`.
     pub(crate) fn members(&self) -> impl Iterator<Item = Sid> + '_ {
         self.each().flat_map(|ensemble| ensemble.members.keys().copied())
     }
+}
+
+/// The addresses of a member's quorum port, as `host:port` joined by `|`.
+pub(crate) fn quorum_addresses(member: &Member) -> String {
+    let each = member.addresses.iter().map(|at| address(&at.host, at.quorum_port));
+    each.collect::<Vec<_>>().join("|")
 }
 
 /// `host:port`, with brackets around an IPv6 address.

@@ -1,14 +1,25 @@
-//! Changes of the membership by ZooKeeper's `reconfig`.
+//! Changes of the membership by ZooKeeper's `reconfig` (`docs/membership.md`).
 //!
-//! This server cannot change its membership while it runs. It detects that `reconfig` has changed the
-//! ensemble, finishes with the current leader, and then stops voting and following, because quorums of
-//! the old membership are no longer valid. It acknowledges the change itself, which may need its
-//! acknowledgement, and must be started again with the new list.
+//! A change is a transaction like any other, whose body is the text of the new configuration and whose
+//! zxid is that configuration's version. From the moment it is part of this server's history, the new
+//! configuration counts beside the old one ([`Quorums`]), and once it is known to be committed, alone. Both
+//! follow from the history and a position in it: there is no message without which a server would be
+//! stuck half-way, and what is read back from the log at a start counts as it did before.
 //!
-//! A configuration's version is the zxid of the `reconfig` that made it. A leader gives its first one
-//! the version of its epoch, without changing anything.
+//! Beside the log two things can tell of a configuration: a leader, in NEWLEADER, and what this server has
+//! stored of that. A snapshot may hold the transaction, and the first version of an epoch has none.
+//!
+//! Without [`Config::reconfig`](crate::Config::reconfig) this server cannot change its membership while it
+//! runs. It detects that `reconfig` has changed the ensemble, finishes with the current leader, and then
+//! stops voting and following, because quorums of the old membership are no longer valid. It acknowledges
+//! the change itself, which may need its acknowledgement, and must be started again with the new list.
 
-use crate::shared::Shared;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::quorums::Quorums;
+use crate::shared::{Control, Shared};
 use crate::wire::jute::Reader;
 use crate::wire::txn::TxnHeader;
 use crate::{CloseReason, Ensemble, Violation, Zxid};
@@ -16,16 +27,185 @@ use crate::{CloseReason, Ensemble, Violation, Zxid};
 /// The type of a transaction that changes the membership.
 pub(crate) const RECONFIG: i32 = 16;
 
-/// Heeds a transaction that becomes part of the history.
-pub(crate) fn observe_txn(shared: &mut Shared, header: &TxnHeader, txn: &[u8]) {
+/// The configuration that a transaction makes, if it changes the members and can be read.
+pub(crate) fn configuration(header: &TxnHeader, txn: &[u8]) -> Option<Ensemble> {
     if header.kind != RECONFIG {
-        return;
+        return None;
     }
     let mut body = Reader::new(txn.get(TxnHeader::LEN..).unwrap_or_default());
-    let text = body.ustring().and_then(|_path| body.buffer()).ok().flatten();
-    if text.is_some_and(|text| adopt(shared, text) == News::OtherMembers) {
+    let text = body.ustring().and_then(|_path| body.buffer()).ok().flatten()?;
+    Ensemble::parse_text(text).ok()
+}
+
+/// Heeds a transaction that becomes part of the history.
+pub(crate) fn observe_txn(shared: &mut Shared, header: &TxnHeader, txn: &[u8]) {
+    let Some(ensemble) = configuration(header, txn) else { return };
+    if shared.config.reconfig {
+        introduce(shared, ensemble);
+    } else if adopt(shared, &ensemble) == News::OtherMembers {
         shared.changing = true;
     }
+}
+
+/// A change is part of the history from now on, and counts beside what counted before.
+///
+/// A leader proposes a change when the one before is committed, so of two in one history the older one is.
+pub(crate) fn introduce(shared: &mut Shared, ensemble: Ensemble) {
+    let version = ensemble.version;
+    let quorums = &shared.quorums;
+    if version <= quorums.committed().version {
+        return;
+    }
+    let history = logged(shared, shared.history.window.first());
+    let before = history.into_iter().rfind(|older| older.version < ensemble.version);
+    let quorums = &shared.quorums;
+    let committed = before.filter(|older| older.version > quorums.committed().version);
+    let committed = committed.unwrap_or_else(|| quorums.committed().clone());
+    let next: Vec<Ensemble> = quorums.next().iter().cloned().chain([ensemble]).collect();
+    set_logging(shared, Quorums::new(committed, next), Some(version));
+}
+
+/// The changes in the history from an index on, in its order.
+fn logged(shared: &Shared, from: u64) -> Vec<Ensemble> {
+    let window = &shared.history.window;
+    let txns = (from.max(window.first())..window.end()).map(|index| window.txn(index));
+    let read = |txn| configuration(&TxnHeader::parse(txn).ok()?, txn);
+    txns.filter_map(read).collect()
+}
+
+/// The transaction of a proposal, as its leader checks it.
+pub(crate) fn proposed(shared: &Shared, header: &TxnHeader, txn: &[u8]) -> Option<Ensemble> {
+    configuration(header, txn)
+        .filter(|ensemble| shared.config.reconfig && ensemble.version == header.zxid.raw())
+}
+
+/// A leader's history is this server's from now on, and `text` is the newest configuration that it knows
+/// of. What was being introduced here goes on to count unless the leader's word and the history both lack
+/// it: then it was never committed.
+///
+/// Called before the promise that NEWLEADER asks for is made durable, and durable with it: else a server
+/// whose snapshot holds a change could forget it in a crash, and vote by the configuration before.
+pub(crate) fn observe_leader(shared: &mut Shared, text: &[u8]) {
+    if !shared.config.reconfig {
+        return;
+    }
+    let told = Ensemble::parse_text(text).ok().filter(|told| !told.members.is_empty());
+    let quorums = &shared.quorums;
+    let mut committed = quorums.committed().clone();
+    let known = told.as_ref().map_or(i64::MAX, |told| told.version);
+    let mut next: Vec<Ensemble> =
+        quorums.next().iter().filter(|next| next.version <= known).cloned().collect();
+    next.extend(told);
+    let mut logged = logged(shared, shared.history.committed());
+    if let Some(newest) = logged.pop() {
+        // As above: those in front of it are committed.
+        let before = logged.pop().filter(|before| before.version > committed.version);
+        committed = before.unwrap_or(committed);
+        next.push(newest);
+    }
+    set(shared, Quorums::new(committed, next));
+}
+
+/// Everything up to `through` is committed, and so is what it introduces. Whether another configuration is
+/// in force now.
+pub(crate) fn activate(shared: &mut Shared, through: Zxid) -> bool {
+    let next = shared.quorums.next();
+    let Some(at) = next.iter().rposition(|next| next.version <= through.raw()) else {
+        return false;
+    };
+    let (committed, rest) = (next[at].clone(), next[at + 1..].to_vec());
+    set(shared, Quorums::new(committed, rest));
+    true
+}
+
+/// Another member, which has a newer configuration in force, tells of it in a vote. Whether that changes
+/// anything for this server: then it begins its election anew, once this is stored.
+///
+/// As with ZooKeeper's servers this is believed of a member: else one that was away while all the others
+/// it knows were replaced would never find the ensemble again. Who does not trust the senders of votes
+/// needs TLS or SASL on the election port.
+pub(crate) fn hear(shared: &mut Shared, other: Ensemble) -> bool {
+    let own = shared.quorums.committed();
+    if other.version <= own.version {
+        return false;
+    }
+    let next = shared.quorums.next().to_vec();
+    set(shared, Quorums::new(other, next));
+    true
+}
+
+/// What this server knew of at its last end: what it had stored, and the changes in its history, of which
+/// the first `applied` are known to be committed, and all but the last one are, too.
+pub(crate) fn recover(
+    shared: &mut Shared,
+    stored: &[String],
+    logged: Vec<Ensemble>,
+    applied: usize,
+) {
+    shared.stored = stored.to_vec();
+    let mut stored = stored.iter().filter_map(|text| Ensemble::parse_text(text.as_bytes()).ok());
+    let known = applied.max(logged.len().saturating_sub(1));
+    let own = shared.quorums.committed().clone();
+    let committed = logged.iter().take(known).cloned().chain(stored.next());
+    let committed = committed.chain([own]).max_by_key(|ensemble| ensemble.version);
+    let next: Vec<Ensemble> = stored.chain(logged).collect();
+    if let Some(committed) = committed {
+        set(shared, Quorums::new(committed, next));
+    }
+}
+
+/// Whether the transaction that makes a configuration is in the log.
+fn is_logged(shared: &Shared, ensemble: &Ensemble) -> bool {
+    let (window, zxid) = (&shared.history.window, Zxid::from_raw(ensemble.version));
+    zxid > window.base() && window.holds(zxid)
+}
+
+/// An epoch begins with this history, and what it introduces is in force. What it does not hold was stored
+/// and lost before it became part of it: it was never committed, or a quorum would have it, and this
+/// leader's history, too.
+pub(crate) fn begin(shared: &mut Shared, epoch: Zxid) -> bool {
+    let window = &shared.history.window;
+    let holds = |version: i64| {
+        let zxid = Zxid::from_raw(version);
+        zxid.counter() == 0 || zxid <= window.base() || window.holds(zxid)
+    };
+    let quorums = &shared.quorums;
+    let next: Vec<Ensemble> =
+        quorums.next().iter().filter(|next| holds(next.version)).cloned().collect();
+    set(shared, Quorums::new(quorums.committed().clone(), next));
+    activate(shared, epoch)
+}
+
+/// Puts configurations into force, and has them stored, if they are others.
+pub(crate) fn set(shared: &mut Shared, quorums: Quorums) {
+    set_logging(shared, quorums, None);
+}
+
+/// The same, if the transaction that makes the configuration of version `logging` is about to be logged.
+fn set_logging(shared: &mut Shared, quorums: Quorums, logging: Option<i64>) {
+    // A change that is in the log is read there at the next start, or is gone with it if it is lost.
+    let next = quorums.next().iter();
+    let next = next.filter(|next| Some(next.version) != logging && !is_logged(shared, next));
+    let stored: Vec<String> =
+        [quorums.committed()].into_iter().chain(next).map(Ensemble::text).collect();
+    if stored != shared.stored {
+        shared.stored.clone_from(&stored);
+        shared.history.set_configurations(stored);
+    }
+    let versions = |quorums: &Quorums| -> Vec<i64> {
+        quorums.each().map(|ensemble| ensemble.version).collect()
+    };
+    if versions(&quorums) == versions(&shared.quorums) {
+        return;
+    }
+    if quorums.version() != shared.quorums.version() {
+        shared.config.ensemble = quorums.committed().clone();
+        shared.control.push_back(Control::Reconfigured);
+    }
+    shared.newcomers.clear();
+    shared.door.reconfigure(&quorums);
+    shared.quorums = Arc::new(quorums);
+    shared.members_changed = true;
 }
 
 /// Whether a learner with the configuration of `version` has other members than `own` may have. The
@@ -35,21 +215,21 @@ pub(crate) fn is_newer(version: i64, own: &Ensemble) -> bool {
     version > own.version && Zxid::from_raw(version).counter() != 0
 }
 
-/// Heeds a configuration that is in force. It comes from a leader that this server has dialled; a
-/// vote is no proof of it (rule R20).
-///
-/// The version of a newer one with the same members becomes this server's: a leader refuses learners
-/// whose version is above its own.
-pub(crate) fn observe_config(shared: &mut Shared, text: &[u8]) -> Result<(), CloseReason> {
-    if adopt(shared, text) == News::OtherMembers {
+/// A leader tells which configuration is in force, and this server cannot follow a change. Its version, if
+/// the members are the same, becomes this server's: a leader refuses learners whose version is above its own.
+pub(crate) fn compare_leader(shared: &mut Shared, text: &[u8]) -> Result<(), CloseReason> {
+    if shared.config.reconfig {
+        return Ok(());
+    }
+    if Ensemble::parse_text(text).is_ok_and(|told| adopt(shared, &told) == News::OtherMembers) {
         shared.outdated = true;
         return Err(CloseReason::Violation(Violation::Reconfigured));
     }
     Ok(())
 }
 
-/// A change has come into force.
-pub(crate) fn activated(shared: &mut Shared) -> Result<(), CloseReason> {
+/// A change has come into force, on a server that cannot follow it.
+pub(crate) fn end_outdated(shared: &mut Shared) -> Result<(), CloseReason> {
     if shared.changing {
         shared.outdated = true;
         return Err(CloseReason::Violation(Violation::Reconfigured));
@@ -63,14 +243,14 @@ enum News {
     OtherMembers,
 }
 
-fn adopt(shared: &mut Shared, text: &[u8]) -> News {
-    let Ok(other) = Ensemble::parse_text(text) else { return News::Nothing };
+/// It comes from a leader that this server has dialled; a vote is no proof of it (rule R20).
+fn adopt(shared: &mut Shared, other: &Ensemble) -> News {
     let own = &mut shared.config.ensemble;
     if other.version <= own.version {
         return News::Nothing;
     }
     let first = Zxid::from_raw(other.version).counter() == 0;
-    if !first && !own.has_same_peers(&other) {
+    if !first && !own.has_same_peers(other) {
         return News::OtherMembers;
     }
     own.version = other.version;

@@ -1,5 +1,6 @@
 //! What storage found when the server started, and what may be believed of it.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::history::History;
@@ -28,6 +29,9 @@ pub struct Recovered {
     /// [`Application::agrees`](crate::Application::agrees) says behind them. Without such records it
     /// has no meaning.
     pub unused_proven: DigestVerdict,
+    /// What [`Storage::set_configurations`](crate::Storage::set_configurations) has stored last. Not heeded
+    /// without [`Config::reconfig`](crate::Config::reconfig), nor where the configuration is newer.
+    pub configurations: Vec<String>,
     window: Option<Window>,
     /// Entries of the window below were handed to the application.
     delivered: Index,
@@ -46,6 +50,7 @@ impl Default for Recovered {
             snapshot_end: Zxid::ZERO,
             initialize: false,
             unused_proven: DigestVerdict::Absent,
+            configurations: Vec::new(),
             window: None,
             delivered: 0,
             reconfigs: Vec::new(),

@@ -221,7 +221,9 @@ fn propose(core: &mut Core<'_>, request: &Request<'_>) -> bool {
     match core.propose(&txn) {
         Ok(_) => true,
         Err(ProposeError::Full | ProposeError::NotLeading | ProposeError::Rollover) => false,
-        Err(error @ (ProposeError::TooLarge | ProposeError::BadTxn)) => {
+        Err(
+            error @ (ProposeError::TooLarge | ProposeError::BadTxn | ProposeError::Reconfiguring),
+        ) => {
             unreachable!("checked before it was queued: {error}")
         }
     }

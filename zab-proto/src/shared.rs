@@ -1,7 +1,7 @@
 //! What both roles work on: configuration, history, and outputs that cannot be derived from
 //! positions.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -17,12 +17,13 @@ use crate::notice::{Notice, Notices};
 use crate::quorums::Quorums;
 use crate::wire::body::SNAPSHOT_END;
 use crate::wire::packet::{self, Packet, PacketType};
-use crate::{Channel, CloseReason, Config, ConnId, Instant, Sid, Status, Zxid};
+use crate::{Channel, CloseReason, Config, ConnId, Instant, Member, Sid, Status, Zxid};
 
 /// An output that is not derived from the history.
 #[derive(Debug)]
 pub(crate) enum Control {
     Became(Status),
+    Reconfigured,
     Connect { conn: ConnId, channel: Channel, addresses: String },
     Transmit(ConnId),
     Close { conn: ConnId, reason: CloseReason },
@@ -45,7 +46,13 @@ pub(crate) struct Shared {
     pub(crate) slots: Slots,
     /// Somebody was told that there is no room for so many bytes; the most, if there are several.
     pub(crate) room_wanted: Cell<Option<usize>>,
-    /// The history holds a change to other members, which may be committed.
+    /// The texts of the configurations that storage has, or will have.
+    pub(crate) stored: Vec<String>,
+    /// Candidates that no configuration known here names.
+    pub(crate) newcomers: BTreeMap<Sid, Member>,
+    /// The election has not been told of the present `quorums`.
+    pub(crate) members_changed: bool,
+    /// Without `Config::reconfig`: the history holds a change to other members, which may be committed.
     pub(crate) changing: bool,
     /// The ensemble has other members than this server knows of.
     pub(crate) outdated: bool,
@@ -79,7 +86,7 @@ impl Shared {
 
     /// A member, with where to find it, for a log.
     pub(crate) fn name(&self, sid: Sid) -> String {
-        let member = self.config.ensemble.members.get(&sid);
+        let member = self.quorums.member(sid);
         match member.and_then(|member| member.addresses.first()) {
             Some(address) => format!("{sid} ({})", address.host_port(address.election_port)),
             None => format!("{sid}"),

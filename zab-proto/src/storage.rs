@@ -3,6 +3,7 @@
 
 mod memory;
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::{Epoch, EpochKind, Identity, Ticket, Zxid};
@@ -54,6 +55,11 @@ pub trait Storage {
 
     /// Makes the id of the ensemble durable, in the place of an older one.
     fn set_identity(&mut self, ticket: Ticket, identity: Identity);
+
+    /// Makes the configurations of the ensemble durable, in the place of those before: the committed one,
+    /// then those that are being introduced. The next start finds them in
+    /// [`Recovered::configurations`](crate::Recovered::configurations).
+    fn set_configurations(&mut self, ticket: Ticket, texts: &[String]);
 
     /// Appends one transaction to the log. `txn` is a whole payload, `TxnHeader` first.
     fn append(&mut self, ticket: Ticket, zxid: Zxid, txn: &[u8]);

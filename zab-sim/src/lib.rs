@@ -25,7 +25,7 @@ pub mod world;
 pub mod zk;
 
 // Named from here, whichever folder they are in.
-use faults::{away, siege, tamper};
+use faults::{away, members, siege, tamper};
 pub use faults::{mutation, plan, profile};
 pub use observer::{check, coverage};
 use observer::{epochs, stream, tap, votes};

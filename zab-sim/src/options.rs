@@ -121,6 +121,8 @@ pub struct FaultOptions {
     pub slow: u32,
     /// A leader that is asked to make way.
     pub resign: u32,
+    /// A change of the members (not a fault, but planned like one).
+    pub reconfigure: u32,
 }
 
 /// All that describes a run.
@@ -134,6 +136,8 @@ pub struct Options {
     pub voters: usize,
     /// Observers, after the voters.
     pub observers: usize,
+    /// Servers that are no members at the beginning, after the observers. With any, the members change.
+    pub spares: usize,
     /// Clients.
     pub clients: usize,
     /// Requests per client.
@@ -197,6 +201,7 @@ impl Options {
             profile: "plain",
             voters,
             observers: 0,
+            spares: 0,
             clients: 2,
             requests: 50,
             think: 5 * MILLI,
@@ -308,7 +313,13 @@ impl Options {
     /// Servers.
     #[must_use]
     pub fn servers(&self) -> usize {
-        self.voters + self.observers
+        self.voters + self.observers + self.spares
+    }
+
+    /// Whether the members change.
+    #[must_use]
+    pub fn reconfigures(&self) -> bool {
+        self.spares > 0
     }
 }
 

@@ -52,6 +52,10 @@ pub fn converge<A: Subject>(world: &mut World<A>) {
 pub(crate) fn examine<A: Subject>(world: &mut World<A>) {
     settle(world);
     world.clients.iter_mut().for_each(|seat| seat.client.trouble());
+    if world.options.reconfigures() {
+        // Which servers can be missed is another question there.
+        return rest(world);
+    }
     // With small counters epochs end by themselves.
     let lasting = world.options.counter_max == u32::MAX;
     // Without a voter that counts, a guest makes a new epoch begin.

@@ -49,6 +49,30 @@ fn a_short_search_finds_nothing_and_reaches_everything() {
     }
 }
 
+/// Members that change, with everything else that goes wrong.
+#[test]
+fn the_members_change_while_servers_run() {
+    let profile = profile::named("members").expect("it is one");
+    let mut coverage = Coverage::default();
+    for seed in 0..20 {
+        let mut options = profile.options(seed);
+        options.events_max = options.events_max.min(6000);
+        let outcome = run::<App>(&options, 0);
+        assert_eq!(outcome.failure, None, "seed {seed}");
+        coverage.add(&outcome.coverage);
+    }
+    for what in [
+        "members: committed, more voters",
+        "members: committed, fewer voters",
+        "members: in force, with a vote",
+        "members: in force, as a stranger",
+        "members: led by a designated server",
+        "members: proposed, and its leader lost",
+    ] {
+        assert!(coverage.of(what) > 0, "not reached: {what}\n{coverage}");
+    }
+}
+
 /// The checks bite: the commonest of the old mistakes is found at once.
 #[test]
 fn a_fault_put_in_is_found() {

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use zab_proto::{Epoch, EpochKind, Identity, SnapshotDigest, Ticket, Zxid};
 
 use crate::commit_point::CommitPoint;
+use crate::configurations::{self, OnConfigurations};
 use crate::epoch;
 use crate::error::{Context, Error};
 use crate::foreign::warn_once;
@@ -49,6 +50,10 @@ pub(crate) enum Write {
         epoch: Epoch,
     },
     Identity(Identity),
+    /// The configurations, as their file holds them.
+    Configurations {
+        len: usize,
+    },
     /// Snapshots of our own up to number `void` must not be published afterwards.
     Truncate {
         after: Zxid,
@@ -122,6 +127,12 @@ impl Batch {
         self.push(Write::StageLog { len: added }, through);
     }
 
+    pub(crate) fn configurations(&mut self, texts: &[String], through: Ticket) {
+        let content = configurations::encode(texts);
+        self.bytes.extend_from_slice(content.as_bytes());
+        self.push(Write::Configurations { len: content.len() }, through);
+    }
+
     /// How many bytes are pieces of a leader's snapshot.
     pub(crate) fn staged_len(&self) -> usize {
         let len = |entry: &Entry| match entry.write {
@@ -130,6 +141,7 @@ impl Batch {
             | Write::StageLog { .. }
             | Write::Epoch { .. }
             | Write::Identity(_)
+            | Write::Configurations { .. }
             | Write::Truncate { .. }
             | Write::Install { .. }
             | Write::DiscardStage
@@ -169,6 +181,7 @@ pub(crate) struct Executor {
     pub(crate) compression: Compression,
     pub(crate) zxid_section: bool,
     pub(crate) published: std::sync::Arc<Published>,
+    pub(crate) on_configurations: OnConfigurations,
 }
 
 impl Executor {
@@ -181,7 +194,10 @@ impl Executor {
         let mut at = 0;
         for entry in &batch.entries {
             let len = match entry.write {
-                Write::Append { len, .. } | Write::Stage { len } | Write::StageLog { len } => len,
+                Write::Append { len, .. }
+                | Write::Configurations { len }
+                | Write::Stage { len }
+                | Write::StageLog { len } => len,
                 Write::Epoch { .. }
                 | Write::Identity(_)
                 | Write::Truncate { .. }
@@ -216,6 +232,12 @@ impl Executor {
                 epoch::write(&self.dirs.fs, &self.dirs.snap, kind, epoch)
             }
             Write::Identity(identity) => identity::write(&self.dirs.fs, &self.dirs.snap, identity),
+            Write::Configurations { .. } => {
+                let texts = configurations::decode(bytes).unwrap_or_default();
+                configurations::write(&self.dirs.fs, &self.dirs.snap, &texts)?;
+                self.on_configurations.tell(&texts);
+                Ok(())
+            }
             Write::Truncate { after, void } => {
                 self.log.roll();
                 self.begin_history()?;

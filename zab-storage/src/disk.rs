@@ -137,6 +137,7 @@ impl Store {
             compression: options.compression,
             zxid_section: options.zxid_section,
             published: Arc::clone(&published),
+            on_configurations: options.on_configurations.clone(),
         };
         Ok(Disk {
             front: Batch::default(),
@@ -414,6 +415,11 @@ impl Storage for Disk {
 
     fn set_identity(&mut self, ticket: Ticket, identity: Identity) {
         self.push(Write::Identity(identity), ticket);
+    }
+
+    fn set_configurations(&mut self, ticket: Ticket, texts: &[String]) {
+        self.last = ticket;
+        self.front.configurations(texts, ticket);
     }
 
     fn append(&mut self, ticket: Ticket, zxid: Zxid, txn: &[u8]) {

@@ -14,6 +14,7 @@
 mod batch;
 mod checksum;
 mod commit_point;
+mod configurations;
 #[cfg(test)]
 mod crash_tests;
 mod disk;
@@ -36,6 +37,7 @@ mod switch;
 mod times;
 mod view;
 
+pub use configurations::{OnConfigurations, read_configurations};
 pub use disk::{Disk, Mode};
 pub use epoch::read_myid;
 pub use error::{Damage, Error};

@@ -7,6 +7,7 @@ use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{Application, DigestVerdict, EpochKind, Instant, Recovered, SnapshotDigest, Zxid};
 
 use crate::commit_point::CommitPoint;
+use crate::configurations;
 use crate::epoch;
 use crate::error::{Context, Damage, Error};
 use crate::identity;
@@ -37,6 +38,7 @@ impl Store {
         recovered.accepted_epoch = epoch::read(&self.snap_dir, EpochKind::Accepted)?;
         recovered.current_epoch = epoch::read(&self.snap_dir, EpochKind::Current)?;
         recovered.identity = identity::read_identity(&self.snap_dir)?;
+        recovered.configurations = configurations::read_configurations(&self.snap_dir)?;
         recovered.initialize = self.initialize_files().next().is_some();
         let loaded = self.load_snapshot(&dirs, app)?;
         match &loaded {
@@ -253,7 +255,7 @@ impl Store {
         for log in logs_above(names::logs(&self.log_dir)?, base) {
             self.fs.sync_file(&log.path)?;
         }
-        for name in ["acceptedEpoch", "currentEpoch", identity::NAME] {
+        for name in ["acceptedEpoch", "currentEpoch", identity::NAME, configurations::NAME] {
             let path = self.snap_dir.join(name);
             if path.exists() {
                 self.fs.sync_file(&path)?;

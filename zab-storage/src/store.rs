@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use zab_proto::Zxid;
 
+use crate::configurations::OnConfigurations;
 use crate::error::{Context, Error};
 use crate::fs::{Fs, create_file};
 use crate::names::{self, Compression};
@@ -70,6 +71,8 @@ pub struct Options {
     /// How long a snapshot of this server's own that cannot be written is postponed. Doubles with
     /// each further failure, up to a hundred times as long.
     pub snapshot_retry: Duration,
+    /// Who hears of each change of the ensemble's configuration.
+    pub on_configurations: OnConfigurations,
     /// Seed of the random part of when snapshots are due.
     pub seed: u64,
 }
@@ -100,6 +103,7 @@ impl Options {
             alone: false,
             snapshot_size_factor: 0.33,
             snapshot_retry: Duration::from_secs(5),
+            on_configurations: OnConfigurations::default(),
             seed: 0,
         }
     }

@@ -94,6 +94,9 @@ pub(super) struct Algorithm {
     last_round: i64,
     /// Voters that look for a leader with a vote that is not counted (rule R14), as last heard.
     waiting: BTreeSet<Sid>,
+    /// Servers that are no voters in any configuration known here, and candidates all the same, as a voter
+    /// says that a change makes them voters.
+    pub(super) newcomers: BTreeSet<Sid>,
     /// The votes of this round (ZooKeeper's `recvset`).
     received: Votes,
     /// What servers that have a leader say (`outofelection`).
@@ -121,6 +124,7 @@ impl Algorithm {
             initial: vote,
             last_round: 0,
             waiting: BTreeSet::new(),
+            newcomers: BTreeSet::new(),
             received: Votes::new(),
             out_of_election: Votes::new(),
             failed_leaders: FailedLeaders::new(init_limit),
@@ -128,6 +132,26 @@ impl Algorithm {
             resend_at: None,
             final_at: None,
         }
+    }
+
+    /// Others count from now on.
+    pub(super) fn reconfigure(&mut self, quorums: Arc<Quorums>) {
+        self.waiting.retain(|sid| quorums.is_voter(*sid));
+        self.newcomers.clear();
+        self.quorums = quorums;
+    }
+
+    /// There is a leader without an election. Its round is that of none (`QuorumPeer.updateVote`).
+    pub(super) fn designate(&mut self, state: ServerState, vote: Vote) {
+        self.last_round = self.last_round.max(self.own.election_epoch);
+        self.own = CastVote { state, vote, election_epoch: -1, version: 0 };
+        (self.resend_at, self.final_at) = (None, None);
+        self.failed_leaders.end();
+    }
+
+    /// Whether `sid` can be elected.
+    pub(super) fn is_candidate(&self, sid: Sid) -> bool {
+        self.quorums.is_voter(sid) || self.newcomers.contains(&sid)
     }
 
     pub(super) fn quorums(&self) -> &Quorums {
@@ -160,6 +184,7 @@ impl Algorithm {
     /// The leader of the last election is lost, and the next one has not begun.
     pub(super) fn end(&mut self) {
         self.own.state = ServerState::Looking;
+        (self.resend_at, self.final_at) = (None, None);
     }
 
     /// Whether it has entered an election that is not over.
@@ -174,7 +199,13 @@ impl Algorithm {
     /// begin a round they never voted in, for votes only rise within a round
     /// (`FastLeaderElection.totalOrderPredicate`).
     pub(super) fn start(&mut self, now: Instant, initial: Vote) {
-        let election_epoch = if initial.zxid == Zxid::NONE {
+        // So does who is in no configuration that it knows, as it is no candidate that others would adopt a
+        // round with: if it is a voter of one that is being introduced, they may need its vote in theirs.
+        let stranger = !self.quorums.is_member(self.me);
+        if stranger {
+            self.last_round = self.last_round.max(self.own.election_epoch);
+        }
+        let election_epoch = if initial.zxid == Zxid::NONE || stranger {
             self.own.election_epoch.min(0)
         } else {
             self.last_round = self.last_round.max(self.own.election_epoch).wrapping_add(1);
@@ -237,7 +268,7 @@ impl Algorithm {
         if heard.vote.zxid != Zxid::NONE {
             self.failed_leaders.hear(from);
         }
-        if self.quorums.is_voter(heard.vote.leader) {
+        if self.is_candidate(heard.vote.leader) {
             match heard.state {
                 ServerState::Looking => {
                     let (changed, newcomer) = self.on_looking(from, heard);

@@ -8,8 +8,9 @@
 
 mod links;
 
+use alloc::borrow::Cow;
 use alloc::collections::{BTreeMap, VecDeque};
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::Cell;
 use core::net::IpAddr;
@@ -22,6 +23,7 @@ use super::algorithm::CastVote;
 use crate::door::Door;
 use crate::quorums::Quorums;
 use crate::wire::Parsed;
+use crate::wire::extension::{self, Tag};
 use crate::wire::handshake::{ADDRESSES_LEN_MAX_BYTES, Form, Handshake};
 use crate::wire::notification::parse_frame;
 use crate::{CloseReason, Config, ConnId, Instant, Sid};
@@ -35,9 +37,13 @@ pub(super) struct Connections {
     text: Vec<u8>,
     /// What follows it, for members of ours.
     extension: Vec<u8>,
+    /// Candidates that are voters in no committed configuration, and their lines.
+    pub(super) newcomers: BTreeMap<Sid, String>,
     handshake_timeout: Duration,
     redial_min: Duration,
     links_max: usize,
+    /// Whoever is no member may say by what name it is to be called (`Config::reconfig`).
+    calls_strangers: bool,
     door: Door,
     looking: bool,
     remotes: BTreeMap<Sid, Remote>,
@@ -138,9 +144,11 @@ impl Connections {
             handshake: own_handshake(config, quorums),
             text: config.ensemble.text().into_bytes(),
             extension: Vec::new(),
+            newcomers: BTreeMap::new(),
             handshake_timeout: config.election.handshake_timeout.max(REDIAL_MIN),
             redial_min: config.election.redial_min.clamp(REDIAL_MIN, REDIAL_MAX),
             links_max: config.limits.links_max,
+            calls_strangers: config.reconfig,
             door: Door::new(config),
             looking: false,
             remotes,
@@ -149,6 +157,34 @@ impl Connections {
             deadline: Cell::new(None),
             outputs: VecDeque::new(),
         }
+    }
+
+    /// Others are members from now on. Who is none any more keeps its connection for as long as it holds;
+    /// one whose address has changed is dialled there from the next time on.
+    pub(super) fn reconfigure(&mut self, config: &Config, quorums: &Quorums) {
+        self.deadline.set(None);
+        // Who is no member any more is still to be called where it was.
+        if quorums.is_member(self.me) {
+            self.handshake = own_handshake(config, quorums);
+        }
+        self.text = config.ensemble.text().into_bytes();
+        self.door.reconfigure(quorums);
+        let committed = quorums.committed();
+        let new = quorums.voters().iter().filter(|sid| !committed.is_voter(**sid));
+        let lines =
+            new.filter_map(|sid| Some((*sid, quorums.newest().members.get(sid)?.to_string())));
+        self.newcomers = lines.collect();
+        for remote in self.remotes.values_mut() {
+            (remote.addresses, remote.voter) = (None, false);
+        }
+        for sid in quorums.members().filter(|sid| *sid != self.me) {
+            let remote = self.remotes.entry(sid).or_default();
+            remote.addresses = quorums.addresses(sid);
+            remote.voter = quorums.is_voter(sid);
+        }
+        self.remotes.retain(|_, remote| {
+            remote.addresses.is_some() || remote.up.or(remote.dialling).is_some()
+        });
     }
 
     /// Text of the own configuration as sent.
@@ -370,8 +406,16 @@ impl Connections {
                 link.announced = false;
                 return written;
             };
-            link.out.reserve(self.text.len() + self.extension.len() + NOTIFICATION_LEN);
-            next.notification(&self.text).write_extended_frame(&self.extension, &mut link.out);
+            let mut extension = Cow::Borrowed(&self.extension);
+            if let Some(line) = self.newcomers.get(&next.vote.leader) {
+                let fields = extension.to_mut();
+                if fields.is_empty() {
+                    extension::begin(fields);
+                }
+                extension::put(fields, Tag::CANDIDATE, line.as_bytes());
+            }
+            link.out.reserve(self.text.len() + extension.len() + NOTIFICATION_LEN);
+            next.notification(&self.text).write_extended_frame(&extension, &mut link.out);
         }
     }
 

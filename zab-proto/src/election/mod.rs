@@ -12,7 +12,7 @@ mod overtaken;
 #[cfg(test)]
 mod tests;
 
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -23,10 +23,12 @@ use self::connections::{Connections, Frame};
 use self::overtaken::Overtaken;
 use crate::identity::{Identity, differ};
 use crate::quorums::Quorums;
+use crate::reconfig;
 use crate::wire::extension::{self, Tag};
 use crate::wire::notification::Notification;
 use crate::{
-    CloseReason, Config, ConnId, Ensemble, Epoch, Instant, Notice, ServerState, Sid, Vote, Zxid,
+    CloseReason, Config, ConnId, Ensemble, Epoch, Instant, Member, Notice, Role, ServerState, Sid,
+    Vote, Zxid,
 };
 
 /// What the election port asks of the world.
@@ -58,6 +60,10 @@ pub(crate) enum ElectionOutput {
         /// The vote that won.
         vote: Vote,
     },
+    /// A member has a newer configuration in force.
+    NewerConfig(Ensemble),
+    /// A candidate that no configuration known here names, and where it is.
+    Newcomer(Sid, Member),
     /// For the log.
     Notice(Notice),
     /// The election just decided cannot succeed: the elected leader, or so many of its voters that no
@@ -93,6 +99,8 @@ pub(crate) struct ElectionPort {
     overtaken: Option<Overtaken>,
     /// The last role ended before its epoch was established.
     in_vain: bool,
+    /// Whether a newer configuration in a vote may be believed (`Config::reconfig`).
+    reconfig: bool,
     /// Whose notification has come last, and whether it looks for a leader (and has not just connected,
     /// as then it may repeat something long past).
     voice: Option<(Sid, bool)>,
@@ -111,6 +119,7 @@ impl ElectionPort {
             bootstrapped: false,
             overtaken: None,
             in_vain: false,
+            reconfig: config.reconfig,
             voice: None,
             counters: ElectionCounters::default(),
         }
@@ -125,6 +134,22 @@ impl ElectionPort {
             extension::put(&mut extension, Tag::IDENTITY, &identity.encode());
         }
         self.connections.set_extension(extension);
+    }
+
+    /// Others count from now on.
+    pub(crate) fn reconfigure(&mut self, now: Instant, config: &Config, quorums: Arc<Quorums>) {
+        self.connections.reconfigure(config, &quorums);
+        self.algorithm.reconfigure(quorums);
+        let decided = self.algorithm.evaluate(now, |sid| self.connections.is_gone(sid));
+        self.carry_out(now, Step { decided, ..Step::default() });
+    }
+
+    /// There is a leader without an election: a change of the members has named it.
+    pub(crate) fn designate(&mut self, state: ServerState, vote: Vote) {
+        self.bootstrap = None;
+        self.overtaken = None;
+        self.connections.stop();
+        self.algorithm.designate(state, vote);
     }
 
     /// What the name of a member means now.
@@ -312,7 +337,10 @@ impl ElectionPort {
             return;
         }
         let is_voter = self.algorithm.quorums().is_voter(frame.from);
-        self.note_config(frame.from, notification.config);
+        if self.note_config(frame.from, notification.config) {
+            return;
+        }
+        self.note_candidate(frame, &notification);
         let state = match notification.server_state() {
             Some(state) => state,
             None if is_voter => {
@@ -364,16 +392,47 @@ impl ElectionPort {
         true
     }
 
-    fn note_config(&mut self, from: Sid, text: Option<&[u8]>) {
-        let Some(text) = text.filter(|text| *text != self.connections.text()) else { return };
+    /// Whether the sender's configuration is newer and believed, so that this election is over.
+    fn note_config(&mut self, from: Sid, text: Option<&[u8]>) -> bool {
+        let Some(text) = text.filter(|text| *text != self.connections.text()) else {
+            return false;
+        };
         match Ensemble::parse_text(text) {
             Ok(other) if other.version > self.algorithm.quorums().version() => {
                 self.counters.newer_config += 1;
+                let own = self.algorithm.quorums();
+                let believed = self.reconfig
+                    && self.algorithm.is_looking()
+                    && own.is_member(from)
+                    && reconfig::is_newer(other.version, own.committed());
+                if believed {
+                    self.connections.push(ElectionOutput::NewerConfig(other));
+                    return true;
+                }
                 let notice = Notice::NewerConfig { from, version: other.version };
                 self.connections.push(ElectionOutput::Notice(notice));
             }
             Ok(_) => {}
             Err(_) => self.counters.malformed_config += 1,
+        }
+        false
+    }
+
+    /// A voter votes for a server that becomes a voter by a change that this server has not heard of.
+    fn note_candidate(&mut self, frame: &Frame<'_>, vote: &Notification<'_>) {
+        let (algorithm, leader) = (&mut self.algorithm, vote.leader);
+        let believed = self.reconfig && algorithm.quorums().is_voter(frame.from);
+        if !believed || algorithm.is_candidate(leader) || algorithm.newcomers.len() >= NEWCOMERS_MAX
+        {
+            return;
+        }
+        let line = extension::field(Some(frame.payload), vote.known_len(), Tag::CANDIDATE);
+        let line = line.and_then(|line| core::str::from_utf8(line).ok());
+        let member = line.and_then(|line| Member::parse(leader, line).ok());
+        if let Some(member) = member.filter(|member| member.role == Role::Participant) {
+            algorithm.newcomers.insert(leader);
+            self.connections.newcomers.insert(leader, member.to_string());
+            self.connections.push(ElectionOutput::Newcomer(leader, member));
         }
     }
 
@@ -426,6 +485,9 @@ impl ElectionPort {
         }
     }
 }
+
+/// More candidates than this that no configuration names are not believed.
+const NEWCOMERS_MAX: usize = 64;
 
 /// The candidate named in votes of servers that cannot be elected.
 const NOBODY: Sid = Sid(i64::MIN);

@@ -4,6 +4,7 @@
 use super::identity::Said;
 use super::link::{Link, Stage};
 use super::{Leader, Step};
+use crate::reconfig::RECONFIG;
 use crate::shared::Shared;
 use crate::window::Index;
 use crate::wire::packet::{Packet, PacketType};
@@ -38,7 +39,7 @@ impl Leader {
     /// The zxid of the next proposal. Alone, nobody has to agree on the next epoch when the counter
     /// is used up.
     pub(crate) fn next_zxid(&self, counter_max: u32) -> Option<Zxid> {
-        if self.step != Step::Established {
+        if self.step != Step::Established || self.change.is_over() {
             return None;
         }
         let (epoch, counter) = (self.last_proposed.epoch(), self.last_proposed.counter());
@@ -122,8 +123,10 @@ impl Leader {
         if self.is_ending() || !self.can_take(shared, txn.len()) {
             return Err(ProposeError::Full);
         }
-        if TxnHeader::parse(txn).map(|header| header.zxid) != Ok(zxid) {
-            return Err(ProposeError::BadTxn);
+        let header = TxnHeader::parse(txn).ok().filter(|header| header.zxid == zxid);
+        let header = header.ok_or(ProposeError::BadTxn)?;
+        if header.kind == RECONFIG {
+            self.introduce(shared, &header, txn)?;
         }
         if self.standalone && zxid.epoch() > self.epoch {
             self.begin_epoch(shared, zxid.epoch());
@@ -189,7 +192,7 @@ impl Leader {
 
     /// Commits what a quorum has acknowledged.
     pub(super) fn commit_acked(&mut self, shared: &mut Shared) {
-        if !self.acks_changed || !self.is_established() {
+        if !self.acks_changed || !self.is_established() || self.change.is_over() {
             return;
         }
         self.acks_changed = false;
@@ -213,10 +216,14 @@ impl Leader {
         // halving.
         let lacks = |index: &Index| !quorums.is_quorum(|sid| has(sid, *index));
         let newest = self.acks_sorted.partition_point(lacks);
-        if let Some(index) = self.acks_sorted.get(newest) {
-            shared.history.commit(*index);
+        if let Some(index) = self.acks_sorted.get(newest).copied() {
+            // What follows a change is committed by the new members alone, if this server still leads them.
+            shared.history.commit(self.change.committable(index));
             self.welcome_synced(shared);
             self.release_syncs(shared);
+            if self.activate(shared) {
+                self.commit_acked(shared);
+            }
         }
     }
 

@@ -99,9 +99,9 @@ impl Leader {
         if self.step == Step::Introductions && self.is_quorum(shared, introduced) {
             // What somebody claimed who is gone again says nothing. An observer's word raises the
             // epoch, but it does not vote (rule R11).
-            let members = &shared.config.ensemble.members;
+            let quorums = &shared.quorums;
             let claims = self.all().filter(|link| link.stage == Stage::Introduced);
-            let claims = claims.filter(|link| members.contains_key(&link.sid));
+            let claims = claims.filter(|link| quorums.is_member(link.sid));
             let highest = claims.map(|link| link.accepted).max().unwrap_or_default();
             let Some(epoch) = highest.max(shared.history.accepted()).next() else {
                 shared.notice(now, Notice::NoEpochLeft);
@@ -110,6 +110,7 @@ impl Leader {
             self.step = Step::Chosen;
             self.epoch = epoch;
             shared.history.set_epoch(EpochKind::Accepted, epoch);
+            self.name_first_version(shared);
         }
         if self.step == Step::Chosen && shared.history.is_accepted_durable() {
             self.step = Step::Promises;

@@ -105,6 +105,9 @@ pub(super) struct Link {
     pub(super) reading: Option<Index>,
     /// Transactions below were sent with their COMMIT (participants).
     pub(super) commits_sent: Index,
+    /// The changes of the members, committed in this reign, that it has not been told of: the index of each,
+    /// and who leads from there on.
+    pub(super) changes: VecDeque<(Index, Sid)>,
     /// Bytes of the transaction at `next` that are sent already.
     part_sent: usize,
     /// End of the history sent before NEWLEADER.
@@ -184,6 +187,7 @@ impl Link {
             last_sent: Zxid::ZERO,
             reading: None,
             commits_sent: 0,
+            changes: VecDeque::new(),
             part_sent: 0,
             cut: 0,
             early_len: 0,
@@ -261,16 +265,16 @@ impl Link {
     /// The next transaction, from the log, and what is due behind it.
     pub(super) fn put_logged(&mut self, history: &History, own: Own, zxid: Zxid, txn: &[u8]) {
         let Step::Txn(kind) = self.step(history) else { return };
-        self.out.put(kind, zxid, Some(txn));
+        match self.change_at(self.next).filter(|_| kind == PacketType::INFORM) {
+            Some(leader) => self.put_activation(PacketType::INFORMANDACTIVATE, zxid, leader, txn),
+            None => self.out.put(kind, zxid, Some(txn)),
+        }
         self.note_len(txn.len(), self.next);
         self.early_len += if self.is_early() { txn.len() } else { 0 };
         self.passed(zxid);
         while !self.is_slow_to_take() {
             match self.step(history) {
-                Step::Commit => {
-                    let commit = self.next_commit(own);
-                    self.out.put_raw(&commit);
-                }
+                Step::Commit => self.put_commit(own),
                 Step::Sync => self.put_sync(),
                 Step::Nothing | Step::Txn(_) | Step::NewLeader => return,
             }
@@ -310,6 +314,39 @@ impl Link {
         };
         self.commits_sent += 1;
         packet::bare(PacketType::COMMIT, zxid)
+    }
+
+    fn put_commit(&mut self, own: Own) {
+        let index = self.commits_sent;
+        let commit = self.next_commit(own);
+        // What it is sent before NEWLEADER is committed, and NEWLEADER says what is in force behind it.
+        match self.change_at(index).filter(|_| self.stage != Stage::CatchingUp) {
+            Some(leader) => {
+                let zxid = own.zxid(index);
+                self.put_activation(PacketType::COMMITANDACTIVATE, zxid, leader, b"");
+            }
+            None => self.out.put_raw(&commit),
+        }
+    }
+
+    /// Who leads from the change on that is at `index`, if one is, of those that it has not been told of.
+    fn change_at(&mut self, index: Index) -> Option<Sid> {
+        while self.changes.front().is_some_and(|(at, _)| *at < index) {
+            self.changes.pop_front();
+        }
+        self.changes.front().filter(|(at, _)| *at == index).map(|(_, leader)| *leader)
+    }
+
+    fn put_activation(&mut self, kind: PacketType, zxid: Zxid, leader: Sid, txn: &[u8]) {
+        let mut data = leader.0.to_be_bytes().to_vec();
+        data.extend_from_slice(txn);
+        self.out.put(kind, zxid, Some(&data));
+    }
+
+    /// Whether everything that is committed has gone out, with what it is told of that.
+    pub(super) fn is_told(&self, history: &History) -> bool {
+        let told = if self.observer { self.next } else { self.commits_sent };
+        told >= history.committed() && self.out.is_empty()
     }
 
     /// A sync that is to be answered behind everything below `gate`; false if there are too many.
@@ -432,6 +469,16 @@ impl Link {
             match self.step(history) {
                 Step::Nothing => return written,
                 Step::Txn(_) if self.next < history.window.first() => return written,
+                Step::Txn(PacketType::INFORM)
+                    if self.part_sent == 0
+                        && let Some(leader) = self.change_at(self.next) =>
+                {
+                    let (zxid, txn) =
+                        (history.window.zxid(self.next), history.window.txn(self.next));
+                    self.put_activation(PacketType::INFORMANDACTIVATE, zxid, leader, txn);
+                    self.note_len(txn.len(), self.next);
+                    self.passed(zxid);
+                }
                 Step::Txn(kind) => {
                     let (n, done) = self.transmit_txn(kind, history, room);
                     written += n;
@@ -439,6 +486,7 @@ impl Link {
                         return written;
                     }
                 }
+                Step::Commit if !self.changes.is_empty() => self.put_commit(own),
                 Step::Commit => {
                     let commit = self.next_commit(own);
                     match room.first_chunk_mut::<BARE_LEN>() {

@@ -6,6 +6,7 @@ mod discovery;
 mod guests;
 mod identity;
 mod link;
+mod members;
 mod resigning;
 mod spares;
 mod standing;
@@ -20,6 +21,7 @@ use core::net::IpAddr;
 
 use self::beats::Beats;
 use self::link::{Link, Own, Stage};
+use self::members::Change;
 use self::resigning::Resigning;
 use self::spares::Spares;
 use self::standing::Standing;
@@ -77,7 +79,9 @@ pub(crate) struct Leader {
     overtaken: bool,
     /// Learners that are synchronised may wait for their UPTODATE.
     welcome_waiting: bool,
+    /// What NEWLEADER tells.
     config_text: String,
+    change: Change,
     /// When the present step must be over.
     deadline: Instant,
     /// Next half tick, and how many have passed.
@@ -140,7 +144,8 @@ impl Leader {
             departed: VecDeque::new(),
             overtaken: false,
             welcome_waiting: false,
-            config_text: config.ensemble.text(),
+            config_text: shared.quorums.newest().text(),
+            change: Change::default(),
             deadline,
             half_tick: now + config.tick_time / 2,
             half_ticks: 0,
@@ -465,7 +470,8 @@ impl Leader {
         let step = (self.step < Step::Established).then_some(self.deadline);
         let silent = self.all().filter(|link| link.is_awaited()).map(|link| link.silent_at).min();
         let beat = self.beats.poll_timeout();
-        let all = [Some(self.half_tick), step, silent, beat, self.resign_timeout()];
+        let change = self.change.poll_timeout();
+        let all = [Some(self.half_tick), step, silent, beat, self.resign_timeout(), change];
         all.into_iter().flatten().min()
     }
 
@@ -481,6 +487,9 @@ impl Leader {
             } else {
                 followed
             });
+        }
+        if let Some(reason) = self.hand_over(now, shared) {
+            return Leadership::Resign(reason);
         }
         let half_tick = now >= self.half_tick;
         if half_tick {

@@ -322,6 +322,7 @@ impl Leader {
         self.heard.clear();
         self.last_proposed = Zxid::new(self.epoch, 0);
         shared.history.commit(self.first);
+        self.begin_members(now, shared);
         let alive_until = now + shared.config.ticks(shared.config.sync_limit + 1);
         let silent_at = now + shared.config.ticks(shared.config.sync_limit);
         for link in self.links.iter_mut().flatten().filter(|link| link.stage == Stage::Synced) {

@@ -24,18 +24,25 @@ impl Learner {
                 self.take_commit(shared, packet.zxid)?;
                 shared.history.commit(self.committed);
                 if packet.kind == PacketType::COMMITANDACTIVATE {
-                    reconfig::activated(shared)?;
+                    let (leader, _) =
+                        body::parse_activate(data()?).map_err(CloseReason::Malformed)?;
+                    self.activate(shared, Some(leader));
+                    reconfig::end_outdated(shared)?;
                 }
+                self.activate(shared, None);
             }
             PacketType::INFORM => {
                 self.take_inform(shared, packet.zxid, data()?)?;
                 shared.history.commit(self.committed);
+                self.activate(shared, None);
             }
             PacketType::INFORMANDACTIVATE => {
-                let (_, txn) = body::parse_activate(data()?).map_err(CloseReason::Malformed)?;
+                let (leader, txn) =
+                    body::parse_activate(data()?).map_err(CloseReason::Malformed)?;
                 self.take_inform(shared, packet.zxid, txn)?;
                 shared.history.commit(self.committed);
-                reconfig::activated(shared)?;
+                self.activate(shared, Some(leader));
+                reconfig::end_outdated(shared)?;
             }
             PacketType::PING => {
                 self.ping = packet.zxid;

@@ -11,6 +11,8 @@ use alloc::string::String;
 
 use self::suspicion::Suspicion;
 use self::sync::Incoming;
+use crate::quorums;
+use crate::reconfig;
 use crate::shared::{Control, Outbox, Shared};
 use crate::window::Index;
 use crate::wire::Parsed;
@@ -96,6 +98,8 @@ pub(crate) struct Learner {
     /// The driver holds bytes of the leader's that wait for [`Control::Resume`].
     paused: bool,
     failed: bool,
+    /// The members have changed, and this is who leads this server from now on.
+    successor: Option<Sid>,
     /// Why this server closed the connection, if it did.
     reason: Option<CloseReason>,
     /// Bytes of the longest field that the leader was sent.
@@ -142,6 +146,7 @@ impl Learner {
             touched_at: now,
             paused: false,
             failed: false,
+            successor: None,
             reason: None,
             longest: 0,
         };
@@ -173,6 +178,11 @@ impl Learner {
     /// Whether the role has to end.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed
+    }
+
+    /// The server to follow, or to lead as, without an election, if a change of the members says so.
+    pub(crate) fn successor(&self) -> Option<Sid> {
+        self.successor
     }
 
     /// Whether the leader has been told of this server's history and has not accepted it yet.
@@ -233,6 +243,26 @@ impl Learner {
         self.reason = Some(reason);
         if let Some(conn) = self.conn.take() {
             shared.close(conn, reason);
+        }
+    }
+
+    /// Once a change of the members is committed, it is in force. It ends this role if the server has
+    /// another one now, or another leader: the one that the old leader has `designated`, if it has.
+    pub(super) fn activate(&mut self, shared: &mut Shared, designated: Option<Sid>) {
+        let history = &shared.history;
+        if self.step != Step::Live || shared.quorums.next().is_empty() {
+            return;
+        }
+        let committed = history.window.zxid_before(history.committed());
+        if !reconfig::activate(shared, committed.max(Zxid::new(self.epoch, 0))) {
+            return;
+        }
+        let members = shared.quorums.committed();
+        let leader = designated.unwrap_or(self.leader);
+        let observer = shared.quorums.is_observer(shared.config.sid);
+        if leader != self.leader || observer != self.observer || !members.is_voter(leader) {
+            self.successor = Some(leader).filter(|leader| members.is_voter(*leader));
+            self.leave(shared, CloseReason::Reconfigured);
         }
     }
 
@@ -398,7 +428,7 @@ impl Learner {
         }
         // The leader keeps within its own bound; what is more here is what both retain, one
         // transaction, and the requests that the leader takes of each learner when its window is full.
-        let members = shared.config.ensemble.members.len();
+        let members = shared.quorums.members().count();
         let requests = members.saturating_mul(limits.request_len_max());
         let bound = limits.window_len_max_bytes + limits.field_len_max_bytes;
         let bound = bound.saturating_add(requests);
@@ -420,13 +450,6 @@ impl Learner {
 
 /// The addresses of a member's quorum port, as a dial takes them.
 fn quorum_addresses(shared: &Shared, sid: Sid) -> String {
-    let mut text = String::new();
-    let Some(member) = shared.config.ensemble.members.get(&sid) else { return text };
-    for address in &member.addresses {
-        if !text.is_empty() {
-            text.push('|');
-        }
-        text.push_str(&address.host_port(address.quorum_port));
-    }
-    text
+    let newcomer = || shared.newcomers.get(&sid).map(quorums::quorum_addresses);
+    shared.quorums.quorum_addresses(sid).or_else(newcomer).unwrap_or_default()
 }

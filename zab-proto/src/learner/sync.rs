@@ -146,13 +146,13 @@ impl Learner {
             PacketType::COMMIT => self.take_commit(shared, packet.zxid),
             PacketType::COMMITANDACTIVATE => {
                 self.take_commit(shared, packet.zxid)?;
-                reconfig::activated(shared)
+                reconfig::end_outdated(shared)
             }
             PacketType::INFORM => self.take_inform(shared, packet.zxid, data()?),
             PacketType::INFORMANDACTIVATE => {
                 let (_, txn) = body::parse_activate(data()?).map_err(CloseReason::Malformed)?;
                 self.take_inform(shared, packet.zxid, txn)?;
-                reconfig::activated(shared)
+                reconfig::end_outdated(shared)
             }
             PacketType::NEWLEADER if self.step == Step::Syncing => {
                 self.on_new_leader(shared, packet)
@@ -202,7 +202,10 @@ impl Learner {
         }
         let header = TxnHeader::parse(txn).ok().filter(|header| header.zxid == zxid);
         let header = header.ok_or(CloseReason::Violation(Violation::BadTxn))?;
-        reconfig::observe_txn(shared, &header, txn);
+        // What is kept aside is not part of the history before NEWLEADER.
+        if !aside || !shared.config.reconfig {
+            reconfig::observe_txn(shared, &header, txn);
+        }
         let long =
             aside && self.incoming.txns.len_bytes() > shared.config.limits.window_len_max_bytes;
         if long && self.sync != Some(SyncMode::Snap) && shared.history.can_ask_for_snapshot() {
@@ -280,7 +283,7 @@ impl Learner {
         if self.is_behind(shared) {
             return Err(CloseReason::Violation(Violation::LeaderBehind));
         }
-        reconfig::observe_config(shared, packet.data.unwrap_or_default())?;
+        reconfig::compare_leader(shared, packet.data.unwrap_or_default())?;
         // The history up to here is the leader's and counts as committed at UPTODATE; no COMMIT
         // comes for it (`Learner.syncWithLeader`, DIFF).
         let (history, txns) = (&mut shared.history, &self.incoming.txns);
@@ -294,12 +297,14 @@ impl Learner {
             history.extend(txns, txns.first());
             base
         };
-        history.seal();
+        // Stored before a snapshot takes effect that may hold the change.
+        reconfig::observe_leader(shared, packet.data.unwrap_or_default());
+        shared.history.seal();
         self.committed = base + self.incoming.committed;
         // Transactions that were committed already need no acknowledgement.
         self.acked = self.committed;
         self.incoming = Incoming::new();
-        history.enter(self.epoch);
+        shared.history.enter(self.epoch);
         self.step = Step::Storing;
         self.acknowledge(shared);
         Ok(())
@@ -364,6 +369,7 @@ impl Learner {
         self.adopt_identity(shared);
         self.begin_suspicion(shared);
         self.announce(shared);
+        self.activate(shared, None);
     }
 
     /// Something has become durable.

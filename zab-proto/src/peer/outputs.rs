@@ -22,6 +22,7 @@ impl Peer {
             Control::Log { conn, after, through, any_length } => {
                 Plain::Other(Output::Log { conn, after, through, any_length })
             }
+            Control::Reconfigured => Plain::Other(Output::Reconfigured),
             Control::Became(status) => Plain::Other(Output::Became(status)),
             Control::Transmit(conn) => Plain::Other(Output::Transmit { conn }),
             Control::Close { conn, reason } => Plain::Other(Output::Close { conn, reason }),

@@ -65,7 +65,10 @@ impl Peer {
             let epoch = leader.epoch();
             self.shared.notice(now, Notice::ReignEnded { epoch, reason });
         }
-        self.look(now, None);
+        match reason {
+            ReignEnd::HandedOver { to: Some(leader) } => self.succeed(now, leader),
+            _ => self.look(now, None),
+        }
     }
 
     /// Whether this server serves, or at least could.

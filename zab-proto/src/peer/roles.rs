@@ -1,6 +1,8 @@
 //! Which role this server is in: looking, following or observing, leading, and how one ends and the
 //! next begins.
 
+use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -13,7 +15,9 @@ use crate::reconfig;
 use crate::shared::{Control, Shared};
 use crate::window::Window;
 use crate::wire::txn::TxnHeader;
-use crate::{Channel, CloseReason, Epoch, Instant, Notice, ReignEnd, ServerState, Sid, Vote, Zxid};
+use crate::{
+    Channel, CloseReason, Ensemble, Epoch, Instant, Notice, ReignEnd, ServerState, Sid, Vote, Zxid,
+};
 
 #[derive(Debug)]
 pub(super) enum Role {
@@ -40,6 +44,13 @@ impl Peer {
     /// Carries role changes through until nothing changes any more.
     pub(super) fn settle(&mut self, now: Instant) {
         loop {
+            self.tell_members(now);
+            if let Role::Learner(learner) = &self.role
+                && learner.has_failed()
+                && let Some(leader) = learner.successor()
+            {
+                self.succeed(now, leader);
+            }
             if let Role::Learner(learner) = &self.role
                 && learner.has_failed()
             {
@@ -84,6 +95,10 @@ impl Peer {
                     self.shared.control.push_back(Control::Close { conn, reason });
                 }
                 ElectionOutput::Decided { state, vote } => self.decided(now, state, vote),
+                ElectionOutput::Newcomer(sid, member) => {
+                    self.shared.newcomers.insert(sid, member);
+                }
+                ElectionOutput::NewerConfig(ensemble) => self.on_newer_config(now, ensemble),
                 ElectionOutput::Notice(notice) => self.shared.notice(now, notice),
                 ElectionOutput::Overtaken => self.abdicate(now, ReignEnd::Deserted),
             }
@@ -131,9 +146,59 @@ impl Peer {
         }
     }
 
+    /// The election hears of it when the members are others.
+    fn tell_members(&mut self, now: Instant) {
+        if core::mem::take(&mut self.shared.members_changed) {
+            self.election.reconfigure(now, &self.shared.config, Arc::clone(&self.shared.quorums));
+        }
+    }
+
+    /// A member has a newer configuration than this server, which looks for a leader.
+    fn on_newer_config(&mut self, now: Instant, ensemble: Ensemble) {
+        let Role::Looking(looking) = &mut self.role else { return };
+        if reconfig::hear(&mut self.shared, ensemble) {
+            // The next vote is cast in the new configuration, once that is stored.
+            looking.begun = false;
+            self.election.end();
+            self.tell_members(now);
+        }
+    }
+
+    /// Follows a leader, or leads, without an election, as a change of the members says. If nothing comes
+    /// of that, there will be one.
+    pub(super) fn succeed(&mut self, now: Instant, leader: Sid) {
+        self.look(now, None);
+        self.tell_members(now);
+        let (me, quorums) = (self.shared.config.sid, &self.shared.quorums);
+        if !quorums.committed().is_voter(leader) {
+            return;
+        }
+        let state = if leader == me {
+            ServerState::Leading
+        } else if quorums.is_observer(me) {
+            ServerState::Observing
+        } else {
+            ServerState::Following
+        };
+        let history = &self.shared.history;
+        let vote = Vote { leader, zxid: history.last(), peer_epoch: history.current() };
+        self.election.designate(state, vote);
+        self.decided(now, state, vote);
+    }
+
     /// Whether what was recovered changes the members. `applied` are the changes that the application
-    /// has already, and the window perhaps no longer.
-    pub(super) fn observe_history(&mut self, applied: &[Vec<u8>]) {
+    /// has already, and the window perhaps no longer; `stored` the configurations that storage has.
+    pub(super) fn observe_history(&mut self, applied: &[Vec<u8>], stored: &[String]) {
+        if self.shared.config.reconfig {
+            let read = |txn: &[u8]| reconfig::configuration(&TxnHeader::parse(txn).ok()?, txn);
+            let mut logged: Vec<Ensemble> = applied.iter().filter_map(|txn| read(txn)).collect();
+            let known = logged.len();
+            let history = &self.shared.history;
+            let rest = history.delivered()..history.end();
+            logged.extend(rest.filter_map(|index| read(history.window.txn(index))));
+            reconfig::recover(&mut self.shared, stored, logged, known);
+            return;
+        }
         for txn in applied {
             if let Ok(header) = TxnHeader::parse(txn) {
                 reconfig::observe_txn(&mut self.shared, &header, txn);

@@ -1,5 +1,7 @@
 //! Storage without a disk.
 
+use alloc::string::String;
+
 use crate::{Epoch, EpochKind, Identity, Input, SnapshotDigest, Storage, Ticket, Zxid};
 
 /// Storage for tests, examples and standalone servers whose state may end with the process: keeps
@@ -26,6 +28,10 @@ impl Storage for MemoryStorage {
     }
 
     fn set_identity(&mut self, ticket: Ticket, _: Identity) {
+        self.last = Some(ticket);
+    }
+
+    fn set_configurations(&mut self, ticket: Ticket, _: &[String]) {
         self.last = Some(ticket);
     }
 

@@ -35,6 +35,10 @@ impl Tag {
     /// In LEADERINFO to a live follower with heartbeats: whether the ensemble can spare it (u8: 1 if so),
     /// from now on.
     pub const SPARE: Self = Self(4);
+    /// In a notification, if the server that it votes for is a voter only of a configuration that is being
+    /// introduced: that server's line in it, without the `server.N=`. Who has not heard of the change can
+    /// then vote for that server and follow it; its own quorums stay as they are.
+    pub const CANDIDATE: Self = Self(5);
 }
 
 /// The fields behind the first `known` bytes of a message. Reads nothing that is cut off or has no

@@ -209,6 +209,7 @@ impl Learner {
                 }
                 Output::SetEpoch { ticket, .. }
                 | Output::SetIdentity { ticket, .. }
+                | Output::SetConfigurations { ticket, .. }
                 | Output::Truncate { ticket, .. } => {
                     self.peer.handle_input(NOW, Input::Persisted { through: ticket });
                 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use clap::{Parser, ValueEnum};
 
 use zab_sim::counter::Counter;
-use zab_sim::coverage::{Coverage, MUST_REACH, SERVICE_MUST_REACH};
+use zab_sim::coverage::{Coverage, MEMBERS_MUST_REACH, MUST_REACH, SERVICE_MUST_REACH};
 use zab_sim::minimise::minimise;
 use zab_sim::plan::draw;
 use zab_sim::replica::Replica;
@@ -127,10 +127,11 @@ fn main() -> ExitCode {
         for scenario in scenarios::ALL {
             println!("scenario {}: {}", scenario.name, scenario.title());
         }
-        for profile in profile::ALL {
+        for profile in profile::ALL.iter().chain(profile::APART) {
             println!("profile {}: {}", profile.name, profile.about.join(" "));
         }
-        Mutation::ALL.iter().for_each(|mutation| println!("mutation {mutation:?}"));
+        let mutations = Mutation::ALL.iter().chain(Mutation::MEMBERS);
+        mutations.for_each(|mutation| println!("mutation {mutation:?}"));
         Mutation::SERVICE.iter().for_each(|m| println!("mutation {m:?}, with --subject zk"));
         return ExitCode::SUCCESS;
     }
@@ -294,8 +295,13 @@ fn sweep(args: &Args, from: u64, to: u64, mutation: Option<Mutation>) -> ExitCod
         elapsed.as_secs_f64(),
         rate(sum.events, elapsed.as_secs_f64())
     );
-    let missing = sum.coverage.missing(args.subject.must_reach());
-    if !missing.is_empty() && args.profile.is_none() && mutation.is_none() {
+    let (must_reach, complete) = match args.profile.as_deref() {
+        None => (args.subject.must_reach(), true),
+        Some("members") => (MEMBERS_MUST_REACH, true),
+        Some(_) => (args.subject.must_reach(), false),
+    };
+    let missing = sum.coverage.missing(must_reach);
+    if !missing.is_empty() && complete && mutation.is_none() {
         println!("never reached: {}", missing.join(", "));
         if sum.runs >= ENOUGH_RUNS && sum.failures.is_empty() {
             return ExitCode::FAILURE;
@@ -353,10 +359,16 @@ fn mutation_table(args: &Args) -> ExitCode {
     let mut all_found = true;
     let core = Mutation::ALL.iter().map(|mutation| (mutation, Subject::Counter));
     let service = Mutation::SERVICE.iter().map(|mutation| (mutation, Subject::Zk));
-    for (mutation, subject) in core.chain(service) {
+    let members = Mutation::MEMBERS.iter().map(|mutation| (mutation, Subject::Counter));
+    for (mutation, subject) in core.chain(service).chain(members) {
         let mut events = 0;
+        let apart = Mutation::MEMBERS.contains(mutation).then(|| profile::named("members"));
         let found = (0..20_000).find_map(|seed| {
-            let outcome = subject.run(&options_of(args, seed, Some(*mutation)), 0);
+            let options = match apart.flatten() {
+                Some(profile) => Options { mutation: Some(*mutation), ..profile.options(seed) },
+                None => options_of(args, seed, Some(*mutation)),
+            };
+            let outcome = subject.run(&options, 0);
             events += outcome.events;
             outcome.failure.map(|failure| (seed, failure.invariant))
         });

@@ -1,6 +1,7 @@
 //! What a fault does, and the steps of the protocol that faults are tied to.
 
 pub(crate) mod away;
+pub(crate) mod members;
 pub mod mutation;
 pub mod plan;
 pub mod profile;
@@ -119,6 +120,7 @@ impl<A: Subject> World<A> {
             }
             Fault::Accost { server, words } => siege::accost_in_trouble(self, server, words),
             Fault::Swizzle { order, pause } => self.swizzle(order, pause),
+            Fault::Reconfigure { choice } => self.reconfigure(choice),
         }
     }
 

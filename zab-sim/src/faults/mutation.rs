@@ -52,6 +52,12 @@ pub enum Mutation {
     IdentityNotCompared,
     /// A configuration in a vote is believed, and ends a server at its next election.
     VoteConfigBelieved,
+    /// What is stored of the configurations is lost at a power cut, though it was reported durable.
+    ConfigurationsNotDurable,
+    /// A server that starts again goes by the list that it started with for the first time.
+    ConfigurationsForgotten,
+    /// A change of the members is committed by the old ones alone: for the new ones somebody else agrees.
+    NewVotersUnasked,
     /// A leader's clock stands still while its process does not run: when it comes back it does not know that
     /// it was away, and serves reads at once.
     ClockStandsStill,
@@ -139,6 +145,10 @@ impl Mutation {
         Self::PauseConcealed,
     ];
 
+    /// All that are found only where the members change (profile `members`).
+    pub const MEMBERS: &[Self] =
+        &[Self::ConfigurationsNotDurable, Self::ConfigurationsForgotten, Self::NewVotersUnasked];
+
     /// All that are found with the ZooKeeper service only.
     pub const SERVICE: &[Self] = &[
         Self::SyncAnsweredEarly,
@@ -170,6 +180,7 @@ impl Mutation {
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL
             .iter()
+            .chain(Self::MEMBERS)
             .chain(Self::SERVICE)
             .copied()
             .find(|m| format!("{m:?}").eq_ignore_ascii_case(name))

@@ -47,6 +47,8 @@ pub enum Fault {
     Wipe { server: HostIx, down: u64 },
     /// Whoever leads is asked to make way.
     Resign,
+    /// The members change, if the leader of that time takes it.
+    Reconfigure { choice: u64 },
     /// A process dies, and its file says that it has accepted so many more epochs, for `down`.
     Misremember { server: HostIx, rise: i64, down: u64 },
 }
@@ -72,6 +74,7 @@ impl Fault {
             Self::Accost { .. } => "fault: a stranger",
             Self::Swizzle { .. } => "fault: links cut and mended in turn",
             Self::Slow { .. } => "fault: a slow reader",
+            Self::Reconfigure { .. } => "members: a change is wanted",
         }
     }
 
@@ -92,7 +95,7 @@ impl Fault {
             Self::Slow { rest, length, .. } => Self::Slow { server, rest, length },
             Self::Garble { to, bytes, .. } => Self::Garble { from: server, to, bytes },
             Self::Accost { words, .. } => Self::Accost { server, words },
-            Self::Swizzle { .. } | Self::Resign => self,
+            Self::Swizzle { .. } | Self::Resign | Self::Reconfigure { .. } => self,
         }
     }
 }
@@ -143,7 +146,7 @@ pub fn draw(options: &Options) -> Vec<Planned> {
     let faults = &options.faults;
     let seconds = options.chaos.div_ceil(SECOND);
     let mut plan = Vec::new();
-    let classes: [(u32, Draw); 14] = [
+    let classes: [(u32, Draw); 15] = [
         (faults.kill, |rng, n| die(rng, n, Death::Kill)),
         (faults.crash, |rng, n| die(rng, n, Death::Power)),
         (faults.pause, |rng, n| Fault::Pause { server: rng.index(n), length: length(rng) }),
@@ -178,6 +181,7 @@ pub fn draw(options: &Options) -> Vec<Planned> {
             Fault::Garble { from, to, bytes: rng.next_u64() }
         }),
         (faults.swizzle, |rng, _| Fault::Swizzle { order: rng.next_u64(), pause: length(rng) }),
+        (faults.reconfigure, |rng, _| Fault::Reconfigure { choice: rng.next_u64() }),
     ];
     for (rate, make) in classes {
         for _ in 0..u64::from(rate) * seconds / 1000 {
@@ -202,7 +206,9 @@ pub fn draw(options: &Options) -> Vec<Planned> {
 fn draw_strangers(options: &Options) -> impl Iterator<Item = Planned> {
     let mut rng = Rng::new(options.seed, 0x57_a9e);
     let seconds = options.chaos.div_ceil(SECOND);
-    let count = if rng.chance(200) { 10 * seconds } else { 0 };
+    // Where members change, the word of who can send votes is believed.
+    let strangers = rng.chance(200) && !options.reconfigures();
+    let count = if strangers { 10 * seconds } else { 0 };
     let (servers, chaos) = (options.servers(), options.chaos);
     (0..count).map(move |_| Planned {
         when: When::At(rng.below(chaos)),

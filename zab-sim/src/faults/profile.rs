@@ -158,6 +158,40 @@ pub const ALL: &[Profile] = &[
     },
 ];
 
+/// Those that are not drawn at random.
+pub const APART: &[Profile] = &[Profile {
+    name: "members",
+    about: &[],
+    hooks: &[
+        "members proposed",
+        "members committed",
+        "members in force",
+        "configurations",
+        "append",
+        "ack",
+        "commit",
+        "looking",
+        "about to lead",
+        "leading",
+        "newleader",
+    ],
+    tune: |options, rng| {
+        hasty(options);
+        busy(options);
+        options.voters = rng.pick(&[1, 2, 3, 3, 5]);
+        options.observers = rng.pick(&[0, 0, 1]);
+        options.spares = rng.pick(&[1, 2, 3]);
+        options.retained_txns = rng.pick(&[1, 50, 500]);
+        options.disk.snapshot_every = rng.pick(&[0, 7, 40]);
+        options.disk.log_gap_per_mille = 0;
+        options.faults.reconfigure = rng.pick(&[2000, 5000]);
+        options.faults.hooked = rng.pick(&[0, 2000, 6000]);
+        options.faults.kill = rng.pick(&[0, 300]);
+        options.faults.crash = rng.pick(&[0, 500]);
+        options.faults.wipe = 0;
+    },
+}];
+
 /// Elections and time-outs take little of the run.
 fn hasty(options: &mut Options) {
     options.tick_time = options.tick_time.min(Duration::from_millis(100));
@@ -191,5 +225,6 @@ impl Profile {
 #[must_use]
 pub fn named(name: &str) -> Option<&'static Profile> {
     let about = |profile: &&Profile| profile.about.iter().any(|a| a.eq_ignore_ascii_case(name));
-    ALL.iter().find(|profile| profile.name == name).or_else(|| ALL.iter().find(about))
+    let mut all = ALL.iter().chain(APART);
+    all.find(|profile| profile.name == name).or_else(|| ALL.iter().find(about))
 }

@@ -11,6 +11,7 @@ use zab_proto::wire::notification::Notification;
 use zab_proto::wire::packet::{Packet, PacketType};
 use zab_proto::{Channel, EnsembleId, Epoch, Identity, Limits, Sid, Zxid};
 
+use crate::members::sid_of;
 use crate::mutation::Mutation;
 use crate::net::Side;
 use crate::options::Options;
@@ -349,10 +350,6 @@ fn say<A: Subject>(world: &mut World<A>, to: HostIx, channel: Channel, bytes: &[
     let conn = world.net.dial(world.now, from, None, to, channel, &mut world.queue);
     world.net.write(world.now, conn, Side::Dialler, bytes, &mut world.queue);
     conn
-}
-
-fn sid_of(server: HostIx) -> Sid {
-    Sid(i64::try_from(server + 1).unwrap_or(i64::MAX))
 }
 
 /// A member's id twice of three times.

@@ -6,11 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use zab_proto::{Epoch, EpochKind, ServerState, Status, Zxid};
+use zab_proto::{Ensemble, Epoch, EpochKind, ServerState, Status, Zxid};
 
 use crate::coverage::Coverage;
 use crate::epochs::Reign;
 use crate::image::{Image, Op, Rec};
+use crate::members;
 use crate::options::Options;
 use crate::queue::HostIx;
 use crate::rng::Map;
@@ -47,6 +48,13 @@ pub struct Watched {
 #[derive(Debug)]
 pub struct Ghost {
     pub(crate) voters: usize,
+    /// The members change: what concerns single votes is not judged then, as each server has a view of its
+    /// own of who may cast them.
+    pub(crate) dynamic: bool,
+    /// The configurations that are committed, from the first one on.
+    pub(crate) configs: Vec<Ensemble>,
+    /// All that was ever proposed.
+    pub(crate) changes: BTreeMap<Zxid, Ensemble>,
     /// The committed history: zxid and chain of each transaction.
     canon: Vec<(Zxid, u64)>,
     /// The committed transactions themselves, if the subject wants them.
@@ -86,6 +94,9 @@ impl Ghost {
         let (voters, servers) = (options.voters, options.servers());
         Self {
             voters,
+            dynamic: options.reconfigures(),
+            configs: vec![members::first(options)],
+            changes: BTreeMap::new(),
             votes: Votes::new(servers),
             notification_max: nanos(options.election.max_notification_interval),
             notification_min: nanos(options.election.min_notification_interval),
@@ -177,9 +188,15 @@ impl Ghost {
         image.find(zxid).is_some_and(|rec| rec.chain == chain)
     }
 
-    /// Whether the voters whose disk satisfies `test` form a quorum.
+    /// Whether the voters of now that satisfy `test` form a quorum.
     pub(crate) fn quorum(&self, test: impl Fn(HostIx) -> bool) -> bool {
-        (0..self.voters).filter(|server| test(*server)).count() > self.voters / 2
+        self.committed_members().is_quorum(|sid| test(members::server_of(sid)))
+    }
+
+    /// A transaction is committed.
+    fn commit(&mut self, zxid: Zxid, chain: u64) {
+        self.canon.push((zxid, chain));
+        self.commit_members(zxid);
     }
 
     // Storage calls.
@@ -262,7 +279,7 @@ impl Ghost {
     pub(crate) fn on_durable(&mut self, server: HostIx, image: &Image, op: &Op) {
         match op {
             Op::Append(_) => {}
-            Op::SetIdentity(_) => {}
+            Op::SetIdentity(_) | Op::SetConfigurations(_) => {}
             Op::Truncate(_) | Op::Install(..) => self.shrunk = true,
             Op::SetEpoch(kind, epoch) => self.on_durable_epoch(server, image, *kind, *epoch),
         }
@@ -361,7 +378,7 @@ impl Ghost {
                 if self.named.get(&zxid) != Some(&chain) {
                     self.fail("B1", format!("s{} applies {zxid}: never logged", server + 1));
                 }
-                self.canon.push((zxid, chain));
+                self.commit(zxid, chain);
                 self.pending.push((zxid, chain));
             }
         }
@@ -385,14 +402,16 @@ impl Ghost {
         }
         let from = image.log.partition_point(|rec| rec.zxid <= last);
         let new = image.log[from..].iter().take_while(|rec| rec.zxid <= zxid);
-        self.canon.extend(new.map(|rec| (rec.zxid, rec.chain)));
+        for rec in new {
+            self.commit(rec.zxid, rec.chain);
+        }
     }
 
     /// Compares the committed history with the disks, after each event. B7, B8.
     pub(crate) fn compare<'a>(&mut self, durable: impl Fn(HostIx) -> &'a Image) {
         let mut pending = std::mem::take(&mut self.pending);
         for (zxid, chain) in pending.drain(..) {
-            if !self.quorum(|server| self.holds(durable(server), zxid, chain)) {
+            if !self.is_committed_by(zxid, |server| self.holds(durable(server), zxid, chain)) {
                 self.fail("B7", format!("{zxid} is committed, but not on the disks of a quorum"));
             }
         }
@@ -401,7 +420,8 @@ impl Ghost {
             return;
         }
         let Some((zxid, chain)) = self.canon.last().copied() else { return };
-        for server in 0..self.voters {
+        let counted = if self.dynamic { self.servers.len() } else { self.voters };
+        for server in 0..counted {
             self.servers[server].excused &= !self.holds(durable(server), zxid, chain);
         }
         let lacks = |server: HostIx| {

@@ -135,6 +135,32 @@ pub const MUST_REACH: &[&str] = &[
     "healed: at rest",
 ];
 
+/// The same of runs in which the members change.
+pub const MEMBERS_MUST_REACH: &[&str] = &[
+    "committed in three epochs",
+    "fault: kill",
+    "fault: power cut",
+    "healed: at rest",
+    "members: a change is wanted",
+    "members: a voter observes",
+    "members: an observer votes",
+    "members: another address",
+    "members: committed, fewer voters",
+    "members: committed, more voters",
+    "members: committed, other voters",
+    "members: committed, the same voters",
+    "members: in force, as a stranger",
+    "members: in force, as an observer",
+    "members: in force, with a vote",
+    "members: led by a designated server",
+    "members: left to an election",
+    "members: many others",
+    "members: one less",
+    "members: one more",
+    "members: proposed, and its leader lost",
+    "members: without the leader",
+];
+
 /// The same with the ZooKeeper service.
 pub const SERVICE_MUST_REACH: &[&str] = &[
     "Leading in Broadcast",

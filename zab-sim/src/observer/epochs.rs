@@ -49,7 +49,7 @@ impl Ghost {
         if disk.durable.accepted < Some(epoch) {
             self.fail("P2", format!("s{name} acknowledges epoch {epoch}, which is not durable"));
         }
-        if learner < self.voters && last != Zxid::NONE {
+        if (learner < self.voters || self.dynamic) && last != Zxid::NONE {
             let promised = *self.promises.entry((learner, epoch)).or_insert(leader);
             if promised != leader {
                 let text = format!("s{name} promises epoch {epoch} to two servers");
@@ -135,7 +135,7 @@ impl Ghost {
 
     /// Whether `leader` and those whose acknowledgements count have everything up to `zxid`.
     fn acknowledged(&self, leader: HostIx, epoch: Epoch, zxid: Zxid) -> bool {
-        self.quorum(|server| {
+        self.is_committed_by(zxid, |server| {
             let known = self.counted.get(&(epoch, server));
             server == leader || known.is_some_and(|known| *known >= zxid)
         })
@@ -163,7 +163,9 @@ impl Ghost {
             return;
         };
         let chain = rec.chain;
-        if !self.quorum(|server| self.holds(&disks[server].durable, zxid, chain)) {
+        self.check_commit_by(leader, zxid);
+        let has = |server: HostIx| self.holds(&disks[server].durable, zxid, chain);
+        if !self.is_committed_by(zxid, has) {
             let text = format!("s{} commits {zxid}, not on the disks of a quorum", leader + 1);
             self.fail("B7", text);
         }
@@ -190,7 +192,7 @@ impl Ghost {
         }
         self.hooks.push((server, hook_of(status)));
         self.servers[server].elections += 1;
-        if status.state == ServerState::Leading && server >= self.voters {
+        if status.state == ServerState::Leading && server >= self.voters && !self.dynamic {
             self.fail("E5", format!("s{} leads and has no vote", server + 1));
         }
         if status.phase != Phase::Broadcast {
@@ -225,6 +227,11 @@ impl Ghost {
     /// A leader gives up with proposals that are not committed.
     fn note_abdication(&mut self, before: &Status, now: &Status, disk: &Disk) {
         let led = before.state == ServerState::Leading && before.phase == Phase::Broadcast;
+        let last = self.last_committed();
+        let pending = |zxid: &Zxid| *zxid > last && disk.issued.find(*zxid).is_some();
+        if led && self.changes.keys().next_back().is_some_and(pending) {
+            self.coverage.count("members: proposed, and its leader lost");
+        }
         if led && now.state == ServerState::Looking && disk.issued.last().0 > self.last_committed()
         {
             self.coverage.count("leader gave up with proposals under way");
@@ -254,11 +261,13 @@ impl Ghost {
             let image = &disks[server].durable;
             image.current_in_effect() >= epoch && self.holds(image, zxid, chain)
         };
-        if !self.quorum(synced) {
+        let issued = &disks[leader].issued;
+        let holds = |change: Zxid| change <= issued.base() || issued.find(change).is_some();
+        if !self.may_begin(zxid, holds, synced) {
             let text = format!("s{name} leads epoch {epoch} without a synchronised quorum");
             self.fail("V2", text);
         }
-        if !self.acknowledged(leader, epoch, Zxid::ZERO) {
+        if !self.dynamic && !self.acknowledged(leader, epoch, Zxid::ZERO) {
             let text = format!("s{name} leads epoch {epoch} by the word of guests");
             self.fail("R19", text);
         }

@@ -4,6 +4,7 @@
 pub mod check;
 pub mod coverage;
 pub(crate) mod epochs;
+pub(crate) mod members;
 pub(crate) mod stream;
 pub(crate) mod tap;
 pub(crate) mod votes;

@@ -113,7 +113,7 @@ impl Stream {
             ghost.fail("V4", format!("s{name} acknowledges {zxid} before NEWLEADER"));
         }
         // An observer says now and then how far it is, and nobody counts it.
-        let observes = name > ghost.voters;
+        let observes = name > ghost.voters || ghost.dynamic;
         let legal = |last: Zxid| follows(last, zxid) || observes && last <= zxid;
         if self.last_ack.is_some_and(|last| !legal(last)) {
             let last = self.last_ack.unwrap_or_default();

@@ -7,6 +7,7 @@ use zab_proto::{Epoch, ServerState, Zxid};
 
 use crate::check::Ghost;
 use crate::disk::Disk;
+use crate::members;
 use crate::mutation::Mutation;
 use crate::net::Side;
 use crate::queue::HostIx;
@@ -177,7 +178,12 @@ impl Tap {
                 self.in_snapshot = true;
             }
             PacketType::NEWLEADER => flow.ghost.hooks.push((to, "newleader")),
-            PacketType::COMMIT | PacketType::INFORM if self.stream.is_up_to_date() => {
+            PacketType::COMMIT
+            | PacketType::INFORM
+            | PacketType::COMMITANDACTIVATE
+            | PacketType::INFORMANDACTIVATE
+                if self.stream.is_up_to_date() =>
+            {
                 flow.ghost.on_commit(from, zxid, disks);
             }
             PacketType::ACK if zxid.counter() == 0 => {
@@ -264,7 +270,7 @@ impl Tap {
         partial.drain(..end);
         let first = ear.frames == 0 && heard > 0;
         *ear = Ear { partial, shook, frames: ear.frames + heard, ahead: ear.ahead };
-        if first && from < ghost.voters {
+        if first && from < ghost.voters && !ghost.dynamic {
             ghost.on_reachable(server, &mut self.due[at as usize], now);
         }
     }
@@ -296,7 +302,7 @@ impl Tap {
         if !std::mem::replace(&mut self.voted[flow.side as usize], true) {
             return;
         }
-        if to < flow.ghost.voters {
+        if to < flow.ghost.voters && !flow.ghost.dynamic {
             let due = &mut self.due[flow.side as usize];
             flow.ghost.on_notified(from, due, flow.now);
         }
@@ -305,15 +311,19 @@ impl Tap {
         if vote.zxid == Zxid::MIN || vote.leader.0 < 0 {
             return;
         }
-        if candidate == 0 || candidate > flow.ghost.voters {
+        if !flow.ghost.dynamic && (candidate == 0 || candidate > flow.ghost.voters) {
             flow.ghost.fail("E5", format!("s{name} votes for s{}, not a voter", vote.leader));
         }
         let order = (vote.peer_epoch.0, vote.zxid.raw(), vote.leader.0);
         let round = vote.election_epoch;
         let cast = CastVote { round, order };
+        // Who is no candidate itself enters rounds anew after each election.
+        let stranger =
+            flow.ghost.dynamic && !flow.ghost.committed_members().is_voter(members::sid_of(from));
         if let Some(last) = self.last_vote[flow.side as usize].replace(cast)
             && last.round == round
             && last.order > order
+            && !stranger
         {
             flow.ghost.fail("E2", format!("s{name} votes for a worse candidate in round {round}"));
         }

@@ -129,7 +129,7 @@ impl Ghost {
 
     /// E1, E4: a server stops looking for a leader.
     pub(crate) fn on_decided(&mut self, server: HostIx, status: &Status) {
-        let Some(leader) = status.leader else { return };
+        let Some(leader) = status.leader.filter(|_| !self.dynamic) else { return };
         let name = server + 1;
         let heard = &self.votes.heard[server];
         let mut reasons = heard.iter().filter_map(|(_, basis)| {

@@ -1,6 +1,6 @@
 //! What a server wants, carried out: dials, bytes, disk work.
 
-use zab_proto::{Channel, ConnId, Input, NetOutput, ServerState};
+use zab_proto::{Channel, ConnId, Input, NetOutput, Notice, ReignEnd, ServerState};
 
 use crate::mutation::Mutation;
 use crate::net::{EndState, Side};
@@ -69,7 +69,15 @@ impl<A: Subject> World<A> {
                         }
                     }
                 }
+                NetOutput::Reconfigured => self.note_members(server),
                 NetOutput::Notice(notice, _) => {
+                    if let Notice::ReignEnded { reason: ReignEnd::HandedOver { to }, .. } = notice {
+                        let what = match to {
+                            Some(_) => "members: led by a designated server",
+                            None => "members: left to an election",
+                        };
+                        self.ghost.borrow_mut().coverage.count(what);
+                    }
                     self.trace.say(|| format!("s{}  {notice}", server + 1));
                 }
                 NetOutput::Became(status) => {

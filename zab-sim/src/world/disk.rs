@@ -12,6 +12,7 @@ use zab_proto::{
 
 use crate::check::Ghost;
 use crate::image::{Image, Op, Rec, Snapshot};
+use crate::members;
 use crate::mutation::Mutation;
 use crate::options::DiskOptions;
 use crate::plan::Death;
@@ -302,6 +303,9 @@ impl Disk {
         recovered.snapshot = image.snapshot.as_ref().map(|s| s.zxid);
         recovered.snapshot_end = image.base();
         recovered.identity = image.identity;
+        if self.mutation != Some(Mutation::ConfigurationsForgotten) {
+            recovered.configurations.clone_from(&image.configurations);
+        }
         recovered.initialize = image.initialize;
         for rec in &image.log {
             recovered.push(rec.zxid, &self.arena[rec.range()]);
@@ -323,6 +327,14 @@ impl Disk {
             self.ghost.borrow_mut().coverage.count(what);
         }
         through
+    }
+
+    /// The observer hears of a transaction that changes the members.
+    fn note_change(&self, zxid: Zxid, txn: &[u8]) {
+        if let Some(ensemble) = members::configuration(txn) {
+            let holds = |zxid| self.issued.find(zxid).is_some();
+            self.ghost.borrow_mut().on_change(self.server, zxid, ensemble, holds);
+        }
     }
 
     /// Keeps a payload. `chain`: of the record in front.
@@ -358,10 +370,16 @@ impl Storage for Disk {
         self.issue(ticket, Op::SetIdentity(identity));
     }
 
+    fn set_configurations(&mut self, ticket: Ticket, texts: &[String]) {
+        self.ghost.borrow_mut().on_issue(self.server, "configurations");
+        self.issue(ticket, Op::SetConfigurations(texts.to_vec()));
+    }
+
     fn append(&mut self, ticket: Ticket, zxid: Zxid, txn: &[u8]) {
         let (last, chain) = self.issued.last();
         let rec = self.record(chain, zxid, txn);
         self.ghost.borrow_mut().on_append(self.server, last, zxid, rec.chain);
+        self.note_change(zxid, txn);
         self.logged += 1;
         self.issue(ticket, Op::Append(rec));
     }

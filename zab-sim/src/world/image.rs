@@ -59,6 +59,8 @@ pub(crate) enum Op {
     SetEpoch(EpochKind, Epoch),
     /// See [`zab_proto::Storage::set_identity`].
     SetIdentity(Identity),
+    /// See [`zab_proto::Storage::set_configurations`].
+    SetConfigurations(Vec<String>),
     /// See [`zab_proto::Storage::truncate`].
     Truncate(Zxid),
     /// See [`zab_proto::Storage::install`]: a snapshot, and the log behind it.
@@ -74,6 +76,8 @@ pub(crate) struct Image {
     pub(crate) current: Option<Epoch>,
     /// Which ensemble it belongs to.
     pub(crate) identity: Option<Identity>,
+    /// Which configurations count.
+    pub(crate) configurations: Vec<String>,
     /// The newest snapshot.
     pub(crate) snapshot: Option<Snapshot>,
     /// The log above the snapshot.
@@ -138,6 +142,7 @@ impl Image {
             Op::SetEpoch(EpochKind::Accepted, epoch) => self.accepted = Some(*epoch),
             Op::SetEpoch(EpochKind::Current, epoch) => self.current = Some(*epoch),
             Op::SetIdentity(identity) => self.identity = Some(*identity),
+            Op::SetConfigurations(texts) => self.configurations.clone_from(texts),
             Op::Truncate(after) => self.cut(*after),
             Op::Install(snapshot, log) => {
                 if mutation == Some(Mutation::InstallKeepsLogTail) {
@@ -207,6 +212,7 @@ impl Image {
             }
             Some(Mutation::TruncateNotDurable) => matches!(op, Op::Truncate(_)),
             Some(Mutation::InstallNotDurable) => matches!(op, Op::Install(..)),
+            Some(Mutation::ConfigurationsNotDurable) => matches!(op, Op::SetConfigurations(_)),
             _ => false,
         };
         if fits {
@@ -224,6 +230,9 @@ impl Image {
                 let cut: Vec<_> = cut.collect();
                 self.log.extend(cut);
                 self.log.sort_by_key(|rec| rec.zxid);
+            }
+            (Some(Mutation::ConfigurationsNotDurable), Some(before), _) => {
+                self.configurations = before.configurations;
             }
             (Some(Mutation::InstallNotDurable), Some(before), _) => {
                 self.snapshot = before.snapshot;

@@ -16,13 +16,13 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use zab_proto::{
-    Address, Application, Config, ConnId, Ensemble, EnsembleId, Epoch, Instant, Member, Node, Role,
-    ServerState, Sid, Zxid,
+    Application, Config, ConnId, EnsembleId, Epoch, Instant, Node, Role, ServerState, Zxid,
 };
 
 use crate::check::{Failure, Ghost};
 use crate::disk::Disk;
 use crate::limits;
+use crate::members;
 use crate::net::Net;
 use crate::options::Options;
 use crate::plan::{Death, Planned, When, draw};
@@ -403,15 +403,12 @@ const RETRANSMISSION: u64 = 300 * MILLI;
 
 /// The configuration of a server.
 fn config(options: &Options, server: HostIx) -> Config {
-    let sid = |server: usize| Sid(i64::try_from(server + 1).expect("a small number"));
-    let members = (0..options.servers()).map(|server| {
-        let role = if server < options.voters { Role::Participant } else { Role::Observer };
-        let host = format!("s{}", server + 1);
-        let address = Address { host, quorum_port: 2888, election_port: 3888 };
-        (sid(server), Member { role, addresses: vec![address], client: None })
-    });
-    let ensemble = Ensemble { members: members.collect(), ..Ensemble::default() };
-    let mut config = Config::new(sid(server), ensemble);
+    let mut ensemble = members::first(options);
+    // A joiner lists itself, with no vote, as its operator would.
+    let observer = || members::member(server, Role::Observer);
+    ensemble.members.entry(members::sid_of(server)).or_insert_with(observer);
+    let mut config = Config::new(members::sid_of(server), ensemble);
+    config.reconfig = options.reconfigures();
     config.tick_time = options.tick_time;
     config.init_limit = options.init_limit;
     config.sync_limit = options.sync_limit;

@@ -11,6 +11,7 @@ use zab_proto::{
 
 use crate::check::{Failure, Ghost};
 use crate::coverage::Coverage;
+use crate::members;
 use crate::options::Options;
 use crate::queue::HostIx;
 use crate::rng::hash;
@@ -273,6 +274,9 @@ impl<S: StateMachine> Replica<S> {
 
 impl<S: StateMachine> Application for Replica<S> {
     fn deliver(&mut self, _now: Instant, _zxid: Zxid, txn: &[u8]) {
+        if members::configuration(txn).is_some() {
+            return;
+        }
         let body = &txn[TxnHeader::LEN..];
         let value = self.state.apply(word(&body[8..16]));
         let number = word(&body[..8]);

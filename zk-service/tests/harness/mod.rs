@@ -283,7 +283,7 @@ impl World {
                     self.transmit(i, conn);
                     self.close(i, conn);
                 }
-                NetOutput::Notice(..) | NetOutput::Became(_) => {}
+                NetOutput::Notice(..) | NetOutput::Became(_) | NetOutput::Reconfigured => {}
             }
         }
         if !self.disks[i].stalled

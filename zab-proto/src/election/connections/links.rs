@@ -67,7 +67,8 @@ impl Connections {
 
     /// Where to call a server back that the configuration gives no address. A handshake can name any
     /// host, so only literal addresses are used, and of a server that is no member only the one it
-    /// comes from.
+    /// comes from. Where members change, one that is none yet, or none any more, is called wherever it
+    /// says, as by ZooKeeper: it has to hear of the leader.
     fn call_back_at(
         &self,
         sid: Sid,
@@ -80,7 +81,7 @@ impl Connections {
         }
         let usable = |host: &str| {
             let own = || configured.is_some() || remote.is_none_or(|ip| Some(ip) == literal(host));
-            literal(host).is_some() && own()
+            self.calls_strangers || literal(host).is_some() && own()
         };
         let addresses: Vec<String> = handshake
             .addresses()

@@ -59,7 +59,9 @@ impl Driver {
                     self.sent.push((conn, buf));
                 }
                 ElectionOutput::Decided { vote, .. } => self.decided = Some(vote.leader),
-                ElectionOutput::Notice(_) => {}
+                ElectionOutput::Notice(_)
+                | ElectionOutput::NewerConfig(_)
+                | ElectionOutput::Newcomer(..) => {}
                 ElectionOutput::Overtaken => self.decided = None,
             }
         }

@@ -99,6 +99,7 @@ pub(super) fn ensemble(n: i64, observers: &[i64], more: &[(&str, &str)]) -> Ense
 pub(super) fn config(sid: Sid, ensemble: &Ensemble) -> Config {
     Config {
         fresh_id: None,
+        reconfig: false,
         allow_unlisted: true,
         check_addresses: true,
         sid,
@@ -376,7 +377,9 @@ impl Net {
                     let at = self.now;
                     self.server(sid).outcome = Some(Outcome { state, leader, at });
                 }
-                ElectionOutput::Notice(_) => {}
+                ElectionOutput::Notice(_)
+                | ElectionOutput::NewerConfig(_)
+                | ElectionOutput::Newcomer(..) => {}
                 ElectionOutput::Overtaken => {
                     self.server(sid).deserted += 1;
                     self.look(sid, None);
