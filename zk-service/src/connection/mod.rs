@@ -160,7 +160,7 @@ pub(crate) struct Client {
     pub(crate) throttled_since: Option<Instant>,
     /// The throttle of handshakes has let it in.
     pub(crate) admitted: bool,
-    /// What this connection stands for in [`table::Clients::under_way`] and of large requests.
+    /// What this connection stands for in [`table::Shared::under_way`] and of large requests.
     counted: (usize, usize),
     /// How far the setWatches at the head of its queue has come.
     pub(crate) rearming: Option<Rearming>,
