@@ -23,26 +23,26 @@ use crate::state::watch::{Kind, Watches};
 /// What a read may look at.
 #[derive(Debug)]
 pub(crate) struct Reading<'a> {
-    pub(crate) tree: &'a Tree,
-    pub(crate) judge: Judge<'a>,
-    pub(crate) watches: &'a mut Watches,
+    tree: &'a Tree,
+    judge: Judge<'a>,
+    watches: &'a mut Watches,
     /// The connection, as the watches know it.
-    pub(crate) slot: u32,
-    pub(crate) session: i64,
+    slot: u32,
+    session: i64,
     /// Bytes of watches at which nothing is added any more.
-    pub(crate) watches_len_max: usize,
-    pub(crate) listings: &'a mut Listings,
+    watches_len_max: usize,
+    listings: &'a mut Listings,
     /// How much of a long list may be made now.
-    pub(crate) piece: Piece,
+    piece: Piece,
     /// Work that may be done now, of what can be done in pieces.
-    pub(crate) piece_work: u64,
+    piece_work: u64,
     /// Where the list of children is that the body of the reply begins with.
-    pub(crate) list: Listed,
-    pub(crate) bounds: Bounds,
+    list: Listed,
+    bounds: Bounds,
     /// Where the body of the reply begins.
-    pub(crate) body_at: usize,
+    body_at: usize,
     /// What it took, beside the bytes of the reply.
-    pub(crate) work: u64,
+    work: u64,
 }
 
 /// A list that a reply begins with.
@@ -64,13 +64,49 @@ impl From<DecodeError> for Code {
 }
 
 impl<'a> Reading<'a> {
-    /// Answers a read: appends the body of its reply to `out`.
+    /// A read of a client with this session. `watching`: the watches, the connection as these know it,
+    /// and the bytes of watches at which it adds none any more. `lists`: those that are made, and the
+    /// work that may be done now on what can be done in pieces.
+    pub(crate) fn new(
+        tree: &'a Tree,
+        judge: Judge<'a>,
+        session: i64,
+        watching: (&'a mut Watches, u32, usize),
+        lists: (&'a mut Listings, u64),
+        bounds: Bounds,
+    ) -> Self {
+        let (watches, slot, watches_len_max) = watching;
+        let (listings, piece_work) = lists;
+        Self {
+            tree,
+            judge,
+            watches,
+            slot,
+            session,
+            watches_len_max,
+            listings,
+            piece: Piece { count_max: cost::children(piece_work), len_max: bounds.len },
+            piece_work,
+            list: Listed::Here,
+            bounds,
+            body_at: 0,
+            work: 0,
+        }
+    }
+
+    /// What it took, beside the bytes of the reply, and where the list is that its body begins with.
+    pub(crate) fn finish(mut self) -> (u64, Listed) {
+        (self.work + self.judge.take_work(), self.list)
+    }
+
+    /// Answers a read: appends the body of its reply to `out`, where it begins at `body_at`.
     pub(crate) fn answer(
         &mut self,
-        op: Opcode,
-        record: &[u8],
+        (op, record): (Opcode, &[u8]),
         out: &mut Vec<u8>,
+        body_at: usize,
     ) -> Result<(), Code> {
+        self.body_at = body_at;
         let mut reader = Reader::new(record);
         let reader = &mut reader;
         match op {

@@ -26,7 +26,6 @@ use crate::service::hold::rejoined;
 use crate::service::leave::leave_client;
 use crate::service::parts::Parts;
 use crate::state::apply::{Applied, Outcome};
-use crate::state::listing::Piece;
 
 /// Applies a committed transaction, tells the watchers, and answers who asked for it.
 pub(super) fn apply(
@@ -232,7 +231,6 @@ pub(super) fn read(
     let Parts { state, watches, env, admission, .. } = parts;
     let bounds = env.options.bounds();
     let piece_work = if at_once { u64::MAX } else { admission.schedule.part() };
-    let piece = Piece { count_max: cost::children(piece_work), len_max: bounds.len };
     let slot = at.slot();
     let client = &mut *at.client;
     let unsent = client.unsent();
@@ -241,31 +239,20 @@ pub(super) fn read(
     // A scope of its own: what is borrowed for the reading is wanted again.
     let (result, mut work, list) = {
         let (tree, listings) = state.reading();
-        let mut reading = Reading {
-            tree,
-            judge: Judge::new(&env.access, Ids::new(&client.ids[..request.ids_len])),
-            watches,
-            slot,
-            session: client.session,
-            watches_len_max: env.options.watches_len_max_bytes,
-            listings,
-            piece,
-            piece_work,
-            list: Listed::Here,
-            bounds,
-            body_at: 0,
-            work: 0,
-        };
+        let judge = Judge::new(&env.access, Ids::new(&client.ids[..request.ids_len]));
+        let watching = (&mut **watches, slot, env.options.watches_len_max_bytes);
+        let mut reading =
+            Reading::new(tree, judge, client.session, watching, (listings, piece_work), bounds);
         let armed = if matches!(op, Opcode::SetWatches | Opcode::SetWatches2) {
             reading.set_watches((op, record), &mut client.rearming, client.out.buffer())
         } else {
             Ok(())
         };
         reply = Reply::begin(client.out.buffer());
-        reading.body_at = reply.body_at();
-        let result = armed.and_then(|()| reading.answer(op, record, reply.body()));
-        let work = reading.work + reading.judge.take_work();
-        (result, work, std::mem::take(&mut reading.list))
+        let body_at = reply.body_at();
+        let result = armed.and_then(|()| reading.answer((op, record), reply.body(), body_at));
+        let (work, list) = reading.finish();
+        (result, work, list)
     };
     let body_at = reply.body_at();
     let list = match list {
