@@ -14,7 +14,7 @@ import struct
 import time
 
 from . import wire
-from .ensemble import Ensemble
+from .ensemble import Ensemble, eventually
 
 PATH = "/probe"
 
@@ -132,3 +132,28 @@ def fail_overs(variants, times):
                 leader.start()
                 ensemble.settled()
     return "; ".join(f"{name} {summary(times)}" for name, times in took.items())
+
+
+def mistaken(extra, odd_extra, reason, properties=()):
+    """Two members serve and a third is configured another way than they: one of them, or it itself, says `reason`."""
+    with Ensemble(["zabd"] * 3, extra=extra, properties=list(properties)) as ensemble:
+        odd = ensemble.members[2]
+        ensemble.start()
+        ensemble.settled()
+        odd.terminate()
+        ensemble.extra = odd_extra
+        ensemble.configure(odd)
+        leader = ensemble.settled()
+        client = wire.Client(leader.address)
+        client.ensure("/here")
+        since = {member: len(member.log_text()) for member in ensemble.members}
+        odd.start()
+        said = lambda: [m for m, at in since.items() if reason in m.log_text()[0 if m is odd else at:]]
+        eventually(f"'{reason}' in a log", said, 15)
+        for _ in range(100):
+            client.set("/here", b"x")
+            time.sleep(0.02)
+        for member in ensemble.members:
+            lines = [line for line in member.log_text().splitlines() if reason in line]
+            assert len(lines) <= 35, f"{member} says it {len(lines)} times"
+        assert "is not currently serving" in odd.words("srvr")

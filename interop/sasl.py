@@ -1,6 +1,7 @@
 """SASL on real processes: kazoo's and Java's clients, members of ours and of Apache's, and the way to logins and back."""
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -13,18 +14,19 @@ from .suite import Suite
 
 DIGEST = "org.apache.zookeeper.server.auth.DigestLoginModule required"
 PROVIDER = "authProvider.sasl=org.apache.zookeeper.server.auth.SASLAuthenticationProvider"
-JAAS = """
-Server { %(digest)s user_bob="bobsecret" user_root="rootsecret"; };
-QuorumServer { %(digest)s user_member="membersecret"; };
-QuorumLearner { %(digest)s username="member" password="%(password)s"; };
-Client { %(digest)s username="bob" password="%(client)s"; };
-"""
+CLIENT = 'Client { %s username="bob" password="%s"; };\n' % (DIGEST, "%s")
 # Each step works with its neighbours.
 STEPS = (
     [], ["enableSasl"], ["enableSasl", "learnerRequireSasl"], ["enableSasl", "learnerRequireSasl", "serverRequireSasl"],
     ["enableSasl", "learnerRequireSasl"], ["enableSasl"], [],
 )
 ALL = STEPS[3]
+
+
+def example():
+    """The JAAS file of docs/security.md."""
+    with open(os.path.join(servers.ROOT, "docs", "security.md")) as file:
+        return re.search(r"<!-- example jaas -->\n```\n(.*?)```", file.read(), re.DOTALL).group(1)
 
 
 class Files:
@@ -42,7 +44,7 @@ class Files:
     def jaas(self, name="jaas.conf", password="membersecret", client="bobsecret"):
         path = os.path.join(self.directory, name)
         with open(path, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-            file.write(JAAS % {"digest": DIGEST, "password": password, "client": client})
+            file.write(example().replace('password="membersecret"', f'password="{password}"') + CLIENT % client)
         return f"java.security.auth.login.config={path}"
 
 
@@ -219,6 +221,12 @@ def strangers(files):
     return f"refused: {', '.join(done)}; and let in again"
 
 
+def unexpected(files):
+    """A member that logs in where nobody takes a login is told apart from a damaged one."""
+    probe.mistaken([], keys(ALL), "SASL (quorum.auth.enableSasl is not on here)", [files.jaas()])
+    return "said by those who got it"
+
+
 def rolling(files, kinds):
     """The three steps to logins and back, one member at a time under load."""
     with Ensemble(kinds, properties=[files.jaas(), *allowed(kinds)]) as ensemble:
@@ -253,6 +261,7 @@ def main(options):
             ("three of ours, one on each runtime", ensembles, (["zabd"] * 3, ("mio", "smol", "std")), True),
             ("three of ours, within TLS", encrypted, (["zabd"] * 3,), True),
             ("members that must not", strangers, (), True),
+            ("a login that nobody takes", unexpected, (), True),
             ("to logins and back, three of ours", rolling, (["zabd"] * 3,), True),
             ("fail-over with and without", fail_overs, (10,), False),
         ]

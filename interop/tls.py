@@ -420,6 +420,14 @@ def rolling(files, kinds):
                 f"{check.everything(ensemble, load)}")
 
 
+def mistaken(files):
+    """A member with TLS among some without, and the reverse."""
+    lines = files.example("members")
+    probe.mistaken([], lines + ["sslQuorum=true"], "speaks TLS")
+    probe.mistaken(lines + ["sslQuorum=true"], [], "it does not speak TLS, which is all that this port accepts")
+    return "TLS on plain ports, plain on TLS ports"
+
+
 def fail_overs(files, times):
     """With TLS and without."""
     return probe.fail_overs({"plain": {}, "TLS": {"extra": files.example("members") + ["sslQuorum=true"]}}, times)
@@ -438,6 +446,7 @@ def main(options):
             ("certificates as identities", identities, (), True),
             ("certificates that change", reload, (), True),
             ("who is revoked", revoked, (), True),
+            ("members that do not fit together", mistaken, (), True),
             ("1,000 half-open handshakes", half_open, (), True),
             ("three of ours, one on each runtime", mixed, (["zabd"] * 3, ("mio", "smol", "std")), True),
             ("to TLS and back, three of ours", rolling, (["zabd"] * 3,), False),

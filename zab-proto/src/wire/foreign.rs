@@ -13,6 +13,8 @@ pub enum Foreign {
     Tls,
     /// The greeting of SSH.
     Ssh,
+    /// A login of a member (`quorum.auth.learnerRequireSasl`), where nobody takes one.
+    Sasl,
 }
 
 impl Foreign {
@@ -25,6 +27,8 @@ impl Foreign {
             | b"TRAC" | b"PRI " | b"HTTP" => Some(Self::Http),
             [0x14..=0x17, 3, 0..=4, _] => Some(Self::Tls),
             b"SSH-" => Some(Self::Ssh),
+            // The first half of `QuorumAuth.QUORUM_AUTH_MAGIC_NUMBER`.
+            [0x5f, 0x24, 0x35, 0x01] => Some(Self::Sasl),
             _ => None,
         }
     }
@@ -36,6 +40,7 @@ impl fmt::Display for Foreign {
             Self::Http => "HTTP",
             Self::Tls => "TLS",
             Self::Ssh => "SSH",
+            Self::Sasl => "SASL (quorum.auth.enableSasl is not on here)",
         })
     }
 }
@@ -52,6 +57,7 @@ mod tests {
             (0x1603_0100, Some(Foreign::Tls)),
             (0x1603_0302, Some(Foreign::Tls)),
             (0x5353_482d, Some(Foreign::Ssh)),
+            (0x5f24_3501, Some(Foreign::Sasl)),
             // Lengths of a client's first frame, a four-letter word, FOLLOWERINFO, protocol versions.
             (44, None),
             (45, None),

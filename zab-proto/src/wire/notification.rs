@@ -6,6 +6,7 @@
 use bytes::BufMut;
 
 use super::Parsed;
+use super::foreign::Foreign;
 use super::jute::{BufMutExt, Reader};
 use crate::{DecodeError, Epoch, ServerState, Sid, Vote, Zxid};
 
@@ -29,7 +30,13 @@ pub fn parse_frame(bytes: &[u8]) -> Parsed<&[u8]> {
         let len = reader.i32()?;
         let payload = match usize::try_from(len) {
             Ok(n @ 1..=FRAME_LEN_MAX_BYTES) => reader.bytes(n)?,
-            _ => return Err(DecodeError::BadLength(i64::from(len))),
+            _ => {
+                return Err(match Foreign::of(bytes) {
+                    // It comes behind the handshake, unlike all others.
+                    Some(Foreign::Sasl) => DecodeError::Foreign(Foreign::Sasl),
+                    _ => DecodeError::BadLength(i64::from(len)),
+                });
+            }
         };
         Ok((payload, reader.position()))
     };
@@ -246,6 +253,8 @@ mod tests {
             let malformed = Parsed::Malformed(DecodeError::BadLength(i64::from(len)));
             assert_eq!(parse_frame(&len.to_be_bytes()), malformed);
         }
+        let login = Parsed::Malformed(DecodeError::Foreign(Foreign::Sasl));
+        assert_eq!(parse_frame(&0x5f24_3501_i32.to_be_bytes()), login);
         let mut longest = vec![7; FRAME_HEAD_LEN + FRAME_LEN_MAX_BYTES];
         longest[..4].copy_from_slice(&[0, 8, 0, 0]);
         let value = &longest[4..];
