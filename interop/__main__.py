@@ -121,7 +121,6 @@ def main():
     http.add_argument("--seconds", type=float, default=3, help="of each measurement of what scrapes cost")
     http.set_defaults(start=suite("admin"))
     modes = commands.add_parser("modes", help="the read-only mode, with kazoo, alone and among Apache's servers")
-    modes.add_argument("--long", action="store_true", help="also how Apache's server does it")
     modes.set_defaults(start=suite("modes"))
 
     audit = commands.add_parser("audit", help="the audit log, line by line beside Apache's")

@@ -186,6 +186,14 @@ fn connection_throttle(properties: &SystemProperties) -> ConnectionThrottle {
     throttle
 }
 
+fn large_requests(properties: &SystemProperties) -> LargeRequests {
+    let threshold: i64 = properties.number("largeRequestThreshold", -1);
+    LargeRequests {
+        threshold: usize::try_from(threshold).ok().filter(|threshold| *threshold > 0),
+        max_bytes: properties.number("largeRequestMaxBytes", LargeRequests::default().max_bytes),
+    }
+}
+
 /// What the service takes.
 pub(crate) fn service(config: &ServerConfig) -> ServiceOptions {
     let properties = &config.properties;
@@ -198,6 +206,7 @@ pub(crate) fn service(config: &ServerConfig) -> ServiceOptions {
         options.tick_time = config.tick_time;
         options.min_session_timeout = Some(config.min_session_timeout);
         options.max_session_timeout = Some(config.max_session_timeout);
+        options.local_sessions = config.local_sessions;
         options.jute_max_buffer = jute_max_buffer(properties);
         options.max_client_cnxns = config.max_client_cnxns;
         options.max_cnxns = properties.number("maxCnxns", 0);
@@ -206,12 +215,7 @@ pub(crate) fn service(config: &ServerConfig) -> ServiceOptions {
             max_requests: number("request_throttle_max_requests", 0),
             wait_max: ms("throttled_op_wait_time", Duration::ZERO),
         };
-        let threshold: i64 = properties.number("largeRequestThreshold", -1);
-        let large = LargeRequests::default();
-        options.large_requests = LargeRequests {
-            threshold: usize::try_from(threshold).ok().filter(|threshold| *threshold > 0),
-            max_bytes: number("largeRequestMaxBytes", large.max_bytes),
-        };
+        options.large_requests = large_requests(properties);
         options.leader_serves = properties.bool("leaderServes", default.leader_serves);
         options.sessionless_timeout = ms("nio.sessionlessCnxnTimeout", default.sessionless_timeout);
         options.four_letter_whitelist = whitelist.map_or(default.four_letter_whitelist, |words| {

@@ -275,8 +275,12 @@ pub struct ServiceOptions {
     pub sasl: SaslOptions,
     /// Scheme `ensemble`; `None`: not known (no `zookeeper.authProvider.*` names it).
     pub ensemble_auth: Option<EnsembleAuth>,
-    /// `readonlymode.enabled`: clients that look for a server that writes may ask `isro`.
+    /// `readonlymode.enabled`: a member that has found no leader for a while lets clients read, and `isro`
+    /// may be asked.
     pub read_only_mode: bool,
+    /// `localSessionsEnabled`. There are no local sessions; but in the read-only mode a session of the
+    /// ensemble without ephemeral nodes is over, as a local one would be, and not waited for.
+    pub local_sessions: bool,
     /// `zookeeper.digest.enabled`: transactions carry the digest of the tree.
     pub digests: bool,
     /// `znode.container.checkIntervalMs`.
@@ -375,6 +379,7 @@ impl Default for ServiceOptions {
             sasl: SaslOptions::default(),
             ensemble_auth: None,
             read_only_mode: false,
+            local_sessions: false,
             digests: true,
             container_check_interval: Duration::from_secs(60),
             container_never_used: Duration::ZERO,

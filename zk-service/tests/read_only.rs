@@ -186,6 +186,26 @@ fn a_session_of_the_ensemble_does_not_go_on() {
     assert_eq!(open(&mut world, last, session, password).1, []);
 }
 
+/// With `localSessionsEnabled` it would have been a local one, unless it owns an ephemeral node.
+#[test]
+fn a_session_that_would_be_local_is_over() {
+    let options = options().with(|options| options.local_sessions = true);
+    let mut world = World::ensemble(3, 0, &options);
+    let last = world.leader();
+    let (_, session, password) = world.open(last, 10_000);
+    let (owner, owning, its) = world.open(last, 10_000);
+    assert_eq!(world.call(owner, CREATE, &create("/e", b"", 1)).0, 0);
+    for server in (0..3).filter(|server| *server != last) {
+        world.kill(server);
+    }
+    world.pass(LONG * 2);
+    assert_eq!(open(&mut world, last, owning, its).1, []);
+    let client = world.connect(last).expect("accepted");
+    world.send(client, &greeting(session, password));
+    assert_eq!(session_of(&world.frame(client).expect("a refusal")).0, 0);
+    assert!(world.has_ended(client));
+}
+
 #[test]
 fn all_are_disconnected_when_there_is_a_leader() {
     let mut world = World::ensemble(3, 0, &options());

@@ -57,6 +57,8 @@ pub struct ServerConfig {
     pub min_session_timeout: Duration,
     /// Longest session time-out granted.
     pub max_session_timeout: Duration,
+    /// `localSessionsEnabled`.
+    pub local_sessions: bool,
     /// Ticks a learner may take to connect and synchronise.
     pub init_limit: u32,
     /// Ticks a synchronised learner and its leader may be silent.
@@ -256,6 +258,7 @@ impl ServerConfig {
             tick_time: millis(tick_time),
             min_session_timeout: millis(min_session_timeout),
             max_session_timeout: millis(max_session_timeout),
+            local_sessions: keys.is_on("localSessionsEnabled"),
             init_limit,
             sync_limit,
             connect_to_learner_master_limit: count("connectToLearnerMasterLimit"),

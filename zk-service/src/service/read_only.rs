@@ -103,10 +103,17 @@ pub(super) fn expire(clients: &mut Clients, parts: &mut Parts<'_>, now: Instant)
     }
 }
 
+/// Whether ZooKeeper, with `localSessionsEnabled`, had kept a session to the server that made it. Such a
+/// session is over for a server without a leader, and its client, which is told so, begins another.
+fn would_be_local(parts: &Parts<'_>, session: i64) -> bool {
+    parts.env.options.local_sessions && parts.state.tree().ephemerals_count_of(session) == 0
+}
+
 /// Whether a handshake is for this server as it is. If not, the connection is closed, which is how
 /// ZooKeeper's server sends a client to look elsewhere.
 pub(super) fn admits(at: &mut Entry<'_>, parts: &mut Parts<'_>, connect: &Connect<'_>) -> bool {
-    let is_global = parts.state.has_session(connect.session);
+    let is_global =
+        parts.state.has_session(connect.session) && !would_be_local(parts, connect.session);
     let Role::ReadOnly(role) = parts.role else { return true };
     let why = if connect.read_only != Some(true) {
         "it wants to write"
