@@ -106,6 +106,14 @@ def main():
     over.add_argument("--only", help="cases with one of these words in their names, as stopped,load")
     over.set_defaults(start=suite("failover"))
 
+    reigns = commands.add_parser("reigns", help="the table of fail-overs in docs/benchmarks, beside ZooKeeper's")
+    reigns.add_argument("--times", type=int, default=10, help="fail-overs of each kind")
+    reigns.add_argument("--nodes", type=int, default=1_000_000, help="znodes of the big tree")
+    reigns.add_argument("--snapshots", type=int, default=2000, help="its snapCount")
+    reigns.add_argument("--alone", action="store_true", help="only ours, with the big tree and beside it an empty one")
+    reigns.add_argument("--out", help="the directory for failover.md")
+    reigns.set_defaults(start=suite("reigns"))
+
     secure = commands.add_parser("tls", help="TLS: openssl, kazoo, Java's client, strangers, ensembles with Apache's servers")
     secure.add_argument("--long", action="store_true", help="all cases, some five minutes")
     secure.add_argument("--only", help="cases with one of these words in their names, as kazoo,half-open")
