@@ -126,7 +126,7 @@ def main():
     http = commands.add_parser("admin", help="HTTP for operators: Prometheus' parser, probes, the page in Chromium, what scrapes cost")
     http.add_argument("--only", help="cases with one of these words in their names, as parser,page")
     http.add_argument("--screenshot", metavar="FILE.png", help="pictures of the page, light and -dark")
-    http.add_argument("--seconds", type=float, default=3, help="of each measurement of what scrapes cost")
+    http.add_argument("--scrapes", type=int, default=500, help="of the measurement of what they cost")
     http.set_defaults(start=suite("admin"))
     modes = commands.add_parser("modes", help="the read-only mode, with kazoo, alone and among Apache's servers")
     modes.set_defaults(start=suite("modes"))

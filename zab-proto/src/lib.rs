@@ -47,7 +47,7 @@ pub use event::{
 pub use heartbeat::HeartbeatStatus;
 pub use identity::{EnsembleId, Identity};
 pub use image::{Images, Staged};
-pub use leader::LearnerStatus;
+pub use leader::{LearnerStatus, SyncCounts};
 pub use node::{NetOutput, Node};
 pub use notice::{Notice, ReignEnd};
 pub use peer::Peer;

@@ -26,7 +26,7 @@ use crate::shared::{Control, Shared, Slots};
 use crate::{
     Channel, CloseReason, Config, ConfigError, ConnId, DigestVerdict, Ensemble, Epoch, Identity,
     Input, Instant, LogDemand, Origin, Output, Phase, ProposeError, Received, ReignEnd,
-    ServerState, Status, Zxid,
+    ServerState, Status, SyncCounts, Zxid,
 };
 
 /// One server's side of ZAB, over all of its connections. Performs no I/O and reads no clock.
@@ -115,6 +115,7 @@ impl Peer {
                 watchdog: Watchdog::new(),
                 suspicions: Suspicions::default(),
                 heartbeats: HeartbeatStatus::default(),
+                syncs: SyncCounts::default(),
                 loss: None,
                 config,
             },

@@ -17,7 +17,7 @@ use crate::notice::{Notice, Notices};
 use crate::quorums::Quorums;
 use crate::wire::body::SNAPSHOT_END;
 use crate::wire::packet::{self, Packet, PacketType};
-use crate::{Channel, CloseReason, Config, ConnId, Instant, Member, Sid, Status, Zxid};
+use crate::{Channel, CloseReason, Config, ConnId, Instant, Member, Sid, Status, SyncCounts, Zxid};
 
 /// An output that is not derived from the history.
 #[derive(Debug)]
@@ -64,6 +64,8 @@ pub(crate) struct Shared {
     pub(crate) watchdog: Watchdog,
     pub(crate) suspicions: Suspicions,
     pub(crate) heartbeats: HeartbeatStatus,
+    /// How learners were brought to this server's history.
+    pub(crate) syncs: SyncCounts,
     /// Why the last role has ended.
     pub(crate) loss: Option<Notice>,
 }

@@ -116,7 +116,8 @@ impl Store {
     pub fn into_disk(self, mode: Mode) -> Result<Disk, Error> {
         let dirs = self.dirs();
         let options = self.options;
-        let published = Arc::new(Published::new(options.snapshot_retry));
+        let published =
+            Arc::new(Published::new(options.snapshot_retry, options.snapshot_times.clone()));
         let roll = match options.txn_log_size_limit {
             0 => Roll::Never,
             limit => Roll::Above(limit),

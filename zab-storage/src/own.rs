@@ -17,6 +17,7 @@ use crate::error::{Context, Error};
 use crate::names::{self, Compression};
 use crate::snapshot::{Pace, SnapshotWriter};
 use crate::switch::Dirs;
+use crate::times::FsyncTimes;
 
 /// Bytes that may wait for the snapshot's thread.
 const QUEUE_LEN_MAX: usize = 1 << 20;
@@ -32,6 +33,8 @@ pub(crate) struct Published {
     /// Whether that holds something: asked for with every transaction.
     is_postponed: AtomicBool,
     retry: Duration,
+    /// How long the published ones took.
+    times: FsyncTimes,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -55,10 +58,11 @@ impl From<Error> for Failure {
 }
 
 impl Published {
-    /// `retry`: how long the first snapshot that cannot be written is postponed.
-    pub(crate) fn new(retry: Duration) -> Self {
+    /// `retry`: how long the first snapshot that cannot be written is postponed. The times that the
+    /// others take are added up in `times`.
+    pub(crate) fn new(retry: Duration, times: FsyncTimes) -> Self {
         let (void_through, postponed) = (Mutex::default(), Mutex::default());
-        Self { void_through, postponed, is_postponed: AtomicBool::new(false), retry }
+        Self { void_through, postponed, is_postponed: AtomicBool::new(false), retry, times }
     }
 
     /// Snapshots up to this number belong to a history that is about to change. One that is being
@@ -89,6 +93,7 @@ impl Published {
         // The kernel tells of a directory that it could not write once. Nobody else would hear of it.
         dirs.fs.sync_open_dir(&dirs.snap, &dir).map_err(Failure::Stop)?;
         log::info!("snapshot {} written", to.display());
+        self.times.add(tmp.began.elapsed(), Duration::MAX);
         *self.postponed() = None;
         self.is_postponed.store(false, Ordering::Relaxed);
         Ok(())
@@ -121,6 +126,7 @@ pub(crate) struct TmpFile {
     zxid: Zxid,
     compression: Compression,
     zxid_section: bool,
+    began: Instant,
 }
 
 impl TmpFile {
@@ -170,7 +176,7 @@ impl OwnSnapshot {
         zxid_section: bool,
     ) -> TmpFile {
         let path = dirs.snap.join(format!("{}.{number}", names::OWN));
-        TmpFile { path, zxid, compression, zxid_section }
+        TmpFile { path, zxid, compression, zxid_section, began: Instant::now() }
     }
 
     /// Begins one on the caller's thread.

@@ -43,6 +43,8 @@ pub struct Options {
     pub fsync_warning: Duration,
     /// Where the times of the log's fsyncs are added up.
     pub fsync_times: FsyncTimes,
+    /// Where the times are added up in which this server's own snapshots were written.
+    pub snapshot_times: FsyncTimes,
     /// How somebody else asks for a snapshot before one is due.
     pub snapshot_request: SnapshotRequest,
     /// How snapshots are written; every form is read (`snapshot.compression.method`).
@@ -92,6 +94,7 @@ impl Options {
             txn_log_size_limit: 0,
             fsync_warning: Duration::from_secs(1),
             fsync_times: FsyncTimes::default(),
+            snapshot_times: FsyncTimes::default(),
             snapshot_request: SnapshotRequest::default(),
             compression: Compression::None,
             zxid_section: false,

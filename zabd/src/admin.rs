@@ -13,6 +13,7 @@ use zk_admin::{AdminOptions, AdminServer, Facts, SnapshotFile};
 use zk_service::Service;
 
 use crate::config::ServerConfig;
+use crate::pauses::Pauses;
 
 /// The server for administrators, and what it shares with each incarnation of the server.
 #[derive(Debug)]
@@ -20,8 +21,12 @@ pub(crate) struct Admin {
     server: Option<AdminServer>,
     /// Times of fsyncs.
     pub(crate) fsync_times: FsyncTimes,
+    /// Times of snapshots.
+    pub(crate) snapshot_times: FsyncTimes,
     /// A snapshot is wanted.
     pub(crate) snapshot_request: SnapshotRequest,
+    /// Pauses of the loop, if they are looked for.
+    pub(crate) pauses: Option<Pauses>,
 }
 
 /// Why there is none.
@@ -41,7 +46,13 @@ impl Admin {
     /// # Errors
     /// A port that cannot be had otherwise.
     pub(crate) fn start(config: &ServerConfig) -> Result<Self, Unserved> {
-        let (fsync_times, snapshot_request) = (FsyncTimes::default(), SnapshotRequest::default());
+        let mut admin = Self {
+            server: None,
+            fsync_times: FsyncTimes::default(),
+            snapshot_times: FsyncTimes::default(),
+            snapshot_request: SnapshotRequest::default(),
+            pauses: config.pauses.map(Pauses::new),
+        };
         let keys = &config.admin;
         let metrics = keys.metrics.as_ref().map(|at| bind(at).map_err(Unserved::Metrics));
         let metrics = metrics.transpose()?;
@@ -63,9 +74,9 @@ impl Admin {
             }
         };
         if port.is_none() && metrics.is_none() {
-            return Ok(Self { server: None, fsync_times, snapshot_request });
+            return Ok(admin);
         }
-        let facts = facts(config, &fsync_times, &snapshot_request);
+        let facts = facts(config, &admin.fsync_times, &admin.snapshot_request);
         let has_port = port.is_some();
         let options = AdminOptions::default().with(|options| {
             options.admin = port;
@@ -84,7 +95,8 @@ impl Admin {
             let url = &keys.command_url;
             log::info!("Started AdminServer on address {host}, port {port} and command URL {url}");
         }
-        Ok(Self { server: Some(server), fsync_times, snapshot_request })
+        admin.server = Some(server);
+        Ok(admin)
     }
 
     /// From now on this server is asked; `None`: there is none at present.

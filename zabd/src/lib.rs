@@ -16,6 +16,7 @@ mod mending;
 mod notify;
 pub mod operate;
 mod options;
+mod pauses;
 mod ports;
 mod purge;
 mod reload;

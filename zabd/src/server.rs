@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use runtime_any::Runtime;
 use runtime_core::{Error, Expects, Handle, raise_descriptor_limit};
 use zab_proto::Channel;
-use zab_storage::FsyncSummary;
+use zab_storage::{FsyncSummary, FsyncTimes};
 use zab_tls::{Ports, Tls};
 use zk_service::{OnOutdated, Probe, Service, Summary};
 
@@ -19,6 +19,7 @@ use crate::config::{Invalid, LoadError, LogConfig, ServerConfig, SystemPropertie
 use crate::ending::Ending;
 use crate::mending::Mending;
 use crate::notify::Notify;
+use crate::pauses::Pauses;
 use crate::purge::Purge;
 use crate::running::Running;
 use crate::{exit, logging, options, ports, reload, sasl, tls};
@@ -238,6 +239,7 @@ fn incarnation(
     let Surroundings { tls, audit, outdated, .. } = around;
     let mut options = options::server(config);
     options.storage.fsync_times = admin.fsync_times.clone();
+    options.storage.snapshot_times = admin.snapshot_times.clone();
     options.storage.snapshot_request = admin.snapshot_request.clone();
     let (mut listeners, missing) = ports::bind(config)?;
     if let Some(tls) = tls {
@@ -251,7 +253,10 @@ fn incarnation(
     }
     let mut service_options = options::service(config);
     service_options.on_outdated = on_outdated(ending, outdated);
-    service_options.fsync_times = Some(fsync_times(&options.storage));
+    service_options.fsync_times = Some(summary_of(&options.storage.fsync_times));
+    let snapshots = summary_of(&options.storage.snapshot_times);
+    service_options.summaries = vec![("snapshottime", snapshots)];
+    service_options.summaries.extend(admin.pauses.as_ref().map(Pauses::metric));
     service_options.descriptors = Some(Probe::new(|_| runtime_core::count_descriptors()));
     service_options.audit = audit.log();
     if let Some(tls) = tls {
@@ -265,6 +270,9 @@ fn incarnation(
     let purge = Purge::start(config);
     missing.serve_on(handle.clone())?;
     admin.ask(Some(handle.clone()));
+    if let Some(pauses) = &admin.pauses {
+        pauses.watch(handle.clone())?;
+    }
     audit.started();
     around.running.set(Some(handle.clone()));
     around.notify.ready();
@@ -285,9 +293,9 @@ fn incarnation(
     })
 }
 
-/// The times of fsyncs, as `mntr` asks for them.
-fn fsync_times(storage: &zab_storage::Options) -> Probe<Summary> {
-    let times = storage.fsync_times.clone();
+/// Times of the disk, as `mntr` asks for them.
+fn summary_of(times: &FsyncTimes) -> Probe<Summary> {
+    let times = times.clone();
     Probe::new(move |reset| {
         let FsyncSummary { count, sum_ms, min_ms, max_ms, .. } = times.summary();
         if reset {

@@ -401,7 +401,9 @@ fn answers_of_a_server_that_waits() {
 #[test]
 fn a_snapshot_is_written_and_sent() {
     let dir = Dir::new("snapshot");
-    let server = Server::alone(&dir, "admin.rateLimiterIntervalInMS=0\n");
+    let lines =
+        "admin.rateLimiterIntervalInMS=0\njvm.pause.monitor=true\njvm.pause.sleep.time.ms=10\n";
+    let server = Server::alone(&dir, lines);
     let _client = client(&server);
     let headers = [("Authorization", "digest root:pw")];
     let answer = request(server.admin, "GET", "/commands/snapshot", &headers);
@@ -416,6 +418,10 @@ fn a_snapshot_is_written_and_sent() {
     assert!(i64::from_str_radix(zxid, 16).expect("hexadecimal") >= 132);
     let answer = request(server.admin, "GET", "/commands/snapshot?streaming=false", &headers);
     assert_eq!(answer.json()["error"], Value::Null);
+    let count =
+        |name: &str| server.get("/commands/monitor").json()[name].as_u64().expect("a number");
+    assert!(count("cnt_snapshottime") >= 1);
+    wait(|| count("cnt_jvm_pause_time_ms") > 2);
     let refused = request(server.admin, "POST", "/commands/restore", &headers);
     assert_eq!(refused.status, 501);
     assert!(refused.json()["error"].as_str().expect("why").contains("would lose"));

@@ -181,7 +181,7 @@ pub(crate) fn restore(options: &AdminOptions) -> Answer {
         Some(
             "restore is not done on a running server: it would lose what was acknowledged since the \
              snapshot was taken, on this member alone. Stop the members, and put the snapshot into \
-             empty directories (zabd restore)",
+             empty directories",
         ),
     )
 }

@@ -334,6 +334,8 @@ pub struct ServiceOptions {
     pub dir_sizes: fn() -> (u64, u64),
     /// Times of the log's fsyncs in ms, for `mntr`.
     pub fsync_times: Option<Probe<Summary>>,
+    /// Further summaries of the process for `mntr`, by their names there.
+    pub summaries: Vec<(&'static str, Probe<Summary>)>,
     /// Open file descriptors and how many there may be, for `mntr`.
     pub descriptors: Option<Probe<(u64, u64)>>,
     /// Further counters of the process for `mntr`, by their names there.
@@ -405,6 +407,7 @@ impl Default for ServiceOptions {
             environment: Vec::new(),
             dir_sizes: || (0, 0),
             fsync_times: None,
+            summaries: Vec::new(),
             descriptors: None,
             figures: Vec::new(),
             gauges: Vec::new(),

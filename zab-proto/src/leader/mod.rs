@@ -113,6 +113,15 @@ pub struct LearnerStatus {
     pub behind: Option<u64>,
 }
 
+/// How often a server that led has brought learners to its history, since the process began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SyncCounts {
+    /// With what they lacked, or by cutting their log back (DIFF, TRUNC).
+    pub from_log: u64,
+    /// With a whole snapshot (SNAP).
+    pub snapshots: u64,
+}
+
 /// What became of the leader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]

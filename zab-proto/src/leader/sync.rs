@@ -90,10 +90,12 @@ impl Leader {
         let next = match plan(history, link.reported.1) {
             Plan::Diff(next) => {
                 link.out.put_bare(PacketType::DIFF, last);
+                shared.syncs.from_log += 1;
                 next
             }
             Plan::Trunc(zxid, next) => {
                 link.out.put_bare(PacketType::TRUNC, zxid);
+                shared.syncs.from_log += 1;
                 next
             }
             Plan::Log => {
@@ -176,7 +178,10 @@ impl Leader {
         let Some(link) = self.link(conn).filter(|link| link.reading.is_some()) else { return };
         let begins = link.stage == Stage::Reading;
         match (begins, opened) {
-            (true, true) => link.out.put_bare(PacketType::DIFF, last),
+            (true, true) => {
+                link.out.put_bare(PacketType::DIFF, last);
+                shared.syncs.from_log += 1;
+            }
             (true, false) => {
                 link.reading = None;
                 link.stage = Stage::Queued;

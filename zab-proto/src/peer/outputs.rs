@@ -17,6 +17,7 @@ impl Peer {
                 if !leader.lend_snapshot(&self.shared.history, conn) {
                     return None;
                 }
+                self.shared.syncs.snapshots += 1;
                 Plain::Other(Output::Snapshot { conn })
             }
             Control::Log { conn, after, through, any_length } => {

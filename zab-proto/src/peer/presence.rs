@@ -1,7 +1,7 @@
 //! Signs of life: of this process, and of the leader on the election port.
 
 use super::{Peer, Role};
-use crate::{HeartbeatStatus, Instant, Notice};
+use crate::{HeartbeatStatus, Instant, Notice, SyncCounts};
 
 impl Peer {
     /// The time is `now`. Every call that brings a time does this; a driver does it, too, before it lets
@@ -40,6 +40,12 @@ impl Peer {
             Role::Leader(leader) => leader.heartbeat(&self.shared),
         };
         HeartbeatStatus { interval, limit, ..self.shared.heartbeats }
+    }
+
+    /// How often this server has brought learners to its history.
+    #[must_use]
+    pub fn sync_counts(&self) -> SyncCounts {
+        self.shared.syncs
     }
 
     /// Why the last role of this server has ended: [`Notice::LeaderLost`] or [`Notice::ReignEnded`].

@@ -7,6 +7,29 @@ use super::file::{FileKeys, PROMETHEUS};
 use super::system::SystemProperties;
 use super::tls::blame;
 
+/// `jvm.pause.*`: when a pause of the server's loop is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PauseConfig {
+    /// Between two looks.
+    pub sleep: Duration,
+    /// A pause above this is told.
+    pub info: Duration,
+    /// A pause above this is warned of.
+    pub warn: Duration,
+}
+
+impl PauseConfig {
+    /// Reads the keys; `None`: pauses are not looked for.
+    pub(super) fn read(keys: &FileKeys) -> Option<Self> {
+        let millis = |name| Duration::from_millis(u64::from(keys.number(name).unsigned_abs()));
+        keys.is_on("jvm.pause.monitor").then(|| Self {
+            sleep: millis("jvm.pause.sleep.time.ms"),
+            info: millis("jvm.pause.info-threshold.ms"),
+            warn: millis("jvm.pause.warn-threshold.ms"),
+        })
+    }
+}
+
 /// What is served over HTTP, and where.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AdminConfig {

@@ -23,7 +23,7 @@ use std::time::Duration;
 use zab_proto::{Ensemble, Sid};
 use zk_service::EnsembleAuth;
 
-pub use self::admin::AdminConfig;
+pub use self::admin::{AdminConfig, PauseConfig};
 pub use self::audit::{AuditConfig, AuditFile};
 pub use self::error::{Invalid, Origin};
 use self::file::FileKeys;
@@ -93,6 +93,8 @@ pub struct ServerConfig {
     pub sasl: SaslConfig,
     /// What is served over HTTP.
     pub admin: AdminConfig,
+    /// Pauses of the loop, if they are looked for.
+    pub pauses: Option<PauseConfig>,
     /// Which ports speak TLS, and how.
     pub tls: TlsConfig,
     /// What is logged, and in which form.
@@ -246,6 +248,7 @@ impl ServerConfig {
         let audit = AuditConfig::read(&properties)?;
         let enforce_auth = security::check(&properties, x509_auth, &sasl.clients)?;
         let admin = AdminConfig::read(&keys, &properties)?;
+        let pauses = PauseConfig::read(&keys);
         let count = |name| u32::try_from(keys.number(name)).unwrap_or(0);
         Ok(Self {
             file: path.map(Path::to_path_buf),
@@ -280,6 +283,7 @@ impl ServerConfig {
             enforce_auth,
             sasl,
             admin,
+            pauses,
             tls,
             ensemble_auth: security::ensemble_auth(&properties),
             log,

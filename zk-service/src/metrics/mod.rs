@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use zab_proto::{Instant, Phase, ServerState, Status};
 
 use self::stats::Stats;
-pub(crate) use self::summary::Histogram;
+use self::summary::Histogram;
 pub use self::summary::{Distribution, Summary};
 use crate::protocol::event::Event;
 
@@ -25,7 +25,7 @@ pub(crate) fn milliseconds(from: Instant, to: Instant) -> u64 {
 pub(crate) enum Value<'a> {
     Counter(u64),
     Summary(&'a Summary),
-    Histogram(&'a Histogram),
+    Distribution(Distribution),
 }
 
 /// A kind of metric.
@@ -49,7 +49,7 @@ impl Kind for Summary {
 
 impl Kind for Histogram {
     fn value(&self) -> Value<'_> {
-        Value::Histogram(self)
+        Value::Distribution(self.distribution())
     }
 }
 
@@ -63,6 +63,8 @@ macro_rules! metrics {
             /// Leader: writes refused for their quota, by the first part of their path. Only paths
             /// with a quota are in it. Counted in `role/leader.rs::count`.
             pub(crate) quota_exceeded: BTreeMap<Box<str>, u64>,
+            /// The wall clock.
+            calendar: Calendar,
             /// Losses of service that are over, by their cause. Counted in
             /// `metrics/timeline.rs::became`.
             pub(crate) failovers: BTreeMap<&'static str, u64>,
@@ -170,10 +172,19 @@ metrics! {
     changed_watches:         Summary,   "node_changed_watch_count",       "metrics/mod.rs::triggered";
     children_watches:        Summary,   "node_children_watch_count",      "metrics/mod.rs::triggered";
     read_latency:            Histogram, "readlatency",                    "service/answer.rs::replied";
+    propagation_latency:     Histogram, "propagation_latency",            "metrics/mod.rs::propagated";
     update_latency:          Histogram, "updatelatency",                  "service/answer.rs::replied";
 }
 
 impl Metrics {
+    /// A transaction is applied here that the leader made at `made_ms` since 1970; `look` asks the wall
+    /// clock.
+    pub(crate) fn propagated(&mut self, now: Instant, made_ms: i64, look: impl FnOnce() -> i64) {
+        let ago = self.calendar.now_ms(now, look).saturating_sub(made_ms);
+        // Two clocks: a negative time is none.
+        self.propagation_latency.add(u64::try_from(ago).unwrap_or(0));
+    }
+
     /// So many connections are told of an event.
     pub(crate) fn triggered(&mut self, event: Event, watchers: usize) {
         let summary = match event {
@@ -183,6 +194,27 @@ impl Metrics {
             Event::ChildrenChanged => &mut self.children_watches,
         };
         summary.add(watchers as u64);
+    }
+}
+
+/// The wall clock as the loop's clock goes on. It is looked at once a second only, since a look may cost
+/// as much as a transaction does.
+#[derive(Clone, Copy, Debug, Default)]
+struct Calendar {
+    /// When it was looked at last, and the ms since 1970 then.
+    looked: Option<(Instant, i64)>,
+}
+
+impl Calendar {
+    /// The ms since 1970; `look` asks the wall clock.
+    fn now_ms(&mut self, now: Instant, look: impl FnOnce() -> i64) -> i64 {
+        if let Some((at, ms)) = self.looked {
+            let since = milliseconds(at, now);
+            if since < 1000 {
+                return ms.saturating_add(i64::try_from(since).unwrap_or(i64::MAX));
+            }
+        }
+        self.looked.insert((now, look())).1
     }
 }
 
@@ -217,5 +249,26 @@ impl Gaps {
             }
         }
         self.serving = serving;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_wall_clock_is_looked_at_once_a_second() {
+        let (mut calendar, mut looks) = (Calendar::default(), 0);
+        for ms in 0..2500u64 {
+            let now = Instant::ZERO + Duration::from_millis(ms);
+            let wall = calendar.now_ms(now, || {
+                looks += 1;
+                7000 + i64::try_from(ms).expect("small")
+            });
+            assert_eq!(wall, 7000 + i64::try_from(ms).expect("small"));
+        }
+        assert_eq!(looks, 3);
     }
 }

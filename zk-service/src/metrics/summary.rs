@@ -85,7 +85,7 @@ impl Histogram {
     }
 
     /// The summary with its percentiles.
-    pub(crate) fn distribution(&self) -> Distribution {
+    pub(super) fn distribution(&self) -> Distribution {
         Distribution {
             summary: self.summary,
             p50: self.percentile(500),

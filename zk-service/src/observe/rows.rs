@@ -215,6 +215,12 @@ fn of_leader(view: &View<'_, '_>, rows: &mut Rows) {
     rows.gauge("synced_followers", synced(false));
     rows.gauge("synced_observers", synced(true));
     rows.gauge("pending_syncs", view.role.syncs());
+    for learner in view.core.peer().learners() {
+        if let Some(behind) = learner.behind {
+            let behind = i64::try_from(behind).unwrap_or(i64::MAX);
+            rows.of(&learner.origin.sid.to_string(), "zab_behind", MetricValue::Gauge(behind));
+        }
+    }
 }
 
 /// Bytes by who makes this server keep them, as far as that is bounded.
@@ -255,6 +261,9 @@ fn counted(view: &View<'_, '_>, rows: &mut Rows) {
     let (counters, summaries): (Vec<_>, Vec<_>) =
         view.metrics.rows().partition(|(_, value)| is_counter(value));
     put_counted(counters, rows);
+    let syncs = view.core.peer().sync_counts();
+    rows.counter("diff_count", syncs.from_log);
+    rows.counter("snap_count", syncs.snapshots);
     rows.counter("digest_mismatches_count", view.state.digest_mismatches());
     for (cause, count) in &view.metrics.failovers {
         rows.of(cause, "zab_failovers", MetricValue::Counter(*count));
@@ -264,6 +273,9 @@ fn counted(view: &View<'_, '_>, rows: &mut Rows) {
     }
     if let Some(fsyncs) = &view.env.options.fsync_times {
         rows.put("fsynctime", MetricValue::Summary(fsyncs.read()));
+    }
+    for (name, summary) in &view.env.options.summaries {
+        rows.put(*name, MetricValue::Summary(summary.read()));
     }
     put_counted(summaries, rows);
 }
@@ -275,7 +287,7 @@ fn put_counted(counted: Vec<(&'static str, metrics::Value<'_>)>, rows: &mut Rows
             match value {
                 metrics::Value::Counter(count) => MetricValue::Counter(count),
                 metrics::Value::Summary(summary) => MetricValue::Summary(*summary),
-                metrics::Value::Histogram(all) => MetricValue::Distribution(all.distribution()),
+                metrics::Value::Distribution(all) => MetricValue::Distribution(all),
             },
         );
     }

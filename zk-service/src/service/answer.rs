@@ -43,6 +43,10 @@ pub(super) fn apply(
     } else if is_serving {
         parts.metrics.commits_received += 1;
     }
+    if is_serving && !parts.status.is_standalone() {
+        let clock = &parts.env.options.wall_clock;
+        parts.metrics.propagated(now, header.time, || clock.now_ms());
+    }
     let operations = parts.state.operations_of(&payload) as u64;
     parts.admission.schedule.apply(cost::APPLY * operations + cost::bytes(bytes.len()));
     let done = parts.admission.schedule.done();

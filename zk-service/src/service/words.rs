@@ -70,6 +70,7 @@ pub(super) fn reset(clients: &mut Clients, parts: &mut Parts<'_>, what: Option<R
         Some(Reset::Server) => {
             *parts.metrics = Metrics::default();
             parts.env.options.figures.iter().for_each(|(_, figure)| figure.reset());
+            parts.env.options.summaries.iter().for_each(|(_, summary)| summary.reset());
             if let Some(fsyncs) = &parts.env.options.fsync_times {
                 fsyncs.reset();
             }

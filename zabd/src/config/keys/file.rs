@@ -34,10 +34,10 @@ pub(super) const SERVER: Section = Section {
         "metricsProvider.maxQueueSize", ParseInt(MIN), "1000000", Ignored("as metricsProvider.numWorkerThreads");
         "metricsProvider.workerShutdownTimeoutMs", ParseLong(i64::MIN), "1000", Ignored("as metricsProvider.numWorkerThreads");
         "metricsProvider.*", Text, "", Ignored("settings of other providers");
-        "jvm.pause.monitor", StrictBool, "false", Ignored("there is no Java virtual machine that could pause");
-        "jvm.pause.warn-threshold.ms", ParseLong(i64::MIN), "10000", Ignored("as jvm.pause.monitor");
-        "jvm.pause.info-threshold.ms", ParseLong(i64::MIN), "1000", Ignored("as jvm.pause.monitor");
-        "jvm.pause.sleep.time.ms", ParseLong(i64::MIN), "500", Ignored("as jvm.pause.monitor");
+        "jvm.pause.monitor", StrictBool, "false", Checked("pauses of the server's loop are looked for, measured (jvm_pause_time_ms) and told");
+        "jvm.pause.warn-threshold.ms", ParseInt(0), "10000", Checked("with jvm.pause.monitor: milliseconds above which a pause is warned of");
+        "jvm.pause.info-threshold.ms", ParseInt(0), "1000", Checked("with jvm.pause.monitor: milliseconds above which a pause is told");
+        "jvm.pause.sleep.time.ms", ParseInt(1), "500", Checked("with jvm.pause.monitor: milliseconds between two looks");
     },
 };
 
