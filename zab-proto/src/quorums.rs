@@ -95,6 +95,13 @@ impl Quorums {
         self.each().all(|ensemble| ensemble.is_quorum(&acked))
     }
 
+    /// Whether the voters for which `follows` holds make it worth to follow their leader: a quorum of one
+    /// of the configurations. A server that is itself needed in one that was proposed and lost would
+    /// find the ensemble in no other way. Nothing is committed by that: the leader has its quorums.
+    pub(crate) fn is_followed_by(&self, follows: impl Fn(Sid) -> bool) -> bool {
+        self.each().any(|ensemble| ensemble.is_quorum(&follows))
+    }
+
     /// The election addresses of a member, as `host:port` joined by `|`.
     pub(crate) fn addresses(&self, sid: Sid) -> Option<String> {
         let member = self.member(sid)?;

@@ -406,9 +406,9 @@ impl Algorithm {
             }
         }
         self.out_of_election.insert(from, heard);
-        (self.is_quorum(&self.out_of_election, &heard)
-            && self.is_leading(&self.out_of_election, &heard))
-        .then(|| self.decide(heard))
+        let follow = |sid| self.out_of_election.get(&sid).is_some_and(|cast| cast.agrees(&heard));
+        (self.quorums.is_followed_by(follow) && self.is_leading(&self.out_of_election, &heard))
+            .then(|| self.decide(heard))
     }
 
     /// Whether the leader that `heard` speaks of says so too. We ourselves lead only if it is the
