@@ -372,17 +372,19 @@ impl<A: Subject> World<A> {
 
     /// Whether all servers serve, in one epoch, with the whole history but for what is on its way.
     ///
-    /// An observer may instead have applied much since it had `positions`: the writers do not wait for it, and
-    /// one with a window of a transaction or two is slower than they are.
+    /// Who the quorum does not need may instead have applied much since it had `positions`: the writers do not wait
+    /// for it, and one with a window of a transaction or two is slower than they are.
     fn is_uniform(&self, positions: &[usize]) -> bool {
         let ghost = self.ghost.borrow();
         let Some(leader) = self.leader() else { return false };
         let epoch = ghost.server(leader).status.map(|status| status.epoch);
         let enough = ghost.committed().saturating_sub(UNDER_WAY);
+        let voters = self.options.voters;
+        let have = (0..voters).filter(|voter| ghost.server(*voter).position >= enough).count();
         positions.iter().enumerate().all(|(server, before)| {
             let watched = ghost.server(server);
-            let goes_on =
-                server >= self.options.voters && watched.position >= before + 2 * UNDER_WAY;
+            let needed = server < voters && have <= voters / 2;
+            let goes_on = !needed && watched.position >= before + 2 * UNDER_WAY;
             watched.status.is_some_and(|status| {
                 status.phase == Phase::Broadcast && Some(status.epoch) == epoch
             }) && (watched.position >= enough || goes_on)

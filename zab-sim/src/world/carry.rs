@@ -57,16 +57,7 @@ impl<A: Subject> World<A> {
                     self.judge_suspicion(server, reason);
                     if let Some((conn, side)) = self.lookup(server, name) {
                         self.trace.say(|| format!("s{} closes {name:?}: {reason}", server + 1));
-                        self.judge_closing(server, name, conn);
-                        self.transmit(server, conn, side);
-                        self.unbind(server, name);
-                        self.net.close(self.now, conn, side, &mut self.queue);
-                        // Drivers tell of the ends of clients' connections, whoever wished them.
-                        let s = &mut self.servers[server];
-                        let node = s.node.as_mut().filter(|_| name.is_client());
-                        if let Some(node) = node {
-                            node.handle_input(now, Input::Closed { conn: name });
-                        }
+                        self.close(server, name, conn, side);
                     }
                 }
                 NetOutput::Reconfigured => self.note_members(server),
@@ -95,6 +86,20 @@ impl<A: Subject> World<A> {
         self.kick(server);
         self.arm(server);
         self.pull_hooks();
+    }
+
+    /// A server closes a connection.
+    fn close(&mut self, server: HostIx, name: ConnId, conn: u32, side: Side) {
+        self.judge_closing(server, name, conn);
+        self.transmit(server, conn, side);
+        self.unbind(server, name);
+        self.net.close(self.now, conn, side, &mut self.queue);
+        // Drivers tell of the ends of clients' connections, whoever wished them.
+        let s = &mut self.servers[server];
+        let now = s.clock(self.now);
+        if let Some(node) = s.node.as_mut().filter(|_| name.is_client()) {
+            node.handle_input(now, Input::Closed { conn: name });
+        }
     }
 
     /// Lets a disk begin its next piece of work.

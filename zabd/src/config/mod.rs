@@ -219,12 +219,7 @@ impl ServerConfig {
         text: String,
     ) -> Result<Self, LoadError> {
         keys.take_defaults(&properties);
-        let data_dir = keys.path("dataDir").ok_or_else(|| Invalid::new("dataDir is not set"))?;
-        warn_if_relative(&data_dir);
-        let data_log_dir = keys.path("dataLogDir").unwrap_or_else(|| data_dir.clone());
-        if keys.text("dataLogDir").is_some() {
-            warn_if_relative(&data_log_dir);
-        }
+        let (data_dir, data_log_dir) = directories(&keys)?;
         let tick_time = positive(&keys, "tickTime")?;
         let (min_session_timeout, max_session_timeout) = session_timeouts(&keys, tick_time)?;
         let multi_address = keys.is_on("multiAddress.enabled");
@@ -291,6 +286,17 @@ impl ServerConfig {
             properties,
         })
     }
+}
+
+/// `dataDir` and `dataLogDir`.
+fn directories(keys: &FileKeys) -> Result<(PathBuf, PathBuf), Invalid> {
+    let data_dir = keys.path("dataDir").ok_or_else(|| Invalid::new("dataDir is not set"))?;
+    warn_if_relative(&data_dir);
+    let data_log_dir = keys.path("dataLogDir").unwrap_or_else(|| data_dir.clone());
+    if keys.text("dataLogDir").is_some() {
+        warn_if_relative(&data_log_dir);
+    }
+    Ok((data_dir, data_log_dir))
 }
 
 /// How soon a silent leader is noticed fits the ticks. Defaults are fitted to them by the core.

@@ -149,6 +149,7 @@ fn cause(loss: &Notice) -> &'static str {
         ReignEnd::Deserted | ReignEnd::Overtaken => "overtaken",
         ReignEnd::CounterUsedUp => "counter_used_up",
         ReignEnd::Resigned { .. } => "resigned",
+        ReignEnd::HandedOver { .. } => "handed_over",
         ReignEnd::NotFollowed | ReignEnd::NotSynchronised => "quorum_not_gained",
         _ => "unknown",
     }
