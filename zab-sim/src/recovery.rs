@@ -240,7 +240,7 @@ fn rest<A: Subject>(world: &mut World<A>) {
         let conns = world.servers.iter().map(|server| server.names.len());
         conns.max() <= Some(world.connections_max())
     });
-    await_observers(world, 2 * SECOND + ticks);
+    await_laggards(world, 2 * SECOND + ticks);
     let n = world.servers.len();
     world.ghost.borrow_mut().coverage.count("healed: at rest");
     for server in 0..n {
@@ -268,27 +268,30 @@ fn rest<A: Subject>(world: &mut World<A>) {
     }
 }
 
-/// Nobody waits for an observer, and one whose window holds a transaction waits for its disk with each.
-/// However far behind it is when the clients stop, it has to go on, at a tenth of the pace of such a disk
-/// at least, until it has everything.
-fn await_observers<A: Subject>(world: &mut World<A>, period: u64) {
+/// Nobody waits for who is not needed for the quorum, and one whose window holds a transaction waits for its disk
+/// with each. However far behind it is when the clients stop, it has to go on, at a tenth of the pace of such
+/// a disk at least, until it has everything.
+fn await_laggards<A: Subject>(world: &mut World<A>, period: u64) {
     let pace = usize::try_from(period / (10 * delay_max(&world.options))).unwrap_or(1).max(1);
+    let behind = |world: &World<A>, at: usize, position: usize| {
+        position < world.ghost.borrow().committed() || !world.disks[at].is_idle()
+    };
     loop {
         let before = world.positions();
-        let behind = |world: &World<A>| {
-            let committed = world.ghost.borrow().committed();
-            let positions = world.positions();
-            let mut observers = world.options.voters..positions.len();
-            observers.any(|at| positions[at] < committed || !world.disks[at].is_idle())
-        };
-        if !behind(world) || world.failure().is_some() {
+        let lag = before.iter().enumerate().filter(|(at, before)| behind(world, *at, **before));
+        let (voters, others): (Vec<_>, Vec<_>) =
+            lag.map(|(at, _)| at).partition(|at| *at < world.options.voters);
+        let needed = 2 * voters.len() >= world.options.voters;
+        if voters.len() + others.len() == 0 || needed || world.failure().is_some() {
             return;
         }
         let until = world.now + period;
-        world.run_until(until, |world| !behind(world));
+        world.run_until(until, |world| {
+            world.positions().iter().enumerate().all(|(at, now)| !behind(world, at, *now))
+        });
         let committed = world.ghost.borrow().committed();
-        let stuck = before.iter().zip(world.positions()).skip(world.options.voters);
-        if stuck.into_iter().any(|(before, now)| now < (before + pace).min(committed)) {
+        let mut both = before.iter().zip(world.positions());
+        if both.any(|(before, now)| now < (before + pace).min(committed)) {
             return;
         }
     }

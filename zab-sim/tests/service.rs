@@ -65,14 +65,27 @@ fn faults_put_in_are_found() {
         Mutation::SnapshotWithoutAcls,
         Mutation::IdentitiesNotForwarded,
         Mutation::UnusedContainersRemoved,
-        Mutation::TurnWithoutEnd,
         Mutation::NobodyHeld,
-        Mutation::OlderConnectionAnswers,
         Mutation::ResubmittedTwice,
         Mutation::ResubmittedOutOfOrder,
     ] {
         let found = (0..60).any(|seed| {
             let options = Options { mutation: Some(mutation), ..short(seed) };
+            run::<Zk>(&options, 0).failure.is_some()
+        });
+        assert!(found, "{mutation:?}");
+    }
+}
+
+/// They need a session that comes back with its old connection's requests under way, or one with many
+/// ephemerals: runs of full length.
+#[test]
+fn faults_put_in_are_found_by_longer_runs() {
+    for (mutation, mut seeds) in
+        [(Mutation::OlderConnectionAnswers, 20..60), (Mutation::TurnWithoutEnd, 50..70)]
+    {
+        let found = seeds.any(|seed| {
+            let options = Options { mutation: Some(mutation), ..Options::plain(seed) };
             run::<Zk>(&options, 0).failure.is_some()
         });
         assert!(found, "{mutation:?}");
