@@ -43,6 +43,8 @@ struct Kept {
     /// 0: not given yet.
     session: i64,
     timeout: Duration,
+    /// When something came of the client.
+    heard: Option<Instant>,
     /// When the requests came that are not answered.
     asked: VecDeque<Instant>,
     /// Bytes for the client that are no whole frame.
@@ -115,6 +117,7 @@ impl Keeping {
     /// The service has taken these bytes of a client.
     pub(super) fn taken(&mut self, now: Instant, conn: ConnId, mut bytes: &[u8]) {
         let Some(kept) = self.conns.get_mut(&conn) else { return };
+        kept.heard = Some(now);
         while let Some(frame) = wire::first_frame(bytes) {
             bytes = &bytes[4 + frame.len()..];
             if !std::mem::replace(&mut kept.greeted, true) {
@@ -153,6 +156,10 @@ impl Keeping {
     /// The service closes a connection on which its client still is.
     pub(super) fn closes(&self, now: Instant, conn: ConnId) -> Option<Failure> {
         let kept = self.conns.get(&conn).filter(|kept| kept.carried && !kept.over)?;
+        if kept.heard.is_none_or(|heard| now >= heard + kept.timeout) {
+            // Its client is gone, or pings too late to keep any session.
+            return None;
+        }
         let loss = self.loss.filter(|loss| self.judged && !loss.snapshot)?;
         let oldest = kept.asked.front().map_or(loss.at, |asked| loss.at.min(*asked));
         let deadline = (loss.at + self.hold).min(oldest + kept.timeout / 3);
