@@ -278,8 +278,9 @@ pub struct ServiceOptions {
     /// `readonlymode.enabled`: a member that has found no leader for a while lets clients read, and `isro`
     /// may be asked.
     pub read_only_mode: bool,
-    /// `localSessionsEnabled`. There are no local sessions; but in the read-only mode a session of the
-    /// ensemble without ephemeral nodes is over, as a local one would be, and not waited for.
+    /// `localSessionsEnabled`. This server's own sessions are all the ensemble's. But as leader it takes writes of
+    /// local sessions of its learners; and in the read-only mode a session of the ensemble without ephemeral
+    /// nodes is over, as a local one would be, and not waited for.
     pub local_sessions: bool,
     /// `zookeeper.digest.enabled`: transactions carry the digest of the tree.
     pub digests: bool,

@@ -130,7 +130,9 @@ impl Leader {
 
     /// Proposes the transaction that a request becomes. `None`: not now.
     pub(super) fn submit(&mut self, cx: &mut Cx<'_, '_>, request: &Submission<'_>) -> Option<Zxid> {
+        let local = self.may_be_local(cx, request);
         let valid = match self.tracker.check(request.session, request.owner) {
+            Err(Refused::Expired) if local => Ok(()),
             Ok(()) if request.moved => Err(Code::SESSION_MOVED),
             Ok(()) => Ok(()),
             Err(Refused::Expired) => Err(Code::SESSION_EXPIRED),
@@ -143,6 +145,7 @@ impl Leader {
             return None;
         }
         let from = Self::requester(cx, (session, request.cxid), valid, ids)?;
+        let from = Requester { local, ..from };
         let now = cx.core.now();
         match op {
             Opcode::CreateSession => {
@@ -179,6 +182,17 @@ impl Leader {
         }
     }
 
+    /// Whether a learner's request may be of a local session, of which only its server knows: with
+    /// `localSessionsEnabled`, for ids that this server has not given (`LeaderSessionTracker.checkSession`). A
+    /// learner of Apache's keeps such sessions; this server's own are all the ensemble's.
+    fn may_be_local(&self, cx: &Cx<'_, '_>, request: &Submission<'_>) -> bool {
+        let options = &cx.env.options;
+        options.local_sessions
+            && request.owner != Owner::Local
+            && request.session >> 56 != options.session_server_id << 56 >> 56
+            && !self.tracker.knows(request.session)
+    }
+
     pub(super) fn requester<'a>(
         cx: &Cx<'_, '_>,
         (session, cxid): (i64, i32),
@@ -186,7 +200,15 @@ impl Leader {
         ids: Ids<'a>,
     ) -> Option<Requester<'a>> {
         let time = cx.env.options.wall_clock.now_ms();
-        cx.core.next_zxid().map(|zxid| Requester { session, cxid, valid, ids, zxid, time })
+        cx.core.next_zxid().map(|zxid| Requester {
+            session,
+            cxid,
+            valid,
+            local: false,
+            ids,
+            zxid,
+            time,
+        })
     }
 
     pub(super) fn propose(&mut self, cx: &mut Cx<'_, '_>) -> Option<Zxid> {

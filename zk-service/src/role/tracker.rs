@@ -99,6 +99,11 @@ impl Tracker {
         }
     }
 
+    /// Whether a session is known, or at its end.
+    pub(super) fn knows(&self, id: i64) -> bool {
+        self.sessions.contains_key(&id)
+    }
+
     /// Marks a session as about to be closed. False if it is unknown.
     pub(super) fn set_closing(&mut self, id: i64) -> bool {
         self.sessions.get_mut(&id).map(|tracked| tracked.closing = true).is_some()

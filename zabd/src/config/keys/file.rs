@@ -22,7 +22,7 @@ pub(super) const SERVER: Section = Section {
         "tickTime", ParseInt(MIN), "3000", Used("milliseconds, at least 1: the unit of time");
         "minSessionTimeout", ParseInt(MIN), "-1", Used("milliseconds, -1 for 2 ticks");
         "maxSessionTimeout", ParseInt(MIN), "-1", Used("milliseconds, -1 for 20 ticks");
-        "localSessionsEnabled", StrictBool, "false", Risks("in the read-only mode, a session without ephemeral nodes is over, as a local one would be", On, "local sessions are not supported otherwise: every session of this server is known to the whole ensemble, and as leader it refuses writes of local sessions of Apache's members");
+        "localSessionsEnabled", StrictBool, "false", Risks("as leader, this server takes writes of local sessions of Apache's members; in the read-only mode, a session without ephemeral nodes is over, as a local one would be", On, "every session of this server itself is known to the whole ensemble");
         "localSessionsUpgradingEnabled", StrictBool, "false", Ignored("every session is a global one from the start");
         "autopurge.snapRetainCount", ParseInt(MIN), "3", Used("snapshots that a purge leaves, at least 3");
         "autopurge.purgeInterval", Hours, "0", Used("hours between purges, or a number with unit h or d; 0 for never");

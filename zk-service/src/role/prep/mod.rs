@@ -41,6 +41,8 @@ pub(super) struct Requester<'a> {
     pub(super) cxid: i32,
     /// Whether the session may write through the server it came from.
     pub(super) valid: Result<(), Code>,
+    /// It is known to the server that it came from alone, and owns nothing.
+    pub(super) local: bool,
     pub(super) ids: Ids<'a>,
     pub(crate) zxid: Zxid,
     /// Wall clock, ms since 1970.
@@ -329,6 +331,10 @@ impl Prep {
     ) -> Result<Txn<'a>, Code> {
         let kind = create_kind(create, in_multi, view.extended_types)?;
         from.valid?;
+        if from.local && owner(kind, from.session) == from.session {
+            // Its server makes it a session of the ensemble first (`localSessionsUpgradingEnabled`).
+            return Err(Code::SESSION_EXPIRED);
+        }
         let (parent_path, _) = path::split(&create.path).ok_or(Code::BAD_ARGUMENTS)?;
         self.work += cost::parsed(create.acl.raw_entries().len());
         view.access.fix(create.acl, from.ids, acl)?;
