@@ -209,9 +209,7 @@ KEYS = (
     (["quorum.auth.enableSasl=true"], [], "refused", "quorum.auth"),
     ([], ["zookeeper.quorum.auth.enableSasl=true"], "refused", "quorum.auth"),
     (["skipACL=yes"], [], "warned", "skipACL"),
-    (["audit.enable=true"], [], "warned", "audit.enable"),
     (["localSessionsEnabled=true"], [], "warned", "localSessionsEnabled"),
-    (["connection_throttle_tokens=1"], [], "warned", "connection_throttle_tokens"),
 )
 
 

@@ -1,5 +1,6 @@
 """An ensemble of real processes on loopback: start, kill, stop, wipe, swap, partition."""
 
+import glob
 import os
 import random
 import shutil
@@ -128,7 +129,14 @@ class Member:
 
     def freeze(self):
         self.signal(signal.SIGSTOP)
+        # One thread takes the signal and stops the others; until then they go on.
+        eventually("all threads stop", lambda: all(state in "tT" for state in self.thread_states()), 5, 0.0005)
         self.stopped = True
+
+    def thread_states(self):
+        """The state of each thread, as /proc names it."""
+        paths = glob.glob(f"/proc/{self.process.pid}/task/*/stat")
+        return [open(path).read().rpartition(") ")[2][0] for path in paths]
 
     def thaw(self):
         self.signal(signal.SIGCONT)
