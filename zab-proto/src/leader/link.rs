@@ -305,6 +305,14 @@ impl Link {
         matches!(self.stage, Stage::Asked | Stage::Synced)
     }
 
+    /// An observer is told of a change of the members together with its commit.
+    fn put_change(&mut self, history: &History, leader: Sid) {
+        let (zxid, txn) = (history.window.zxid(self.next), history.window.txn(self.next));
+        self.put_activation(PacketType::INFORMANDACTIVATE, zxid, leader, txn);
+        self.note_len(txn.len(), self.next);
+        self.passed(zxid);
+    }
+
     fn next_commit(&mut self, own: Own) -> [u8; BARE_LEN] {
         // While it catches up, each transaction is committed before the next one is sent; later, all
         // that is not committed is this leader's own.
@@ -469,17 +477,13 @@ impl Link {
             match self.step(history) {
                 Step::Nothing => return written,
                 Step::Txn(_) if self.next < history.window.first() => return written,
-                Step::Txn(PacketType::INFORM)
-                    if self.part_sent == 0
-                        && let Some(leader) = self.change_at(self.next) =>
-                {
-                    let (zxid, txn) =
-                        (history.window.zxid(self.next), history.window.txn(self.next));
-                    self.put_activation(PacketType::INFORMANDACTIVATE, zxid, leader, txn);
-                    self.note_len(txn.len(), self.next);
-                    self.passed(zxid);
-                }
                 Step::Txn(kind) => {
+                    let is_informed = kind == PacketType::INFORM && self.part_sent == 0;
+                    let change = is_informed.then(|| self.change_at(self.next)).flatten();
+                    if let Some(leader) = change {
+                        self.put_change(history, leader);
+                        continue;
+                    }
                     let (n, done) = self.transmit_txn(kind, history, room);
                     written += n;
                     if !done {
