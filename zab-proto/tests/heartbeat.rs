@@ -314,6 +314,29 @@ fn a_leader_that_was_away_before_it_was_established_answers_nothing_from_its_pas
     assert_eq!(cluster.lines(leader), ["x"]);
 }
 
+/// It was away again before anybody had answered: what it had asked is answered from before that.
+#[test]
+fn an_answer_from_before_a_second_pause_proves_nothing() {
+    let (mut cluster, leader) = beating(3, 0);
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    (0..3).for_each(|i| cluster.freeze(i));
+    cluster.send(leader, &[b"!"]);
+    cluster.run(5 * SECOND);
+    cluster.thaw(leader);
+    cluster.run(ms(5));
+    assert!(!cluster.node(leader).peer().may_serve());
+    cluster.freeze(leader);
+    others.iter().for_each(|i| cluster.thaw(*i));
+    assert!(time_to_replace(&mut cluster, leader, 5 * SECOND).is_some());
+    let new = cluster.leader().filter(|i| *i != leader).unwrap_or(others[0]);
+    cluster.write(new, &[b"x"]);
+    cluster.client_bytes.clear();
+    cluster.thaw(leader);
+    assert_eq!(cluster.client_bytes, b"", "a read of the past");
+    cluster.run(5 * SECOND);
+    assert_eq!(cluster.lines(leader), ["x"]);
+}
+
 #[test]
 fn a_leader_whose_disk_hangs_makes_way() {
     for (quorum_hangs, limit) in [(false, 2), (false, 4), (true, 2), (false, 0)] {

@@ -299,11 +299,9 @@ fn long_transactions_do_not_wait_for_who_lags() {
     assert!(cluster.serving((leader + 1) % 3), "nobody was given up for it");
 }
 
-/// A request comes in front of the acknowledgement that makes room for it, while the window holds a
-/// transaction that is longer than its bound.
-#[test]
-fn a_request_lets_the_acknowledgement_behind_it_through() {
-    let mut cluster = Cluster::new(2, 0).configure(|config| {
+/// Two voters whose windows and ways to the leader hold one transaction.
+fn one_at_a_time(observers: usize) -> (Cluster, usize) {
+    let mut cluster = Cluster::new(2, observers).configure(|config| {
         config.limits.window_len_max_bytes = 1;
         config.limits.retained_len_max_bytes = 0;
         config.limits.requests_len_max_bytes = 1;
@@ -312,6 +310,14 @@ fn a_request_lets_the_acknowledgement_behind_it_through() {
     cluster.start_all();
     cluster.run(SECOND);
     let leader = cluster.leader().expect("a leader");
+    (cluster, leader)
+}
+
+/// A request comes in front of the acknowledgement that makes room for it, while the window holds a
+/// transaction that is longer than its bound.
+#[test]
+fn a_request_lets_the_acknowledgement_behind_it_through() {
+    let (mut cluster, leader) = one_at_a_time(0);
     let follower = 1 - leader;
     cluster.closed.clear();
     cluster.servers[follower].disk.stalled = true;
@@ -327,15 +333,7 @@ fn a_request_lets_the_acknowledgement_behind_it_through() {
 /// The same when the window is full of what others have sent that have left since.
 #[test]
 fn what_was_taken_of_those_who_left_stops_nobody() {
-    let mut cluster = Cluster::new(2, 3).configure(|config| {
-        config.limits.window_len_max_bytes = 1;
-        config.limits.retained_len_max_bytes = 0;
-        config.limits.requests_len_max_bytes = 1;
-        config.limits.field_len_max_bytes = 400;
-    });
-    cluster.start_all();
-    cluster.run(SECOND);
-    let leader = cluster.leader().expect("a leader");
+    let (mut cluster, leader) = one_at_a_time(3);
     let follower = 1 - leader;
     cluster.servers[follower].disk.stalled = true;
     let lines: Vec<String> = (0..5).map(|i| format!("{i:240}")).collect();

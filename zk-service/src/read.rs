@@ -64,7 +64,7 @@ impl From<DecodeError> for Code {
 }
 
 impl<'a> Reading<'a> {
-    /// A read of a client with this session. `watching`: the watches, the connection as these know it,
+    /// A read, of a client whose ephemerals are those of `session`. `watching`: the watches, the connection as these know it,
     /// and the bytes of watches at which it adds none any more. `lists`: those that are made, and the
     /// work that may be done now on what can be done in pieces.
     pub(crate) fn new(

@@ -347,22 +347,28 @@ fn a_write_that_comes_while_reads_are_answered_in_turns_waits_for_them() {
     assert_eq!(xids(&mut world, client), (1..=31).collect::<Vec<_>>());
 }
 
-/// What a connection that reads nothing holds: no more than the soft limit and one reply.
-#[test]
-fn reads_behind_a_write_are_not_answered_to_who_does_not_read() {
-    let soft = 100_000;
+/// A client that reads nothing has asked for a write and for long lists behind it, up to this xid.
+fn reads_behind_a_write(soft: usize, last: i32) -> (World, Client) {
     let (mut world, _) =
         with_children(options().with(|options| options.out_len_soft_max_bytes = soft), 1000);
     let (client, ..) = world.open(0, 40_000);
     world.disks[0].stalled = true;
     world.send_only(client, &request(1, CREATE, &create("/q", b"", 0)));
-    for xid in 2..=200 {
+    for xid in 2..=last {
         world.send_only(client, &request(xid, GET_CHILDREN, &read("/p")));
         world.run();
     }
     world.set_deaf(client, true);
     world.disks[0].stalled = false;
     world.run();
+    (world, client)
+}
+
+/// What a connection that reads nothing holds: no more than the soft limit and one reply.
+#[test]
+fn reads_behind_a_write_are_not_answered_to_who_does_not_read() {
+    let soft = 100_000;
+    let (mut world, client) = reads_behind_a_write(soft, 200);
     let bytes = world.service(0).unsent_bytes();
     assert!(bytes > soft && bytes < soft + 10_000, "{bytes}");
     world.set_deaf(client, false);
@@ -373,18 +379,7 @@ fn reads_behind_a_write_are_not_answered_to_who_does_not_read() {
 #[test]
 fn who_reads_slowly_and_goes_on_asking_is_answered() {
     let soft = 100_000;
-    let (mut world, _) =
-        with_children(options().with(|options| options.out_len_soft_max_bytes = soft), 1000);
-    let (client, ..) = world.open(0, 40_000);
-    world.disks[0].stalled = true;
-    world.send_only(client, &request(1, CREATE, &create("/q", b"", 0)));
-    for xid in 2..=50 {
-        world.send_only(client, &request(xid, GET_CHILDREN, &read("/p")));
-        world.run();
-    }
-    world.set_deaf(client, true);
-    world.disks[0].stalled = false;
-    world.run();
+    let (mut world, client) = reads_behind_a_write(soft, 50);
     assert!(world.service(0).unsent_bytes() > soft);
     while world.service(0).unsent_bytes() > soft {
         world.read_some(client, 10_000);

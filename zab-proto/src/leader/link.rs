@@ -1,5 +1,7 @@
 //! One learner, as its leader sees it: where it stands in the handshake and in the history.
 
+mod changes;
+
 use alloc::collections::VecDeque;
 use core::net::IpAddr;
 use core::time::Duration;
@@ -305,14 +307,6 @@ impl Link {
         matches!(self.stage, Stage::Asked | Stage::Synced)
     }
 
-    /// An observer is told of a change of the members together with its commit.
-    fn put_change(&mut self, history: &History, leader: Sid) {
-        let (zxid, txn) = (history.window.zxid(self.next), history.window.txn(self.next));
-        self.put_activation(PacketType::INFORMANDACTIVATE, zxid, leader, txn);
-        self.note_len(txn.len(), self.next);
-        self.passed(zxid);
-    }
-
     fn next_commit(&mut self, own: Own) -> [u8; BARE_LEN] {
         // While it catches up, each transaction is committed before the next one is sent; later, all
         // that is not committed is this leader's own.
@@ -322,33 +316,6 @@ impl Link {
         };
         self.commits_sent += 1;
         packet::bare(PacketType::COMMIT, zxid)
-    }
-
-    fn put_commit(&mut self, own: Own) {
-        let index = self.commits_sent;
-        let commit = self.next_commit(own);
-        // What it is sent before NEWLEADER is committed, and NEWLEADER says what is in force behind it.
-        match self.change_at(index).filter(|_| self.stage != Stage::CatchingUp) {
-            Some(leader) => {
-                let zxid = own.zxid(index);
-                self.put_activation(PacketType::COMMITANDACTIVATE, zxid, leader, b"");
-            }
-            None => self.out.put_raw(&commit),
-        }
-    }
-
-    /// Who leads from the change on that is at `index`, if one is, of those that it has not been told of.
-    fn change_at(&mut self, index: Index) -> Option<Sid> {
-        while self.changes.front().is_some_and(|(at, _)| *at < index) {
-            self.changes.pop_front();
-        }
-        self.changes.front().filter(|(at, _)| *at == index).map(|(_, leader)| *leader)
-    }
-
-    fn put_activation(&mut self, kind: PacketType, zxid: Zxid, leader: Sid, txn: &[u8]) {
-        let mut data = leader.0.to_be_bytes().to_vec();
-        data.extend_from_slice(txn);
-        self.out.put(kind, zxid, Some(&data));
     }
 
     /// Whether everything that is committed has gone out, with what it is told of that.
