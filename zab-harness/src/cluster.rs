@@ -56,6 +56,8 @@ pub struct Cluster {
     ended: Vec<End>,
     pub closed: Vec<(usize, CloseReason)>,
     pub client_bytes: Vec<u8>,
+    /// Bytes that each server has sent to others.
+    pub sent: Vec<u64>,
     pub notices: Vec<(Instant, usize, Notice, u64)>,
 }
 
@@ -77,7 +79,8 @@ impl Cluster {
         for i in 0..voters + observers {
             let role = if i < voters { "participant" } else { "observer" };
             let (quorum, election) = (port(i, Channel::Quorum), port(i, Channel::Election));
-            let member = Member::parse(Sid(i as i64 + 1), &format!("h:{quorum}:{election}:{role}"));
+            let member =
+                Member::parse(Sid(i as i64 + 1), &format!("h{i}:{quorum}:{election}:{role}"));
             ensemble.members.insert(Sid(i as i64 + 1), member.expect("a good line"));
         }
         let mut config = Config::new(Sid(0), ensemble);
@@ -103,6 +106,7 @@ impl Cluster {
             ended: Vec::new(),
             closed: Vec::new(),
             client_bytes: Vec::new(),
+            sent: vec![0; voters + observers],
             notices: Vec::new(),
         }
     }
@@ -110,6 +114,17 @@ impl Cluster {
     pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(&mut self.config);
         self
+    }
+
+    /// A window of 2 KiB, half of which learners may hold. Who hears nothing does not leave by itself.
+    pub fn narrow(self) -> Self {
+        self.configure(|config| {
+            config.detection.heartbeat = Duration::ZERO;
+            config.limits.window_len_max_bytes = 2048;
+            config.limits.retained_txns = 3;
+            config.limits.retained_len_max_bytes = 1024;
+            config.limits.field_len_max_bytes = 1024;
+        })
     }
 
     pub fn start(&mut self, i: usize) {
@@ -189,7 +204,12 @@ impl Cluster {
 
     fn dial(&mut self, i: usize, conn: ConnId, channel: Channel, addresses: &str) {
         let target = (0..self.servers.len())
-            .find(|j| addresses == format!("h:{}", port(*j, channel)))
+            .find(|j| {
+                let master =
+                    self.config.observer_master_port.filter(|_| channel == Channel::Quorum);
+                addresses == format!("h{j}:{}", port(*j, channel))
+                    || master.is_some_and(|port| addresses == format!("h{j}:{port}"))
+            })
             .filter(|j| !self.is_cut(i, *j));
         let now = self.now;
         let incoming = Incoming::new((Ipv4Addr::LOCALHOST, 1).into());
@@ -330,6 +350,9 @@ impl Cluster {
             }
             if conn.is_client() {
                 self.client_bytes.extend_from_slice(&buf[..n]);
+            }
+            if to.is_some() {
+                self.sent[i] += n as u64;
             }
             if to.is_some_and(|to| self.swallows.contains(&(i, to))) {
                 continue;

@@ -32,6 +32,8 @@ pub struct Journal {
     pub revalidated: usize,
     /// How often the leader has asked for sessions.
     pub touches_asked: usize,
+    /// Sessions that learners have said to be alive, each time.
+    pub touched: usize,
 }
 
 impl Journal {
@@ -85,7 +87,10 @@ impl Application for Journal {
         self.submit(core, owner, &data[16..]);
     }
 
-    fn touched(&mut self, _: &mut Core<'_>, _: Origin, _: &[u8]) {}
+    fn touched(&mut self, _: &mut Core<'_>, _: Origin, sessions: &[u8]) {
+        // An id and a time-out each.
+        self.touched += sessions.len() / 12;
+    }
 
     fn revalidate(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8]) {
         core.revalidated(from, &[&data[..8], &[1]].concat());
@@ -127,8 +132,11 @@ impl Application for Journal {
             } else if self.leading {
                 self.submit(core, owner, line);
             } else {
+                // ZooKeeper's operations: sync and create.
+                let operation: i32 = if line == b"?" { 9 } else { 1 };
                 let mut data = owner.to_be_bytes().to_vec();
-                data.extend_from_slice(&[0; 8]);
+                data.extend_from_slice(&[0; 4]);
+                data.extend_from_slice(&operation.to_be_bytes());
                 data.extend_from_slice(line);
                 core.request(&data, &(-1i32).to_be_bytes());
             }

@@ -88,6 +88,16 @@ pub trait Application {
         true
     }
 
+    /// Whether the transaction delivered last is still being applied. A long one may take several turns,
+    /// with peers and timers heard in between: [`handle_timeout`](Self::handle_timeout) goes on with it,
+    /// and [`poll_timeout`](Self::poll_timeout) asks for that turn. Until it is done no snapshot is opened, no sync
+    /// ends, and nothing else is delivered unless the role is about to change: then, as when
+    /// [`agrees`](Self::agrees) or [`became`](Self::became) is called, the rest of it is applied at
+    /// once.
+    fn is_applying(&self) -> bool {
+        false
+    }
+
     /// Why this server must not go on: a transaction that it cannot apply, while others may. The
     /// runtime ends with this reason, and nothing leaves the server any more.
     fn failed(&self) -> Option<&str> {
@@ -105,7 +115,7 @@ pub trait Application {
     /// whether the state has that digest. Asked where zxids are missing in a log or in what a leader
     /// sends: only this can tell those that were never used from those that were lost. Nothing that
     /// this transaction causes leaves the server before the answer.
-    fn agrees(&self) -> DigestVerdict {
+    fn agrees(&mut self) -> DigestVerdict {
         DigestVerdict::Absent
     }
 
@@ -164,10 +174,10 @@ pub trait Application {
         None
     }
 
-    /// The other side of a client's connection has shown a certificate that this server trusts, for this
-    /// subject (a distinguished name of RFC 2253, as Java writes it). Said once, before any of its
-    /// bytes; of a connection without a certificate nothing is said.
-    fn identified(&mut self, core: &mut Core<'_>, conn: ConnId, subject: &str) {
+    /// A client's connection is encrypted, and its handshake done. If the other side has shown a certificate,
+    /// which this server trusts then, `subject` is whose (a distinguished name of RFC 2253, as Java writes it).
+    /// Said once, before any of its bytes; of a connection that is not encrypted nothing is said.
+    fn secured(&mut self, core: &mut Core<'_>, conn: ConnId, subject: Option<&str>) {
         let _ = (core, conn, subject);
     }
 
@@ -199,6 +209,11 @@ pub trait Application {
     /// When `handle_timeout` wants to be called.
     fn poll_timeout(&self) -> Option<Instant> {
         None
+    }
+
+    /// Whether work is left for the next turn, which then begins at once, with `handle_timeout`.
+    fn wants_turn(&self) -> bool {
+        false
     }
 
     /// A deadline has passed; early or repeated calls are harmless. A runtime calls this at most

@@ -41,6 +41,10 @@ pub struct Config {
     /// Refuse peers that come from another address than the configuration gives their id, where it
     /// gives addresses and not names (rule R23).
     pub check_addresses: bool,
+    /// The port on which followers serve observers (`observerMasterPort`). On a voter: it does so while it
+    /// follows; connections to that port come as those of [`Channel::Quorum`](crate::Channel::Quorum). On an
+    /// observer: it learns from a follower, on this port of the follower's hosts, and not from the leader.
+    pub observer_master_port: Option<u16>,
     /// Times of the election.
     pub election: ElectionConfig,
     /// How soon a server that is silent, cut off or unable to write is noticed.
@@ -145,7 +149,8 @@ pub struct Limits {
     /// Bytes of forwarded requests waiting for the leader's link. At the bound the application's
     /// `request` is refused. When its window is full, a leader still reads up to this many bytes of
     /// requests per learner, to reach the acknowledgements queued after them. An application that lets
-    /// a learner have more than this in flight can deadlock.
+    /// a learner have more than this in flight can deadlock, until the leader closes the link after
+    /// `syncLimit`; so can a learner with a larger bound than its leader's: set it alike on all members.
     pub requests_len_max_bytes: usize,
     /// Application snapshots open at a time; further learners wait for their SNAP.
     pub snapshots_max: usize,
@@ -192,6 +197,7 @@ impl Config {
             trust_empty: false,
             allow_unlisted: false,
             reconfig: false,
+            observer_master_port: None,
             check_addresses: true,
             fresh_id: None,
             election: ElectionConfig::default(),

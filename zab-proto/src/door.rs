@@ -1,6 +1,6 @@
 //! Who may come in on the ports of the peers, without TLS or SASL (rule R23).
 //!
-//! A peer says its server id itself, and nothing proves it. So at least the id has to be a member's,
+//! A peer says its server id itself, and nothing proves it. So at least the id must be a member's,
 //! and the connection has to come from an address of that member.
 //!
 //! What a name means changes, and the driver looks it up ([`Peer::resolved`](crate::Peer::resolved)).

@@ -76,7 +76,7 @@ pub enum Violation {
     UnprovenGap {
         /// The last zxid before the gap.
         after: crate::Zxid,
-        /// The first zxid behind it.
+        /// The first zxid after it.
         next: crate::Zxid,
     },
     /// A commit without its proposal, or out of order.
@@ -310,6 +310,8 @@ impl core::error::Error for ResignError {}
 pub enum ConfigError {
     /// This server's id is not a member.
     NotAMember(crate::Sid),
+    /// Something else where a number must be; the text is that.
+    NotANumber(alloc::string::String),
     /// A rule of the configuration is broken; the text says which.
     Invalid(alloc::string::String),
 }
@@ -318,6 +320,8 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotAMember(sid) => write!(f, "My id {sid} not in the peer list"),
+            // As Java's exception has it.
+            Self::NotANumber(text) => write!(f, "For input string: \"{text}\""),
             Self::Invalid(text) => f.write_str(text),
         }
     }

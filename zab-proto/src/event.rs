@@ -200,7 +200,7 @@ pub enum Output<'a> {
         /// The last zxid to keep.
         after: Zxid,
     },
-    /// Storage: a transaction behind the snapshot that is staged. Nothing durable changes; it becomes part
+    /// Storage: a transaction after the snapshot that is staged. Nothing durable changes; it becomes part
     /// of the log with [`Install`](Self::Install), which follows.
     Stage {
         /// Its zxid.
@@ -209,7 +209,7 @@ pub enum Output<'a> {
         txn: &'a [u8],
     },
     /// Storage and application: the staged snapshot becomes the state as of `zxid`, and the staged
-    /// transactions the log behind it.
+    /// transactions the log after it.
     Install {
         /// Place in the storage order.
         ticket: Ticket,
@@ -231,7 +231,7 @@ pub enum Output<'a> {
     Gap {
         /// The last zxid before the gap.
         after: Zxid,
-        /// The zxid behind it.
+        /// The zxid after it.
         zxid: Zxid,
         /// Its payload.
         txn: &'a [u8],
@@ -255,7 +255,7 @@ pub enum Output<'a> {
         conn: ConnId,
         /// The port's kind.
         channel: Channel,
-        /// `host:port`, several joined by `|`; the first that answers is to be used.
+        /// `host:port`, several joined by `|`; use the first that answers.
         addresses: &'a str,
     },
     /// Network: there is something to send where there was nothing.
@@ -358,7 +358,7 @@ pub enum Message<'b> {
     /// On a learner: part of a snapshot. Report progress with
     /// [`Peer::snapshot_received`](crate::Peer::snapshot_received).
     Snapshot {
-        /// All that has arrived; what is not used is to be offered again.
+        /// All that has arrived; what is not used must be offered again.
         bytes: &'b [u8],
     },
 }

@@ -34,7 +34,7 @@ enum Op {
 struct Gap {
     /// The first of the records that fill it.
     first: Index,
-    /// The transaction behind it.
+    /// The transaction after it.
     next: Index,
     proof: Proof,
 }
@@ -44,7 +44,7 @@ struct Gap {
 enum Proof {
     /// Nothing of it is delivered.
     Open,
-    /// Asked: does the transaction behind it bring a digest?
+    /// Asked: does the transaction after it bring a digest?
     Asked,
     /// It does. After its delivery: does the state have that digest?
     Possible,
@@ -71,7 +71,7 @@ pub(crate) struct History {
     /// Entries below are applied.
     delivered: Index,
     /// Entries below that are not applied yet came as a whole, from the disk or from a leader's
-    /// synchronisation, and have `tail_len` bytes. They have to be kept however many they are until
+    /// synchronisation, and have `tail_len` bytes. They must be kept however many they are until
     /// they are known to be committed, so no bound of the window is about them.
     tail_end: Index,
     tail_len: usize,
@@ -79,10 +79,10 @@ pub(crate) struct History {
     /// The application's state holds effects of transactions up to here: above `delivered_zxid` only
     /// after recovery from a fuzzy snapshot.
     floor: Zxid,
-    /// Entries below that are not handed to storage yet follow a snapshot that is to be installed, and are
+    /// Entries below that are not handed to storage yet follow a snapshot that will be installed, and are
     /// staged beside it: both take effect at once.
     staged_end: Index,
-    /// A snapshot that is to be installed, until all that follows it has been pushed.
+    /// A snapshot that will be installed, until all that follows it has been pushed.
     installs: Option<Zxid>,
     /// Operations not yet handed to storage, each with the appends that come before it.
     waiting: VecDeque<(Index, Op)>,
@@ -192,7 +192,7 @@ impl History {
     }
 
     /// Whether the current epoch, as last asked of storage, is durable, and with it all that came before.
-    /// Who comes back to the same leader writes the same epoch again, behind what it has missed.
+    /// Who comes back to the same leader writes the same epoch again, after what it has missed.
     pub(crate) fn is_current_durable(&self) -> bool {
         let is_current = |op: &Op| matches!(op, Op::SetEpoch(EpochKind::Current, _));
         !self.waiting.iter().any(|(_, op)| is_current(op))
@@ -411,7 +411,7 @@ impl History {
         core::mem::take(&mut self.yields)
     }
 
-    /// The accepted epoch on disk is missing or damaged. It is written anew once a leader has synchronised this
+    /// The accepted epoch on disk is missing or damaged. It is written again once a leader has synchronised this
     /// server.
     pub(crate) fn owe_promise(&mut self) {
         self.promise_due = true;
@@ -421,7 +421,7 @@ impl History {
     /// count.
     ///
     /// That of a server whose history does not count (rule R14) is written only by [`enter`](Self::enter),
-    /// behind all that the leader has sent. On disk it would make the history count after a crash in
+    /// after all that the leader has sent. On disk it would make the history count after a crash in
     /// between, though it may lack what was committed, and a promise that was lost may have been of a
     /// higher epoch than this one. The history of all others counts before, in between and afterwards: what
     /// a leader sends is added to it, replaces it in one durable switch, or only cuts off what the leader
@@ -524,7 +524,7 @@ impl History {
         let index = self.appended;
         self.appended += 1;
         if index < self.staged_end {
-            // Durable with the snapshot, which comes behind it.
+            // Durable with the snapshot, which comes after it.
             self.window.set_ticket(index, Ticket(u64::MAX));
             let (zxid, txn) = (self.window.zxid(index), self.window.txn(index));
             return Some(Output::Stage { zxid, txn });

@@ -26,6 +26,7 @@ mod quorums;
 mod reconfig;
 mod recovered;
 mod replicated;
+mod sender;
 mod shared;
 mod sparing;
 mod storage;

@@ -1,15 +1,21 @@
 //! The core and its application as one thing with the four doors; what every runtime drives.
 
+mod logs;
+mod snapshots;
+
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::ops::ControlFlow;
+use core::time::Duration;
 
+use self::logs::Logs;
+use self::snapshots::Lent;
 use crate::gate::Gate;
 use crate::{
     Application, Channel, ClientOutput, CloseReason, Config, ConfigError, ConnId, Core,
-    DigestVerdict, Incoming, Input, InstallProgress, Instant, LogDemand, LogReady, Message, Notice,
-    Output, Peer, Recovered, ResignError, Status, Storage, Violation, Zxid,
+    DigestVerdict, Incoming, Input, Instant, Message, Notice, Output, Peer, Recovered, ResignError,
+    Status, Storage,
 };
 
 /// What a runtime has to do on the network.
@@ -79,8 +85,7 @@ pub struct Node<A> {
     peer: Peer,
     app: A,
     lent: Vec<Lent>,
-    logs: Vec<OpenLog>,
-    record: Vec<u8>,
+    logs: Logs,
     /// The leader's connection, while its snapshot arrives faster than storage takes it.
     staging: Option<ConnId>,
     to_disk: Option<u32>,
@@ -90,25 +95,9 @@ pub struct Node<A> {
     synced: u32,
     /// The application takes no more transactions in this turn, and there are some.
     postponed: bool,
+    /// When outputs were asked for last: the present turn.
+    turn: Instant,
     gate: Gate,
-}
-
-/// A snapshot that goes out to a learner.
-#[derive(Debug)]
-struct Lent {
-    conn: ConnId,
-    snapshot: u32,
-}
-
-/// The log, read for a learner.
-#[derive(Debug)]
-struct OpenLog {
-    conn: ConnId,
-    log: u32,
-    through: Zxid,
-    last: Zxid,
-    /// Storage has said that nothing is missing in it.
-    proven: bool,
 }
 
 impl From<ClientOutput> for NetOutput {
@@ -136,14 +125,14 @@ impl<A: Application> Node<A> {
             peer: Peer::new(now, config, recovered)?,
             app,
             lent: Vec::new(),
-            logs: Vec::new(),
-            record: Vec::new(),
+            logs: Logs::default(),
             staging: None,
             to_disk: None,
             piece: Vec::new(),
             touched: Vec::new(),
             synced: 0,
             postponed: false,
+            turn: now,
             gate: Gate::default(),
         })
     }
@@ -179,9 +168,10 @@ impl<A: Application> Node<A> {
         self.peer.resign(now)
     }
 
-    /// The other side of a client's connection has shown a trusted certificate for this subject.
-    pub fn identified(&mut self, now: Instant, conn: ConnId, subject: &str) {
-        self.app.identified(&mut Core::new(now, &mut self.peer), conn, subject);
+    /// The handshake of a client's connection is done; `subject` is that of the trusted certificate, if one
+    /// was shown.
+    pub fn secured(&mut self, now: Instant, conn: ConnId, subject: Option<&str>) {
+        self.app.secured(&mut Core::new(now, &mut self.peer), conn, subject);
     }
 
     /// A connection was accepted; `None` means: close it.
@@ -294,47 +284,17 @@ impl<A: Application> Node<A> {
         }
     }
 
-    fn take_snapshot(
-        &mut self,
-        now: Instant,
-        conn: ConnId,
-        bytes: &[u8],
-        disk: &mut impl Storage,
-    ) -> usize {
-        if disk.stage_room() == 0 {
-            self.staging = Some(conn);
-            return 0;
-        }
-        if let Ok(progress) = self.app.install(bytes) {
-            let max = self.peer.config().limits.field_len_max_bytes;
-            if progress == (InstallProgress { consumed: 0, done: false }) {
-                let len = self.app.install_needs().unwrap_or(0).max(bytes.len());
-                if len > max.saturating_mul(2) {
-                    // More than a connection may hold unread: it would wait for ever.
-                    self.peer.close(conn, CloseReason::TooLong { len, max });
-                    return bytes.len();
-                }
-            }
-            disk.stage(&bytes[..progress.consumed]);
-            self.peer.snapshot_received(now, conn, progress.done);
-            progress.consumed
-        } else {
-            self.peer.close(conn, CloseReason::Violation(Violation::BadSnapshot));
-            bytes.len()
-        }
-    }
-
     /// Carries out what the core wants of storage and application, and returns the next thing that
     /// only the runtime can do. `None`: nothing is left until the next input, or the application has
     /// [failed](Application::failed).
     pub fn poll_output(&mut self, now: Instant, disk: &mut impl Storage) -> Option<NetOutput> {
+        self.turn = now;
         loop {
             if self.app.failed().is_some() {
                 return None;
             }
-            self.postponed = !self.app.may_deliver() && self.peer.has_deliveries();
-            let output = match self.postponed {
-                true => self.peer.poll_urgent(),
+            let output = match self.postpones() {
+                true => self.peer.poll_urgent(self.app.is_applying()),
                 false => self.peer.poll_output(),
             };
             let Some(output) = output else {
@@ -382,10 +342,7 @@ impl<A: Application> Node<A> {
                     self.app.synced(&mut Core::new(now, &mut self.peer), Some(token));
                 }
                 Output::Room => self.app.room(&mut Core::new(now, &mut self.peer)),
-                Output::Snapshot { conn } => {
-                    let snapshot = self.app.snapshot_open();
-                    self.lent.push(Lent { conn, snapshot });
-                }
+                Output::Snapshot { conn } => self.lend_snapshot(conn),
                 Output::Log { conn, after, through, any_length } => {
                     self.open_log(disk, conn, (after, through), any_length);
                 }
@@ -398,6 +355,13 @@ impl<A: Application> Node<A> {
                 Output::Close { conn, reason } => return Some(self.close(conn, reason)),
             }
         }
+    }
+
+    /// Whether the application takes no transaction now.
+    fn postpones(&mut self) -> bool {
+        let has_more = || !self.app.may_deliver() && self.peer.has_deliveries();
+        self.postponed = self.app.is_applying() || has_more();
+        self.postponed
     }
 
     fn became(&mut self, now: Instant, status: Status) -> NetOutput {
@@ -441,121 +405,6 @@ impl<A: Application> Node<A> {
         NetOutput::Close(conn, reason)
     }
 
-    fn open_log(
-        &mut self,
-        disk: &mut impl Storage,
-        conn: ConnId,
-        (after, through): (Zxid, Zxid),
-        any_length: bool,
-    ) {
-        // What was read for it before is not needed any more, though its end was not told yet.
-        for old in self.logs.extract_if(.., |open| open.conn == conn) {
-            disk.log_close(old.log);
-        }
-        let Some(log) = disk.log_open(after, through, any_length) else {
-            self.peer.log_opened(conn, false);
-            return;
-        };
-        self.logs.push(OpenLog { conn, log, through, last: after, proven: false });
-    }
-
-    /// Tells the disk what the application has, and moves the server's own snapshot on.
-    fn record_progress(&mut self, disk: &mut impl Storage) {
-        if !self.peer.is_doubted() {
-            disk.committed(self.peer.delivered());
-        }
-        self.write_snapshot(disk);
-    }
-
-    /// Moves the server's own snapshot on, as far as the disk has room for it.
-    fn write_snapshot(&mut self, disk: &mut impl Storage) {
-        if self.to_disk.is_none() && self.peer.may_snapshot() && disk.snapshot_due() {
-            self.to_disk = Some(self.app.snapshot_open());
-            disk.snapshot_begin(self.peer.delivered());
-        }
-        if disk.snapshot_abandoned() {
-            self.drop_own_snapshot();
-        }
-        let Some(snapshot) = self.to_disk else { return };
-        while disk.snapshot_room() >= PIECE_LEN {
-            self.piece.resize(PIECE_LEN, 0);
-            let n = self.app.snapshot_read(snapshot, &mut self.piece);
-            if n == 0 {
-                disk.snapshot_finish(self.app.snapshot_digest(snapshot));
-                self.app.snapshot_close(snapshot);
-                self.to_disk = None;
-                self.piece = Vec::new();
-                break;
-            }
-            disk.snapshot_piece(&self.piece[..n]);
-        }
-    }
-
-    /// The history changes under the server's own snapshot, which storage drops with it.
-    fn drop_own_snapshot(&mut self) {
-        if let Some(snapshot) = self.to_disk.take() {
-            self.app.snapshot_close(snapshot);
-        }
-    }
-
-    /// Reads the log for learners, as far as their sockets have taken what was read before. True if
-    /// that gave the core something to do.
-    fn read_logs(&mut self, disk: &mut impl Storage) -> bool {
-        self.logs.retain(|open| {
-            let needed = self.peer.wants_log(open.conn) != LogDemand::Ended;
-            if !needed {
-                disk.log_close(open.log);
-            }
-            needed
-        });
-        let mut progress = false;
-        for at in (0..self.logs.len()).rev() {
-            progress |= self.read_log(at, disk);
-        }
-        progress
-    }
-
-    /// Takes what storage has of one log. The proof comes first, then the transactions, as many as
-    /// the learner's link takes.
-    fn read_log(&mut self, at: usize, disk: &mut impl Storage) -> bool {
-        let open = &mut self.logs[at];
-        let mut progress = false;
-        if !open.proven {
-            let ready = disk.log_ready(open.log);
-            if ready == LogReady::NotYet {
-                return false;
-            }
-            self.peer.log_opened(open.conn, ready == LogReady::Whole);
-            if ready == LogReady::Incomplete {
-                disk.log_close(open.log);
-                self.logs.swap_remove(at);
-                return true;
-            }
-            open.proven = true;
-            progress = true;
-        }
-        while self.peer.wants_log(open.conn) == LogDemand::Now {
-            if disk.log_ready(open.log) == LogReady::NotYet {
-                break;
-            }
-            progress = true;
-            if let Some(zxid) = disk.log_read(open.log, &mut self.record) {
-                open.last = zxid;
-                self.peer.log_record(open.conn, Some((zxid, &self.record)));
-                continue;
-            }
-            let OpenLog { conn, log, through, last, .. } = self.logs.swap_remove(at);
-            disk.log_close(log);
-            if last == through {
-                self.peer.log_record(conn, None);
-            } else {
-                self.peer.close(conn, CloseReason::LogUnreadable);
-            }
-            break;
-        }
-        progress
-    }
-
     /// Fills `buf` with bytes for `conn`; 0 means nothing to send now.
     ///
     /// What is taken makes room, for instance for more of a log that is sent to a learner: ask
@@ -569,40 +418,27 @@ impl<A: Application> Node<A> {
             }
             return self.app.poll_transmit(conn, buf);
         }
-        let mut written = self.peer.poll_transmit(conn, buf);
-        while written < buf.len() {
-            let Some(lent) = self.lent.iter().find(|lent| lent.conn == conn) else { break };
-            let n = self.app.snapshot_read(lent.snapshot, &mut buf[written..]);
-            if n == 0 {
-                self.take_back(conn);
-                self.peer.handle_input(now, Input::SnapshotDone { conn });
-                written += self.peer.poll_transmit(conn, &mut buf[written..]);
-                break;
-            }
-            self.peer.snapshot_sent(conn, n, self.app.snapshot_longest(lent.snapshot));
-            written += n;
-        }
-        written
+        let written = self.peer.poll_transmit(conn, buf);
+        written + self.transmit_snapshot(now, conn, &mut buf[written..])
     }
 
-    /// When [`Input::Timeout`] is due.
+    /// When [`Input::Timeout`] is due. Later than the turn in which all outputs were taken, also where
+    /// the next one is [wanted](Self::wants_turn) at once.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        // Behind a closed gate the application begins no turn, and so delivers nothing more.
-        let (app, now) = match self.gate.is_closed() {
-            true => (None, None),
-            false => (self.app.poll_timeout(), self.postponed.then_some(Instant::ZERO)),
-        };
-        [now, self.peer.poll_timeout(), app].into_iter().flatten().min()
+        let next = self.wants_turn().then(|| self.turn + NEXT_TURN);
+        // Behind a closed gate the application begins no turn.
+        let app = if self.gate.is_closed() { None } else { self.app.poll_timeout() };
+        [next, self.peer.poll_timeout(), app].into_iter().flatten().min()
     }
 
-    fn take_back(&mut self, conn: ConnId) {
-        if let Some(at) = self.lent.iter().position(|lent| lent.conn == conn) {
-            let lent = self.lent.swap_remove(at);
-            self.app.snapshot_close(lent.snapshot);
-        }
+    /// Whether work is left that this turn had no time for: the next one begins as soon as all
+    /// connections and the disk were heard.
+    #[must_use]
+    pub fn wants_turn(&self) -> bool {
+        !self.gate.is_closed() && (self.postponed || self.app.wants_turn())
     }
 }
 
-/// How much of a snapshot is handed to the disk at a time.
-const PIECE_LEN: usize = 64 * 1024;
+/// How much later than a turn the next one is at least: the smallest step of the clock.
+const NEXT_TURN: Duration = Duration::from_nanos(1);

@@ -133,7 +133,7 @@ pub enum ReignEnd {
     },
     /// In the new configuration another server leads.
     HandedOver {
-        /// That server; `None`: it is to be elected.
+        /// That server; `None`: an election decides.
         to: Option<Sid>,
     },
 }
@@ -343,11 +343,11 @@ const FIELD_LEN_DEFAULT: usize = 0xf_ffff;
 /// What was told lately.
 #[derive(Debug, Default)]
 pub(crate) struct Notices {
-    told: Vec<Told>,
+    told: Vec<Reported>,
 }
 
 #[derive(Debug)]
-struct Told {
+struct Reported {
     notice: Notice,
     since: Instant,
     times: u32,
@@ -362,7 +362,7 @@ impl Notices {
                 let oldest = (0..TOLD_MAX).min_by_key(|at| self.told[*at].since);
                 self.told.swap_remove(oldest.unwrap_or_default());
             }
-            self.told.push(Told { notice: *notice, since: now, times: 1, kept_back: 0 });
+            self.told.push(Reported { notice: *notice, since: now, times: 1, kept_back: 0 });
             return Some(0);
         };
         if now.saturating_since(told.since) >= PAUSE {

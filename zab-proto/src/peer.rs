@@ -1,5 +1,7 @@
 //! The public calls of the core, and the one place that branches on the role.
 
+mod application;
+mod masters;
 mod members;
 mod outputs;
 mod patience;
@@ -7,6 +9,7 @@ mod presence;
 mod resigning;
 mod roles;
 mod sparing;
+mod streams;
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -20,14 +23,14 @@ use crate::door::Door;
 use crate::election::ElectionPort;
 use crate::heartbeat::{HeartbeatStatus, Suspicions, Watchdog};
 use crate::leader::{Leader, Leadership};
+use crate::learner::Learner;
 use crate::notice::Notices;
 use crate::quorums::Quorums;
 use crate::recovered::Recovered;
 use crate::shared::{Control, Shared, Slots};
 use crate::{
     Channel, CloseReason, Config, ConfigError, ConnId, DigestVerdict, Epoch, Identity, Input,
-    Instant, LogDemand, Origin, Output, Phase, ProposeError, Received, ReignEnd, ServerState,
-    Status, SyncCounts, Zxid,
+    Instant, Output, Phase, Received, ServerState, Sid, Status, SyncCounts, Zxid,
 };
 
 /// One server's side of ZAB, over all of its connections. Performs no I/O and reads no clock.
@@ -81,6 +84,8 @@ pub struct Peer {
     /// The epoch told to the election since the role began.
     advertised: Option<Epoch>,
     random: u64,
+    /// Followers that an observer has not tried since it had tried them all.
+    masters: Vec<Sid>,
 }
 
 impl Peer {
@@ -133,6 +138,7 @@ impl Peer {
             waiting: None,
             advertised: None,
             random: 0,
+            masters: Vec::new(),
         };
         peer.random = peer.shared.config.seed | 1;
         peer.observe_history(&applied, &stored);
@@ -230,14 +236,16 @@ impl Peer {
         self.shared.history.window.len_bytes()
     }
 
-    /// Leader: its learners. Empty otherwise.
+    /// Leader: its learners. Follower: the observers that it serves.
     pub fn learners(&self) -> impl Iterator<Item = crate::LearnerStatus> + '_ {
-        let leader = match &self.role {
-            Role::Leader(leader) => Some(leader),
-            Role::Looking(_) | Role::Learner(_) => None,
+        let (leader, follower) = match &self.role {
+            Role::Leader(leader) => (Some(leader), None),
+            Role::Learner(learner) => (None, Some(learner)),
+            Role::Looking(_) => (None, None),
         };
         let end = self.shared.history.end();
-        leader.into_iter().flat_map(move |leader| leader.learners(end))
+        let led = leader.into_iter().flat_map(move |leader| leader.learners(end));
+        led.chain(follower.into_iter().flat_map(Learner::learners))
     }
 
     /// What the name of a member means now; nothing, if it was not found. Names that were never looked
@@ -261,7 +269,10 @@ impl Peer {
                 self.settle(now);
                 conn
             }
-            (Channel::Client, _) | (Channel::Quorum, Role::Learner(_)) => None,
+            (Channel::Client, _) => None,
+            (Channel::Quorum, Role::Learner(learner)) => {
+                learner.accept(now, &mut self.shared, remote)
+            }
             (Channel::Quorum, Role::Leader(leader)) => {
                 if self.shared.slots.is_full() {
                     leader.make_room(&mut self.shared);
@@ -304,11 +315,11 @@ impl Peer {
                     Role::Leader(leader) => leader.on_persisted(now, &mut self.shared),
                 }
             }
-            Input::SnapshotDone { conn } => {
-                if let Role::Leader(leader) = &mut self.role {
-                    leader.snapshot_done(&mut self.shared, conn);
-                }
-            }
+            Input::SnapshotDone { conn } => match &mut self.role {
+                Role::Looking(_) => {}
+                Role::Learner(learner) => learner.snapshot_done(&mut self.shared, conn),
+                Role::Leader(leader) => leader.snapshot_done(&mut self.shared, conn),
+            },
         }
         self.settle(now);
     }
@@ -374,13 +385,6 @@ impl Peer {
         received
     }
 
-    /// What the application made of the bytes of [`Message::Snapshot`](crate::Message::Snapshot).
-    pub fn snapshot_received(&mut self, _now: Instant, _conn: ConnId, done: bool) {
-        if let Role::Learner(learner) = &mut self.role {
-            learner.snapshot_received(done);
-        }
-    }
-
     /// The next thing to do: storage first, then what is committed, then everything else. `None`:
     /// nothing is left until the next input.
     pub fn poll_output(&mut self) -> Option<Output<'_>> {
@@ -416,9 +420,10 @@ impl Peer {
     /// Like [`poll_output`](Self::poll_output), for an application that takes no transaction now: what
     /// does not depend on those that are still to be delivered. Everything comes, in order, where a
     /// change of the role waits behind them: others may hear of it before the application does.
-    pub fn poll_urgent(&mut self) -> Option<Output<'_>> {
+    /// `applying`: the last one that was delivered [is not applied](crate::Application::is_applying).
+    pub fn poll_urgent(&mut self, applying: bool) -> Option<Output<'_>> {
         let is_change = |control: &Control| matches!(control, Control::Became(_));
-        if !self.shared.history.has_delivery()
+        if !(applying || self.shared.history.has_delivery())
             || self.shared.history.awaits_proof()
             || self.shared.control.iter().any(is_change)
         {
@@ -452,7 +457,7 @@ impl Peer {
     fn poll_transmittable(&mut self) -> Option<ConnId> {
         match &mut self.role {
             Role::Looking(_) => None,
-            Role::Learner(learner) => learner.poll_transmittable(),
+            Role::Learner(learner) => learner.poll_transmittable(&self.shared.history),
             Role::Leader(leader) => leader.poll_transmittable(&self.shared.history),
         }
     }
@@ -465,124 +470,10 @@ impl Peer {
         }
         match &mut self.role {
             Role::Looking(_) => 0,
-            Role::Learner(learner) => learner.poll_transmit(conn, buf),
+            Role::Learner(learner) => learner.poll_transmit(&self.shared, conn, buf),
             Role::Leader(leader) => {
                 leader.poll_transmit(self.shared.now, &self.shared.history, conn, buf)
             }
-        }
-    }
-
-    /// Leader: the answer to [`Output::Log`].
-    pub fn log_opened(&mut self, conn: ConnId, opened: bool) {
-        if let Role::Leader(leader) = &mut self.role {
-            leader.log_opened(&mut self.shared, conn, opened);
-        }
-    }
-
-    /// Leader: whether a learner can take more of the log now.
-    #[must_use]
-    pub fn wants_log(&self, conn: ConnId) -> LogDemand {
-        match &self.role {
-            Role::Leader(leader) => leader.wants_log(&self.shared.history, conn),
-            Role::Looking(_) | Role::Learner(_) => LogDemand::Ended,
-        }
-    }
-
-    /// Leader: the next transaction of the log for a learner; `None` is the end of what
-    /// [`Output::Log`] asked for.
-    pub fn log_record(&mut self, conn: ConnId, record: Option<(Zxid, &[u8])>) {
-        if let Role::Leader(leader) = &mut self.role {
-            leader.log_record(&mut self.shared, conn, record);
-        }
-    }
-
-    /// Leader: `n` bytes of the lent snapshot went to the socket; the longest piece so far that its
-    /// reader has to hold whole has `longest` bytes.
-    pub fn snapshot_sent(&mut self, conn: ConnId, n: usize, longest: usize) {
-        if let Role::Leader(leader) = &mut self.role {
-            leader.snapshot_sent(conn, n, longest);
-        }
-    }
-
-    /// Leader: the zxid of the next proposal, once established.
-    #[must_use]
-    pub fn next_zxid(&self) -> Option<Zxid> {
-        match &self.role {
-            Role::Leader(leader) => leader.next_zxid(self.shared.config.limits.counter_max),
-            Role::Looking(_) | Role::Learner(_) => None,
-        }
-    }
-
-    /// Whether a proposal (leader) or a request (learner) of `len` bytes would be taken now. After
-    /// a no, [`Output::Room`] says when to ask again.
-    #[must_use]
-    pub fn can_propose(&self, len: usize) -> bool {
-        match &self.role {
-            Role::Leader(leader) => leader.can_propose(&self.shared, len),
-            Role::Learner(learner) => learner.can_request(&self.shared, len),
-            Role::Looking(_) => false,
-        }
-    }
-
-    /// Leader: proposes a transaction, `TxnHeader` first, for the zxid that
-    /// [`next_zxid`](Self::next_zxid) says.
-    ///
-    /// # Errors
-    /// See [`ProposeError`]. When the counter is used up the leader steps down, so that a new
-    /// epoch begins (rule R15).
-    pub fn propose(&mut self, now: Instant, txn: &[u8]) -> Result<Zxid, ProposeError> {
-        let Role::Leader(leader) = &mut self.role else { return Err(ProposeError::NotLeading) };
-        let result = leader.propose(&mut self.shared, txn);
-        if result == Err(ProposeError::Rollover) {
-            self.abdicate(now, ReignEnd::CounterUsedUp);
-            self.settle(now);
-        }
-        result
-    }
-
-    /// Learner: forwards a request; `auth` is an encoded `vector<Id>`. False without a
-    /// synchronised leader, and for what is longer than `Limits::field_len_max_bytes`.
-    pub fn request(&mut self, data: &[u8], auth: &[u8]) -> bool {
-        match &mut self.role {
-            Role::Learner(learner) => learner.request(&self.shared, data, auth),
-            Role::Looking(_) | Role::Leader(_) => false,
-        }
-    }
-
-    /// Learner: asks about a session (id i64, time-out i32). False without a synchronised leader.
-    pub fn revalidate(&mut self, data: &[u8]) -> bool {
-        match &mut self.role {
-            Role::Learner(learner) => learner.revalidate(data),
-            Role::Looking(_) | Role::Leader(_) => false,
-        }
-    }
-
-    /// Leader: answers [`Message::Revalidate`](crate::Message::Revalidate).
-    pub fn revalidated(&mut self, to: Origin, data: &[u8]) {
-        if let Role::Leader(leader) = &mut self.role {
-            leader.revalidated(to.conn, data);
-        }
-    }
-
-    /// Learner: answers [`Message::Ping`](crate::Message::Ping) with the sessions that were alive.
-    pub fn pong(&mut self, sessions: &[u8]) {
-        if let Role::Learner(learner) = &mut self.role {
-            learner.pong(sessions);
-        }
-    }
-
-    /// Leader: begins a sync round for itself; [`Output::Synced`] brings the returned number.
-    pub fn sync(&mut self, now: Instant) -> u64 {
-        match &mut self.role {
-            Role::Leader(leader) => leader.sync(now, &mut self.shared),
-            Role::Looking(_) | Role::Learner(_) => 0,
-        }
-    }
-
-    /// Leader: the same for a learner, which is sent SYNC at the end.
-    pub fn sync_learner(&mut self, now: Instant, from: Origin) {
-        if let Role::Leader(leader) = &mut self.role {
-            leader.sync_learner(now, &mut self.shared, from.conn);
         }
     }
 

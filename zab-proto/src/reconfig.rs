@@ -42,7 +42,14 @@ pub(crate) fn observe_txn(shared: &mut Shared, header: &TxnHeader, txn: &[u8]) {
     let Some(ensemble) = configuration(header, txn) else { return };
     if shared.config.reconfig {
         introduce(shared, ensemble);
-    } else if adopt(shared, &ensemble) == News::OtherMembers {
+    } else {
+        observe(shared, &ensemble);
+    }
+}
+
+/// Heeds a change that this server cannot follow.
+pub(crate) fn observe(shared: &mut Shared, ensemble: &Ensemble) {
+    if adopt(shared, ensemble) == News::OtherMembers {
         shared.changing = true;
     }
 }
@@ -80,8 +87,8 @@ pub(crate) fn proposed(shared: &Shared, header: &TxnHeader, txn: &[u8]) -> Optio
 }
 
 /// A leader's history is this server's from now on, and `text` is the newest configuration that it knows
-/// of. What was being introduced here goes on to count unless the leader's word and the history both lack
-/// it: then it was never committed.
+/// of. What was being introduced here goes on to count unless the history lacks it, or it is above the leader's
+/// word: then it is not part of what the epoch begins with, and was never committed.
 ///
 /// Called before the promise that NEWLEADER asks for is made durable, and durable with it: else a server
 /// whose snapshot holds a change could forget it in a crash, and vote by the configuration before.
@@ -93,8 +100,8 @@ pub(crate) fn observe_leader(shared: &mut Shared, text: &[u8]) {
     let quorums = &shared.quorums;
     let mut committed = quorums.committed().clone();
     let known = told.as_ref().map_or(i64::MAX, |told| told.version);
-    let mut next: Vec<Ensemble> =
-        quorums.next().iter().filter(|next| next.version <= known).cloned().collect();
+    let counts = |next: &&Ensemble| next.version <= known && is_held(shared, next);
+    let mut next: Vec<Ensemble> = quorums.next().iter().filter(counts).cloned().collect();
     next.extend(told);
     let mut logged = logged(shared, shared.history.committed());
     if let Some(newest) = logged.pop() {
@@ -119,7 +126,7 @@ pub(crate) fn activate(shared: &mut Shared, through: Zxid) -> bool {
 }
 
 /// Another member, which has a newer configuration in force, tells of it in a vote. Whether that changes
-/// anything for this server: then it begins its election anew, once this is stored.
+/// anything for this server: then it begins its election again, once this is stored.
 ///
 /// As with ZooKeeper's servers this is believed of a member: else one that was away while all the others
 /// it knows were replaced would never find the ensemble again. Who does not trust the senders of votes
@@ -154,6 +161,13 @@ pub(crate) fn recover(
     }
 }
 
+/// Whether the history may hold the transaction that makes a configuration: what a snapshot holds is not
+/// known here, and the first version of an epoch has none.
+fn is_held(shared: &Shared, ensemble: &Ensemble) -> bool {
+    let (window, zxid) = (&shared.history.window, Zxid::from_raw(ensemble.version));
+    zxid.counter() == 0 || zxid <= window.base() || window.holds(zxid)
+}
+
 /// Whether the transaction that makes a configuration is in the log.
 fn is_logged(shared: &Shared, ensemble: &Ensemble) -> bool {
     let (window, zxid) = (&shared.history.window, Zxid::from_raw(ensemble.version));
@@ -164,14 +178,9 @@ fn is_logged(shared: &Shared, ensemble: &Ensemble) -> bool {
 /// and lost before it became part of it: it was never committed, or a quorum would have it, and this
 /// leader's history, too.
 pub(crate) fn begin(shared: &mut Shared, epoch: Zxid) -> bool {
-    let window = &shared.history.window;
-    let holds = |version: i64| {
-        let zxid = Zxid::from_raw(version);
-        zxid.counter() == 0 || zxid <= window.base() || window.holds(zxid)
-    };
     let quorums = &shared.quorums;
-    let next: Vec<Ensemble> =
-        quorums.next().iter().filter(|next| holds(next.version)).cloned().collect();
+    let next = quorums.next().iter().filter(|next| is_held(shared, next));
+    let next: Vec<Ensemble> = next.cloned().collect();
     set(shared, Quorums::new(quorums.committed().clone(), next));
     activate(shared, epoch)
 }

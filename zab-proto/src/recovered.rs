@@ -23,10 +23,10 @@ pub struct Recovered {
     pub snapshot: Option<Zxid>,
     /// A fuzzy snapshot holds effects of transactions up to here; else equal to `snapshot`.
     pub snapshot_end: Zxid,
-    /// An `initialize` marker was found: an empty directory is to be trusted.
+    /// An `initialize` marker was found: an empty directory must be trusted.
     pub initialize: bool,
     /// Whether the records that stand for unused zxids (`TxnHeader::is_unused`) are right: what
-    /// [`Application::agrees`](crate::Application::agrees) says behind them. Without such records it
+    /// [`Application::agrees`](crate::Application::agrees) says after them. Without such records it
     /// has no meaning.
     pub unused_proven: DigestVerdict,
     /// What [`Storage::set_configurations`](crate::Storage::set_configurations) has stored last. Not heeded
@@ -130,7 +130,7 @@ impl Recovered {
         self.reconfigs.clear();
     }
 
-    /// The transactions behind the snapshot, but for those that were [delivered](Self::deliver) and
+    /// The transactions after the snapshot, but for those that were [delivered](Self::deliver) and
     /// forgotten.
     pub fn txns(&self) -> impl Iterator<Item = (Zxid, &[u8])> {
         let windows = self.window.iter();
@@ -186,7 +186,7 @@ impl Recovered {
     /// * The id of an ensemble beside an empty history keeps nobody apart: there is nothing that could be
     ///   another ensemble's (rule R24).
     /// * Records for zxids that are not proven to be unused (rule R8): a snapshot is to replace the
-    ///   history, and if something was lost, or nothing is behind them, it does not count before.
+    ///   history, and if something was lost, or nothing is after them, it does not count before.
     pub(crate) fn into_history(self, trust_empty: bool) -> History {
         let last = self.last();
         let (accepted_epoch, current_epoch) = self.believed_epochs();

@@ -7,6 +7,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::Cell;
+use core::net::IpAddr;
 
 use bytes::{Buf, BufMut, BytesMut};
 
@@ -15,9 +16,12 @@ use crate::heartbeat::{HeartbeatStatus, Suspicions, Watchdog};
 use crate::history::History;
 use crate::notice::{Notice, Notices};
 use crate::quorums::Quorums;
-use crate::wire::body::SNAPSHOT_END;
+use crate::reconfig;
+use crate::wire::body::{LearnerInfo, SNAPSHOT_END};
 use crate::wire::packet::{self, Packet, PacketType};
-use crate::{Channel, CloseReason, Config, ConnId, Instant, Member, Sid, Status, SyncCounts, Zxid};
+use crate::{
+    Channel, CloseReason, Config, ConnId, Instant, Member, Sid, Status, SyncCounts, Violation, Zxid,
+};
 
 /// An output that is not derived from the history.
 #[derive(Debug)]
@@ -71,6 +75,26 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Who has dialled, by what FOLLOWERINFO or OBSERVERINFO says, if it may come at all. A learner that does not
+    /// say who it is gets a number that is nobody's.
+    pub(crate) fn admit(
+        &mut self,
+        conn: ConnId,
+        remote: Option<IpAddr>,
+        data: Option<&[u8]>,
+    ) -> Result<Sid, CloseReason> {
+        let info = LearnerInfo::parse(data);
+        if reconfig::is_newer(info.config_version, &self.config.ensemble) {
+            return Err(CloseReason::Violation(Violation::NewerConfig));
+        }
+        let sid = info.sid.unwrap_or_else(|| Sid(-1 - i64::from(conn.slot())));
+        if sid == self.config.sid {
+            return Err(CloseReason::Violation(Violation::OwnSid));
+        }
+        self.door.admit(sid, remote).map_err(CloseReason::Violation)?;
+        Ok(sid)
+    }
+
     pub(crate) fn close(&mut self, conn: ConnId, reason: CloseReason) {
         self.slots.free(conn);
         self.control.push_back(Control::Close { conn, reason });

@@ -76,14 +76,14 @@ pub trait Storage {
         usize::MAX
     }
 
-    /// Stages a transaction behind the snapshot, which is complete. Nothing durable changes.
+    /// Stages a transaction after the snapshot, which is complete. Nothing durable changes.
     fn stage_txn(&mut self, zxid: Zxid, txn: &[u8]);
 
     /// Forgets what was staged.
     fn discard_stage(&mut self);
 
     /// Makes the staged snapshot the state as of `zxid`, and the staged transactions the whole log
-    /// behind it, as one durable switch (rule R5). The snapshot alone may hold less than this server has
+    /// after it, as one durable switch (rule R5). The snapshot alone may hold less than this server has
     /// acknowledged, as a leader that has just started sends one of what it has applied.
     fn install(&mut self, ticket: Ticket, zxid: Zxid, digest: Option<SnapshotDigest>);
 

@@ -90,7 +90,7 @@ impl fmt::Display for Zxid {
 pub struct Epoch(pub i64);
 
 impl Epoch {
-    /// The last epoch that a leader may lead. The one behind it is the last that a zxid can hold,
+    /// The last epoch that a leader may lead. The one after it is the last that a zxid can hold,
     /// and nothing could follow it (rule R21).
     pub const MAX: Self = Self(0x7fff_fffe);
 
@@ -139,4 +139,11 @@ pub struct Vote {
     pub zxid: Zxid,
     /// The candidate's current epoch.
     pub peer_epoch: Epoch,
+}
+
+/// How new a server's history is: the greater one has more. ZooKeeper's `StateSummary`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct StateSummary {
+    pub(crate) current_epoch: Epoch,
+    pub(crate) last_zxid: Zxid,
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use zab_harness::{Cluster, Memory};
 use zab_proto::wire::txn::TxnHeader;
-use zab_proto::{CloseReason, DigestVerdict, Phase, SyncMode, Zxid};
+use zab_proto::{CloseReason, DigestVerdict, Epoch, Phase, SyncMode, Zxid};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -184,6 +184,46 @@ fn a_doubted_history_is_replaced_as_a_whole() {
         served += 1;
     }
     assert_eq!(served, 12);
+}
+
+/// A follower whose `acceptedEpoch` is damaged replaces its history by what the leader has committed, and by what follows
+/// only later: until then its acknowledgements of that, from before, do not count.
+#[test]
+fn what_a_doubted_history_held_counts_when_it_is_acknowledged_again() {
+    let mut cluster = Cluster::new(5, 0);
+    cluster.start_all();
+    cluster.run(SECOND);
+    let leader = cluster.leader().expect("a leader");
+    let [doubted, late, third, fourth] = [1, 2, 3, 4].map(|n| (leader + n) % 5);
+    cluster.write(leader, &[b"a"]);
+    for i in [late, third, fourth] {
+        cluster.servers[i].disk.stalled = true;
+    }
+    cluster.write(leader, &[b"z"]);
+    let has = |cluster: &Cluster, i: usize| cluster.servers[i].disk.image.log.len();
+    assert_eq!([leader, doubted, late].map(|i| has(&cluster, i)), [2, 2, 1]);
+    cluster.kill(doubted);
+    cluster.servers[doubted].disk.image.accepted = Some(Epoch(1 << 30));
+    // It reads up to the beginning of the snapshot.
+    cluster.slow = Some((doubted, 0));
+    cluster.start(doubted);
+    for _ in 0..10_000 {
+        if cluster.node(doubted).peer().status().phase == Phase::Synchronization {
+            break;
+        }
+        cluster.take(10);
+        cluster.run(SECOND / 1000);
+    }
+    assert_eq!(cluster.lines(leader), ["a"]);
+    cluster.servers[late].disk.stalled = false;
+    cluster.run(SECOND / 100);
+    assert_eq!([leader, late].map(|i| has(&cluster, i)), [2, 2]);
+    assert_eq!(cluster.lines(leader), ["a"], "two of five have it for good");
+    cluster.slow = None;
+    cluster.take(0);
+    cluster.run(SECOND / 100);
+    assert_eq!(sync_mode(&cluster, doubted), Some(SyncMode::Snap));
+    assert_eq!(cluster.lines(leader), ["a", "z"]);
 }
 
 /// Who comes back to the leader it had has the epoch on its disk already, but not what it has missed.

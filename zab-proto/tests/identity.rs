@@ -154,7 +154,7 @@ fn a_foreign_directory_that_is_there_first_does_not_win() {
         assert!(!cluster.serving(first) && !cluster.serving(out), "without a quorum of its own");
         assert!(named(&cluster, first, out) && named(&cluster, out, first), "{out}");
         let waits = cluster.node(out).peer().waits_for().expect("it waits");
-        assert!(waits.contains(&format!("another ensemble: {} (h:", first + 1)), "{waits}");
+        assert!(waits.contains(&format!("another ensemble: {} (h{first}:", first + 1)), "{waits}");
         // Nobody gave up anything for it.
         cluster.start(second);
         cluster.run(SECOND);

@@ -8,16 +8,8 @@ use zab_proto::{CloseReason, Phase, SyncMode};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A window of 2 KiB, half of which learners may hold.
 fn narrow(voters: usize, observers: usize) -> (Cluster, usize) {
-    let mut cluster = Cluster::new(voters, observers).configure(|config| {
-        // Who hears nothing would leave by itself (`tests/heartbeat.rs`).
-        config.detection.heartbeat = Duration::ZERO;
-        config.limits.window_len_max_bytes = 2048;
-        config.limits.retained_txns = 3;
-        config.limits.retained_len_max_bytes = 1024;
-        config.limits.field_len_max_bytes = 1024;
-    });
+    let mut cluster = Cluster::new(voters, observers).narrow();
     cluster.start_all();
     cluster.run(SECOND);
     let leader = cluster.leader().expect("a leader");

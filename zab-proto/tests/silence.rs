@@ -93,7 +93,7 @@ fn the_end_of_a_reign_is_told() {
     assert!(told(&cluster, leader).iter().any(ends(ReignEnd::QuorumLost)));
     let waits = cluster.node(leader).peer().waits_for().expect("it does not serve");
     for other in (0..3).filter(|other| *other != leader) {
-        assert!(waits.contains(&format!("{} (h:{})", other + 1, 2000 + other)), "{waits}");
+        assert!(waits.contains(&format!("{} (h{other}:{})", other + 1, 2000 + other)), "{waits}");
     }
     assert_eq!(cluster.node((leader + 1) % 3).peer().waits_for(), None);
 }
@@ -259,7 +259,7 @@ fn who_waits_says_for_whom() {
     cluster.run(190 * SECOND);
     for i in [0, 2] {
         let waits = cluster.node(i).peer().waits_for().expect("it does not serve");
-        assert!(waits.contains("2 (h:2001)") && !waits.contains("h:2002"), "{waits}");
+        assert!(waits.contains("2 (h1:2001)") && !waits.contains(":2002"), "{waits}");
         assert!(waits.contains("initialize"), "{waits}");
         let said = told(&cluster, i);
         let secs: Vec<_> = (0..19).map(|n| Notice::Waiting { secs: 1 + 10 * n }).collect();
@@ -274,7 +274,7 @@ fn who_waits_says_for_whom() {
     cluster.notices.clear();
     cluster.run(190 * SECOND);
     let waits = cluster.node(2).peer().waits_for().expect("it does not serve");
-    assert!(waits.contains("1 (h:2000), 2 (h:2001)"), "{waits}");
+    assert!(waits.contains("1 (h0:2000), 2 (h1:2001)"), "{waits}");
     let is_wait = |notice: &&Notice| matches!(notice, Notice::Waiting { .. });
     assert_eq!(told(&cluster, 2).iter().filter(is_wait).count(), 4, "once a minute");
 }

@@ -1,5 +1,7 @@
 //! An application that takes a few transactions in a turn only, and one that must not go on.
 
+use std::time::Duration;
+
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{
     Application, BadSnapshot, Config, Core, Input, InstallProgress, Instant, MemoryStorage, Node,
@@ -13,6 +15,8 @@ const PER_TURN: usize = 10;
 struct Slow {
     taken: usize,
     left: usize,
+    /// Turns that the last one still takes.
+    applying: usize,
     /// How many were taken when the sync ended.
     synced: Option<usize>,
     failure: Option<String>,
@@ -20,9 +24,12 @@ struct Slow {
 
 impl Application for Slow {
     fn deliver(&mut self, _: Instant, zxid: Zxid, txn: &[u8]) {
-        assert!(self.left > 0 && self.failure.is_none());
+        assert!(self.left > 0 && self.applying == 0 && self.failure.is_none());
         self.left -= 1;
         self.taken += 1;
+        if txn.ends_with(b"long") {
+            self.applying = 3;
+        }
         if txn.ends_with(b"bad") {
             self.failure = Some(format!("{zxid} is bad"));
         }
@@ -30,6 +37,10 @@ impl Application for Slow {
 
     fn may_deliver(&self) -> bool {
         self.left > 0
+    }
+
+    fn is_applying(&self) -> bool {
+        self.applying > 0
     }
 
     fn failed(&self) -> Option<&str> {
@@ -44,9 +55,11 @@ impl Application for Slow {
 
     fn handle_timeout(&mut self, _: &mut Core<'_>) {
         self.left = PER_TURN;
+        self.applying = self.applying.saturating_sub(1);
     }
 
     fn snapshot_open(&mut self) -> u32 {
+        assert_eq!(self.applying, 0);
         0
     }
 
@@ -114,11 +127,9 @@ fn transactions_beyond_a_turn_wait_for_the_next_with_what_depends_on_them() {
     alone.settle();
     for turn in 1..=3 {
         assert_eq!(alone.node.app().taken - before, turn * PER_TURN);
-        assert_eq!(
-            alone.node.poll_timeout(),
-            Some(Instant::ZERO),
-            "the next turn is wanted at once"
-        );
+        assert!(alone.node.wants_turn(), "the next turn is wanted at once");
+        let next = alone.node.poll_timeout().expect("a turn is wanted");
+        assert_eq!(next - NOW, Duration::from_nanos(1), "a deadline is later than its turn");
         assert_eq!(alone.node.app().synced, None, "it is behind all of them");
         alone.settle();
         assert_eq!(alone.node.app().taken - before, turn * PER_TURN, "not before it");
@@ -126,7 +137,7 @@ fn transactions_beyond_a_turn_wait_for_the_next_with_what_depends_on_them() {
     }
     assert_eq!(alone.node.app().taken - before, 35);
     assert_eq!(alone.node.app().synced, Some(before + 35));
-    assert_ne!(alone.node.poll_timeout(), Some(Instant::ZERO));
+    assert!(!alone.node.wants_turn());
 }
 
 #[test]
@@ -143,4 +154,26 @@ fn nothing_leaves_a_server_whose_application_has_failed() {
     alone.turn();
     assert_eq!(alone.node.app().taken, taken, "nothing is delivered");
     assert!(alone.node.poll_output(NOW, &mut alone.disk).is_none());
+}
+
+/// While a transaction is applied that takes several turns, nothing else is delivered, though there is
+/// room for more, no sync ends, and each next turn is wanted at once.
+#[test]
+fn what_depends_on_a_long_transaction_waits_until_it_is_applied() {
+    let mut alone = Alone::new();
+    let before = alone.node.app().taken;
+    for body in [&b"good"[..], b"long", b"good"] {
+        alone.propose(body);
+    }
+    alone.node.with(NOW, |_, core| core.sync());
+    alone.settle();
+    for left in [3, 2, 1] {
+        let app = alone.node.app();
+        assert_eq!((app.taken - before, app.applying, app.synced), (2, left, None));
+        assert!(alone.node.wants_turn());
+        alone.turn();
+    }
+    let app = alone.node.app();
+    assert_eq!((app.taken - before, app.applying, app.synced), (3, 0, Some(before + 3)));
+    assert!(!alone.node.wants_turn());
 }

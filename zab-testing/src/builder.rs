@@ -1,4 +1,4 @@
-//! What an ensemble is to be like.
+//! How an ensemble is made.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::links::Links;
 use crate::place::TempDir;
 use crate::{Ensemble, Error, Runtime};
 
-/// What an ensemble is to be like; see [`Ensemble::builder`].
+/// How an ensemble is made; see [`Ensemble::builder`].
 pub struct Builder {
     voters: usize,
     observers: usize,

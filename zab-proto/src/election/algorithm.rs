@@ -92,7 +92,8 @@ pub(super) struct Algorithm {
     /// The latest round it has voted in. Who finds an ensemble takes over its round, which may be
     /// an earlier one.
     last_round: i64,
-    /// Voters that look for a leader with a vote that is not counted (rule R14), as last heard.
+    /// Members that look for a leader with a vote that is not counted, as last heard: observers, and
+    /// voters by rule R14. After a decision voters of other opinion, too.
     waiting: BTreeSet<Sid>,
     /// Servers that are no voters in any configuration known here, and candidates all the same, as a voter
     /// says that a change makes them voters.
@@ -105,6 +106,13 @@ pub(super) struct Algorithm {
     interval: Duration,
     resend_at: Option<Instant>,
     final_at: Option<Instant>,
+    /// The last decision did not wait for the end of the finalising wait, and no leader was established
+    /// since.
+    hasty: bool,
+    /// Members change (`Config::reconfig`).
+    reconfig: bool,
+    /// Every decision waits, until a leader is established.
+    patient: bool,
 }
 
 impl Algorithm {
@@ -131,12 +139,20 @@ impl Algorithm {
             interval: Duration::ZERO,
             resend_at: None,
             final_at: None,
+            hasty: false,
+            reconfig: false,
+            patient: false,
         }
+    }
+
+    /// With `Config::reconfig` or without.
+    pub(super) fn with_reconfig(self, reconfig: bool) -> Self {
+        Self { reconfig, ..self }
     }
 
     /// Others count from now on.
     pub(super) fn reconfigure(&mut self, quorums: Arc<Quorums>) {
-        self.waiting.retain(|sid| quorums.is_voter(*sid));
+        self.waiting.retain(|sid| quorums.is_member(*sid));
         self.newcomers.clear();
         self.quorums = quorums;
     }
@@ -174,9 +190,10 @@ impl Algorithm {
         self.received.contains_key(&sid) || self.out_of_election.contains_key(&sid)
     }
 
-    /// Who is told of the leader when an election is decided. They take no part in it and would hear of
-    /// the leader only by asking, which they do more and more seldom: where reigns are short, never while
-    /// there is one. Servers of ZooKeeper tell nobody.
+    /// Who is told of the leader when an election is decided. Some take no part in it, others have voted for
+    /// somebody else to the end. They would hear of the leader only by asking, which they do more and more
+    /// seldom: where reigns are short, never while there is one. An observer that has lost the leader a moment
+    /// before the voters have would ask again after 200 ms. Servers of ZooKeeper tell nobody.
     pub(super) fn waiting(&self) -> impl Iterator<Item = Sid> + '_ {
         self.waiting.iter().copied()
     }
@@ -199,9 +216,11 @@ impl Algorithm {
     /// begin a round they never voted in, for votes only rise within a round
     /// (`FastLeaderElection.totalOrderPredicate`).
     pub(super) fn start(&mut self, now: Instant, initial: Vote) {
-        // So does who is in no configuration that it knows, as it is no candidate that others would adopt a
-        // round with: if it is a voter of one that is being introduced, they may need its vote in theirs.
-        let stranger = !self.quorums.is_member(self.me);
+        // So does who is no voter in what it knows, where members change, as it is no candidate that others
+        // would adopt a round with: if it is a voter of one that is being introduced, they may need its vote
+        // in theirs.
+        let observes = self.reconfig && self.quorums.is_observer(self.me);
+        let stranger = observes || !self.quorums.is_member(self.me);
         if stranger {
             self.last_round = self.last_round.max(self.own.election_epoch);
         }
@@ -214,6 +233,7 @@ impl Algorithm {
         self.own =
             CastVote { state: ServerState::Looking, vote: initial, election_epoch, version: 0 };
         self.initial = initial;
+        self.slow_down();
         self.received.clear();
         self.out_of_election.clear();
         self.interval = self.times.min_notification_interval.max(INTERVAL_FLOOR);
@@ -233,11 +253,22 @@ impl Algorithm {
         self.failed_leaders.clear();
     }
 
+    /// Where members change: if nothing came of a decision that did not wait, the next ones do.
+    ///
+    /// A decision is early when all voters agree, and who they are is what a change alters. A voter that
+    /// has not heard of it takes the first vote of another for all that is to come. The other goes on
+    /// to a voter of the new configuration, of which the first one learns when it follows already. With the
+    /// same delays each election would end like this.
+    fn slow_down(&mut self) {
+        self.patient |= self.reconfig && self.hasty;
+    }
+
     /// The epoch of the leader just elected is established (ZOOKEEPER-1732): all members of an
-    /// ensemble tell a joiner the same one.
-    pub(super) fn established(&mut self, epoch: Epoch) {
-        self.own.vote.peer_epoch = epoch;
+    /// ensemble tell a joiner the same one. Whether the vote has changed.
+    pub(super) fn established(&mut self, epoch: Epoch) -> bool {
+        (self.hasty, self.patient) = (false, false);
         self.failed_leaders.clear();
+        core::mem::replace(&mut self.own.vote.peer_epoch, epoch) != epoch
     }
 
     /// Takes a notification from `from`. `gone` tells whether a server is known to be unreachable.
@@ -250,7 +281,8 @@ impl Algorithm {
     ) -> Step {
         let mut step = Step::default();
         let looking = heard.state == ServerState::Looking;
-        if looking && heard.vote.zxid == Zxid::NONE && self.quorums.is_voter(from) {
+        let is_counted = self.quorums.is_voter(from) && heard.vote.zxid != Zxid::NONE;
+        if looking && !is_counted && self.quorums.is_member(from) {
             self.waiting.insert(from);
         } else {
             self.waiting.remove(&from);
@@ -303,8 +335,12 @@ impl Algorithm {
             return None;
         }
         let final_at = *self.final_at.get_or_insert(now + self.times.finalize_wait);
-        let early = self.times.early_finalize && self.nobody_left(gone);
-        (early || final_at <= now).then(|| self.decide(self.own))
+        let early = self.times.early_finalize && !self.patient && self.nobody_left(gone);
+        let waited = final_at <= now;
+        (early || waited).then(|| {
+            self.hasty = !waited;
+            self.decide(self.own)
+        })
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant, gone: impl Fn(Sid) -> bool) -> Step {
@@ -459,6 +495,11 @@ impl Algorithm {
             ServerState::Following
         };
         self.last_round = self.last_round.max(self.own.election_epoch);
+        let looks = |cast: &CastVote| cast.state == ServerState::Looking;
+        let others = self.received.iter().filter(|(sid, cast)| {
+            **sid != self.me && looks(cast) && cast.vote.leader != elected.vote.leader
+        });
+        self.waiting.extend(others.map(|(sid, _)| *sid));
         self.own = CastVote { state, version: 0, ..elected };
         self.resend_at = None;
         self.final_at = None;

@@ -19,7 +19,7 @@ pub(super) struct Bootstrap {
 impl Bootstrap {
     /// Takes a voter's notification. The first one of a connection may repeat something said long
     /// ago, when the ensemble was empty; those after it were said to this process. Returns whether
-    /// the voter looks for the same proof and is to be given a second notification.
+    /// the voter looks for the same proof and must be given a second notification.
     pub(super) fn hear(&mut self, from: Sid, vote: &CastVote, first: bool) -> bool {
         self.empty.retain(|sid| *sid != from || says_empty(vote));
         if !first && says_empty(vote) && !self.empty.contains(&from) {

@@ -42,7 +42,7 @@ pub(super) struct Connections {
     handshake_timeout: Duration,
     redial_min: Duration,
     links_max: usize,
-    /// Whoever is no member may say by what name it is to be called (`Config::reconfig`).
+    /// A server that is not a member may say under which name to dial it (`Config::reconfig`).
     calls_strangers: bool,
     door: Door,
     looking: bool,
@@ -94,7 +94,7 @@ struct Slot {
 /// One connection.
 #[derive(Debug)]
 struct Link {
-    stage: Stage,
+    stage: DialStage,
     /// Where an accepted one comes from, if the driver knows.
     remote: Option<IpAddr>,
     since: Instant,
@@ -109,7 +109,7 @@ struct Link {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
+enum DialStage {
     /// Waiting for the dial to succeed.
     Dialling(Sid),
     /// Connected to a larger id: ends with the handshake.
@@ -163,7 +163,7 @@ impl Connections {
     /// one whose address has changed is dialled there from the next time on.
     pub(super) fn reconfigure(&mut self, config: &Config, quorums: &Quorums) {
         self.deadline.set(None);
-        // Who is no member any more is still to be called where it was.
+        // A server that is no longer a member is still dialled where it was.
         if quorums.is_member(self.me) {
             self.handshake = own_handshake(config, quorums);
         }
@@ -193,7 +193,7 @@ impl Connections {
     }
 
     /// An election begins. `lost` is the leader whose loss is the reason, and whether it was silent: then
-    /// nothing is to be expected of it, though it has closed no connection.
+    /// nothing can be expected of it, though it has closed no connection.
     pub(super) fn start(&mut self, lost: Option<(Sid, bool)>) {
         self.looking = true;
         self.deadline.set(None);
@@ -219,12 +219,12 @@ impl Connections {
         self.door.resolved(host, addresses);
     }
 
-    /// What goes behind the configuration in every notification from now on.
+    /// What goes after the configuration in every notification from now on.
     pub(super) fn set_extension(&mut self, extension: Vec<u8>) {
         self.extension = extension;
     }
 
-    /// Whether nothing is to be expected of `sid`: it is known to be unreachable since the election
+    /// Whether nothing can be expected of `sid`: it is known to be unreachable since the election
     /// began, or belongs to another ensemble.
     pub(super) fn is_gone(&self, sid: Sid) -> bool {
         self.remotes.get(&sid).is_some_and(|remote| remote.gone || remote.foreign)
@@ -276,11 +276,11 @@ impl Connections {
             self.slots.iter().enumerate().filter_map(|(at, slot)| Some((at, slot.link.as_ref()?)))
         };
         if links().count() >= self.links_max {
-            let waiting = links().filter(|(_, link)| link.stage == Stage::Accepted);
+            let waiting = links().filter(|(_, link)| link.stage == DialStage::Accepted);
             let (oldest, _) = waiting.min_by_key(|(_, link)| link.since)?;
             self.close(oldest, CloseReason::Silent);
         }
-        let slot = self.open(now, Stage::Accepted);
+        let slot = self.open(now, DialStage::Accepted);
         if let Some(link) = &mut self.slots[slot].link {
             link.remote = remote;
         }
@@ -293,11 +293,11 @@ impl Connections {
         let Some(slot) = self.slot(conn) else { return };
         let handshake = BytesMut::from(&self.handshake[..]);
         let Some(link) = &mut self.slots[slot].link else { return };
-        let Stage::Dialling(sid) = link.stage else { return };
+        let DialStage::Dialling(sid) = link.stage else { return };
         link.out = handshake;
         link.since = now;
         if sid > self.me {
-            link.stage = Stage::Calling(sid);
+            link.stage = DialStage::Calling(sid);
             if let Some(remote) = self.remotes.get_mut(&sid) {
                 remote.called = true;
                 remote.pause(now, CALL_BACK_WAIT);
@@ -314,13 +314,13 @@ impl Connections {
         let Some(slot) = self.slot(conn) else { return };
         let Some(link) = self.slots[slot].link.take() else { return };
         match link.stage {
-            Stage::Accepted => {}
-            Stage::Dialling(sid) | Stage::Calling(sid) => {
+            DialStage::Accepted => {}
+            DialStage::Dialling(sid) | DialStage::Calling(sid) => {
                 self.lose(now, sid, slot, self.redial_min);
             }
             // Reconnecting is the larger one's business first.
-            Stage::Up(sid) if sid > self.me => self.lose(now, sid, slot, CALL_BACK_WAIT),
-            Stage::Up(sid) => self.lose(now, sid, slot, self.redial_min),
+            DialStage::Up(sid) if sid > self.me => self.lose(now, sid, slot, CALL_BACK_WAIT),
+            DialStage::Up(sid) => self.lose(now, sid, slot, self.redial_min),
         }
     }
 
@@ -334,7 +334,7 @@ impl Connections {
         let Some(slot) = self.slot(conn) else { return (bytes.len(), None) };
         let Some(link) = &mut self.slots[slot].link else { return (bytes.len(), None) };
         let malformed = match link.stage {
-            Stage::Accepted => match Handshake::parse(bytes) {
+            DialStage::Accepted => match Handshake::parse(bytes) {
                 Parsed::Complete { value, len } => {
                     self.greeted(now, slot, &value);
                     return (len, None);
@@ -342,7 +342,7 @@ impl Connections {
                 Parsed::Incomplete => return (0, None),
                 Parsed::Malformed(error) => error,
             },
-            Stage::Up(from) => match parse_frame(bytes) {
+            DialStage::Up(from) => match parse_frame(bytes) {
                 Parsed::Complete { value: payload, len } => {
                     let first = !core::mem::replace(&mut link.heard, true);
                     link.partial = None;
@@ -361,9 +361,9 @@ impl Connections {
                 Parsed::Malformed(error) => error,
             },
             // Nobody answers a handshake.
-            Stage::Dialling(_) | Stage::Calling(_) => return (bytes.len(), None),
+            DialStage::Dialling(_) | DialStage::Calling(_) => return (bytes.len(), None),
         };
-        if let Stage::Up(sid) = link.stage
+        if let DialStage::Up(sid) = link.stage
             && let Some(remote) = self.remotes.get_mut(&sid)
         {
             remote.pause(now, CALL_BACK_WAIT);
@@ -386,12 +386,12 @@ impl Connections {
                 return written;
             }
             let next = match link.stage {
-                Stage::Dialling(_) | Stage::Accepted => None,
-                Stage::Calling(_) => {
+                DialStage::Dialling(_) | DialStage::Accepted => None,
+                DialStage::Calling(_) => {
                     self.close(slot, CloseReason::Superseded);
                     return written;
                 }
-                Stage::Up(sid) => self.remotes.get_mut(&sid).and_then(|remote| {
+                DialStage::Up(sid) => self.remotes.get_mut(&sid).and_then(|remote| {
                     let next = remote.waiting.take();
                     remote.last = next.or(remote.last);
                     next
@@ -406,16 +406,15 @@ impl Connections {
                 link.announced = false;
                 return written;
             };
-            let mut extension = Cow::Borrowed(&self.extension);
+            let mut fields = Cow::Borrowed(&self.extension[..]);
             if let Some(line) = self.newcomers.get(&next.vote.leader) {
-                let fields = extension.to_mut();
-                if fields.is_empty() {
-                    extension::begin(fields);
-                }
-                extension::put(fields, Tag::CANDIDATE, line.as_bytes());
+                add(&mut fields, Tag::CANDIDATE, line.as_bytes());
             }
-            link.out.reserve(self.text.len() + extension.len() + NOTIFICATION_LEN);
-            next.notification(&self.text).write_extended_frame(&extension, &mut link.out);
+            if matches!(link.stage, DialStage::Up(sid) if self.newcomers.contains_key(&sid)) {
+                add(&mut fields, Tag::VOTER, &[]);
+            }
+            link.out.reserve(self.text.len() + fields.len() + NOTIFICATION_LEN);
+            next.notification(&self.text).write_extended_frame(&fields, &mut link.out);
         }
     }
 
@@ -448,11 +447,11 @@ impl Connections {
         for slot in 0..self.slots.len() {
             let Some(link) = &self.slots[slot].link else { continue };
             if self.deadline(link).is_some_and(|at| at <= now) {
-                if let Stage::Up(sid) = link.stage
+                if let DialStage::Up(sid) = link.stage
                     && let Some(remote) = self.remotes.get_mut(&sid)
                 {
                     remote.pause(now, CALL_BACK_WAIT);
-                } else if let Stage::Dialling(sid) | Stage::Calling(sid) = link.stage
+                } else if let DialStage::Dialling(sid) | DialStage::Calling(sid) = link.stage
                     && let Some(remote) = self.remotes.get_mut(&sid)
                 {
                     remote.gone = true;
@@ -481,8 +480,10 @@ impl Connections {
     /// ends swallows every vote that comes after it.
     fn deadline(&self, link: &Link) -> Option<Instant> {
         let since = match link.stage {
-            Stage::Up(_) => link.partial,
-            Stage::Dialling(_) | Stage::Calling(_) | Stage::Accepted => Some(link.since),
+            DialStage::Up(_) => link.partial,
+            DialStage::Dialling(_) | DialStage::Calling(_) | DialStage::Accepted => {
+                Some(link.since)
+            }
         };
         since.map(|since| since + self.handshake_timeout)
     }
@@ -500,6 +501,15 @@ impl Remote {
         self.pause = (self.pause * 2).clamp(at_least, REDIAL_MAX);
         self.redial_at = Some(now + self.pause);
     }
+}
+
+/// Adds a field to those that every notification has.
+fn add(fields: &mut Cow<'_, [u8]>, tag: Tag, value: &[u8]) {
+    let fields = fields.to_mut();
+    if fields.is_empty() {
+        extension::begin(fields);
+    }
+    extension::put(fields, tag, value);
 }
 
 /// Whether a connection belongs to an election port.

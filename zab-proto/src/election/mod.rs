@@ -104,6 +104,9 @@ pub(crate) struct ElectionPort {
     /// Whose notification has come last, and whether it looks for a leader (and has not just connected,
     /// as then it may repeat something long past).
     voice: Option<(Sid, bool)>,
+    /// A voter has said in this election that this server is a voter of a configuration that is being
+    /// introduced.
+    needed: bool,
     counters: ElectionCounters,
 }
 
@@ -113,7 +116,8 @@ impl ElectionPort {
         Self {
             me: config.sid,
             connections: Connections::new(config, &quorums),
-            algorithm: Algorithm::new(config.sid, quorums, config.election, init_limit),
+            algorithm: Algorithm::new(config.sid, quorums, config.election, init_limit)
+                .with_reconfig(config.reconfig),
             identity: None,
             bootstrap: None,
             bootstrapped: false,
@@ -121,6 +125,7 @@ impl ElectionPort {
             in_vain: false,
             reconfig: config.reconfig,
             voice: None,
+            needed: false,
             counters: ElectionCounters::default(),
         }
     }
@@ -147,7 +152,7 @@ impl ElectionPort {
     /// There is a leader without an election: a change of the members has named it.
     pub(crate) fn designate(&mut self, state: ServerState, vote: Vote) {
         self.bootstrap = None;
-        self.overtaken = None;
+        self.overtaken = Some(Overtaken::designated());
         self.connections.stop();
         self.algorithm.designate(state, vote);
     }
@@ -166,7 +171,8 @@ impl ElectionPort {
     /// of a leader any more.
     pub(crate) fn end(&mut self) {
         self.algorithm.end();
-        self.in_vain = self.overtaken.take().is_some();
+        let elected = |overtaken: Overtaken| !overtaken.designated;
+        self.in_vain = self.overtaken.take().is_some_and(elected);
     }
 
     /// An election begins. `initial` has the last durable zxid and the current epoch of this
@@ -182,6 +188,7 @@ impl ElectionPort {
         self.bootstrapped = false;
         self.bootstrap = None;
         self.overtaken = None;
+        self.needed = false;
         match lost {
             Some((leader, _)) if self.in_vain => self.algorithm.avoid(leader),
             // It was elected itself without those that it avoids, and was not followed by enough.
@@ -202,13 +209,27 @@ impl ElectionPort {
     }
 
     /// The epoch of the elected leader is established, on it or with it (ZOOKEEPER-1732).
-    pub(crate) fn established(&mut self, epoch: Epoch) {
-        self.algorithm.established(epoch);
+    pub(crate) fn established(&mut self, now: Instant, epoch: Epoch) {
         self.overtaken = None;
+        if self.algorithm.established(epoch) {
+            // Who heard one server before and another after it has two votes that do not agree.
+            self.tell_waiting(now);
+        }
+    }
+
+    /// See [`Algorithm::waiting`].
+    fn tell_waiting(&mut self, now: Instant) {
+        let vote = self.algorithm.vote();
+        self.algorithm.waiting().for_each(|sid| self.connections.send(now, sid, vote));
+    }
+
+    /// Whether the epoch may need this server as a voter, by what voters have said in this election.
+    pub(crate) fn is_needed(&self) -> bool {
+        self.needed
     }
 
     /// Whether a server that started untrusted has since found the whole ensemble to be empty, and
-    /// takes part in the election like any other. Holds until the next start, which is to be told.
+    /// takes part in the election like any other. Holds until the next start, which must be told.
     pub(crate) fn is_bootstrapped(&self) -> bool {
         self.bootstrapped
     }
@@ -259,7 +280,7 @@ impl ElectionPort {
         self.connections.closed(now, conn);
         let decided = self.algorithm.evaluate(now, |sid| self.connections.is_gone(sid));
         self.carry_out(now, Step { decided, ..Step::default() });
-        self.watch_desertion();
+        self.watch_overtaken();
     }
 
     /// Feeds bytes received on `conn` and returns how many were consumed.
@@ -387,7 +408,7 @@ impl ElectionPort {
         if changed {
             let decided = self.algorithm.evaluate(now, |sid| self.connections.is_gone(sid));
             self.carry_out(now, Step { decided, ..Step::default() });
-            self.watch_desertion();
+            self.watch_overtaken();
         }
         true
     }
@@ -418,10 +439,13 @@ impl ElectionPort {
         false
     }
 
-    /// A voter votes for a server that becomes a voter by a change that this server has not heard of.
+    /// A voter knows of a change that this server has not heard of: it makes this server a voter, or one that
+    /// it votes for.
     fn note_candidate(&mut self, frame: &Frame<'_>, vote: &Notification<'_>) {
         let (algorithm, leader) = (&mut self.algorithm, vote.leader);
         let believed = self.reconfig && algorithm.quorums().is_voter(frame.from);
+        let marked = extension::field(Some(frame.payload), vote.known_len(), Tag::VOTER).is_some();
+        self.needed |= believed && marked;
         if !believed || algorithm.is_candidate(leader) || algorithm.newcomers.len() >= NEWCOMERS_MAX
         {
             return;
@@ -446,7 +470,7 @@ impl ElectionPort {
             self.connections.answer(now, frame.from, vote);
         }
         self.carry_out(now, step);
-        self.watch_desertion();
+        self.watch_overtaken();
     }
 
     fn carry_out(&mut self, now: Instant, step: Step) {
@@ -454,13 +478,16 @@ impl ElectionPort {
             for sid in self.algorithm.quorums().voters() {
                 self.connections.send(now, *sid, vote);
             }
+            // They need it to lead, and are in no configuration from which they would be known.
+            for sid in &self.algorithm.newcomers {
+                self.connections.send(now, *sid, vote);
+            }
         }
         if let Some(Decision { state, vote }) = step.decided {
             self.bootstrap = None;
             self.overtaken = Some(Overtaken::default());
             self.connections.stop();
-            let decided = self.algorithm.vote();
-            self.algorithm.waiting().for_each(|sid| self.connections.send(now, sid, decided));
+            self.tell_waiting(now);
             self.connections.push(ElectionOutput::Decided { state, vote });
         }
     }
@@ -477,7 +504,7 @@ impl ElectionPort {
         }
     }
 
-    fn watch_desertion(&mut self) {
+    fn watch_overtaken(&mut self) {
         let gone = |sid| self.connections.is_gone(sid);
         let deserted = |overtaken: &mut Overtaken| overtaken.is_complete(&self.algorithm, gone);
         if self.overtaken.take_if(deserted).is_some() {

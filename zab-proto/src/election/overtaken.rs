@@ -13,22 +13,34 @@ use crate::{ServerState, Sid};
 #[derive(Debug, Default)]
 pub(super) struct Overtaken {
     deserters: Vec<Sid>,
+    /// There was no election: a change of the members has named the leader.
+    pub(super) designated: bool,
 }
 
 impl Overtaken {
+    /// Of a leader that a change of the members has named.
+    pub(super) fn designated() -> Self {
+        Self { designated: true, ..Self::default() }
+    }
+
     /// Takes a voter's notification. The `first` one of a connection may be a late copy.
     ///
     /// Within a round votes only rise, so a late copy is never for a better candidate. A leader
     /// that looks in another round has given up or been restarted, whatever it votes for.
     pub(super) fn hear(&mut self, from: Sid, heard: &CastVote, first: bool, algorithm: &Algorithm) {
         let own = algorithm.vote();
+        // Whoever follows it may have looked before it knew.
+        if self.designated && heard.vote.leader == own.vote.leader {
+            self.deserters.retain(|sid| *sid != from);
+        }
         if !algorithm.quorums().is_voter(from) || heard.state != ServerState::Looking {
             return;
         }
         let round = heard.election_epoch.cmp(&own.election_epoch);
         let elsewhere = round.is_ge()
             && heard.vote.leader != own.vote.leader
-            && algorithm.is_better(&heard.vote, &own.vote);
+            // A named leader is in no round, so that no vote in one is a copy of what was before.
+            && (self.designated && !first || algorithm.is_better(&heard.vote, &own.vote));
         let looks_again = from == own.vote.leader && (round.is_gt() || (round.is_lt() && !first));
         self.deserters.retain(|sid| *sid != from);
         if elsewhere || looks_again {

@@ -15,7 +15,7 @@ impl Ensemble {
     /// is one of these. [`complete`](Self::complete) must follow the last one.
     ///
     /// # Errors
-    /// [`ConfigError::Invalid`] with ZooKeeper's text.
+    /// [`ConfigError::Invalid`] and [`ConfigError::NotANumber`] with ZooKeeper's text.
     pub fn set(&mut self, key: &str, value: &str) -> Result<bool, ConfigError> {
         let number = || parse_number(key.split_once('.').map_or(key, |(_, number)| number));
         if key.starts_with("server.") {
@@ -43,7 +43,7 @@ impl Ensemble {
     /// Reads the text that servers exchange. Empty text is a configuration without members.
     ///
     /// # Errors
-    /// [`ConfigError::Invalid`] with ZooKeeper's text.
+    /// [`ConfigError::Invalid`] and [`ConfigError::NotANumber`] with ZooKeeper's text.
     pub fn parse_text(text: &[u8]) -> Result<Self, ConfigError> {
         let mut ensemble = Self::default();
         for line in jute::text(text).lines().map(str::trim_ascii) {
@@ -96,7 +96,7 @@ impl Member {
     /// `host:quorumPort:electionPort[:role][|...][;[clientHost:]clientPort]`.
     ///
     /// # Errors
-    /// [`ConfigError::Invalid`] with ZooKeeper's text.
+    /// [`ConfigError::Invalid`] and [`ConfigError::NotANumber`] with ZooKeeper's text.
     pub fn parse(sid: Sid, value: &str) -> Result<Self, ConfigError> {
         let (servers, client) = match split(value, ';')[..] {
             [servers] => (servers, None),
@@ -209,7 +209,7 @@ fn parse_client(value: &str, client: &str) -> Result<(String, u16), ConfigError>
     }
 }
 
-/// The host in front of the first colon, or in brackets, and the parts behind it.
+/// The host in front of the first colon, or in brackets, and the parts after it.
 fn split_host(text: &str) -> Result<(&str, Vec<&str>), ConfigError> {
     let Some(rest) = text.strip_prefix('[') else {
         let mut parts = split(text, ':');
@@ -255,7 +255,7 @@ fn parse_number(text: &str) -> Result<i64, ConfigError> {
 }
 
 fn not_a_number(text: &str) -> ConfigError {
-    ConfigError::Invalid(format!("For input string: \"{text}\""))
+    ConfigError::NotANumber(text.into())
 }
 
 fn bad_form(value: &str) -> ConfigError {

@@ -1,7 +1,7 @@
 //! How a silent server is noticed in a fraction of a second: what members agree on, when silence is
 //! suspicious, and how a server knows that the silence was its own.
 //!
-//! A learner asks for a heartbeat behind the bytes of FOLLOWERINFO that ZooKeeper reads, and a leader
+//! A learner asks for a heartbeat after the bytes of FOLLOWERINFO that ZooKeeper reads, and a leader
 //! that has heartbeats grants one in LEADERINFO ([`Tag::HEARTBEAT`](crate::wire::extension::Tag)). Who
 //! was granted none is sent PINGs every half tick, as ZooKeeper does.
 //!

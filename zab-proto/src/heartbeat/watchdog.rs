@@ -2,7 +2,7 @@
 //!
 //! Who was stopped, swapped out or had no processor for a while sees everybody else as silent. So before
 //! anybody is suspected, a server looks at itself: it asks to be woken every heartbeat, and if that
-//! happens late by more than half of one, it was away itself. Its own deadlines begin anew then, and what
+//! happens late by more than half of one, it was away itself. Its own deadlines begin again then, and what
 //! it measured in between is no measure of others.
 //!
 //! The proof rests on one thing: the clock goes on while the process does not run. The runtimes use the
@@ -19,7 +19,7 @@ use crate::Instant;
 pub(crate) struct Watchdog {
     /// How often it asks to be woken; `None`: nobody needs to know.
     every: Option<Duration>,
-    /// When the core was called last, and when it is to be called at the latest.
+    /// When the core was called last, and when it must be called at the latest.
     seen: Instant,
     due: Instant,
 }

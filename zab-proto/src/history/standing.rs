@@ -10,7 +10,7 @@ pub(crate) enum Standing {
     /// Whole, but what a leader sent in addition could not be used: the next one is asked for a
     /// snapshot.
     WantsSnapshot,
-    /// May lack transactions behind a gap that was not proven. Not reported and not delivered any
+    /// May lack transactions after a gap that was not proven. Not reported and not delivered any
     /// further; the promise counts, as servers that may be whole must be able to elect a leader.
     Doubted,
     /// Not known to be the right one, as the directory was empty: not to be counted until a leader has

@@ -12,8 +12,9 @@ use core::time::Duration;
 
 use super::Leader;
 use super::identity::Told;
-use super::link::{Link, Stage};
+use super::link::Link;
 use crate::heartbeat::{self, Gaps, Limit};
+use crate::sender::LearnerStage;
 use crate::shared::Shared;
 use crate::wire::body::LearnerInfo;
 use crate::wire::extension::{self, Tag};
@@ -38,7 +39,7 @@ pub(super) struct Beats {
     pub(super) every: Option<Duration>,
     /// What this server's configuration says.
     own: Option<Duration>,
-    /// When it is to be looked for who is due.
+    /// When to look for learners that are due.
     next: Instant,
     /// Somebody was granted heartbeats.
     pub(super) granted: bool,
@@ -96,14 +97,14 @@ impl Leader {
     /// no more than [`BEATS_PER_SEC_MAX`] heartbeats.
     fn spread_beats(&mut self) {
         let Some(own) = self.beats.own else { return };
-        let beating = || self.all().filter(|link| link.beat.is_some());
-        let quarters: u32 = beating().map(|link| if link.observer { 1 } else { OBSERVER }).sum();
+        let beating = || self.links.iter().filter(|link| link.beat.is_some());
+        let quarters: u32 = beating().map(|link| if link.to.observer { 1 } else { OBSERVER }).sum();
         let floor_ms =
             (1000 * u64::from(quarters)).div_ceil(u64::from(OBSERVER * BEATS_PER_SEC_MAX));
         let every = own.max(Duration::from_millis(floor_ms));
         self.beats.every = Some(every);
-        for link in self.links.iter_mut().flatten() {
-            let share = if link.observer { OBSERVER * every } else { every };
+        for link in self.links.iter_mut() {
+            let share = if link.to.observer { OBSERVER * every } else { every };
             if let Some(beat) = &mut link.beat {
                 beat.every = share.max(beat.wanted).min(Duration::from_millis(u16::MAX.into()));
             }
@@ -113,12 +114,12 @@ impl Leader {
     /// Tells learners that were granted something else.
     fn tell_beats(&mut self) {
         let epoch = Zxid::new(self.epoch, 0);
-        for link in self.links.iter_mut().flatten().filter(|link| link.stage == Stage::Live) {
+        for link in self.links.iter_mut().filter(|link| link.to.stage == LearnerStage::UpToDate) {
             let granted = link.granted();
             if granted != link.told_beat {
                 link.told_beat = granted;
                 let data = Told { heartbeat: granted, ..Told::default() }.encode();
-                link.out.put(PacketType::LEADERINFO, epoch, Some(&data));
+                link.to.out.put(PacketType::LEADERINFO, epoch, Some(&data));
             }
         }
     }
@@ -133,17 +134,17 @@ impl Leader {
         self.spread_beats();
         self.tell_beats();
         let zxid = self.last_proposed;
-        for link in self.links.iter_mut().flatten().filter(|link| link.stage == Stage::Live) {
-            let waits = !link.idle || link.has_output(&shared.history);
+        for link in self.links.iter_mut().filter(|link| link.to.stage == LearnerStage::UpToDate) {
+            let waits = !link.to.idle || link.to.has_output(&shared.history);
             // What is due before it is looked at again is due now.
             let due = link.beat.as_mut().filter(|beat| beat.at < now + every / 2);
             let Some(beat) = due else { continue };
             beat.at = now + beat.every;
             let half = beat.every / 2;
             let recent = |at: Instant| now < at + half;
-            let told_and_heard = recent(link.sent_at) && recent(link.answered_at);
+            let told_and_heard = recent(link.to.sent_at) && recent(link.answered_at);
             if !waits && !told_and_heard {
-                link.ping(zxid);
+                link.to.ping(zxid);
                 shared.heartbeats.sent += 1;
             }
         }
@@ -155,7 +156,7 @@ impl Leader {
         if !self.is_established() || self.is_quorum(shared, |_| false) {
             return;
         }
-        let live = |link: &Link| link.stage == Stage::Live && link.counts();
+        let live = |link: &Link| link.to.stage == LearnerStage::UpToDate && link.counts();
         // Who has no heartbeat answers every half tick, and is believed to be there for `syncLimit`, as by
         // ZooKeeper's leader.
         let answered = |link: &Link| match link.beat {
@@ -164,12 +165,12 @@ impl Leader {
         };
         let mut answers = core::mem::take(&mut self.beats.answers);
         answers.clear();
-        answers.extend(self.all().filter(|link| live(link)).map(answered));
+        answers.extend(self.links.iter().filter(|link| live(link)).map(answered));
         answers.sort_unstable_by(|a, b| b.cmp(a));
         // The latest time since which a quorum has answered.
         let has = |at: Instant| self.is_quorum(shared, |link| live(link) && answered(link) >= at);
         let latest = answers.iter().copied().find(|at| has(*at));
-        let beating = self.all().any(|link| live(link) && link.beat.is_some());
+        let beating = self.links.iter().any(|link| live(link) && link.beat.is_some());
         self.beats.answers = answers;
         let beats = &mut self.beats;
         if beating && !beats.armed {

@@ -2,9 +2,10 @@
 //! transaction on disk.
 
 use super::identity::Said;
-use super::link::{Link, Stage};
-use super::{Leader, Step};
+use super::link::Link;
+use super::{Leader, LeaderStep};
 use crate::reconfig::RECONFIG;
+use crate::sender::LearnerStage;
 use crate::shared::Shared;
 use crate::window::Index;
 use crate::wire::packet::{Packet, PacketType};
@@ -14,32 +15,11 @@ use crate::{
     Violation, Zxid,
 };
 
-impl Link {
-    /// Whether the learner is expected to say something, so that silence is a fault. While it
-    /// waits for a quorum it has nothing to say.
-    pub(super) fn is_awaited(&self) -> bool {
-        match self.stage {
-            Stage::Hello
-            | Stage::Invited
-            | Stage::Lent
-            | Stage::Reading
-            | Stage::CatchingUp
-            | Stage::Asked
-            | Stage::Live => true,
-            Stage::Introduced
-            | Stage::Promised
-            | Stage::Queued
-            | Stage::Snapshot
-            | Stage::Synced => false,
-        }
-    }
-}
-
 impl Leader {
     /// The zxid of the next proposal. Alone, nobody has to agree on the next epoch when the counter
     /// is used up.
     pub(crate) fn next_zxid(&self, counter_max: u32) -> Option<Zxid> {
-        if self.step != Step::Established || self.change.is_over() {
+        if self.step != LeaderStep::Established || self.change.is_over() {
             return None;
         }
         let (epoch, counter) = (self.last_proposed.epoch(), self.last_proposed.counter());
@@ -76,7 +56,7 @@ impl Leader {
     /// window for as long as what was proposed before that.
     pub(super) fn can_take(&self, shared: &Shared, len: usize) -> bool {
         let limits = &shared.config.limits;
-        let learners = self.all().count() + self.departed.len();
+        let learners = self.links.iter().count() + self.departed.len();
         let reserve = match learners.min(limits.links_max) {
             0 => 0,
             learners => learners
@@ -147,7 +127,7 @@ impl Leader {
         conn: ConnId,
         zxid: Zxid,
     ) -> Result<(), CloseReason> {
-        let (epoch, first) = (self.epoch, self.first);
+        let (epoch, first) = (self.epoch, self.first_proposal);
         // Members of Apache acknowledge what they were sent of earlier epochs, too.
         if zxid.epoch() < epoch {
             return Ok(());
@@ -161,20 +141,20 @@ impl Leader {
             // The one after UPTODATE says nothing new. A proposal's may come before this one
             // (`Learner.syncWithLeader` of 3.8.0 leaves it to the log's thread), which is why
             // the two are told apart by their zxid.
-            if link.stage == Stage::Asked {
-                link.has_shown(link.cut.max(1));
+            if link.to.stage == LearnerStage::NewLeaderSent {
+                link.to.has_shown(link.to.sync_end.max(1));
                 self.on_synced(now, shared, conn);
             }
             return Ok(());
         }
         let acked = first + u64::from(zxid.counter());
-        if acked > link.next {
+        if acked > link.to.next {
             return Err(unsent);
         }
         link.acked = link.acked.max(acked);
         link.answered_at = now;
-        link.has_shown(acked);
-        let (sid, counts) = (link.sid, link.counts());
+        link.to.has_shown(acked);
+        let (sid, counts) = (link.to.sid, link.counts());
         if counts {
             self.hear_ack(sid, acked);
         }
@@ -187,6 +167,16 @@ impl Leader {
             let known = &mut self.acks[at].1;
             *known = acked.max(*known);
             self.acks_changed = true;
+        }
+    }
+
+    /// A learner has come back, and says that its history ends before `held`. Usually that is behind all it has
+    /// acknowledged. One that doubts its history conceals it, and is about to replace it: what it
+    /// acknowledged counts again when it says so again.
+    pub(super) fn recall_ack(&mut self, sid: Sid, held: Index) {
+        if let Ok(at) = self.acks.binary_search_by_key(&sid, |entry| entry.0) {
+            let known = &mut self.acks[at].1;
+            *known = held.min(*known);
         }
     }
 
@@ -228,32 +218,14 @@ impl Leader {
     }
 
     /// Forgets transactions that nobody needs any more.
-    ///
-    /// Learners that lag keep the window from that up to half of its bound. The other half is for what
-    /// a quorum has not on disk yet: only that makes proposals wait. Who lags further is sent what
-    /// it lacks from the log, on which everything is that is released here.
     pub(crate) fn release(&mut self, shared: &mut Shared) {
-        let limits = shared.config.limits;
-        let history = &mut shared.history;
-        let first = history.window.first();
-        let wanted = self.all().filter_map(Link::wants).filter(|index| *index >= first).min();
-        let wanted = wanted.unwrap_or(Index::MAX);
-        let keep_len = limits.retained_len_max_bytes;
-        history.release(history.releasable(wanted, limits.retained_txns, keep_len));
-        if history.held_len_bytes() > limits.window_len_max_bytes / 2 {
-            let keep_len = history.tail_len_bytes() + limits.window_len_max_bytes / 2;
-            let first = history.releasable(Index::MAX, usize::MAX, keep_len);
-            for link in self.links.iter_mut().flatten() {
-                link.leave_window(history, first);
-            }
-            history.release(first);
-        }
-        let first = history.window.first();
+        self.links.release(shared);
+        let first = shared.history.window.first();
         while self.departed.front().is_some_and(|end| *end <= first) {
             self.departed.pop_front();
         }
-        self.attend(shared);
         // What is retained stays in the window for good, and is not what fills it.
+        let limits = &shared.config.limits;
         let resume_len = limits.window_len_max_bytes / 2 + limits.retained_len_max_bytes;
         if shared.history.held_len_bytes() <= resume_len {
             self.resume(shared);
@@ -265,16 +237,8 @@ impl Leader {
         if shared.refused().is_none_or(|len| !Self::fits(shared, len, 0)) {
             return;
         }
-        self.read_on(shared);
+        self.links.read_on(shared);
         shared.offer_room();
-    }
-
-    /// Reads learners again whose requests have waited for room.
-    pub(super) fn read_on(&mut self, shared: &mut Shared) {
-        for link in self.links.iter_mut().flatten().filter(|link| link.paused) {
-            link.paused = false;
-            shared.control.push_back(crate::shared::Control::Resume(link.conn));
-        }
     }
 
     /// A packet of a synchronised learner, other than ACK.
@@ -286,7 +250,7 @@ impl Leader {
         packet: &Packet<'b>,
     ) -> Result<Option<Message<'b>>, CloseReason> {
         let Some(link) = self.link(conn) else { return Ok(None) };
-        let from = link.origin();
+        let from = link.to.origin();
         let short = CloseReason::Malformed(DecodeError::UnexpectedEof);
         let data = |min| packet.data.filter(|data| data.len() >= min).ok_or(short);
         match packet.kind {
@@ -322,19 +286,20 @@ impl Leader {
     /// The application's answer to REVALIDATE.
     pub(crate) fn revalidated(&mut self, conn: ConnId, data: &[u8]) {
         if let Some(link) = self.link(conn) {
-            link.out.put(PacketType::REVALIDATE, Zxid::from_raw(-1), Some(data));
+            link.to.out.put(PacketType::REVALIDATE, Zxid::from_raw(-1), Some(data));
         }
     }
 
     /// Closes learners that leave a proposal unacknowledged for `syncLimit` ticks.
     pub(super) fn watch_acks(&mut self, now: Instant, shared: &mut Shared) {
         let limit = shared.config.ticks(shared.config.sync_limit);
-        let first = self.first;
-        let acknowledges = |link: &&mut Link| link.stage >= Stage::Synced && !link.observer;
-        for link in self.links.iter_mut().flatten().filter(acknowledges) {
+        let first = self.first_proposal;
+        let acknowledges =
+            |link: &&mut Link| link.to.stage >= LearnerStage::NewLeaderAcked && !link.to.observer;
+        for link in self.links.iter_mut().filter(acknowledges) {
             if link.watched.is_none_or(|(index, _)| index <= link.acked) {
-                let open = link.next > link.acked && link.next > first;
-                link.watched = open.then_some((link.next, now));
+                let open = link.to.next > link.acked && link.to.next > first;
+                link.watched = open.then_some((link.to.next, now));
             }
         }
         self.close_where(shared, CloseReason::SlowAck, |link| {
@@ -344,17 +309,18 @@ impl Leader {
 
     /// Closes learners that take nothing of what they are sent, for as long as they may be silent.
     pub(super) fn watch_readers(&mut self, shared: &mut Shared) {
-        let (init, sync) = (2 * shared.config.init_limit, 2 * shared.config.sync_limit);
-        self.close_where(shared, CloseReason::NotReading, |link| {
-            link.untaken > if link.stage >= Stage::Synced { sync } else { init }
-        });
+        let (init, sync) = (shared.config.init_limit, shared.config.sync_limit);
+        let idle = |link: &Link| link.to.is_not_reading(init, sync);
+        self.close_where(shared, CloseReason::NotReading, idle);
     }
 
     /// PING to everybody who has been sent NEWLEADER.
     pub(super) fn ping_all(&mut self) {
         let zxid = self.last_proposed;
-        for link in self.links.iter_mut().flatten().filter(|link| link.stage >= Stage::Asked) {
-            link.ping(zxid);
+        for link in
+            self.links.iter_mut().filter(|link| link.to.stage >= LearnerStage::NewLeaderSent)
+        {
+            link.to.ping(zxid);
         }
     }
 }

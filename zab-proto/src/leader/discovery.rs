@@ -6,10 +6,11 @@
 //! guest, see [`guests`](super::guests).
 
 use super::identity::{Said, Told};
-use super::link::{Link, Stage};
-use super::{Leader, Step};
-use crate::reconfig;
+use super::link::Link;
+use super::{Leader, LeaderStep};
+use crate::sender::LearnerStage;
 use crate::shared::Shared;
+use crate::types::StateSummary;
 use crate::wire::body::LearnerInfo;
 use crate::wire::extension::{self, Tag};
 use crate::wire::packet::{Packet, PacketType};
@@ -26,34 +27,29 @@ impl Leader {
         conn: ConnId,
         packet: &Packet<'_>,
     ) -> Result<(), CloseReason> {
-        let info = LearnerInfo::parse(packet.data);
-        if reconfig::is_newer(info.config_version, &shared.config.ensemble) {
-            return Err(CloseReason::Violation(Violation::NewerConfig));
-        }
-        // A learner that does not say who it is gets a number that is nobody's.
-        let sid = info.sid.unwrap_or_else(|| Sid(-1 - i64::from(conn.slot())));
         let accepted = packet.zxid.epoch();
         if !accepted.is_plausible(self.proven_epoch(shared)) {
             return Err(CloseReason::Violation(Violation::ImplausibleEpoch(accepted)));
         }
         let Some(link) = self.link(conn) else { return Ok(()) };
-        if sid == shared.config.sid {
-            return Err(CloseReason::Violation(Violation::OwnSid));
-        }
-        shared.door.admit(sid, link.remote).map_err(CloseReason::Violation)?;
+        let sid = shared.admit(conn, link.remote, packet.data)?;
         let said = Said::read(packet);
         if self.turn_away(now, shared, conn, sid, said) {
             return Ok(());
         }
         self.displace(now, shared, conn, sid)?;
         self.note_wanted(now, conn, packet);
+        let awaited = !self.is_established() && shared.quorums.is_voter(sid);
         let Some(link) = self.link(conn) else { return Ok(()) };
         link.identity = said;
-        link.sid = sid;
-        link.observer = packet.kind == PacketType::OBSERVERINFO;
+        link.to.sid = sid;
+        link.to.observer = packet.kind == PacketType::OBSERVERINFO;
         link.accepted = accepted;
         link.can_be_guest = extension::field(packet.data, LearnerInfo::LEN, Tag::GUEST).is_some();
-        link.stage = Stage::Introduced;
+        // An observer of ours writes what it acknowledges like a follower. One of ZooKeeper's need not have its
+        // part of a DIFF on disk when it acknowledges NEWLEADER.
+        link.promoted = link.to.observer && link.can_be_guest && awaited;
+        link.to.stage = LearnerStage::Introduced;
         self.choose_epoch(now, shared);
         Ok(())
     }
@@ -68,11 +64,7 @@ impl Leader {
         conn: ConnId,
         sid: Sid,
     ) -> Result<(), CloseReason> {
-        let rival =
-            |link: &&Link| link.conn != conn && link.sid == sid && link.stage > Stage::Hello;
-        let Some((older, active_at)) = self.all().find(rival).map(|l| (l.conn, l.active_at)) else {
-            return Ok(());
-        };
+        let Some((older, active_at)) = self.links.rival(conn, sid) else { return Ok(()) };
         if now.saturating_since(active_at) < shared.config.tick_time {
             return Err(CloseReason::Violation(Violation::Duplicate(sid)));
         }
@@ -95,39 +87,39 @@ impl Leader {
     /// Chooses the epoch once a quorum has introduced itself, makes it durable, and then invites
     /// everybody who has introduced himself.
     pub(super) fn choose_epoch(&mut self, now: Instant, shared: &mut Shared) {
-        let introduced = |link: &Link| link.stage == Stage::Introduced && !link.observer;
-        if self.step == Step::Introductions && self.is_quorum(shared, introduced) {
+        let introduced = |link: &Link| link.to.stage == LearnerStage::Introduced && link.votes();
+        if self.step == LeaderStep::AwaitFollowerInfo && self.is_quorum(shared, introduced) {
             // What somebody claimed who is gone again says nothing. An observer's word raises the
             // epoch, but it does not vote (rule R11).
             let quorums = &shared.quorums;
-            let claims = self.all().filter(|link| link.stage == Stage::Introduced);
-            let claims = claims.filter(|link| quorums.is_member(link.sid));
+            let claims = self.links.iter().filter(|link| link.to.stage == LearnerStage::Introduced);
+            let claims = claims.filter(|link| quorums.is_member(link.to.sid));
             let highest = claims.map(|link| link.accepted).max().unwrap_or_default();
             let Some(epoch) = highest.max(shared.history.accepted()).next() else {
                 shared.notice(now, Notice::NoEpochLeft);
                 return;
             };
-            self.step = Step::Chosen;
+            self.step = LeaderStep::PersistEpoch;
             self.epoch = epoch;
             shared.history.set_epoch(EpochKind::Accepted, epoch);
             self.name_first_version(shared);
         }
-        if self.step == Step::Chosen && shared.history.is_accepted_durable() {
-            self.step = Step::Promises;
+        if self.step == LeaderStep::PersistEpoch && shared.history.is_accepted_durable() {
+            self.step = LeaderStep::AwaitAckEpoch;
             self.heard.clear();
             self.deadline = now + shared.config.ticks(shared.config.init_limit);
             self.count_promises(now, shared);
         }
-        if self.step < Step::Promises {
+        if self.step < LeaderStep::AwaitAckEpoch {
             return;
         }
         let epoch = Zxid::new(self.epoch, 0);
         let own_identity = shared.history.identity();
         let silent_at = now + shared.config.ticks(shared.config.init_limit);
-        for link in self.links.iter_mut().flatten() {
-            if link.stage == Stage::Introduced {
-                link.stage = Stage::Invited;
-                link.silent_at = silent_at;
+        for link in self.links.iter_mut() {
+            if link.to.stage == LearnerStage::Introduced {
+                link.to.stage = LearnerStage::LeaderInfoSent;
+                link.to.silent_at = silent_at;
                 // A Java learner cannot be a guest: it refuses, and stays out until the next epoch.
                 link.guest = link.accepted > self.epoch;
                 let identity = own_identity.filter(|_| link.identity.keeps);
@@ -136,7 +128,7 @@ impl Leader {
                 let guest = link.guest && link.can_be_guest;
                 let data =
                     Told { guest, identity, heartbeat: link.told_beat, spare: None }.encode();
-                link.out.put(PacketType::LEADERINFO, epoch, Some(&data));
+                link.to.out.put(PacketType::LEADERINFO, epoch, Some(&data));
             }
         }
     }
@@ -154,32 +146,33 @@ impl Leader {
             return Err(CloseReason::Malformed(DecodeError::UnexpectedEof));
         };
         let epoch = Epoch(i64::from(i32::from_be_bytes(*data)));
-        let reported = (epoch, packet.zxid);
+        let reported = StateSummary { current_epoch: epoch, last_zxid: packet.zxid };
         let Some(link) = self.link(conn) else { return Ok(()) };
         if link.foreign {
             return Err(CloseReason::Violation(Violation::UnexpectedPacket(packet.kind.0)));
         }
-        link.reported = reported;
-        link.stage = Stage::Promised;
-        let (sid, observer, guest) = (link.sid, link.observer, link.guest);
+        link.to.reported = reported;
+        link.to.stage = LearnerStage::EpochAcked;
+        let (sid, votes, guest) = (link.to.sid, link.votes(), link.guest);
+        self.recall_ack(sid, shared.history.window.after(packet.zxid));
         if guest {
             self.admit_guest(shared, packet)?;
         } else if self.is_established() {
             self.check_ahead(packet.zxid)?;
-        } else if self.step == Step::Promises && epoch != NOT_COUNTED {
+        } else if self.step == LeaderStep::AwaitAckEpoch && epoch != NOT_COUNTED {
             // -1: promised this epoch before, not to be counted again (P2).
             if reported > self.summary {
                 return Err(CloseReason::Violation(Violation::LearnerAhead));
             }
             // A server without a trustworthy history does not count (rule R14).
-            if packet.zxid != Zxid::NONE && !observer {
+            if packet.zxid != Zxid::NONE && votes {
                 self.hear(sid);
             }
         }
         self.count_promises(now, shared);
         // If this was the promise that was missing, it has begun with the others.
-        let waits = self.link(conn).is_some_and(|link| link.stage == Stage::Promised);
-        if waits && self.step >= Step::Syncs {
+        let waits = self.link(conn).is_some_and(|link| link.to.stage == LearnerStage::EpochAcked);
+        if waits && self.step >= LeaderStep::AwaitNewLeaderAck {
             self.synchronize(shared, conn);
         }
         Ok(())
@@ -188,22 +181,23 @@ impl Leader {
     /// Goes on to synchronisation once a quorum has promised the epoch, this server's own durable
     /// history included.
     pub(super) fn count_promises(&mut self, now: Instant, shared: &mut Shared) {
-        if self.step != Step::Promises || !shared.history.is_settled() {
+        if self.step != LeaderStep::AwaitAckEpoch || !shared.history.is_settled() {
             return;
         }
         self.hear(shared.config.sid);
         if !shared.quorums.is_quorum(|sid| self.heard.contains(&sid)) {
             return;
         }
-        self.step = Step::Syncs;
+        self.step = LeaderStep::AwaitNewLeaderAck;
         self.heard.clear();
         self.deadline = now + shared.config.ticks(shared.config.init_limit);
         shared.history.set_epoch(EpochKind::Current, self.epoch);
         self.watch_itself(now, shared);
         self.announce(shared);
-        for slot in 0..self.links.len() {
-            let promised = self.links[slot].as_ref().filter(|link| link.stage == Stage::Promised);
-            if let Some(conn) = promised.map(|link| link.conn) {
+        for slot in 0..self.links.end() {
+            let promised =
+                self.links.at(slot).filter(|link| link.to.stage == LearnerStage::EpochAcked);
+            if let Some(conn) = promised.map(|link| link.to.conn) {
                 self.synchronize(shared, conn);
             }
         }

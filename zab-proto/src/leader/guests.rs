@@ -12,9 +12,11 @@
 //! its initial history.
 
 use super::discovery::NOT_COUNTED;
-use super::link::{Link, Stage};
-use super::{Leader, Step};
+use super::link::Link;
+use super::{Leader, LeaderStep};
+use crate::sender::LearnerStage;
 use crate::shared::Shared;
+use crate::types::StateSummary;
 use crate::wire::extension::{self, Tag};
 use crate::wire::packet::Packet;
 use crate::{CloseReason, Epoch, Violation, Zxid};
@@ -36,7 +38,7 @@ impl Leader {
             if current > self.epoch {
                 return ahead;
             }
-        } else if (current, packet.zxid) > self.summary {
+        } else if (StateSummary { current_epoch: current, last_zxid: packet.zxid }) > self.summary {
             return ahead;
         }
         self.watch_guests(shared);
@@ -54,9 +56,9 @@ impl Leader {
     /// Once the voters that count are no quorum any more, and would be one together with the guests,
     /// there is nothing to wait for: the next epoch begins above all their promises.
     pub(super) fn watch_guests(&mut self, shared: &Shared) {
-        let joined = |link: &Link| !link.observer && link.stage > Stage::Hello;
-        let joined_guest = |link: &Link| link.guest && link.stage >= Stage::Promised;
-        if self.step < Step::Chosen || !self.all().any(joined_guest) {
+        let joined = |link: &Link| link.votes() && link.to.stage > LearnerStage::Connected;
+        let joined_guest = |link: &Link| link.guest && link.to.stage >= LearnerStage::EpochAcked;
+        if self.step < LeaderStep::PersistEpoch || !self.links.iter().any(joined_guest) {
             return;
         }
         self.overtaken |= !self.is_quorum(shared, |link| joined(link) && !link.guest)

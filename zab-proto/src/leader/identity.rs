@@ -10,9 +10,10 @@ use core::cmp::Reverse;
 use core::time::Duration;
 
 use super::Leader;
-use super::link::{Link, Stage};
+use super::link::Link;
 use crate::heartbeat;
 use crate::identity::{Identity, differ};
+use crate::sender::LearnerStage;
 use crate::shared::Shared;
 use crate::wire::body::{LearnerInfo, PROTOCOL_VERSION};
 use crate::wire::extension::{self, Tag};
@@ -21,15 +22,15 @@ use crate::{ConnId, EnsembleId, Instant, Notice, Sid, Zxid};
 
 /// What a learner says of its ensemble's id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Said {
+pub(crate) struct Said {
     /// It keeps an id, or would keep one: it is a member of ours.
-    pub(super) keeps: bool,
+    pub(crate) keeps: bool,
     /// The one it has stored.
-    pub(super) stored: Option<Identity>,
+    pub(crate) stored: Option<Identity>,
 }
 
 impl Said {
-    pub(super) fn read(packet: &Packet<'_>) -> Self {
+    pub(crate) fn read(packet: &Packet<'_>) -> Self {
         let value = extension::field(packet.data, LearnerInfo::LEN, Tag::IDENTITY);
         Self { keeps: value.is_some(), stored: value.and_then(Identity::decode) }
     }
@@ -53,12 +54,12 @@ impl Leader {
         let silent_at = now + shared.config.tick_time;
         if let Some(link) = self.link(conn) {
             // Nobody's id: it counts as nobody.
-            link.sid = Sid(-1 - i64::from(conn.slot()));
+            link.to.sid = Sid(-1 - i64::from(conn.slot()));
             link.foreign = true;
-            link.stage = Stage::Invited;
-            link.silent_at = silent_at;
+            link.to.stage = LearnerStage::LeaderInfoSent;
+            link.to.silent_at = silent_at;
             let data = Told { identity: own, ..Told::default() }.encode();
-            link.out.put(PacketType::LEADERINFO, Zxid::new(epoch, 0), Some(&data));
+            link.to.out.put(PacketType::LEADERINFO, Zxid::new(epoch, 0), Some(&data));
         }
         true
     }
@@ -85,19 +86,21 @@ impl Leader {
         }
         let Some(identity) = shared.history.identity() else { return };
         let epoch = self.epoch;
-        for link in self.links.iter_mut().flatten().filter(|link| link.stage == Stage::Live) {
+        for link in self.links.iter_mut().filter(|link| link.to.stage == LearnerStage::UpToDate) {
             if link.identity.keeps && link.told != Some(identity) {
                 link.told = Some(identity);
                 if link.identity.stored != Some(identity) {
                     let data = Told { identity: Some(identity), ..Told::default() }.encode();
-                    link.out.put(PacketType::LEADERINFO, Zxid::new(epoch, 0), Some(&data));
+                    link.to.out.put(PacketType::LEADERINFO, Zxid::new(epoch, 0), Some(&data));
                 }
             }
         }
     }
 
     fn live_voter(&self, sid: Sid) -> Option<&Link> {
-        self.all().find(|link| link.stage == Stage::Live && !link.observer && link.sid == sid)
+        self.links.iter().find(|link| {
+            link.to.stage == LearnerStage::UpToDate && !link.to.observer && link.to.sid == sid
+        })
     }
 
     /// The id that the ensemble is to have, if this can be said: what the voters have already, the
@@ -147,20 +150,20 @@ impl Leader {
 
 /// What LEADERINFO tells. A learner that is not of ours gets nothing behind ZooKeeper's four bytes.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Told {
+pub(crate) struct Told {
     /// It may join below its promise.
-    pub(super) guest: bool,
+    pub(crate) guest: bool,
     /// Which ensemble this is.
-    pub(super) identity: Option<Identity>,
+    pub(crate) identity: Option<Identity>,
     /// The pause between heartbeats.
-    pub(super) heartbeat: Option<Duration>,
+    pub(crate) heartbeat: Option<Duration>,
     /// Whether the ensemble can spare it.
-    pub(super) spare: Option<bool>,
+    pub(crate) spare: Option<bool>,
 }
 
 impl Told {
     /// The data of the packet.
-    pub(super) fn encode(self) -> Vec<u8> {
+    pub(crate) fn encode(self) -> Vec<u8> {
         let mut data = PROTOCOL_VERSION.to_be_bytes().to_vec();
         let more = self.identity.is_some() || self.heartbeat.is_some() || self.spare.is_some();
         if self.guest || more {

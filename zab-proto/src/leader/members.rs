@@ -1,15 +1,16 @@
 //! Changes of the members, the leader's half: from the proposal to who leads afterwards.
 //!
-//! A proposal that changes the members, and all behind it, are committed by quorums of the old and the new
+//! A proposal that changes the members, and all after it, are committed by quorums of the old and the new
 //! configuration together, until it is committed itself. From there on the new one counts alone. A leader
-//! that is no voter of it, or has another address in it, names a successor that has all that was proposed
+//! that is not a voter of it, or has another address in it, names a successor that has all that was proposed
 //! as far as any has, commits nothing more, and stays until everybody is told. Nobody depends on the
 //! successor: whoever does not reach it looks for a leader as at any other time.
 
-use super::link::{Link, Stage};
-use super::{Leader, Step};
+use super::link::Link;
+use super::{Leader, LeaderStep};
 use crate::quorums::Quorums;
 use crate::reconfig;
+use crate::sender::LearnerStage;
 use crate::shared::Shared;
 use crate::window::Index;
 use crate::wire::txn::TxnHeader;
@@ -73,9 +74,10 @@ impl Leader {
     fn note_members(&mut self, shared: &Shared) {
         let acked = |sid: Sid| {
             let known = self.acks.iter().find(|entry| entry.0 == sid).map(|entry| entry.1);
-            let counts =
-                |link: &&Link| link.sid == sid && link.counts() && link.stage >= Stage::Synced;
-            let linked = self.all().find(counts).map(|link| link.acked);
+            let counts = |link: &&Link| {
+                link.to.sid == sid && link.counts() && link.to.stage >= LearnerStage::NewLeaderAcked
+            };
+            let linked = self.links.iter().find(counts).map(|link| link.acked);
             known.max(linked).unwrap_or(0)
         };
         let voters = shared.quorums.voters().iter();
@@ -98,7 +100,7 @@ impl Leader {
 
     /// The epoch is established. What was being introduced in the history that it begins with is committed
     /// with it, as a quorum of all that count has acknowledged NEWLEADER. (UPTODATE has no room for a
-    /// successor: a leader that is no voter any more leaves the choice to an election.)
+    /// successor: a leader that is no longer a voter leaves the choice to an election.)
     pub(super) fn begin_members(&mut self, now: Instant, shared: &mut Shared) {
         if reconfig::begin(shared, self.last_proposed) {
             self.settle_members(now, shared, None);
@@ -115,9 +117,12 @@ impl Leader {
         let successor = self.successor(shared, index);
         let leader = successor.unwrap_or(shared.config.sid);
         reconfig::activate(shared, shared.history.window.zxid(index));
-        let placed = |link: &&mut Link| link.stage >= Stage::Lent && link.stage != Stage::Queued;
-        for link in self.links.iter_mut().flatten().filter(placed) {
-            link.changes.push_back((index, leader));
+        let placed = |link: &&mut Link| {
+            link.to.stage >= LearnerStage::SendingSnapshot
+                && link.to.stage != LearnerStage::SnapshotQueued
+        };
+        for link in self.links.iter_mut().filter(placed) {
+            link.to.changes.push_back((index, leader));
         }
         self.settle_members(shared.now, shared, successor);
         true
@@ -154,8 +159,13 @@ impl Leader {
         let over = self.change.over.as_mut().filter(|over| now >= over.look_at)?;
         over.look_at = now + LOOK_EVERY;
         let (successor, until) = (over.successor, over.until);
-        let mut live = self.all().filter(|link| link.stage == Stage::Live);
-        let told = live.all(|link| link.is_told(&shared.history));
+        let mut live = self.links.iter().filter(|link| link.to.stage == LearnerStage::UpToDate);
+        // Who reads that another one leads leaves by itself. A connection that is closed from here before
+        // may take with it what is still on its way.
+        let told = match successor {
+            Some(_) => live.next().is_none(),
+            None => live.all(|link| link.to.is_told(&shared.history)),
+        };
         (told || now >= until).then_some(ReignEnd::HandedOver { to: successor })
     }
 
@@ -163,9 +173,11 @@ impl Leader {
     /// quorum of it.
     pub(crate) fn has_synced_quorum(&self, shared: &Shared, ensemble: &Ensemble) -> bool {
         let follows = |sid: Sid| {
-            self.all().any(|link| link.sid == sid && link.counts() && link.stage == Stage::Live)
+            self.links.iter().any(|link| {
+                link.to.sid == sid && link.counts() && link.to.stage == LearnerStage::UpToDate
+            })
         };
-        self.step == Step::Established
+        self.step == LeaderStep::Established
             && Quorums::new(ensemble.clone(), [])
                 .is_quorum(|sid| sid == shared.config.sid || follows(sid))
     }

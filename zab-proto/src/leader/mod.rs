@@ -20,15 +20,17 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use self::beats::Beats;
-use self::link::{Link, Own, Stage};
+pub(crate) use self::identity::{Said, Told};
+use self::link::Link;
 use self::members::Change;
 use self::resigning::Resigning;
 use self::spares::Spares;
 use self::standing::Standing;
-use self::sync::Rank;
 use self::sync_rounds::SyncRounds;
 use crate::history::History;
+use crate::sender::{LearnerStage, Links, Own, Rank};
 use crate::shared::{Control, Shared};
+use crate::types::StateSummary;
 use crate::window::Index;
 use crate::wire::packet::{Packet, PacketType};
 use crate::wire::{Foreign, Parsed};
@@ -39,15 +41,15 @@ use crate::{
 
 /// What a leader waits for, one after the other.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Step {
+enum LeaderStep {
     /// A quorum of FOLLOWERINFO, its own included, to choose the epoch.
-    Introductions,
+    AwaitFollowerInfo,
     /// The chosen epoch to become durable.
-    Chosen,
+    PersistEpoch,
     /// A quorum of ACKEPOCH.
-    Promises,
+    AwaitAckEpoch,
     /// A quorum that has acknowledged NEWLEADER.
-    Syncs,
+    AwaitNewLeaderAck,
     /// Nothing: it leads.
     Established,
 }
@@ -55,19 +57,16 @@ enum Step {
 /// The leading server's state.
 #[derive(Debug)]
 pub(crate) struct Leader {
-    /// By slot.
-    links: Vec<Option<Link>>,
-    /// The slot at which the search for something to send goes on.
-    cursor: usize,
-    step: Step,
-    /// The chosen epoch, from `Step::Chosen` on.
+    links: Links<Link>,
+    step: LeaderStep,
+    /// The chosen epoch, from `LeaderStep::PersistEpoch` on.
     epoch: Epoch,
     /// Voters that count in the present step.
     heard: Vec<Sid>,
-    /// Own current epoch and last zxid when leading began.
-    summary: (Epoch, Zxid),
+    /// This server's history when leading began.
+    summary: StateSummary,
     /// End of the initial history: index of the first own proposal.
-    first: Index,
+    first_proposal: Index,
     last_proposed: Zxid,
     /// What each voter has acknowledged, as the index after it; by ascending id.
     acks: Vec<(Sid, Index)>,
@@ -78,7 +77,7 @@ pub(crate) struct Leader {
     /// Voters that count to the quorum are gone, and with the guests there is one.
     overtaken: bool,
     /// Learners that are synchronised may wait for their UPTODATE.
-    welcome_waiting: bool,
+    uptodate_pending: bool,
     /// What NEWLEADER tells.
     config_text: String,
     change: Change,
@@ -139,20 +138,19 @@ impl Leader {
         let deadline = now + config.ticks(config.init_limit);
         let acks = shared.quorums.voters().iter().map(|sid| (*sid, 0)).collect();
         let mut leader = Self {
-            links: Vec::new(),
-            cursor: 0,
-            step: Step::Introductions,
+            links: Links::default(),
+            step: LeaderStep::AwaitFollowerInfo,
             epoch: history.current(),
             heard: Vec::with_capacity(shared.quorums.voters().len()),
-            summary: (history.current(), history.last()),
-            first: history.end(),
+            summary: StateSummary { current_epoch: history.current(), last_zxid: history.last() },
+            first_proposal: history.end(),
             last_proposed: history.last(),
             acks,
             acks_sorted: Vec::with_capacity(shared.quorums.voters().len()),
             acks_changed: false,
             departed: VecDeque::new(),
             overtaken: false,
-            welcome_waiting: false,
+            uptodate_pending: false,
             config_text: shared.quorums.newest().text(),
             change: Change::default(),
             deadline,
@@ -167,8 +165,8 @@ impl Leader {
         };
         if leader.standalone {
             leader.epoch = history.last().epoch();
-            leader.step = Step::Established;
-            shared.history.commit(leader.first);
+            leader.step = LeaderStep::Established;
+            shared.history.commit(leader.first_proposal);
             leader.announce(shared);
             leader.tend_identity(shared);
         } else {
@@ -180,9 +178,11 @@ impl Leader {
 
     pub(crate) fn status(&self, sid: Sid) -> Status {
         let phase = match self.step {
-            Step::Introductions | Step::Chosen | Step::Promises => Phase::Discovery,
-            Step::Syncs => Phase::Synchronization,
-            Step::Established => Phase::Broadcast,
+            LeaderStep::AwaitFollowerInfo
+            | LeaderStep::PersistEpoch
+            | LeaderStep::AwaitAckEpoch => Phase::Discovery,
+            LeaderStep::AwaitNewLeaderAck => Phase::Synchronization,
+            LeaderStep::Established => Phase::Broadcast,
         };
         Status {
             state: ServerState::Leading,
@@ -199,7 +199,7 @@ impl Leader {
     }
 
     fn own(&self) -> Own {
-        Own { epoch: self.epoch, first: self.first }
+        Own { epoch: self.epoch, first: self.first_proposal }
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
@@ -208,19 +208,19 @@ impl Leader {
 
     /// Its learners; `end` is the end of its history.
     pub(crate) fn learners(&self, end: Index) -> impl Iterator<Item = LearnerStatus> + '_ {
-        let learns = |link: &&Link| link.stage > Stage::Hello && !link.foreign;
-        self.all().filter(learns).map(move |link| LearnerStatus {
-            origin: link.origin(),
-            observer: link.observer,
-            synced: link.stage == Stage::Live,
+        let learns = |link: &&Link| link.to.stage > LearnerStage::Connected && !link.foreign;
+        self.links.iter().filter(learns).map(move |link| LearnerStatus {
+            origin: link.to.origin(),
+            observer: link.to.observer,
+            synced: link.to.stage == LearnerStage::UpToDate,
             guest: link.guest,
-            behind: (link.stage == Stage::Live && !link.observer)
+            behind: (link.to.stage == LearnerStage::UpToDate && !link.to.observer)
                 .then(|| end.saturating_sub(link.acked)),
         })
     }
 
     pub(crate) fn is_established(&self) -> bool {
-        self.step == Step::Established
+        self.step == LeaderStep::Established
     }
 
     /// A learner has connected, perhaps before this server began to lead.
@@ -234,35 +234,26 @@ impl Leader {
         let config = &shared.config;
         let silent_at = now + config.ticks(config.init_limit);
         let alive_until = now + config.ticks(config.init_limit + config.sync_limit);
-        let slot = conn.slot() as usize;
-        if self.links.len() <= slot {
-            self.links.resize_with(slot + 1, || None);
-        }
         let early_len_max = EARLY_LEN_MAX.min(config.limits.window_len_max_bytes / 2);
         let mut link = Link::new(conn, silent_at, alive_until, early_len_max);
         link.remote = remote;
-        self.links[slot] = Some(link);
+        self.links.insert(conn, link);
     }
 
     /// All connections are taken, and somebody new has come: who has owed its introduction for longest
     /// makes room, or else a learner that the configuration does not name.
     pub(crate) fn make_room(&mut self, shared: &mut Shared) {
         let quorums = &shared.quorums;
-        let owes = |link: &&Link| link.stage == Stage::Hello;
-        let oldest = self.all().filter(owes).min_by_key(|link| link.silent_at);
-        let other = || self.all().find(|link| Rank::of(quorums, link) == Rank::Other);
-        if let Some(conn) = oldest.or_else(other).map(|link| link.conn) {
+        let owes = |link: &&Link| link.to.stage == LearnerStage::Connected;
+        let oldest = self.links.iter().filter(owes).min_by_key(|link| link.to.silent_at);
+        let other = || self.links.iter().find(|link| Rank::of(quorums, &link.to) == Rank::Other);
+        if let Some(conn) = oldest.or_else(other).map(|link| link.to.conn) {
             self.close(shared, conn, CloseReason::MadeRoom);
         }
     }
 
     fn link(&mut self, conn: ConnId) -> Option<&mut Link> {
-        let link = self.links.get_mut(conn.slot() as usize)?.as_mut()?;
-        (link.conn == conn).then_some(link)
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Link> {
-        self.links.iter().flatten()
+        self.links.get_mut(conn)
     }
 
     /// The learner's connection is gone.
@@ -285,12 +276,16 @@ impl Leader {
 
     /// Who has not introduced itself is not worth a word beyond that of the connection.
     fn say_lost(&mut self, shared: &mut Shared, conn: ConnId, reason: Option<CloseReason>) {
-        let introduced = |link: &&mut Link| link.stage > Stage::Hello && !link.foreign;
+        let introduced =
+            |link: &&mut Link| link.to.stage > LearnerStage::Connected && !link.foreign;
         let Some(link) = self.link(conn).filter(introduced) else { return };
-        let (sid, observer, longest) = (link.sid, link.observer, link.longest());
-        let phase = match link.stage {
-            Stage::Hello | Stage::Introduced | Stage::Invited | Stage::Promised => Phase::Discovery,
-            Stage::Live => Phase::Broadcast,
+        let (sid, observer, longest) = (link.to.sid, link.to.observer, link.to.longest());
+        let phase = match link.to.stage {
+            LearnerStage::Connected
+            | LearnerStage::Introduced
+            | LearnerStage::LeaderInfoSent
+            | LearnerStage::EpochAcked => Phase::Discovery,
+            LearnerStage::UpToDate => Phase::Broadcast,
             _ => Phase::Synchronization,
         };
         shared.notice(shared.now, Notice::LearnerLost { sid, observer, phase, reason, longest });
@@ -298,14 +293,21 @@ impl Leader {
 
     /// What a leader that is not established waits for.
     pub(crate) fn waits_for(&self, shared: &Shared) -> String {
-        let here = |sid: Sid, from: Stage| {
+        let here = |sid: Sid, from: LearnerStage| {
             sid == shared.config.sid
-                || self.all().any(|link| link.sid == sid && link.stage >= from && !link.observer)
+                || self
+                    .links
+                    .iter()
+                    .any(|link| link.to.sid == sid && link.to.stage >= from && link.votes())
         };
         let (what, from) = match self.step {
-            Step::Introductions | Step::Chosen => ("come to follow it", Stage::Introduced),
-            Step::Promises => ("promise the epoch", Stage::Promised),
-            Step::Syncs | Step::Established => ("be synchronised", Stage::Synced),
+            LeaderStep::AwaitFollowerInfo | LeaderStep::PersistEpoch => {
+                ("come to follow it", LearnerStage::Introduced)
+            }
+            LeaderStep::AwaitAckEpoch => ("promise the epoch", LearnerStage::EpochAcked),
+            LeaderStep::AwaitNewLeaderAck | LeaderStep::Established => {
+                ("be synchronised", LearnerStage::NewLeaderAcked)
+            }
         };
         let missing = shared.quorums.voters().iter().copied().filter(|sid| !here(*sid, from));
         format!(
@@ -315,10 +317,10 @@ impl Leader {
     }
 
     fn forget(&mut self, shared: &mut Shared, conn: ConnId) {
-        let link = self.links[conn.slot() as usize].take();
+        let link = self.links.remove(conn);
         // As many as may be connected: so much the window may hold in any case.
         let counts = self.departed.len() < shared.config.limits.links_max;
-        if counts && link.is_some_and(|link| link.stage == Stage::Live) {
+        if counts && link.is_some_and(|link| link.to.stage == LearnerStage::UpToDate) {
             self.departed.push_back(shared.history.end());
         }
         self.tell_spares(shared.now, shared);
@@ -330,8 +332,8 @@ impl Leader {
     /// The role is over.
     pub(crate) fn end(&mut self, shared: &mut Shared) {
         shared.watchdog.watch(shared.now, None);
-        for link in self.links.drain(..).flatten() {
-            shared.close(link.conn, CloseReason::RoleEnded);
+        for link in self.links.drain() {
+            shared.close(link.to.conn, CloseReason::RoleEnded);
         }
     }
 
@@ -348,7 +350,8 @@ impl Leader {
         let mut message = None;
         while message.is_none() {
             let Some(link) = self.link(conn) else { break };
-            let foreign = Foreign::of(bytes).filter(|_| matches!(link.stage, Stage::Hello));
+            let foreign =
+                Foreign::of(bytes).filter(|_| matches!(link.to.stage, LearnerStage::Connected));
             if let Some(protocol) = foreign {
                 let reason = CloseReason::Malformed(DecodeError::Foreign(protocol));
                 self.close(shared, conn, reason);
@@ -359,8 +362,8 @@ impl Leader {
                 Parsed::Complete { value, len } => (value, len),
                 Parsed::Incomplete => break,
                 Parsed::Malformed(error) => {
-                    let reason = match link.stage {
-                        Stage::Hello => CloseReason::Malformed(error),
+                    let reason = match link.to.stage {
+                        LearnerStage::Connected => CloseReason::Malformed(error),
                         _ => CloseReason::of_member(error, field_len_max),
                     };
                     self.close(shared, conn, reason);
@@ -369,14 +372,14 @@ impl Leader {
                 }
             };
             let asks = matches!(packet.kind, PacketType::REQUEST | PacketType::REVALIDATE);
-            if let Some(link) = self.link(conn).filter(|link| asks && link.is_slow_to_take()) {
-                link.owing = true;
+            if let Some(link) = self.link(conn).filter(|link| asks && link.to.is_slow_to_take()) {
+                link.to.owing = true;
                 break;
             }
             let takes = self.is_ending() || self.can_take(shared, len);
             if packet.kind == PacketType::REQUEST && !takes {
                 if let Some(link) = self.link(conn) {
-                    link.paused = true;
+                    link.to.paused = true;
                 }
                 break;
             }
@@ -402,26 +405,27 @@ impl Leader {
     ) -> Result<Option<Message<'b>>, CloseReason> {
         let Some(link) = self.link(conn) else { return Ok(None) };
         let config = &shared.config;
-        let stage = link.stage;
-        link.active_at = now;
-        if stage >= Stage::Synced {
-            link.silent_at = now + config.ticks(config.sync_limit);
+        let stage = link.to.stage;
+        link.to.active_at = now;
+        if stage >= LearnerStage::NewLeaderAcked {
+            link.to.silent_at = now + config.ticks(config.sync_limit);
             link.alive_until = now + config.ticks(config.sync_limit + 1);
         } else {
-            link.silent_at = now + config.ticks(config.init_limit);
+            link.to.silent_at = now + config.ticks(config.init_limit);
         }
         let unexpected = CloseReason::Violation(Violation::UnexpectedPacket(packet.kind.0));
         match (stage, packet.kind) {
-            (Stage::Hello, PacketType::FOLLOWERINFO | PacketType::OBSERVERINFO) => {
+            (LearnerStage::Connected, PacketType::FOLLOWERINFO | PacketType::OBSERVERINFO) => {
                 self.on_introduction(now, shared, conn, packet).map(|()| None)
             }
-            (Stage::Invited, PacketType::ACKEPOCH) => {
+            (LearnerStage::LeaderInfoSent, PacketType::ACKEPOCH) => {
                 self.on_promise(now, shared, conn, packet).map(|()| None)
             }
-            (Stage::Asked | Stage::Synced | Stage::Live, PacketType::ACK) => {
-                self.on_ack(now, shared, conn, packet.zxid).map(|()| None)
-            }
-            (Stage::Live, _) => self.on_live_packet(now, shared, conn, packet),
+            (
+                LearnerStage::NewLeaderSent | LearnerStage::NewLeaderAcked | LearnerStage::UpToDate,
+                PacketType::ACK,
+            ) => self.on_ack(now, shared, conn, packet.zxid).map(|()| None),
+            (LearnerStage::UpToDate, _) => self.on_live_packet(now, shared, conn, packet),
             _ => Err(unexpected),
         }
     }
@@ -434,30 +438,13 @@ impl Leader {
         conn: ConnId,
         buf: &mut [u8],
     ) -> usize {
-        let own = self.own();
-        let link = self.links.get_mut(conn.slot() as usize).and_then(Option::as_mut);
-        let Some(link) = link.filter(|link| link.conn == conn) else { return 0 };
-        let written = link.transmit(history, own, &self.config_text, buf);
-        link.sent_bytes += written as u64;
-        if written > 0 {
-            link.sent_at = now;
-        }
-        link.idle = written < buf.len();
-        written
+        let place = (self.own(), self.config_text.as_str());
+        self.links.poll_transmit(now, history, place, conn, buf)
     }
 
     /// A connection that has something to send where there was nothing.
     pub(crate) fn poll_transmittable(&mut self, history: &History) -> Option<ConnId> {
-        let cursor = self.cursor.min(self.links.len());
-        let (before, after) = self.links.split_at_mut(cursor);
-        let slots = (cursor..).zip(after).chain((0..).zip(before));
-        let mut links = slots.filter_map(|(slot, link)| Some((slot, link.as_mut()?)));
-        // Going on behind the last one found, not from the beginning, makes a commit for a thousand
-        // learners a thousand steps and not a million.
-        let (slot, link) = links.find(|(_, link)| link.idle && link.has_output(history))?;
-        link.idle = false;
-        self.cursor = slot + 1;
-        Some(link.conn)
+        self.links.poll_transmittable(history)
     }
 
     /// Something has become durable.
@@ -476,8 +463,13 @@ impl Leader {
         if self.standalone {
             return None;
         }
-        let step = (self.step < Step::Established).then_some(self.deadline);
-        let silent = self.all().filter(|link| link.is_awaited()).map(|link| link.silent_at).min();
+        let step = (self.step < LeaderStep::Established).then_some(self.deadline);
+        let silent = self
+            .links
+            .iter()
+            .filter(|link| link.to.is_awaited())
+            .map(|link| link.to.silent_at)
+            .min();
         let beat = self.beats.poll_timeout();
         let change = self.change.poll_timeout();
         let all = [Some(self.half_tick), step, silent, beat, self.resign_timeout(), change];
@@ -488,8 +480,8 @@ impl Leader {
         if self.standalone {
             return Leadership::Keep;
         }
-        if self.step < Step::Established && now >= self.deadline {
-            let synchronises = self.step == Step::Syncs;
+        if self.step < LeaderStep::Established && now >= self.deadline {
+            let synchronises = self.step == LeaderStep::AwaitNewLeaderAck;
             let followed = ReignEnd::NotFollowed;
             return Leadership::Resign(if synchronises {
                 ReignEnd::NotSynchronised
@@ -507,7 +499,7 @@ impl Leader {
         }
         if half_tick || self.beats.poll_timeout().is_some_and(|at| now >= at) {
             self.watch_answers(now, shared);
-            if self.step >= Step::Syncs {
+            if self.step >= LeaderStep::AwaitNewLeaderAck {
                 self.watch_itself(now, shared);
             }
             if let Some(reason) = self.judge_itself(now, shared) {
@@ -517,7 +509,7 @@ impl Leader {
             self.tell_spares(now, shared);
         }
         self.close_where(shared, CloseReason::Silent, |link| {
-            link.is_awaited() && now >= link.silent_at
+            link.to.is_awaited() && now >= link.to.silent_at
         });
         if !half_tick {
             return Leadership::Keep;
@@ -544,20 +536,8 @@ impl Leader {
     /// learners that owe us nothing yet (for example while they queue for a snapshot).
     fn note_progress(&mut self, now: Instant, shared: &Shared) {
         let silent_at = now + shared.config.ticks(shared.config.init_limit);
-        for link in self.links.iter_mut().flatten() {
-            let receives = (Stage::Lent..=Stage::Asked).contains(&link.stage);
-            let takes = receives && link.sent_bytes != link.sent_before;
-            if !link.is_awaited() || takes {
-                link.silent_at = silent_at;
-            }
-            if takes {
-                link.active_at = now;
-            }
-            let waits = link.stage == Stage::Lent || link.has_output(&shared.history);
-            let untaken = waits && link.sent_bytes == link.sent_before;
-            link.untaken = if untaken { link.untaken + 1 } else { 0 };
-            link.lent += u32::from(link.stage == Stage::Lent);
-            link.sent_before = link.sent_bytes;
+        for link in self.links.iter_mut() {
+            link.to.note_progress(now, silent_at, &shared.history);
         }
     }
 
@@ -567,9 +547,9 @@ impl Leader {
         reason: CloseReason,
         condition: impl Fn(&Link) -> bool,
     ) {
-        for slot in 0..self.links.len() {
-            let link = self.links[slot].as_ref().filter(|link| condition(link));
-            if let Some(conn) = link.map(|link| link.conn) {
+        for slot in 0..self.links.end() {
+            let link = self.links.at(slot).filter(|link| condition(link));
+            if let Some(conn) = link.map(|link| link.to.conn) {
                 self.close(shared, conn, reason);
             }
         }
@@ -583,9 +563,9 @@ impl Leader {
     /// Whether the voters with such links are a quorum together with this server.
     fn is_quorum(&self, shared: &Shared, test: impl Fn(&Link) -> bool) -> bool {
         let me = shared.config.sid;
-        shared
-            .quorums
-            .is_quorum(|sid| sid == me || self.all().any(|link| link.sid == sid && test(link)))
+        shared.quorums.is_quorum(|sid| {
+            sid == me || self.links.iter().any(|link| link.to.sid == sid && test(link))
+        })
     }
 }
 

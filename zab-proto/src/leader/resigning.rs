@@ -8,12 +8,13 @@
 //!
 //! What learners ask in the second half is dropped: it is in no history and never will be, so those of
 //! ours submit it again to the next leader. It cannot be left unread, as the acknowledgements that are
-//! waited for come behind it on the same connection. For that reason there is no way back either: at the
+//! waited for come after it on the same connection. For that reason there is no way back either: at the
 //! end of the time the role ends without a successor.
 
 use super::Leader;
-use super::link::{Link, Stage};
+use super::link::Link;
 use crate::error::ResignError;
+use crate::sender::LearnerStage;
 use crate::shared::Shared;
 use crate::{Instant, Notice, ReignEnd, Sid};
 
@@ -41,11 +42,13 @@ impl Leader {
         }
         self.resigning = Some(Resigning::Asking(now + shared.config.tick_time));
         let zxid = self.last_proposed;
-        for link in self.links.iter_mut().flatten() {
-            let asks = link.stage == Stage::Live && link.counts() && !link.is_slow_to_take();
+        for link in self.links.iter_mut() {
+            let asks = link.to.stage == LearnerStage::UpToDate
+                && link.counts()
+                && !link.to.is_slow_to_take();
             link.willing_from = asks.then(|| {
-                link.ping(zxid);
-                link.pings_sent
+                link.to.ping(zxid);
+                link.to.pings_sent
             });
         }
         Ok(())
@@ -66,8 +69,8 @@ impl Leader {
             let willing = |link: &Link| link.is_willing();
             if self.is_quorum(shared, willing) && self.candidates(shared).next().is_some() {
                 self.resigning = Some(Resigning::Ending(now + shared.config.tick_time));
-                // Acknowledgements may stand behind requests that waited for room.
-                self.read_on(shared);
+                // Acknowledgements may stand after requests that waited for room.
+                self.links.read_on(shared);
             } else if now >= until {
                 self.resigning = None;
                 shared.notice(now, Notice::NotResigned);
@@ -82,7 +85,7 @@ impl Leader {
             Some(first) => {
                 // Of those with the same history the vote for the highest id wins, perhaps that of one that
                 // has not answered yet.
-                let successor = complete.map(|link| link.sid).fold(first.sid, Sid::max);
+                let successor = complete.map(|link| link.to.sid).fold(first.to.sid, Sid::max);
                 Some(ReignEnd::Resigned { successor: Some(successor) })
             }
             None => (now >= until).then_some(ReignEnd::Resigned { successor: None }),
@@ -92,8 +95,8 @@ impl Leader {
     /// Followers that have answered since and can lead.
     fn candidates(&self, shared: &Shared) -> impl Iterator<Item = &Link> {
         let quorums = &shared.quorums;
-        self.all().filter(|link| {
-            link.is_willing() && quorums.is_voter(link.sid) && quorums.weight(link.sid) != 0
+        self.links.iter().filter(|link| {
+            link.is_willing() && quorums.is_voter(link.to.sid) && quorums.weight(link.to.sid) != 0
         })
     }
 }
@@ -102,6 +105,6 @@ impl Link {
     /// Whether it has answered since this leader was asked to make way.
     fn is_willing(&self) -> bool {
         let answered = self.willing_from.is_some_and(|ping| self.pongs >= ping);
-        answered && self.stage == Stage::Live && self.counts()
+        answered && self.to.stage == LearnerStage::UpToDate && self.counts()
     }
 }

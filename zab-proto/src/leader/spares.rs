@@ -10,7 +10,8 @@ use core::mem;
 
 use super::Leader;
 use super::identity::Told;
-use super::link::{Link, Stage};
+use super::link::Link;
+use crate::sender::LearnerStage;
 use crate::shared::Shared;
 use crate::window::Index;
 use crate::wire::packet::PacketType;
@@ -46,12 +47,15 @@ impl Leader {
         let is_fit = move |link: &&Link| {
             let heard = match (link.beat, limit) {
                 (Some(beat), Some(limit)) => link.answered_at + limit.max(beat.every * 5) >= now,
-                _ => link.active_at + 2 * config.tick_time >= now,
+                _ => link.to.active_at + 2 * config.tick_time >= now,
             };
-            heard && link.stage == Stage::Live && link.counts() && link.acked >= wanted
+            heard
+                && link.to.stage == LearnerStage::UpToDate
+                && link.counts()
+                && link.acked >= wanted
         };
         let own = (shared.history.durable() >= wanted).then_some(config.sid);
-        let others = self.all().filter(is_fit).map(|link| link.sid);
+        let others = self.links.iter().filter(is_fit).map(|link| link.to.sid);
         own.into_iter().chain(others).filter(|sid| shared.quorums.is_voter(*sid))
     }
 
@@ -70,9 +74,12 @@ impl Leader {
             let lacking = voters.filter(|sid| *sid != me && !fit.contains(sid)).collect();
             return StopSafety::TooFew { lacking };
         }
-        let behind =
-            |link: &&Link| link.stage > Stage::Hello && link.stage < Stage::Live && !link.foreign;
-        let learners: Vec<Sid> = self.all().filter(behind).map(|link| link.sid).collect();
+        let behind = |link: &&Link| {
+            link.to.stage > LearnerStage::Connected
+                && link.to.stage < LearnerStage::UpToDate
+                && !link.foreign
+        };
+        let learners: Vec<Sid> = self.links.iter().filter(behind).map(|link| link.to.sid).collect();
         if learners.is_empty() { StopSafety::Spare } else { StopSafety::Synchronises { learners } }
     }
 
@@ -83,22 +90,23 @@ impl Leader {
         }
         let mut fit = mem::take(&mut self.spares.fit);
         let mut told = mem::take(&mut self.spares.told);
-        let hears =
-            |link: &&Link| link.stage == Stage::Live && !link.observer && link.beat.is_some();
+        let hears = |link: &&Link| {
+            link.to.stage == LearnerStage::UpToDate && !link.to.observer && link.beat.is_some()
+        };
         let same = self.fit(now, shared).eq(fit.iter().copied())
-            && self.all().filter(hears).map(|link| link.conn).eq(told.iter().copied());
+            && self.links.iter().filter(hears).map(|link| link.to.conn).eq(told.iter().copied());
         if !same {
             fit.clear();
             fit.extend(self.fit(now, shared));
             told.clear();
-            told.extend(self.all().filter(hears).map(|link| link.conn));
+            told.extend(self.links.iter().filter(hears).map(|link| link.to.conn));
             let epoch = Zxid::new(self.epoch, 0);
-            for link in self.links.iter_mut().flatten().filter(|link| hears(&&**link)) {
-                let spare = can_spare(shared, &fit, link.sid);
+            for link in self.links.iter_mut().filter(|link| hears(&&**link)) {
+                let spare = can_spare(shared, &fit, link.to.sid);
                 if link.told_spare != Some(spare) {
                     link.told_spare = Some(spare);
                     let data = Told { spare: Some(spare), ..Told::default() }.encode();
-                    link.out.put(PacketType::LEADERINFO, epoch, Some(&data));
+                    link.to.out.put(PacketType::LEADERINFO, epoch, Some(&data));
                 }
             }
         }

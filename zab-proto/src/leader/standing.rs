@@ -9,14 +9,15 @@
 //!   that. Answers come in the order of the PINGs on the same connection, and a follower that has left has
 //!   closed it: so at the time of such an answer no other leader can have been established with
 //!   that quorum, and what this leader has applied is the newest. The acknowledgements of NEWLEADER are
-//!   such answers for a pause before that; a pause while they are under way is as one behind them.
+//!   such answers for a pause before that; a pause while they are under way is as one after them.
 //! * Its own disk hangs, while followers' disks go on. They can elect one of themselves; this server
 //!   cannot even vote before its disk has come back (rule R2).
 
 use core::time::Duration;
 
-use super::link::{Link, Stage};
-use super::{Leader, Step};
+use super::link::Link;
+use super::{Leader, LeaderStep};
+use crate::sender::LearnerStage;
 use crate::shared::Shared;
 use crate::window::Index;
 use crate::{Instant, Notice, ReignEnd};
@@ -26,8 +27,19 @@ use crate::{Instant, Notice, ReignEnd};
 pub(super) struct Standing {
     /// It serves nothing until a quorum has answered.
     doubted: bool,
-    /// What its disk has and since when it has not had more, while it is owed more.
-    owed: Option<(Index, Instant)>,
+    /// While its disk owes something.
+    owed: Option<Owed>,
+}
+
+/// A disk that owes something.
+#[derive(Debug)]
+struct Owed {
+    /// What it has.
+    durable: Index,
+    /// Since when it has not had more.
+    since: Instant,
+    /// What was committed when half of the time had passed that it may take.
+    committed: Option<Index>,
 }
 
 impl Standing {
@@ -66,15 +78,17 @@ impl Leader {
         let config = &shared.config;
         let others = config.ticks(config.sync_limit).saturating_sub(config.tick_time);
         let unnoticed = match self.step {
-            Step::Introductions | Step::Chosen | Step::Promises => return,
-            Step::Established if !self.beats.granted => others,
-            Step::Syncs | Step::Established => Duration::ZERO,
+            LeaderStep::AwaitFollowerInfo
+            | LeaderStep::PersistEpoch
+            | LeaderStep::AwaitAckEpoch => return,
+            LeaderStep::Established if !self.beats.granted => others,
+            LeaderStep::AwaitNewLeaderAck | LeaderStep::Established => Duration::ZERO,
         };
         if away <= unnoticed {
             return;
         }
         // What was asked before this pause may have been answered before it, too.
-        for link in self.links.iter_mut().flatten() {
+        for link in self.links.iter_mut() {
             link.proof = None;
         }
         if !self.standing.doubted {
@@ -95,11 +109,13 @@ impl Leader {
     /// Asks everybody who counts for an answer that proves that this leader is still followed.
     fn ask_for_proof(&mut self, shared: &Shared) {
         let zxid = self.last_proposed;
-        for link in self.links.iter_mut().flatten() {
-            let asks = link.stage == Stage::Live && link.counts() && !link.is_slow_to_take();
+        for link in self.links.iter_mut() {
+            let asks = link.to.stage == LearnerStage::UpToDate
+                && link.counts()
+                && !link.to.is_slow_to_take();
             if asks && link.proof.is_none() {
-                link.ping(zxid);
-                link.proof = Some(link.pings_sent);
+                link.to.ping(zxid);
+                link.proof = Some(link.to.pings_sent);
             }
         }
         self.count_proofs(shared);
@@ -124,7 +140,7 @@ impl Leader {
         self.tend_standing(shared);
         if self.standing.doubted {
             // Everybody who could prove it has gone, most likely to the next leader.
-            let live = |link: &Link| link.stage == Stage::Live && link.counts();
+            let live = |link: &Link| link.to.stage == LearnerStage::UpToDate && link.counts();
             if !self.is_quorum(shared, live) {
                 return Some(ReignEnd::QuorumLost);
             }
@@ -139,7 +155,11 @@ impl Leader {
         self.is_disk_stalled(now, shared).then_some(ReignEnd::DiskStalled)
     }
 
-    /// Whether the own disk completes nothing any more, while a quorum of followers has more on theirs.
+    /// Whether the own disk completes nothing any more, while those of a quorum of followers do.
+    ///
+    /// Without this server's disk, committed means: on the disks of a quorum of others. That they have more proves nothing, as
+    /// their disks may have stopped with this one, on a host that they share. That they have had more in the second half of the
+    /// time does.
     fn is_disk_stalled(&mut self, now: Instant, shared: &Shared) -> bool {
         let limit = shared.config.detection.disk_stall_max;
         let (durable, end) = (shared.history.durable(), shared.history.end());
@@ -147,13 +167,17 @@ impl Leader {
             self.standing.owed = None;
             return false;
         }
-        match self.standing.owed {
-            // Without this server's disk, committed means: on the disks of a quorum of others.
-            Some((known, since)) if known == durable => {
-                now >= since + limit && shared.history.committed() > durable
+        let committed = shared.history.committed();
+        match &mut self.standing.owed {
+            Some(owed) if owed.durable == durable => {
+                if owed.committed.is_none() && now >= owed.since + limit / 2 {
+                    owed.committed = Some(committed);
+                }
+                let goes_on = owed.committed.is_some_and(|then| committed > then.max(durable));
+                now >= owed.since + limit && goes_on
             }
-            _ => {
-                self.standing.owed = Some((durable, now));
+            owed => {
+                *owed = Some(Owed { durable, since: now, committed: None });
                 false
             }
         }

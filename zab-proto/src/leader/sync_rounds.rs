@@ -4,7 +4,8 @@
 use alloc::vec::Vec;
 
 use super::Leader;
-use super::link::{Link, Stage};
+use super::link::Link;
+use crate::sender::LearnerStage;
 use crate::shared::{Control, Shared};
 use crate::window::Index;
 use crate::{CloseReason, ConnId, Instant, Sid};
@@ -40,7 +41,7 @@ impl Leader {
     pub(crate) fn sync_learner(&mut self, now: Instant, shared: &mut Shared, conn: ConnId) {
         let gate = shared.history.end();
         let Some(link) = self.link(conn) else { return };
-        if link.ask_sync(gate) {
+        if link.to.ask_sync(gate) {
             self.ask(now, shared);
         } else {
             self.close(shared, conn, CloseReason::NotReading);
@@ -59,18 +60,20 @@ impl Leader {
         self.sync_rounds.next_wanted = false;
         self.sync_rounds.asked.append(&mut self.sync_rounds.next);
         let zxid = self.last_proposed;
-        for link in self.links.iter_mut().flatten() {
-            link.begin_round();
-            let counts = link.stage == Stage::Live && link.counts() && !link.is_slow_to_take();
+        for link in self.links.iter_mut() {
+            link.to.begin_round();
+            let counts = link.to.stage == LearnerStage::UpToDate
+                && link.counts()
+                && !link.to.is_slow_to_take();
             if counts {
-                link.ping(zxid);
+                link.to.ping(zxid);
             }
-            link.round = counts.then_some(link.pings_sent);
+            link.round = counts.then_some(link.to.pings_sent);
         }
         self.count_pongs(now, shared);
     }
 
-    /// Begins a running round anew, with the learners of now.
+    /// Begins a running round again, with the learners of now.
     pub(super) fn renew_round(&mut self, now: Instant, shared: &mut Shared) {
         if self.sync_rounds.running {
             self.begin_round(now, shared);
@@ -86,7 +89,7 @@ impl Leader {
         answered.clear();
         answered.push(shared.config.sid);
         let done = |link: &&Link| link.round.is_some_and(|ping| link.pongs >= ping);
-        answered.extend(self.all().filter(done).map(|link| link.sid));
+        answered.extend(self.links.iter().filter(done).map(|link| link.to.sid));
         answered.sort_unstable();
         let quorum = shared.quorums.is_quorum(|sid| answered.binary_search(&sid).is_ok());
         self.sync_rounds.answered = answered;
@@ -95,7 +98,7 @@ impl Leader {
         }
         self.sync_rounds.running = false;
         self.sync_rounds.proven.append(&mut self.sync_rounds.asked);
-        self.links.iter_mut().flatten().for_each(Link::end_round);
+        self.links.iter_mut().for_each(|link| link.to.end_round());
         self.release_syncs(shared);
         if self.sync_rounds.next_wanted {
             self.begin_round(now, shared);

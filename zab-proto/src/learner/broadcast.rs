@@ -1,6 +1,6 @@
 //! Broadcast, the learner's half, and what a learner asks of its leader.
 
-use super::{Learner, Step};
+use super::{Learner, LearnerStep};
 use crate::reconfig;
 use crate::shared::Shared;
 use crate::wire::body;
@@ -26,6 +26,7 @@ impl Learner {
                 if packet.kind == PacketType::COMMITANDACTIVATE {
                     let (leader, _) =
                         body::parse_activate(data()?).map_err(CloseReason::Malformed)?;
+                    self.observers.note_change(self.committed - 1, leader);
                     self.activate(shared, Some(leader));
                     reconfig::end_outdated(shared)?;
                 }
@@ -49,14 +50,24 @@ impl Learner {
                 return Ok(self.is_touch_due(now, shared).then_some(Message::Ping));
             }
             PacketType::REVALIDATE => {
-                return Ok(Some(Message::Revalidated { data: data()? }));
+                let data = data()?;
+                let own = self.observers.is_own_answer(data);
+                return Ok(own.then_some(Message::Revalidated { data }));
             }
             PacketType::LEADERINFO => {
                 self.on_identity(shared, packet);
                 self.note_heartbeat(shared, packet);
                 self.note_spare(packet);
             }
-            PacketType::SYNC => return Ok(Some(Message::Synced)),
+            PacketType::SYNC => {
+                return Ok(match self.observers.is_own_sync(shared.history.committed()) {
+                    Ok(own) => own.then_some(Message::Synced),
+                    Err(observer) => {
+                        self.close_observer(shared, observer, CloseReason::NotReading);
+                        None
+                    }
+                });
+            }
             // Unknown types, and what is only meant for the other kind of learner.
             _ => {}
         }
@@ -73,16 +84,26 @@ impl Learner {
         };
         if now < self.touched_at {
             shared.heartbeats.answered += 1;
-            self.pong(b"");
+            self.answer_ping(b"");
             return false;
         }
         self.touched_at = now + half_tick.saturating_sub(every);
         true
     }
 
-    /// Answers the leader's PING.
-    pub(crate) fn pong(&mut self, sessions: &[u8]) {
-        if self.step == Step::Live {
+    /// Answers the leader's PING, for observers, too.
+    pub(crate) fn pong(&mut self, shared: &Shared, sessions: &[u8]) {
+        if self.observers.has_touched() {
+            let max = shared.config.limits.field_len_max_bytes;
+            let sessions = self.observers.take_touched(sessions, max);
+            self.answer_ping(&sessions);
+        } else {
+            self.answer_ping(sessions);
+        }
+    }
+
+    fn answer_ping(&mut self, sessions: &[u8]) {
+        if self.step == LearnerStep::Live {
             self.out.put(PacketType::PING, self.ping, Some(sessions));
         }
     }
@@ -103,18 +124,28 @@ impl Learner {
     }
 
     /// Lets those ask again who were refused, if there is room for all that they want.
-    pub(super) fn offer_room(&self, shared: &mut Shared) {
+    pub(super) fn offer_room(&mut self, shared: &mut Shared) {
         let bound = shared.config.limits.requests_len_max_bytes;
         let some = self.out.len_bytes() <= bound / 2;
         if some && shared.refused().is_some_and(|len| self.fits(shared, len)) {
+            self.observers.read_on(shared);
             shared.offer_room();
         }
     }
 
-    /// Forwards a request, unless the leader would close the connection because of its length.
+    /// Forwards a request of one of this server's clients.
     pub(crate) fn request(&mut self, shared: &Shared, data: &[u8], auth: &[u8]) -> bool {
+        let takes = self.forward(shared, data, auth);
+        if takes {
+            self.observers.note_own_request(data);
+        }
+        takes
+    }
+
+    /// Forwards a request, unless the leader would close the connection because of its length.
+    pub(super) fn forward(&mut self, shared: &Shared, data: &[u8], auth: &[u8]) -> bool {
         let fits = data.len().max(auth.len()) <= shared.config.limits.field_len_max_bytes;
-        let takes = self.step == Step::Live && fits;
+        let takes = self.step == LearnerStep::Live && fits;
         if takes {
             self.longest = self.longest.max(data.len()).max(auth.len());
             self.out.put_with_auth(PacketType::REQUEST, Zxid::from_raw(-1), data, auth);
@@ -122,9 +153,18 @@ impl Learner {
         takes
     }
 
-    /// Asks about a session.
+    /// Asks about a session of one of this server's clients.
     pub(crate) fn revalidate(&mut self, data: &[u8]) -> bool {
-        let live = self.step == Step::Live;
+        let asks = self.ask_leader(data);
+        if asks {
+            self.observers.note_own_question(data);
+        }
+        asks
+    }
+
+    /// Asks the leader about a session.
+    pub(super) fn ask_leader(&mut self, data: &[u8]) -> bool {
+        let live = self.step == LearnerStep::Live;
         if live {
             self.out.put(PacketType::REVALIDATE, Zxid::from_raw(-1), Some(data));
         }

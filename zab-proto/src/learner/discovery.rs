@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Learner, Step};
+use super::{Learner, LearnerStep};
 use crate::history::Standing;
 use crate::shared::{Control, Outbox, Shared};
 use crate::wire::body;
@@ -48,13 +48,18 @@ impl Learner {
             return;
         }
         self.open = true;
-        self.step = Step::Introduced;
+        self.step = LearnerStep::Introduced;
         self.deadline = now + shared.config.ticks(shared.config.init_limit);
         self.introduce(shared);
     }
 
     /// The connection is gone: dial again if the leader was never heard, else the role is over.
     pub(crate) fn closed(&mut self, now: Instant, shared: &mut Shared, conn: ConnId) {
+        if self.observers.owns(conn) {
+            shared.slots.free(conn);
+            self.lose_observer(shared, conn, None);
+            return;
+        }
         if self.conn != Some(conn) {
             return;
         }
@@ -62,12 +67,13 @@ impl Learner {
         self.conn = None;
         // Something between the two (a proxy, a forwarded port) takes the connection of a leader that
         // does not listen yet, and can only drop it.
-        let unanswered = self.step == Step::Introduced && now < self.give_up_at;
-        if self.step != Step::Connecting && !unanswered {
+        let unanswered = self.step == LearnerStep::Introduced && now < self.give_up_at;
+        // There are other masters.
+        if self.master.is_some() || (self.step != LearnerStep::Connecting && !unanswered) {
             self.failed = true;
             return;
         }
-        self.step = Step::Connecting;
+        self.step = LearnerStep::Connecting;
         self.out = Outbox::default();
         self.idle = true;
         self.refusals += 1;
@@ -101,7 +107,7 @@ impl Learner {
             return Err(CloseReason::Violation(Violation::OldEpoch));
         }
         self.epoch = epoch;
-        self.step = Step::Promising;
+        self.step = LearnerStep::Promising;
         if self.guest {
             // Its promise stays, and this epoch gets none: not to be counted, in plain bytes, too.
             self.promise = Epoch(-1);
@@ -118,7 +124,7 @@ impl Learner {
     /// ACKEPOCH, once the promise and all it claims are durable.
     pub(super) fn send_promise(&mut self, shared: &mut Shared) {
         let history = &mut shared.history;
-        if self.step != Step::Promising || !history.is_settled() {
+        if self.step != LearnerStep::Promising || !history.is_settled() {
             return;
         }
         let Some(conn) = self.conn else { return };
@@ -135,7 +141,7 @@ impl Learner {
             extension::put(&mut data, Tag::GUEST, &history.current().0.to_be_bytes());
         }
         self.out.put(PacketType::ACKEPOCH, last, Some(&data));
-        self.step = Step::Promised;
+        self.step = LearnerStep::Promised;
         // Nothing is read while the promise is being written; go on.
         shared.control.push_back(Control::Resume(conn));
     }

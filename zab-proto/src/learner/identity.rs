@@ -5,7 +5,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Learner, Step};
+use super::{Learner, LearnerStep};
 use crate::heartbeat;
 use crate::identity::{Identity, differ};
 use crate::shared::Shared;
@@ -74,7 +74,7 @@ impl Learner {
     /// Tells the leader that the id is stored, once it is.
     pub(super) fn confirm_identity(&mut self, shared: &Shared) {
         let stored = shared.history.is_identity_durable();
-        if self.identity_owed && stored && self.step == Step::Live {
+        if self.identity_owed && stored && self.step == LearnerStep::Live {
             self.identity_owed = false;
             self.introduce(shared);
         }

@@ -3,14 +3,18 @@
 mod broadcast;
 mod discovery;
 mod identity;
+mod observers;
 mod suspicion;
 mod sync;
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
+use self::observers::Observers;
 use self::suspicion::Suspicion;
 use self::sync::Incoming;
+use crate::history::History;
 use crate::quorums;
 use crate::reconfig;
 use crate::shared::{Control, Outbox, Shared};
@@ -24,7 +28,7 @@ use crate::{
 
 /// How far the learner has come.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Step {
+enum LearnerStep {
     /// Dialling, or about to dial again.
     Connecting,
     /// FOLLOWERINFO or OBSERVERINFO is sent.
@@ -50,13 +54,18 @@ enum Step {
 pub(crate) struct Learner {
     leader: Sid,
     observer: bool,
-    step: Step,
+    step: LearnerStep,
     addresses: String,
     conn: Option<ConnId>,
     /// The dial has succeeded.
     open: bool,
     out: Outbox,
     idle: bool,
+    /// An observer learns from this follower of the leader, and not from the leader itself.
+    master: Option<Sid>,
+    /// Observers that learn from this follower, and what NEWLEADER tells them.
+    observers: Observers,
+    config_text: String,
     /// The leader's epoch, from LEADERINFO on.
     epoch: Epoch,
     /// What ACKEPOCH will say of the current epoch.
@@ -108,7 +117,13 @@ pub(crate) struct Learner {
 
 impl Learner {
     /// Begins to follow or observe `leader`.
-    pub(crate) fn new(now: Instant, shared: &mut Shared, elected: Vote, observer: bool) -> Self {
+    pub(crate) fn new(
+        now: Instant,
+        shared: &mut Shared,
+        elected: Vote,
+        observer: bool,
+        master: Option<Sid>,
+    ) -> Self {
         let leader = elected.leader;
         let history = &shared.history;
         let known = history.accepted().max(history.last().epoch());
@@ -117,8 +132,11 @@ impl Learner {
         let mut learner = Self {
             leader,
             observer,
-            step: Step::Connecting,
-            addresses: quorum_addresses(shared, leader),
+            step: LearnerStep::Connecting,
+            addresses: addresses(shared, leader, master),
+            master,
+            observers: Observers::default(),
+            config_text: String::new(),
             conn: None,
             open: false,
             out: Outbox::default(),
@@ -157,11 +175,15 @@ impl Learner {
 
     pub(crate) fn status(&self) -> Status {
         let phase = match self.step {
-            Step::Connecting | Step::Introduced | Step::Promising | Step::Promised => {
-                Phase::Discovery
-            }
-            Step::Snapshot | Step::Syncing | Step::Storing | Step::Synced => Phase::Synchronization,
-            Step::Live => Phase::Broadcast,
+            LearnerStep::Connecting
+            | LearnerStep::Introduced
+            | LearnerStep::Promising
+            | LearnerStep::Promised => Phase::Discovery,
+            LearnerStep::Snapshot
+            | LearnerStep::Syncing
+            | LearnerStep::Storing
+            | LearnerStep::Synced => Phase::Synchronization,
+            LearnerStep::Live => Phase::Broadcast,
         };
         let state = if self.observer { ServerState::Observing } else { ServerState::Following };
         Status { state, phase, leader: Some(self.leader), epoch: self.epoch, sync: self.sync }
@@ -172,7 +194,7 @@ impl Learner {
     }
 
     pub(crate) fn is_live(&self) -> bool {
-        self.step == Step::Live
+        self.step == LearnerStep::Live
     }
 
     /// Whether the role has to end.
@@ -187,7 +209,7 @@ impl Learner {
 
     /// Whether the leader has been told of this server's history and has not accepted it yet.
     pub(crate) fn has_promised(&self) -> bool {
-        self.step == Step::Promised
+        self.step == LearnerStep::Promised
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
@@ -203,32 +225,40 @@ impl Learner {
         matches!(self.reason, Some(CloseReason::TooLong { .. }))
     }
 
+    /// The follower that this observer learns from, if it is not the leader itself.
+    pub(crate) fn master(&self) -> Option<Sid> {
+        self.master
+    }
+
     /// Why the role has ended.
     pub(crate) fn loss(&self) -> Notice {
-        let reached = self.step != Step::Connecting;
+        let reached = self.step != LearnerStep::Connecting;
         let phase = if reached { self.status().phase } else { Phase::Election };
-        let (leader, reason, longest) = (self.leader, self.reason, self.longest);
+        let leader = self.master.unwrap_or(self.leader);
+        let (reason, longest) = (self.reason, self.longest);
         Notice::LeaderLost { leader, phase, reason, longest }
     }
 
     /// What a learner that does not serve waits for.
     pub(crate) fn waits_for(&self, shared: &Shared) -> String {
         let what = match self.step {
-            Step::Connecting => "to take its connection",
-            Step::Introduced | Step::Promising => "to be followed by a quorum",
-            Step::Promised => "to send what it lacks, when it is its turn",
-            Step::Snapshot => "to send its whole snapshot",
-            Step::Syncing => "to send the transactions it lacks",
-            Step::Storing => "to be acknowledged, once its own disk has what came",
-            Step::Synced | Step::Live => "to be established",
+            LearnerStep::Connecting => "to take its connection",
+            LearnerStep::Introduced | LearnerStep::Promising => "to be followed by a quorum",
+            LearnerStep::Promised => "to send what it lacks, when it is its turn",
+            LearnerStep::Snapshot => "to send its whole snapshot",
+            LearnerStep::Syncing => "to send the transactions it lacks",
+            LearnerStep::Storing => "to be acknowledged, once its own disk has what came",
+            LearnerStep::Synced | LearnerStep::Live => "to be established",
         };
-        format!("follows server {} and waits for it {what}", shared.name(self.leader))
+        let from = shared.name(self.master.unwrap_or(self.leader));
+        format!("follows server {from} and waits for it {what}")
     }
 
     /// The role is over.
     pub(crate) fn end(&mut self, shared: &mut Shared) {
         shared.history.give_up_gaps();
         shared.watchdog.watch(shared.now, None);
+        self.observers.end(shared);
         if let Some(conn) = self.conn.take() {
             shared.close(conn, CloseReason::RoleEnded);
         }
@@ -250,16 +280,23 @@ impl Learner {
     /// another one now, or another leader: the one that the old leader has `designated`, if it has.
     pub(super) fn activate(&mut self, shared: &mut Shared, designated: Option<Sid>) {
         let history = &shared.history;
-        if self.step != Step::Live || shared.quorums.next().is_empty() {
+        if self.step != LearnerStep::Live || shared.quorums.next().is_empty() {
             return;
         }
         let committed = history.window.zxid_before(history.committed());
         if !reconfig::activate(shared, committed.max(Zxid::new(self.epoch, 0))) {
             return;
         }
+        self.config_text = shared.quorums.committed().text();
         let members = shared.quorums.committed();
         let leader = designated.unwrap_or(self.leader);
         let observer = shared.quorums.is_observer(shared.config.sid);
+        if self.master.is_some() && observer == self.observer {
+            // What this server has heard of the leader may be older than its master, which ends with a leader
+            // that leads no longer.
+            self.leader = leader;
+            return;
+        }
         if leader != self.leader || observer != self.observer || !members.is_voter(leader) {
             self.successor = Some(leader).filter(|leader| members.is_voter(*leader));
             self.leave(shared, CloseReason::Reconfigured);
@@ -274,6 +311,7 @@ impl Learner {
             self.failed = true;
             self.reason = Some(reason);
         }
+        self.close_observer(shared, conn, reason);
     }
 
     /// Reads packets of the leader.
@@ -284,24 +322,28 @@ impl Learner {
         conn: ConnId,
         bytes: &'b [u8],
     ) -> Received<'b> {
+        if self.observers.owns(conn) {
+            let consumed = self.handle_observer_bytes(now, shared, conn, bytes);
+            return Received { consumed, message: None };
+        }
         let field_len_max = shared.config.limits.field_len_max_bytes;
         let mut consumed = 0;
         let mut message = None;
         if self.conn == Some(conn) && !bytes.is_empty() {
             self.hear_leader(now);
         }
-        while message.is_none() && self.conn == Some(conn) && self.step != Step::Promising {
+        while message.is_none() && self.conn == Some(conn) && self.step != LearnerStep::Promising {
             if Self::waits_for_disk(shared) {
                 self.paused = true;
                 break;
             }
             let rest = &bytes[consumed..];
-            if self.step == Step::Snapshot && !self.incoming.is_snapshot_done() {
+            if self.step == LearnerStep::Snapshot && !self.incoming.is_snapshot_done() {
                 message = (!rest.is_empty()).then_some(Message::Snapshot { bytes: rest });
                 self.heard(now, shared);
                 break;
             }
-            let result = if self.step == Step::Snapshot {
+            let result = if self.step == LearnerStep::Snapshot {
                 self.take_signature(rest)
             } else {
                 match Packet::parse(rest, field_len_max) {
@@ -343,7 +385,8 @@ impl Learner {
 
     fn heard(&mut self, now: Instant, shared: &Shared) {
         let config = &shared.config;
-        let ticks = if self.step >= Step::Storing { config.sync_limit } else { config.init_limit };
+        let ticks =
+            if self.step >= LearnerStep::Storing { config.sync_limit } else { config.init_limit };
         self.deadline = now + config.ticks(ticks);
     }
 
@@ -354,23 +397,29 @@ impl Learner {
         packet: &Packet<'b>,
     ) -> Result<Option<Message<'b>>, CloseReason> {
         match self.step {
-            Step::Live => self.on_live_packet(now, shared, packet),
-            Step::Syncing | Step::Storing | Step::Synced => {
+            LearnerStep::Live => self.on_live_packet(now, shared, packet),
+            LearnerStep::Syncing | LearnerStep::Storing | LearnerStep::Synced => {
                 self.on_sync_packet(shared, packet).map(|()| None)
             }
-            Step::Promised => self.on_plan(shared, packet).map(|()| None),
-            Step::Introduced if packet.kind == PacketType::LEADERINFO => {
+            LearnerStep::Promised => self.on_plan(shared, packet).map(|()| None),
+            LearnerStep::Introduced if packet.kind == PacketType::LEADERINFO => {
                 self.on_leader_info(shared, packet).map(|()| None)
             }
-            Step::Connecting | Step::Introduced | Step::Promising | Step::Snapshot => {
+            LearnerStep::Connecting
+            | LearnerStep::Introduced
+            | LearnerStep::Promising
+            | LearnerStep::Snapshot => {
                 Err(CloseReason::Violation(Violation::UnexpectedPacket(packet.kind.0)))
             }
         }
     }
 
-    /// Fills `buf` for the leader.
-    pub(crate) fn poll_transmit(&mut self, conn: ConnId, buf: &mut [u8]) -> usize {
-        if self.conn != Some(conn) || !self.open {
+    /// Fills `buf` for the leader or an observer.
+    pub(crate) fn poll_transmit(&mut self, shared: &Shared, conn: ConnId, buf: &mut [u8]) -> usize {
+        if self.conn != Some(conn) {
+            return self.transmit_to_observer(shared, conn, buf);
+        }
+        if !self.open {
             return 0;
         }
         let written = self.out.transmit(buf);
@@ -379,9 +428,12 @@ impl Learner {
     }
 
     /// The connection, if it has something to send where there was nothing.
-    pub(crate) fn poll_transmittable(&mut self) -> Option<ConnId> {
-        if !self.idle || !self.open || self.out.is_empty() {
+    pub(crate) fn poll_transmittable(&mut self, history: &History) -> Option<ConnId> {
+        if self.failed {
             return None;
+        }
+        if !self.idle || !self.open || self.out.is_empty() {
+            return self.observers.poll_transmittable(history);
         }
         self.idle = false;
         self.conn
@@ -390,7 +442,11 @@ impl Learner {
     pub(crate) fn poll_timeout(&self, shared: &Shared) -> Option<Instant> {
         let unproven = self.unproven.map(|(_, until)| until);
         let suspicion = self.suspicion_deadline(shared);
-        [Some(self.deadline), self.retry, unproven, suspicion].into_iter().flatten().min()
+        let observers = self.observers.poll_timeout();
+        [Some(self.deadline), self.retry, unproven, suspicion, observers]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant, shared: &mut Shared) {
@@ -407,6 +463,7 @@ impl Learner {
         if self.judge_leader(now, shared) {
             return;
         }
+        self.tend_observers(now, shared);
         if now >= self.deadline {
             self.leave(shared, CloseReason::Silent);
         } else if self.retry.is_some_and(|at| now >= at) {
@@ -418,8 +475,10 @@ impl Learner {
     /// Forgets transactions that nobody needs any more.
     pub(crate) fn release(&mut self, shared: &mut Shared) {
         let limits = shared.config.limits;
-        let (txns, len) = (limits.retained_txns, limits.retained_len_max_bytes);
-        shared.history.release(shared.history.releasable(Index::MAX, txns, len));
+        if !self.failed {
+            self.begin_observers(shared);
+            self.observers.release(shared);
+        }
         self.offer_room(shared);
         let Some(conn) = self.conn else { return };
         if self.paused && !Self::waits_for_disk(shared) {
@@ -448,7 +507,18 @@ impl Learner {
     }
 }
 
-/// The addresses of a member's quorum port, as a dial takes them.
+/// Where to learn, as a dial takes it: the leader's quorum port, or a follower's port for observers.
+fn addresses(shared: &Shared, leader: Sid, master: Option<Sid>) -> String {
+    let port = shared.config.observer_master_port;
+    let of_master = master.zip(port).and_then(|(sid, port)| {
+        let member = shared.quorums.member(sid)?;
+        let addresses = member.addresses.iter().map(|address| address.host_port(port));
+        Some(addresses.collect::<Vec<_>>().join("|"))
+    });
+    of_master.unwrap_or_else(|| quorum_addresses(shared, leader))
+}
+
+/// The addresses of a member's quorum port.
 fn quorum_addresses(shared: &Shared, sid: Sid) -> String {
     let newcomer = || shared.newcomers.get(&sid).map(quorums::quorum_addresses);
     shared.quorums.quorum_addresses(sid).or_else(newcomer).unwrap_or_default()

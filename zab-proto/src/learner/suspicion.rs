@@ -7,7 +7,7 @@
 
 use core::time::Duration;
 
-use super::{Learner, Step};
+use super::{Learner, LearnerStep};
 use crate::heartbeat::{self, Gaps, Limit};
 use crate::shared::Shared;
 use crate::wire::extension::{self, Tag};
@@ -106,7 +106,7 @@ impl Learner {
         match (&mut self.suspicion, granted) {
             (Some(suspicion), Some(limit)) => {
                 suspicion.limit = limit;
-                if self.step == Step::Live {
+                if self.step == LearnerStep::Live {
                     shared.watchdog.watch(shared.now, Some(limit.every));
                 }
             }
@@ -154,7 +154,7 @@ impl Learner {
 
     /// The pause between heartbeats and the present limit, for monitors.
     pub(crate) fn heartbeat(&self, shared: &Shared) -> (Option<Duration>, Option<Duration>) {
-        let live = self.suspicion.as_ref().filter(|_| self.step == Step::Live);
+        let live = self.suspicion.as_ref().filter(|_| self.step == LearnerStep::Live);
         let factor = shared.suspicions.factor(shared.now);
         let active = live.filter(|suspicion| shared.now >= suspicion.active_at);
         (live.map(|known| known.limit.every), active.map(|known| known.limit(factor)))
@@ -183,7 +183,7 @@ impl Learner {
     }
 
     pub(super) fn suspicion_deadline(&self, shared: &Shared) -> Option<Instant> {
-        let suspicion = self.suspicion.as_ref().filter(|_| self.step == Step::Live)?;
+        let suspicion = self.suspicion.as_ref().filter(|_| self.step == LearnerStep::Live)?;
         let factor = shared.suspicions.factor(shared.now);
         Some(suspicion.second_look.unwrap_or_else(|| suspicion.deadline(factor)))
     }
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(fresh().deadline(1), at(2000));
         assert_eq!(beating(500).deadline(1), at(2000));
         assert_eq!(beating(5000).deadline(1), at(5250));
-        // They were not kept: it begins anew, and the gap widens the limit.
+        // They were not kept: it begins again, and the gap widens the limit.
         let mut suspicion = beating(500);
         suspicion.heard(at(900));
         assert_eq!(suspicion.deadline(1), at(2900));

@@ -4,7 +4,7 @@
 //! changes until it is complete (rule R5). At NEWLEADER it becomes the history, is made durable,
 //! then the current epoch is, and only then NEWLEADER is acknowledged (rules R1, R3).
 
-use super::{Learner, Step};
+use super::{Learner, LearnerStep};
 use crate::history::Standing;
 use crate::reconfig;
 use crate::shared::{SNAP_SIGNATURE, Shared};
@@ -100,13 +100,13 @@ impl Learner {
             PacketType::SNAP => {
                 self.sync = Some(SyncMode::Snap);
                 self.incoming.begin(packet.zxid, Snapshot::Coming);
-                self.step = Step::Snapshot;
+                self.step = LearnerStep::Snapshot;
                 self.announce(shared);
                 return Ok(());
             }
             _ => return Err(unexpected),
         }
-        self.step = Step::Syncing;
+        self.step = LearnerStep::Syncing;
         self.announce(shared);
         Ok(())
     }
@@ -130,7 +130,7 @@ impl Learner {
         if bytes.len() < SNAP_SIGNATURE.len() {
             return Ok((0, None));
         }
-        self.step = Step::Syncing;
+        self.step = LearnerStep::Syncing;
         Ok((SNAP_SIGNATURE.len(), None))
     }
 
@@ -154,10 +154,10 @@ impl Learner {
                 self.take_inform(shared, packet.zxid, txn)?;
                 reconfig::end_outdated(shared)
             }
-            PacketType::NEWLEADER if self.step == Step::Syncing => {
+            PacketType::NEWLEADER if self.step == LearnerStep::Syncing => {
                 self.on_new_leader(shared, packet)
             }
-            PacketType::UPTODATE if self.step == Step::Synced => {
+            PacketType::UPTODATE if self.step == LearnerStep::Synced => {
                 self.on_up_to_date(shared);
                 Ok(())
             }
@@ -186,7 +186,7 @@ impl Learner {
         zxid: Zxid,
         txn: &[u8],
     ) -> Result<(), CloseReason> {
-        let aside = self.step == Step::Syncing;
+        let aside = self.step == LearnerStep::Syncing;
         let last = if aside { self.incoming.txns.last() } else { shared.history.last() };
         // A leader may repeat what a learner or a fuzzy snapshot has.
         if zxid <= last {
@@ -196,7 +196,7 @@ impl Learner {
         let epoch = zxid.epoch();
         let stray = zxid.counter() == 0
             || epoch > self.epoch
-            || (self.step == Step::Live && epoch != self.epoch);
+            || (self.step == LearnerStep::Live && epoch != self.epoch);
         if stray {
             return Err(CloseReason::Violation(Violation::Gap));
         }
@@ -236,7 +236,7 @@ impl Learner {
     ///
     /// [`Output::Gap`]: crate::Output::Gap
     fn check_gap(&self, shared: &mut Shared, last: Zxid, next: Zxid) -> Result<(), CloseReason> {
-        if self.step == Step::Syncing || next.raw() - last.raw() > UNUSED_MAX {
+        if self.step == LearnerStep::Syncing || next.raw() - last.raw() > UNUSED_MAX {
             shared.history.want_snapshot();
             return Err(CloseReason::Violation(Violation::Gap));
         }
@@ -249,7 +249,7 @@ impl Learner {
         shared: &mut Shared,
         zxid: Zxid,
     ) -> Result<(), CloseReason> {
-        let aside = self.step == Step::Syncing;
+        let aside = self.step == LearnerStep::Syncing;
         let (window, committed) = if aside {
             (&self.incoming.txns, &mut self.incoming.committed)
         } else {
@@ -305,7 +305,7 @@ impl Learner {
         self.acked = self.committed;
         self.incoming = Incoming::new();
         shared.history.enter(self.epoch);
-        self.step = Step::Storing;
+        self.step = LearnerStep::Storing;
         self.acknowledge(shared);
         Ok(())
     }
@@ -326,15 +326,15 @@ impl Learner {
     /// transactions, in order.
     pub(super) fn acknowledge(&mut self, shared: &mut Shared) {
         let history = &shared.history;
-        if self.step == Step::Storing {
+        if self.step == LearnerStep::Storing {
             // The epoch is written after everything that came before NEWLEADER.
             if !history.is_current_durable() {
                 return;
             }
             self.out.put_bare(PacketType::ACK, Zxid::new(self.epoch, 0));
-            self.step = Step::Synced;
+            self.step = LearnerStep::Synced;
         }
-        if self.step < Step::Synced {
+        if self.step < LearnerStep::Synced {
             return;
         }
         if self.observer {
@@ -355,16 +355,21 @@ impl Learner {
     fn show_progress(&mut self, shared: &Shared) {
         let due = self.shown_at + shared.config.tick_time / 2 <= shared.now;
         let durable = shared.history.window.zxid_before(shared.history.durable());
-        if self.paused && due && self.step == Step::Live && durable.counter() > 0 {
+        if self.paused && due && self.step == LearnerStep::Live && durable.counter() > 0 {
             self.shown_at = shared.now;
-            self.out.put_bare(PacketType::ACK, durable);
+            // Apache's observer master closes on an acknowledgement, and takes a PING at any time.
+            match self.master {
+                None => self.out.put_bare(PacketType::ACK, durable),
+                Some(_) => self.out.put(PacketType::PING, self.ping, Some(b"")),
+            }
         }
     }
 
     /// UPTODATE: the leader is established, its history committed.
     fn on_up_to_date(&mut self, shared: &mut Shared) {
         self.out.put_bare(PacketType::ACK, Zxid::new(self.epoch, 0));
-        self.step = Step::Live;
+        self.step = LearnerStep::Live;
+        self.config_text = shared.quorums.committed().text();
         shared.history.commit(self.committed);
         self.adopt_identity(shared);
         self.begin_suspicion(shared);

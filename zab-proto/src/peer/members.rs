@@ -5,7 +5,7 @@ use crate::Ensemble;
 
 impl Peer {
     /// Whether the ensemble's members have changed, by `reconfig`, to others than those in this
-    /// server's configuration. It does not vote and follows nobody any more: it is to be ended, and
+    /// server's configuration. It does not vote and follows nobody any more: it must be ended, and
     /// started again with the new configuration.
     #[must_use]
     pub fn is_outdated(&self) -> bool {

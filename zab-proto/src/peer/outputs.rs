@@ -13,8 +13,13 @@ impl Peer {
                 Plain::Connect(conn, channel)
             }
             Control::Snapshot(conn) => {
-                let Role::Leader(leader) = &mut self.role else { return None };
-                if !leader.lend_snapshot(&self.shared.history, conn) {
+                let history = &self.shared.history;
+                let lent = match &mut self.role {
+                    Role::Looking(_) => false,
+                    Role::Learner(learner) => learner.lend_snapshot(history, conn),
+                    Role::Leader(leader) => leader.lend_snapshot(history, conn),
+                };
+                if !lent {
                     return None;
                 }
                 self.shared.syncs.snapshots += 1;

@@ -13,10 +13,9 @@ use crate::leader::Leader;
 use crate::learner::Learner;
 use crate::reconfig;
 use crate::shared::{Control, Shared};
-use crate::window::Window;
 use crate::wire::txn::TxnHeader;
 use crate::{
-    Channel, CloseReason, Ensemble, Epoch, Instant, Notice, ReignEnd, ServerState, Sid, Vote, Zxid,
+    Channel, CloseReason, Ensemble, Epoch, Instant, Notice, ReignEnd, ServerState, Sid, Vote,
 };
 
 #[derive(Debug)]
@@ -58,9 +57,11 @@ impl Peer {
                 let ahead = learner.has_promised() && learner.is_ahead(&self.shared);
                 let overtaxed = learner.is_overtaxed();
                 let loss = learner.loss();
+                // That its master is gone tells an observer nothing of the leader.
+                let lost = learner.master().is_none().then_some(leader);
                 self.shared.notice(now, loss);
                 self.attempts.last_loss = Some(loss);
-                self.look(now, Some(leader));
+                self.look(now, lost);
                 if overtaxed {
                     self.pause_long(now);
                 }
@@ -120,7 +121,7 @@ impl Peer {
             suspicions.resolve(now, heartbeats, leader, epoch);
             self.attempts.succeeded(now);
             self.shared.history.establish();
-            self.election.established(epoch);
+            self.election.established(now, epoch);
         }
     }
 
@@ -189,29 +190,20 @@ impl Peer {
     /// Whether what was recovered changes the members. `applied` are the changes that the application
     /// has already, and the window perhaps no longer; `stored` the configurations that storage has.
     pub(super) fn observe_history(&mut self, applied: &[Vec<u8>], stored: &[String]) {
+        let read = |txn: &[u8]| reconfig::configuration(&TxnHeader::parse(txn).ok()?, txn);
+        let mut logged: Vec<Ensemble> = applied.iter().filter_map(|txn| read(txn)).collect();
+        let known = logged.len();
+        let history = &self.shared.history;
+        let rest = history.delivered()..history.end();
+        logged.extend(rest.filter_map(|index| read(history.window.txn(index))));
         if self.shared.config.reconfig {
-            let read = |txn: &[u8]| reconfig::configuration(&TxnHeader::parse(txn).ok()?, txn);
-            let mut logged: Vec<Ensemble> = applied.iter().filter_map(|txn| read(txn)).collect();
-            let known = logged.len();
-            let history = &self.shared.history;
-            let rest = history.delivered()..history.end();
-            logged.extend(rest.filter_map(|index| read(history.window.txn(index))));
             reconfig::recover(&mut self.shared, stored, logged, known);
             return;
         }
-        for txn in applied {
-            if let Ok(header) = TxnHeader::parse(txn) {
-                reconfig::observe_txn(&mut self.shared, &header, txn);
-            }
+        // Those before the last one are over.
+        if let Some(last) = logged.last() {
+            reconfig::observe(&mut self.shared, last);
         }
-        let window = core::mem::replace(&mut self.shared.history.window, Window::new(Zxid::ZERO));
-        for index in window.first()..window.end() {
-            let txn = window.txn(index);
-            if let Ok(header) = TxnHeader::parse(txn) {
-                reconfig::observe_txn(&mut self.shared, &header, txn);
-            }
-        }
-        self.shared.history.window = window;
         self.shared.outdated = self.shared.changing && !self.shared.config.standalone;
     }
 
@@ -229,7 +221,12 @@ impl Peer {
                 self.shared.close(conn, CloseReason::RoleEnded);
             }
             let observer = state == ServerState::Observing;
-            self.role = Role::Learner(Learner::new(now, &mut self.shared, elected, observer));
+            // Followers serve once the epoch is established, which may need this server.
+            let learns_from_followers = observer && !self.election.is_needed();
+            let master =
+                if learns_from_followers { self.next_master(elected.leader) } else { None };
+            let learner = Learner::new(now, &mut self.shared, elected, observer, master);
+            self.role = Role::Learner(learner);
         }
     }
 
@@ -244,7 +241,9 @@ impl Peer {
             Role::Looking(_) => {}
             Role::Learner(learner) => {
                 learner.end(&mut self.shared);
-                if self.status().state == ServerState::Observing {
+                // Masters are tried one after the other without a pause.
+                let tried = learner.master().is_none() || self.masters.is_empty();
+                if tried && self.status().state == ServerState::Observing {
                     let delay_max = self.shared.config.election.observer_delay_max;
                     not_before = not_before.max(now + self.random_below(delay_max));
                 }
@@ -285,7 +284,7 @@ impl Peer {
     }
 
     /// A random duration below `limit` (xorshift).
-    fn random_below(&mut self, limit: Duration) -> Duration {
+    pub(super) fn random_below(&mut self, limit: Duration) -> Duration {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;

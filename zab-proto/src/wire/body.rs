@@ -174,7 +174,7 @@ impl Revalidated {
 }
 
 /// COMMITANDACTIVATE and INFORMANDACTIVATE: who shall lead in the new configuration, and the
-/// transaction behind it (empty in the former, whose transaction came as a PROPOSAL).
+/// transaction after it (empty in the former, whose transaction came as a PROPOSAL).
 ///
 /// # Errors
 /// [`DecodeError::UnexpectedEof`] if there are fewer than 8 bytes.

@@ -1,4 +1,4 @@
-//! What members of ours tell each other behind the bytes that ZooKeeper reads.
+//! What members of ours tell each other after the bytes that ZooKeeper reads.
 //!
 //! FOLLOWERINFO, OBSERVERINFO, LEADERINFO, ACKEPOCH and notifications may be longer than ZooKeeper
 //! knows them: it reads its fields and throws the rest away. The rest is a mark and a list of fields,
@@ -39,9 +39,12 @@ impl Tag {
     /// introduced: that server's line in it, without the `server.N=`. Who has not heard of the change can
     /// then vote for that server and follow it; its own quorums stay as they are.
     pub const CANDIDATE: Self = Self(5);
+    /// In a notification, empty: the receiver is a voter of a configuration that is being introduced, which it
+    /// may not have heard of. The epoch may need it, so that it has to learn from the leader itself.
+    pub const VOTER: Self = Self(6);
 }
 
-/// The fields behind the first `known` bytes of a message. Reads nothing that is cut off or has no
+/// The fields after the first `known` bytes of a message. Reads nothing that is cut off or has no
 /// mark.
 pub fn fields(data: Option<&[u8]>, known: usize) -> impl Iterator<Item = (Tag, &[u8])> {
     let list = data.and_then(|data| data.get(known..)).and_then(|rest| rest.strip_prefix(MARK));

@@ -92,7 +92,7 @@ impl<'a> Handshake<'a> {
     }
 
     /// The addresses at which the dialler can be called back. Wildcards are left out; if there are
-    /// none, the configured addresses are to be used.
+    /// none, the configured addresses must be used.
     pub fn addresses(&self) -> impl Iterator<Item = (&'a str, u16)> + use<'a> {
         self.text
             .split('|')

@@ -32,7 +32,7 @@ pub fn parse_frame(bytes: &[u8]) -> Parsed<&[u8]> {
             Ok(n @ 1..=FRAME_LEN_MAX_BYTES) => reader.bytes(n)?,
             _ => {
                 return Err(match Foreign::of(bytes) {
-                    // It comes behind the handshake, unlike all others.
+                    // It comes after the handshake, unlike all others.
                     Some(Foreign::Sasl) => DecodeError::Foreign(Foreign::Sasl),
                     _ => DecodeError::BadLength(i64::from(len)),
                 });
@@ -164,7 +164,7 @@ impl<'a> Notification<'a> {
         self.write_extended_frame(&[], out);
     }
 
-    /// Writes it as a whole frame, in the layout of today, with an extension behind it.
+    /// Writes it as a whole frame, in the layout of today, with an extension after it.
     pub fn write_extended_frame(&self, extension: &[u8], out: &mut impl BufMut) {
         out.put_len(self.known_len() + extension.len());
         out.put_i32(self.state);

@@ -37,7 +37,7 @@ impl TxnHeader {
         Self { client_id: 0, cxid: -1, zxid, time, kind: ERROR }
     }
 
-    /// The whole record behind an [`unused`](Self::unused) header.
+    /// The whole record after an [`unused`](Self::unused) header.
     #[must_use]
     pub fn unused_txn(zxid: Zxid, time: i64) -> Vec<u8> {
         let mut txn = Vec::with_capacity(Self::LEN + 4);

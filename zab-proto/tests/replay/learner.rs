@@ -99,7 +99,7 @@ pub(crate) struct Learner {
     pub(crate) closed: Option<CloseReason>,
     /// Everything logged.
     pub(crate) logged: Vec<(Zxid, Vec<u8>)>,
-    /// What is to be logged with the snapshot in front of it.
+    /// What must be logged with the snapshot in front of it.
     staged: Vec<(Zxid, Vec<u8>)>,
     /// What the application says of gaps: in front of them, and behind.
     pub(crate) proof: [DigestVerdict; 2],

@@ -8,7 +8,7 @@ use core::time::Duration;
 use bytes::BytesMut;
 
 use super::{
-    CROSSING, Connections, ELECTION_BIT, Link, Remote, STRANGERS_SHARE, Slot, Stage, owns,
+    CROSSING, Connections, DialStage, ELECTION_BIT, Link, Remote, STRANGERS_SHARE, Slot, owns,
 };
 use crate::door::literal;
 use crate::election::ElectionOutput;
@@ -66,7 +66,7 @@ impl Connections {
     }
 
     /// Where to call a server back that the configuration gives no address. A handshake can name any
-    /// host, so only literal addresses are used, and of a server that is no member only the one it
+    /// host, so only literal addresses are used, and of a server that is not a member only the one it
     /// comes from. Where members change, one that is none yet, or none any more, is called wherever it
     /// says, as by ZooKeeper: it has to hear of the leader.
     fn call_back_at(
@@ -106,7 +106,7 @@ impl Connections {
             self.close(old, CloseReason::Superseded);
         }
         let Some(link) = &mut self.slots[slot].link else { return };
-        link.stage = Stage::Up(sid);
+        link.stage = DialStage::Up(sid);
         self.announce(slot);
     }
 
@@ -116,7 +116,7 @@ impl Connections {
             return;
         }
         let Some(addresses) = addresses.or_else(|| remote.addresses.clone()) else { return };
-        let slot = self.open(now, Stage::Dialling(sid));
+        let slot = self.open(now, DialStage::Dialling(sid));
         if let Some(remote) = self.remotes.get_mut(&sid) {
             remote.dialling = Some(slot);
             remote.redial_at = None;
@@ -130,8 +130,10 @@ impl Connections {
         let conn = self.id(slot);
         let Some(link) = &mut self.slots[slot].link else { return };
         let waiting = match link.stage {
-            Stage::Up(sid) => self.remotes.get(&sid).is_some_and(|remote| remote.waiting.is_some()),
-            Stage::Dialling(_) | Stage::Calling(_) | Stage::Accepted => false,
+            DialStage::Up(sid) => {
+                self.remotes.get(&sid).is_some_and(|remote| remote.waiting.is_some())
+            }
+            DialStage::Dialling(_) | DialStage::Calling(_) | DialStage::Accepted => false,
         };
         if (waiting || !link.out.is_empty()) && !link.announced {
             link.announced = true;
@@ -139,7 +141,7 @@ impl Connections {
         }
     }
 
-    pub(super) fn open(&mut self, now: Instant, stage: Stage) -> usize {
+    pub(super) fn open(&mut self, now: Instant, stage: DialStage) -> usize {
         self.deadline.set(None);
         let free = self.slots.iter().position(|slot| slot.link.is_none());
         let slot = free.unwrap_or_else(|| {
@@ -166,8 +168,10 @@ impl Connections {
         let Some(link) = self.slots[slot].link.take() else { return };
         self.outputs.push_back(ElectionOutput::Close { conn, reason });
         match link.stage {
-            Stage::Accepted => {}
-            Stage::Dialling(sid) | Stage::Calling(sid) | Stage::Up(sid) => self.detach(sid, slot),
+            DialStage::Accepted => {}
+            DialStage::Dialling(sid) | DialStage::Calling(sid) | DialStage::Up(sid) => {
+                self.detach(sid, slot);
+            }
         }
     }
 
@@ -181,7 +185,7 @@ impl Connections {
         self.detach(sid, slot);
     }
 
-    /// `slot` no longer belongs to `sid`. One that is no member is forgotten with its connection.
+    /// `slot` no longer belongs to `sid`. One that is not a member is forgotten with its connection.
     pub(super) fn detach(&mut self, sid: Sid, slot: usize) {
         let Some(remote) = self.remotes.get_mut(&sid) else { return };
         remote.up = remote.up.filter(|up| *up != slot);

@@ -8,8 +8,9 @@ use super::driver::{Driver, NOW, handshake};
 use super::net::{MS, US, config, ensemble};
 use crate::election::ElectionPort;
 use crate::wire::Parsed;
+use crate::wire::extension::{self, Tag};
 use crate::wire::notification::{Notification, parse_frame};
-use crate::{CloseReason, ConnId, DecodeError, Epoch, ServerState, Sid, Violation, Zxid};
+use crate::{CloseReason, ConnId, DecodeError, Epoch, ServerState, Sid, Violation, Vote, Zxid};
 
 /// Server 2 of three, looking.
 fn looking() -> Driver {
@@ -335,7 +336,7 @@ fn those_with_a_leader_are_dialled_only_to_answer() {
     // 3 looks again and is told at once.
     let conn = driver.called_by(3);
     driver.take_sent(conn);
-    driver.port.established(Epoch(1));
+    driver.port.established(driver.now, Epoch(1));
     driver.feed(conn, &vote(0, 3));
     let sent = driver.take_sent(conn);
     let answer = Notification::parse(&sent[4..]).unwrap();
@@ -343,17 +344,19 @@ fn those_with_a_leader_are_dialled_only_to_answer() {
     assert_eq!((answer.leader, answer.peer_epoch), (Sid(3), Epoch(1)));
 }
 
-/// A voter whose vote is not counted takes no part in the election, and is told how it has ended.
+/// A voter whose vote is not counted takes no part in the election, and is told how it has ended. So is who
+/// votes for somebody else to the end: it would ask again after 200 ms, 400 ms and so on, and the others may
+/// need it to have a leader at all.
 #[test]
-fn who_waits_without_a_vote_is_told_of_the_leader() {
-    for counted in [false, true] {
+fn who_waits_without_a_vote_is_told_of_the_leader_and_who_votes_for_another() {
+    for (votes_for, is_told) in [(None, true), (Some(1), true), (Some(3), false)] {
         let mut driver = looking();
         let first = driver.dial_to("h:2001");
         driver.open(first);
         let third = driver.called_by(3);
         driver.feed(first, &vote_of(0, 1, Zxid::NONE.raw(), 0));
-        if counted {
-            driver.feed(first, &vote(0, 1));
+        if let Some(leader) = votes_for {
+            driver.feed(first, &vote(0, leader));
         }
         driver.feed(third, &vote(0, 3));
         driver.take_sent(first);
@@ -366,8 +369,8 @@ fn who_waits_without_a_vote_is_told_of_the_leader() {
             told = Notification::parse(value).unwrap().server_state();
             rest = &rest[len..];
         }
-        // Who has a vote decides for itself.
-        assert_eq!(told == Some(ServerState::Following), !counted, "{told:?}");
+        // Who has voted for the same one decides for itself.
+        assert_eq!(told == Some(ServerState::Following), is_told, "{votes_for:?} {told:?}");
     }
 }
 
@@ -458,4 +461,83 @@ fn noise_does_no_harm() {
         driver.dials.clear();
     }
     assert!(driver.closed.iter().all(|(conn, _)| *conn != good));
+}
+
+/// Two voters of which one knows of a change and goes on to a voter of the new configuration: the other
+/// follows its first vote at once, and is left. It does so once, and then waits for what is still to come.
+#[test]
+fn a_hasty_decision_that_was_in_vain_is_the_last_one() {
+    for reconfig in [true, false] {
+        let mut config = config(Sid(1), &ensemble(2, &[], &[]));
+        config.reconfig = reconfig;
+        let mut driver = Driver::new(&config);
+        driver.look(0, 0);
+        let conn = driver.called_by(2);
+        driver.feed(conn, &vote_of(0, 2, 5, 1));
+        assert_eq!(driver.decided, Some(Sid(2)), "all voters agree");
+        driver.port.end();
+        driver.look(0, 0);
+        let round = 2;
+        driver.feed(conn, &vote_of(0, 2, 5, round));
+        assert_eq!(driver.decided, (!reconfig).then_some(Sid(2)));
+        if reconfig {
+            driver.pass(config.election.finalize_wait / 2);
+            assert_eq!(driver.decided, None);
+            driver.pass(config.election.finalize_wait);
+            assert_eq!(driver.decided, Some(Sid(2)), "it does not wait for ever");
+            driver.port.established(driver.now, Epoch(1));
+            driver.port.end();
+            driver.look(0, 0);
+            driver.feed(conn, &vote_of(0, 2, 5, round + 1));
+            assert_eq!(driver.decided, Some(Sid(2)), "at once, after a leader");
+        }
+    }
+}
+
+/// A candidate that no configuration known here names needs this server's vote to lead, and is told of it
+/// when it is cast.
+#[test]
+fn a_candidate_from_outside_hears_the_votes_for_it() {
+    let mut config = config(Sid(1), &ensemble(2, &[], &[]));
+    config.reconfig = true;
+    let mut driver = Driver::new(&config);
+    driver.look(0, 0);
+    let (known, outside) = (driver.called_by(2), driver.called_by(5));
+    driver.take_sent(outside);
+    let mut payload = vote_of(0, 5, 7, 1).split_off(4);
+    extension::begin(&mut payload);
+    extension::put(&mut payload, Tag::CANDIDATE, b"h:1005:2005:participant");
+    let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes().to_vec();
+    frame.append(&mut payload);
+    driver.feed(known, &frame);
+    assert!(leaders(&driver.take_sent(outside)).contains(&5));
+}
+
+/// A leader that a change has named is left at once when it looks for one itself, as it was never told, or
+/// leads on while a quorum wants another one.
+#[test]
+fn a_named_leader_that_others_do_not_want_is_left() {
+    let mut config = config(Sid(1), &ensemble(3, &[], &[]));
+    config.reconfig = true;
+    for leader in [1, 3] {
+        let mut driver = Driver::new(&config);
+        driver.look(0, 0);
+        let (second, third) = (driver.called_by(2), driver.called_by(3));
+        for conn in [second, third] {
+            driver.feed(conn, &vote(0, 1));
+        }
+        let named = Vote { leader: Sid(leader), zxid: Zxid::ZERO, peer_epoch: Epoch(0) };
+        driver.port.end();
+        let state = if leader == 1 { ServerState::Leading } else { ServerState::Following };
+        driver.port.designate(state, named);
+        driver.decided = Some(Sid(leader));
+        // One that had not heard of it yet comes along after all.
+        driver.feed(second, &vote_of(0, 2, 0, 7));
+        driver.feed(second, &vote_of(1, leader, 0, -1));
+        assert_eq!(driver.decided, Some(Sid(leader)));
+        driver.feed(third, &vote_of(0, 2, 0, 7));
+        assert_eq!(driver.decided, (leader == 1).then_some(Sid(1)), "3 itself does not lead");
+        driver.feed(second, &vote_of(0, 2, 0, 7));
+        assert_eq!(driver.decided, None);
+    }
 }

@@ -100,6 +100,7 @@ pub(super) fn config(sid: Sid, ensemble: &Ensemble) -> Config {
     Config {
         fresh_id: None,
         reconfig: false,
+        observer_master_port: None,
         allow_unlisted: true,
         check_addresses: true,
         sid,
@@ -262,10 +263,21 @@ impl Net {
 
     /// All who have decided learn that the leader's epoch is established.
     pub(super) fn establish(&mut self, epoch: i64) {
-        for server in self.servers.values_mut().filter(|server| server.outcome.is_some()) {
-            server.port.established(Epoch(epoch));
+        let decided: Vec<Sid> = self.servers.keys().copied().collect();
+        for sid in decided {
+            self.establish_on(sid, epoch);
+        }
+    }
+
+    /// One server learns so, if it has decided.
+    pub(super) fn establish_on(&mut self, sid: Sid, epoch: i64) {
+        let now = self.now;
+        let server = self.server(sid);
+        if server.outcome.is_some() {
+            server.port.established(now, Epoch(epoch));
             server.epoch = epoch;
             server.trusted = true;
+            self.drain(sid);
         }
     }
 

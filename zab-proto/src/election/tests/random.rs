@@ -35,13 +35,14 @@ fn supervise(net: &mut Net, patience: Duration) {
         } else if !net.servers[&sid].established && (sid == outcome.leader || leader.established) {
             let newest = net.servers.values().map(|server| server.epoch).max().unwrap_or(0);
             let epoch = if sid == outcome.leader { newest + 1 } else { leader.epoch };
-            let zxid = leader.zxid;
+            let (zxid, now) = (leader.zxid, net.now);
             let server = net.server(sid);
             server.established = true;
             server.trusted = true;
             server.zxid = zxid;
             server.epoch = epoch;
-            server.port.established(Epoch(epoch));
+            server.port.established(now, Epoch(epoch));
+            net.drain(sid);
         }
     }
 }

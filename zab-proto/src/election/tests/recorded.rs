@@ -132,7 +132,7 @@ fn a_follower_through_a_fail_over() {
     driver.feed(to_two, &two[0].dialler[1]);
     assert_eq!(driver.said(to_two), two[0].acceptor);
     assert_eq!(driver.decided, Some(Sid(2)));
-    driver.port.established(Epoch(1));
+    driver.port.established(driver.now, Epoch(1));
 
     let to_three = driver.accept_and_feed(&three.dialler[0]);
     driver.feed(to_three, &three.dialler[1]);
@@ -145,7 +145,7 @@ fn a_follower_through_a_fail_over() {
     let refused = driver.dial_to("127.0.0.1:24112");
     driver.close(refused);
     assert_eq!(driver.decided, Some(Sid(3)));
-    driver.port.established(Epoch(2));
+    driver.port.established(driver.now, Epoch(2));
 
     let to_two = driver.accept_and_feed(&two[1].dialler[0]);
     two[1].dialler[1..].iter().for_each(|frame| {

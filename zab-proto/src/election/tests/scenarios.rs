@@ -1,5 +1,5 @@
 //! Whole elections. The bounds are those that the product promises: a few round trips when nothing
-//! has to be waited for.
+//! must be waited for.
 
 use alloc::format;
 use alloc::sync::Arc;
@@ -217,6 +217,48 @@ fn observers_join() {
     assert_eq!(leader, 3);
     assert_eq!(net.outcome(5), Some((OBSERVING, 3)));
     assert!(time < 2 * MS, "{time:?}");
+}
+
+/// An observer that loses the leader before the voters have another, or before they miss it, is told.
+#[test]
+fn observers_hear_of_the_next_leader() {
+    for seed in 0..50 {
+        let mut net = Net::new(ensemble(4, &[4], &[]), seed);
+        (1..=4).for_each(|sid| net.boot(sid, 0, 0, true));
+        assert_eq!(net.elect(1000 * MS).0, 3);
+        net.establish(1);
+        net.run_for(500 * MS);
+        let gap = US * u32::try_from(seed * 20).unwrap();
+        let lost = net.now;
+        net.kill_leader(3, &[(4, 20 * US), (1, 20 * US + gap), (2, 20 * US + 2 * gap)]);
+        assert_eq!(net.elect(1000 * MS).0, 2);
+        assert_eq!(net.outcome(4), Some((OBSERVING, 2)));
+        let time = net.now.saturating_since(lost);
+        assert!(time < 4 * MS, "{time:?} with a gap of {gap:?}");
+    }
+}
+
+/// An observer that looks for the leader while its epoch is established hears two votes that do not agree, and
+/// there is no third.
+#[test]
+fn observers_join_while_an_epoch_is_established() {
+    for gap in 0..40 {
+        let mut net = Net::new(ensemble(4, &[4], &[]), 3);
+        (1..=3).for_each(|sid| net.boot(sid, 0, 0, true));
+        assert_eq!(net.elect(1000 * MS).0, 3);
+        net.establish(1);
+        net.kill_leader(3, &[(1, 60 * US), (2, 60 * US)]);
+        net.run_for(10 * MS);
+        net.boot(4, 0, 0, true);
+        net.run_for(10 * gap * US);
+        for sid in [2, 1] {
+            net.establish_on(Sid(sid), 2);
+            net.run_for(100 * US);
+        }
+        let (leader, time) = net.elect(1000 * MS);
+        assert_eq!(leader, 2);
+        assert!(time < 2 * MS, "{time:?} with a gap of {gap}");
+    }
 }
 
 /// A server that no configuration names is answered on the connection that it keeps.

@@ -1,13 +1,13 @@
 //! What a learner is told of changes of the members: followers with the commit, observers with the
 //! transaction.
 
-use super::{Link, Own, Stage};
+use super::{LearnerStage, Own, Sender};
 use crate::history::History;
 use crate::window::Index;
 use crate::wire::packet::PacketType;
 use crate::{Sid, Zxid};
 
-impl Link {
+impl Sender {
     /// An observer is told of a change of the members together with its commit.
     pub(super) fn put_change(&mut self, history: &History, leader: Sid) {
         let (zxid, txn) = (history.window.zxid(self.next), history.window.txn(self.next));
@@ -19,8 +19,8 @@ impl Link {
     pub(super) fn put_commit(&mut self, own: Own) {
         let index = self.commits_sent;
         let commit = self.next_commit(own);
-        // What it is sent before NEWLEADER is committed, and NEWLEADER says what is in force behind it.
-        match self.change_at(index).filter(|_| self.stage != Stage::CatchingUp) {
+        // What it is sent before NEWLEADER is committed, and NEWLEADER says what is in force after it.
+        match self.change_at(index).filter(|_| self.stage != LearnerStage::SendingHistory) {
             Some(leader) => {
                 let zxid = own.zxid(index);
                 self.put_activation(PacketType::COMMITANDACTIVATE, zxid, leader, b"");
