@@ -11,12 +11,12 @@ use crate::error::{Context, Error};
 use crate::foreign::warn_once;
 use crate::fs::OutFile;
 use crate::identity;
+use crate::install::Dirs;
 use crate::log_file::{self, LogWriter};
 use crate::names::{self, Compression};
-use crate::own::Published;
 use crate::recover::write_initial;
 use crate::snapshot::{Pace, SnapshotWriter};
-use crate::switch::Dirs;
+use crate::snapshot_job::Published;
 
 /// What to write, in order. `bytes` holds what the entries need, one after the other.
 #[derive(Debug, Default)]
@@ -150,7 +150,7 @@ impl Batch {
         self.entries.iter().map(len).sum()
     }
 
-    /// Adds everything in `other` behind what is here, and empties it.
+    /// Adds everything in `other` after what is here, and empties it.
     pub(crate) fn take_from(&mut self, other: &mut Self) {
         self.committed = other.committed.take().or(self.committed);
         if self.is_empty() {

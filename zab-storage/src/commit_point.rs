@@ -1,12 +1,12 @@
 //! How far the log is known to be committed: a lower bound, kept beside it.
 //!
 //! A log does not say which of its records are committed, and the application may have no others. What
-//! lies behind the last snapshot would have to wait in memory, at every start, until a leader is known.
+//! lies after the last snapshot would have to wait in memory, at every start, until a leader is known.
 //! Raft's implementations keep the commit index in their hard state for this; here it is a small file
 //! that is overwritten once per [`EVERY_LEN`] of log, without an fsync: a bound that is too low, or
 //! lost, costs memory and nothing else.
 //!
-//! One that is too high would break rule R6. It is written behind the records that it speaks of, by the
+//! One that is too high would break rule R6. It is written after the records that it speaks of, by the
 //! thread that writes them, so what it names is on the disk, and it names its record by zxid and
 //! checksum: in a log that has another record there, or none, it is not believed.
 

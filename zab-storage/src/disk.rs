@@ -10,11 +10,11 @@ use zab_proto::{Epoch, EpochKind, Identity, LogReady, SnapshotDigest, Storage, T
 
 use crate::batch::{Batch, Executor, Write};
 use crate::commit_point::Candidates;
-use crate::due::Due;
 use crate::error::{Context, Error};
-use crate::history::{History, Pipe, Stretch, Walk};
 use crate::log_file::{LogWriter, Roll};
-use crate::own::{OwnSnapshot, Published};
+use crate::log_source::{LogSource, Pipe, Stretch, Walk};
+use crate::schedule::Due;
+use crate::snapshot_job::{OwnSnapshot, Published};
 use crate::store::{Options, Store};
 
 /// Who does the writing.
@@ -53,7 +53,7 @@ pub struct Disk {
     due: Due,
     candidates: Candidates,
     run_max: usize,
-    /// Lengths of the transactions that are staged behind a leader's snapshot.
+    /// Lengths of the transactions that are staged after a leader's snapshot.
     staged: Vec<usize>,
     own: Option<OwnSnapshot>,
     own_count: u64,
@@ -61,12 +61,12 @@ pub struct Disk {
     abandoned: bool,
     own_threads: Vec<JoinHandle<()>>,
     options: Options,
-    executor: Hands,
-    dirs: crate::switch::Dirs,
+    executor: Writer,
+    dirs: crate::install::Dirs,
     published: Arc<Published>,
     base: Zxid,
     /// Stretches of the log that are being read, by number.
-    readings: BTreeMap<u32, History>,
+    readings: BTreeMap<u32, LogSource>,
     readings_count: u32,
     reading_threads: Vec<JoinHandle<()>>,
     /// The first error of the inline mode; also set once an error was reported.
@@ -76,7 +76,7 @@ pub struct Disk {
 }
 
 #[derive(Debug)]
-enum Hands {
+enum Writer {
     Thread { shared: Arc<Shared>, thread: Option<JoinHandle<()>> },
     Inline { executor: Box<Executor>, durable: Ticket },
 }
@@ -152,7 +152,7 @@ impl Store {
             own_count: 0,
             abandoned: false,
             own_threads: Vec::new(),
-            executor: Hands::new(mode, executor)?,
+            executor: Writer::new(mode, executor)?,
             dirs,
             published,
             base: self.base,
@@ -167,7 +167,7 @@ impl Store {
     }
 }
 
-impl Hands {
+impl Writer {
     fn new(mode: Mode, mut executor: Executor) -> Result<Self, Error> {
         let Mode::Thread { wake } = mode else {
             return Ok(Self::Inline { executor: Box::new(executor), durable: Ticket(0) });
@@ -287,11 +287,11 @@ impl Disk {
             return;
         }
         match &mut self.executor {
-            Hands::Thread { shared, .. } => {
+            Writer::Thread { shared, .. } => {
                 shared.lock().batch.take_from(&mut self.front);
                 shared.ready.notify_one();
             }
-            Hands::Inline { executor, durable } => {
+            Writer::Inline { executor, durable } => {
                 let result =
                     executor.run(&mut self.front, |ticket| *durable = ticket.max(*durable));
                 self.failed = result.err();
@@ -306,14 +306,14 @@ impl Disk {
     /// later calls get [`Error::Stopped`].
     pub fn poll(&mut self) -> Result<Option<Ticket>, Error> {
         let durable = match &self.executor {
-            Hands::Thread { shared, .. } => {
+            Writer::Thread { shared, .. } => {
                 if self.failed.is_none() && shared.failed.load(Ordering::Acquire) {
                     let error = shared.error.lock().unwrap_or_else(PoisonError::into_inner);
                     self.failed.clone_from(&error);
                 }
                 Ticket(shared.durable.load(Ordering::Acquire))
             }
-            Hands::Inline { durable, .. } => *durable,
+            Writer::Inline { durable, .. } => *durable,
         };
         if let Some(error) = &self.failed {
             let stopped = std::mem::replace(&mut self.stopped, true);
@@ -342,15 +342,15 @@ impl Disk {
     #[cfg(test)]
     pub(crate) fn executor_durable(&self) -> u64 {
         match &self.executor {
-            Hands::Thread { shared, .. } => shared.durable.load(Ordering::Acquire),
-            Hands::Inline { durable, .. } => durable.0,
+            Writer::Thread { shared, .. } => shared.durable.load(Ordering::Acquire),
+            Writer::Inline { durable, .. } => durable.0,
         }
     }
 
     fn shut_down(&mut self) {
         self.submit();
         self.own = None;
-        if let Hands::Thread { shared, thread } = &mut self.executor {
+        if let Writer::Thread { shared, thread } = &mut self.executor {
             shared.lock().stop = true;
             shared.ready.notify_all();
             if let Some(thread) = thread.take() {
@@ -372,10 +372,10 @@ impl Disk {
     }
 
     /// Reads a stretch on a thread of its own, or here.
-    fn read_history(&mut self, stretch: Stretch) -> Option<History> {
+    fn read_history(&mut self, stretch: Stretch) -> Option<LogSource> {
         let walk = Walk::new(&self.dirs, stretch);
-        let Hands::Thread { shared, .. } = &self.executor else {
-            return Some(History::here(walk));
+        let Writer::Thread { shared, .. } = &self.executor else {
+            return Some(LogSource::here(walk));
         };
         let pipe = Arc::new(Pipe::default());
         let (theirs, shared) = (Arc::clone(&pipe), Arc::clone(shared));
@@ -385,7 +385,7 @@ impl Disk {
             .ok()?;
         self.reading_threads.retain(|thread| !thread.is_finished());
         self.reading_threads.push(thread);
-        Some(History::piped(stretch.after, pipe))
+        Some(LogSource::piped(stretch.after, pipe))
     }
 
     /// The history changes under a snapshot that is being written.
@@ -438,7 +438,7 @@ impl Storage for Disk {
     }
 
     fn stage(&mut self, piece: &[u8]) {
-        if let Hands::Thread { shared, .. } = &self.executor {
+        if let Writer::Thread { shared, .. } = &self.executor {
             shared.staged.fetch_add(piece.len(), Ordering::AcqRel);
         }
         self.front.stage(piece, self.last);
@@ -446,10 +446,10 @@ impl Storage for Disk {
 
     fn stage_room(&self) -> usize {
         match &self.executor {
-            Hands::Thread { shared, .. } => {
+            Writer::Thread { shared, .. } => {
                 STAGE_LEN_MAX.saturating_sub(shared.staged.load(Ordering::Acquire))
             }
-            Hands::Inline { .. } => STAGE_LEN_MAX,
+            Writer::Inline { .. } => STAGE_LEN_MAX,
         }
     }
 
@@ -495,7 +495,7 @@ impl Storage for Disk {
         let published = Arc::clone(&self.published);
         self.own_threads.retain(|thread| !thread.is_finished());
         match &self.executor {
-            Hands::Thread { shared, .. } => {
+            Writer::Thread { shared, .. } => {
                 let shared = Arc::clone(shared);
                 let begun = OwnSnapshot::spawn(
                     number,
@@ -513,7 +513,7 @@ impl Storage for Disk {
                     Err(error) => self.published.postpone(&dirs, &tmp, &error),
                 }
             }
-            Hands::Inline { .. } => {
+            Writer::Inline { .. } => {
                 match OwnSnapshot::here(number, tmp.clone(), dirs.clone(), published) {
                     Ok(own) => self.own = Some(own),
                     Err(error) => self.published.postpone(&dirs, &tmp, &error),
@@ -537,7 +537,7 @@ impl Storage for Disk {
 
     fn snapshot_finish(&mut self, digest: Option<SnapshotDigest>) {
         let Some(own) = self.own.take() else { return };
-        if matches!(self.executor, Hands::Inline { .. }) {
+        if matches!(self.executor, Writer::Inline { .. }) {
             self.submit();
         }
         if self.failed.is_none() {
@@ -546,7 +546,7 @@ impl Storage for Disk {
         }
     }
 
-    /// Known to be without a hole is the history behind the snapshot that this server started from
+    /// Known to be without a hole is the history after the snapshot that this server started from
     /// or was sent since; only there a stretch is read (`docs/storage.md`).
     fn log_open(&mut self, after: Zxid, through: Zxid, any_length: bool) -> Option<u32> {
         let factor = if any_length { f64::INFINITY } else { self.options.snapshot_size_factor };
@@ -560,7 +560,7 @@ impl Storage for Disk {
     }
 
     fn log_ready(&mut self, log: u32) -> LogReady {
-        self.readings.get_mut(&log).map_or(LogReady::NotYet, History::ready)
+        self.readings.get_mut(&log).map_or(LogReady::NotYet, LogSource::ready)
     }
 
     fn log_read(&mut self, log: u32, txn: &mut Vec<u8>) -> Option<Zxid> {

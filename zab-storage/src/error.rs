@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use zab_proto::Zxid;
 
-/// An error of the storage. None of them is to be retried: a server that gets one stops.
+/// An error of the storage. None of them may be retried: a server that gets one stops.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -51,7 +51,7 @@ pub enum Error {
         path: PathBuf,
         /// The last transaction before the hole.
         after: Zxid,
-        /// The first one behind it.
+        /// The first one after it.
         next: Zxid,
     },
     /// The newest snapshot is damaged, and older snapshots with the log do not reach as far.
@@ -82,7 +82,7 @@ pub enum Error {
         path: PathBuf,
         /// How far they reach.
         reached: Zxid,
-        /// What was asked for, or what the snapshot needs behind it.
+        /// What was asked for, or what the snapshot needs after it.
         wanted: Zxid,
     },
     /// An earlier error has stopped the storage; nothing was written since.

@@ -12,7 +12,7 @@ pub(crate) fn warn_once(path: &Path, why: &str) {
     if is_news(&mut seen, path) {
         log::warn!("{} is ignored: {why}", path.display());
         if seen.len() == SEEN_MAX {
-            log::warn!("No further files are named that are ignored");
+            log::warn!("More files are ignored; they are not named here");
         }
     }
 }

@@ -5,7 +5,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
+
+use rustix::fs::OFlags;
 
 use crate::error::{Context, Error};
 
@@ -14,6 +17,9 @@ use crate::error::{Context, Error};
 pub(crate) struct Fs {
     #[cfg(test)]
     pub(crate) probe: Option<std::sync::Arc<crate::crash_tests::Probe>>,
+    /// Stands for a file system that has nothing but its page cache.
+    #[cfg(test)]
+    pub(crate) only_cached: bool,
 }
 
 /// A change of the file system, as tests see it.
@@ -23,6 +29,8 @@ pub(crate) enum Change<'a> {
     Create(&'a Path),
     Open(&'a Path),
     Write(&'a Path, &'a [u8]),
+    /// Past the page cache.
+    WriteDirect(&'a Path, &'a [u8]),
     Resize(&'a Path, u64),
     Sync(&'a Path),
     Rename(&'a Path, &'a Path),
@@ -50,13 +58,29 @@ impl Fs {
         true
     }
 
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "without in tests only"))]
+    fn has_direct(&self) -> bool {
+        #[cfg(test)]
+        return !self.only_cached;
+        #[cfg(not(test))]
+        true
+    }
+
     /// Creates a file for writing; an existing one is emptied.
     pub(crate) fn create(&self, path: PathBuf) -> Result<OutFile, Error> {
         let file = self
             .step(&Change::Create(&path))
             .and_then(|()| patiently(|| create_file(&path)))
             .context("create", &path)?;
-        Ok(OutFile { fs: self.clone(), file, path })
+        Ok(OutFile { fs: self.clone(), file, path, is_direct: false })
+    }
+
+    /// Creates a file that is written past the page cache, where the file system has that: whole
+    /// blocks of [`BLOCK_LEN`] from memory that is aligned to it.
+    pub(crate) fn create_direct(&self, path: PathBuf) -> Result<OutFile, Error> {
+        let mut out = self.create(path)?;
+        out.is_direct = self.has_direct() && set_direct(&out.file, true).is_ok();
+        Ok(out)
     }
 
     /// Opens an existing file to change or sync it in place.
@@ -65,7 +89,7 @@ impl Fs {
             .step(&Change::Open(&path))
             .and_then(|()| patiently(|| OpenOptions::new().read(true).write(true).open(&path)))
             .context("open", &path)?;
-        Ok(OutFile { fs: self.clone(), file, path })
+        Ok(OutFile { fs: self.clone(), file, path, is_direct: false })
     }
 
     /// Makes a file durable that somebody else has written. It need not be writable.
@@ -74,7 +98,7 @@ impl Fs {
             .step(&Change::Open(path))
             .and_then(|()| patiently(|| File::open(path)))
             .context("open", path)?;
-        OutFile { fs: self.clone(), file, path: path.to_path_buf() }.sync()
+        OutFile { fs: self.clone(), file, path: path.to_path_buf(), is_direct: false }.sync()
     }
 
     /// Renames, replacing `to` if it exists. Durable after `sync_dir`.
@@ -146,17 +170,59 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(23 | 24))
 }
 
+/// What is written past the page cache is whole blocks of so many bytes, from memory that is aligned to it. No
+/// disk in use asks for more.
+pub(crate) const BLOCK_LEN: usize = 4 << 10;
+
+/// Whether writes go past the page cache. A file system without that refuses.
+fn set_direct(file: &File, direct: bool) -> io::Result<()> {
+    let mut flags = rustix::fs::fcntl_getfl(file)?;
+    flags.set(OFlags::DIRECT, direct);
+    Ok(rustix::fs::fcntl_setfl(file, flags)?)
+}
+
 /// A file that is being written, from its start to its end.
 #[derive(Debug)]
 pub(crate) struct OutFile {
     fs: Fs,
     file: File,
     path: PathBuf,
+    is_direct: bool,
 }
 
 impl OutFile {
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether what is written goes past the page cache, so that no sync of another file waits for it.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.is_direct
+    }
+
+    /// From here on the page cache takes what is written.
+    pub(crate) fn end_direct(&mut self) -> io::Result<()> {
+        if self.is_direct {
+            set_direct(&self.file, false)?;
+            self.is_direct = false;
+        }
+        Ok(())
+    }
+
+    /// As `write_all`. A file system may say only now that it takes nothing past the page cache, or no such blocks.
+    fn write_through(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.file.write(bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(len) => bytes = &bytes[len..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if self.is_direct && error.kind() == io::ErrorKind::InvalidInput => {
+                    self.end_direct()?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Sets the length: zeros are added, or the end is cut off.
@@ -174,7 +240,7 @@ impl OutFile {
             let position = self.file.stream_position()?;
             let mut at = self.file.seek(SeekFrom::Start(from))?;
             while at < through {
-                let n = usize::try_from(through - at).map_or(ZEROS.len(), |n| n.min(ZEROS.len()));
+                let n = usize::try_from(through - at).map_or(ZEROS_LEN, |n| n.min(ZEROS_LEN));
                 self.file.write_all(&ZEROS[..n])?;
                 at += n as u64;
             }
@@ -199,12 +265,15 @@ impl OutFile {
     }
 }
 
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+/// Made when it is needed: as a constant it would take its length in the program's file.
+static ZEROS: LazyLock<Box<[u8]>> = LazyLock::new(|| vec![0; ZEROS_LEN].into_boxed_slice());
+const ZEROS_LEN: usize = 64 << 10;
 
 impl Write for OutFile {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.fs.step(&Change::Write(&self.path, buf))?;
-        self.file.write_all(buf)?;
+        let change = if self.is_direct { Change::WriteDirect } else { Change::Write };
+        self.fs.step(&change(&self.path, buf))?;
+        self.write_through(buf)?;
         Ok(buf.len())
     }
 

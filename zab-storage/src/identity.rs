@@ -2,7 +2,7 @@
 //!
 //! One line of text, so that an operator can read and compare it: the id, whether it is confirmed, and
 //! a checksum of both. The name is none of ZooKeeper's, which leaves the file alone. To remove it is the
-//! operator's way to say that the directory belongs where it is: the next leader writes it anew.
+//! operator's way to say that the directory belongs where it is: the next leader writes it again.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -26,7 +26,7 @@ pub(crate) fn write(fs: &Fs, dir: &Path, identity: Identity) -> Result<(), Error
 /// The id in the directory; `None` if there is no file.
 ///
 /// A file that cannot be understood counts as none, too, with a warning. It keeps nobody apart then,
-/// and is written anew when a leader has synchronised this server: to refuse the start would cost a
+/// and is written again when a leader has synchronised this server: to refuse the start would cost a
 /// member for the loss of a precaution.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! From files to a state: the newest good snapshot, then the log behind it.
+//! From files to a state: the newest good snapshot, then the log after it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,11 +11,11 @@ use crate::configurations;
 use crate::epoch;
 use crate::error::{Context, Damage, Error};
 use crate::identity;
+use crate::install::Dirs;
 use crate::log_file::{self, LogReader};
 use crate::names::{self, Compression, Numbered};
 use crate::snapshot::{Pace, SnapshotReader, SnapshotWriter, Trailer};
 use crate::store::Store;
-use crate::switch::Dirs;
 
 /// ZooKeeper tries this many snapshots before it gives up.
 const SNAPSHOTS_TRIED_MAX: usize = 100;
@@ -24,7 +24,7 @@ const UNUSED_MAX: i64 = 1 << 16;
 
 impl Store {
     /// Loads the newest good snapshot into `app`, applies what is known to be committed of the log
-    /// behind it, collects the rest, and reads the epochs. Everything found is durable when this returns, even what a killed process left in
+    /// after it, collects the rest, and reads the epochs. Everything found is durable when this returns, even what a killed process left in
     /// the page cache (rule R4).
     ///
     /// # Errors
@@ -39,8 +39,22 @@ impl Store {
         recovered.current_epoch = epoch::read(&self.snap_dir, EpochKind::Current)?;
         recovered.identity = identity::read_identity(&self.snap_dir)?;
         recovered.configurations = configurations::read_configurations(&self.snap_dir)?;
+        if recovered.configurations.is_empty() {
+            recovered.configurations.clone_from(&self.options.configurations);
+        }
         recovered.initialize = self.initialize_files().next().is_some();
+        let began = std::time::Instant::now();
         let loaded = self.load_snapshot(&dirs, app)?;
+        let snapshot = began.elapsed();
+        if let Some(Loaded { zxid, digest, .. }) = &loaded {
+            // As Java prints a long.
+            let digest = digest.map_or_else(|| "unknown".into(), |d| d.cast_signed().to_string());
+            log::info!(
+                "Snapshot loaded in {} ms, highest zxid is {:#x}, digest is {digest}",
+                snapshot.as_millis(),
+                zxid.raw()
+            );
+        }
         match &loaded {
             Some(loaded) => {
                 recovered.snapshot = Some(loaded.zxid);
@@ -49,6 +63,9 @@ impl Store {
             None => self.begin_empty(&mut recovered, app)?,
         }
         let (reached, holes) = self.read_tail(&mut recovered, loaded.as_ref(), app)?;
+        let log = began.elapsed().saturating_sub(snapshot);
+        log::info!("{} txns loaded in {} ms", self.replayed.0, log.as_millis());
+        self.options.start_times.add(snapshot, log, self.replayed.0);
         if !holes.is_empty() {
             recovered.unused_proven = verify(&recovered, loaded.as_ref(), app, holes)?;
         }
@@ -92,6 +109,7 @@ impl Store {
         let candidates = dirs.plausible_snapshots()?;
         let mut skipped = None;
         for candidate in candidates.iter().take(SNAPSHOTS_TRIED_MAX) {
+            log::info!("Reading snapshot {}", candidate.path.display());
             match load(&candidate.path, candidate.zxid, app) {
                 Ok(trailer) => return Ok(Some(Loaded::new(candidate, trailer, skipped))),
                 Err(error) => {
@@ -137,7 +155,7 @@ impl Store {
 
     /// Reads the records above the snapshot and returns the last zxid of the history, and the holes
     /// in it. What is known to be committed is applied meanwhile and not kept, so that memory does not
-    /// grow with the log. If that turns out to be wrong, or not enough, all begins anew, and everything
+    /// grow with the log. If that turns out to be wrong, or not enough, all begins again, and everything
     /// is kept.
     fn read_tail<A: Application>(
         &mut self,
@@ -237,7 +255,7 @@ impl Store {
     fn report(&self, recovered: &Recovered, met: bool) {
         if !met {
             let name = self.log_dir.display();
-            log::warn!("{name}: the log is another one than its commit point speaks of");
+            log::warn!("{name}: its commit point belongs to another log and is not used");
         }
         let ((records, bytes), last) = (self.replayed, recovered.last());
         let committed = recovered.delivered();
@@ -274,7 +292,7 @@ impl Store {
         Ok(())
     }
 
-    /// The `initialize` files there are: an operator's word that an empty directory is to be
+    /// The `initialize` files there are: an operator's word that an empty directory must be
     /// trusted. ZooKeeper's script creates it in `dataDir`, its server looks in `dataLogDir`.
     fn initialize_files(&self) -> impl Iterator<Item = PathBuf> + use<> {
         let (log, data) = (&self.options.log_dir, &self.options.data_dir);
@@ -286,7 +304,7 @@ impl Store {
     }
 }
 
-/// What is known to be committed of the records behind the snapshot; see [`Recovered::deliver`].
+/// What is known to be committed of the records after the snapshot; see [`Recovered::deliver`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Known {
     /// Not to be relied on: everything is kept.
@@ -326,7 +344,7 @@ impl Known {
     }
 }
 
-/// What was found behind the snapshot.
+/// What was found after the snapshot.
 struct Replay {
     /// The last zxid of the history.
     last: Zxid,
@@ -341,6 +359,8 @@ struct Loaded {
     zxid: Zxid,
     /// The last transaction that has left traces in it.
     end: Zxid,
+    /// The tree's digest, by its file.
+    digest: Option<u64>,
     /// The newest snapshot that could not be used instead.
     skipped: Option<(Zxid, PathBuf)>,
 }
@@ -348,8 +368,8 @@ struct Loaded {
 impl Loaded {
     fn new(from: &Numbered, trailer: Trailer, skipped: Option<(Zxid, PathBuf)>) -> Self {
         let end = trailer.end(from.zxid);
-        log::info!("snapshot {} loaded", from.path.display());
-        Self { path: from.path.clone(), zxid: from.zxid, end, skipped }
+        let digest = trailer.digest.map(|digest| digest.digest);
+        Self { path: from.path.clone(), zxid: from.zxid, end, digest, skipped }
     }
 }
 
@@ -388,7 +408,7 @@ struct Hole {
 ///
 /// A leader of ZooKeeper 3.8 takes a zxid for some malformed requests and proposes nothing
 /// (`PrepRequestProcessor.pRequest`; rule R8). The records are applied on trial: nothing that counts is missing in
-/// a hole if the state has the digest of the first record behind it that has one. Afterwards the state
+/// a hole if the state has the digest of the first record after it that has one. Afterwards the state
 /// is that of the snapshot again: what is committed is not known here.
 ///
 /// An open hole that cannot be proven is an error. One that is filled is of this server's own making,
@@ -444,7 +464,7 @@ enum Place {
 /// Checks that each record follows its predecessor.
 struct Tail {
     last: Zxid,
-    /// An older snapshot is in use than should be, or none: the first records of epochs have to be
+    /// An older snapshot is in use than should be, or none: the first records of epochs must be
     /// there.
     strict: bool,
     allow_holes: bool,
@@ -495,7 +515,7 @@ fn begins_with(log: &Numbered, zxid: Zxid) -> bool {
     matches!(reader.next(), Ok(Some(record)) if record.zxid == zxid)
 }
 
-/// Whether a file has a log header's length of zeros and nothing else behind it.
+/// Whether a file has a log header's length of zeros and nothing else after it.
 fn is_all_zero(path: &Path) -> Result<bool, Error> {
     use std::io::{BufRead, BufReader};
     let mut file = BufReader::new(fs::File::open(path).context("open", path)?);

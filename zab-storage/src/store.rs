@@ -11,7 +11,8 @@ use crate::configurations::OnConfigurations;
 use crate::error::{Context, Error};
 use crate::fs::{Fs, create_file};
 use crate::names::{self, Compression};
-use crate::times::{FsyncTimes, SnapshotRequest};
+use crate::seed;
+use crate::times::{FsyncTimes, SnapshotRequest, StartTimes};
 
 /// Where the files are and how they are written. Defaults are ZooKeeper's.
 ///
@@ -45,6 +46,8 @@ pub struct Options {
     pub fsync_times: FsyncTimes,
     /// Where the times are added up in which this server's own snapshots were written.
     pub snapshot_times: FsyncTimes,
+    /// Where it is written down how long the reading of the directories takes at the start.
+    pub start_times: StartTimes,
     /// How somebody else asks for a snapshot before one is due.
     pub snapshot_request: SnapshotRequest,
     /// How snapshots are written; every form is read (`snapshot.compression.method`).
@@ -73,6 +76,9 @@ pub struct Options {
     /// How long a snapshot of this server's own that cannot be written is postponed. Doubles with
     /// each further failure, up to a hundred times as long.
     pub snapshot_retry: Duration,
+    /// Configurations of the ensemble that are known from elsewhere, the committed one first. They count if
+    /// the directory has none.
+    pub configurations: Vec<String>,
     /// Who hears of each change of the ensemble's configuration.
     pub on_configurations: OnConfigurations,
     /// Seed of the random part of when snapshots are due.
@@ -95,6 +101,7 @@ impl Options {
             fsync_warning: Duration::from_secs(1),
             fsync_times: FsyncTimes::default(),
             snapshot_times: FsyncTimes::default(),
+            start_times: StartTimes::default(),
             snapshot_request: SnapshotRequest::default(),
             compression: Compression::None,
             zxid_section: false,
@@ -106,6 +113,7 @@ impl Options {
             alone: false,
             snapshot_size_factor: 0.33,
             snapshot_retry: Duration::from_secs(5),
+            configurations: Vec::new(),
             on_configurations: OnConfigurations::default(),
             seed: 0,
         }
@@ -149,6 +157,7 @@ impl Store {
         let snap_dir = options.data_dir.join(names::VERSION_DIR);
         let log_dir = options.log_dir.join(names::VERSION_DIR);
         let mut locks = Vec::new();
+        seed::complete(&options.data_dir, &options.log_dir)?;
         for dir in [&snap_dir, &log_dir] {
             ensure_dir(dir, options.datadir_autocreate)?;
         }

@@ -57,6 +57,11 @@ impl FsyncTimes {
         max_ms.fetch_max(ms, Ordering::Relaxed);
     }
 
+    /// One more value, in whatever they count.
+    pub(crate) fn add_value(&self, value: u64) {
+        self.add(Duration::from_millis(value), Duration::MAX);
+    }
+
     /// The times so far. An fsync that ends at this moment may be in a part of the numbers only.
     #[must_use]
     pub fn summary(&self) -> FsyncSummary {
@@ -71,13 +76,36 @@ impl FsyncTimes {
         }
     }
 
-    /// Begins anew.
+    /// Begins again.
     pub fn reset(&self) {
         let Times { count, sum_ms, min_ms, max_ms, slow } = &*self.0;
         let starts = [(count, 0), (sum_ms, 0), (min_ms, u64::MAX), (max_ms, 0), (slow, 0)];
         for (number, start) in starts {
             number.store(start, Ordering::Relaxed);
         }
+    }
+}
+
+/// How long the last starts of a server took, and what they read.
+#[derive(Clone, Debug, Default)]
+pub struct StartTimes {
+    /// All that is read, in ms.
+    pub database: FsyncTimes,
+    /// The snapshot, in ms.
+    pub snapshot: FsyncTimes,
+    /// The log behind it, in ms.
+    pub log: FsyncTimes,
+    /// Transactions of the log.
+    pub txns: FsyncTimes,
+}
+
+impl StartTimes {
+    /// One more start: how long the snapshot took, the log, and how many transactions there were.
+    pub(crate) fn add(&self, snapshot: Duration, log: Duration, txns: u64) {
+        self.database.add(snapshot + log, Duration::MAX);
+        self.snapshot.add(snapshot, Duration::MAX);
+        self.log.add(log, Duration::MAX);
+        self.txns.add_value(txns);
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Nothing is locked, made or removed. A running member adds records to its newest log, publishes
 //! snapshots by renaming whole files, and removes old ones, so what is read in one pass is the state at
-//! the zxid that the pass ends with: a snapshot that is sealed, and behind it every record up to that
-//! zxid, each checked and none missing. A pass during which files go away fails, and is to be repeated.
+//! the zxid that the pass ends with: a snapshot that is sealed, and after it every record up to that
+//! zxid, each checked and none missing. A pass during which files go away fails, and must be repeated.
 
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
@@ -51,13 +51,27 @@ pub struct Survey {
     pub identity: Option<Identity>,
     /// The newest snapshot that looks whole.
     pub snapshot: Option<Zxid>,
-    /// The last record of the log, or the snapshot if nothing is behind it.
+    /// The last record of the log, or the snapshot if nothing is after it.
     pub last: Zxid,
     /// When the last record was made, in milliseconds since 1970 by its leader's clock.
     pub last_time_ms: Option<i64>,
     /// What is known to be committed, a lower bound: the snapshot, the record that the commit point
     /// names, and what lies in front of a later epoch.
     pub committed: Zxid,
+}
+
+/// What a directory says of its place in the order of histories, without a look into the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Epochs {
+    /// The epoch that was promised last.
+    pub accepted: Option<Epoch>,
+    /// The epoch of the last leader that the member has synchronised with.
+    pub current: Option<Epoch>,
+    /// Which ensemble the directory belongs to.
+    pub identity: Option<Identity>,
+    /// The newest file's name: the last transaction is not below it.
+    pub last: Zxid,
 }
 
 /// What was loaded.
@@ -68,7 +82,7 @@ pub struct Loaded {
     pub zxid: Zxid,
     /// The snapshot that it began with.
     pub snapshot: Zxid,
-    /// How many records were applied behind it.
+    /// How many records were applied after it.
     pub records: u64,
     /// Whether the state has the digest that the last record brings that has one.
     pub digest: DigestVerdict,
@@ -118,7 +132,23 @@ impl View {
         Ok(false)
     }
 
-    /// Reads headers and checksums of everything behind the newest snapshot.
+    /// Reads the epochs and the ensemble's id.
+    ///
+    /// # Errors
+    /// Files that cannot be read or understood.
+    pub fn epochs(&self) -> Result<Epochs, Error> {
+        let snapshots = names::snapshots(&self.snap_dir)?;
+        let logs = names::logs(&self.log_dir)?;
+        let last = snapshots.iter().chain(&logs).map(|file| file.zxid).max();
+        Ok(Epochs {
+            accepted: epoch::read(&self.snap_dir, EpochKind::Accepted)?,
+            current: epoch::read(&self.snap_dir, EpochKind::Current)?,
+            identity: identity::read_identity(&self.snap_dir)?,
+            last: last.unwrap_or(Zxid::ZERO),
+        })
+    }
+
+    /// Reads headers and checksums of everything after the newest snapshot.
     ///
     /// # Errors
     /// Damage, missing records, no snapshot: whatever would keep a server from starting.
@@ -155,7 +185,7 @@ impl View {
     }
 
     /// Loads the state at a zxid into `app`: the newest snapshot that is not beyond it, and the records
-    /// behind that. `progress` is told the zxid reached, every so many records.
+    /// after that. `progress` is told the zxid reached, every so many records.
     ///
     /// # Errors
     /// Damage, missing records, no snapshot; [`Error::Short`] if the files do not reach a zxid that was
@@ -218,7 +248,7 @@ impl View {
         Ok(Loaded { zxid: tail.last, snapshot, records, digest })
     }
 
-    /// The newest snapshot that is whole and has nothing in it from behind `bound`: its zxid, and the
+    /// The newest snapshot that is whole and has nothing in it from after `bound`: its zxid, and the
     /// last transaction that has left traces in it.
     fn load_snapshot<A: Application>(
         &self,

@@ -95,7 +95,7 @@ fn b35_what_is_left_of_a_history_is_not_taken_for_all_of_it() {
     let (recovered, app) = recover_with(trust()).unwrap();
     assert_eq!((recovered.last(), recovered.txns().count()), (zxid(35), 35));
     assert_eq!(app.state, Bytes::new().state);
-    // ... and has to be given once: ZK-3781.
+    // ... and must be given once: ZK-3781.
     let (recovered, _) = recover(&dir).unwrap();
     assert_eq!((recovered.snapshot, recovered.last()), (Some(Zxid::ZERO), zxid(35)));
 }

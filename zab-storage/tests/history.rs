@@ -159,17 +159,19 @@ fn a_snapshot_is_better_than_a_long_log() {
     let dir = TempDir::new();
     let (mut disk, woken) = start(&dir, true, 0.33);
     let mut ticket = 0;
-    append(&mut disk, &mut ticket, 1..=30, 50_000);
+    append(&mut disk, &mut ticket, 1..=40, 800_000);
     settle(&mut disk, &woken, ticket);
-    assert_eq!(read(&mut disk, &woken, 0, 30), Outcome::Unavailable);
+    assert_eq!(read(&mut disk, &woken, 0, 40), Outcome::Unavailable);
+    // 16 MiB are always sent.
+    assert_eq!(read(&mut disk, &woken, 19, 40), Outcome::Unavailable);
+    assert_eq!(read(&mut disk, &woken, 20, 40), Outcome::Read((21..=40).collect()));
     // But not for who was sent a part already.
-    let all = Outcome::Read((1..=30).collect());
-    assert_eq!(read_up_to(&mut disk, &woken, 0, 30, true), all);
-    assert!(matches!(read(&mut disk, &woken, 20, 30), Outcome::Read(_)));
+    let all = Outcome::Read((1..=40).collect());
+    assert_eq!(read_up_to(&mut disk, &woken, 0, 40, true), all);
     drop(disk);
     let (mut disk, woken) = start(&dir, true, -1.0);
-    assert_eq!(read(&mut disk, &woken, 20, 30), Outcome::Refused);
-    assert!(matches!(read_up_to(&mut disk, &woken, 20, 30, true), Outcome::Read(_)));
+    assert_eq!(read(&mut disk, &woken, 20, 40), Outcome::Refused);
+    assert!(matches!(read_up_to(&mut disk, &woken, 20, 40, true), Outcome::Read(_)));
 }
 
 #[test]

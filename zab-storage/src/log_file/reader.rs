@@ -58,7 +58,7 @@ pub struct Record<'a> {
 /// Why a log ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
-    /// The file ends behind a whole record (or its header).
+    /// The file ends after a whole record (or its header).
     File,
     /// Zeros follow: the rest was allocated in advance.
     Padding,
@@ -106,7 +106,7 @@ impl LogReader {
         &self.path
     }
 
-    /// Where the next record begins or would begin: behind the last whole one.
+    /// Where the next record begins or would begin: after the last whole one.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.offset

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use zab_proto::Zxid;
@@ -82,6 +83,7 @@ impl LogWriter {
             Some(current) => current,
             None => {
                 let path = self.dir.join(names::log_name(first));
+                log::info!("Creating new log file: {}", names::log_name(first));
                 let out = Self::create(&self.fs, path)?;
                 Current { out, position: HEADER_LEN, size: HEADER_LEN, zeroed: 0, named: false }
             }
@@ -114,10 +116,12 @@ impl LogWriter {
             self.fsync_times.add(took, self.fsync_warning);
             if took > self.fsync_warning {
                 log::warn!(
-                    "fsync of {} took {} ms, which delays every write (file size {} bytes)",
-                    current.out.path().display(),
+                    "fsync-ing the write ahead log in {} took {}ms which will adversely effect operation \
+                     latency.File size is {} bytes. It delays every write; the file is {}",
+                    thread::current().name().unwrap_or("the loop"),
                     took.as_millis(),
-                    current.size
+                    current.size,
+                    current.out.path().display()
                 );
             }
             if !current.named {

@@ -11,8 +11,8 @@ mod writer;
 #[cfg(test)]
 pub(crate) use paced::PIECE_LEN;
 pub(crate) use paced::Pace;
-pub(crate) use reader::is_plausible;
 pub use reader::{SnapshotReader, Trailer};
+pub(crate) use reader::{compression_of, is_plausible};
 pub(crate) use writer::SnapshotWriter;
 
 /// "ZKSN".
@@ -20,7 +20,7 @@ pub(crate) const MAGIC: u32 = 0x5a4b_534e;
 const VERSION: u32 = 2;
 /// The database id that ZooKeeper writes; nobody checks it.
 const DB_ID: i64 = -1;
-/// The string "/" behind each checksum.
+/// The string "/" after each checksum.
 const SEAL_PATH: [u8; 5] = [0, 0, 0, 1, b'/'];
 /// Checksum (long) and "/".
 const SEAL_LEN: usize = 13;

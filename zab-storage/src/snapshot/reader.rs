@@ -69,7 +69,7 @@ impl fmt::Debug for SnapshotReader {
 }
 
 impl SnapshotReader {
-    /// Opens a snapshot behind its file header. The last part of the name tells the compression.
+    /// Opens a snapshot after its file header. The last part of the name tells the compression.
     ///
     /// # Errors
     /// [`Error::Damaged`] if it does not begin like a snapshot.
@@ -118,7 +118,7 @@ impl SnapshotReader {
             self.buf.copy_within(self.start.., 0);
             self.start = 0;
         }
-        // A long node is looked at anew each time.
+        // A long node is looked at again each time.
         self.buf.resize(old + old.clamp(CHUNK_LEN, GROWTH_LEN_MAX), 0);
         let read = self.input.read(&mut self.buf[old..]).context("read", &self.path);
         self.buf.truncate(old + *read.as_ref().unwrap_or(&0));
@@ -218,7 +218,7 @@ impl SnapshotReader {
     }
 }
 
-fn compression_of(path: &Path) -> Compression {
+pub(crate) fn compression_of(path: &Path) -> Compression {
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("gz") => Compression::Gz,
         Some("snappy") => Compression::Snappy,

@@ -37,7 +37,7 @@ impl SnapshotWriter {
         compression: Compression,
         pace: Pace,
     ) -> Result<Self, Error> {
-        let out = PacedFile::new(fs.create(path.to_path_buf())?, pace);
+        let out = PacedFile::new(fs.create_direct(path.to_path_buf())?, pace);
         let sink = match compression {
             Compression::None => Sink::Plain(out),
             Compression::Gz => Sink::Gz(GzEncoder::new(out, flate2::Compression::default())),
@@ -84,8 +84,8 @@ impl SnapshotWriter {
             self.seal()?;
         }
         let Self { sink, path, .. } = self;
-        let mut out = sink.into_out().context("write", &path)?;
-        out.sync()
+        sink.into_out().context("write", &path)?;
+        Ok(())
     }
 
     fn seal(&mut self) -> Result<(), Error> {

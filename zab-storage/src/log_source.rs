@@ -10,16 +10,17 @@ use bytes::BufMut;
 use zab_proto::{LogReady, Zxid};
 
 use crate::error::{Context, Error};
+use crate::install::Dirs;
 use crate::log_file::{self, LogReader};
 use crate::names;
-use crate::switch::Dirs;
 
 /// A chunk holds at least one record, and is full above this many bytes.
 const CHUNK_LEN: usize = 64 << 10;
 /// Chunks that may wait for the owner.
 const CHUNKS_MAX: usize = 4;
-/// As much log is always better than a snapshot, whatever the size of the last one.
-const LEN_MIN: u64 = 1 << 20;
+/// As much log is always better than a snapshot, whatever the size of the last one: it takes some
+/// hundredths of a second, and clients of the learner keep their connections.
+const LEN_MIN: u64 = 16 << 20;
 /// Records looked at before asking whether the proof is still wanted.
 const RECORDS_PER_STEP: usize = 256;
 
@@ -221,7 +222,7 @@ fn follows(last: Zxid, next: Zxid) -> bool {
 /// A stretch of the log that is being read for a learner, in bounded pieces. Dropping it ends the
 /// reading.
 #[derive(Debug)]
-pub(crate) struct History {
+pub(crate) struct LogSource {
     source: Source,
     after: Zxid,
     progress: Progress,
@@ -243,7 +244,7 @@ enum Progress {
     Ended,
 }
 
-impl History {
+impl LogSource {
     /// Read on the caller's thread, which waits for the disk.
     pub(crate) fn here(walk: Walk) -> Self {
         Self::new(walk.stretch.after, Source::Here(Box::new(walk)))
@@ -308,7 +309,7 @@ impl History {
     }
 }
 
-impl Drop for History {
+impl Drop for LogSource {
     fn drop(&mut self) {
         if let Source::Thread(pipe) = &self.source {
             pipe.close();

@@ -14,9 +14,9 @@ use zab_proto::{SnapshotDigest, Ticket, Zxid};
 
 use crate::disk::{PanicGuard, Shared};
 use crate::error::{Context, Error};
+use crate::install::Dirs;
 use crate::names::{self, Compression};
 use crate::snapshot::{Pace, SnapshotWriter};
-use crate::switch::Dirs;
 use crate::times::FsyncTimes;
 
 /// Bytes that may wait for the snapshot's thread.
@@ -92,8 +92,9 @@ impl Published {
         let dir = dirs.fs.open_dir(&dirs.snap)?;
         // The kernel tells of a directory that it could not write once. Nobody else would hear of it.
         dirs.fs.sync_open_dir(&dirs.snap, &dir).map_err(Failure::Stop)?;
-        log::info!("snapshot {} written", to.display());
-        self.times.add(tmp.began.elapsed(), Duration::MAX);
+        let took = tmp.began.elapsed();
+        self.times.add(took, Duration::MAX);
+        log::info!("Snapshot taken in {} ms", took.as_millis());
         *self.postponed() = None;
         self.is_postponed.store(false, Ordering::Relaxed);
         Ok(())
@@ -176,6 +177,8 @@ impl OwnSnapshot {
         zxid_section: bool,
     ) -> TmpFile {
         let path = dirs.snap.join(format!("{}.{number}", names::OWN));
+        let to = dirs.snap.join(names::snapshot_name(zxid, compression));
+        log::info!("Snapshotting: {:#x} to {}", zxid.raw(), to.display());
         TmpFile { path, zxid, compression, zxid_section, began: Instant::now() }
     }
 
@@ -251,7 +254,7 @@ impl OwnSnapshot {
         }
     }
 
-    /// Seals the snapshot. On the caller's thread the log has to be durable by now.
+    /// Seals the snapshot. On the caller's thread the log must be durable by now.
     ///
     /// # Errors
     /// What the server has to stop for.

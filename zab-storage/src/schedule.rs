@@ -18,7 +18,7 @@ pub(crate) struct Due {
 }
 
 impl Due {
-    /// `replayed`: records and bytes found behind the snapshot, so that a server that is often
+    /// `replayed`: records and bytes found after the snapshot, so that a server that is often
     /// restarted does not gather log without end.
     pub(crate) fn new(options: &Options, replayed: (u64, u64)) -> Self {
         let mut due = Self {
