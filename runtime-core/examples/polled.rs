@@ -108,6 +108,13 @@ impl Network for Net {
         Ok(())
     }
 
+    fn unlisten(&mut self, ports: &[(Port, u16)]) {
+        self.listeners.retain(|(port, listener, _)| {
+            let number = listener.local_addr().map_or(0, |addr| addr.port());
+            !ports.contains(&(*port, number))
+        });
+    }
+
     fn receive(&mut self, doors: &mut impl Doors) {
         self.conns.on_time(doors);
         self.accept(doors);

@@ -19,7 +19,7 @@ pub struct Accepting {
     crowded: bool,
     /// Since when nothing could be accepted.
     failing: Option<Instant>,
-    /// When that was logged last, and whether its end is to be logged too.
+    /// When that was logged last, and whether its end must be logged too.
     logged: Option<Instant>,
     announced: bool,
     /// Connections closed for want of descriptors.

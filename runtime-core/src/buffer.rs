@@ -97,7 +97,7 @@ impl Inbox {
         }
     }
 
-    /// Offers `bytes` that were read elsewhere, behind what waits.
+    /// Offers `bytes` that were read elsewhere, after what waits.
     pub fn push(&mut self, bytes: &[u8], take: impl FnOnce(&[u8]) -> usize) {
         if self.rest.is_empty() {
             let used = take(bytes);

@@ -15,7 +15,7 @@ use crate::NetOptions;
 ///
 /// The system gives out the lowest number that is free. So the number of a new descriptor tells that
 /// all below it are in use, by whomever in the process, and a socket that keeps no number above a
-/// bound leaves the numbers above it to others. Nothing has to be counted.
+/// bound leaves the numbers above it to others. Nothing needs to be counted.
 #[derive(Clone, Copy, Debug)]
 pub struct Descriptors {
     limit: u64,

@@ -11,11 +11,13 @@ use zab_proto::{
     NetOutput, Node, Notice, Violation,
 };
 
-use crate::login::{LoginDoors, LoginLayer};
+use crate::layered::Layered;
+use crate::login::LoginLayer;
 use crate::names::Names;
 use crate::secure::{Layer, LayerOutput};
+use crate::status::describe_quorum;
 use crate::{
-    Clock, Control, Disk, Error, Handle, Listeners, Loaded, NetOptions, Port, SecureDoors,
+    Clock, Control, Disk, Error, Handle, Listeners, Loaded, NetOptions, Port, PortChange,
     bounded_log,
 };
 
@@ -27,8 +29,8 @@ pub trait Doors {
     /// Somebody has connected; `None` refuses.
     fn accept(&mut self, port: Port, remote: SocketAddr) -> Option<ConnId>;
 
-    /// A client has shown a trusted certificate for this subject.
-    fn identified(&mut self, conn: ConnId, subject: &str);
+    /// A client's connection is encrypted; `subject` is that of the trusted certificate, if one was shown.
+    fn secured(&mut self, conn: ConnId, subject: Option<&str>);
 
     /// A dial has succeeded, and reached this address.
     fn opened(&mut self, conn: ConnId, remote: Option<SocketAddr>);
@@ -50,6 +52,9 @@ pub trait Network {
     /// # Errors
     /// If a port cannot be served; the server ends with it.
     fn listen(&mut self, listeners: Listeners) -> Result<(), Error>;
+
+    /// Closes all ports of these kinds and numbers. Connections that have come to them stay.
+    fn unlisten(&mut self, ports: &[(Port, u16)]);
 
     /// Begins a turn: takes what has come, from each socket a bounded number of bytes, and ends what
     /// has taken too long. Whatever wakes the loop after this call makes it turn once more.
@@ -80,6 +85,9 @@ pub trait Network {
     /// Writes to all marked connections.
     fn flush(&mut self, doors: &mut impl Doors);
 }
+
+/// The core's doors with what stands before them.
+type CoreDoors<'a, A, D> = Layered<'a, Layer, Layered<'a, LoginLayer, NodeDoors<'a, A, D>>>;
 
 /// A node, its disk and its clock: all of a server but its sockets. A runtime's loop calls
 /// [`tick`](Self::tick), and waits for an event or until [`deadline`](Self::deadline).
@@ -145,14 +153,17 @@ impl<A: Application, D: Disk> Engine<A, D> {
         net.receive(&mut self.doors(now));
         // After that, as a network may forget by then that a call has woken the loop.
         self.control.run_calls(now, &mut self.node);
-        while let Some(listeners) = self.control.more_ports() {
-            net.listen(listeners)?;
+        while let Some(change) = self.control.ports_changed() {
+            match change {
+                PortChange::Open(listeners) => net.listen(listeners)?,
+                PortChange::Close(ports) => net.unlisten(&ports),
+            }
         }
         self.on_time(now);
         loop {
             self.turn(now, net)?;
             // The end of a connection comes after what its last bytes caused: a client that shuts
-            // its side down behind a request gets the answer.
+            // its side down after a request gets the answer.
             if !net.on_ended(&mut self.doors(now)) {
                 return Ok(());
             }
@@ -162,7 +173,7 @@ impl<A: Application, D: Disk> Engine<A, D> {
     /// When [`tick`](Self::tick) is due even without an event; `None`: never.
     #[must_use]
     pub fn deadline(&self, net: &impl Network) -> Option<SystemInstant> {
-        if net.has_work() {
+        if net.has_work() || self.node.wants_turn() {
             return Some(SystemInstant::now());
         }
         let deadlines = [self.poll_timeout(), net.poll_timeout()];
@@ -170,11 +181,11 @@ impl<A: Application, D: Disk> Engine<A, D> {
     }
 
     /// The core's doors, at the time `now`.
-    fn doors(&mut self, now: Instant) -> SecureDoors<'_, LoginDoors<'_, NodeDoors<'_, A, D>>> {
+    fn doors(&mut self, now: Instant) -> CoreDoors<'_, A, D> {
         let Self { clock, node, disk, layer, logins, .. } = self;
         let inner = NodeDoors { now, clock: *clock, node, disk };
-        let inner = LoginDoors { layer: logins.as_mut(), inner };
-        SecureDoors { layer: layer.as_mut(), inner }
+        let inner = Layered { layer: logins.as_mut(), inner };
+        Layered { layer: layer.as_mut(), inner }
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -328,7 +339,12 @@ impl<A: Application, D: Disk> Engine<A, D> {
                     self.close(now, conn, reason, net);
                 }
                 NetOutput::Notice(notice, more) => self.tell(notice, more),
-                NetOutput::Became(status) => self.control.status().report(status),
+                NetOutput::Became(status) => {
+                    if let Some(text) = describe_quorum(&status, self.node.peer()) {
+                        log::info!("{text}");
+                    }
+                    self.control.status().report(status);
+                }
                 // Those who come are judged by the names of the members of now.
                 NetOutput::Reconfigured => self.names = Names::new(self.node.peer().config()),
             }
@@ -360,8 +376,8 @@ impl<A: Application, D: Disk> Doors for NodeDoors<'_, A, D> {
         self.node.accept(self.now, port.channel, &Incoming::new(remote))
     }
 
-    fn identified(&mut self, conn: ConnId, subject: &str) {
-        self.node.identified(self.now, conn, subject);
+    fn secured(&mut self, conn: ConnId, subject: Option<&str>) {
+        self.node.secured(self.now, conn, subject);
     }
 
     fn opened(&mut self, conn: ConnId, _: Option<SocketAddr>) {

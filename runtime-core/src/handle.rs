@@ -8,9 +8,18 @@ use std::time::Duration;
 
 use zab_proto::{Instant, Node, Phase};
 
-use crate::{Listeners, StatusBoard};
+use crate::{Listeners, Port, StatusBoard};
 
 type Call<A> = Box<dyn FnOnce(Instant, &mut Node<A>) + Send>;
+
+/// Which ports a running server is to have from now on.
+#[derive(Debug)]
+pub enum PortChange {
+    /// These, too.
+    Open(Listeners),
+    /// None of these kinds and numbers any more.
+    Close(Vec<(Port, u16)>),
+}
 
 /// A server's end that other threads may hold.
 pub struct Handle<A> {
@@ -18,7 +27,7 @@ pub struct Handle<A> {
     status: Arc<StatusBoard>,
     wake: Arc<dyn Fn() + Send + Sync>,
     calls: Sender<Call<A>>,
-    ports: Sender<Listeners>,
+    ports: Sender<PortChange>,
 }
 
 impl<A> Clone for Handle<A> {
@@ -61,7 +70,16 @@ impl<A> Handle<A> {
     /// Serves more ports: of names that were not known when the server was started, for example.
     /// They are closed if the server has ended.
     pub fn listen(&self, listeners: Listeners) {
-        if self.ports.send(listeners).is_ok() {
+        self.change_ports(PortChange::Open(listeners));
+    }
+
+    /// Closes all ports of these kinds and numbers. Connections that have come to them stay.
+    pub fn unlisten(&self, ports: Vec<(Port, u16)>) {
+        self.change_ports(PortChange::Close(ports));
+    }
+
+    fn change_ports(&self, change: PortChange) {
+        if self.ports.send(change).is_ok() {
             self.wake();
         }
     }
@@ -84,7 +102,7 @@ impl<A> Handle<A> {
 pub struct Control<A> {
     handle: Handle<A>,
     calls: Receiver<Call<A>>,
-    ports: Receiver<Listeners>,
+    ports: Receiver<PortChange>,
 }
 
 impl<A> fmt::Debug for Control<A> {
@@ -121,9 +139,9 @@ impl<A> Control<A> {
         self.handle.stop.load(Ordering::Acquire)
     }
 
-    /// Ports that [`Handle::listen`] has brought.
+    /// The next thing that [`Handle::listen`] and [`Handle::unlisten`] want.
     #[must_use]
-    pub fn more_ports(&self) -> Option<Listeners> {
+    pub fn ports_changed(&self) -> Option<PortChange> {
         self.ports.try_recv().ok()
     }
 

@@ -10,12 +10,14 @@ mod bounded_log;
 mod buffer;
 mod clock;
 mod conns;
+mod deadlines;
 mod descriptors;
 mod disk;
 mod engine;
 mod error;
 mod handle;
 mod held_port;
+mod layered;
 mod listen;
 mod login;
 #[cfg(test)]
@@ -36,15 +38,14 @@ pub use descriptors::{Descriptors, count_descriptors, raise_descriptor_limit};
 pub use disk::{Disk, Loaded};
 pub use engine::{Doors, Engine, Network, NodeDoors};
 pub use error::Error;
-pub use handle::{Control, Handle};
+pub use handle::{Control, Handle, PortChange};
 pub use held_port::HeldPort;
 pub use listen::{Listen, Listeners, Port, all_addresses, local_address};
-pub use login::{Exchange, LoginDoors, Logins};
+pub use login::{Exchange, Logins};
 pub use options::{NetOptions, ServerOptions, load};
 pub use resolve::{LookUp, Resolver, Target, targets};
 pub use secure::{
-    Cipher, CipherError, Expects, HandshakeEvent, HandshakeLimits, PIECE_LEN_MAX, SecureDoors,
-    Security,
+    Cipher, CipherError, Expects, HandshakeEvent, HandshakeLimits, PIECE_LEN_MAX, Security,
 };
 pub use server::{Runtime, Server, Wake};
 pub use status::{StatusBoard, describe};

@@ -32,9 +32,9 @@ impl Doors for Core {
         })
     }
 
-    fn identified(&mut self, conn: ConnId, subject: &str) {
+    fn secured(&mut self, conn: ConnId, subject: Option<&str>) {
         assert!(!self.heard.contains_key(&conn), "before any bytes");
-        self.subjects.push((conn, subject.into()));
+        self.subjects.extend(subject.map(|subject| (conn, subject.to_owned())));
     }
 
     fn opened(&mut self, conn: ConnId, _: Option<SocketAddr>) {

@@ -3,7 +3,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use zab_proto::{Phase, ServerState, Status, SyncMode};
+use zab_proto::{Peer, Phase, ServerState, Status, SyncMode, Zxid};
 
 /// The last status a server reported; anybody may read it or wait for one.
 #[derive(Debug, Default)]
@@ -26,11 +26,11 @@ impl StatusBoard {
         let before = inner.status.replace(status);
         let changed_role = before.is_none_or(|before| before.state != status.state);
         let role = format!("{:?}", status.state).to_uppercase();
+        if changed_role {
+            log::info!("{role}");
+        }
         if status.state == ServerState::Looking {
             inner.looking_since.get_or_insert_with(Instant::now);
-            if changed_role {
-                log::info!("{role}");
-            }
         } else {
             if let Some(since) = inner.looking_since.take() {
                 let took = since.elapsed().as_millis();
@@ -72,6 +72,22 @@ impl StatusBoard {
         // Every state of `Inner` is a valid one.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// ZooKeeper's text for a leader that begins to serve: who follows it, itself among them, in the order of
+/// their ids, and the beginning of its epoch. `None` of every other status.
+pub(crate) fn describe_quorum(status: &Status, peer: &Peer) -> Option<String> {
+    if (status.state, status.phase) != (ServerState::Leading, Phase::Broadcast) {
+        return None;
+    }
+    let synced = peer.learners().filter(|learner| learner.synced && !learner.observer);
+    let mut sids: Vec<i64> = synced.map(|learner| learner.origin.sid.0).collect();
+    sids.push(peer.config().sid.0);
+    sids.sort_unstable();
+    let zxid = Zxid::new(status.epoch, 0);
+    Some(format!(
+        "Have quorum of supporters, sids: [{sids:?}]; starting up and setting last processed zxid: {zxid}"
+    ))
 }
 
 /// ZooKeeper's text for a status: `leading - broadcast`, `following - synchronization - diff`.

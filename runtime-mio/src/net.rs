@@ -333,6 +333,23 @@ impl Network for Net {
         Ok(())
     }
 
+    fn unlisten(&mut self, ports: &[(Port, u16)]) {
+        let is_one = |other: &Other| match other {
+            Other::Listener(port, listener, _) => {
+                listener.local_addr().is_ok_and(|addr| ports.contains(&(*port, addr.port())))
+            }
+            Other::Dial(_) => false,
+        };
+        let slots: Vec<usize> =
+            self.others.iter().filter(|(_, other)| is_one(other)).map(|(at, _)| *at).collect();
+        for at in slots {
+            // Closing it ends its registration.
+            self.others.remove(&at);
+            self.deadlines.retain(|(_, of)| *of != at);
+            self.conns.give_back(at);
+        }
+    }
+
     fn receive(&mut self, doors: &mut impl Doors) {
         self.on_time(doors);
         // Each socket that had events has a bounded turn.

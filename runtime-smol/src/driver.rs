@@ -94,7 +94,7 @@ impl<A: Application, D: Disk> Driver<A, D> {
 }
 
 /// One timer for all deadlines. Deadlines mostly move away before they are reached, so that it is
-/// cheaper to be woken too early now and then than to set it anew in each turn of the loop.
+/// cheaper to be woken too early now and then than to set it again in each turn of the loop.
 #[derive(Debug)]
 struct Alarm {
     timer: Timer,

@@ -39,6 +39,8 @@ pub(crate) struct Net {
     events: Vec<Event>,
     options: NetOptions,
     conns: Conns<Socket>,
+    /// Those who accept; dropping its task closes a port.
+    acceptors: Vec<(Port, u16, Task<()>)>,
     /// Dials under way; dropping its task gives one up.
     dials: HashMap<ConnId, (Channel, Task<()>)>,
     resolver: Arc<Resolver>,
@@ -96,7 +98,7 @@ impl Write for Socket {
 }
 
 impl Stream for Socket {
-    /// Each wait is registered anew, and ends at once if there is something.
+    /// Each wait is registered again, and ends at once if there is something.
     const LEVEL_TRIGGERED: bool = true;
 
     fn await_readable(&self) -> io::Result<()> {
@@ -140,6 +142,7 @@ impl Net {
             events: Vec::new(),
             options,
             conns: Conns::new(options, usize::MAX),
+            acceptors: Vec::new(),
             dials: HashMap::new(),
             resolver: Arc::default(),
             descriptors,
@@ -167,12 +170,18 @@ impl Net {
 impl Network for Net {
     fn listen(&mut self, listeners: Listeners) -> Result<(), Error> {
         for (port, listener) in listeners.into_sockets() {
+            let number = listener.local_addr()?.port();
             let listener = Async::new(listener)?;
             let (mailbox, accepting) =
                 (Arc::clone(&self.mailbox), Accepting::new(port.channel, self.descriptors));
-            self.executor.spawn(accept(port, listener, accepting, mailbox)).detach();
+            let task = self.executor.spawn(accept(port, listener, accepting, mailbox));
+            self.acceptors.push((port, number, task));
         }
         Ok(())
+    }
+
+    fn unlisten(&mut self, ports: &[(Port, u16)]) {
+        self.acceptors.retain(|(port, number, _)| !ports.contains(&(*port, *number)));
     }
 
     fn receive(&mut self, doors: &mut impl Doors) {

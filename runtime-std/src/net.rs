@@ -336,6 +336,10 @@ impl Network for Net {
         self.threads.listen(listeners)
     }
 
+    fn unlisten(&mut self, ports: &[(Port, u16)]) {
+        self.threads.unlisten(ports);
+    }
+
     fn receive(&mut self, doors: &mut impl Doors) {
         for _ in 0..EVENTS_MAX {
             let Some(event) = self.first.take().or_else(|| self.events.try_recv().ok()) else {

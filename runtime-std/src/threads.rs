@@ -20,7 +20,7 @@ use crate::net::{Chunk, Ends, Event};
 pub(crate) struct Threads {
     events: Option<Events>,
     /// The acceptors' sockets, to shut them down.
-    listeners: Vec<Arc<TcpListener>>,
+    listeners: Vec<(Port, Arc<TcpListener>)>,
     resolver: Arc<Resolver>,
     descriptors: Descriptors,
     /// As many diallers run as this is held by, minus one.
@@ -62,12 +62,25 @@ impl Threads {
         for (port, listener) in listeners.into_sockets() {
             listener.set_nonblocking(false)?;
             let listener = Arc::new(listener);
-            self.listeners.push(Arc::clone(&listener));
+            self.listeners.push((port, Arc::clone(&listener)));
             let events = self.events()?.clone();
             let accepting = Accepting::new(port.channel, self.descriptors);
             spawn("acceptor", move || events.accept(port, &listener, accepting))?;
         }
         Ok(())
+    }
+
+    /// Closes ports.
+    pub(crate) fn unlisten(&mut self, ports: &[(Port, u16)]) {
+        self.listeners.retain(|(port, listener)| {
+            let number = listener.local_addr().map_or(0, |addr| addr.port());
+            let stays = !ports.contains(&(*port, number));
+            if !stays {
+                // Its acceptor ends, and closes it.
+                let _ = SockRef::from(listener).shutdown(Shutdown::Both);
+            }
+            stays
+        });
     }
 
     fn events(&self) -> io::Result<&Events> {
@@ -134,7 +147,7 @@ impl Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        for listener in &self.listeners {
+        for (_, listener) in &self.listeners {
             // On Linux this ends a blocked accept.
             let _ = SockRef::from(listener).shutdown(Shutdown::Both);
         }

@@ -9,13 +9,13 @@ pub trait Stream: Read + Write {
     /// not, only `WouldBlock` does.
     const LEVEL_TRIGGERED: bool;
 
-    /// The socket was found empty: it is to be reported when it no longer is.
+    /// The socket was found empty: it must be reported when it no longer is.
     ///
     /// # Errors
     /// If it cannot be; the connection counts as broken.
     fn await_readable(&self) -> io::Result<()>;
 
-    /// The socket was found full: it is to be reported when it no longer is.
+    /// The socket was found full: it must be reported when it no longer is.
     ///
     /// # Errors
     /// If it cannot be; the connection counts as broken.

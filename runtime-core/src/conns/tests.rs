@@ -72,7 +72,7 @@ impl Doors for Core {
         None
     }
 
-    fn identified(&mut self, _: ConnId, _: &str) {}
+    fn secured(&mut self, _: ConnId, _: Option<&str>) {}
 
     fn opened(&mut self, _: ConnId, _: Option<SocketAddr>) {}
 

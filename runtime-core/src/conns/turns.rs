@@ -62,7 +62,7 @@ impl<S: Stream> Conns<S> {
         }
     }
 
-    /// Writes what there is to be sent on a connection, for a bounded turn. Returns how many bytes
+    /// Writes what waits to be sent on a connection, for a bounded turn. Returns how many bytes
     /// were fetched for it.
     fn write(&mut self, at: usize, doors: &mut impl Doors) -> usize {
         let Some(conn) = &mut self.slots[at].conn else { return 0 };

@@ -1,6 +1,6 @@
 //! What the layer keeps of each connection whose login is not done.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,8 @@ use zab_proto::wire::handshake::Handshake;
 use zab_proto::{Channel, ConnId, Input, Instant};
 
 use super::{Exchange, Logins};
+use crate::deadlines::Deadlines;
+use crate::layered::Between;
 use crate::secure::LayerOutput;
 use crate::{CipherError, Doors, NetOptions, Port};
 
@@ -21,8 +23,7 @@ pub(crate) struct LoginLayer {
     limit: Duration,
     flush: Duration,
     conns: HashMap<ConnId, Conn>,
-    deadlines: BTreeMap<(Instant, u64), ConnId>,
-    next_deadline: u64,
+    deadlines: Deadlines,
     outputs: VecDeque<LayerOutput>,
 }
 
@@ -33,7 +34,6 @@ struct Conn {
     stage: Stage,
     /// To be sent before anything of the core's.
     out: Vec<u8>,
-    deadline: Option<(Instant, u64)>,
 }
 
 #[derive(Debug)]
@@ -67,15 +67,14 @@ impl LoginLayer {
             limit: options.connect_timeout,
             flush: options.flush_timeout * 2,
             conns: HashMap::new(),
-            deadlines: BTreeMap::new(),
-            next_deadline: 0,
+            deadlines: Deadlines::default(),
             outputs: VecDeque::new(),
         }
     }
 
     /// When [`on_time`](Self::on_time) is due.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.first_key_value().map(|((at, _), _)| *at)
+        self.deadlines.first()
     }
 
     /// The next thing to do for a connection.
@@ -90,46 +89,10 @@ impl LoginLayer {
         }
     }
 
-    pub(super) fn opened(
-        &mut self,
-        conn: ConnId,
-        remote: Option<SocketAddr>,
-        doors: &mut impl Doors,
-    ) {
-        let Some(entry) = self.conns.get_mut(&conn) else { return doors.opened(conn, remote) };
-        let Some(mut exchange) = self.logins.dial(entry.channel, remote) else {
-            self.forget(conn);
-            return doors.opened(conn, remote);
-        };
-        entry.remote = remote;
-        let at = doors.now() + self.limit;
-        if entry.channel == Channel::Election {
-            // Its handshake is the core's.
-            entry.stage = Stage::Greeting(exchange);
-            doors.opened(conn, remote);
-        } else {
-            exchange.begin(&mut entry.out);
-            entry.stage = Stage::logging_in(exchange, true, Vec::new());
-            self.outputs.push_back(LayerOutput::Mark(conn));
-        }
-        self.set_deadline(conn, Some(at));
-    }
-
     pub(super) fn accepted(&mut self, conn: ConnId, port: Port, remote: SocketAddr) {
         if port.channel != Channel::Client {
             self.conns
                 .insert(conn, Conn::new(port.channel, Some(remote), Stage::Accepted(Vec::new())));
-        }
-    }
-
-    pub(super) fn receive(&mut self, conn: ConnId, bytes: &[u8], doors: &mut impl Doors) -> usize {
-        let Some(entry) = self.conns.get(&conn) else { return doors.receive(conn, bytes) };
-        match &entry.stage {
-            Stage::Dialling | Stage::Greeting(_) => 0,
-            Stage::Accepted(_) => self.first_bytes(conn, bytes, doors),
-            Stage::LoggingIn { .. } => self.log_in(conn, bytes, doors),
-            Stage::Flushing => doors.receive(conn, bytes),
-            Stage::Failed => bytes.len(),
         }
     }
 
@@ -153,7 +116,7 @@ impl LoginLayer {
                 exchange.begin(&mut entry.out);
                 entry.stage = Stage::logging_in(exchange, false, bytes[..head].to_vec());
                 let at = doors.now() + self.limit;
-                self.set_deadline(conn, Some(at));
+                self.deadlines.set(conn, Some(at));
                 head + self.log_in(conn, &bytes[head..], doors)
             }
             Some(_) if self.logins.is_required() => {
@@ -166,14 +129,14 @@ impl LoginLayer {
                 doors.receive(conn, bytes)
             }
             None => {
-                // Nothing behind the handshake yet. Who need not log in may have nothing to say.
-                if entry.deadline.is_none() && !bytes.is_empty() {
+                // Nothing after the handshake yet. Who need not log in may have nothing to say.
+                if !self.deadlines.has(conn) && !bytes.is_empty() {
                     let required = self.logins.is_required();
                     if !required {
                         entry.stage = Stage::Accepted(bytes.to_vec());
                     }
                     let wait = if required { self.limit } else { self.limit.min(QUIET) };
-                    self.set_deadline(conn, Some(doors.now() + wait));
+                    self.deadlines.set(conn, Some(doors.now() + wait));
                 }
                 0
             }
@@ -207,7 +170,7 @@ impl LoginLayer {
 
     /// The login is done: the core hears of what it was kept from.
     fn done(&mut self, conn: ConnId, doors: &mut impl Doors) {
-        self.set_deadline(conn, None);
+        self.deadlines.set(conn, None);
         let Some(entry) = self.conns.get_mut(&conn) else { return };
         let stage = std::mem::replace(&mut entry.stage, Stage::Flushing);
         let Stage::LoggingIn { opens, held, late, .. } = stage else { return };
@@ -226,28 +189,7 @@ impl LoginLayer {
         }
     }
 
-    pub(super) fn transmit(
-        &mut self,
-        conn: ConnId,
-        buf: &mut [u8],
-        doors: &mut impl Doors,
-    ) -> usize {
-        if !self.conns.contains_key(&conn) {
-            return doors.transmit(conn, buf);
-        }
-        self.greet(conn, buf, doors);
-        let Some(entry) = self.conns.get_mut(&conn) else { return 0 };
-        let len = entry.out.len().min(buf.len());
-        buf[..len].copy_from_slice(&entry.out[..len]);
-        entry.out.drain(..len);
-        if entry.out.is_empty() && matches!(entry.stage, Stage::Flushing) {
-            self.conns.remove(&conn);
-            return len + doors.transmit(conn, &mut buf[len..]);
-        }
-        len
-    }
-
-    /// Lets the core's handshake go out, and the login behind it.
+    /// Lets the core's handshake go out, and the login after it.
     fn greet(&mut self, conn: ConnId, buf: &mut [u8], doors: &mut impl Doors) {
         let Some(entry) = self.conns.get_mut(&conn) else { return };
         if !matches!(entry.stage, Stage::Greeting(_)) {
@@ -267,32 +209,91 @@ impl LoginLayer {
 
     /// Gives a connection up.
     fn fail(&mut self, conn: ConnId, error: &CipherError) {
-        self.set_deadline(conn, None);
+        self.deadlines.set(conn, None);
         let Some(entry) = self.conns.get_mut(&conn) else { return };
         log::warn!("Closing connection {conn:?} with {}: {error}", shown(entry.remote));
         entry.stage = Stage::Failed;
         self.outputs.push_back(LayerOutput::Close(conn));
     }
 
-    /// Carries out [`LayerOutput::Close`]. False: the connection is gone already.
-    pub(super) fn close(&mut self, conn: ConnId, doors: &mut impl Doors) -> bool {
-        let known = self.conns.contains_key(&conn);
-        if known {
-            doors.input(Input::Closed { conn });
-            // The sockets do not tell when they are done with a connection of the core's.
-            let at = doors.now() + self.flush;
-            self.set_deadline(conn, Some(at));
+    /// A connection is gone.
+    pub(crate) fn forget(&mut self, conn: ConnId) {
+        self.deadlines.set(conn, None);
+        self.conns.remove(&conn);
+    }
+}
+
+impl Between for LoginLayer {
+    fn accept(&mut self, port: Port, remote: SocketAddr, doors: &mut impl Doors) -> Option<ConnId> {
+        let conn = doors.accept(port, remote)?;
+        self.accepted(conn, port, remote);
+        Some(conn)
+    }
+
+    fn opened(&mut self, conn: ConnId, remote: Option<SocketAddr>, doors: &mut impl Doors) {
+        let Some(entry) = self.conns.get_mut(&conn) else { return doors.opened(conn, remote) };
+        let Some(mut exchange) = self.logins.dial(entry.channel, remote) else {
+            self.forget(conn);
+            return doors.opened(conn, remote);
+        };
+        entry.remote = remote;
+        let at = doors.now() + self.limit;
+        if entry.channel == Channel::Election {
+            // Its handshake is the core's.
+            entry.stage = Stage::Greeting(exchange);
+            doors.opened(conn, remote);
+        } else {
+            exchange.begin(&mut entry.out);
+            entry.stage = Stage::logging_in(exchange, true, Vec::new());
+            self.outputs.push_back(LayerOutput::Mark(conn));
         }
-        known
+        self.deadlines.set(conn, Some(at));
+    }
+
+    /// A connection has been closed by the other side. Its handshake alone may be all that it had to
+    /// say: a member of a lower id asks to be dialled by it, and Apache's leaves at once.
+    fn closed(&mut self, conn: ConnId, doors: &mut impl Doors) {
+        let entry = self.conns.remove(&conn);
+        self.deadlines.set(conn, None);
+        if let Some(Conn { stage: Stage::Accepted(handshake), .. }) = entry
+            && !handshake.is_empty()
+        {
+            doors.receive(conn, &handshake);
+        }
+    }
+
+    fn receive(&mut self, conn: ConnId, bytes: &[u8], doors: &mut impl Doors) -> usize {
+        let Some(entry) = self.conns.get(&conn) else { return doors.receive(conn, bytes) };
+        match &entry.stage {
+            Stage::Dialling | Stage::Greeting(_) => 0,
+            Stage::Accepted(_) => self.first_bytes(conn, bytes, doors),
+            Stage::LoggingIn { .. } => self.log_in(conn, bytes, doors),
+            Stage::Flushing => doors.receive(conn, bytes),
+            Stage::Failed => bytes.len(),
+        }
+    }
+
+    fn transmit(&mut self, conn: ConnId, buf: &mut [u8], doors: &mut impl Doors) -> usize {
+        if !self.conns.contains_key(&conn) {
+            return doors.transmit(conn, buf);
+        }
+        self.greet(conn, buf, doors);
+        let Some(entry) = self.conns.get_mut(&conn) else { return 0 };
+        let len = entry.out.len().min(buf.len());
+        buf[..len].copy_from_slice(&entry.out[..len]);
+        entry.out.drain(..len);
+        if entry.out.is_empty() && matches!(entry.stage, Stage::Flushing) {
+            self.conns.remove(&conn);
+            return len + doors.transmit(conn, &mut buf[len..]);
+        }
+        len
     }
 
     /// A turn of the loop begins.
-    pub(super) fn on_time(&mut self, doors: &mut impl Doors) {
+    fn on_time(&mut self, doors: &mut impl Doors) {
         let now = doors.now();
-        while let Some(first) = self.deadlines.first_entry().filter(|first| first.key().0 <= now) {
-            let conn = first.remove();
-            let Some(entry) = self.conns.get_mut(&conn) else { continue };
-            entry.deadline = None;
+        while let Some(conn) = self.deadlines.pop(now) {
+            let Some(entry) = self.conns.get(&conn) else { continue };
             match &entry.stage {
                 Stage::Failed => self.forget(conn),
                 // Its handshake is still with the sockets.
@@ -305,43 +306,22 @@ impl LoginLayer {
         }
     }
 
-    /// A connection has been closed by the other side. Its handshake alone may be all that it had to
-    /// say: a member of a lower id asks to be dialled by it, and Apache's leaves at once.
-    pub(super) fn closed(&mut self, conn: ConnId, doors: &mut impl Doors) {
-        let entry = self.conns.remove(&conn);
-        if let Some(deadline) = entry.as_ref().and_then(|entry| entry.deadline) {
-            self.deadlines.remove(&deadline);
+    /// Carries out [`LayerOutput::Close`]. False: the connection is gone already.
+    fn close(&mut self, conn: ConnId, doors: &mut impl Doors) -> bool {
+        let known = self.conns.contains_key(&conn);
+        if known {
+            doors.input(Input::Closed { conn });
+            // The sockets do not tell when they are done with a connection of the core's.
+            let at = doors.now() + self.flush;
+            self.deadlines.set(conn, Some(at));
         }
-        if let Some(Conn { stage: Stage::Accepted(handshake), .. }) = entry
-            && !handshake.is_empty()
-        {
-            doors.receive(conn, &handshake);
-        }
-    }
-
-    /// A connection is gone.
-    pub(crate) fn forget(&mut self, conn: ConnId) {
-        self.set_deadline(conn, None);
-        self.conns.remove(&conn);
-    }
-
-    fn set_deadline(&mut self, conn: ConnId, at: Option<Instant>) {
-        let Some(entry) = self.conns.get_mut(&conn) else { return };
-        if let Some(old) = entry.deadline.take() {
-            self.deadlines.remove(&old);
-        }
-        if let Some(at) = at {
-            let key = (at, self.next_deadline);
-            self.next_deadline += 1;
-            self.deadlines.insert(key, conn);
-            entry.deadline = Some(key);
-        }
+        known
     }
 }
 
 impl Conn {
     fn new(channel: Channel, remote: Option<SocketAddr>, stage: Stage) -> Self {
-        Self { channel, remote, stage, out: Vec::new(), deadline: None }
+        Self { channel, remote, stage, out: Vec::new() }
     }
 }
 
@@ -351,7 +331,7 @@ impl Stage {
     }
 }
 
-/// How long a login may be missing behind the handshake of an election connection that need not have one:
+/// How long a login may be missing after the handshake of an election connection that need not have one:
 /// both are sent together. Much less than such a handshake may take.
 const QUIET: Duration = Duration::from_millis(500);
 

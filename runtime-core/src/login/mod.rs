@@ -1,12 +1,11 @@
 //! Logins of members at the beginning of their connections (`QuorumAuth`), as a layer between what is
 //! encrypted, if anything, and the core.
 //!
-//! On the quorum port the login comes first; on the election port it comes behind the dialler's
+//! On the quorum port the login comes first; on the election port it comes after the dialler's
 //! handshake. The core hears nothing of a connection's beginning before the login is done: what a
 //! dialler says he is, is not believed before he has shown it. Nothing here knows SASL: a [`Logins`]
 //! makes an [`Exchange`] for each connection, bytes in and bytes out.
 
-mod doors;
 mod layer;
 
 use std::fmt;
@@ -14,7 +13,6 @@ use std::net::SocketAddr;
 
 use zab_proto::Channel;
 
-pub use self::doors::LoginDoors;
 pub(crate) use self::layer::LoginLayer;
 use crate::CipherError;
 
@@ -23,7 +21,7 @@ pub trait Logins: Send + Sync + fmt::Debug {
     /// For a connection that this server has dialled, if it logs in there.
     fn dial(&self, channel: Channel, remote: Option<SocketAddr>) -> Option<Box<dyn Exchange>>;
 
-    /// For a connection that has come, whose first byte behind the handshake is
+    /// For a connection that has come, whose first byte after the handshake is
     /// [`first_byte`](Self::first_byte).
     fn accept(&self, channel: Channel, remote: SocketAddr) -> Box<dyn Exchange>;
 
@@ -39,7 +37,7 @@ pub trait Logins: Send + Sync + fmt::Debug {
 
 /// One side of a login. Never blocks, and does no input or output of its own.
 pub trait Exchange: Send + fmt::Debug {
-    /// Appends what is to be said first, if this side begins.
+    /// Appends what must be said first, if this side begins.
     fn begin(&mut self, out: &mut Vec<u8>);
 
     /// Takes at most one message from the front of `bytes` and appends the answer to `out`. Returns how

@@ -1,6 +1,6 @@
 //! What the layer keeps of each connection that is encrypted, or may turn out to be.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant as SystemInstant};
@@ -8,6 +8,8 @@ use std::time::{Duration, Instant as SystemInstant};
 use zab_proto::{Channel, ConnId, Input, Instant};
 
 use super::{Cipher, CipherError, Expects, HandshakeEvent, PIECE_LEN_MAX, Security};
+use crate::deadlines::Deadlines;
+use crate::layered::{Between, Layered};
 use crate::{Doors, NetOptions, Port};
 
 /// What the layer asks of the sockets.
@@ -27,8 +29,7 @@ pub(crate) struct Layer {
     security: Arc<dyn Security>,
     options: NetOptions,
     conns: HashMap<ConnId, Conn>,
-    deadlines: BTreeMap<(Instant, u64), ConnId>,
-    next_deadline: u64,
+    deadlines: Deadlines,
     outputs: VecDeque<LayerOutput>,
     /// Connections whose handshake has to wait for the next turn, first come first served.
     waiting: VecDeque<ConnId>,
@@ -49,7 +50,6 @@ struct Conn {
     stage: Stage,
     /// Decrypted and not used.
     inbox: Vec<u8>,
-    deadline: Option<(Instant, u64)>,
     /// In `waiting`.
     waits: bool,
     /// The sockets have been told to close it.
@@ -90,8 +90,7 @@ impl Layer {
             security,
             options: options.usable(),
             conns: HashMap::new(),
-            deadlines: BTreeMap::new(),
-            next_deadline: 0,
+            deadlines: Deadlines::default(),
             outputs: VecDeque::new(),
             waiting: VecDeque::new(),
             clients: Budget::new(CLIENT_HANDSHAKES_PER_TURN),
@@ -106,7 +105,7 @@ impl Layer {
         if !self.waiting.is_empty() {
             return Some(now);
         }
-        self.deadlines.first_key_value().map(|((at, _), _)| *at)
+        self.deadlines.first()
     }
 
     /// The next thing to do for a connection.
@@ -132,98 +131,11 @@ impl Layer {
             let entry = Conn::new(channel, None, Stage::Dialling);
             self.conns.insert(conn, Conn { addresses: Some(to.into()), ..entry });
             // The dial's time includes the handshake.
-            self.set_deadline(conn, Some(now + self.options.connect_timeout));
+            self.deadlines.set(conn, Some(now + self.options.connect_timeout));
         }
     }
 
-    pub(super) fn opened(
-        &mut self,
-        conn: ConnId,
-        remote: Option<SocketAddr>,
-        doors: &mut impl Doors,
-    ) {
-        let Some(entry) = self.conns.get_mut(&conn) else {
-            return doors.opened(conn, remote);
-        };
-        entry.remote = remote;
-        let addresses = entry.addresses.as_deref().unwrap_or_default();
-        let ip = remote.map(|remote| remote.ip().to_canonical());
-        match self.security.dial(entry.channel, addresses, ip) {
-            Ok(cipher) => {
-                entry.stage = Stage::Handshaking(cipher);
-                self.security.happened(HandshakeEvent::Begun(entry.channel));
-                self.outputs.push_back(LayerOutput::Mark(conn));
-            }
-            Err(error) => self.fail(conn, &error),
-        }
-    }
-
-    pub(super) fn accept(
-        &mut self,
-        port: Port,
-        remote: SocketAddr,
-        doors: &mut impl Doors,
-    ) -> Option<ConnId> {
-        let expects = self.security.expects(port);
-        if expects == Expects::Plain {
-            return doors.accept(port, remote);
-        }
-        let limits = self.security.limits();
-        let is_client = port.channel == Channel::Client;
-        if is_client
-            && expects == Expects::Handshake
-            && limits.clients_max.is_some_and(|max| self.client_handshakes >= max)
-        {
-            log::warn!("Refusing {remote}: {} handshakes are under way", self.client_handshakes);
-            self.security.happened(HandshakeEvent::Refused(port.channel));
-            return None;
-        }
-        let conn = doors.accept(port, remote)?;
-        self.conns
-            .insert(conn, Conn::new(port.channel, Some(remote), Stage::Silent(port, expects)));
-        let limit = match (is_client, expects) {
-            // Clients have a time of the service's own for saying who they are.
-            (true, Expects::Either) => None,
-            (true, _) => Some(limits.handshake),
-            (false, _) => Some(limits.detection),
-        };
-        self.set_deadline(conn, limit.map(|limit| doors.now() + limit));
-        if is_client && expects == Expects::Handshake {
-            self.client_handshakes += 1;
-        }
-        Some(conn)
-    }
-
-    pub(super) fn receive(&mut self, conn: ConnId, bytes: &[u8], doors: &mut impl Doors) -> usize {
-        let Some(entry) = self.conns.get_mut(&conn) else {
-            return doors.receive(conn, bytes);
-        };
-        if let (Stage::Silent(port, expects), Some(first)) = (&entry.stage, bytes.first()) {
-            let (port, expects) = (*port, *expects);
-            if *first != HANDSHAKE {
-                if expects == Expects::Either {
-                    self.plain(conn);
-                    return doors.receive(conn, bytes);
-                }
-                self.fail(
-                    conn,
-                    &"it does not speak TLS, which is all that this port accepts".into(),
-                );
-                return bytes.len();
-            }
-            if let Err(error) = self.begin(conn, port, expects, doors.now()) {
-                self.fail(conn, &error);
-                return bytes.len();
-            }
-        }
-        match self.conns.get(&conn).map(|entry| &entry.stage) {
-            Some(Stage::Handshaking(_)) => self.handshake(conn, bytes, doors),
-            Some(Stage::Open(_)) => self.decrypt(conn, bytes, doors),
-            _ => bytes.len(),
-        }
-    }
-
-    /// The first byte of an accepted connection says that it is to be encrypted.
+    /// The first byte of an accepted connection says that it will be encrypted.
     fn begin(
         &mut self,
         conn: ConnId,
@@ -238,7 +150,7 @@ impl Layer {
         self.security.happened(HandshakeEvent::Begun(port.channel));
         if port.channel != Channel::Client || expects == Expects::Either {
             let limit = self.security.limits().handshake;
-            self.set_deadline(conn, Some(now + limit));
+            self.deadlines.set(conn, Some(now + limit));
             self.client_handshakes += usize::from(port.channel == Channel::Client);
         }
         Ok(())
@@ -303,7 +215,7 @@ impl Layer {
     }
 
     fn established(&mut self, conn: ConnId, doors: &mut impl Doors) {
-        self.set_deadline(conn, None);
+        self.deadlines.set(conn, None);
         let Some(entry) = self.conns.get_mut(&conn) else { return };
         let Stage::Handshaking(cipher) = std::mem::replace(&mut entry.stage, Stage::Done) else {
             return;
@@ -324,8 +236,8 @@ impl Layer {
         if dialled {
             let remote = entry.remote;
             doors.opened(conn, remote);
-        } else if let Some(subject) = subject.filter(|_| conn.is_client()) {
-            doors.identified(conn, &subject);
+        } else if conn.is_client() {
+            doors.secured(conn, subject.as_deref());
         }
     }
 
@@ -356,12 +268,142 @@ impl Layer {
         }
     }
 
-    pub(super) fn transmit(
-        &mut self,
-        conn: ConnId,
-        buf: &mut [u8],
-        doors: &mut impl Doors,
-    ) -> usize {
+    /// The core, or the layer for its own reasons, closes a connection. What the core still has to
+    /// say on it is sent if it can be encrypted.
+    pub(crate) fn closing(&mut self, now: Instant, conn: ConnId) {
+        let Some(entry) = self.conns.get_mut(&conn) else { return };
+        if matches!(entry.stage, Stage::Dialling) {
+            self.forget(conn);
+            return;
+        }
+        self.client_handshakes -= usize::from(entry.is_counted());
+        entry.wind_up(true);
+        entry.closed = true;
+        // The sockets do not tell when they are done with a connection of the core's.
+        self.deadlines.set(conn, Some(now + self.options.flush_timeout * 2));
+    }
+
+    /// Gives a connection up.
+    fn fail(&mut self, conn: ConnId, error: &CipherError) {
+        let Some(entry) = self.conns.get_mut(&conn) else { return };
+        let remote = shown(entry.remote);
+        if conn.is_client() {
+            log::warn!(target: CLIENTS, "Closing connection {conn:?} with {remote}: {error}");
+        } else {
+            log::warn!("Closing connection {conn:?} with {remote}: {error}");
+        }
+        if !matches!(entry.stage, Stage::Open(_)) {
+            self.security.happened(HandshakeEvent::Failed(entry.channel));
+        }
+        self.client_handshakes -= usize::from(entry.is_counted());
+        entry.wind_up(false);
+        self.outputs.push_back(LayerOutput::Close(conn));
+    }
+
+    /// A connection is gone.
+    pub(super) fn forget(&mut self, conn: ConnId) {
+        self.deadlines.set(conn, None);
+        let Some(entry) = self.conns.remove(&conn) else { return };
+        self.client_handshakes -= usize::from(entry.is_counted());
+        if matches!(entry.stage, Stage::Handshaking(_)) {
+            self.security.happened(HandshakeEvent::Failed(entry.channel));
+            log::debug!("{} has gone during the handshake", shown(entry.remote));
+        }
+    }
+}
+
+impl<D: Doors> Layered<'_, Layer, D> {
+    /// Offers again what was decrypted and not used.
+    pub(crate) fn resume(&mut self, conn: ConnId) {
+        if let Some(layer) = &mut self.layer {
+            layer.resume(conn, &mut self.inner);
+        }
+    }
+}
+
+impl Between for Layer {
+    fn closed(&mut self, conn: ConnId, _: &mut impl Doors) {
+        self.forget(conn);
+    }
+
+    fn accept(&mut self, port: Port, remote: SocketAddr, doors: &mut impl Doors) -> Option<ConnId> {
+        let expects = self.security.expects(port);
+        if expects == Expects::Plain {
+            return doors.accept(port, remote);
+        }
+        let limits = self.security.limits();
+        let is_client = port.channel == Channel::Client;
+        if is_client
+            && expects == Expects::Handshake
+            && limits.clients_max.is_some_and(|max| self.client_handshakes >= max)
+        {
+            log::warn!("Refusing {remote}: {} handshakes are under way", self.client_handshakes);
+            self.security.happened(HandshakeEvent::Refused(port.channel));
+            return None;
+        }
+        let conn = doors.accept(port, remote)?;
+        self.conns
+            .insert(conn, Conn::new(port.channel, Some(remote), Stage::Silent(port, expects)));
+        let limit = match (is_client, expects) {
+            // Clients have a time of the service's own for saying who they are.
+            (true, Expects::Either) => None,
+            (true, _) => Some(limits.handshake),
+            (false, _) => Some(limits.detection),
+        };
+        self.deadlines.set(conn, limit.map(|limit| doors.now() + limit));
+        if is_client && expects == Expects::Handshake {
+            self.client_handshakes += 1;
+        }
+        Some(conn)
+    }
+
+    fn opened(&mut self, conn: ConnId, remote: Option<SocketAddr>, doors: &mut impl Doors) {
+        let Some(entry) = self.conns.get_mut(&conn) else {
+            return doors.opened(conn, remote);
+        };
+        entry.remote = remote;
+        let addresses = entry.addresses.as_deref().unwrap_or_default();
+        let ip = remote.map(|remote| remote.ip().to_canonical());
+        match self.security.dial(entry.channel, addresses, ip) {
+            Ok(cipher) => {
+                entry.stage = Stage::Handshaking(cipher);
+                self.security.happened(HandshakeEvent::Begun(entry.channel));
+                self.outputs.push_back(LayerOutput::Mark(conn));
+            }
+            Err(error) => self.fail(conn, &error),
+        }
+    }
+
+    fn receive(&mut self, conn: ConnId, bytes: &[u8], doors: &mut impl Doors) -> usize {
+        let Some(entry) = self.conns.get_mut(&conn) else {
+            return doors.receive(conn, bytes);
+        };
+        if let (Stage::Silent(port, expects), Some(first)) = (&entry.stage, bytes.first()) {
+            let (port, expects) = (*port, *expects);
+            if *first != HANDSHAKE {
+                if expects == Expects::Either {
+                    self.plain(conn);
+                    return doors.receive(conn, bytes);
+                }
+                self.fail(
+                    conn,
+                    &"it does not speak TLS, which is all that this port accepts".into(),
+                );
+                return bytes.len();
+            }
+            if let Err(error) = self.begin(conn, port, expects, doors.now()) {
+                self.fail(conn, &error);
+                return bytes.len();
+            }
+        }
+        match self.conns.get(&conn).map(|entry| &entry.stage) {
+            Some(Stage::Handshaking(_)) => self.handshake(conn, bytes, doors),
+            Some(Stage::Open(_)) => self.decrypt(conn, bytes, doors),
+            _ => bytes.len(),
+        }
+    }
+
+    fn transmit(&mut self, conn: ConnId, buf: &mut [u8], doors: &mut impl Doors) -> usize {
         let Some(entry) = self.conns.get_mut(&conn) else {
             return doors.transmit(conn, buf);
         };
@@ -400,23 +442,26 @@ impl Layer {
         n
     }
 
-    /// The core, or the layer for its own reasons, closes a connection. What the core still has to
-    /// say on it is sent if it can be encrypted.
-    pub(crate) fn closing(&mut self, now: Instant, conn: ConnId) {
-        let Some(entry) = self.conns.get_mut(&conn) else { return };
-        if matches!(entry.stage, Stage::Dialling) {
-            self.forget(conn);
-            return;
+    /// A turn of the loop begins.
+    fn on_time(&mut self, doors: &mut impl Doors) {
+        self.clients.left = self.clients.full;
+        self.peers.left = self.peers.full;
+        let now = doors.now();
+        while let Some(conn) = self.deadlines.pop(now) {
+            let Some(entry) = self.conns.get(&conn) else { continue };
+            match &entry.stage {
+                Stage::Silent(_, Expects::Either) => self.plain(conn),
+                Stage::Silent(..) => self.fail(conn, &"nothing came, not even a handshake".into()),
+                Stage::Handshaking(_) => self.fail(conn, &"the handshake took too long".into()),
+                // The sockets tell of dials that take too long.
+                Stage::Dialling | Stage::Open(_) => {}
+                Stage::Closing(..) | Stage::Done => self.forget(conn),
+            }
         }
-        self.client_handshakes -= usize::from(entry.is_counted());
-        entry.wind_up(true);
-        entry.closed = true;
-        // The sockets do not tell when they are done with a connection of the core's.
-        self.set_deadline(conn, Some(now + self.options.flush_timeout * 2));
     }
 
     /// Carries out [`LayerOutput::Close`]. False: the connection is closed already.
-    pub(super) fn close(&mut self, conn: ConnId, doors: &mut impl Doors) -> bool {
+    fn close(&mut self, conn: ConnId, doors: &mut impl Doors) -> bool {
         let Some(entry) = self.conns.get_mut(&conn).filter(|entry| !entry.closed) else {
             return false;
         };
@@ -430,74 +475,12 @@ impl Layer {
         self.closing(doors.now(), conn);
         true
     }
-
-    /// Gives a connection up.
-    fn fail(&mut self, conn: ConnId, error: &CipherError) {
-        let Some(entry) = self.conns.get_mut(&conn) else { return };
-        let remote = shown(entry.remote);
-        if conn.is_client() {
-            log::warn!(target: CLIENTS, "Closing connection {conn:?} with {remote}: {error}");
-        } else {
-            log::warn!("Closing connection {conn:?} with {remote}: {error}");
-        }
-        if !matches!(entry.stage, Stage::Open(_)) {
-            self.security.happened(HandshakeEvent::Failed(entry.channel));
-        }
-        self.client_handshakes -= usize::from(entry.is_counted());
-        entry.wind_up(false);
-        self.outputs.push_back(LayerOutput::Close(conn));
-    }
-
-    /// A turn of the loop begins.
-    pub(super) fn on_time(&mut self, doors: &mut impl Doors) {
-        self.clients.left = self.clients.full;
-        self.peers.left = self.peers.full;
-        let now = doors.now();
-        while let Some(first) = self.deadlines.first_entry().filter(|first| first.key().0 <= now) {
-            let conn = first.remove();
-            let Some(entry) = self.conns.get_mut(&conn) else { continue };
-            entry.deadline = None;
-            match &entry.stage {
-                Stage::Silent(_, Expects::Either) => self.plain(conn),
-                Stage::Silent(..) => self.fail(conn, &"nothing came, not even a handshake".into()),
-                Stage::Handshaking(_) => self.fail(conn, &"the handshake took too long".into()),
-                // The sockets tell of dials that take too long.
-                Stage::Dialling | Stage::Open(_) => {}
-                Stage::Closing(..) | Stage::Done => self.forget(conn),
-            }
-        }
-    }
-
-    /// A connection is gone.
-    pub(super) fn forget(&mut self, conn: ConnId) {
-        self.set_deadline(conn, None);
-        let Some(entry) = self.conns.remove(&conn) else { return };
-        self.client_handshakes -= usize::from(entry.is_counted());
-        if matches!(entry.stage, Stage::Handshaking(_)) {
-            self.security.happened(HandshakeEvent::Failed(entry.channel));
-            log::debug!("{} has gone during the handshake", shown(entry.remote));
-        }
-    }
-
-    fn set_deadline(&mut self, conn: ConnId, at: Option<Instant>) {
-        let Some(entry) = self.conns.get_mut(&conn) else { return };
-        if let Some(old) = entry.deadline.take() {
-            self.deadlines.remove(&old);
-        }
-        if let Some(at) = at {
-            let key = (at, self.next_deadline);
-            self.next_deadline += 1;
-            self.deadlines.insert(key, conn);
-            entry.deadline = Some(key);
-        }
-    }
 }
 
 impl Conn {
     fn new(channel: Channel, remote: Option<SocketAddr>, stage: Stage) -> Self {
-        let (addresses, deadline) = (None, None);
         let (inbox, waits, closed) = (Vec::new(), false, false);
-        Self { channel, remote, addresses, stage, inbox, deadline, waits, closed }
+        Self { channel, remote, addresses: None, stage, inbox, waits, closed }
     }
 
     /// Whether it is one of the clients' handshakes under way.

@@ -1,10 +1,9 @@
-//! Encrypted connections, as a layer between a runtime's sockets and the core: a [`Doors`](crate::Doors)
-//! around `Doors`, so that neither of the two knows of it.
+//! Encrypted connections, as a layer between a runtime's sockets and the core: `Doors`
+//! around `Doors` (`layered.rs`), so that neither of the two knows of it.
 //!
 //! What encrypts is a [`Cipher`], bytes in and bytes out, one for each connection; a [`Security`] makes
 //! them and says where they are wanted. Nothing here knows TLS.
 
-mod doors;
 mod layer;
 
 use std::error::Error as StdError;
@@ -14,7 +13,6 @@ use std::time::Duration;
 
 use zab_proto::Channel;
 
-pub use self::doors::SecureDoors;
 pub(crate) use self::layer::{Layer, LayerOutput};
 use crate::Port;
 
@@ -113,10 +111,10 @@ pub trait Cipher: Send + fmt::Debug {
     /// Zero although there were some: nothing more will ever be taken.
     ///
     /// # Errors
-    /// The connection is to be ended, after what [`write`](Self::write) still has.
+    /// The connection must be ended, after what [`write`](Self::write) still has.
     fn read(&mut self, bytes: &[u8], plain: &mut Vec<u8>) -> Result<usize, CipherError>;
 
-    /// Whether the handshake is under way. When it no longer is, the other side is who it has to be.
+    /// Whether the handshake is under way. When it no longer is, the other side is who it must be.
     fn is_handshaking(&self) -> bool;
 
     /// Whether the other side has said that nothing more will come.
@@ -125,7 +123,7 @@ pub trait Cipher: Send + fmt::Debug {
     /// Encrypts a piece of at most [`PIECE_LEN_MAX`] bytes, after the handshake.
     ///
     /// # Errors
-    /// The connection is to be ended.
+    /// The connection must be ended.
     fn seal(&mut self, plain: &[u8]) -> Result<(), CipherError>;
 
     /// Moves encrypted bytes into `buf`; returns how many.

@@ -139,7 +139,7 @@ impl Side {
     }
 
     fn is_empty(&self) -> bool {
-        self.layer.conns.is_empty() && self.layer.deadlines.is_empty()
+        self.layer.conns.is_empty() && self.layer.deadlines.first().is_none()
     }
 }
 
@@ -286,7 +286,7 @@ fn logins_end_by_themselves() {
     assert!(b.is_empty());
 }
 
-/// A member of a lower id says its handshake and leaves: it is to be dialled.
+/// A member of a lower id says its handshake and leaves: it must be dialled.
 #[test]
 fn a_handshake_may_be_all() {
     for (required, bytes, heard) in [

@@ -176,7 +176,7 @@ impl Fixture {
 
     fn is_empty(&self) -> bool {
         self.layer.conns.is_empty()
-            && self.layer.deadlines.is_empty()
+            && self.layer.deadlines.first().is_none()
             && self.layer.client_handshakes == 0
     }
 }

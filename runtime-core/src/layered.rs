@@ -1,42 +1,56 @@
-//! The layer as a pair of doors.
+//! What stands between the sockets and the core's doors: encryption, logins.
 
 use std::net::SocketAddr;
 
 use zab_proto::{ConnId, Input, Instant};
 
-use super::Layer;
 use crate::{Doors, Port};
 
-/// Doors behind which connections may be encrypted. Without a layer they are the inner ones.
+/// A layer, which may change what passes in either direction and hold it back.
+pub(crate) trait Between {
+    /// A connection has come; `None` refuses it.
+    fn accept(&mut self, port: Port, remote: SocketAddr, inner: &mut impl Doors) -> Option<ConnId>;
+
+    /// A dial has succeeded.
+    fn opened(&mut self, conn: ConnId, remote: Option<SocketAddr>, inner: &mut impl Doors);
+
+    /// The other side has closed, or a dial has failed. The core is told after this.
+    fn closed(&mut self, conn: ConnId, inner: &mut impl Doors);
+
+    /// Takes what came from a socket; returns how many bytes it has used.
+    fn receive(&mut self, conn: ConnId, bytes: &[u8], inner: &mut impl Doors) -> usize;
+
+    /// Fills `buf` for a socket; 0: nothing to send.
+    fn transmit(&mut self, conn: ConnId, buf: &mut [u8], inner: &mut impl Doors) -> usize;
+
+    /// Ends what takes too long.
+    fn on_time(&mut self, inner: &mut impl Doors);
+
+    /// A connection that the layer wants closed: tells the core, unless it knows. Returns whether the
+    /// outer layers and the sockets must be told, too.
+    fn close(&mut self, conn: ConnId, inner: &mut impl Doors) -> bool;
+}
+
+/// Doors with a layer before them, if there is one. Without it they are the inner ones.
 #[derive(Debug)]
-pub struct SecureDoors<'a, D> {
-    pub(crate) layer: Option<&'a mut Layer>,
+pub(crate) struct Layered<'a, L, D> {
+    pub(crate) layer: Option<&'a mut L>,
     pub(crate) inner: D,
 }
 
-impl<D: Doors> SecureDoors<'_, D> {
-    /// Offers again what was decrypted and not used.
-    pub(crate) fn resume(&mut self, conn: ConnId) {
-        if let Some(layer) = &mut self.layer {
-            layer.resume(conn, &mut self.inner);
-        }
-    }
-
-    /// Ends what takes too long.
+impl<L: Between, D: Doors> Layered<'_, L, D> {
     pub(crate) fn on_time(&mut self) {
         if let Some(layer) = &mut self.layer {
             layer.on_time(&mut self.inner);
         }
     }
 
-    /// A connection that the layer wants closed: tells the core, unless it knows. Whether the sockets are
-    /// to be told, too.
     pub(crate) fn close(&mut self, conn: ConnId) -> bool {
         self.layer.as_mut().is_some_and(|layer| layer.close(conn, &mut self.inner))
     }
 }
 
-impl<D: Doors> Doors for SecureDoors<'_, D> {
+impl<L: Between, D: Doors> Doors for Layered<'_, L, D> {
     fn now(&self) -> Instant {
         self.inner.now()
     }
@@ -50,8 +64,8 @@ impl<D: Doors> Doors for SecureDoors<'_, D> {
         }
     }
 
-    fn identified(&mut self, conn: ConnId, subject: &str) {
-        self.inner.identified(conn, subject);
+    fn secured(&mut self, conn: ConnId, subject: Option<&str>) {
+        self.inner.secured(conn, subject);
     }
 
     fn opened(&mut self, conn: ConnId, remote: Option<SocketAddr>) {
@@ -63,7 +77,7 @@ impl<D: Doors> Doors for SecureDoors<'_, D> {
 
     fn input(&mut self, input: Input) {
         if let (Some(layer), Input::Closed { conn }) = (&mut self.layer, &input) {
-            layer.forget(*conn);
+            layer.closed(*conn, &mut self.inner);
         }
         self.inner.input(input);
     }
