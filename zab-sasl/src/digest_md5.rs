@@ -17,7 +17,7 @@ use crate::directives::{self, Directive, push_quoted};
 /// What an exchange is for: both sides hash it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Purpose {
-    /// What is spoken behind the login.
+    /// What is spoken after the login.
     pub protocol: &'static str,
     /// The realm.
     pub realm: &'static str,
@@ -219,7 +219,7 @@ impl Initiator {
         self.over
     }
 
-    /// Takes a message; returns what is to be said, nothing if the exchange has ended well.
+    /// Takes a message; returns what must be said, nothing if the exchange has ended well.
     ///
     /// # Errors
     /// The other side is not to be trusted.

@@ -107,7 +107,7 @@ impl MemberAcceptor {
     /// who it is, once that is known.
     ///
     /// # Errors
-    /// What is in `out` by then still has to be sent.
+    /// What is in `out` by then must still be sent.
     pub fn receive<'p>(
         &mut self,
         bytes: &[u8],

@@ -9,7 +9,7 @@ pub struct PrincipalName<'a> {
     pub service: &'a str,
     /// What stands between them.
     pub host: Option<&'a str>,
-    /// What stands behind `@`.
+    /// What stands after `@`.
     pub realm: Option<&'a str>,
 }
 

@@ -15,7 +15,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion};
 use webpki::CertRevocationList;
 
-use crate::crl;
+use crate::crl::RevocationLists;
 use crate::error::StoreError;
 use crate::settings::{ClientAuth, Secret, Settings, StoreFile};
 use crate::store::{Format, Identity, Trust};
@@ -34,6 +34,8 @@ pub enum SetupError {
     NotValid(PathBuf, String),
     /// It may not be used as it has to be.
     Purpose(PathBuf, &'static str),
+    /// The certificate of a client may not be used by one.
+    NotForClients(PathBuf),
     /// Others are asked for certificates, and no trust store says which are good.
     NoTrust,
     /// Of the cipher suites that were asked for none is there; the text lists those that are.
@@ -60,6 +62,11 @@ impl fmt::Display for SetupError {
                 f,
                 "{}: the certificate may not be used by a {role} (extended key usage), and members are \
                  both servers and clients of each other",
+                path.display()
+            ),
+            Self::NotForClients(path) => write!(
+                f,
+                "{}: the certificate may not be used by a client (extended key usage)",
                 path.display()
             ),
             Self::NoTrust => f.write_str(
@@ -104,7 +111,7 @@ impl Context {
             return Err(SetupError::NoTrust);
         }
         let provider = Arc::new(provider(settings.suites.as_deref())?);
-        let versions = versions(settings, &provider)?;
+        let versions = versions((settings.tls12, settings.tls13), &provider)?;
         let mandatory = settings.client_auth == ClientAuth::Need;
         let algorithms = provider.signature_verification_algorithms;
         let revoked = settings.crl_file.as_deref().map(read_lists).transpose()?;
@@ -182,7 +189,7 @@ fn read_identity(store: &StoreFile, both_roles: bool) -> Result<Identity, SetupE
     Ok(identity)
 }
 
-fn read_trust(store: &StoreFile) -> Result<Trust, SetupError> {
+pub(crate) fn read_trust(store: &StoreFile) -> Result<Trust, SetupError> {
     let (bytes, password) = open(store)?;
     let trust = Trust::read(&bytes, &password)
         .map_err(|error| SetupError::Store(store.path.clone(), error))?;
@@ -197,14 +204,14 @@ fn read_trust(store: &StoreFile) -> Result<Trust, SetupError> {
     Ok(trust)
 }
 
-fn read_lists(path: &Path) -> Result<Vec<CertRevocationList<'static>>, SetupError> {
-    let lists = crl::read(&read_file(path)?)
+pub(crate) fn read_lists(path: &Path) -> Result<Vec<CertRevocationList<'static>>, SetupError> {
+    let lists = RevocationLists::read(&read_file(path)?)
         .map_err(|error| SetupError::Store(path.to_path_buf(), error))?;
-    log::info!("{}: {} lists of revoked certificates", path.display(), lists.len());
-    Ok(lists)
+    log::info!("{}: {} lists of revoked certificates", path.display(), lists.count());
+    Ok(lists.into_inner())
 }
 
-fn open(store: &StoreFile) -> Result<(Vec<u8>, String), SetupError> {
+pub(crate) fn open(store: &StoreFile) -> Result<(Vec<u8>, String), SetupError> {
     let bytes = read_file(&store.path)?;
     let password = match &store.password {
         Secret::Text(text) => text.clone(),
@@ -215,7 +222,7 @@ fn open(store: &StoreFile) -> Result<(Vec<u8>, String), SetupError> {
     Ok((bytes, password))
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, SetupError> {
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, SetupError> {
     let of = |error| SetupError::File(path.to_path_buf(), error);
     let len = fs::metadata(path).map_err(of)?.len();
     if len > STORE_LEN_MAX {
@@ -225,7 +232,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, SetupError> {
 }
 
 /// The library's suites in its order, without those that were not asked for.
-fn provider(wanted: Option<&[String]>) -> Result<CryptoProvider, SetupError> {
+pub(crate) fn provider(wanted: Option<&[String]>) -> Result<CryptoProvider, SetupError> {
     let mut provider = default_provider();
     let Some(wanted) = wanted else { return Ok(provider) };
     let known: Vec<String> = provider.cipher_suites.iter().map(suite_name).collect();
@@ -245,14 +252,15 @@ pub(crate) fn suite_name(suite: &SupportedCipherSuite) -> String {
     name.strip_prefix("TLS13_").map_or_else(|| name.clone(), |rest| format!("TLS_{rest}"))
 }
 
-fn versions(
-    settings: &Settings,
+/// Those of TLS 1.2 and 1.3 that are wanted and for which there is a cipher suite.
+pub(crate) fn versions(
+    (tls12, tls13): (bool, bool),
     provider: &CryptoProvider,
 ) -> Result<Vec<&'static SupportedProtocolVersion>, SetupError> {
     let has = |version: &'static SupportedProtocolVersion| {
         provider.cipher_suites.iter().any(|suite| suite.version() == version)
     };
-    let wanted = [(settings.tls13, &TLS13), (settings.tls12, &TLS12)];
+    let wanted = [(tls13, &TLS13), (tls12, &TLS12)];
     let left = wanted.into_iter().filter(|(on, version)| *on && has(version));
     let left: Vec<_> = left.map(|(_, version)| version).collect();
     if left.is_empty() {
@@ -263,7 +271,7 @@ fn versions(
 
 /// Shows one certificate, whatever is asked for: `rustls` would not take one of version 1.
 #[derive(Debug)]
-struct Resolver(Arc<CertifiedKey>);
+pub(crate) struct Resolver(pub(crate) Arc<CertifiedKey>);
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {

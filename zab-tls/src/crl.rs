@@ -6,11 +6,31 @@ use webpki::{CertRevocationList, OwnedCertRevocationList};
 
 use crate::error::StoreError;
 
-/// Reads the lists in a file: one in DER, or any number in PEM.
-///
-/// # Errors
-/// What is in it is no list, of version 2 as of RFC 5280, or there is none.
-pub(crate) fn read(bytes: &[u8]) -> Result<Vec<CertRevocationList<'static>>, StoreError> {
+/// Lists of revoked certificates, as they are in a file.
+#[derive(Debug)]
+pub struct RevocationLists(Vec<CertRevocationList<'static>>);
+
+impl RevocationLists {
+    /// Reads the lists in a file: one in DER, or any number in PEM.
+    ///
+    /// # Errors
+    /// What is in it is no list, of version 2 as of RFC 5280, or there is none.
+    pub fn read(bytes: &[u8]) -> Result<Self, StoreError> {
+        read(bytes).map(Self)
+    }
+
+    /// How many there are, at least one.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn into_inner(self) -> Vec<CertRevocationList<'static>> {
+        self.0
+    }
+}
+
+fn read(bytes: &[u8]) -> Result<Vec<CertRevocationList<'static>>, StoreError> {
     let one = |der: &[u8]| {
         let list = OwnedCertRevocationList::from_der(der);
         list.map(CertRevocationList::from).map_err(|error| StoreError::BadList(error.to_string()))

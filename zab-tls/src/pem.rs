@@ -22,7 +22,7 @@ pub(crate) fn parse(
     for block in blocks(text) {
         let (label, body) = block?;
         if label.ends_with("CERTIFICATE") {
-            // What `openssl x509 -trustout` writes has something behind the certificate.
+            // What `openssl x509 -trustout` writes has something after the certificate.
             contents.trusted.push(Der::new(&body).any()?.whole.to_vec());
         } else if label.ends_with("PRIVATE KEY") && keys && key.is_none() {
             key = Some(private_key(label, body, password)?);

@@ -18,7 +18,7 @@ struct Attributes {
     alias: String,
     /// Ties a certificate to its key.
     key_id: Option<Vec<u8>>,
-    /// Java's mark of what is to be trusted.
+    /// Java's mark of trusted certificates.
     trusted: bool,
 }
 

@@ -115,11 +115,11 @@ impl Session {
                 | AlertDescription::BadCertificate
                 | AlertDescription::CertificateExpired
                 | AlertDescription::UnsupportedCertificate),
-            ) => format!("it does not trust this server's certificate (alert {alert:?})"),
+            ) => format!("it does not trust our certificate (alert {alert:?})"),
             Error::AlertReceived(
                 alert @ (AlertDescription::CertificateRequired | AlertDescription::AccessDenied),
             ) => {
-                format!("it demands a certificate that this server has not shown (alert {alert:?})")
+                format!("it demands a certificate that we have not shown (alert {alert:?})")
             }
             Error::AlertReceived(alert) => format!("it has ended the handshake (alert {alert:?})"),
             Error::InvalidMessage(what) => format!("what it sends is not TLS ({what:?})"),

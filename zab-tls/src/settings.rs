@@ -17,7 +17,7 @@ pub struct StoreFile {
 pub enum Secret {
     /// The password itself; empty for none.
     Text(String),
-    /// A file with it; one line end behind it does not count.
+    /// A file with it; one line end after it does not count.
     File(PathBuf),
 }
 
@@ -53,7 +53,7 @@ impl Secret {
 pub enum ClientAuth {
     /// They are not asked.
     None,
-    /// They may; it has to be a trusted one.
+    /// They may; it must be a trusted one.
     Want,
     /// They must.
     Need,
@@ -77,7 +77,7 @@ pub struct Settings {
     pub key_store: StoreFile,
     /// Whom it trusts. Needed for dialling, and for asking others for certificates.
     pub trust_store: Option<StoreFile>,
-    /// Lists of revoked certificates. With it each certificate of a chain has to be on the list of its
+    /// Lists of revoked certificates. With it each certificate of a chain must be on the list of its
     /// issuer as one that is not revoked, and none of those lists may be out of date.
     pub crl_file: Option<PathBuf>,
     /// Of those who connect.

@@ -228,7 +228,7 @@ fn issuer_of(certificate: Option<&Vec<u8>>, pool: &[Vec<u8>]) -> Option<Vec<u8>>
 pub struct Trust {
     pub(crate) certificates: Vec<Vec<u8>>,
     /// How many of them Java would not trust: those of a PKCS#12 store that `openssl` has made bear no
-    /// mark that they are to be trusted.
+    /// mark that they must be trusted.
     pub unmarked: usize,
 }
 

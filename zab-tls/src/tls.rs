@@ -21,6 +21,7 @@ use crate::settings::{Secret, Settings};
 pub struct Tls {
     clients: Option<Side>,
     peers: Option<Side>,
+    admin: Option<Side>,
     ports: Ports,
     counts: Counts,
 }
@@ -160,7 +161,30 @@ impl Tls {
         };
         let clients = side(clients, CLIENTS, false)?;
         let peers = side(peers, MEMBERS, true)?;
-        Ok(Self { clients, peers, ports, counts: Counts::default() })
+        Ok(Self { clients, peers, admin: None, ports, counts: Counts::default() })
+    }
+
+    /// The same with settings for the AdminServer's port, which is none of the runtime's: what comes to
+    /// it is given to [`accept_admin`](Self::accept_admin).
+    ///
+    /// # Errors
+    /// What is wrong with the stores.
+    pub fn with_admin(mut self, settings: Settings) -> Result<Self, SetupError> {
+        self.admin = Some(Side::new(ADMIN, settings, false)?);
+        Ok(self)
+    }
+
+    /// For a connection that has come from `remote` to the AdminServer.
+    ///
+    /// # Errors
+    /// If there is nothing to encrypt with.
+    pub fn accept_admin(&self, remote: SocketAddr) -> Result<Box<dyn Cipher>, CipherError> {
+        let side = self.admin.as_ref().ok_or("there is no key store for the AdminServer")?;
+        let context = side.context();
+        let connection = ServerConnection::new(context.server())?;
+        let expected =
+            Expected::new("", Some(remote.ip().to_canonical()), side.settings.client_names);
+        Ok(Box::new(Session::new(connection.into(), context.verifier.clone(), expected)))
     }
 
     /// Reads the stores again if they have changed. What cannot be used is logged, and the old ones
@@ -194,7 +218,7 @@ impl Tls {
     }
 
     fn sides(&self) -> impl Iterator<Item = &Side> {
-        [&self.clients, &self.peers].into_iter().flatten()
+        [&self.clients, &self.peers, &self.admin].into_iter().flatten()
     }
 
     fn side(&self, channel: Channel) -> Result<&Side, CipherError> {
@@ -268,6 +292,8 @@ impl Security for Tls {
 pub const CLIENTS: &str = "clients";
 /// The other side.
 pub const MEMBERS: &str = "members";
+/// The third one.
+pub const ADMIN: &str = "the AdminServer";
 
 /// How often it is said that files cannot be used.
 const COMPLAINT: Duration = Duration::from_secs(60);

@@ -23,12 +23,14 @@ use webpki::{
 };
 
 use crate::store::Trust;
+use crate::version1::{self, Authority};
 use crate::x509::Certificate;
 
 /// Judges the certificates of both directions.
 #[derive(Debug)]
 pub(crate) struct Verifier {
     anchors: Vec<TrustAnchor<'static>>,
+    authorities: Vec<Authority>,
     trusted: HashSet<Vec<u8>>,
     subjects: Vec<DistinguishedName>,
     algorithms: WebPkiSupportedAlgorithms,
@@ -52,6 +54,7 @@ impl Verifier {
     ) -> Self {
         let mut verifier = Self {
             anchors: Vec::new(),
+            authorities: Vec::new(),
             trusted: trust.certificates.iter().cloned().collect(),
             subjects: Vec::new(),
             algorithms,
@@ -69,6 +72,7 @@ impl Verifier {
                 && let Ok(anchor) =
                     webpki::anchor_from_trusted_cert(&CertificateDer::from(&der[..]))
             {
+                verifier.authorities.extend(Authority::of(&certificate, &anchor));
                 verifier.anchors.push(anchor.to_owned());
             }
         }
@@ -97,20 +101,32 @@ impl Verifier {
         usage: KeyUsage,
     ) -> Result<(), Error> {
         let parsed = Certificate::parse(leaf);
+        let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         let verdict = if self.trusted.contains(leaf.as_ref()) {
-            let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+            let now = seconds;
             match &parsed {
                 Ok(parsed) if self.accept_expired || parsed.is_valid_at(now) => Ok(()),
                 Ok(parsed) if now < parsed.not_before => Err(CertificateError::NotValidYet.into()),
                 Ok(_) => Err(CertificateError::Expired.into()),
                 Err(_) => Err(CertificateError::BadEncoding.into()),
             }
+        } else if let Some(old) = parsed.as_ref().ok().filter(|parsed| parsed.is_old) {
+            let looks_up = self.revoked.is_some();
+            version1::judge(old, &self.authorities, &self.algorithms, seconds, looks_up)
+                .map_err(Error::from)
         } else {
             self.judge_chain(leaf, others, now, usage)
         };
         if let Err(error) = &verdict {
+            let is_old = parsed.as_ref().is_ok_and(|parsed| parsed.is_old);
             let subject = parsed.map_or_else(|_| "?".into(), |parsed| parsed.subject_name());
             let why = match error {
+                Error::InvalidCertificate(CertificateError::UnknownIssuer) if is_old => {
+                    "no CA of the trust store has issued it itself, as one of version 1 needs it, and it is not in the trust store itself".into()
+                }
+                Error::InvalidCertificate(CertificateError::UnknownRevocationStatus) if is_old => {
+                    "lists of revoked certificates are not looked up for one of version 1".into()
+                }
                 Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
                     "no CA of the trust store has issued it, and it is not in the trust store itself"
                         .into()

@@ -6,14 +6,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use jiff::civil::{self, DateTime};
 
 use crate::der::{
-    BOOLEAN, Der, GENERALIZED_TIME, INTEGER, OCTET_STRING, OID, SEQUENCE, SET, UTC_TIME, context,
-    dotted,
+    BIT_STRING, BOOLEAN, Der, GENERALIZED_TIME, INTEGER, OCTET_STRING, OID, SEQUENCE, SET,
+    UTC_TIME, context, dotted,
 };
 use crate::error::StoreError;
 
 /// A parsed certificate.
 #[derive(Clone, Debug)]
 pub struct Certificate<'a> {
+    /// Whether its version, 1 or 2, has no extensions.
+    pub(crate) is_old: bool,
+    /// What is signed, with which algorithm (what is inside its `AlgorithmIdentifier`), and the signature.
+    pub(crate) signed: &'a [u8],
+    pub(crate) algorithm: &'a [u8],
+    pub(crate) signature: &'a [u8],
     /// The encoded name of who issued it.
     pub(crate) issuer: &'a [u8],
     /// The encoded name of whom it is for.
@@ -39,13 +45,24 @@ impl<'a> Certificate<'a> {
     /// [`StoreError::Damaged`].
     pub fn parse(der: &'a [u8]) -> Result<Self, StoreError> {
         let mut outer = Der::new(der).sequence()?;
-        let mut inside = outer.sequence()?;
+        let signed = outer.any()?;
+        let algorithm = outer.take(SEQUENCE)?;
+        // Whole bytes, as of all algorithms.
+        let Some((0, signature)) = outer.take(BIT_STRING)?.split_first() else {
+            return Err(StoreError::Damaged);
+        };
+        if signed.tag != SEQUENCE {
+            return Err(StoreError::Damaged);
+        }
+        let mut inside = Der::new(signed.value);
         let version = match inside.maybe(context(0))? {
             Some(version) => Der::new(version).number()?,
             None => 0,
         };
         inside.take(INTEGER)?;
-        inside.take(SEQUENCE)?;
+        if inside.take(SEQUENCE)? != algorithm {
+            return Err(StoreError::Damaged);
+        }
         let issuer = inside.any()?;
         let mut validity = inside.sequence()?;
         let (not_before, not_after) = (time(&mut validity)?, time(&mut validity)?);
@@ -55,6 +72,10 @@ impl<'a> Certificate<'a> {
             return Err(StoreError::Damaged);
         }
         let mut certificate = Self {
+            is_old: version < VERSION_3,
+            signed: signed.whole,
+            algorithm,
+            signature,
             issuer: issuer.whole,
             subject: subject.whole,
             public_key: public_key.whole,

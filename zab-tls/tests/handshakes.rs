@@ -157,6 +157,43 @@ fn what_stands_in_the_trust_store_is_trusted_as_by_java() {
     assert!(dialled.describe().starts_with("TLSv1.2"), "{}", dialled.describe());
 }
 
+/// Of version 1, as scripts make them that name no extensions: a CA of the trust store has to have issued them itself.
+#[test]
+fn leaves_of_version_1_are_trusted_if_a_ca_of_the_trust_store_has_issued_them() {
+    let own = ["self.key", "old.pem"];
+    assert_eq!(trusted(&own, &["ca.pem"]), Ok(()));
+    assert_eq!(trusted(&own, &["false-ca.pem", "ca.pem"]), Ok(()), "two of one name");
+    assert_eq!(trusted(&["self.key", "old-middle.pem"], &["middle.pem"]), Ok(()));
+    let middle = ["self.key", "old-middle.pem", "middle.pem"];
+    for (key, trust, why) in [
+        (
+            &middle[..],
+            "ca.pem",
+            "no CA of the trust store has issued it itself, as one of version 1 needs it",
+        ),
+        (&own, "self-ca.pem", "no CA of the trust store has issued it itself"),
+        // Nobody becomes a CA by its name alone, or by a leaf that is trusted.
+        (&["self.key", "old-false.pem"], "ca.pem", "BadSignature"),
+        (&own, "leaf.pem", "no CA of the trust store"),
+    ] {
+        let error = trusted(key, &[trust]).expect_err(why);
+        assert!(error.contains("is refused") && error.contains(why), "{why}: {error}");
+    }
+    let dir = Dir::new();
+    let fine = dir.settings("old.pem", &own, &["ca.pem"]);
+    let accepts = dir.settings("accepts", &["leaf.key", "chain.pem"], &["ca.pem"]);
+    let crl_file = Some(dir.file("lists", &["nobody.crl"]).path);
+    let lists = member(Settings { crl_file, ..accepts.clone() });
+    let why = "lists of revoked certificates are not looked up for one of version 1";
+    let [_, server] =
+        connect(&member(fine.clone()), &lists, "localhost:1").map(drop).expect_err(why);
+    assert!(server.contains(why), "{server}");
+    // Of TLS 1.2, too.
+    let old = member(Settings { tls13: false, ..fine });
+    let [dialled, _] = connect(&old, &member(accepts), "localhost:1").expect("a connection");
+    assert!(dialled.describe().starts_with("TLSv1.2"), "{}", dialled.describe());
+}
+
 /// Otherwise whoever has the key of one trusted server could be all of them.
 #[test]
 fn what_is_trusted_as_a_leaf_makes_nobody_else_trusted() {

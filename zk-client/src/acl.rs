@@ -25,7 +25,7 @@ pub mod perms {
 pub struct Acl {
     /// Bits of [`perms`].
     pub perms: i32,
-    /// How the id is to be understood: `world`, `auth`, `digest`, `ip`, `sasl`, `x509`.
+    /// How the id must be understood: `world`, `auth`, `digest`, `ip`, `sasl`, `x509`.
     pub scheme: String,
     /// Who, in the form of the scheme.
     pub id: String,

@@ -31,7 +31,7 @@ pub enum Answer {
     /// The path that was given.
     Synced(String),
     /// One for each operation. In a multi, one error means that nothing was done; the code of
-    /// those in front of it is then `Ok`, of those behind it `RuntimeInconsistency`.
+    /// those in front of it is then `Ok`, of those after it `RuntimeInconsistency`.
     Multi(Vec<Result<Self, Code>>),
     /// Paths, in no order.
     Names(Vec<String>),
@@ -41,7 +41,7 @@ pub enum Answer {
     Identities(Vec<(String, String)>),
 }
 
-/// Decodes the record behind the header of a successful reply to a request of this kind.
+/// Decodes the record after the header of a successful reply to a request of this kind.
 pub(crate) fn decode(opcode: i32, body: &Bytes, root: &Chroot) -> Result<Answer, DecodeError> {
     let mut reader = Reader::new(body);
     if let opcode::MULTI | opcode::MULTI_READ = opcode {

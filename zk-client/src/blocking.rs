@@ -4,9 +4,13 @@
 mod client;
 mod connection;
 mod driver;
+#[cfg(feature = "tls")]
+mod tls;
 
 #[cfg(doc)]
 use std::net::TcpStream;
 
 pub use client::{Client, Ticket};
 pub use connection::{Connection, Dial, Tcp};
+#[cfg(feature = "tls")]
+pub use tls::Tls;

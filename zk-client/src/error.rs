@@ -51,7 +51,7 @@ codes! {
     Ok = 0, "ok";
     /// Something is wrong with the server.
     SystemError = -1, "SystemError";
-    /// In a multi that failed: an operation behind the one that failed.
+    /// In a multi that failed: an operation after the one that failed.
     RuntimeInconsistency = -2, "RuntimeInconsistency";
     /// Not sent by servers of today.
     DataInconsistency = -3, "DataInconsistency";

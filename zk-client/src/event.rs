@@ -38,10 +38,14 @@ pub enum Event {
         /// Whether it only lets reads through, because it has lost its ensemble.
         read_only: bool,
     },
+    /// The login that was asked for ([`Options::sasl`](crate::Options::sasl)) is done. It follows each
+    /// `Connected`, and requests are sent from now on.
+    LoggedIn,
     /// The connection was lost, and another one is looked for. The session lives until its server
     /// lets it expire.
     Disconnected,
-    /// The end of the session: `Ok` if it was closed here, else `SessionExpired` or `AuthFailed`.
+    /// The end of the session: `Ok` if it was closed here, else `SessionExpired` or `AuthFailed`
+    /// ([`Session::failure`](crate::Session::failure) knows more of the latter).
     Closed(Code),
     /// A request is answered. The answers to the requests of one connection come in the order of
     /// the requests, except that those to `Auth` may overtake.
@@ -54,7 +58,7 @@ pub enum Event {
 }
 
 /// Events that wait to be fetched. Only those of watches come without being asked for, so only they
-/// have to be bounded.
+/// must be bounded.
 #[derive(Debug)]
 pub(crate) struct EventQueue {
     events: VecDeque<Event>,

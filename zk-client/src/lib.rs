@@ -10,7 +10,10 @@ mod event;
 mod hosts;
 mod options;
 mod path;
+#[cfg(feature = "properties")]
+pub mod properties;
 mod request;
+pub mod sasl;
 mod session;
 mod stat;
 mod watch;

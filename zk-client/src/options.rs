@@ -1,10 +1,12 @@
-//! What a session is to be like.
+//! Options of a session.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::hosts::{Host, parse_connect_string};
+use crate::sasl::Mechanism;
 
-/// What a [`Session`](crate::Session) is to be like.
+/// Options of a [`Session`](crate::Session).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
@@ -16,6 +18,9 @@ pub struct Options {
     pub session_timeout: Duration,
     /// Whether a server that has lost its ensemble may serve us, which lets reads through only.
     pub read_only: bool,
+    /// How to log in at each server before anything else; not at all by default. A login that fails ends
+    /// the session with [`AuthFailed`](crate::Code::AuthFailed).
+    pub sasl: Option<Arc<dyn Mechanism>>,
     /// What to go on with instead of a new one: the id of a session, and its password.
     pub resume: Option<(i64, Vec<u8>)>,
     /// How long a request waits for a server before it fails with
@@ -47,6 +52,7 @@ impl Options {
             chroot: String::new(),
             session_timeout: Duration::from_secs(30),
             read_only: false,
+            sasl: None,
             resume: None,
             patience: Duration::from_secs(30),
             seed: 0,

@@ -228,6 +228,7 @@ pub(crate) mod opcode {
     pub(crate) const MULTI_READ: i32 = 22;
     pub(crate) const AUTH: i32 = 100;
     pub(crate) const SET_WATCHES: i32 = 101;
+    pub(crate) const SASL: i32 = 102;
     pub(crate) const GET_EPHEMERALS: i32 = 103;
     pub(crate) const GET_ALL_CHILDREN_NUMBER: i32 = 104;
     pub(crate) const SET_WATCHES2: i32 = 105;
@@ -305,7 +306,7 @@ impl Request {
         }
     }
 
-    /// Appends the record behind the header.
+    /// Appends the record after the header.
     pub(crate) fn put(&self, root: &Chroot, out: &mut impl BufMut) {
         let put_path = |out: &mut dyn BufMut, path: &str| {
             let path = root.full(path);

@@ -1,6 +1,7 @@
 //! The session: time, bytes and requests in, actions, bytes and events out.
 
 mod incoming;
+mod login;
 mod pending;
 
 use std::collections::{HashMap, VecDeque};
@@ -17,6 +18,7 @@ use crate::hosts::{Host, Hosts, WAIT_MAX};
 use crate::options::Options;
 use crate::path::Chroot;
 use crate::request::{Request, opcode};
+use crate::sasl::Exchange;
 use crate::watch::Watches;
 use pending::{Auths, Pending, Waiting};
 
@@ -29,6 +31,8 @@ enum Link {
     Dialling(Host),
     /// The server has been asked for the session, and has until then to answer.
     Greeting(Host, Instant),
+    /// It has given us the session, and we log in, until then at most.
+    LoggingIn(Host, Instant),
     /// The server serves us.
     Up,
     /// The session has ended.
@@ -65,6 +69,10 @@ pub struct Session {
     open: HashMap<RequestId, usize>,
     open_len_bytes: usize,
     auths: Auths,
+    /// The login that is under way.
+    login: Option<Box<dyn Exchange>>,
+    /// Why there is no connection, or no session.
+    failure: Option<String>,
     watches: Watches,
     session_id: i64,
     password: Vec<u8>,
@@ -112,6 +120,8 @@ impl Session {
             open: HashMap::new(),
             open_len_bytes: 0,
             auths: Auths::default(),
+            login: None,
+            failure: None,
             watches: Watches::default(),
             session_id,
             password,
@@ -164,6 +174,13 @@ impl Session {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.link == Link::Up
+    }
+
+    /// Why the last server that was tried does not serve us, in words for people: what
+    /// [`handle_failed`](Self::handle_failed) was told, or how the login went.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 
     /// Why the session has ended, if it has.
@@ -227,7 +244,7 @@ impl Session {
         }
     }
 
-    /// What has to be done.
+    /// What must be done.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
@@ -243,11 +260,13 @@ impl Session {
         Some(event)
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has to be called.
+    /// When [`handle_timeout`](Self::handle_timeout) must be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.link {
-            Link::Resting(until) | Link::Greeting(_, until) => Some(until),
+            Link::Resting(until) | Link::Greeting(_, until) | Link::LoggingIn(_, until) => {
+                Some(until)
+            }
             Link::Up => Some(self.ping_at().min(self.silent_at())),
             Link::Dialling(_) | Link::Closed(_) => None,
         }
@@ -259,6 +278,10 @@ impl Session {
             Link::Resting(until) if now >= *until => self.dial(),
             Link::Greeting(host, until) if now >= *until => {
                 log::warn!("{host} did not answer the request for a session");
+                self.lose(now);
+            }
+            Link::LoggingIn(host, until) if now >= *until => {
+                log::warn!("{host} did not answer the login");
                 self.lose(now);
             }
             Link::Up if now >= self.silent_at() => {
@@ -294,12 +317,22 @@ impl Session {
     /// There is no connection: it could not be made, or it has ended.
     pub fn handle_lost(&mut self, now: Instant) {
         match self.link {
-            Link::Dialling(_) | Link::Greeting(..) | Link::Up => self.lose(now),
+            Link::Dialling(_) | Link::Greeting(..) | Link::LoggingIn(..) | Link::Up => {
+                self.lose(now);
+            }
             Link::Resting(_) | Link::Closed(_) => {}
         }
     }
 
-    /// What has to be written to the connection. [`transmitted`](Self::transmitted) takes it off.
+    /// The same, with a reason, which [`failure`](Self::failure) tells until a server serves us.
+    pub fn handle_failed(&mut self, now: Instant, reason: impl Into<String>) {
+        if self.closed().is_none() {
+            self.failure = Some(reason.into());
+        }
+        self.handle_lost(now);
+    }
+
+    /// What must be written to the connection. [`transmitted`](Self::transmitted) takes it off.
     #[must_use]
     pub fn transmit(&self) -> &[u8] {
         &self.output
@@ -352,6 +385,7 @@ impl Session {
                 }
                 self.push(Event::Disconnected);
             }
+            Link::LoggingIn(..) => self.push(Event::Disconnected),
             Link::Dialling(_) | Link::Greeting(..) => {}
             Link::Resting(_) | Link::Closed(_) => return,
         }
@@ -361,6 +395,7 @@ impl Session {
         self.link = Link::Resting(now + self.hosts.failed());
         self.input = BytesMut::new();
         self.output = BytesMut::new();
+        self.login = None;
         self.auths.unsent();
         self.fail_in_flight(Code::ConnectionLoss);
         if self.closing {
@@ -373,16 +408,22 @@ impl Session {
 
     /// The end of the session.
     fn finish(&mut self, code: Code) {
-        if matches!(self.link, Link::Greeting(..) | Link::Up) {
+        if self.has_connection() {
             self.actions.push_back(Action::Disconnect);
         }
         self.link = Link::Closed(code);
+        self.login = None;
         self.output = BytesMut::new();
         self.input = BytesMut::new();
         let of_requests = if code == Code::Ok { Code::ConnectionLoss } else { code };
         self.fail_in_flight(of_requests);
         self.fail_waiting(of_requests);
         self.push(Event::Closed(code));
+    }
+
+    /// Whether a server is there to hear and to be heard.
+    fn has_connection(&self) -> bool {
+        matches!(self.link, Link::Greeting(..) | Link::LoggingIn(..) | Link::Up)
     }
 
     fn fail_in_flight(&mut self, code: Code) {

@@ -121,7 +121,7 @@ impl Kind {
 }
 
 /// The watches that a session has, by their full paths. A server keeps them for a connection, so
-/// that they have to be set again on each new one.
+/// that they must be set again on each new one.
 #[derive(Debug, Default)]
 pub(crate) struct Watches {
     set: BTreeSet<(Kind, String)>,

@@ -34,7 +34,7 @@ pub(crate) struct Parsed {
 
 impl Parsed {
     /// Options may stand anywhere, and may be combined (`-sw`) if they have no value. `known` has
-    /// a colon behind those that have one, and blanks between them: `s w v:`. The errors are
+    /// a colon after those that have one, and blanks between them: `s w v:`. The errors are
     /// those of the library that `zkCli.sh` uses, down to the names of its classes.
     pub(crate) fn new(words: &[String], known: &str) -> Result<Self, String> {
         let mut parsed = Self::default();
@@ -108,7 +108,8 @@ impl Parsed {
     }
 
     fn set(&mut self, name: &str, value: &str) {
-        self.options.insert(name.to_owned(), value.to_owned());
+        // Of an option that is given twice the first value counts, as with `zkCli.sh`.
+        self.options.entry(name.to_owned()).or_insert_with(|| value.to_owned());
     }
 
     pub(crate) fn has(&self, option: &str) -> bool {
@@ -157,6 +158,8 @@ mod tests {
             let expected = [("s", ""), ("v", "3")].map(|(a, b)| (a.to_owned(), b.to_owned()));
             assert_eq!(options, expected, "{line}");
         }
+        let (_, options) = parsed("set -v 5 -v 6 /a x", known).expect("valid");
+        assert_eq!(options[0].1, "5");
         let (_, options) = parsed("set -v -1 /a x", known).expect("valid");
         assert_eq!(options[0].1, "-1");
         let (words, _) = parsed("set -- -x -", known).expect("valid");

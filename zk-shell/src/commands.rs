@@ -4,6 +4,7 @@ mod members;
 mod more;
 mod nodes;
 mod own;
+mod peers;
 mod quota;
 mod watches;
 
@@ -22,7 +23,7 @@ pub(crate) struct Command {
     help: &'static str,
     /// In the form of [`Parsed::new`].
     pub(crate) options: &'static str,
-    /// Words behind the name without which the usage is shown.
+    /// Words after the name without which the usage is shown.
     pub(crate) words_min: usize,
     pub(crate) needs_session: bool,
     pub(crate) run: Run,
@@ -111,9 +112,9 @@ static OWN: [Command; 11] = [
     Command::new("dump", "path [file]", "", 1, own::dump),
     Command::new("find", "path [text]", "", 1, own::find),
     Command::new("load", "file [path]", "f", 1, own::load),
-    Command::new("peers", "", "", 0, own::peers),
+    Command::new("peers", "", "", 0, peers::peers),
     Command::new("pwd", "", "", 0, own::pwd),
-    Command::new("top", "[-n rounds]", "n:", 0, own::top),
+    Command::new("top", "[-n rounds]", "n:", 0, peers::top),
     Command::new("tree", "[-s] [-d depth] [path]", "s d:", 0, own::tree),
     Command::new("watch", "[-R] [-n events] path", "R n:", 1, own::watch),
 ];

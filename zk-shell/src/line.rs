@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
-use rustyline::highlight::Highlighter;
+use rustyline::highlight::{CmdKind, Highlighter};
 use rustyline::hint::Hinter;
 use rustyline::history::{History, MemHistory, SearchDirection};
 use rustyline::validate::Validator;
@@ -16,6 +16,7 @@ use rustyline::{Config, Context, Editor, Helper};
 use zk_client::blocking::Client;
 
 use crate::commands;
+use crate::printer::Printer;
 use crate::shell::Shell;
 
 /// Reads and runs lines until they end.
@@ -64,13 +65,14 @@ fn read_terminal(shell: &mut Shell) -> Result<(), ReadlineError> {
     for line in past.iter().flat_map(|text| text.lines()) {
         editor.add_history_entry(line)?;
     }
-    shell.printer.set_prompt(Some(Box::new(editor.create_external_printer()?)));
     loop {
         let client = shell.shared_client();
-        editor.set_helper(Some(Nodes { client, directory: shell.directory.clone() }));
-        shell.printer.set_editing(true);
-        let line = editor.readline(&prompt(shell));
-        shell.printer.set_editing(false);
+        let (directory, printer) = (shell.directory.clone(), Arc::clone(&shell.printer));
+        editor.set_helper(Some(Nodes { client, directory, printer }));
+        let prompt = prompt(shell);
+        shell.printer.edit(Some(&prompt));
+        let line = editor.readline(&prompt);
+        shell.printer.edit(None);
         match line {
             Ok(line) => shell.run_line(&line),
             Err(ReadlineError::Interrupted | ReadlineError::Eof) => break,
@@ -118,6 +120,8 @@ fn save_history(history: &MemHistory) {
 struct Nodes {
     client: Arc<Client>,
     directory: String,
+    /// It has to know the line.
+    printer: Arc<Printer>,
 }
 
 impl Completer for Nodes {
@@ -158,7 +162,21 @@ impl Completer for Nodes {
 
 impl Hinter for Nodes {
     type Hint = String;
+
+    /// Called when something was typed.
+    fn hint(&self, line: &str, at: usize, _: &Context<'_>) -> Option<String> {
+        self.printer.edited(line, at);
+        None
+    }
 }
-impl Highlighter for Nodes {}
+
+impl Highlighter for Nodes {
+    /// Called when the cursor was moved.
+    fn highlight_char(&self, line: &str, at: usize, _: CmdKind) -> bool {
+        self.printer.edited(line, at);
+        false
+    }
+}
+
 impl Validator for Nodes {}
 impl Helper for Nodes {}

@@ -5,16 +5,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustyline::ExternalPrinter;
 use serde_json::json;
 use zk_client::blocking::Client;
 use zk_client::{Code, Event, EventKind};
 
-/// Prints above the line that is being edited, if one is.
-#[derive(Default)]
-struct AtPrompt {
-    printer: Option<Box<dyn ExternalPrinter + Send>>,
-    editing: bool,
+/// A line that is being edited: what is printed meanwhile goes above it. (The library has a printer for that, with
+/// which it waits for more although it has read a key already: whatever is typed fast, or by a program.)
+struct Edited {
+    prompt: String,
+    line: String,
+    /// Bytes of the line in front of the cursor.
+    at: usize,
+}
+
+impl Edited {
+    /// `text` in the place of the line, and the line again below it.
+    fn below(&self, text: &str) -> String {
+        let Self { prompt, line, .. } = self;
+        let behind = line.get(self.at..).map_or(0, |rest| rest.chars().count());
+        let back = if behind > 0 { format!("\x1b[{behind}D") } else { String::new() };
+        format!("\r\x1b[K{text}{prompt}{line}{back}")
+    }
 }
 
 #[derive(Default)]
@@ -23,21 +34,27 @@ pub(crate) struct Printer {
     pub(crate) watches: AtomicBool,
     /// Everything as JSON, one object a line.
     pub(crate) json: AtomicBool,
-    at_prompt: Mutex<AtPrompt>,
+    edited: Mutex<Option<Edited>>,
 }
 
 impl Printer {
-    fn lock(&self) -> MutexGuard<'_, AtPrompt> {
-        self.at_prompt.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<Edited>> {
+        self.edited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// While a line is edited, `printer` is used.
-    pub(crate) fn set_prompt(&self, printer: Option<Box<dyn ExternalPrinter + Send>>) {
-        self.lock().printer = printer;
+    /// From now on a line is edited behind this prompt; without one, no longer.
+    pub(crate) fn edit(&self, prompt: Option<&str>) {
+        let edited =
+            |prompt: &str| Edited { prompt: prompt.to_owned(), line: String::new(), at: 0 };
+        *self.lock() = prompt.map(edited);
     }
 
-    pub(crate) fn set_editing(&self, editing: bool) {
-        self.lock().editing = editing;
+    /// What has become of the line that is edited.
+    pub(crate) fn edited(&self, line: &str, at: usize) {
+        if let Some(edited) = &mut *self.lock() {
+            line.clone_into(&mut edited.line);
+            edited.at = at;
+        }
     }
 
     /// Writes to stdout. Whoever does not listen any longer misses nothing.
@@ -54,7 +71,7 @@ impl Printer {
 
     /// Shows the events that are here, in order.
     pub(crate) fn events(&self, client: &Client) {
-        let mut guard = self.lock();
+        let edited = self.lock();
         while let Some(event) = client.event(Duration::ZERO) {
             if !self.watches.load(Ordering::Relaxed) {
                 continue;
@@ -63,11 +80,7 @@ impl Printer {
                 true => event_json(&event),
                 false => event_text(&event),
             };
-            let editing = guard.editing;
-            match guard.printer.as_mut() {
-                Some(printer) if editing => drop(printer.print(text)),
-                _ => write_out(&text),
-            }
+            write_out(&edited.as_ref().map_or_else(|| text.clone(), |line| line.below(&text)));
         }
     }
 
@@ -94,6 +107,7 @@ fn write_out(text: &str) {
 fn names(event: &Event) -> (&'static str, &'static str, String) {
     let state = match event {
         Event::Connected { read_only: true, .. } => "ConnectedReadOnly",
+        Event::LoggedIn => "SaslAuthenticated",
         Event::Disconnected => "Disconnected",
         Event::Closed(Code::SessionExpired) => "Expired",
         Event::Closed(Code::AuthFailed) => "AuthFailed",
@@ -135,4 +149,23 @@ fn event_json(event: &Event) -> String {
         _ => json!({"event": state}),
     };
     format!("{value}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_go_above_the_line() {
+        let printer = Printer::default();
+        printer.edited("lost", 1);
+        printer.edit(Some("> "));
+        printer.edited("gét /a", "gé".len());
+        let text = printer.lock().as_ref().unwrap().below("event\n");
+        assert_eq!(text, "\r\x1b[Kevent\n> gét /a\x1b[4D");
+        printer.edited("get", 3);
+        assert_eq!(printer.lock().as_ref().unwrap().below("event\n"), "\r\x1b[Kevent\n> get");
+        printer.edit(None);
+        assert!(printer.lock().is_none());
+    }
 }

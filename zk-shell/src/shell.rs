@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::json;
-use zk_client::blocking::{Client, Tcp};
-use zk_client::{Answer, Error, Options, Request};
+use zk_client::blocking::{Client, Dial};
+use zk_client::{Answer, Code, Error, Options, Request};
 
 use crate::args::{Parsed, words};
 use crate::commands::{self, Command};
@@ -68,6 +68,17 @@ impl Shell {
         self.start.json
     }
 
+    /// Whether connections are encrypted.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.start.properties.is_secure()
+    }
+
+    /// For connections that are no client's.
+    pub(crate) fn dial(&self) -> Result<Box<dyn Dial>, Failure> {
+        let mut options = Options::parse(&self.server).map_err(Failure::new)?;
+        self.start.properties.apply(&mut options).map_err(Failure::new)
+    }
+
     /// To another ensemble, or to the same one with a new session.
     pub(crate) fn connect(&mut self, server: &str) -> Result<(), Failure> {
         self.close();
@@ -93,16 +104,28 @@ impl Shell {
 
     /// Asks the server. Events that came before the answer are shown before it.
     pub(crate) fn call(&self, request: &Request) -> Result<Answer, Failure> {
-        let answer = self.client.call(request);
-        self.printer.events(&self.client);
-        Ok(answer?)
+        Ok(self.ask(request)?)
     }
 
     /// The same, with the error as it is.
     pub(crate) fn ask(&self, request: &Request) -> Result<Answer, Error> {
         let answer = self.client.call(request);
         self.printer.events(&self.client);
+        if let Err(Error { code: Code::ConnectionLoss | Code::AuthFailed, .. }) = &answer {
+            self.explain();
+        }
         answer
+    }
+
+    /// Says why there is no connection. `zkCli.sh` has its log for that; of plain connections without a
+    /// login there is nothing to say but that nobody is there.
+    fn explain(&self) {
+        let properties = &self.start.properties;
+        if let Some(reason) = self.client.failure()
+            && (properties.is_secure() || self.client.closed() == Some(Code::AuthFailed))
+        {
+            self.printer.err(&format!("{reason}\n"));
+        }
     }
 
     /// The path that a word means.
@@ -187,7 +210,7 @@ impl Shell {
             return Ok(Said::out(NOT_CONNECTED.to_owned(), json!({"error": "Not connected"})));
         }
         let mut said = self.execute_known(command, words)?;
-        // As `zkCli.sh` has it, behind what these commands say.
+        // As `zkCli.sh` has it, after what these commands say.
         if !command.needs_session && self.client.closed().is_some() && !self.ended {
             said.out.push_str(NOT_CONNECTED);
         }
@@ -213,7 +236,8 @@ fn open(start: &Start, server: &str) -> Result<Client, Failure> {
     options.read_only = start.read_only;
     // As ZooKeeper's client: nobody sits in front of a terminal waiting for a server to come back.
     options.patience = Duration::ZERO;
-    Client::start(options, Box::new(Tcp)).map_err(|error| Failure::new(error.to_string()))
+    let dial = start.properties.apply(&mut options).map_err(Failure::new)?;
+    Client::start(options, dial).map_err(|error| Failure::new(error.to_string()))
 }
 
 fn connect(start: &Start, server: &str, printer: &Arc<Printer>) -> Result<Arc<Client>, Failure> {

@@ -174,3 +174,18 @@ fn challenges_and_answers_are_checked() {
     let answer = format!("rspauth={}", "0".repeat(32));
     assert_eq!(initiator.evaluate(answer.as_bytes()), Err(Failure::Wrong("rspauth")));
 }
+
+/// What comes back of a challenge grows by its quotes alone: every character may become two, and no more.
+#[test]
+fn an_answer_is_twice_its_challenge_at_most() {
+    for len in [1, 2000] {
+        let nonce = "\\".repeat(len);
+        let challenge =
+            format!("realm=\"zk-sasl-md5\",nonce={nonce},charset=utf-8,algorithm=md5-sess");
+        let mut initiator = Initiator::new(CLIENTS, "bob", "bobsecret", reversed());
+        let answer = initiator.evaluate(challenge.as_bytes()).unwrap().unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.contains(&format!("nonce=\"{}\"", nonce.repeat(2))), "{answer}");
+        assert!(answer.len() <= 2 * challenge.len() + 1000, "{}", answer.len());
+    }
+}

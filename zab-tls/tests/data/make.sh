@@ -103,3 +103,22 @@ done
 quiet keytool -genkeypair -alias own -keyalg EC -groupname secp256r1 -dname CN=own -validity 36500 \
     -storetype JKS -keystore own.jks -storepass changeit -keypass another
 rm -f ca.srl
+
+# Leaves of version 1: of the CA, of one below it, of one that only has its name, and expired.
+old() { # name, CA, its key
+    openssl req -new -key self.key -subj "$subject/CN=old" | quiet openssl x509 -req -CA "$2" -CAkey "$3" -set_serial 7 \
+        -days 36500 -out "$1.pem"
+}
+openssl ecparam -name prime256v1 -genkey -noout -out middle.key
+issue middle "$subject/CN=Middle CA" 36500 "basicConstraints=critical,CA:TRUE"
+openssl req -x509 -new -key middle.key -days 36500 -subj "$subject/CN=Test CA" -out false-ca.pem
+old old ca.pem ca.key
+old old-middle middle.pem middle.key
+old old-false false-ca.pem middle.key
+printf '[ca]\ndefault_ca=ca\ndatabase=index\nserial=number\nnew_certs_dir=.\ndefault_md=sha256\npolicy=any\n[any]\ncommonName=supplied\norganizationName=optional\ncountryName=optional\n' > conf
+: > index
+echo 08 > number
+openssl req -new -key self.key -subj "$subject/CN=old" -out old.csr
+quiet openssl ca -batch -notext -config conf -cert ca.pem -keyfile ca.key -in old.csr -out old-expired.pem \
+    -startdate 20200101000000Z -enddate 20200201000000Z
+rm -f conf index index.* number number.old old.csr 08.pem

@@ -272,6 +272,12 @@ impl Client {
         self.shared.lock().session.closed()
     }
 
+    /// Why the last server that was tried does not serve us ([`Session::failure`]).
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.shared.lock().session.failure().map(str::to_owned)
+    }
+
     /// Waits at most this long for a server; whether one serves us.
     #[must_use]
     pub fn wait_connected(&self, timeout: Duration) -> bool {

@@ -41,17 +41,26 @@ pub struct Tcp;
 
 impl Dial for Tcp {
     fn dial(&mut self, host: &Host, timeout: Duration) -> io::Result<Box<dyn Connection>> {
-        let until = Instant::now() + timeout;
-        let mut failure = io::Error::new(ErrorKind::NotFound, "the name has no address");
-        for address in (host.name.as_str(), host.port).to_socket_addrs()? {
-            let left = until.saturating_duration_since(Instant::now());
-            match TcpStream::connect_timeout(&address, left.max(Duration::from_millis(1))) {
-                Ok(stream) => return Ok(Box::new(TcpConnection::new(stream)?)),
-                Err(error) => failure = error,
-            }
-        }
-        Err(failure)
+        let stream = connect(host, Instant::now() + timeout)?;
+        Ok(Box::new(TcpConnection { stream, timeout: Mutex::new(Duration::ZERO) }))
     }
+}
+
+/// Tries all addresses of a server.
+pub(super) fn connect(host: &Host, until: Instant) -> io::Result<TcpStream> {
+    let mut failure = io::Error::new(ErrorKind::NotFound, "the name has no address");
+    for address in (host.name.as_str(), host.port).to_socket_addrs()? {
+        let left = until.saturating_duration_since(Instant::now());
+        match TcpStream::connect_timeout(&address, left.max(Duration::from_millis(1))) {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
+                return Ok(stream);
+            }
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 /// How long a write may take. Whoever writes holds the client's lock meanwhile, and a server that
@@ -63,14 +72,6 @@ struct TcpConnection {
     stream: TcpStream,
     /// The one that is set, which spares most system calls.
     timeout: Mutex<Duration>,
-}
-
-impl TcpConnection {
-    fn new(stream: TcpStream) -> io::Result<Self> {
-        stream.set_nodelay(true)?;
-        stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-        Ok(Self { stream, timeout: Mutex::new(Duration::ZERO) })
-    }
 }
 
 impl Connection for TcpConnection {

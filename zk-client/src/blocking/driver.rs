@@ -139,7 +139,7 @@ impl Shared {
             }
             Err(error) => {
                 log::debug!("{host}: {error}");
-                state.session.handle_lost(self.now());
+                state.session.handle_failed(self.now(), format!("{host}: {error}"));
             }
         }
     }
@@ -150,9 +150,13 @@ impl Shared {
         match read {
             Ok(len) if len > 0 => state.session.handle_bytes(self.now(), &buf[..len]),
             Err(error) if is_timeout(error.kind()) || error.kind() == ErrorKind::Interrupted => {}
-            ended => {
-                log::debug!("the connection ended: {ended:?}");
-                state.session.handle_lost(self.now());
+            Ok(_) => {
+                log::debug!("the server has ended the connection");
+                state.session.handle_failed(self.now(), "the server has ended the connection");
+            }
+            Err(error) => {
+                log::debug!("the connection has ended: {error}");
+                state.session.handle_failed(self.now(), error.to_string());
             }
         }
     }

@@ -18,7 +18,7 @@ impl Session {
     /// Bytes have come. Whatever they are, the worst that happens is that the connection is given
     /// up.
     pub fn handle_bytes(&mut self, now: Instant, bytes: &[u8]) {
-        if !matches!(self.link, Link::Greeting(..) | Link::Up) {
+        if !self.has_connection() {
             return;
         }
         self.last_received = now;
@@ -33,7 +33,7 @@ impl Session {
     }
 
     fn next_frame(&mut self) -> Option<Result<Frame, DecodeError>> {
-        if !matches!(self.link, Link::Greeting(..) | Link::Up) {
+        if !self.has_connection() {
             return None;
         }
         let len = i32::from_be_bytes(*self.input.first_chunk()?);
@@ -62,7 +62,7 @@ impl Session {
         }
         // The zxid of an event does not count as seen. Its transaction may fire more watches of
         // ours, which setWatches would not tell again if the connection ended in between. An
-        // answer comes behind all of them.
+        // answer comes after all of them.
         if zxid > 0 {
             self.last_zxid = self.last_zxid.max(zxid);
         }
@@ -104,9 +104,17 @@ impl Session {
         (self.session_id, self.password) = (id, password);
         self.timeout = Duration::from_millis(timeout);
         self.global |= !read_only;
+        let (host_told, timeout) = (host.clone(), self.timeout);
+        self.push(Event::Connected { host: host_told, session_id: id, timeout, read_only });
+        self.log_in(&host);
+        Ok(())
+    }
+
+    /// From now on the server is asked for what we want.
+    pub(super) fn serve(&mut self) {
         self.link = Link::Up;
+        self.failure = None;
         self.up_since = self.last_received;
-        self.push(Event::Connected { host, session_id: id, timeout: self.timeout, read_only });
         self.auths.send_all(&mut self.output);
         for (opcode, body) in self.watches.rearm(self.last_zxid) {
             put_frame(&mut self.output, XID_SET_WATCHES, opcode, &body);
@@ -115,7 +123,6 @@ impl Session {
         for waiting in std::mem::take(&mut self.waiting) {
             waiting.send(&mut self.last_xid, &mut self.output, &mut self.in_flight);
         }
-        Ok(())
     }
 
     fn handle_event(&mut self, zxid: i64, body: &Bytes) -> Result<(), DecodeError> {
@@ -139,6 +146,7 @@ impl Session {
         let Some(id) = pending.id() else {
             match (pending.opcode, code) {
                 (opcode::CLOSE_SESSION, _) => self.finish(Code::Ok),
+                (opcode::SASL, code) => return self.handle_token(code, body),
                 (_, Code::Ok) => {}
                 // A server before 3.6 does not know watches that stay. They are kept for the next.
                 _ => log::warn!("the server does not take watches over: {code}"),

@@ -1,4 +1,4 @@
-//! Requests on their way, and what has to be known of them when the answer comes.
+//! Requests on their way, and what must be known of them when the answer comes.
 
 use std::collections::VecDeque;
 
@@ -141,7 +141,7 @@ impl Waiting {
 }
 
 /// Numbers below 1 mean something else.
-fn next_xid(last: &mut i32) -> i32 {
+pub(super) fn next_xid(last: &mut i32) -> i32 {
     *last = last.checked_add(1).unwrap_or(1);
     *last
 }
@@ -174,7 +174,7 @@ impl Auths {
     ) -> Result<(), Refused> {
         let known = |auth: &Auth| auth.scheme == scheme && auth.credentials == *credentials;
         match self.list.iter().position(known) {
-            // Not the last one: the order in which they are sent must not change behind
+            // Not the last one: the order in which they are sent must not change after
             // `in_flight`, so it gets an entry of its own.
             Some(at) if at + 1 == self.list.len() => self.list[at].waiting.push(id),
             _ if self.list.len() >= AUTHS_MAX => return Err(Refused::Busy),

@@ -131,15 +131,26 @@ fn json_base64(data: &[u8]) -> Value {
     Value::String(base64::engine::general_purpose::STANDARD.encode(data))
 }
 
+/// In the form of ZooKeeper 3.9, which is Netty's.
 fn hex_dump(data: &[u8]) -> String {
-    let mut text = String::new();
-    for (row, bytes) in data.chunks(16).enumerate() {
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x} ")).collect();
-        let plain = |byte: &u8| if byte.is_ascii_graphic() { char::from(*byte) } else { '.' };
-        let shown: String = bytes.iter().map(plain).collect();
-        let _ = writeln!(text, "{:08x}  {hex:<48} {shown}", row * 16);
+    const RULE: &str =
+        "+--------+-------------------------------------------------+----------------+\n";
+    if data.is_empty() {
+        return String::new();
     }
-    text.trim_end().to_owned()
+    let digits: String = (0..16).map(|digit| format!("  {digit:x}")).collect();
+    let line = "-".repeat(49);
+    let mut text = format!("         +{line}+\n         |{digits} |\n{RULE}");
+    for (row, bytes) in data.chunks(16).enumerate() {
+        let hex: String = bytes.iter().map(|byte| format!(" {byte:02x}")).collect();
+        let printable = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
+        let shown: String = bytes
+            .iter()
+            .map(|byte| if printable(byte) { char::from(*byte) } else { '.' })
+            .collect();
+        let _ = writeln!(text, "|{:08x}|{hex:<48} |{shown:<16}|", row * 16);
+    }
+    text + RULE.trim_end()
 }
 
 pub(super) fn list(shell: &mut Shell, words: &[String], parsed: &Parsed) -> Result<Said, Failure> {

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -273,6 +271,7 @@ pub(super) fn watch(shell: &mut Shell, _: &[String], parsed: &Parsed) -> Result<
             Some(Event::Watch(event)) => (kind_name(event.kind), event.path),
             Some(Event::Disconnected) => ("Disconnected", String::new()),
             Some(Event::Connected { host, .. }) => ("Connected", host.to_string()),
+            Some(Event::Missed(count)) => ("Missed", count.to_string()),
             Some(Event::Closed(code)) => return Err(Failure::new(code.to_string())),
             _ => continue,
         };
@@ -280,97 +279,6 @@ pub(super) fn watch(shell: &mut Shell, _: &[String], parsed: &Parsed) -> Result<
         shell.printer.out(&match shell.is_json() {
             true => format!("{}\n", json!({"event": kind, "path": path})),
             false => format!("{kind} {path}\n"),
-        });
-    }
-    Ok(Said::default())
-}
-
-/// What a member says of itself.
-fn ask_member(address: &str) -> std::io::Result<BTreeMap<String, String>> {
-    let timeout = Some(Duration::from_secs(1));
-    let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
-    let socket = address.to_socket_addrs()?.next().ok_or_else(missing)?;
-    let mut stream = TcpStream::connect_timeout(&socket, Duration::from_secs(1))?;
-    stream.set_read_timeout(timeout)?;
-    stream.write_all(b"srvr")?;
-    let mut text = String::new();
-    stream.take(64 << 10).read_to_string(&mut text)?;
-    let pairs = text.lines().filter_map(|line| line.split_once(": "));
-    Ok(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
-}
-
-/// Client addresses of the members, from the configuration or, without one, from the connect string.
-fn addresses(shell: &Shell) -> Result<Vec<String>, Failure> {
-    let Answer::Data(data, _) = shell.call(&Request::GetConfig { watch: false })? else {
-        return Err(unexpected());
-    };
-    let text = String::from_utf8_lossy(&data.unwrap_or_default()).into_owned();
-    let mut found = Vec::new();
-    for (key, value) in text.lines().filter_map(|line| line.split_once('=')) {
-        let Some((peer, client)) = value.split_once(';').filter(|_| key.starts_with("server."))
-        else {
-            continue;
-        };
-        let host = peer.split(':').next().unwrap_or_default();
-        let address = match client.rsplit_once(':') {
-            Some(("0.0.0.0" | "[::]", port)) => format!("{host}:{port}"),
-            Some(_) => client.to_owned(),
-            None => format!("{host}:{client}"),
-        };
-        found.push(address);
-    }
-    if found.is_empty() {
-        let (hosts, _) = zk_client::parse_connect_string(&shell.server).map_err(Failure::new)?;
-        found = hosts.iter().map(ToString::to_string).collect();
-    }
-    Ok(found)
-}
-
-pub(super) fn peers(shell: &mut Shell, _: &[String], _: &Parsed) -> Result<Said, Failure> {
-    let mut text = format!(
-        "{:<24} {:<12} {:<20} {:>11} {:>11} {:>9}\n",
-        "member", "mode", "zxid", "connections", "outstanding", "nodes"
-    );
-    let mut json = Vec::new();
-    for address in addresses(shell)? {
-        match ask_member(&address) {
-            Ok(said) => {
-                let of = |key: &str| said.get(key).map_or("-", String::as_str);
-                let _ = writeln!(
-                    text,
-                    "{address:<24} {:<12} {:<20} {:>11} {:>11} {:>9}",
-                    of("Mode"),
-                    of("Zxid"),
-                    of("Connections"),
-                    of("Outstanding"),
-                    of("Node count")
-                );
-                json.push(json!({"member": address, "says": said}));
-            }
-            Err(error) => {
-                let _ = writeln!(text, "{address:<24} {error}");
-                json.push(json!({"member": address, "error": error.to_string()}));
-            }
-        }
-    }
-    Ok(Said::out(text, Value::Array(json)))
-}
-
-/// `peers` again and again.
-pub(super) fn top(shell: &mut Shell, words: &[String], parsed: &Parsed) -> Result<Said, Failure> {
-    let rounds: u64 = match parsed.value("n").map(str::parse) {
-        None => u64::MAX,
-        Some(Ok(rounds)) => rounds,
-        Some(Err(_)) => return Err(Failure::new("-n argument must be a number")),
-    };
-    for round in 0..rounds {
-        if round > 0 {
-            std::thread::sleep(Duration::from_secs(1));
-        }
-        let said = peers(shell, words, parsed)?;
-        shell.printer.out(&match shell.is_json() {
-            true => format!("{}\n", said.json),
-            false => format!("{}\n", said.out),
         });
     }
     Ok(Said::default())
