@@ -1,10 +1,12 @@
-//! What things cost, in units of work: about nanoseconds of a release build. See
-//! [`schedule`](crate::connection::schedule).
+//! What things cost, in units of work: about nanoseconds of a release build.
+//! `service/connection/schedule.rs` says what is done with them.
 
 /// To take a request and to answer it.
 pub(crate) const REQUEST: u64 = 500;
 /// To prepare and later to apply one operation of a write, which its client is charged for.
 pub(crate) const WRITE: u64 = 1500;
+/// To decode a part of a multi, or to look at a record of what is pending.
+pub(crate) const PART: u64 = 40;
 /// To apply one operation of a transaction, by whomever.
 pub(crate) const APPLY: u64 = 1000;
 /// To read one node, beside the bytes.

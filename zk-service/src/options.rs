@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sha1::Sha1;
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
+use zab_proto::Ensemble;
 use zab_sasl::{NameRules, Users};
 
 use crate::audit::AuditLog;
@@ -101,6 +102,31 @@ impl Default for OnOutdated {
 impl fmt::Debug for OnOutdated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("OnOutdated")
+    }
+}
+
+/// What is called when another configuration of the ensemble is in force.
+#[derive(Clone, Default)]
+pub struct OnReconfigured(Option<Arc<Configured>>);
+
+type Configured = dyn Fn(&Ensemble) + Send + Sync;
+
+impl OnReconfigured {
+    /// Calls `act`, on the server's thread.
+    pub fn new(act: impl Fn(&Ensemble) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(act)))
+    }
+
+    pub(crate) fn call(&self, ensemble: &Ensemble) {
+        if let Some(act) = &self.0 {
+            act(ensemble);
+        }
+    }
+}
+
+impl fmt::Debug for OnReconfigured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnReconfigured")
     }
 }
 
@@ -240,6 +266,10 @@ pub struct ServiceOptions {
     pub max_cnxns: u32,
     /// `zookeeper.connection_throttle_*`.
     pub connection_throttle: ConnectionThrottle,
+    /// `zookeeper.globalOutstandingLimit`: requests of all clients under way, above which who has one of them waits for
+    /// its answer. Voters of an ensemble of more than two share it: each has this divided by their number less one.
+    /// Reads that are answered at once are none.
+    pub global_outstanding_limit: usize,
     /// `zookeeper.request_throttle_max_requests` and what belongs to it.
     pub request_throttle: RequestThrottle,
     /// `zookeeper.largeRequestThreshold` and what belongs to it.
@@ -278,10 +308,12 @@ pub struct ServiceOptions {
     /// `readonlymode.enabled`: a member that has found no leader for a while lets clients read, and `isro`
     /// may be asked.
     pub read_only_mode: bool,
-    /// `localSessionsEnabled`. This server's own sessions are all the ensemble's. But as leader it takes writes of
-    /// local sessions of its learners; and in the read-only mode a session of the ensemble without ephemeral
-    /// nodes is over, as a local one would be, and not waited for.
+    /// `localSessionsEnabled`: a member of an ensemble keeps new sessions to itself, and as leader takes writes of
+    /// those of its learners. All members are to have the same value. A standalone server has none.
     pub local_sessions: bool,
+    /// `localSessionsUpgradingEnabled`: a local session becomes one of the ensemble before it creates an ephemeral
+    /// node. Without it, such nodes are refused with code -120, in a multi of a learner's client with -112.
+    pub local_sessions_upgrading: bool,
     /// `zookeeper.digest.enabled`: transactions carry the digest of the tree.
     pub digests: bool,
     /// `znode.container.checkIntervalMs`.
@@ -315,6 +347,9 @@ pub struct ServiceOptions {
     /// Work done for clients before peers and timers are heard again, in units of about a
     /// nanosecond. One request may exceed it.
     pub work_per_turn: u64,
+    /// Whether what takes more than a turn is done in pieces. Off only where a test shows what that is for.
+    #[doc(hidden)]
+    pub cuts: bool,
     /// Work of the parts of one multiRead. Parts behind it are answered by an error.
     pub work_per_request: u64,
     /// Longest reply, in bytes; never less than two of the longest frames of a client. A request
@@ -327,12 +362,17 @@ pub struct ServiceOptions {
     pub version: String,
     /// What `conf` shows, line by line; the membership follows.
     pub conf: Vec<(String, String)>,
-    /// Text of `/zookeeper/config` in an ensemble.
+    /// Text of `/zookeeper/config` in an ensemble, until another configuration is in force.
     pub membership: Option<String>,
+    /// Clients may change the members (`reconfigEnabled`); to be the same as
+    /// [`Config::reconfig`](zab_proto::Config::reconfig) in an ensemble.
+    pub reconfig: bool,
+    /// An ensemble keeps two voters, as one alone is another kind of server (`standaloneEnabled`).
+    pub standalone_enabled: bool,
     /// What `envi` shows.
     pub environment: Vec<(String, String)>,
     /// Sizes in bytes of the data and the log directory, for `dirs`.
-    pub dir_sizes: fn() -> (u64, u64),
+    pub dir_sizes: Option<Probe<(u64, u64)>>,
     /// Times of the log's fsyncs in ms, for `mntr`.
     pub fsync_times: Option<Probe<Summary>>,
     /// Further summaries of the process for `mntr`, by their names there.
@@ -347,6 +387,8 @@ pub struct ServiceOptions {
     pub audit: Option<AuditLog>,
     /// Called when the ensemble's members have changed to others than this server's: it is to end.
     pub on_outdated: OnOutdated,
+    /// Called when another configuration of the ensemble is in force.
+    pub on_reconfigured: OnReconfigured,
     /// Source of the times in transactions.
     pub wall_clock: WallClock,
     /// Where the random part of session ids comes from. Who could guess an id could take over the
@@ -365,6 +407,7 @@ impl Default for ServiceOptions {
             max_client_cnxns: 60,
             max_cnxns: 0,
             connection_throttle: ConnectionThrottle::default(),
+            global_outstanding_limit: 1000,
             request_throttle: RequestThrottle::default(),
             large_requests: LargeRequests::default(),
             leader_serves: true,
@@ -383,6 +426,7 @@ impl Default for ServiceOptions {
             ensemble_auth: None,
             read_only_mode: false,
             local_sessions: false,
+            local_sessions_upgrading: false,
             digests: true,
             container_check_interval: Duration::from_secs(60),
             container_never_used: Duration::ZERO,
@@ -394,6 +438,7 @@ impl Default for ServiceOptions {
             hold_clients: None,
             hold_len_max_bytes: 256 << 20,
             work_per_turn: 4_000_000,
+            cuts: true,
             work_per_request: 10_000_000,
             reply_len_max_bytes: 64 << 20,
             in_flight_max: 1000,
@@ -405,8 +450,10 @@ impl Default for ServiceOptions {
             .into(),
             conf: Vec::new(),
             membership: None,
+            reconfig: false,
+            standalone_enabled: true,
             environment: Vec::new(),
-            dir_sizes: || (0, 0),
+            dir_sizes: None,
             fsync_times: None,
             summaries: Vec::new(),
             descriptors: None,
@@ -414,19 +461,11 @@ impl Default for ServiceOptions {
             gauges: Vec::new(),
             audit: None,
             on_outdated: OnOutdated::default(),
+            on_reconfigured: OnReconfigured::default(),
             wall_clock: WallClock::system(),
             entropy: Entropy::system(),
         }
     }
-}
-
-/// How far one request may go.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
-    /// Longest body of a reply, in bytes.
-    pub(crate) len: usize,
-    /// Work of the parts of a multiRead, but for the last one that is answered.
-    pub(crate) work: u64,
 }
 
 impl ServiceOptions {
@@ -450,10 +489,11 @@ impl ServiceOptions {
         self.hold_clients.unwrap_or(self.tick_time * 2)
     }
 
-    /// How far a read may go. A length is an `int` in the end, and a frame has a header.
-    pub(crate) fn bounds(&self) -> Bounds {
+    /// Longest body of the reply to a read, in bytes. A length is an `int` in the end, and a frame has a header.
+    #[inline]
+    pub(crate) fn read_len_max(&self) -> usize {
         let len = self.reply_len_max_bytes.max(self.jute_max_buffer.saturating_mul(2));
-        Bounds { len: len.min(i32::MAX as usize - (1 << 10)), work: self.work_per_request }
+        len.min(i32::MAX as usize - (1 << 10))
     }
 
     /// Whether a four-letter word may be executed.

@@ -2,15 +2,26 @@
 
 mod admission;
 mod answer;
-mod audit;
+mod apply;
 mod budget;
+mod connection;
+mod env;
+mod estimate;
 mod handshake;
 mod hold;
 mod intake;
 mod leave;
+mod local;
+mod members;
+mod observe;
 mod parts;
+mod read;
 mod read_only;
+mod role;
+mod turn;
 mod words;
+
+pub use self::observe::look;
 
 use bytes::BufMut;
 use zab_proto::wire::jute::{BufMutExt, Reader};
@@ -19,22 +30,23 @@ use zab_proto::{
     InstallProgress, Instant, Origin, ServerState, SnapshotDigest, Status, Zxid,
 };
 
-use crate::connection::Client;
-use crate::connection::entry::Entry;
-use crate::connection::table::Clients;
 use crate::cost;
-use crate::env::Env;
 use crate::metrics::Metrics;
 use crate::metrics::stats::Stats;
-use crate::observe::View;
-use crate::observe::four_letter::Reset;
-use crate::observe::look::Look;
 use crate::options::ServiceOptions;
-use crate::role::Role;
-use crate::role::status::ServerStatus;
 use crate::service::admission::Admission;
+use crate::service::connection::entry::Entry;
+use crate::service::connection::table::Clients;
+use crate::service::connection::wait::Wait;
+use crate::service::env::Env;
 use crate::service::hold::Hold;
+use crate::service::observe::View;
+use crate::service::observe::four_letter::Reset;
+use crate::service::observe::look::Look;
 use crate::service::parts::Parts;
+use crate::service::role::Role;
+use crate::service::role::local::LocalSessions;
+use crate::service::role::status::ServerStatus;
 use crate::state::State;
 use crate::state::database::Database;
 use crate::state::watch::Watches;
@@ -50,6 +62,8 @@ pub struct Service {
     clients: Clients,
     status: ServerStatus,
     role: Role,
+    /// Sessions that only this server knows.
+    local: LocalSessions,
     /// Which connections wait, and for what.
     admission: Admission,
     metrics: Metrics,
@@ -65,6 +79,7 @@ impl Service {
             clients: Clients::default(),
             status: ServerStatus::default(),
             role: Role::Idle,
+            local: LocalSessions::new(options.tick_time),
             admission: Admission::new(&options),
             metrics: Metrics::default(),
             env: Env::new(options),
@@ -103,6 +118,13 @@ impl Service {
         self.admission.schedule.peak()
     }
 
+    /// The same of the work to apply transactions, which has as much of each turn. What has to be applied
+    /// at once, before the role changes, does not count.
+    #[must_use]
+    pub fn apply_peak(&self) -> u64 {
+        self.admission.schedule.applied_peak()
+    }
+
     /// Bytes of replies and events that clients have not been sent yet.
     #[must_use]
     pub fn unsent_bytes(&self) -> usize {
@@ -122,6 +144,12 @@ impl Service {
         leave::leave(clients, &mut parts, now);
     }
 
+    /// Whether a request is being prepared that takes more than a turn.
+    #[must_use]
+    pub fn is_preparing(&self) -> bool {
+        self.role.has_begun()
+    }
+
     /// Whether all clients are answered and gone, after [`leave`](Self::leave).
     #[must_use]
     pub fn has_left(&self) -> bool {
@@ -131,8 +159,8 @@ impl Service {
     /// A look at the server. Where the core comes from: `Node::with`.
     #[must_use]
     pub fn look<'a, 'c>(&'a self, core: &'a Core<'c>) -> Look<'a, 'c> {
-        let Self { env, state, watches, clients, status, role, metrics, .. } = self;
-        let view = View { core, env, state, clients, watches, status, role, metrics };
+        let Self { env, state, watches, clients, status, role, local, metrics, .. } = self;
+        let view = View { core, env, state, clients, watches, status, role, local, metrics };
         Look::new(view, parts::serves_clients(env, role, status))
     }
 
@@ -156,8 +184,8 @@ impl Service {
 
     /// The table of connections, and all else.
     fn split(&mut self) -> (&mut Clients, Parts<'_>) {
-        let Self { env, state, watches, clients, status, role, admission, metrics } = self;
-        (clients, Parts { env, state, watches, status, role, admission, metrics })
+        let Self { env, state, watches, clients, status, role, local, admission, metrics } = self;
+        (clients, Parts { env, state, watches, status, role, local, admission, metrics })
     }
 
     /// Runs a step on one connection, unless that is gone.
@@ -172,6 +200,7 @@ impl Service {
         let (_, mut parts) = self.split();
         let (role, mut cx) = parts.role(core);
         role.wake(&mut cx);
+        self.local.wake(core.now());
     }
 
     /// A call at the time `now`. A runtime looks at everybody before its clock goes on, so that the
@@ -183,6 +212,12 @@ impl Service {
         }
     }
 
+    /// Applies the rest of a transaction at once, if it is applied in part.
+    fn finish_applying(&mut self, now: Instant) {
+        let (clients, mut parts) = self.split();
+        apply::finish(clients, &mut parts, now);
+    }
+
     /// Whether something is left of what has ended.
     fn is_littered(&self) -> bool {
         self.state.tree().is_littered() || self.watches.is_littered()
@@ -190,7 +225,11 @@ impl Service {
 
     /// Clears some of it away.
     fn sweep(&mut self) {
+        if self.state.is_applying() {
+            return;
+        }
         let count = self.admission.schedule.nodes_to_sweep();
+        self.role.tidy(&self.state, count);
         self.state.sweep(count);
         if self.watches.is_littered() {
             self.watches.sweep(count);
@@ -224,14 +263,9 @@ impl Service {
     }
 
     fn begin_role(&mut self, core: &mut Core<'_>, status: &Status) {
-        if self.env.options.membership.is_some() {
-            // Its version may have become known since the start.
-            let ensemble = &core.peer().config().ensemble;
-            let version = Zxid::from_raw(ensemble.version);
-            let now_ms = self.env.options.wall_clock.now_ms();
-            self.state.set_config(ensemble.text().as_bytes(), version, now_ms);
-        }
         let (clients, mut parts) = self.split();
+        // Its version may have become known since the start.
+        members::write(clients, &mut parts, core);
         *parts.role = if status.state == ServerState::Leading {
             let standalone = parts.status.is_standalone();
             let (_, mut cx) = parts.role(core);
@@ -239,76 +273,35 @@ impl Service {
         } else {
             Role::learn()
         };
-        hold::release_clients(clients, &mut parts, core, status.epoch);
-    }
-
-    /// What has lasted long enough ends, and what waited for room tries again.
-    fn expire_and_retry(&mut self, core: &mut Core<'_>) {
-        let (clients, mut parts) = self.split();
-        read_only::expire(clients, &mut parts, core.now());
-        read_only::begin_if_due(clients, &mut parts, core);
-        let (role, mut cx) = parts.role(core);
-        role.expire(&mut cx);
-        retry(clients, &mut parts, core);
-    }
-
-    fn close_silent(&mut self, now: Instant) {
-        let (clients, mut parts) = self.split();
-        for conn in clients.silent(now) {
-            let Some(mut at) = clients.enter(conn) else { continue };
-            let Client { remote, timeout_ms, session, .. } = &*at.client;
-            log::info!(
-                "Closing connection with {remote}: nothing has come of it for the {timeout_ms} ms \
-                 after which its session {session:#x} would expire"
-            );
-            parts.metrics.silent_closed += 1;
-            parts.close(&mut at, false);
-        }
-    }
-
-    fn expire_greetings(&mut self, now: Instant) {
-        let (clients, mut parts) = self.split();
-        while let Some(mut at) = clients.overdue_greeting(now) {
-            parts.metrics.sessionless_expired += 1;
-            parts.close(&mut at, false);
-        }
-    }
-}
-
-/// There may be room again for what could not be proposed or forwarded.
-fn retry(clients: &mut Clients, parts: &mut Parts<'_>, core: &mut Core<'_>) {
-    hold::resubmit(clients, parts, core);
-    parts.admission.room.note_first();
-    parts.admission.requests_answered(&mut clients.shared);
-    // What was in flight before this leader comes first.
-    let is_resubmitting = parts.admission.is_resubmitting();
-    let first = if is_resubmitting { Some(0) } else { parts.admission.room.first() };
-    let (role, mut cx) = parts.role(core);
-    let is_turn = role.retry(&mut cx, first) && !is_resubmitting;
-    parts.admission.schedule.settle();
-    if is_turn {
-        parts.admission.call_next(&mut clients.shared);
-    }
-}
-
-/// It is the turn of a connection that had to wait for it.
-fn go_on(at: &mut Entry<'_>, parts: &mut Parts<'_>) {
-    at.client.account.call();
-    answer::drain(at, parts, parts.admission.now);
-    if !at.is_closed() && !at.client.account.waits() {
-        Admission::resume(at);
+        let rejoins = parts.status.serves(status.epoch);
+        local::begin_role(clients, &mut parts, core.now(), rejoins);
+        hold::release_clients(clients, &mut parts, core, rejoins);
     }
 }
 
 impl Application for Service {
     fn deliver(&mut self, now: Instant, zxid: Zxid, txn: &[u8]) {
         self.at(now);
+        // If so, it is asked for all the same: it has to be delivered before the role changes, or before the core
+        // says anything.
+        let is_forced = !self.may_deliver() || !self.status.is_known();
+        self.admission.schedule.force(is_forced);
+        self.admission.note_applied();
         let (clients, mut parts) = self.split();
-        answer::apply(clients, &mut parts, now, zxid, txn);
+        parts.role.prepare_to_the_end(parts.state, parts.env);
+        apply::apply(clients, &mut parts, now, zxid, txn);
+        self.admission.schedule.force(false);
     }
 
     fn may_deliver(&self) -> bool {
         self.admission.schedule.may_apply()
+            && !self.state.is_applying()
+            && !self.role.holds_commits()
+            && !self.admission.is_frozen()
+    }
+
+    fn is_applying(&self) -> bool {
+        self.state.is_applying()
     }
 
     fn failed(&self) -> Option<&str> {
@@ -319,11 +312,13 @@ impl Application for Service {
         self.state.has_digest(txn)
     }
 
-    fn agrees(&self) -> DigestVerdict {
+    fn agrees(&mut self) -> DigestVerdict {
+        self.finish_applying(self.admission.now);
         self.state.agreed()
     }
 
     fn became(&mut self, core: &mut Core<'_>, status: &Status) {
+        self.finish_applying(core.now());
         if core.peer().is_outdated() {
             self.env.options.on_outdated.call();
         }
@@ -346,6 +341,12 @@ impl Application for Service {
             self.state.report_missing_acls();
             self.begin_role(core, status);
         }
+    }
+
+    fn reconfigured(&mut self, core: &mut Core<'_>) {
+        self.finish_applying(core.now());
+        let (clients, mut parts) = self.split();
+        members::changed(clients, &mut parts, core);
     }
 
     fn request(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8], auth: &[u8]) {
@@ -399,6 +400,7 @@ impl Application for Service {
     }
 
     fn synced(&mut self, core: &mut Core<'_>, token: Option<u64>) {
+        self.finish_applying(core.now());
         if let Some(conn) = self.role.synced(token) {
             self.with(conn, |at, parts| answer::sync_ended(at, parts, core.now()));
         }
@@ -429,9 +431,10 @@ impl Application for Service {
         Some(conn)
     }
 
-    fn identified(&mut self, _: &mut Core<'_>, conn: ConnId, subject: &str) {
+    fn secured(&mut self, _: &mut Core<'_>, conn: ConnId, subject: Option<&str>) {
         self.with(conn, |Entry { client, .. }, parts| {
-            if parts.env.access.x509_enabled {
+            client.is_secure = true;
+            if let Some(subject) = subject.filter(|_| parts.env.access.x509_enabled) {
                 parts.env.access.identify(subject, &mut client.ids);
                 log::debug!("Authenticated Id '{subject}' for scheme 'x509' of {}", client.remote);
             }
@@ -441,6 +444,14 @@ impl Application for Service {
     fn handle_bytes(&mut self, core: &mut Core<'_>, conn: ConnId, bytes: &[u8]) -> usize {
         self.wake(core);
         self.at(core.now());
+        if self.state.is_applying() {
+            // The tree is one that nobody is to see.
+            self.with(conn, |at, parts| {
+                parts.admission.wait(at, Wait::Turn);
+                at.left_unread(core.now(), bytes.len());
+            });
+            return 0;
+        }
         let (clients, mut parts) = self.split();
         intake::take_bytes(clients, &mut parts, core, conn, bytes)
     }
@@ -457,8 +468,17 @@ impl Application for Service {
     fn closed(&mut self, _core: &mut Core<'_>, conn: ConnId) {
         let (clients, parts) = self.split();
         let Some(at) = clients.enter(conn) else { return };
+        log::debug!(
+            "Closed socket connection for client {} which had sessionid {:#x}",
+            at.client.remote,
+            at.client.session
+        );
         parts.metrics.dropped += u64::from(!at.is_closed());
+        if at.client.queue.writes() > 0 {
+            parts.local.unsettle(at.client.session);
+        }
         parts.watches.remove_slot(at.slot());
+        parts.admission.thaw(conn);
         parts.admission.leave_room(at.client);
         parts.admission.leave_throttle(at.client);
         clients.remove(conn, parts.watches.is_free(conn.slot()));
@@ -470,8 +490,11 @@ impl Application for Service {
             if let Some(output) = self.clients.poll_output() {
                 return Some(output);
             }
+            if self.state.is_applying() {
+                return None;
+            }
             let conn = self.admission.next_turn()?;
-            self.with(conn, go_on);
+            self.with(conn, turn::go_on);
         }
     }
 
@@ -479,39 +502,52 @@ impl Application for Service {
         let greeting = self.clients.greeting_deadline();
         let silence = self.clients.silence_deadline();
         let role = self.role.poll_timeout();
-        let goes_on = self.role.has_postponed() || self.admission.is_due() || self.is_littered();
-        let turn = goes_on.then_some(Instant::ZERO);
         let hold = self.admission.hold.as_ref().map(Hold::look_at);
         let leaving = self.admission.leaving.filter(|_| self.clients.len() > 0);
         let Self { env, status, admission, .. } = self;
         let read_only = read_only::begins_at(&env.options, &self.role, status, admission);
-        let times = [turn, greeting, silence, role, hold, leaving, read_only];
+        let local = local::poll_timeout(&self.role, &self.local);
+        let times = [greeting, silence, role, hold, leaving, read_only, local];
         times.into_iter().flatten().min()
+    }
+
+    fn wants_turn(&self) -> bool {
+        self.role.has_postponed()
+            || self.admission.is_due()
+            || self.is_littered()
+            || self.state.is_applying()
     }
 
     fn handle_timeout(&mut self, core: &mut Core<'_>) {
         self.wake(core);
         self.at(core.now());
-        if self.admission.schedule.is_spent() || !self.admission.schedule.may_apply() {
+        if self.admission.schedule.is_spent() || !self.may_deliver() {
             self.begin_turn();
         }
-        self.sweep();
-        self.expire_greetings(core.now());
-        self.close_silent(core.now());
         let (clients, mut parts) = self.split();
+        apply::resume(clients, &mut parts, core.now());
+        if let Some(conn) = self.admission.first_in_turn() {
+            self.with(conn, turn::go_on);
+        }
+        self.sweep();
+        let (clients, mut parts) = self.split();
+        turn::expire_greetings(clients, &mut parts, core.now());
+        turn::close_silent(clients, &mut parts, core.now());
         hold::end_holds(clients, &mut parts, core.now());
         leave::end_leaving(clients, &mut parts, core.now());
-        self.expire_and_retry(core);
+        turn::expire_and_retry(clients, &mut parts, core);
     }
 
     fn room(&mut self, core: &mut Core<'_>) {
         self.wake(core);
         self.at(core.now());
         self.admission.may_resubmit();
-        self.expire_and_retry(core);
+        let (clients, mut parts) = self.split();
+        turn::expire_and_retry(clients, &mut parts, core);
     }
 
     fn snapshot_open(&mut self) -> u32 {
+        self.finish_applying(self.admission.now);
         self.state.snapshot_open()
     }
 

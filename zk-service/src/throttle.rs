@@ -33,8 +33,19 @@ pub struct ConnectionThrottle {
     pub global_weight: u32,
     /// `_renew_session_weight`: tokens of one that goes on.
     pub renew_weight: u32,
-    /// `_local_session_weight`: neither of the others is less.
+    /// `_local_session_weight`: tokens of a new session of this server alone. Neither of the others is less.
     pub local_weight: u32,
+}
+
+/// What a client asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Handshake {
+    /// A new session of this server alone.
+    Local,
+    /// A new session of the ensemble.
+    Global,
+    /// To go on with a session.
+    Renewal,
 }
 
 impl Default for ConnectionThrottle {
@@ -57,14 +68,29 @@ impl Default for ConnectionThrottle {
 
 impl ConnectionThrottle {
     /// Tokens that a handshake takes.
-    fn need(&self, renews: bool) -> i64 {
-        let weight = if renews { self.renew_weight } else { self.global_weight };
-        if self.weighed { weight.max(self.local_weight).into() } else { 1 }
+    fn need(&self, handshake: Handshake) -> i64 {
+        let weight = match handshake {
+            Handshake::Local => self.local_weight,
+            Handshake::Global => self.global_weight.max(self.local_weight),
+            Handshake::Renewal => self.renew_weight.max(self.local_weight),
+        };
+        if self.weighed { weight.into() } else { 1 }
     }
 
     /// In a throttle with weights, tokens are configured in new sessions.
     fn unit(&self) -> i64 {
-        self.need(false)
+        self.need(Handshake::Global)
+    }
+}
+
+/// How many requests may be under way before clients wait for their own: `limit`, of which each voter of an
+/// ensemble has a part. `voters` is their number; `None`: this server is not a voter that serves.
+///
+/// The rule is that of `LeaderZooKeeperServer` and `FollowerZooKeeperServer`.
+pub(crate) fn outstanding_max(limit: usize, voters: Option<usize>) -> usize {
+    match voters {
+        Some(voters @ 3..) => limit / (voters - 1),
+        Some(_) | None => limit,
     }
 }
 
@@ -128,7 +154,7 @@ impl Bucket {
         &mut self,
         options: &ConnectionThrottle,
         now: Instant,
-        renews: bool,
+        handshake: Handshake,
         random: impl FnOnce() -> f64,
     ) -> bool {
         let full = i64::from(options.tokens) * options.unit();
@@ -143,7 +169,7 @@ impl Bucket {
                 return false;
             }
         }
-        let need = options.need(renews);
+        let need = options.need(handshake);
         let is_admitted = self.tokens >= need;
         if is_admitted {
             self.tokens -= need;
@@ -205,9 +231,16 @@ mod tests {
         options: &ConnectionThrottle,
         ms: u64,
         count: usize,
-        renews: bool,
+        handshake: Handshake,
     ) -> usize {
-        (0..count).filter(|_| bucket.admits(options, at(ms), renews, || 0.5)).count()
+        (0..count).filter(|_| bucket.admits(options, at(ms), handshake, || 0.5)).count()
+    }
+
+    #[test]
+    fn voters_share_what_may_be_outstanding() {
+        let shares = [None, Some(1), Some(2), Some(3), Some(4), Some(5), Some(9)]
+            .map(|voters| outstanding_max(1000, voters));
+        assert_eq!(shares, [1000, 1000, 1000, 500, 333, 250, 125]);
     }
 
     #[test]
@@ -216,32 +249,33 @@ mod tests {
         let options =
             ConnectionThrottle { tokens: 5, fill_time, fill_count: 2, ..Default::default() };
         let mut bucket = Bucket::new(&options);
-        assert_eq!(admitted(&mut bucket, &options, 0, 20, false), 5);
+        assert_eq!(admitted(&mut bucket, &options, 0, 20, Handshake::Global), 5);
         assert_eq!(bucket.deficit(&options), 5);
         assert_eq!(
-            admitted(&mut bucket, &options, 10, 20, false),
+            admitted(&mut bucket, &options, 10, 20, Handshake::Global),
             0,
             "more than the time has to pass"
         );
-        assert_eq!(admitted(&mut bucket, &options, 11, 20, false), 2);
-        assert_eq!(admitted(&mut bucket, &options, 26, 20, true), 3);
+        assert_eq!(admitted(&mut bucket, &options, 11, 20, Handshake::Global), 2);
+        assert_eq!(admitted(&mut bucket, &options, 26, 20, Handshake::Renewal), 3);
         assert_eq!(
-            admitted(&mut bucket, &options, u64::MAX / 2_000_000, 20, true),
+            admitted(&mut bucket, &options, u64::MAX / 2_000_000, 20, Handshake::Renewal),
             5,
             "no more than full"
         );
         let off = ConnectionThrottle::default();
-        assert_eq!(admitted(&mut Bucket::new(&off), &off, 0, 2000, false), 2000);
+        assert_eq!(admitted(&mut Bucket::new(&off), &off, 0, 2000, Handshake::Global), 2000);
     }
 
     #[test]
     fn with_weights_a_session_that_goes_on_takes_less() {
         let options = ConnectionThrottle { tokens: 4, weighed: true, ..Default::default() };
-        assert_eq!(admitted(&mut Bucket::new(&options), &options, 0, 20, false), 4);
-        assert_eq!(admitted(&mut Bucket::new(&options), &options, 0, 20, true), 6);
+        assert_eq!(admitted(&mut Bucket::new(&options), &options, 0, 20, Handshake::Global), 4);
+        assert_eq!(admitted(&mut Bucket::new(&options), &options, 0, 20, Handshake::Renewal), 6);
+        assert_eq!(admitted(&mut Bucket::new(&options), &options, 0, 20, Handshake::Local), 12);
         let heavy = ConnectionThrottle { local_weight: 6, ..options };
         assert_eq!(
-            admitted(&mut Bucket::new(&heavy), &heavy, 0, 20, true),
+            admitted(&mut Bucket::new(&heavy), &heavy, 0, 20, Handshake::Renewal),
             4,
             "none below the local one"
         );
@@ -258,16 +292,24 @@ mod tests {
             ..Default::default()
         };
         let mut bucket = Bucket::new(&options);
-        assert_eq!(admitted(&mut bucket, &options, 0, 1, false), 1);
+        assert_eq!(admitted(&mut bucket, &options, 0, 1, Handshake::Global), 1);
         for ms in (11..200).step_by(11) {
-            admitted(&mut bucket, &options, ms, 5, false);
+            admitted(&mut bucket, &options, ms, 5, Handshake::Global);
         }
         assert!((bucket.chance - 1.0).abs() < 1e-9, "{}", bucket.chance);
         let full = ConnectionThrottle { fill_time: Duration::from_millis(1), ..options };
         for (ms, refused) in [(300, true), (311, true), (322, true), (333, true), (344, true)] {
-            assert_eq!(admitted(&mut bucket, &full, ms, 1, false) == 0, refused, "{ms}");
+            assert_eq!(
+                admitted(&mut bucket, &full, ms, 1, Handshake::Global) == 0,
+                refused,
+                "{ms}"
+            );
         }
         assert!((bucket.chance - 0.5).abs() < 1e-9, "{}", bucket.chance);
-        assert_eq!(admitted(&mut bucket, &full, 355, 1, false), 1, "0.5 is not below 0.4");
+        assert_eq!(
+            admitted(&mut bucket, &full, 355, 1, Handshake::Global),
+            1,
+            "0.5 is not below 0.4"
+        );
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use harness::{Client, World};
+use zab_proto::{Ensemble, Limits};
 use zab_sasl::Users;
 use zk_service::{Entropy, SaslOptions, ServiceOptions, WallClock};
 
@@ -69,7 +70,17 @@ fn sort_body(op: i32, frame: &mut Vec<u8>) {
 type Deviation = (&'static str, usize, &'static str);
 
 /// Plays recordings, made one after the other with one server, against our server.
-fn play(names: &[&str], mut options: ServiceOptions, deviations: &[Deviation]) {
+fn play(names: &[&str], options: ServiceOptions, deviations: &[Deviation]) {
+    play_in(World::standalone, names, options, deviations);
+}
+
+/// The same against the first server of a world.
+fn play_in(
+    world: impl FnOnce(ServiceOptions) -> World,
+    names: &[&str],
+    mut options: ServiceOptions,
+    deviations: &[Deviation],
+) {
     let scripts: Vec<String> = names.iter().map(|name| read(name)).collect();
     options.tick_time = Duration::from_secs(2);
     // ZooKeeper counts session ids on from a clock.
@@ -85,7 +96,7 @@ fn play(names: &[&str], mut options: ServiceOptions, deviations: &[Deviation]) {
     let clock = Arc::new(AtomicI64::new(WALL_MS));
     let read_clock = Arc::clone(&clock);
     options.wall_clock = WallClock::new(move || read_clock.load(Ordering::Relaxed));
-    let mut play = Play::new(World::standalone(options));
+    let mut play = Play::new(world(options));
     play.server.clock = clock;
     for (name, script) in names.iter().zip(&scripts) {
         for (number, line) in (1..).zip(script.lines()) {
@@ -265,6 +276,29 @@ fn auth() {
     let super_digest = Some("super:lK75jTNcA+U9vtVEw5vB51mj/w4=".into());
     let options = ServiceOptions::default().with(|options| options.super_digest = super_digest);
     play(&["auth"], options, &[]);
+}
+
+/// An ensemble of three whose members are changed: refusals, the same again, one away, back as an observer,
+/// back as a voter.
+#[test]
+fn reconfig() {
+    let ensemble = [1, 2, 3]
+        .map(|n| format!("server.{n}=127.0.0.1:2240{n}:2250{n}:participant;127.0.0.1:2230{n}\n"));
+    let ensemble = Ensemble::parse_text(ensemble.concat().as_bytes()).expect("good");
+    let options = ServiceOptions::default().with(|options| {
+        options.super_digest = Some("super:lK75jTNcA+U9vtVEw5vB51mj/w4=".into());
+        options.membership = Some(ensemble.text());
+        options.reconfig = true;
+        options.standalone_enabled = false;
+    });
+    let world = |options| World::of(&ensemble, &options, &[], Limits::default());
+    play_in(world, &["reconfig"], options, &[]);
+}
+
+#[test]
+fn reconfig_of_one_server() {
+    let options = ServiceOptions::default().with(|options| options.reconfig = true);
+    play(&["reconfig-standalone"], options, &[]);
 }
 
 #[test]

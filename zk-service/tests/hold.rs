@@ -152,6 +152,55 @@ fn a_leader_that_loses_its_quorum_keeps_its_clients() {
     assert_eq!(metric(&mut world, leader, "zk_zab_resubmitted"), 3);
 }
 
+/// A leader that is about to end a session takes nothing from its client any more. If nobody hears of that end,
+/// the session goes on, and what was asked meanwhile is answered.
+#[test]
+fn what_is_asked_of_a_session_that_was_to_expire_is_answered() {
+    let silence = until_it_expires();
+    let mut world = World::ensemble(3, 0, &options());
+    let leader = world.leader();
+    let rest = others(&world, leader);
+    let client = world.open(leader, 4_000).0;
+    // Half a request is no sign of life of its session, and its connection is not silent.
+    let asked = four("late");
+    let (half, rest_of_it) = asked.split_at(10);
+    world.send(client, half);
+    world.pass(silence - Duration::from_millis(20));
+    let before = world.nodes[leader].peer().last_zxid();
+    world.cut = rest.iter().flat_map(|other| [(*other, leader), (leader, *other)]).collect();
+    world.pass(Duration::from_millis(40));
+    assert!(world.nodes[leader].peer().last_zxid() > before, "its end is proposed");
+    assert!(serves(&world, leader));
+    world.send(client, rest_of_it);
+    for other in &rest {
+        world.part(leader, *other);
+    }
+    wait_for(&mut world, &rest);
+    while serves(&world, leader) {
+        world.pass(Duration::from_millis(10));
+    }
+    world.heal();
+    wait_for(&mut world, &[leader]);
+    world.run();
+    assert_answered(&mut world, client);
+}
+
+/// How long a client of the leader is silent before the end of its session is proposed.
+fn until_it_expires() -> Duration {
+    const STEP: Duration = Duration::from_millis(10);
+    let mut world = World::ensemble(3, 0, &options());
+    let leader = world.leader();
+    world.open(leader, 4_000);
+    let before = world.nodes[leader].peer().last_zxid();
+    let mut silence = Duration::ZERO;
+    while world.nodes[leader].peer().last_zxid() == before {
+        world.pass(STEP);
+        silence += STEP;
+        assert!(silence < Duration::from_secs(20), "it never expires");
+    }
+    silence
+}
+
 /// Its old connection to the leader may still bring requests: those are refused, or known.
 #[test]
 fn back_with_the_same_leader_nothing_is_carried_out_twice() {

@@ -186,10 +186,13 @@ fn a_session_of_the_ensemble_does_not_go_on() {
     assert_eq!(open(&mut world, last, session, password).1, []);
 }
 
-/// With `localSessionsEnabled` it would have been a local one, unless it owns an ephemeral node.
+/// A session of the server alone is over there, as in ZooKeeper, and not waited for; one of the ensemble is.
 #[test]
-fn a_session_that_would_be_local_is_over() {
-    let options = options().with(|options| options.local_sessions = true);
+fn a_local_session_is_over() {
+    let options = options().with(|options| {
+        options.local_sessions = true;
+        options.local_sessions_upgrading = true;
+    });
     let mut world = World::ensemble(3, 0, &options);
     let last = world.leader();
     let (_, session, password) = world.open(last, 10_000);

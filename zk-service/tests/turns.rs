@@ -82,11 +82,15 @@ fn others_are_served(op: i32, record: &[u8]) {
             assert!(world.step(), "the others' requests take longer");
             turns += 1;
         }
-        assert!(turns <= 4, "operation {op}: {turns} turns");
+        // A multi of three turns of work is prepared in pieces of half of one while others wait.
+        assert!(turns <= if op == MULTI { 9 } else { 4 }, "operation {op}: {turns} turns");
         waited += turns;
         assert_eq!(xids(&mut world, other), [n], "operation {op}");
     }
-    assert!(waited <= 60, "operation {op}: {waited} turns for thirty writes");
+    assert!(
+        waited <= if op == MULTI { 240 } else { 60 },
+        "operation {op}: {waited} turns for thirty writes"
+    );
     let turns = world.turns;
     world.run();
     assert!(world.turns > turns + 20);
@@ -278,7 +282,8 @@ fn requests_of_learners_are_prepared_in_turns() {
             );
             turns += 1;
         }
-        assert!(turns <= 4, "{turns} turns");
+        // One of these multis is three turns of work, and has half of each.
+        assert!(turns <= 14, "{turns} turns");
         assert_eq!(xids(&mut world, own), [n]);
     }
     world.run();
@@ -539,13 +544,14 @@ fn nodes_of_an_ended_session_are_cleared_away_in_turns() {
     while !world.has_ended(owner) {
         assert!(world.step() || world.has_ended(owner));
     }
-    // Everybody sees them gone, and names are free again.
-    assert!(world.turns - turns <= 3, "the end is not put off");
+    // Everybody sees them gone, and names are free again: when it is prepared and applied, in turns, too.
+    let ended = world.turns - turns;
+    assert!((20..100).contains(&ended), "{ended} turns");
     world.send_only(other, &request(1, CREATE, &create("/p/e7", b"", 0)));
     while world.received(other) == 0 {
         world.step();
     }
-    assert!(world.turns - turns < 10);
+    assert!(world.turns - turns < ended + 7, "{} turns", world.turns - turns);
     world.run();
     // A quarter of a turn clears 33.
     assert!(world.turns - turns >= 2000 / 34, "{} turns", world.turns - turns);

@@ -230,7 +230,7 @@ fn digests_of_single_nodes() {
 }
 
 /// A snapshot stream in its parts; nodes in no order, and without the usage of quotas, which is
-/// counted anew when a snapshot is loaded.
+/// counted again when a snapshot is loaded.
 #[derive(Debug)]
 struct Parsed<'a> {
     sessions: &'a [u8],

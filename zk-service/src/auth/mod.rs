@@ -16,7 +16,7 @@ use zab_proto::wire::jute::{BufMutExt, Reader};
 
 use crate::auth::rules::{IdSet, Rules, Verdicts, parse_range};
 use crate::cost;
-use crate::options::{DigestAlgorithm, EnsembleAuth, SaslOptions};
+use crate::options::{DigestAlgorithm, EnsembleAuth, SaslOptions, ServiceOptions};
 use crate::protocol::acl::{Acl, AclEntry, AclList, write_acls};
 use crate::protocol::code::Code;
 
@@ -54,6 +54,11 @@ impl<'a> Ids<'a> {
 
     pub(crate) fn len_bytes(self) -> usize {
         self.0.len()
+    }
+
+    /// A copy of the entries.
+    pub(crate) fn to_vec(self) -> Vec<u8> {
+        self.0.to_vec()
     }
 
     /// Bytes of the entries.
@@ -109,27 +114,42 @@ pub(crate) enum Verdict {
 #[derive(Clone, Debug)]
 pub(crate) struct Access {
     /// `skipACL=yes`.
-    pub(crate) skip_acl: bool,
+    skip_acl: bool,
     /// `zookeeper.DigestAuthenticationProvider.enabled`.
-    pub(crate) digest_enabled: bool,
+    digest_enabled: bool,
     /// `zookeeper.DigestAuthenticationProvider.digestAlg`.
-    pub(crate) digest_algorithm: DigestAlgorithm,
+    digest_algorithm: DigestAlgorithm,
     /// `zookeeper.DigestAuthenticationProvider.superDigest`.
-    pub(crate) super_digest: Option<String>,
+    super_digest: Option<String>,
     /// Scheme `x509` is known.
     pub(crate) x509_enabled: bool,
     /// `zookeeper.X509AuthenticationProvider.superUser`.
-    pub(crate) x509_super_user: Option<String>,
+    x509_super_user: Option<String>,
     /// Logins by SASL.
     pub(crate) sasl: SaslOptions,
     /// Scheme `ensemble`, if it is known.
     pub(crate) ensemble_auth: Option<EnsembleAuth>,
     /// Longest list that a client's ACL may become, in bytes: each `auth` entry stands for all of
     /// the client's identities.
-    pub(crate) acl_len_max: usize,
+    acl_len_max: usize,
 }
 
 impl Access {
+    /// As the options say.
+    pub(crate) fn new(options: &ServiceOptions) -> Self {
+        Self {
+            skip_acl: options.skip_acl,
+            digest_enabled: options.digest_auth,
+            digest_algorithm: options.digest_algorithm,
+            super_digest: options.super_digest.clone(),
+            x509_enabled: options.x509_auth,
+            x509_super_user: options.x509_super_user.clone(),
+            sasl: options.sasl.clone(),
+            ensemble_auth: options.ensemble_auth.clone(),
+            acl_len_max: options.jute_max_buffer,
+        }
+    }
+
     /// Whether an identity counts, and is not only carried along.
     fn counts(&self, scheme: &str) -> bool {
         match scheme {

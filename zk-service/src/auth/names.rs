@@ -2,7 +2,7 @@
 
 /// Whether `text` is a distinguished name as Java's `X500Principal` reads them: parts joined by commas or
 /// semicolons, each of values joined by `+`, each of a known keyword or an object identifier, and a text
-/// behind `=`, in which a backslash or quotes take the meaning of the characters between them.
+/// after `=`, in which a backslash or quotes take the meaning of the characters between them.
 pub(super) fn is_distinguished(text: &str) -> bool {
     text.trim().is_empty()
         || parts(text).is_some_and(|parts| parts.iter().all(|part| is_pair(part)))

@@ -2,6 +2,7 @@
 //! or the last `srst`. Only what is measured is here; what ZooKeeper has and this server has not is
 //! listed in `docs/monitoring.md`.
 
+pub(crate) mod namespaces;
 pub(crate) mod stats;
 mod summary;
 pub(crate) mod timeline;
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 
 use zab_proto::{Instant, Phase, ServerState, Status};
 
+use self::namespaces::Namespaces;
 use self::stats::Stats;
 use self::summary::Histogram;
 pub use self::summary::{Distribution, Summary};
@@ -60,9 +62,9 @@ macro_rules! metrics {
         pub(crate) struct Metrics {
             /// Of the present role.
             pub(crate) stats: Stats,
-            /// Leader: writes refused for their quota, by the first part of their path. Only paths
-            /// with a quota are in it. Counted in `role/leader.rs::count`.
-            pub(crate) quota_exceeded: BTreeMap<Box<str>, u64>,
+            /// What is read, written and refused, by the first part of the path. Counted in
+            /// `metrics/mod.rs::changed`, `service/read.rs` and `service/role/leader.rs::count`.
+            pub(crate) namespaces: Namespaces,
             /// The wall clock.
             calendar: Calendar,
             /// Losses of service that are over, by their cause. Counted in
@@ -136,22 +138,23 @@ metrics! {
 //  field                    kind       mntr's name                       where it is counted
     bytes_received:          Counter,   "bytes_received_count",           "service/intake.rs::count_received";
     response_bytes:          Counter,   "response_bytes",                 "service/answer.rs::replied";
-    watch_bytes:             Counter,   "watch_bytes",                    "service/answer.rs::apply_and_notify";
-    proposals:               Counter,   "proposal_count",                 "role/leader.rs::propose";
-    commits:                 Counter,   "commit_count",                   "service/answer.rs::apply";
-    commits_received:        Counter,   "learner_commit_received_count",  "service/answer.rs::apply";
+    watch_bytes:             Counter,   "watch_bytes",                    "service/apply.rs::tell";
+    proposals:               Counter,   "proposal_count",                 "service/role/leader.rs::note_proposed";
+    commits:                 Counter,   "commit_count",                   "service/apply.rs::note_commit";
+    commits_received:        Counter,   "learner_commit_received_count",  "service/apply.rs::note_commit";
     handshakes:              Counter,   "connection_request_count",       "service/handshake.rs::handshake";
     reattachments:           Counter,   "connection_revalidate_count",    "service/handshake.rs::handshake";
     revalidations:           Counter,   "revalidate_count",               "service.rs::revalidate";
     refused:                 Counter,   "connection_rejected",            "service.rs::accept";
     token_deficit:           Summary,   "connection_token_deficit",       "service/handshake.rs::admits";
+    outstanding_stalls:      Counter,   "zab_outstanding_stalls",         "service/intake.rs::outstanding_waits";
     throttle_waits:          Counter,   "request_throttle_wait_count",    "service/intake.rs::throttle_waits";
     throttled_ops:           Counter,   "throttled_ops",                  "service/intake.rs::is_throttled";
     large_rejected:          Counter,   "large_requests_rejected",        "service/intake.rs::take_frames";
     dropped:                 Counter,   "connection_drop_count",          "service.rs::closed";
-    sessionless_expired:     Counter,   "sessionless_connections_expired", "service.rs::expire_greetings";
-    silent_closed:           Counter,   "zab_silent_closed",              "service.rs::close_silent";
-    sessions_expired:        Counter,   "stale_sessions_expired",         "role/expiry.rs::expire";
+    sessionless_expired:     Counter,   "sessionless_connections_expired", "service/turn.rs::expire_greetings";
+    silent_closed:           Counter,   "zab_silent_closed",              "service/turn.rs::close_silent";
+    sessions_expired:        Counter,   "stale_sessions_expired",         "service/role/expiry.rs::expire";
     looking:                 Counter,   "looking_count",                  "metrics/mod.rs::became";
     held:                    Counter,   "zab_held",                       "service/hold.rs::hold_clients";
     resubmitted:             Counter,   "zab_resubmitted",                "service/hold.rs::resubmit_next";
@@ -165,6 +168,8 @@ metrics! {
     unavailable_time:        Summary,   "unavailable_time",               "metrics/mod.rs::became";
     leader_unavailable_time: Summary,   "leader_unavailable_time",        "metrics/mod.rs::became";
     failover_time:           Summary,   "zab_failover_time",              "metrics/timeline.rs::became";
+    follower_sync_time:      Summary,   "follower_sync_time",             "metrics/timeline.rs::spent";
+    observer_sync_time:      Summary,   "observer_sync_time",             "metrics/timeline.rs::spent";
     discovery_time:          Summary,   "zab_discovery_time",             "metrics/timeline.rs::spent";
     synchronization_time:    Summary,   "zab_synchronization_time",       "metrics/timeline.rs::spent";
     created_watches:         Summary,   "node_created_watch_count",       "metrics/mod.rs::triggered";
@@ -173,16 +178,40 @@ metrics! {
     children_watches:        Summary,   "node_children_watch_count",      "metrics/mod.rs::triggered";
     read_latency:            Histogram, "readlatency",                    "service/answer.rs::replied";
     propagation_latency:     Histogram, "propagation_latency",            "metrics/mod.rs::propagated";
+    proposal_latency:        Histogram, "proposal_latency",               "metrics/mod.rs::propagated";
     update_latency:          Histogram, "updatelatency",                  "service/answer.rs::replied";
 }
 
 impl Metrics {
     /// A transaction is applied here that the leader made at `made_ms` since 1970; `look` asks the wall
-    /// clock.
-    pub(crate) fn propagated(&mut self, now: Instant, made_ms: i64, look: impl FnOnce() -> i64) {
+    /// clock. On the leader itself that is when a quorum has acknowledged it.
+    pub(crate) fn propagated(
+        &mut self,
+        now: Instant,
+        made_ms: i64,
+        leads: bool,
+        look: impl FnOnce() -> i64,
+    ) {
+        if !summary::IS_MEASURED {
+            return;
+        }
         let ago = self.calendar.now_ms(now, look).saturating_sub(made_ms);
         // Two clocks: a negative time is none.
-        self.propagation_latency.add(u64::try_from(ago).unwrap_or(0));
+        let ago = u64::try_from(ago).unwrap_or(0);
+        self.propagation_latency.add(ago);
+        if leads {
+            self.proposal_latency.add(ago);
+        }
+    }
+
+    /// A node was created, changed or deleted, or its children were; `data_len`: bytes of data that it has.
+    pub(crate) fn changed(&mut self, event: Event, path: &str, data_len: usize) {
+        match event {
+            Event::Created | Event::DataChanged => self.namespaces.wrote(path, data_len),
+            Event::Deleted => self.namespaces.deleted(path),
+            // The child has been counted.
+            Event::ChildrenChanged => {}
+        }
     }
 
     /// So many connections are told of an event.

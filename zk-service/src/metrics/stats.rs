@@ -1,5 +1,31 @@
 //! Figures of the whole server.
 
+/// Sizes in bytes; -1 before there is one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sizes {
+    /// The last.
+    pub last: i64,
+    /// The least.
+    pub min: i64,
+    /// The greatest.
+    pub max: i64,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { last: -1, min: -1, max: -1 }
+    }
+}
+
+impl Sizes {
+    fn add(&mut self, len: usize) {
+        let len = i64::try_from(len).unwrap_or(i64::MAX);
+        self.min = if self.last < 0 { len } else { self.min.min(len) };
+        self.max = self.max.max(len);
+        self.last = len;
+    }
+}
+
 /// What `srvr` counts. `srst` and a change of role set it back.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stats {
@@ -9,12 +35,8 @@ pub(crate) struct Stats {
     pub(crate) latency_min_ms: u64,
     pub(crate) latency_max_ms: u64,
     pub(super) latency_total_ms: u64,
-    pub(crate) response_last: Option<usize>,
-    pub(crate) response_min: usize,
-    pub(crate) response_max: usize,
-    pub(crate) proposal_last: Option<usize>,
-    pub(crate) proposal_min: usize,
-    pub(crate) proposal_max: usize,
+    pub(crate) responses: Sizes,
+    pub(crate) proposals: Sizes,
 }
 
 impl Stats {
@@ -25,18 +47,12 @@ impl Stats {
         self.latency_total_ms += ms;
         self.replies += 1;
         self.sent += 1;
-        let first = self.response_last.is_none();
-        self.response_min = if first { len } else { self.response_min.min(len) };
-        self.response_max = self.response_max.max(len);
-        self.response_last = Some(len);
+        self.responses.add(len);
     }
 
     /// A transaction of `len` bytes was proposed.
     pub(crate) fn proposed(&mut self, len: usize) {
-        let first = self.proposal_last.is_none();
-        self.proposal_min = if first { len } else { self.proposal_min.min(len) };
-        self.proposal_max = self.proposal_max.max(len);
-        self.proposal_last = Some(len);
+        self.proposals.add(len);
     }
 
     /// Mean latency in ms.
@@ -70,7 +86,10 @@ mod tests {
         }
         assert_eq!(stats.latency_avg(), "1.6666");
         assert_eq!((stats.latency_min_ms, stats.latency_max_ms), (1, 2));
+        assert_eq!(stats.responses, Sizes { last: 20, min: 20, max: 20 });
+        assert_eq!(stats.proposals, Sizes { last: -1, min: -1, max: -1 });
         stats.replied(5, 30);
         assert_eq!(stats.latency_avg(), "2.5");
+        assert_eq!(stats.responses, Sizes { last: 30, min: 20, max: 30 });
     }
 }

@@ -34,7 +34,7 @@ pub struct Failover {
     pub phases_ms: [u64; 3],
     /// From the loss to the first moment of service, in ms.
     pub total_ms: u64,
-    /// What the server is behind it.
+    /// What the server is after it.
     pub state: ServerState,
     /// Whom it follows then, itself when leading.
     pub next: Option<Sid>,
@@ -73,7 +73,7 @@ impl Timeline {
         push(&mut self.changes, RoleChange { at, status: *status });
         if let Some(before) = before {
             let ms = milliseconds(before.at, at);
-            self.spent(before.status.phase, ms, metrics);
+            self.spent(&before.status, ms, metrics);
             let served = before.status.phase == Phase::Broadcast;
             if served && status.phase != Phase::Broadcast {
                 let cause = loss.map_or("unknown", cause);
@@ -97,7 +97,8 @@ impl Timeline {
     }
 
     /// A phase has lasted so long.
-    fn spent(&mut self, phase: Phase, ms: u64, metrics: &mut Metrics) {
+    fn spent(&mut self, status: &Status, ms: u64, metrics: &mut Metrics) {
+        let phase = status.phase;
         let at = match phase {
             Phase::Election => 0,
             Phase::Discovery => 1,
@@ -109,7 +110,14 @@ impl Timeline {
         }
         match phase {
             Phase::Discovery => metrics.discovery_time.add(ms),
-            Phase::Synchronization => metrics.synchronization_time.add(ms),
+            Phase::Synchronization => {
+                metrics.synchronization_time.add(ms);
+                match status.state {
+                    ServerState::Following => metrics.follower_sync_time.add(ms),
+                    ServerState::Observing => metrics.observer_sync_time.add(ms),
+                    ServerState::Leading | ServerState::Looking => {}
+                }
+            }
             Phase::Election | Phase::Broadcast => {}
         }
     }
@@ -206,6 +214,9 @@ mod tests {
         assert_eq!(metrics.failovers["leader_suspected"], 1);
         assert_eq!((metrics.failover_time.count, metrics.failover_time.sum), (1, 47));
         assert_eq!(metrics.discovery_time.count, 3);
+        // Of the two synchronisations one was a follower's.
+        assert_eq!((metrics.follower_sync_time.count, metrics.follower_sync_time.sum), (1, 9));
+        assert_eq!(metrics.observer_sync_time.count, 0);
     }
 
     #[test]

@@ -10,3 +10,4 @@ pub(crate) mod reply;
 pub(crate) mod request;
 pub(crate) mod session_id;
 pub mod txn;
+pub(crate) mod txn_buf;

@@ -1,7 +1,7 @@
 //! The operations: one row each, from which everything that knows them all is made.
 //!
-//! [`Opcode::from_wire`] is called where a number comes in; behind it every `match` names all
-//! operations, so the compiler lists the places that a new one has to be decided in.
+//! [`Opcode::from_wire`] is called where a number comes in; after it every `match` names all
+//! operations, so the compiler lists the places that a new one must be decided in.
 
 /// How an operation is carried out.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -27,7 +27,7 @@ pub(crate) struct Reply<'a> {
 }
 
 impl<'a> Reply<'a> {
-    /// Begins a reply; the body is to be appended to [`body`](Self::body).
+    /// Begins a reply; the body must be appended to [`body`](Self::body).
     pub(crate) fn begin(out: &'a mut Vec<u8>) -> Self {
         let start = out.len();
         out.extend_from_slice(&[0; HEADER_LEN]);
@@ -101,7 +101,7 @@ pub(crate) fn event(out: &mut Vec<u8>, zxid: i64, event: Event, path: &str) {
 }
 
 /// Appends the answer to a handshake. `session` is `None` for a refusal; `read_only` says what the
-/// byte behind the password is, if the client expects it.
+/// byte after the password is, if the client expects it.
 pub(crate) fn connect(out: &mut Vec<u8>, session: Option<(i64, i32)>, read_only: Option<bool>) {
     let (id, timeout_ms) = session.unwrap_or((0, 0));
     let password = session.map_or([0; 16], |(id, _)| password(id));

@@ -84,6 +84,31 @@ impl Create<'_> {
     }
 }
 
+/// Other members of the ensemble (`ReconfigRequest`).
+#[derive(Clone, Debug)]
+pub(crate) struct Reconfig<'a> {
+    /// Server lines of who is to join, separated by commas.
+    pub(crate) joining: Option<Text<'a>>,
+    /// Ids of who is to leave, separated by commas.
+    pub(crate) leaving: Option<Text<'a>>,
+    /// All members from then on; the other two do not count then.
+    pub(crate) members: Option<Text<'a>>,
+    /// The version that it is to be a change of; -1: any.
+    pub(crate) version: i64,
+}
+
+impl<'a> Reconfig<'a> {
+    fn decode(record: &'a [u8]) -> Result<Self> {
+        let reader = &mut Reader::new(record);
+        Ok(Self {
+            joining: reader.string()?,
+            leaving: reader.string()?,
+            members: reader.string()?,
+            version: reader.i64()?,
+        })
+    }
+}
+
 /// A write, decoded.
 #[derive(Clone, Debug)]
 pub(crate) enum Write<'a> {
@@ -93,7 +118,7 @@ pub(crate) enum Write<'a> {
     SetAcl { path: Option<Text<'a>>, acl: AclList<'a>, version: i32 },
     Check { path: Text<'a>, version: i32 },
     Multi(Multi<'a>),
-    Reconfig,
+    Reconfig(Reconfig<'a>),
     CloseSession,
 }
 
@@ -102,7 +127,7 @@ impl<'a> Write<'a> {
     pub(crate) fn decode(op: Opcode, record: &'a [u8]) -> Result<Self> {
         match op {
             Opcode::Multi => Multi::decode(record).map(Self::Multi),
-            Opcode::Reconfig => Ok(Self::Reconfig),
+            Opcode::Reconfig => Reconfig::decode(record).map(Self::Reconfig),
             Opcode::CloseSession => Ok(Self::CloseSession),
             Opcode::Create
             | Opcode::Create2
@@ -151,6 +176,23 @@ impl<'a> Write<'a> {
         })
     }
 
+    /// Whether ZooKeeper wants a session of the ensemble for it, and makes a local one such a session if it may
+    /// (`QuorumZooKeeperServer.checkUpgradeSession`): it looks at create and create2 alone, in a multi, too.
+    pub(crate) fn makes_ephemeral(&self) -> bool {
+        match self {
+            Self::Create(create) => {
+                matches!(create.op, Opcode::Create | Opcode::Create2) && create.is_ephemeral()
+            }
+            Self::Multi(multi) => multi.iter().any(|part| part.makes_ephemeral()),
+            Self::Delete { .. }
+            | Self::SetData { .. }
+            | Self::SetAcl { .. }
+            | Self::Check { .. }
+            | Self::Reconfig(_)
+            | Self::CloseSession => false,
+        }
+    }
+
     /// Whether a null hides where ZooKeeper leaders of some releases stumble over it: a learner
     /// answers such requests itself.
     pub(crate) fn has_null(&self) -> bool {
@@ -163,13 +205,13 @@ impl<'a> Write<'a> {
                 | Self::Delete { .. }
                 | Self::Check { .. }
                 | Self::Multi(_)
-                | Self::Reconfig
+                | Self::Reconfig(_)
                 | Self::CloseSession => false,
             }),
             Self::Create(_)
             | Self::Delete { .. }
             | Self::Check { .. }
-            | Self::Reconfig
+            | Self::Reconfig(_)
             | Self::CloseSession => false,
         }
     }
@@ -207,7 +249,8 @@ impl<'a> Multi<'a> {
         Ok(Self { record })
     }
 
-    fn part(reader: &mut Reader<'a>) -> Result<Option<Write<'a>>> {
+    /// Reads the next part; `None` at the end.
+    pub(crate) fn part(reader: &mut Reader<'a>) -> Result<Option<Write<'a>>> {
         let header = MultiHeader::decode(reader)?;
         if header.done {
             return Ok(None);
@@ -233,6 +276,18 @@ impl<'a> Multi<'a> {
         let mut reader = Reader::new(self.record);
         std::iter::from_fn(move || Self::part(&mut reader).ok().flatten())
     }
+}
+
+/// The places of those parts of a multi that are create2: they are answered with the node's stat, but are creates in the
+/// transaction (see `prep`). Empty for all other requests.
+pub(crate) fn stat_parts(op: Opcode, record: &[u8]) -> Box<[u32]> {
+    if op != Opcode::Multi {
+        return Box::default();
+    }
+    let asks =
+        |part: &Write<'_>| matches!(part, Write::Create(create) if create.op == Opcode::Create2);
+    let parts = (0..).zip(Multi { record }.iter());
+    parts.filter(|(_, part)| asks(part)).map(|(place, _)| place).collect()
 }
 
 #[cfg(test)]

@@ -392,6 +392,36 @@ fn read_close_session<'a>(reader: &mut Reader<'a>) -> Result<Option<Paths<'a>>, 
     Paths::read(reader).map(Some)
 }
 
+/// A place among the parts of a multi, or the paths of a closeSession: how many are before it, and of how
+/// many bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Cursor {
+    index: i32,
+    at: usize,
+}
+
+impl Cursor {
+    /// Reads what is at this place of `count` things in `bytes`, and goes on behind it.
+    fn read<'a, T>(
+        &mut self,
+        (count, bytes): (i32, &'a [u8]),
+        read: impl FnOnce(&mut Reader<'a>) -> Result<T, DecodeError>,
+    ) -> Option<T> {
+        if self.index >= count {
+            return None;
+        }
+        let mut reader = Reader::new(bytes.get(self.at..)?);
+        let item = read(&mut reader).ok()?;
+        self.index += 1;
+        self.at += reader.position();
+        Some(item)
+    }
+}
+
+fn read_text<'a>(reader: &mut Reader<'a>) -> Result<Cow<'a, str>, DecodeError> {
+    reader.ustring()?.map(text).ok_or(DecodeError::BadLength(-1))
+}
+
 /// The `vector<ustring>` of a `closeSession`, checked but not copied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Paths<'a> {
@@ -414,10 +444,25 @@ impl<'a> Paths<'a> {
         Ok(Self { count, bytes })
     }
 
+    /// The number of paths, and all of them as they were read.
+    pub(super) fn raw(self) -> (i32, &'a [u8]) {
+        (self.count, self.bytes)
+    }
+
+    /// What [`raw`](Self::raw) has given.
+    pub(super) fn from_raw((count, bytes): (i32, &'a [u8])) -> Self {
+        Self { count, bytes }
+    }
+
     /// The paths in order.
     pub fn iter(self) -> impl Iterator<Item = Cow<'a, str>> {
-        let mut reader = Reader::new(self.bytes);
-        (0..self.count).map_while(move |_| reader.ustring().ok().flatten().map(text))
+        let mut next = Cursor::default();
+        std::iter::from_fn(move || self.next(&mut next))
+    }
+
+    /// The path at a place, which goes on behind it.
+    pub(crate) fn next(self, next: &mut Cursor) -> Option<Cow<'a, str>> {
+        next.read(self.raw(), read_text)
     }
 
     /// Writes the vector as it was read.
@@ -469,10 +514,25 @@ impl<'a> Parts<'a> {
         self.failed
     }
 
+    /// The number of parts, and all of them as they were read.
+    pub(super) fn raw(self) -> (i32, &'a [u8]) {
+        (self.count, self.bytes)
+    }
+
+    /// What [`raw`](Self::raw) has given, of parts that have or have not [failed](Self::is_failed).
+    pub(super) fn from_raw((count, bytes): (i32, &'a [u8]), failed: bool) -> Self {
+        Self { count, bytes, failed }
+    }
+
     /// The parts in order.
     pub fn iter(self) -> impl Iterator<Item = Txn<'a>> {
-        let mut reader = Reader::new(self.bytes);
-        (0..self.count).map_while(move |_| read_framed_part(&mut reader).ok())
+        let mut next = Cursor::default();
+        std::iter::from_fn(move || self.next(&mut next))
+    }
+
+    /// The part at a place, which goes on behind it.
+    pub(crate) fn next(self, next: &mut Cursor) -> Option<Txn<'a>> {
+        next.read(self.raw(), read_framed_part)
     }
 
     /// Writes the `MultiTxn` as it was read.

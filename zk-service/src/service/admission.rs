@@ -4,17 +4,17 @@
 //! stay with the driver, and [`Admission::wait`] notes where the connection is found when the wait is
 //! over. The second part ends waits; nothing else resumes a connection.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use zab_proto::{ConnId, Instant};
 
-use crate::connection::entry::Entry;
-use crate::connection::room::{Ticket, Turn, Waiting};
-use crate::connection::schedule::Schedule;
-use crate::connection::table::Shared;
-use crate::connection::wait::Wait;
-use crate::connection::{Client, Life};
 use crate::options::ServiceOptions;
+use crate::service::connection::entry::Entry;
+use crate::service::connection::room::{Ticket, Turn, Waiting};
+use crate::service::connection::schedule::Schedule;
+use crate::service::connection::table::Shared;
+use crate::service::connection::wait::Wait;
+use crate::service::connection::{Client, Life};
 use crate::service::hold::Hold;
 use crate::throttle::Bucket;
 
@@ -39,6 +39,14 @@ pub(super) struct Admission {
     pub(super) resubmitting: VecDeque<ConnId>,
     /// It goes on in the next turn.
     pub(super) resubmission_due: bool,
+    /// Connections that wait for a request of somebody else to be prepared ([`Wait::Preparation`]), by
+    /// slot and generation.
+    unprepared: BTreeMap<(u32, u32), ConnId>,
+    /// A read that shows one instant in several pieces, and that had to begin again since something was
+    /// applied between two of them: nothing is applied until it is answered.
+    frozen_for: Option<ConnId>,
+    /// Something was applied since there was such a read.
+    may_freeze: bool,
     /// The server is about to end: by when its clients are to be answered ([`Wait::End`]).
     pub(super) leaving: Option<Instant>,
     /// The time of the last call.
@@ -57,6 +65,9 @@ impl Admission {
             hold: None,
             resubmitting: VecDeque::new(),
             resubmission_due: false,
+            unprepared: BTreeMap::new(),
+            frozen_for: None,
+            may_freeze: true,
             leaving: None,
             now: Instant::ZERO,
         }
@@ -99,14 +110,11 @@ impl Admission {
         let answers_wait = client.wait == Some(Wait::Output) && queue.is_reading();
         client.wait = if client.unsent() > out_max || answers_wait {
             Some(Wait::Output)
+        } else if queue.is_empty() {
+            None
         } else if queue.len() >= options.in_flight_max || client.kept_here_len() > out_max {
             Some(Wait::Answers)
-        } else if is_write
-            && (queue.syncs() > 0
-                || queue.is_reading()
-                || queue.reads() > READS_BEFORE_WRITE_MAX
-                || queue.reads_work() > self.schedule.part())
-        {
+        } else if is_write && queue.holds_write(READS_BEFORE_WRITE_MAX, self.schedule.part()) {
             Some(Wait::Order)
         } else {
             None
@@ -114,21 +122,52 @@ impl Admission {
         client.wait
     }
 
+    /// Nothing is applied until a read of this connection is answered, unless that was so for another one
+    /// and nothing was applied since.
+    pub(super) fn freeze(&mut self, conn: ConnId) {
+        if self.frozen_for.is_none() && std::mem::take(&mut self.may_freeze) {
+            self.frozen_for = Some(conn);
+        }
+    }
+
+    /// A read is answered, or nobody waits for it any more.
+    pub(super) fn thaw(&mut self, conn: ConnId) {
+        self.frozen_for.take_if(|frozen| *frozen == conn);
+    }
+
+    /// Something is applied, whether that may be or has to be.
+    pub(super) fn note_applied(&mut self) {
+        self.frozen_for = None;
+        self.may_freeze = true;
+    }
+
+    /// The read for which nothing is applied comes before all others. Its connection.
+    pub(super) fn first_in_turn(&mut self) -> Option<ConnId> {
+        let conn = self.frozen_for?;
+        self.schedule.leave(conn);
+        Some(conn)
+    }
+
+    /// Whether nothing is applied now.
+    pub(super) fn is_frozen(&self) -> bool {
+        self.frozen_for.is_some()
+    }
+
     /// As many requests of all clients are under way as may be, or others wait for that already.
     pub(super) fn throttle(&self, at: &Entry<'_>) -> Option<Wait> {
         let max = self.requests_max;
-        let is_turn = self.throttled.turn(at.client.throttle_ticket).is_next;
-        let goes_on = max == 0 || (at.shared.under_way() < max && is_turn);
+        let place = at.client.throttled.map(|(ticket, _)| ticket);
+        let goes_on =
+            max == 0 || (at.shared.under_way() < max && self.throttled.turn(place).is_next);
         (!goes_on).then_some(Wait::Requests)
     }
 
     /// A connection's request goes on, or the connection ends. Returns since when it has waited for
     /// fewer to be under way.
     pub(super) fn leave_throttle(&mut self, client: &mut Client) -> Option<Instant> {
-        if let Some(ticket) = client.throttle_ticket.take() {
-            self.throttled.leave(ticket);
-        }
-        client.throttled_since.take()
+        let (ticket, since) = client.throttled.take()?;
+        self.throttled.leave(ticket);
+        Some(since)
     }
 
     /// A read whose turn it is in the queue waits with its answer.
@@ -158,6 +197,9 @@ impl Admission {
         let Entry { client, conn, .. } = at;
         match wait {
             Wait::Turn => self.schedule.wait(*conn, &mut client.account),
+            Wait::Preparation => {
+                self.unprepared.insert((conn.slot(), conn.generation()), *conn);
+            }
             Wait::Room | Wait::Writes(_) => {
                 // Behind those that wait already.
                 let ticket = *client.ticket.get_or_insert_with(|| self.room.issue());
@@ -167,14 +209,21 @@ impl Admission {
                 }
             }
             Wait::Requests => {
-                let ticket = *client.throttle_ticket.get_or_insert_with(|| self.throttled.issue());
-                client.throttled_since.get_or_insert(self.now);
+                let place = || (self.throttled.issue(), self.now);
+                let (ticket, _) = *client.throttled.get_or_insert_with(place);
                 self.throttled.wait(ticket, *conn);
             }
-            Wait::Output | Wait::Answers | Wait::Order => client.wait = Some(wait),
+            Wait::Output | Wait::Answers | Wait::Outstanding | Wait::Order => {
+                client.wait = Some(wait);
+            }
             // What ends these looks at all connections.
             Wait::Handshake | Wait::Leader | Wait::Resubmission | Wait::End => {}
         }
+    }
+
+    /// [`Wait::Preparation`] is over for a connection, which may be gone: it is to wait for its turn.
+    pub(super) fn next_unprepared(&mut self) -> Option<ConnId> {
+        self.unprepared.pop_first().map(|(_, conn)| conn)
     }
 
     /// What is next waits for answers to other writes, which may be half of so many bytes.
@@ -190,6 +239,7 @@ impl Admission {
     /// Something is to be done in the next turn.
     pub(super) fn is_due(&self) -> bool {
         self.resubmission_due
+            || self.is_frozen()
             || (self.schedule.has_waiting() && self.schedule.is_spent())
             || self.room.has_moved()
             || self.throttled.has_moved()
@@ -272,7 +322,7 @@ impl Admission {
         if let Some(ticket) = client.ticket {
             self.room.step_aside(ticket);
         }
-        if let Some(ticket) = client.throttle_ticket {
+        if let Some((ticket, _)) = client.throttled {
             self.throttled.step_aside(ticket);
         }
     }
@@ -294,6 +344,8 @@ impl Admission {
         self.room.clear();
         self.throttled.clear();
         self.held_writes = None;
+        self.frozen_for = None;
+        self.unprepared.clear();
     }
 }
 

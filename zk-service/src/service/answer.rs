@@ -1,136 +1,62 @@
-//! From committed transactions to replies and events.
+//! From committed transactions and reads to replies.
 
 use bytes::BufMut;
+use zab_proto::Instant;
 use zab_proto::wire::jute::BufMutExt;
 use zab_proto::wire::txn::TxnHeader;
-use zab_proto::{Instant, Zxid};
 
 use crate::auth::{Ids, Judge};
-use crate::connection::Life;
-use crate::connection::entry::Entry;
-use crate::connection::order::{Answer, Awaiting, Body, InFlight};
-use crate::connection::table::Clients;
-use crate::connection::wait::Wait;
-use crate::cost;
 use crate::metrics::milliseconds;
 use crate::protocol::code::Code;
 use crate::protocol::opcode::{Opcode, auth_op, internal_op, read_op, sync_op};
 use crate::protocol::reply::{self, Reply};
-use crate::protocol::txn::{Parts as TxnParts, Payload, Txn};
-use crate::read::{Listed, Reading};
+use crate::protocol::txn::Txn;
+use crate::protocol::txn_buf::whole_txn;
 use crate::service::admission::Admission;
-use crate::service::audit::{audit_close, audit_write};
-use crate::service::budget::{close_for_memory, keep_to_budget, keep_to_watches};
+use crate::service::budget::keep_to_watches;
+use crate::service::connection::Life;
+use crate::service::connection::entry::Entry;
+use crate::service::connection::order::{Answer, Awaiting, Body, InFlight};
+use crate::service::connection::wait::Wait;
 use crate::service::handshake::attached;
 use crate::service::hold::rejoined;
 use crate::service::leave::leave_client;
 use crate::service::parts::Parts;
-use crate::state::apply::{Applied, Outcome};
+use crate::service::read::{Answered, Reading};
+use crate::state::apply::Outcome;
+use crate::state::steps::Replies;
 
-/// Applies a committed transaction, tells the watchers, and answers who asked for it.
-pub(super) fn apply(
-    clients: &mut Clients,
-    parts: &mut Parts<'_>,
-    now: Instant,
-    zxid: Zxid,
-    bytes: &[u8],
-) {
-    let Some(payload) = parts.state.decode(zxid, bytes) else { return };
-    let Payload { header, txn, .. } = &payload;
-    let is_serving = parts.status.is_serving();
-    if parts.role.leads() {
-        parts.metrics.commits += u64::from(!parts.status.is_standalone());
-    } else if is_serving {
-        parts.metrics.commits_received += 1;
-    }
-    if is_serving && !parts.status.is_standalone() {
-        let clock = &parts.env.options.wall_clock;
-        parts.metrics.propagated(now, header.time, || clock.now_ms());
-    }
-    let operations = parts.state.operations_of(&payload) as u64;
-    parts.admission.schedule.apply(cost::APPLY * operations + cost::bytes(bytes.len()));
-    let done = parts.admission.schedule.done();
-    let applied = apply_and_notify(clients, parts, header, txn);
-    parts.state.compare(zxid, &payload, is_serving);
-    parts.role.applied(parts.state, zxid, header.client_id, txn);
-    if let Some(mut at) = clients.of_session(header.client_id) {
-        settle(&mut at, parts, now, (header, txn, &applied));
-    }
-    // With what was answered because of it.
-    parts.admission.schedule.apply(parts.admission.schedule.done() - done);
-    keep_to_budget(clients, parts);
-}
-
-fn apply_and_notify(
-    clients: &mut Clients,
-    parts: &mut Parts<'_>,
-    header: &TxnHeader,
-    txn: &Txn<'_>,
-) -> Applied {
-    let Parts { state, watches, env, metrics, .. } = parts;
-    if let Some(log) = &env.options.audit {
-        audit_close(log, state, header, txn);
-    }
-    let bound = env.options.events_len_max_bytes;
-    let mut too_slow = Vec::new();
-    let mut frame = std::mem::take(&mut clients.shared.buffer);
-    let applied = state.apply(header, txn, &mut |trigger| {
-        let hit = watches.trigger(trigger.path, trigger.event);
-        if hit.is_empty() {
-            return;
-        }
-        metrics.triggered(trigger.event, hit.len());
-        frame.clear();
-        reply::event(&mut frame, header.zxid.raw(), trigger.event, trigger.path);
-        for &slot in hit {
-            let Some(mut at) = clients.enter_slot(slot) else { continue };
-            let client = &mut *at.client;
-            if !client.may_read(&env.access, trigger.rules) {
-                continue;
-            }
-            let unsent = client.unsent();
-            let unread = client.event(header.zxid.raw(), frame.len());
-            client.out.buffer().extend_from_slice(&frame);
-            client.stats.sent += 1;
-            metrics.stats.sent += 1;
-            metrics.watch_bytes += frame.len().saturating_sub(4) as u64;
-            if unread > bound {
-                too_slow.push((at.conn, unread));
-            }
-            at.wrote(unsent);
-        }
-    });
-    clients.shared.buffer = frame;
-    too_slow.dedup();
-    for (conn, unread) in too_slow {
-        if let Some(mut at) = clients.enter(conn).filter(|at| !at.is_closed()) {
-            let why = format_args!(
-                "it does not read its events, {unread} bytes wait of the {bound} that are allowed \
-                 (events_len_max_bytes)"
-            );
-            close_for_memory(&mut at, parts, why);
-        }
-    }
-    applied
+/// A transaction that is applied.
+#[derive(Debug)]
+pub(super) struct Committed<'a> {
+    pub(super) header: &'a TxnHeader,
+    pub(super) txn: &'a Txn<'a>,
+    /// The outcome of the whole.
+    pub(super) outcome: Outcome,
+    /// What the parts of a multi are answered.
+    pub(super) replies: &'a [u8],
 }
 
 /// What a transaction means for the connection of its session, and for the request that caused it.
-fn settle(
+pub(super) fn settle(
     at: &mut Entry<'_>,
     parts: &mut Parts<'_>,
     now: Instant,
-    (header, txn, applied): (&TxnHeader, &Txn<'_>, &Applied),
+    committed: &Committed<'_>,
 ) {
+    let Committed { header, txn, outcome, .. } = *committed;
     let client = &mut *at.client;
     if client.state == Life::Connecting {
         if matches!(txn, Txn::CreateSession { .. }) {
-            client.stats.last_op = "SESS";
-            client.stats.last_cxid = Some(0);
-            client.stats.last_zxid = header.zxid.raw();
+            client.count_session(header.zxid.raw());
             parts.metrics.update_latency.add(milliseconds(client.connecting_since, now));
             attached(at, parts, now, true);
             Admission::resume(at);
         }
+        return;
+    }
+    if matches!(txn, Txn::CreateSession { .. }) {
+        // A local session becomes one of the ensemble. Its client has not asked for that.
         return;
     }
     // What is still to be submitted to this leader has no transaction of it.
@@ -141,7 +67,7 @@ fn settle(
         Awaiting::Write { zxid: None, .. } => first.xid == header.cxid,
         Awaiting::Sync { .. } | Awaiting::Read { .. } | Awaiting::Reply(_) => false,
     });
-    if asked.is_some() && client.carry.rejoins && applied.outcome.code == Code::SESSION_MOVED {
+    if asked.is_some() && client.carry.rejoins && outcome.code == Code::SESSION_MOVED {
         // What was still on its way from before the leader was lost: it belongs to a connection that the
         // session has left, for this one. It has not been carried out, and is submitted again.
         return;
@@ -152,9 +78,11 @@ fn settle(
             hold.note_answered();
         }
         parts.admission.writes_answered(at.shared);
-        audit_write(at, parts, &request, txn, applied);
-        answer_write(at, parts, now, &request, (header, txn, applied));
-    } else if applied.outcome.code != Code::SESSION_MOVED && header.zxid > client.carry.floor {
+        if let Some(audit) = &parts.env.options.audit {
+            at.client.audit_write(audit, &request, txn, outcome.code.is_ok());
+        }
+        answer_write(at, parts, now, &request, committed);
+    } else if outcome.code != Code::SESSION_MOVED && header.zxid > client.carry.floor {
         client.carry.moved = true;
     }
     if matches!(txn, Txn::CloseSession(_)) {
@@ -167,9 +95,10 @@ fn answer_write(
     parts: &mut Parts<'_>,
     now: Instant,
     request: &InFlight,
-    (header, txn, applied): (&TxnHeader, &Txn<'_>, &Applied),
+    committed: &Committed<'_>,
 ) {
-    let Outcome { code, .. } = applied.outcome;
+    let Committed { header, txn, outcome, replies } = *committed;
+    let code = outcome.code;
     if code == Code::SESSION_MOVED {
         parts.close(at, false);
         return;
@@ -178,19 +107,13 @@ fn answer_write(
     let unsent = at.client.unsent();
     let mut reply = Reply::begin(at.client.out.buffer());
     let code = match txn {
-        Txn::Multi(operations) => {
-            put_multi(reply.body(), *operations, applied);
+        Txn::Multi(_) => {
+            reply.body().put_slice(replies);
+            reply::multi_end(reply.body());
             Code::OK
         }
-        Txn::Create(_)
-        | Txn::Delete { .. }
-        | Txn::SetData { .. }
-        | Txn::SetAcl { .. }
-        | Txn::Check { .. }
-        | Txn::CreateSession { .. }
-        | Txn::CloseSession(_)
-        | Txn::Error(_) => {
-            put_outcome(reply.body(), op, txn, &applied.outcome);
+        whole_txn!() | Txn::CloseSession(_) => {
+            put_outcome(reply.body(), op, txn, &outcome);
             code
         }
     };
@@ -218,7 +141,8 @@ fn replied(
         Awaiting::Reply(_) => {}
     }
     let last_zxid = parts.state.last_zxid().raw();
-    at.replied(unsent, |stats| stats.replied(now, latency_ms, op, request.xid, last_zxid));
+    at.client.count_reply(now, latency_ms, op, request.xid, last_zxid);
+    at.appended(unsent);
 }
 
 /// Answers a read, or does a piece of what it takes: all that is left if it must be `at_once`. Its work
@@ -228,57 +152,46 @@ pub(super) fn read(
     at: &mut Entry<'_>,
     parts: &mut Parts<'_>,
     now: Instant,
-    request: InFlight,
+    request: &InFlight,
     (op, record): (Opcode, &[u8]),
     at_once: bool,
 ) -> bool {
-    let Parts { state, watches, env, admission, .. } = parts;
-    let bounds = env.options.bounds();
-    let piece_work = if at_once { u64::MAX } else { admission.schedule.part() };
-    let slot = at.slot();
+    let Parts { state, watches, env, admission, metrics, .. } = parts;
     let client = &mut *at.client;
+    let zxid = state.last_zxid();
+    if client.progress.begins_again(zxid) {
+        // It shows one instant. This time that lasts.
+        admission.freeze(at.conn);
+    }
+    let piece_work =
+        if at_once || !env.options.cuts { u64::MAX } else { admission.schedule.part() };
+    let slot = at.conn.slot();
     let unsent = client.unsent();
     let watched = watches.len_bytes();
-    let mut reply;
     // A scope of its own: what is borrowed for the reading is wanted again.
-    let (result, mut work, list) = {
+    let (answered, work) = {
         let (tree, listings) = state.reading();
         let judge = Judge::new(&env.access, Ids::new(&client.ids[..request.ids_len]));
-        let watching = (&mut **watches, slot, env.options.watches_len_max_bytes);
-        let mut reading =
-            Reading::new(tree, judge, client.session, watching, (listings, piece_work), bounds);
-        let armed = if matches!(op, Opcode::SetWatches | Opcode::SetWatches2) {
-            reading.set_watches((op, record), &mut client.rearming, client.out.buffer())
-        } else {
-            Ok(())
-        };
-        reply = Reply::begin(client.out.buffer());
-        let body_at = reply.body_at();
-        let result = armed.and_then(|()| reading.answer((op, record), reply.body(), body_at));
-        let (work, list) = reading.finish();
-        (result, work, list)
+        let watching = (&mut **watches, slot);
+        let lists = (listings, piece_work);
+        let (options, namespaces) = (&env.options, &mut metrics.namespaces);
+        let reading =
+            Reading::new(tree, judge, client.session, watching, lists, options, namespaces);
+        let out = client.out.buffer();
+        reading.answer((op, record), (request.xid, zxid), &mut client.progress, out)
     };
-    let body_at = reply.body_at();
-    let list = match list {
-        Listed::Here => None,
-        Listed::Shared(list) => Some(list).filter(|_| result.is_ok()),
-        Listed::NotYet => {
-            reply.cancel();
-            at.wrote(unsent);
-            admission.schedule.bill(work);
-            // A connection that is closed has no more to do.
-            return keep_to_watches(at, parts);
-        }
+    let Some(Answered { len, list }) = answered else {
+        at.wrote(unsent);
+        admission.schedule.bill(work);
+        // A connection that is closed has no more to do.
+        return keep_to_watches(at, parts);
     };
-    let list_len = list.as_ref().map_or(0, |list| list.bytes().len());
-    reply.add_elsewhere(list_len);
-    let len = reply.end(request.xid, state.last_zxid().raw(), result.err().unwrap_or_default());
-    if let Some(list) = list {
-        client.out.attach(body_at, list);
+    admission.thaw(at.conn);
+    if let Some((at, list)) = list {
+        client.out.attach(at, list);
     }
-    work += cost::listed(list_len) + cost::bytes(len - list_len);
     let watches_more = watches.len_bytes() > watched;
-    replied(at, parts, now, &request, (op, len, unsent));
+    replied(at, parts, now, request, (op, len, unsent));
     parts.admission.schedule.bill(work);
     if watches_more {
         keep_to_watches(at, parts);
@@ -298,13 +211,14 @@ pub(super) fn sync_ended(at: &mut Entry<'_>, parts: &mut Parts<'_>, now: Instant
     drain(at, parts, now);
 }
 
-/// Learner: one of the two things has come that a client waits for which goes on with its session. By
+/// One of the two things has come that a client waits for which goes on with its session. By
 /// now that may have been closed.
 pub(super) fn reattached(at: &mut Entry<'_>, parts: &mut Parts<'_>, now: Instant) {
     if at.is_closed() || !(at.client.confirmed && at.client.caught_up) {
         return;
     }
-    let live = parts.state.has_session(at.client.session);
+    let live = parts.has_session(at.client.session);
+    parts.local.settle(at.client.session);
     if at.client.carry.rejoins {
         rejoined(at, parts, live);
     } else {
@@ -337,7 +251,7 @@ pub(super) fn drain(at: &mut Entry<'_>, parts: &mut Parts<'_>, now: Instant) {
             }
             Awaiting::Read { op, len, .. } => {
                 at.client.copy_kept(len, &mut record);
-                let is_done = read(at, parts, now, first, (op, &record), write_behind);
+                let is_done = read(at, parts, now, &first, (op, &record), write_behind);
                 parts.charge(at, 0);
                 if !is_done {
                     parts.admission.wait(at, Wait::Turn);
@@ -369,6 +283,10 @@ pub(super) fn drain(at: &mut Entry<'_>, parts: &mut Parts<'_>, now: Instant) {
 fn may_answer(at: &mut Entry<'_>, parts: &mut Parts<'_>) -> bool {
     let wait = parts.admission.answer(&parts.env.options, at.client);
     if let Some(wait) = wait {
+        if wait != Wait::Turn {
+            // Nobody's commits wait for it to read.
+            parts.admission.thaw(at.conn);
+        }
         parts.admission.wait(at, wait);
     }
     wait.is_none()
@@ -411,6 +329,9 @@ fn answer_known(
         }
     };
     replied(at, parts, now, request, (Opcode::Auth, len, unsent));
+    if answer.ends_session {
+        parts.local.close(at.client.session);
+    }
     if answer.close {
         parts.close(at, true);
     }
@@ -425,9 +346,15 @@ fn put_outcome(out: &mut Vec<u8>, op: Opcode, txn: &Txn<'_>, outcome: &Outcome) 
             put_stat(out, outcome);
         }
         Opcode::SetData | Opcode::SetAcl => put_stat(out, outcome),
+        Opcode::Reconfig => {
+            // The configuration that it made, whatever is in force by now.
+            if let Txn::SetData { data, .. } = txn {
+                out.put_buffer(*data);
+            }
+            put_stat(out, outcome);
+        }
         Opcode::Delete
         | Opcode::Multi
-        | Opcode::Reconfig
         | Opcode::CloseSession
         | read_op!()
         | sync_op!()
@@ -442,16 +369,17 @@ fn put_stat(out: &mut Vec<u8>, outcome: &Outcome) {
     }
 }
 
-fn put_multi(out: &mut Vec<u8>, operations: TxnParts<'_>, applied: &Applied) {
-    for (part, outcome) in operations.iter().zip(&applied.parts) {
-        if outcome.kind == Opcode::Error || !outcome.code.is_ok() {
-            reply::multi_error(out, outcome.code);
-            continue;
-        }
-        let with_stat = matches!(outcome.kind, Opcode::CreateContainer | Opcode::CreateTtl);
-        let kind = if with_stat { Opcode::Create2 } else { outcome.kind };
-        reply::multi_header(out, kind.wire(), false, 0);
-        put_outcome(out, kind, &part, outcome);
+/// Appends what a part of a multi is answered: with a stat if its client asks for that, or its transaction says so.
+pub(super) fn put_part(replies: &mut Replies, part: &Txn<'_>, outcome: &Outcome) {
+    let asks_stat = replies.next_asks_stat();
+    let out = &mut replies.body;
+    if outcome.kind == Opcode::Error || !outcome.code.is_ok() {
+        reply::multi_error(out, outcome.code);
+        return;
     }
-    reply::multi_end(out);
+    let with_stat = matches!(outcome.kind, Opcode::CreateContainer | Opcode::CreateTtl)
+        || (outcome.kind == Opcode::Create && asks_stat);
+    let kind = if with_stat { Opcode::Create2 } else { outcome.kind };
+    reply::multi_header(out, kind.wire(), false, 0);
+    put_outcome(out, kind, part, outcome);
 }

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use crate::connection::budget::{greediest, log_closing};
-use crate::connection::entry::Entry;
-use crate::connection::table::Clients;
+use crate::service::connection::budget::{greediest, log_closing};
+use crate::service::connection::entry::Entry;
+use crate::service::connection::table::Clients;
 use crate::service::parts::Parts;
 use crate::state::State;
 use crate::state::watch::Watches;

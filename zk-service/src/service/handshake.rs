@@ -2,18 +2,19 @@
 
 use zab_proto::{Core, Instant};
 
-use crate::connection::Life;
-use crate::connection::entry::Entry;
-use crate::connection::room::Turn;
-use crate::connection::wait::Wait;
 use crate::protocol::reply;
 use crate::protocol::request::Connect;
 use crate::protocol::session_id::{password, session_id};
-use crate::role::Resumed;
+use crate::service::connection::Life;
+use crate::service::connection::entry::Entry;
+use crate::service::connection::room::Turn;
+use crate::service::connection::wait::Wait;
 use crate::service::intake::{Taken, hang_up};
 use crate::service::leave::leave_client;
 use crate::service::parts::Parts;
 use crate::service::read_only;
+use crate::service::role::Resumed;
+use crate::throttle::Handshake;
 
 /// The first frame of a connection.
 pub(super) fn handshake(
@@ -25,7 +26,15 @@ pub(super) fn handshake(
     let Ok(connect) = Connect::decode(frame) else {
         return hang_up(at, parts, format_args!("malformed handshake"));
     };
-    if !admits(at, parts, core.now(), connect.session != 0) {
+    if !at.client.admitted {
+        at.client.connecting_since = core.now();
+    }
+    let handshake = match connect.session {
+        0 if parts.role.keeps_sessions(&parts.env.options) => Handshake::Local,
+        0 => Handshake::Global,
+        _ => Handshake::Renewal,
+    };
+    if !admits(at, parts, core.now(), handshake) {
         parts.metrics.refused += 1;
         return hang_up(at, parts, format_args!("too many handshakes (connection_throttle_*)"));
     }
@@ -35,9 +44,10 @@ pub(super) fn handshake(
     let last_zxid = parts.state.last_zxid();
     if connect.last_zxid_seen > last_zxid.raw() {
         log::info!(
-            "Refusing session({:#x}) request as it has seen zxid {:#x} our last zxid is \
+            "Refusing session({:#x}) request for client {} as it has seen zxid {:#x} our last zxid is \
              {last_zxid} client must try another server",
             connect.session,
+            at.client.remote,
             connect.last_zxid_seen
         );
         parts.close(at, false);
@@ -46,30 +56,34 @@ pub(super) fn handshake(
     let timeout_ms = parts.env.options.session_timeout_ms(connect.timeout_ms);
     at.client.timeout_ms = timeout_ms;
     at.client.wants_read_only = connect.read_only.is_some();
-    at.client.connecting_since = core.now();
-    parts.metrics.handshakes += 1;
-    parts.metrics.reattachments += u64::from(connect.session != 0);
     let turn = parts.admission.place(at.client);
-    if connect.session == 0 {
+    let taken = if connect.session == 0 {
         create_session(at, parts, core, turn, timeout_ms)
     } else if password(connect.session) == *connect.password {
         reattach(at, parts, core, turn, (connect.session, timeout_ms))
     } else {
-        log::warn!("Incorrect password for session {:#x}", connect.session);
+        let (client, session) = (at.client.remote, connect.session);
+        log::warn!("Incorrect password from {client} for session {session:#x}");
         attached(at, parts, core.now(), false);
         Taken::Closed
+    };
+    // One that waits comes here again.
+    if !matches!(taken, Taken::Later(_)) {
+        parts.metrics.handshakes += 1;
+        parts.metrics.reattachments += u64::from(connect.session != 0);
     }
+    taken
 }
 
 /// Whether the throttle of handshakes lets this one in. One that waits for room is asked once.
-fn admits(at: &mut Entry<'_>, parts: &mut Parts<'_>, now: Instant, renews: bool) -> bool {
+fn admits(at: &mut Entry<'_>, parts: &mut Parts<'_>, now: Instant, handshake: Handshake) -> bool {
     let Parts { admission, env, metrics, .. } = parts;
     let options = &env.options.connection_throttle;
     if at.client.admitted {
         return true;
     }
     let random = || (env.options.entropy.next() >> 11) as f64 / (1_u64 << 53) as f64;
-    let is_admitted = admission.bucket.admits(options, now, renews, random);
+    let is_admitted = admission.bucket.admits(options, now, handshake, random);
     at.client.admitted = is_admitted;
     if is_admitted && options.tokens > 0 {
         metrics.token_deficit.add(admission.bucket.deficit(options));
@@ -85,6 +99,17 @@ pub(super) fn create_session(
     turn: Turn,
     timeout_ms: i32,
 ) -> Taken {
+    if parts.role.keeps_sessions(&parts.env.options) {
+        let session = new_session_id(at, parts);
+        parts.local.open(core.now(), session, timeout_ms);
+        parts.admission.leave_room(at.client);
+        at.client.session = session;
+        attached(at, parts, core.now(), true);
+        return Taken::Done;
+    }
+    if parts.role.has_begun() {
+        return Taken::Later(Wait::Preparation);
+    }
     if !turn.is_next {
         return Taken::Later(Wait::Room);
     }
@@ -109,13 +134,14 @@ fn new_session_id(at: &Entry<'_>, parts: &Parts<'_>) -> i64 {
     let options = &parts.env.options;
     loop {
         let id = session_id(options.session_server_id, options.entropy.next());
-        if !parts.state.has_session(id) && at.shared.of_session(id).is_none() {
+        let is_known = parts.state.has_session(id) || parts.local.has_id(id);
+        if !is_known && at.shared.of_session(id).is_none() {
             return id;
         }
     }
 }
 
-/// [`Wait::Room`]: there is none.
+/// [`Wait::Room`]: there is none. [`Wait::Preparation`]: a request that has begun comes first.
 pub(super) fn reattach(
     at: &mut Entry<'_>,
     parts: &mut Parts<'_>,
@@ -123,6 +149,10 @@ pub(super) fn reattach(
     turn: Turn,
     (session, timeout_ms): (i64, i32),
 ) -> Taken {
+    if parts.role.has_begun() {
+        // That may be one of the same client, by another server.
+        return Taken::Later(Wait::Preparation);
+    }
     // Its old connection here, if any, may hold requests from before it was on another server.
     if let Some(old) = at.shared.of_session(session) {
         parts.close_other(at, old);
@@ -133,7 +163,7 @@ pub(super) fn reattach(
     if resumed == Resumed::NoRoom {
         return Taken::Later(Wait::Room);
     }
-    if matches!(resumed, Resumed::Asked { .. }) {
+    if matches!(resumed, Resumed::Asked { .. } | Resumed::Behind) {
         parts.admission.leave_room(at.client);
     }
     let client = &mut *at.client;
@@ -141,7 +171,11 @@ pub(super) fn reattach(
     client.session = session;
     client.carry.resumes = true;
     client.carry.floor = core.peer().last_zxid();
-    client.caught_up |= resumed == Resumed::Asked { caught_up: true };
+    client.confirmed |= resumed == Resumed::Behind;
+    if let Resumed::Asked { confirmed, caught_up } = resumed {
+        client.confirmed |= confirmed;
+        client.caught_up |= caught_up;
+    }
     let Resumed::Decided { valid } = resumed else { return Taken::Done };
     attached(at, parts, core.now(), valid);
     if valid { Taken::Done } else { Taken::Closed }
@@ -158,15 +192,22 @@ pub(super) fn attached(at: &mut Entry<'_>, parts: &mut Parts<'_>, now: Instant, 
     let unsent = client.unsent();
     let granted = valid.then_some((session, timeout_ms));
     reply::connect(client.out.buffer(), granted, read_only);
-    client.stats.sent += 1;
-    client.stats.last_response = now;
+    client.count_handshake(now);
     parts.metrics.stats.sent += 1;
     at.wrote(unsent);
     if !valid {
-        log::info!("Invalid session {session:#x}, probably expired");
+        // Of an incorrect password it has been said.
+        if session != 0 {
+            let client = at.client.remote;
+            log::info!("Invalid session {session:#x} for client {client}, probably expired");
+        }
         parts.close(at, true);
         return;
     }
+    log::debug!(
+        "Established session {session:#x} with negotiated timeout {timeout_ms} for client {}",
+        at.client.remote
+    );
     at.client.state = Life::Open;
     if let Some(old) = at.attach(session) {
         parts.close_other(at, old);

@@ -16,8 +16,8 @@
 //!
 //! A learner may also come back to the leader that it had, in the *same* epoch, where requests from
 //! its old connection may still be on their way. So there each session is asked for again, with a
-//! sync behind the question, as for a client that comes from another server
-//! (`role/learner.rs::resume_session`): from the answer on, the leader refuses what comes by the old
+//! sync after the question, as for a client that comes from another server
+//! (`service/role/learner.rs::resume_session`): from the answer on, the leader refuses what comes by the old
 //! connection, and at the end of the sync everything it had let through is delivered here.
 //!
 //! Behind a snapshot nobody knows which requests are in it, nor which watches would have fired: such
@@ -26,7 +26,7 @@
 //! # Why nothing is carried out out of order
 //!
 //! A client that has gone to another server must not have a request of its old connection carried out
-//! behind its new ones. Mostly its old connection is closed. If that is not heard of, its next
+//! after its new ones. Mostly its old connection is closed. If that is not heard of, its next
 //! transaction tells (it is not the one that this connection waits for). And no request is submitted
 //! again that is older than a third of its session's time-out: clients look for another server after
 //! two thirds without an answer, and have had one in the third before they asked, by their own pings.
@@ -34,24 +34,24 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use zab_proto::{Core, Epoch, Instant};
+use zab_proto::{Core, Instant};
 
 use crate::auth::Ids;
-use crate::connection::entry::Entry;
-use crate::connection::order::{Awaiting, InFlight};
-use crate::connection::room::Turn;
-use crate::connection::table::Clients;
-use crate::connection::wait::Wait;
-use crate::connection::{Client, Life};
 use crate::cost;
 use crate::metrics::HoldEnd;
 use crate::protocol::opcode::Opcode;
-use crate::role::{Request, Resumed, Submitted};
 use crate::service::admission::Admission;
 use crate::service::answer::{drain, reattached};
+use crate::service::connection::entry::Entry;
+use crate::service::connection::order::{Awaiting, InFlight};
+use crate::service::connection::room::Turn;
+use crate::service::connection::table::Clients;
+use crate::service::connection::wait::Wait;
+use crate::service::connection::{Client, Life};
 use crate::service::handshake::{create_session, reattach};
 use crate::service::intake::Taken;
 use crate::service::parts::Parts;
+use crate::service::role::{Request, Resumed, Submitted};
 
 /// Connections whose time is up are looked for this often at most.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -75,7 +75,7 @@ pub(super) struct Hold {
     closed: [usize; HoldEnd::ALL.len()],
 }
 
-/// What became of the next request that is to be submitted again.
+/// What became of the next request that must be submitted again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Step {
     /// It is on its way; there may be more.
@@ -143,8 +143,7 @@ pub(super) fn hold_clients(clients: &mut Clients, parts: &mut Parts<'_>, now: In
     };
     for client in clients.iter_mut() {
         client.ticket = None;
-        client.throttle_ticket = None;
-        client.throttled_since = None;
+        client.throttled = None;
         client.touched_at = None;
         client.touched = u64::MAX;
         client.confirmed = false;
@@ -177,7 +176,7 @@ pub(super) fn hold_clients(clients: &mut Clients, parts: &mut Parts<'_>, now: In
 }
 
 /// Closes a connection that has been held, and counts why.
-fn end_hold(at: &mut Entry<'_>, parts: &mut Parts<'_>, why: HoldEnd) {
+pub(super) fn end_hold(at: &mut Entry<'_>, parts: &mut Parts<'_>, why: HoldEnd) {
     if at.is_closed() {
         return;
     }
@@ -244,14 +243,13 @@ pub(super) fn forget_held(clients: &mut Clients, parts: &mut Parts<'_>) {
     }
 }
 
-/// The next role is served, in this epoch: those that were held go on.
+/// The next role is served, under the same leader in the same epoch if `rejoins`: those that were held go on.
 pub(super) fn release_clients(
     clients: &mut Clients,
     parts: &mut Parts<'_>,
     core: &mut Core<'_>,
-    epoch: Epoch,
+    rejoins: bool,
 ) {
-    let rejoins = parts.status.serves(epoch);
     let Some(hold) = parts.admission.hold.clone() else { return };
     let serves = parts.serves_clients();
     let now = core.now();
@@ -270,7 +268,8 @@ pub(super) fn release_clients(
             Life::Open | Life::Ending => {
                 count += 1;
                 again += at.client.queue.len();
-                at.client.carry.rejoins = rejoins;
+                // Of a local session the leader knows nothing; see `service/role/local.rs`.
+                at.client.carry.rejoins = rejoins && !parts.local.knows(at.client.session);
                 at.begin_again();
                 parts.admission.resubmitting.push_back(conn);
             }
@@ -380,7 +379,7 @@ fn resubmit_next(at: &mut Entry<'_>, parts: &mut Parts<'_>, core: &mut Core<'_>)
     Step::More
 }
 
-/// A handshake begins anew. A session that was to be created is another one now: nobody knows of the
+/// A handshake begins again. A session that was to be created is another one now: nobody knows of the
 /// first, and if it was created it expires.
 fn shake_hands_again(at: &mut Entry<'_>, parts: &mut Parts<'_>, core: &mut Core<'_>) -> Step {
     let (session, timeout_ms) = (at.client.session, at.client.timeout_ms);
@@ -396,6 +395,10 @@ fn shake_hands_again(at: &mut Entry<'_>, parts: &mut Parts<'_>, core: &mut Core<
     if matches!(taken, Taken::Later(_)) {
         return Step::Wait;
     }
+    if at.client.state == Life::Open {
+        // Nobody had to be asked.
+        Admission::resume(at);
+    }
     parts.charge(at, cost::REQUEST);
     Step::Done
 }
@@ -408,7 +411,8 @@ fn rejoin(at: &mut Entry<'_>, parts: &mut Parts<'_>, core: &mut Core<'_>) -> Ste
         match role.resume_session(&mut cx, (at.conn, FIRST), session, timeout_ms) {
             Resumed::NoRoom => return Step::Wait,
             Resumed::Decided { valid } => (valid, true),
-            Resumed::Asked { caught_up } => (false, caught_up),
+            Resumed::Asked { confirmed, caught_up } => (confirmed, caught_up),
+            Resumed::Behind => (true, false),
         };
     at.client.confirmed = confirmed;
     at.client.caught_up = caught_up;

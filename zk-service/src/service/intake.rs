@@ -7,29 +7,30 @@ use std::fmt;
 
 use zab_proto::wire::Foreign;
 use zab_proto::wire::jute::Reader;
-use zab_proto::{ConnId, Core, Instant};
+use zab_proto::{ConnId, Core, Instant, ServerState};
 
 use crate::auth::Ids;
-use crate::connection::Life;
-use crate::connection::entry::Entry;
-use crate::connection::order::{Answer, Awaiting, Body, InFlight};
-use crate::connection::table::Clients;
-use crate::connection::wait::Wait;
 use crate::cost;
-use crate::estimate;
 use crate::protocol::code::Code;
 use crate::protocol::opcode::{OpClass, Opcode};
 use crate::protocol::reply::XID_PING;
-use crate::role::{Request, Submitted};
+use crate::protocol::request;
 use crate::service::answer::{drain, read};
-use crate::service::audit::note_for_audit;
 use crate::service::budget::keep_to_budget;
+use crate::service::connection::Life;
+use crate::service::connection::entry::Entry;
+use crate::service::connection::order::{Answer, Awaiting, InFlight};
+use crate::service::connection::table::Clients;
+use crate::service::connection::wait::Wait;
+use crate::service::estimate;
 use crate::service::handshake::handshake;
 use crate::service::hold::keep_write;
 use crate::service::parts::{Parts, end_input};
 use crate::service::read_only;
-use crate::service::retry;
+use crate::service::role::{Request, Submitted};
+use crate::service::turn::retry;
 use crate::service::words::take_word;
+use crate::throttle;
 
 /// What became of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -141,7 +142,7 @@ fn count_received(at: &mut Entry<'_>, parts: &mut Parts<'_>, len: usize) {
     let work = cost::REQUEST + cost::bytes(len);
     parts.metrics.stats.received += 1;
     parts.metrics.bytes_received += len as u64;
-    at.client.stats.received += 1;
+    at.client.count_received();
     if parts.admission.schedule.is_contended() {
         parts.charge(at, work);
     } else {
@@ -164,31 +165,36 @@ fn request(at: &mut Entry<'_>, parts: &mut Parts<'_>, core: &mut Core<'_>, frame
     let record = reader.rest();
     let op = Opcode::from_wire(number);
     let class = op.map(Opcode::class);
+    let is_ping = op == Some(Opcode::Ping);
     // Waits for the answers in front of it, which wait for their turn.
     let is_write = class == Some(OpClass::Write);
     if let Some(wait) = parts.admission.own_limits(&parts.env.options, at.client, is_write) {
         return Taken::Later(wait);
     }
+    if outstanding_waits(at, parts, core) {
+        return Taken::Later(Wait::Outstanding);
+    }
     if class != Some(OpClass::Auth) && !login::is_logged_in(at, parts) {
         return login::refuse_stranger(at, parts, core.now(), xid);
     }
-    if op != Some(Opcode::Ping)
-        && let Some(wait) = throttle_waits(at, parts)
-    {
+    if !is_ping && let Some(wait) = throttle_waits(at, parts) {
         return Taken::Later(wait);
     }
     if !parts.touch(core.now(), at) {
-        // The session is being closed, and this connection with it.
-        return Taken::Done;
+        // The session is being closed, and this connection with it, unless the leader is lost before that is
+        // committed: then the session lives on, and this request waits for the next one.
+        return Taken::Later(Wait::Leader);
     }
-    if op != Some(Opcode::Ping) && is_throttled(at, parts, core.now(), op) {
+    if at.client.throttled.is_some() && !is_ping && is_throttled(at, parts, core.now(), op) {
         answer(at, parts, core.now(), xid, Answer::failed(Code::THROTTLED));
         return Taken::Done;
     }
-    if let Some(taken) = read_only::refuse(at, parts, core.now(), xid, op) {
+    if parts.role.is_read_only()
+        && let Some(taken) = read_only::refuse(at, parts, core.now(), xid, op)
+    {
         return taken;
     }
-    match op.map(|op| (op, op.class())) {
+    match op.zip(class) {
         Some((op, OpClass::Read)) => {
             read_or_queue(at, parts, core.now(), xid, (op, record));
             Taken::Done
@@ -201,10 +207,27 @@ fn request(at: &mut Entry<'_>, parts: &mut Parts<'_>, core: &mut Core<'_>, frame
     }
 }
 
+/// Whether a request waits for answers to earlier ones of the same client, because all clients together have more under
+/// way than may be. Who has none under way goes on.
+fn outstanding_waits(at: &Entry<'_>, parts: &mut Parts<'_>, core: &Core<'_>) -> bool {
+    if at.client.queue.is_empty() {
+        return false;
+    }
+    let is_voter = parts.status.in_ensemble().is_some_and(|status| match status.state {
+        ServerState::Leading | ServerState::Following => true,
+        ServerState::Observing | ServerState::Looking => false,
+    });
+    let voters = is_voter.then(|| core.peer().config().ensemble.voters().count());
+    let max = throttle::outstanding_max(parts.env.options.global_outstanding_limit, voters);
+    let waits = at.shared.under_way() > max;
+    parts.metrics.outstanding_stalls += u64::from(waits);
+    waits
+}
+
 /// Whether a request waits for answers to others, because so many are under way.
 fn throttle_waits(at: &mut Entry<'_>, parts: &mut Parts<'_>) -> Option<Wait> {
     let wait = parts.admission.throttle(at);
-    if wait.is_some() && at.client.throttled_since.is_none() {
+    if wait.is_some() && at.client.throttled.is_none() {
         parts.metrics.throttle_waits += 1;
     }
     wait
@@ -234,11 +257,12 @@ fn unknown(
 ) -> Taken {
     log::info!("Closing connection with {}: unknown operation {number}", at.client.remote);
     let code = Code::UNIMPLEMENTED;
-    let known = Answer { code, zxid: Some(-1), body: Body::None, close: true };
+    let known = Answer { zxid: Some(-1), ..Answer::last(code) };
     answer(at, parts, core.now(), xid, known);
     Taken::Done
 }
 
+#[inline]
 fn read_or_queue(
     at: &mut Entry<'_>,
     parts: &mut Parts<'_>,
@@ -251,12 +275,23 @@ fn read_or_queue(
         let ids_len = at.client.ids.len();
         let (received, awaiting) = (now, Awaiting::Read { op, len: record.len(), work: 0 });
         let request = InFlight { xid, received, ids_len, awaiting };
-        if read(at, parts, now, request, (op, record), false) {
+        if read(at, parts, now, &request, (op, record), false) {
             return;
         }
         parts.charge(at, 0);
         parts.admission.wait(at, Wait::Turn);
     }
+    queue_read(at, parts, now, xid, (op, record));
+}
+
+/// A read waits for what is in front of it, or for its next piece.
+fn queue_read(
+    at: &mut Entry<'_>,
+    parts: &Parts<'_>,
+    now: Instant,
+    xid: i32,
+    (op, record): (Opcode, &[u8]),
+) {
     let len = at.client.keep(record);
     let per_request = parts.env.options.work_per_request;
     let work = estimate::read(parts.state.tree(), per_request, op, record);
@@ -270,6 +305,10 @@ fn write(
     xid: i32,
     (op, record): (Opcode, &[u8]),
 ) -> Taken {
+    if op == Opcode::CloseSession && parts.local.knows(at.client.session) {
+        answer(at, parts, core.now(), xid, Answer { ends_session: true, ..Answer::last(Code::OK) });
+        return Taken::Done;
+    }
     let (turn, under_way) = (parts.admission.place(at.client), at.shared.writes_len());
     let (session, ids) = (at.client.session, Ids::new(&at.client.ids));
     let request = Request { session, cxid: xid, op, record, ids };
@@ -285,8 +324,13 @@ fn write(
     };
     parts.admission.leave_room(at.client);
     let kept = keep_write(at, parts, record);
-    note_for_audit(at, parts, op, record);
-    at.queue(xid, core.now(), Awaiting::Write { op, zxid, len: record.len(), kept });
+    if parts.env.options.audit.is_some() {
+        at.client.note_for_audit(op, record);
+    }
+    let places = request::stat_parts(op, record);
+    let stat_parts = !places.is_empty();
+    let write = Awaiting::Write { op, zxid, len: record.len(), kept, stat_parts };
+    at.queue_write(core.now(), xid, write, places);
     if op == Opcode::CloseSession {
         end_input(at);
     }

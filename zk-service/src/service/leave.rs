@@ -1,14 +1,14 @@
 //! The orderly end of a server: what it has read of its clients is answered, and then they are closed.
 //!
-//! From the call on nothing more is read from clients. Each connection is closed behind its last
+//! From the call on nothing more is read from clients. Each connection is closed after its last
 //! answer, so that what a client was not answered was not carried out. Who is not answered within one
 //! tick is closed without.
 
 use zab_proto::Instant;
 
-use crate::connection::Life;
-use crate::connection::entry::Entry;
-use crate::connection::table::Clients;
+use crate::service::connection::Life;
+use crate::service::connection::entry::Entry;
+use crate::service::connection::table::Clients;
 use crate::service::parts::Parts;
 
 /// Begins the orderly end, at the time `now`.

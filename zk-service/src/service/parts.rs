@@ -2,15 +2,16 @@
 
 use zab_proto::{ConnId, Core, Instant};
 
-use crate::connection::entry::Entry;
-use crate::connection::table::{Clients, Shared};
-use crate::connection::{Client, Life};
-use crate::env::Env;
 use crate::metrics::Metrics;
-use crate::observe::View;
-use crate::role::status::ServerStatus;
-use crate::role::{Cx, Role};
 use crate::service::admission::Admission;
+use crate::service::connection::entry::Entry;
+use crate::service::connection::table::{Clients, Shared};
+use crate::service::connection::{Client, Life};
+use crate::service::env::Env;
+use crate::service::observe::View;
+use crate::service::role::local::LocalSessions;
+use crate::service::role::status::ServerStatus;
+use crate::service::role::{Cx, Role};
 use crate::state::State;
 use crate::state::watch::Watches;
 
@@ -23,6 +24,7 @@ pub(super) struct Parts<'a> {
     pub(super) watches: &'a mut Watches,
     pub(super) status: &'a mut ServerStatus,
     pub(super) role: &'a mut Role,
+    pub(super) local: &'a mut LocalSessions,
     pub(super) admission: &'a mut Admission,
     pub(super) metrics: &'a mut Metrics,
 }
@@ -30,19 +32,31 @@ pub(super) struct Parts<'a> {
 impl Parts<'_> {
     /// The role, and what it works on.
     pub(super) fn role<'b, 'c>(&'b mut self, core: &'b mut Core<'c>) -> (&'b mut Role, Cx<'b, 'c>) {
-        let Self { role, state, env, metrics, admission, .. } = self;
-        (role, Cx { core, state, env, metrics, schedule: &mut admission.schedule })
+        let Self { role, state, env, local, metrics, admission, .. } = self;
+        (role, Cx::new(core, (state, local), env, metrics, &mut admission.schedule))
     }
 
     /// What there is to be looked at.
     pub(super) fn view<'b, 'c>(&'b self, core: &'b Core<'c>, clients: &'b Clients) -> View<'b, 'c> {
-        let Self { env, state, watches, status, role, metrics, .. } = self;
-        View { core, env, state, clients, watches, status, role, metrics }
+        let Self { env, state, watches, status, role, local, metrics, .. } = self;
+        View { core, env, state, clients, watches, status, role, local, metrics }
+    }
+
+    /// Work that may be done now to apply a transaction in steps. Before the first word of the core there
+    /// are no turns: then it is applied at once.
+    pub(super) fn apply_budget(&self) -> u64 {
+        let cuts = self.env.options.cuts && self.status.is_known();
+        if cuts { self.admission.schedule.left_to_apply() } else { u64::MAX }
     }
 
     /// See [`serves_clients`].
     pub(super) fn serves_clients(&self) -> bool {
         serves_clients(self.env, self.role, self.status)
+    }
+
+    /// Whether a session goes on here, as far as this server can tell.
+    pub(super) fn has_session(&self, session: i64) -> bool {
+        self.local.knows(session) || self.state.has_session(session)
     }
 
     /// Whether clients are taken here: also those that read only, while there is no leader.
@@ -64,7 +78,11 @@ impl Parts<'_> {
     }
 
     fn end(&mut self, (conn, client, shared): (ConnId, &mut Client, &mut Shared), flush: bool) {
+        if client.queue.writes() > 0 {
+            self.local.unsettle(client.session);
+        }
         self.watches.remove_slot(conn.slot());
+        self.admission.thaw(conn);
         self.admission.leave_room(client);
         self.admission.leave_throttle(client);
         shared.close(conn, client, flush);
@@ -85,13 +103,15 @@ impl Parts<'_> {
     }
 
     /// A sign of life of a connection's session. False if the session is at its end.
+    #[inline]
     pub(super) fn touch(&mut self, now: Instant, at: &mut Entry<'_>) -> bool {
-        let Entry { client, .. } = at;
-        if client.touched_at == Some(now) {
-            // Many requests come at one instant.
-            return true;
-        }
-        let live = self.role.touch(now, client.session, client.timeout_ms, &mut client.touched);
+        // Many requests come at one instant.
+        at.client.touched_at == Some(now) || self.touch_session(now, at.client)
+    }
+
+    fn touch_session(&mut self, now: Instant, client: &mut Client) -> bool {
+        let live = self.local.touch(now, client.session, client.timeout_ms)
+            || self.role.touch(now, client.session, client.timeout_ms, &mut client.touched);
         if live {
             client.touched_at = Some(now);
         }

@@ -6,7 +6,7 @@
 //! client would take it for living while the leader of the majority lets it expire.
 //!
 //! What is shown is known to be committed. A process that has served a role shows all that it has shown
-//! before. One that has not knows of its log only that it is durable: unless the log is empty behind the
+//! before. One that has not knows of its log only that it is durable: unless the log is empty after the
 //! snapshot it does not begin, as it would show a tree of long ago; nor with an empty directory, which may
 //! be that of a lost disk. (ZooKeeper shows the whole log, also
 //! what a later leader cuts off.)
@@ -15,21 +15,21 @@ use std::time::Duration;
 
 use zab_proto::{Core, Instant, Zxid};
 
-use crate::connection::entry::Entry;
-use crate::connection::order::{Answer, Body};
-use crate::connection::table::Clients;
 use crate::metrics::stats::Stats;
 use crate::options::ServiceOptions;
 use crate::protocol::code::Code;
 use crate::protocol::opcode::{OpClass, Opcode};
 use crate::protocol::request::Connect;
-use crate::role::Role;
-use crate::role::read_only::ReadOnly;
-use crate::role::status::ServerStatus;
 use crate::service::admission::Admission;
+use crate::service::connection::entry::Entry;
+use crate::service::connection::order::Answer;
+use crate::service::connection::table::Clients;
 use crate::service::hold;
 use crate::service::intake::{Taken, answer};
 use crate::service::parts::Parts;
+use crate::service::role::Role;
+use crate::service::role::read_only::ReadOnly;
+use crate::service::role::status::ServerStatus;
 
 /// A server that may find a leader at once does not begin (`QuorumPeer.run`).
 const LOOKING_MIN: Duration = Duration::from_secs(2);
@@ -103,17 +103,10 @@ pub(super) fn expire(clients: &mut Clients, parts: &mut Parts<'_>, now: Instant)
     }
 }
 
-/// Whether ZooKeeper, with `localSessionsEnabled`, had kept a session to the server that made it. Such a
-/// session is over for a server without a leader, and its client, which is told so, begins another.
-fn would_be_local(parts: &Parts<'_>, session: i64) -> bool {
-    parts.env.options.local_sessions && parts.state.tree().ephemerals_count_of(session) == 0
-}
-
 /// Whether a handshake is for this server as it is. If not, the connection is closed, which is how
 /// ZooKeeper's server sends a client to look elsewhere.
 pub(super) fn admits(at: &mut Entry<'_>, parts: &mut Parts<'_>, connect: &Connect<'_>) -> bool {
-    let is_global =
-        parts.state.has_session(connect.session) && !would_be_local(parts, connect.session);
+    let is_global = parts.state.has_session(connect.session);
     let Role::ReadOnly(role) = parts.role else { return true };
     let why = if connect.read_only != Some(true) {
         "it wants to write"
@@ -146,7 +139,7 @@ pub(super) fn refuse(
     let known = match (op?, op?.class()) {
         (Opcode::CloseSession, _) => {
             role.close(at.client.session);
-            Answer { code: Code::OK, zxid: None, body: Body::None, close: true }
+            Answer::last(Code::OK)
         }
         (Opcode::Check | Opcode::DeleteContainer, _) | (_, OpClass::Write | OpClass::Sync) => {
             Answer::failed(Code::NOT_READ_ONLY)

@@ -2,15 +2,15 @@
 
 use zab_proto::{ConnId, Core};
 
-use crate::connection::Life;
-use crate::connection::entry::Entry;
-use crate::connection::table::Clients;
 use crate::metrics::Metrics;
-use crate::observe::four_letter::{self, Opening, Reset, word_cost};
+use crate::service::connection::Life;
+use crate::service::connection::entry::Entry;
+use crate::service::connection::table::Clients;
+use crate::service::observe::four_letter::{self, Opening, Reset, word_cost};
 use crate::service::parts::Parts;
 
 /// Executes a word, if a connection begins with one. Returns how many of its bytes are used up, or
-/// `None` if these are to be taken as frames.
+/// `None` if these must be taken as frames.
 pub(super) fn take_word(
     clients: &mut Clients,
     parts: &mut Parts<'_>,
@@ -38,9 +38,10 @@ pub(super) fn take_word(
     };
     let cost = word_cost(&parts.view(core, clients), *head);
     let mut at = clients.enter(conn)?;
+    log::debug!("Processing {word} command from {}", at.client.remote);
     parts.charge(&mut at, cost);
     parts.metrics.stats.received += 1;
-    at.client.stats.received += 1;
+    at.client.count_received();
     let text = if parts.env.options.allows_word(word) {
         let serves = parts.takes_clients();
         reset(clients, parts, four_letter::resets(word).filter(|_| serves));
@@ -57,7 +58,7 @@ fn answer(at: &mut Entry<'_>, parts: &mut Parts<'_>, text: &str) {
     parts.metrics.stats.sent += sent;
     let unsent = at.client.unsent();
     at.client.out.buffer().extend_from_slice(text.as_bytes());
-    at.client.stats.sent += sent;
+    at.client.count_sent(sent);
     at.wrote(unsent);
     parts.close(at, true);
 }
@@ -66,7 +67,7 @@ fn answer(at: &mut Entry<'_>, parts: &mut Parts<'_>, text: &str) {
 pub(super) fn reset(clients: &mut Clients, parts: &mut Parts<'_>, what: Option<Reset>) {
     match what {
         None => {}
-        Some(Reset::Connections) => clients.iter_mut().for_each(|client| client.stats.reset()),
+        Some(Reset::Connections) => clients.iter_mut().for_each(|client| client.reset_stats()),
         Some(Reset::Server) => {
             *parts.metrics = Metrics::default();
             parts.env.options.figures.iter().for_each(|(_, figure)| figure.reset());

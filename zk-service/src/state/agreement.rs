@@ -44,7 +44,7 @@ impl Agreement {
         };
         self.report_unused(header);
         let DigestCheck::Mismatch { expected, actual } = check else { return };
-        // A Java leader's snapshot holds more than its zxid says; until the transactions behind
+        // A Java leader's snapshot holds more than its zxid says; until the transactions after
         // it are replayed its digest is that of no transaction. What stays wrong shows again.
         if !is_serving {
             log::debug!("digest after {zxid} is {actual:#x}, should be {expected:#x}");
@@ -60,7 +60,7 @@ impl Agreement {
         }
     }
 
-    /// Says which zxids a leader left out, once the digest behind them has shown that nothing is lost.
+    /// Says which zxids a leader left out, once the digest after them has shown that nothing is lost.
     fn report_unused(&mut self, header: &TxnHeader) {
         if header.is_unused() {
             self.unused.get_or_insert((header.zxid, header.zxid)).1 = header.zxid;

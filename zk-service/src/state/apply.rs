@@ -13,8 +13,9 @@ use crate::protocol::acl::{Acl, AclList};
 use crate::protocol::code::Code;
 use crate::protocol::event::Event;
 use crate::protocol::opcode::Opcode;
-use crate::protocol::txn::{CreateKind, CreateTxn, Parts, Paths, Txn};
+use crate::protocol::txn::{CreateKind, CreateTxn, Txn};
 use crate::state::database::Database;
+use crate::state::steps::Step;
 use crate::state::tree::{NodeId, Owner, Stat, StatPersisted, split_path};
 
 /// What an applied transaction does to watches.
@@ -24,6 +25,8 @@ pub struct Trigger<'a> {
     pub event: Event,
     /// To which node; `/` is the root.
     pub path: &'a str,
+    /// Bytes of data that the node has, or had when it was deleted.
+    pub data_len: usize,
     /// The node's ACL: after the change, or before a deletion. Watchers without READ hear nothing.
     pub acl: &'a [Acl],
     pub(crate) rules: &'a Arc<Rules>,
@@ -59,6 +62,12 @@ impl Outcome {
         };
         Self { kind, code, stat }
     }
+
+    /// Of a part of a failed multi: the parts before the failure report success.
+    pub(super) fn refused(part: &Txn<'_>) -> Self {
+        let code = if let Txn::Error(code) = part { *code } else { Code::OK };
+        Self { kind: Opcode::Error, code, stat: None }
+    }
 }
 
 impl Database {
@@ -74,40 +83,34 @@ impl Database {
         txn: &Txn<'_>,
         sink: &mut impl FnMut(Trigger<'_>),
     ) -> Applied {
-        let applied = match txn {
-            Txn::Multi(parts) => self.apply_multi(header, *parts, sink),
-            single @ (Txn::Create(_)
-            | Txn::Delete { .. }
-            | Txn::SetData { .. }
-            | Txn::SetAcl { .. }
-            | Txn::Check { .. }
-            | Txn::CreateSession { .. }
-            | Txn::CloseSession(_)
-            | Txn::Error(_)) => {
-                Applied { outcome: self.apply_single(header, single, sink), parts: Vec::new() }
-            }
+        let Some(mut steps) = self.begin(header, txn) else {
+            let outcome = self.apply_at_once(header, txn, sink);
+            return Applied { outcome, parts: Vec::new() };
         };
-        self.applied(header.zxid);
-        applied
+        let mut parts = Vec::new();
+        loop {
+            match self.step(header, txn, &mut steps, sink) {
+                Step::Part(_, outcome) => parts.push(outcome),
+                Step::Removed | Step::Missing(_) => {}
+                Step::End => break,
+            }
+        }
+        Applied { outcome: self.end(header.zxid, txn, &steps), parts }
     }
 
-    fn apply_multi(
+    /// Applies a transaction that does not [begin](Self::begin) with a first step.
+    pub(super) fn apply_at_once(
         &mut self,
         header: &TxnHeader,
-        parts: Parts<'_>,
+        txn: &Txn<'_>,
         sink: &mut impl FnMut(Trigger<'_>),
-    ) -> Applied {
-        let parts: Vec<Outcome> = if parts.is_failed() {
-            parts.iter().map(|part| refused(&part)).collect()
-        } else {
-            parts.iter().map(|part| self.apply_single(header, &part, sink)).collect()
-        };
-        let code = parts.iter().map(|part| part.code).find(|code| !code.is_ok());
-        let outcome = Outcome { kind: Opcode::Multi, code: code.unwrap_or_default(), stat: None };
-        Applied { outcome, parts }
+    ) -> Outcome {
+        let outcome = self.apply_single(header, txn, sink);
+        self.applied(header.zxid);
+        outcome
     }
 
-    fn apply_single(
+    pub(super) fn apply_single(
         &mut self,
         header: &TxnHeader,
         txn: &Txn<'_>,
@@ -124,13 +127,9 @@ impl Database {
                 self.sessions.insert(header.client_id, *timeout_ms);
                 Ok(None)
             }
-            Txn::CloseSession(paths) => {
-                self.close_session(header, *paths, sink);
-                Ok(None)
-            }
             Txn::Error(code) => Err(*code),
-            // A multi never reaches here, neither from the top nor as a part.
-            Txn::Check { .. } | Txn::Multi(_) => Ok(None),
+            // What is applied in steps never reaches here, neither from the top nor as a part.
+            Txn::Check { .. } | Txn::Multi(_) | Txn::CloseSession(_) => Ok(None),
         };
         Outcome::new(txn.kind(), result)
     }
@@ -174,7 +173,7 @@ impl Database {
         }
     }
 
-    fn delete(
+    pub(super) fn delete(
         &mut self,
         zxid: Zxid,
         path: &str,
@@ -227,31 +226,14 @@ impl Database {
         Ok(self.tree.view(id).stat())
     }
 
-    /// Deletes what the record lists, then whatever else the session owns here.
-    fn close_session(
-        &mut self,
-        header: &TxnHeader,
-        paths: Option<Paths<'_>>,
-        sink: &mut impl FnMut(Trigger<'_>),
-    ) {
-        let session = header.client_id;
-        self.sessions.remove(session);
-        let owned = self.tree.take_ephemerals(session);
-        for path in paths.into_iter().flat_map(Paths::iter) {
-            match self.tree.find(&path).filter(|id| *id != NodeId::ROOT) {
-                Some(id) => self.remove_ephemeral(header.zxid, id, sink),
-                // A path that is gone was deleted before; only replay gets there.
-                None => _ = self.delete(header.zxid, &path, sink),
-            }
-        }
-        for id in owned {
-            self.remove_ephemeral(header.zxid, id, sink);
-        }
-    }
-
     /// One of perhaps very many. None is created meanwhile, so a node that is there is the one that was
     /// owned.
-    fn remove_ephemeral(&mut self, zxid: Zxid, id: NodeId, sink: &mut impl FnMut(Trigger<'_>)) {
+    pub(super) fn remove_ephemeral(
+        &mut self,
+        zxid: Zxid,
+        id: NodeId,
+        sink: &mut impl FnMut(Trigger<'_>),
+    ) {
         let Some(parent) = self.tree.parent_of(id) else { return };
         if zxid > self.tree.get(parent).stat.pzxid {
             self.tree.change_stat(parent, |stat| stat.pzxid = zxid);
@@ -269,14 +251,9 @@ impl Database {
 
     fn trigger(&self, event: Event, id: NodeId, sink: &mut impl FnMut(Trigger<'_>)) {
         let node = self.tree.view(id);
-        sink(Trigger { event, path: node.path(), acl: node.acl(), rules: node.rules() });
+        let data_len = node.data().map_or(0, <[u8]>::len);
+        sink(Trigger { event, path: node.path(), data_len, acl: node.acl(), rules: node.rules() });
     }
-}
-
-/// A part of a failed multi: the parts before the failure report success.
-fn refused(part: &Txn<'_>) -> Outcome {
-    let code = if let Txn::Error(code) = part { *code } else { Code::OK };
-    Outcome { kind: Opcode::Error, code, stat: None }
 }
 
 fn owner(header: &TxnHeader, kind: CreateKind) -> Owner {

@@ -20,6 +20,8 @@ pub struct Database {
     /// The global sessions.
     pub sessions: Sessions,
     pub(super) last_zxid: Zxid,
+    /// The tree's digest before the transaction that is being applied in steps.
+    pub(super) digest_before: Option<u64>,
     digest_history: VecDeque<SnapshotDigest>,
     /// A fuzzy snapshot's digest belongs to the state after this transaction of its future; until
     /// then digests differ.
@@ -65,6 +67,7 @@ impl Database {
             tree,
             sessions,
             last_zxid: Zxid::ZERO,
+            digest_before: None,
             digest_history: VecDeque::new(),
             pending_digest: None,
             snapshots: [None; crate::state::tree::LOCAL_IMAGES_MAX],
@@ -72,7 +75,7 @@ impl Database {
         }
     }
 
-    /// The last transaction applied, or the zxid of the snapshot.
+    /// The last transaction that is applied to its end, or the zxid of the snapshot.
     #[must_use]
     pub fn last_zxid(&self) -> Zxid {
         self.last_zxid
@@ -81,7 +84,7 @@ impl Database {
     /// The digest after the last transaction; `None` if digests are off.
     #[must_use]
     pub fn digest(&self) -> Option<SnapshotDigest> {
-        let digest = self.tree.digest()?;
+        let digest = self.digest_before.or_else(|| self.tree.digest())?;
         Some(SnapshotDigest { zxid: self.last_zxid, version: DIGEST_VERSION, digest })
     }
 

@@ -13,7 +13,7 @@ use zab_proto::wire::jute::BufMutExt;
 use crate::protocol::code::Code;
 use crate::state::tree::{NodeId, NodeRef};
 
-/// Shorter lists are made anew each time.
+/// Shorter lists are made again each time.
 pub(crate) const SHARED_COUNT_MIN: u32 = 2_000;
 /// Lists that are kept, or made, at one time. Who asks for another one waits until one of these is done.
 const LISTS_MAX: usize = 4;
@@ -105,7 +105,7 @@ pub(crate) struct Listings {
 }
 
 impl Listings {
-    /// Bytes that clients are to be sent. A list counts once, however many there are.
+    /// Bytes to be sent to clients. A list counts once, however many there are.
     pub(crate) fn held_len(&self) -> usize {
         self.held.load(Ordering::Relaxed)
     }

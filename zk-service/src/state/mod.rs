@@ -2,9 +2,11 @@
 
 mod agreement;
 pub(crate) mod apply;
+pub(crate) mod census;
 pub(crate) mod database;
 pub(crate) mod listing;
 pub(crate) mod snapshot;
+pub(crate) mod steps;
 pub mod tree;
 pub(crate) mod watch;
 
@@ -12,12 +14,14 @@ use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{BadSnapshot, DigestVerdict, InstallProgress, SnapshotDigest, Zxid};
 
 use self::agreement::Agreement;
-use self::apply::{Applied, Trigger};
+use self::apply::{Outcome, Trigger};
 use self::database::{Database, DigestCheck};
 use self::listing::Listings;
 use self::snapshot::Loader;
-use self::tree::Tree;
-use crate::protocol::txn::{Payload, Txn};
+use self::steps::{Step, Steps, Unfinished};
+use self::tree::{CONFIG_PATH, NodeRef, Tree};
+use crate::protocol::event::Event;
+use crate::protocol::txn::{Payload, Txn, TxnDigest};
 
 /// The replicated state, what is known of its agreement with the other replicas, and the snapshot
 /// that is to replace it.
@@ -28,6 +32,8 @@ pub(crate) struct State {
     listings: Listings,
     loader: Option<Loader>,
     agreement: Agreement,
+    /// A transaction that is applied in part. Nobody is to read the tree before the rest of it is.
+    unfinished: Option<Box<Unfinished>>,
     /// Why this server must not go on.
     failure: Option<String>,
 }
@@ -40,6 +46,7 @@ impl State {
             listings: Listings::default(),
             loader: None,
             agreement: Agreement::default(),
+            unfinished: None,
             failure: None,
         }
     }
@@ -106,40 +113,66 @@ impl State {
         self.failure.as_deref()
     }
 
-    /// Operations that it will take to apply a transaction.
-    pub(crate) fn operations_of(&self, payload: &Payload<'_>) -> usize {
-        match &payload.txn {
-            Txn::Multi(parts) => parts.len(),
-            Txn::CloseSession(_) => 1 + self.db.tree.ephemerals_count_of(payload.header.client_id),
-            Txn::Create(_)
-            | Txn::Delete { .. }
-            | Txn::SetData { .. }
-            | Txn::SetAcl { .. }
-            | Txn::Check { .. }
-            | Txn::CreateSession { .. }
-            | Txn::Error(_) => 1,
-        }
-    }
-
     /// Clears up to `count` removed nodes away.
     pub(crate) fn sweep(&mut self, count: usize) {
         self.db.tree.sweep(count);
     }
 
-    /// Applies a transaction; see [`Database::apply`].
+    /// Applies a transaction that does not [begin](Self::begin) with a first step.
     pub(crate) fn apply(
         &mut self,
         header: &TxnHeader,
         txn: &Txn<'_>,
         sink: &mut impl FnMut(Trigger<'_>),
-    ) -> Applied {
-        self.db.apply(header, txn, sink)
+    ) -> Outcome {
+        self.db.apply_at_once(header, txn, sink)
+    }
+
+    /// See [`Database::begin`].
+    pub(crate) fn begin(&mut self, header: &TxnHeader, txn: &Txn<'_>) -> Option<Steps> {
+        self.db.begin(header, txn)
+    }
+
+    /// Does the next step of a transaction that has begun.
+    pub(crate) fn step<'a>(
+        &mut self,
+        header: &TxnHeader,
+        txn: &Txn<'a>,
+        steps: &mut Steps,
+        sink: &mut impl FnMut(Trigger<'_>),
+    ) -> Step<'a> {
+        self.db.step(header, txn, steps, sink)
+    }
+
+    /// All steps are done. Returns the outcome of the whole.
+    pub(crate) fn end(&mut self, zxid: Zxid, txn: &Txn<'_>, steps: &Steps) -> Outcome {
+        self.db.end(zxid, txn, steps)
+    }
+
+    /// Whether a transaction is applied in part.
+    pub(crate) fn is_applying(&self) -> bool {
+        self.unfinished.is_some()
+    }
+
+    /// Sets a transaction aside that is applied in part.
+    pub(crate) fn set_aside(&mut self, unfinished: Option<Box<Unfinished>>) {
+        self.unfinished = unfinished;
+    }
+
+    /// What is set aside.
+    pub(crate) fn take_unfinished(&mut self) -> Option<Box<Unfinished>> {
+        self.unfinished.take()
     }
 
     /// Compares the tree with the digest of the transaction that has just been applied.
-    pub(crate) fn compare(&mut self, zxid: Zxid, payload: &Payload<'_>, is_serving: bool) {
-        let check = self.db.check_digest(zxid, payload.digest);
-        self.agreement.compared(&payload.header, zxid, check, is_serving);
+    pub(crate) fn compare(
+        &mut self,
+        zxid: Zxid,
+        (header, digest): (&TxnHeader, Option<TxnDigest>),
+        is_serving: bool,
+    ) {
+        let check = self.db.check_digest(zxid, digest);
+        self.agreement.compared(header, zxid, check, is_serving);
     }
 
     /// Whether a transaction brings a digest of the kind that this tree keeps.
@@ -148,9 +181,29 @@ impl State {
         digest.is_some_and(|digest| self.db.is_comparable(&digest))
     }
 
-    /// See [`Database::set_config`].
-    pub(crate) fn set_config(&mut self, text: &[u8], version: Zxid, time: i64) {
+    /// See [`Database::set_config`]. Tells `sink` if the text is another one.
+    pub(crate) fn set_config(
+        &mut self,
+        text: &[u8],
+        version: Zxid,
+        time: i64,
+        sink: &mut dyn FnMut(Trigger<'_>),
+    ) {
+        let node = self.db.tree.node(CONFIG_PATH);
+        let is_other = node.and_then(NodeRef::data) != Some(text);
         self.db.set_config(text, version, time);
+        if let Some(node) = self.db.tree.node(CONFIG_PATH).filter(|_| is_other) {
+            let (path, acl, rules) = (CONFIG_PATH, node.acl(), node.rules());
+            let data_len = text.len();
+            sink(Trigger { event: Event::DataChanged, path, data_len, acl, rules });
+        }
+    }
+
+    /// Whether `/zookeeper/config` is what the configuration of this version and text makes it.
+    pub(crate) fn has_config(&self, text: &[u8], version: Zxid) -> bool {
+        let is_it =
+            |node: NodeRef<'_>| node.data() == Some(text) && node.persisted().mzxid == version;
+        self.db.tree.node(CONFIG_PATH).is_some_and(is_it)
     }
 
     /// A fuzzy snapshot may lack the list of a node that changed while it was written, and the
@@ -200,6 +253,8 @@ impl State {
         let Some(loaded) = self.loader.take().and_then(Loader::finish) else {
             panic!("a snapshot is committed after its last byte");
         };
+        // What was being applied belongs to the state that this one replaces.
+        self.unfinished = None;
         if let DigestCheck::Mismatch { expected, actual } = self.db.install(loaded, zxid, digest) {
             log::error!("digest of snapshot {zxid} is {actual:#x}, should be {expected:#x}");
             self.agreement.count();

@@ -127,14 +127,14 @@ impl Loader {
         }
     }
 
-    /// After a [`push`](Self::push) that has used nothing: how many bytes have to be offered at once,
+    /// After a [`push`](Self::push) that has used nothing: how many bytes must be offered at once,
     /// at least.
     #[must_use]
     pub fn needs(&self) -> usize {
         self.needs
     }
 
-    /// Takes the next bytes. What is not consumed is to be offered again, with more behind it.
+    /// Takes the next bytes. What is not consumed must be offered again, with more after it.
     ///
     /// # Errors
     /// [`BadSnapshot`] if the bytes do not decode, a node comes twice or without its parent, or
@@ -219,7 +219,7 @@ impl Loader {
             | Section::AclEntries { .. }
             | Section::Done => return bytes.len() + 1,
         };
-        // Path and data, or scheme and id: each behind its length.
+        // Path and data, or scheme and id: each after its length.
         for _ in 0..2 {
             let Some(head) = bytes.get(at..).and_then(<[u8]>::first_chunk) else { break };
             at += 4 + usize::try_from(i32::from_be_bytes(*head)).unwrap_or(0);

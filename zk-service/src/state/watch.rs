@@ -70,7 +70,7 @@ impl Told {
 
 /// One table. Connections are named by their slot.
 #[derive(Debug, Default)]
-pub(crate) struct WatchTable {
+pub(super) struct WatchTable {
     by_path: HashMap<Arc<str>, Vec<Watcher>>,
     by_slot: HashMap<u32, Watching>,
     /// Recursive watches of the table; while there are none, ancestors are not looked at.
@@ -236,7 +236,7 @@ impl WatchTable {
     }
 
     /// Entries: pairs of connection and path.
-    pub(crate) fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.len
     }
 
@@ -245,7 +245,7 @@ impl WatchTable {
     }
 
     /// Watched paths.
-    pub(crate) fn paths(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = u32>)> {
+    fn paths(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = u32>)> {
         let live = |slot: &u32| !self.ended.contains(slot);
         self.by_path
             .iter()
@@ -254,17 +254,28 @@ impl WatchTable {
     }
 
     /// Connections that watch, and their paths.
-    pub(crate) fn slots(&self) -> impl Iterator<Item = (u32, impl Iterator<Item = &str>)> {
+    fn slots(&self) -> impl Iterator<Item = (u32, impl Iterator<Item = &str>)> {
         self.by_slot
             .iter()
             .map(|(slot, watching)| (*slot, watching.paths.iter().map(|path| &**path)))
     }
 }
 
+/// Data watches, as numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WatchSummary {
+    /// Connections that have any.
+    pub connections: usize,
+    /// Paths that have any.
+    pub paths: usize,
+    /// All.
+    pub watches: usize,
+}
+
 /// Both tables.
 #[derive(Debug, Default)]
 pub(crate) struct Watches {
-    pub(crate) data: WatchTable,
+    data: WatchTable,
     pub(super) child: WatchTable,
     told: Told,
     /// Who hears of the last event; used again and again.
@@ -343,6 +354,17 @@ impl Watches {
     /// Whether there is something to [`sweep`](Self::sweep).
     pub(crate) fn is_littered(&self) -> bool {
         !self.data.litter.is_empty() || !self.child.litter.is_empty()
+    }
+
+    /// Data watches, as numbers.
+    pub(crate) fn summary(&self) -> WatchSummary {
+        let (connections, paths) = (self.data.by_slot.len(), self.data.paths().count());
+        WatchSummary { connections, paths, watches: self.data.len() }
+    }
+
+    /// Data watches: connections and paths.
+    pub(crate) fn of_data(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.data.slots().flat_map(|(slot, paths)| paths.map(move |path| (slot, path)))
     }
 
     /// Entries in both tables.

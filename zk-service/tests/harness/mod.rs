@@ -1,6 +1,9 @@
 //! Servers in memory, with clients: no sockets, no disk, and time as the test says.
 
-#![allow(dead_code, reason = "each test uses a part")]
+#![allow(dead_code, unused_imports, reason = "each test uses a part")]
+
+mod clients;
+mod frames;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -14,6 +17,8 @@ use zab_proto::{
     MemoryStorage, NetOutput, Node, Phase, Recovered, ServerState, Sid, SnapshotDigest, Zxid,
 };
 use zk_service::{Service, ServiceOptions};
+
+pub(crate) use self::frames::{connect_request, create, reply, request, string};
 
 /// A disk that keeps nothing.
 #[derive(Debug, Default)]
@@ -143,14 +148,26 @@ impl World {
             let line = format!("h:{}:{}{role}", 1000 + sid, 2000 + sid);
             ensemble.members.insert(Sid(sid), Member::parse(Sid(sid), &line).expect("good"));
         }
+        Self::of(&ensemble, options, images, limits)
+    }
+
+    /// The members of a configuration, all serving. With `options.reconfig` it may change; the last two
+    /// digits of all ports of a server are its number.
+    pub(crate) fn of(
+        ensemble: &Ensemble,
+        options: &ServiceOptions,
+        images: &[Image],
+        limits: Limits,
+    ) -> Self {
         let mut world = Self::empty();
-        for sid in 1..=voters + observers {
+        for sid in ensemble.members.keys().map(|sid| sid.0) {
             let mut config = Config::new(Sid(sid), ensemble.clone());
             config.tick_time = options.tick_time;
             config.init_limit = 10;
             config.sync_limit = 5;
             config.limits = limits;
             config.trust_empty = true;
+            config.reconfig = options.reconfig;
             let image = usize::try_from(sid - 1).ok().and_then(|at| images.get(at));
             world.add(
                 config,
@@ -159,13 +176,35 @@ impl World {
             );
         }
         world.run();
+        world.wait_serving();
+        world
+    }
+
+    /// Waits until all live servers serve.
+    pub(crate) fn wait_serving(&mut self) {
         for _ in 0..600 {
-            if world.nodes.iter().all(|node| node.peer().status().phase == Phase::Broadcast) {
-                return world;
+            let serves = |at: usize| {
+                self.dead.contains(&at) || self.nodes[at].peer().status().phase == Phase::Broadcast
+            };
+            if (0..self.nodes.len()).all(serves) {
+                return;
             }
-            world.pass(Duration::from_millis(10));
+            self.pass(Duration::from_millis(10));
         }
         panic!("no service after six seconds");
+    }
+
+    /// A server that is not a member yet begins to follow the members of `ensemble`, which has a line for
+    /// it.
+    pub(crate) fn join(&mut self, ensemble: &Ensemble, options: &ServiceOptions) {
+        let sid = i64::try_from(self.nodes.len() + 1).expect("few");
+        let mut config = Config::new(Sid(sid), ensemble.clone());
+        config.tick_time = options.tick_time;
+        config.reconfig = true;
+        config.trust_empty = true;
+        self.add(config, options.clone().with(|options| options.session_server_id = sid), None);
+        self.run();
+        self.wait_serving();
     }
 
     fn empty() -> Self {
@@ -257,7 +296,7 @@ impl World {
         if self.dead.contains(&i) {
             return false;
         }
-        let wanted = self.nodes[i].poll_timeout() == Some(Instant::ZERO);
+        let wanted = self.nodes[i].wants_turn();
         if wanted {
             self.turns += 1;
             self.nodes[i].handle_input(self.now, Input::Timeout);
@@ -296,8 +335,8 @@ impl World {
     }
 
     fn dial(&mut self, from: End, channel: Channel, addresses: &str) {
-        let port: usize = addresses[2..].parse().expect("as configured");
-        let to = port % 1000 - 1;
+        let port: Option<usize> = addresses.rsplit(':').next().and_then(|port| port.parse().ok());
+        let to = port.expect("as configured") % 100 - 1;
         let incoming = Incoming::new(([127, 0, 0, 1], 1).into());
         let conn = from.1;
         let reachable = to < self.nodes.len() && !self.is_cut(from.0, to);
@@ -398,111 +437,10 @@ impl World {
         }
     }
 
-    pub(crate) fn connect(&mut self, server: usize) -> Option<Client> {
-        let incoming = Incoming::new(([127, 0, 0, 1], 40_000).into());
-        let conn = self.nodes[server].accept(self.now, Channel::Client, &incoming)?;
-        let client = Client::new(server, conn);
-        self.wires.insert(client, Wire::default());
-        self.run();
-        Some(client)
-    }
-
-    /// Connects and shakes hands; also the session's id and password.
-    pub(crate) fn open(&mut self, server: usize, timeout_ms: i32) -> (Client, i64, [u8; 16]) {
-        let client = self.connect(server).expect("accepted");
-        self.send(client, &connect_request(timeout_ms, 0, [0; 16]));
-        let frame = self.frame(client).expect("an answer");
-        let session = i64::from_be_bytes(frame[8..16].try_into().expect("eight bytes"));
-        assert_ne!(session, 0, "refused");
-        (client, session, frame[20..36].try_into().expect("sixteen bytes"))
-    }
-
-    /// Connects with a session that there is; whether it was accepted.
-    pub(crate) fn reopen(
-        &mut self,
-        server: usize,
-        session: i64,
-        password: [u8; 16],
-    ) -> (Client, bool) {
-        let client = self.connect(server).expect("accepted");
-        self.send(client, &connect_request(10_000, session, password));
-        let frame = self.frame(client).expect("an answer");
-        (client, frame[8..16] == session.to_be_bytes())
-    }
-
-    pub(crate) fn send(&mut self, client: Client, bytes: &[u8]) {
-        let Some(wire) = self.wires.get_mut(&client) else { return };
-        wire.to_server.extend_from_slice(bytes);
-        self.offer(client);
-        self.run();
-    }
-
-    /// Sends without letting anything happen but what the server does with the bytes at once.
-    pub(crate) fn send_only(&mut self, client: Client, bytes: &[u8]) {
-        let Some(wire) = self.wires.get_mut(&client) else { return };
-        wire.to_server.extend_from_slice(bytes);
-        self.offer(client);
-    }
-
     /// One turn of every server's loop. Whether one of them wants another at once.
     pub(crate) fn step(&mut self) -> bool {
         while (0..self.nodes.len()).fold(false, |active, i| self.drain(i) | active) {}
         (0..self.nodes.len()).fold(false, |active, i| self.turn(i) | active)
-    }
-
-    /// Sends a request and returns the reply: error code and body.
-    pub(crate) fn call(&mut self, client: Client, op: i32, record: &[u8]) -> (i32, Vec<u8>) {
-        self.send(client, &request(77, op, record));
-        let frame = self.frame(client).expect("a reply");
-        let (xid, _, code, body) = reply(&frame);
-        assert_eq!(xid, if op == 11 { -2 } else { 77 });
-        (code, body.to_vec())
-    }
-
-    /// The client hangs up.
-    pub(crate) fn hang_up(&mut self, client: Client) {
-        if let Some(wire) = self.wires.get_mut(&client) {
-            wire.ended = true;
-        }
-        let conn = client.conn();
-        self.nodes[client.server].handle_input(self.now, Input::Closed { conn });
-        self.run();
-    }
-
-    /// The client stops reading, or begins again.
-    pub(crate) fn set_deaf(&mut self, client: Client, deaf: bool) {
-        if let Some(wire) = self.wires.get_mut(&client) {
-            wire.deaf = deaf;
-        }
-        self.transmit(client.server, client.conn());
-        self.run();
-    }
-
-    /// A client that has stopped reading reads so many bytes.
-    pub(crate) fn read_some(&mut self, client: Client, len: usize) {
-        let mut buf = vec![0; len];
-        let n = self.nodes[client.server].poll_transmit(self.now, client.conn(), &mut buf);
-        let wire = self.wires.get_mut(&client).expect("it is connected");
-        wire.from_server.extend(&buf[..n]);
-        self.run();
-    }
-
-    /// Bytes that the server has not consumed yet.
-    pub(crate) fn unconsumed(&self, client: Client) -> usize {
-        self.wires.get(&client).map_or(0, |wire| wire.to_server.len())
-    }
-
-    /// The next frame, without its length, if it is there.
-    pub(crate) fn frame(&mut self, client: Client) -> Option<Vec<u8>> {
-        let wire = self.wires.get_mut(&client)?;
-        let len: Vec<u8> = wire.from_server.iter().take(4).copied().collect();
-        let len = i32::from_be_bytes(len.try_into().ok()?);
-        let len = usize::try_from(len).expect("a length");
-        if wire.from_server.len() < 4 + len {
-            return None;
-        }
-        wire.from_server.drain(..4);
-        Some(wire.from_server.drain(..len).collect())
     }
 
     /// How many packets of a kind one server has sent another since `sent` was cleared last.
@@ -515,20 +453,6 @@ impl World {
         }
         assert!(bytes.is_empty(), "whole packets");
         count
-    }
-
-    /// Everything received, as text.
-    pub(crate) fn text(&mut self, client: Client) -> String {
-        let wire = self.wires.get_mut(&client).expect("a connection");
-        String::from_utf8(wire.from_server.drain(..).collect()).expect("text")
-    }
-
-    pub(crate) fn received(&self, client: Client) -> usize {
-        self.wires.get(&client).map_or(0, |wire| wire.from_server.len())
-    }
-
-    pub(crate) fn has_ended(&self, client: Client) -> bool {
-        self.wires.get(&client).is_none_or(|wire| wire.ended)
     }
 
     /// Time passes, in the steps that running servers make.
@@ -558,52 +482,4 @@ impl World {
         self.clock.fetch_add(i64::try_from(ms).expect("not for ages"), Ordering::Relaxed);
         self.now = now;
     }
-}
-
-/// A request frame.
-pub(crate) fn request(xid: i32, op: i32, record: &[u8]) -> Vec<u8> {
-    let len = i32::try_from(8 + record.len()).expect("short");
-    let mut out = Vec::new();
-    for number in [len, xid, op] {
-        out.extend_from_slice(&number.to_be_bytes());
-    }
-    out.extend_from_slice(record);
-    out
-}
-
-pub(crate) fn string(text: &str) -> Vec<u8> {
-    let mut out = i32::try_from(text.len()).expect("short").to_be_bytes().to_vec();
-    out.extend_from_slice(text.as_bytes());
-    out
-}
-
-/// A ConnectRequest.
-pub(crate) fn connect_request(timeout_ms: i32, session: i64, password: [u8; 16]) -> Vec<u8> {
-    let mut out = vec![0, 0, 0, 45];
-    out.extend_from_slice(&[0; 12]);
-    out.extend_from_slice(&timeout_ms.to_be_bytes());
-    out.extend_from_slice(&session.to_be_bytes());
-    out.extend_from_slice(&16_i32.to_be_bytes());
-    out.extend_from_slice(&password);
-    out.push(0);
-    out
-}
-
-/// A record of create with the open ACL.
-pub(crate) fn create(path: &str, data: &[u8], flags: i32) -> Vec<u8> {
-    let mut out = string(path);
-    out.extend_from_slice(&i32::try_from(data.len()).expect("short").to_be_bytes());
-    out.extend_from_slice(data);
-    out.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 31]);
-    out.extend(string("world"));
-    out.extend(string("anyone"));
-    out.extend_from_slice(&flags.to_be_bytes());
-    out
-}
-
-/// xid, zxid, error code and body of a reply.
-pub(crate) fn reply(frame: &[u8]) -> (i32, i64, i32, &[u8]) {
-    let number = |at: usize| i32::from_be_bytes(frame[at..at + 4].try_into().expect("four"));
-    let zxid = i64::from_be_bytes(frame[4..12].try_into().expect("eight"));
-    (number(0), zxid, number(12), &frame[16..])
 }

@@ -6,17 +6,24 @@ use zab_proto::{Core, Instant};
 use super::{Taken, answer, hang_up};
 use crate::auth::sasl::Said;
 use crate::auth::{Ids, Verdict};
-use crate::connection::entry::Entry;
-use crate::connection::order::{Answer, Body};
 use crate::cost;
 use crate::protocol::code::Code;
+use crate::service::connection::entry::Entry;
+use crate::service::connection::order::{Answer, Body};
 use crate::service::parts::Parts;
 
+/// So many characters of the name of a scheme that is refused stand in the log.
+const SCHEME_SHOWN_MAX: usize = 64;
+
 /// Whether a client has an identity of a scheme that is asked for.
+#[inline]
 pub(super) fn is_logged_in(at: &Entry<'_>, parts: &Parts<'_>) -> bool {
     let schemes = &parts.env.options.enforce_auth;
-    schemes.is_empty()
-        || Ids::new(&at.client.ids).iter().any(|(scheme, _)| schemes.iter().any(|s| *s == scheme))
+    schemes.is_empty() || has_scheme(at, schemes)
+}
+
+fn has_scheme(at: &Entry<'_>, schemes: &[String]) -> bool {
+    Ids::new(&at.client.ids).iter().any(|(scheme, _)| schemes.iter().any(|s| *s == scheme))
 }
 
 /// Tells a client without a login that it needs one, and ends its connection. The session stays
@@ -30,7 +37,7 @@ pub(super) fn refuse_stranger(
     let schemes = parts.env.options.enforce_auth.join(", ");
     log::info!("Closing connection with {}: no login with {schemes}", at.client.remote);
     let code = Code::SESSION_CLOSED_REQUIRE_SASL;
-    answer(at, parts, now, xid, Answer { code, zxid: Some(0), body: Body::None, close: true });
+    answer(at, parts, now, xid, Answer { zxid: Some(0), ..Answer::last(code) });
     Taken::Done
 }
 
@@ -83,7 +90,13 @@ pub(super) fn sasl(
             Body::NullToken
         }
     };
-    answer(at, parts, core.now(), xid, Answer { code, zxid: Some(0), body, close });
+    answer(
+        at,
+        parts,
+        core.now(),
+        xid,
+        Answer { zxid: Some(0), body, close, ..Answer::failed(code) },
+    );
     Taken::Done
 }
 
@@ -128,8 +141,19 @@ pub(super) fn auth(
         log::warn!("Refusing {remote} another identity: it has {len} bytes of {bound} already");
     }
     let granted = verdict == Verdict::Granted && len <= bound;
+    let scheme = scheme.as_deref().unwrap_or("null");
+    if granted {
+        log::info!(
+            "Session {:#x}: auth success for scheme {scheme} and address {}",
+            client.session,
+            client.remote
+        );
+    } else if len <= bound {
+        let shown: String = scheme.chars().take(SCHEME_SHOWN_MAX).collect();
+        log::warn!("Authentication failed for scheme: {shown:?}, client {}", client.remote);
+    }
     let code = if granted { Code::OK } else { Code::AUTH_FAILED };
-    let known = Answer { code, zxid: Some(0), body: Body::None, close: !granted };
+    let known = Answer { zxid: Some(0), close: !granted, ..Answer::failed(code) };
     answer(at, parts, core.now(), xid, known);
     Taken::Done
 }

@@ -15,7 +15,7 @@ const OPEN_KEY: i64 = -1;
 
 /// Index into the cache; what a node holds instead of the eight bytes of the key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct AclSlot(u32);
+pub(in crate::state) struct AclSlot(u32);
 
 impl AclSlot {
     /// The slot of [`OPEN_KEY`].
@@ -87,7 +87,7 @@ impl AclCache {
         }
     }
 
-    pub(crate) fn rules(&self, slot: AclSlot) -> &Arc<Rules> {
+    pub(super) fn rules(&self, slot: AclSlot) -> &Arc<Rules> {
         &self.entries[slot.index()].rules
     }
 

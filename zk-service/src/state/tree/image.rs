@@ -12,7 +12,7 @@ use super::acl::AclCache;
 use super::node::{Node, NodeId};
 
 /// How many images may be open at a time.
-pub(crate) const LOCAL_IMAGES_MAX: usize = 8;
+pub(in crate::state) const LOCAL_IMAGES_MAX: usize = 8;
 
 /// Bytes that an image produces ahead of what is asked for.
 const PIECE_LEN_BYTES: usize = 64 << 10;
@@ -123,7 +123,7 @@ impl Image {
 
 impl Tree {
     /// Opens an image, to begin with `head` and the ACL map. `None` if too many are open.
-    pub(crate) fn image_open(&mut self, head: Vec<u8>) -> Option<usize> {
+    pub(in crate::state) fn image_open(&mut self, head: Vec<u8>) -> Option<usize> {
         let slot = self.images.slots.iter().position(Option::is_none)?;
         let mut out = head;
         self.acls.write(&mut out);
@@ -142,7 +142,7 @@ impl Tree {
     }
 
     /// Reads on in an image; 0 is its end, and the answer for a slot that is not open.
-    pub(crate) fn image_read(&mut self, slot: usize, buf: &mut [u8]) -> usize {
+    pub(in crate::state) fn image_read(&mut self, slot: usize, buf: &mut [u8]) -> usize {
         let Self { images, nodes, acls, .. } = self;
         let Some(Some(image)) = images.slots.get_mut(slot) else { return 0 };
         let mut filled = 0;
@@ -163,12 +163,12 @@ impl Tree {
     }
 
     /// Bytes of the longest node that was written to an image so far.
-    pub(crate) fn image_longest(&self, slot: usize) -> usize {
+    pub(in crate::state) fn image_longest(&self, slot: usize) -> usize {
         self.images.slots.get(slot).and_then(Option::as_deref).map_or(0, |image| image.longest)
     }
 
     /// Closes an image, finished or not.
-    pub(crate) fn image_close(&mut self, slot: usize) {
+    pub(in crate::state) fn image_close(&mut self, slot: usize) {
         if self.images.slots.get_mut(slot).and_then(Option::take).is_some() {
             self.images.open -= 1;
         }

@@ -3,7 +3,7 @@
 //! Reading is public. Changes come from transactions only, through
 //! [`Database::apply`](crate::Database::apply).
 
-pub(crate) mod acl;
+pub(in crate::state) mod acl;
 mod digest;
 mod image;
 mod index;
@@ -14,14 +14,15 @@ mod recount;
 mod stat;
 
 pub(crate) use self::digest::ContentCrc;
-pub(crate) use self::image::LOCAL_IMAGES_MAX;
-pub(crate) use self::node::NodeId;
+pub(in crate::state) use self::image::LOCAL_IMAGES_MAX;
+pub(in crate::state) use self::node::NodeId;
 
 pub use self::digest::node_digest;
 pub use self::node::NodeRef;
-pub(crate) use self::quota::namespace;
 pub use self::quota::{QuotaText, quota_limits_path, quota_stats_path};
 pub use self::stat::{Owner, Stat, StatPersisted};
+
+use std::collections::btree_set;
 
 use self::acl::{AclCache, AclSlot};
 use self::image::Images;
@@ -188,6 +189,22 @@ impl Tree {
         self.owners.ephemerals_of(session).map(|id| self.view(id))
     }
 
+    /// The ephemeral nodes of a session behind a [place](NodeRef::place) in their order.
+    pub(crate) fn ephemerals_behind(
+        &self,
+        session: i64,
+        place: Option<u32>,
+    ) -> impl Iterator<Item = NodeRef<'_>> {
+        self.owners.ephemerals_behind(session, place.map(NodeId)).map(|id| self.view(id))
+    }
+
+    /// The node at a [place](NodeRef::place), if there is one.
+    pub(crate) fn at_place(&self, place: u32) -> Option<NodeRef<'_>> {
+        let id = NodeId(place);
+        let node = self.nodes.get(id.index())?;
+        (!node.is_vacant(id)).then(|| self.view(id))
+    }
+
     /// How many ephemeral nodes a session has.
     #[must_use]
     pub fn ephemerals_count_of(&self, session: i64) -> usize {
@@ -204,6 +221,19 @@ impl Tree {
         self.owners.ttls().map(|id| self.view(id))
     }
 
+    /// The containers behind a [place](NodeRef::place) in their order.
+    pub(crate) fn containers_behind(
+        &self,
+        place: Option<u32>,
+    ) -> impl Iterator<Item = NodeRef<'_>> {
+        self.owners.containers_behind(place.map(NodeId)).map(|id| self.view(id))
+    }
+
+    /// The nodes with a time to live behind a place in their order.
+    pub(crate) fn ttls_behind(&self, place: Option<u32>) -> impl Iterator<Item = NodeRef<'_>> {
+        self.owners.ttls_behind(place.map(NodeId)).map(|id| self.view(id))
+    }
+
     /// Keys of ACLs that a fuzzy snapshot lacked and no replayed transaction has supplied yet.
     /// Nobody has permissions on their nodes. If any are left when the server starts serving, the log
     /// says so.
@@ -215,7 +245,7 @@ impl Tree {
         NodeRef { tree: self, id }
     }
 
-    pub(crate) fn find(&self, path: &str) -> Option<NodeId> {
+    pub(in crate::state) fn find(&self, path: &str) -> Option<NodeId> {
         self.find_bytes(path.as_bytes())
     }
 
@@ -239,7 +269,7 @@ impl Tree {
     }
 
     /// Removes the ephemerals of a session from the index of owners and returns them.
-    pub(super) fn take_ephemerals(&mut self, session: i64) -> Vec<NodeId> {
+    pub(super) fn take_ephemerals(&mut self, session: i64) -> btree_set::IntoIter<NodeId> {
         self.owners.take_ephemerals(session)
     }
 
@@ -493,10 +523,10 @@ struct Removed {
 /// A node as a snapshot has it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NodeRecord<'a> {
-    pub(crate) path: &'a str,
-    pub(crate) data: Option<&'a [u8]>,
+    pub(super) path: &'a str,
+    pub(super) data: Option<&'a [u8]>,
     pub(super) acl_key: i64,
-    pub(crate) stat: StatPersisted,
+    pub(super) stat: StatPersisted,
 }
 
 /// A path split at its last `/`: the parent's path (empty for the root) and the name.

@@ -9,10 +9,10 @@ use crate::state::tree::{ContentCrc, Owner, Stat, StatPersisted, Tree};
 
 /// Place of a node in the slab.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct NodeId(pub(super) u32);
+pub(in crate::state) struct NodeId(pub(super) u32);
 
 impl NodeId {
-    pub(crate) const ROOT: Self = Self(0);
+    pub(in crate::state) const ROOT: Self = Self(0);
     pub(super) const NONE: Self = Self(u32::MAX);
 
     /// The node at a place in the slab that is taken.
@@ -35,12 +35,12 @@ impl NodeId {
 /// Siblings are a ring through `prev_sibling` (the first child's is the last child) and a list
 /// through `next_sibling`, oldest first, so that children cost no memory of their own.
 #[derive(Debug)]
-pub(crate) struct Node {
-    pub(crate) stat: StatPersisted,
+pub(in crate::state) struct Node {
+    pub(in crate::state) stat: StatPersisted,
     /// The whole path; empty for the root.
-    pub(crate) path: Box<str>,
-    pub(crate) data: Option<Box<[u8]>>,
-    pub(crate) acl: AclSlot,
+    pub(super) path: Box<str>,
+    pub(super) data: Option<Box<[u8]>>,
+    pub(super) acl: AclSlot,
     /// Checksum of path and data, from which the node's digest is made with its numbers: so a change
     /// of numbers does not cost what the data is long.
     pub(super) content: ContentCrc,
@@ -118,11 +118,6 @@ impl<'a> NodeRef<'a> {
         self.id.0
     }
 
-    /// Whether both are the same node of one tree.
-    pub(crate) fn is(self, other: Self) -> bool {
-        self.id == other.id
-    }
-
     /// Its path; `/` for the root.
     #[must_use]
     pub fn path(self) -> &'a str {
@@ -191,7 +186,7 @@ impl<'a> NodeRef<'a> {
     }
 
     /// The children that are younger than `last`, one of them or one that was, with their names.
-    pub(crate) fn children_after(
+    pub(in crate::state) fn children_after(
         self,
         last: Option<NodeId>,
     ) -> impl Iterator<Item = (NodeId, &'a str)> {
@@ -202,6 +197,14 @@ impl<'a> NodeRef<'a> {
         };
         std::iter::successors(next.some(), move |&id| self.at(id).node().next_sibling.some())
             .map(move |id| (id, &self.at(id).node().path[skip..]))
+    }
+
+    /// The same by places.
+    pub(crate) fn children_behind(
+        self,
+        place: Option<u32>,
+    ) -> impl Iterator<Item = (u32, &'a str)> {
+        self.children_after(place.map(NodeId)).map(|(id, name)| (id.0, name))
     }
 
     /// Its children, oldest first.

@@ -1,7 +1,8 @@
 //! Nodes by who owns them. The sets are ordered, so that what is made of them is the same in
 //! every run.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_set};
+use std::ops::Bound;
 
 use super::Owner;
 use super::node::NodeId;
@@ -50,10 +51,10 @@ impl Owners {
         }
     }
 
-    pub(super) fn take_ephemerals(&mut self, session: i64) -> Vec<NodeId> {
+    pub(super) fn take_ephemerals(&mut self, session: i64) -> btree_set::IntoIter<NodeId> {
         let nodes = self.ephemerals.remove(&session).unwrap_or_default();
         self.ephemerals_count -= nodes.len();
-        nodes.into_iter().collect()
+        nodes.into_iter()
     }
 
     pub(super) fn ephemerals_count(&self) -> usize {
@@ -72,6 +73,23 @@ impl Owners {
         self.ephemerals.get(&session).into_iter().flatten().copied()
     }
 
+    pub(super) fn ephemerals_behind(
+        &self,
+        session: i64,
+        id: Option<NodeId>,
+    ) -> impl Iterator<Item = NodeId> {
+        let all = self.ephemerals.get(&session);
+        all.into_iter().flat_map(move |all| all.range(behind(id))).copied()
+    }
+
+    pub(super) fn containers_behind(&self, id: Option<NodeId>) -> impl Iterator<Item = NodeId> {
+        self.containers.range(behind(id)).copied()
+    }
+
+    pub(super) fn ttls_behind(&self, id: Option<NodeId>) -> impl Iterator<Item = NodeId> {
+        self.ttls.range(behind(id)).copied()
+    }
+
     pub(super) fn containers(&self) -> impl Iterator<Item = NodeId> {
         self.containers.iter().copied()
     }
@@ -79,4 +97,9 @@ impl Owners {
     pub(super) fn ttls(&self) -> impl Iterator<Item = NodeId> {
         self.ttls.iter().copied()
     }
+}
+
+/// What is behind a node in order, or all.
+fn behind(id: Option<NodeId>) -> (Bound<NodeId>, Bound<NodeId>) {
+    (id.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
 }

@@ -10,6 +10,7 @@ use std::fmt;
 use hashbrown::HashSet;
 
 use super::{NodeId, QUOTA_PATH, Tree};
+use crate::metrics::namespaces::namespace;
 
 const LIMITS: &str = "zookeeper_limits";
 const STATS: &str = "zookeeper_stats";
@@ -104,11 +105,6 @@ pub(crate) struct NamespaceQuota {
     pub(crate) bytes_usage: i64,
 }
 
-/// The first part of a path: the name of the child of the root that it leads through.
-pub(crate) fn namespace(path: &str) -> &str {
-    path.split('/').find(|part| !part.is_empty()).unwrap_or_default()
-}
-
 impl Tree {
     /// Limits and usage of all quotas, summed up by the first part of their path. A hard limit goes
     /// before one that is only warned of.
@@ -171,7 +167,7 @@ impl Tree {
     }
 
     /// After the creation of a node.
-    pub(crate) fn quota_created(&mut self, id: NodeId) {
+    pub(in crate::state) fn quota_created(&mut self, id: NodeId) {
         let node = self.get(id);
         if let Some((limited, name)) = limited_path(&node.path) {
             // The quota of the root itself cannot exist.
@@ -196,12 +192,12 @@ impl Tree {
     }
 
     /// Whether any node has a quota.
-    pub(crate) fn has_quotas(&self) -> bool {
+    pub(in crate::state) fn has_quotas(&self) -> bool {
         !self.quotas.paths.is_empty()
     }
 
     /// After the deletion of the node at `path` with `data_len` bytes, which was `id`.
-    pub(crate) fn quota_deleted(&mut self, id: NodeId, path: &str, data_len: usize) {
+    pub(in crate::state) fn quota_deleted(&mut self, id: NodeId, path: &str, data_len: usize) {
         if self.quotas.paths.is_empty() {
             return;
         }
@@ -212,13 +208,19 @@ impl Tree {
     }
 
     /// After a change of the data of a node.
-    pub(crate) fn quota_changed(&mut self, id: NodeId, path: &str, old_len: usize, new_len: usize) {
+    pub(in crate::state) fn quota_changed(
+        &mut self,
+        id: NodeId,
+        path: &str,
+        old_len: usize,
+        new_len: usize,
+    ) {
         if !self.quotas.paths.is_empty() && old_len != new_len {
             self.adjust_usage(id, path, 0, as_i64(new_len) - as_i64(old_len));
         }
     }
 
-    /// After loading: finds the quotas and counts all usages anew.
+    /// After loading: finds the quotas and counts all usages again.
     pub(super) fn load_quotas(&mut self) {
         let Some(top) = self.node(QUOTA_PATH) else { return };
         let limits = top.subtree().filter(|node| node.child_count() == 0 && node.name() == LIMITS);

@@ -14,7 +14,7 @@ fn parent_of<'p>(path: &&'p str) -> Option<&'p str> {
     path.rsplit_once('/').map(|(parent, _)| parent)
 }
 
-/// The paths that are to be counted, or are being counted.
+/// The paths that must be counted, or are being counted.
 #[derive(Debug, Default)]
 pub(super) struct Recounts {
     /// For the next walk.
