@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,9 +12,11 @@ use smol::future::or;
 use smol::{Async, LocalExecutor, Timer};
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
+use crate::counts::Counts;
 use crate::guard::{Gate, Motion, Watched};
 use crate::options::AdminOptions;
-use crate::route::{Door, Site};
+use crate::route::{Caller, Door, Site};
+use crate::secure::{self, Stream};
 
 /// How long a request's head may take, from the first byte on or from when it is waited for.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(8);
@@ -66,34 +68,67 @@ async fn accept(
                 continue;
             }
         };
-        let address = remote.ip().to_canonical();
-        let Some(place) = gate.enter(address) else { continue };
+        let Some(place) = gate.enter(remote.ip().to_canonical()) else { continue };
         let (spawner, site) = (Rc::clone(&executor), Rc::clone(&site));
         let talk = async move {
-            talk(spawner, site, door, stream, address).await;
+            begin(spawner, site, door, stream, remote).await;
             drop(place);
         };
         executor.spawn(talk).detach();
     }
 }
 
-/// One connection from its beginning to its end.
-async fn talk(
+/// One connection from its beginning to its end: the handshake, if there is to be one, and then HTTP.
+async fn begin(
     executor: Rc<LocalExecutor<'static>>,
     site: Rc<Site>,
     door: Door,
     stream: Async<TcpStream>,
-    address: IpAddr,
+    remote: SocketAddr,
 ) {
+    let https = site.options().https.as_ref().filter(|_| door == Door::Admin);
+    let stream = match https {
+        None => Stream::plain(stream),
+        Some(https) => match secure::begin(https, stream, remote).await {
+            Ok(stream) => {
+                if !stream.is_secure() {
+                    Counts::count(&site.options().counts.insecure);
+                }
+                stream
+            }
+            Err(error) => {
+                log::info!("AdminServer: the connection from {remote} is closed: {error}");
+                return;
+            }
+        },
+    };
+    let caller = Caller {
+        address: remote.ip().to_canonical(),
+        is_secure: stream.is_secure(),
+        subject: stream.subject(),
+    };
+    talk(executor, site, door, stream, Rc::new(caller)).await;
+}
+
+/// Requests and answers, until either side has had enough.
+async fn talk(
+    executor: Rc<LocalExecutor<'static>>,
+    site: Rc<Site>,
+    door: Door,
+    stream: Stream<Async<TcpStream>>,
+    caller: Rc<Caller>,
+) {
+    let address = caller.address;
     let motion = Motion::new();
     let limit = site.options().idle_timeout;
     let io = FuturesIo::new(Watched::new(stream, motion.clone()));
     let answering = motion.clone();
     let service = service_fn(move |request| {
         let (executor, site, motion) = (Rc::clone(&executor), Rc::clone(&site), answering.clone());
+        let caller = Rc::clone(&caller);
         async move {
             motion.works(true);
-            let response = site.answer(&executor, door, address, request).await;
+            let response = site.answer(&executor, door, &caller, request).await;
             motion.works(false);
             Ok::<_, Infallible>(response)
         }

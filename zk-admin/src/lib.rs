@@ -25,6 +25,7 @@
 
 mod body;
 mod commands;
+mod counts;
 mod guard;
 mod http;
 mod json;
@@ -32,7 +33,9 @@ mod live;
 mod options;
 mod probes;
 mod prometheus;
+mod restore;
 mod route;
+mod secure;
 mod snapshot;
 mod source;
 
@@ -43,7 +46,9 @@ use std::thread;
 use smol::channel::{Sender, bounded};
 use smol::{LocalExecutor, future};
 
-pub use options::{AdminOptions, Facts, SnapshotFile};
+pub use counts::Counts;
+pub use options::{AcceptHttps, AdminOptions, Facts, Https, SnapshotFile};
+pub use restore::{Restorable, Restore, Restored};
 pub use source::Source;
 
 /// A running admin server. It ends with this value.

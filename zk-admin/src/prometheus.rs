@@ -1,6 +1,6 @@
 //! `/metrics`: the text format of Prometheus, in the form of ZooKeeper's provider.
 //!
-//! Names without a prefix, counters without `_total`, every number a double, a comma behind the last
+//! Names without a prefix, counters without `_total`, every number a double, a comma after the last
 //! label. Of summaries without percentiles there is no quantile, as none is measured; with percentiles
 //! they are those since the start or the last `srst`.
 //!
@@ -171,7 +171,7 @@ fn boot_time() -> Option<f64> {
     of_file("/proc/stat", "btime")
 }
 
-/// The first number behind a word at the beginning of a line.
+/// The first number after a word at the beginning of a line.
 fn of_file(path: &str, word: &str) -> Option<f64> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(word))?;

@@ -4,8 +4,10 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_SECURITY_POLICY, HeaderValue, REFERRER_POLICY};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::header::{
+    ALLOW, CONTENT_SECURITY_POLICY, HeaderValue, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY,
+};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use smol::LocalExecutor;
 
 use crate::body::{Body, JSON, TEXT, whole};
@@ -14,7 +16,7 @@ use crate::live::Live;
 use crate::options::AdminOptions;
 use crate::snapshot::{self, Limiter};
 use crate::source::Source;
-use crate::{json, probes, prometheus};
+use crate::{json, probes, prometheus, restore};
 
 /// The page, which asks for nothing but `/live`.
 const PAGE: &str = include_str!("page.html");
@@ -22,6 +24,9 @@ const PAGE: &str = include_str!("page.html");
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
                            connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
                            frame-ancestors 'none'";
+
+/// What ZooKeeper's says to whoever came by HTTPS: to come by it for another day.
+const STAY_SECURE: &str = "max-age=86400; includeSubDomains";
 
 /// A port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +37,16 @@ pub(crate) enum Door {
     Metrics,
 }
 
+/// Who asks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Caller {
+    pub(crate) address: IpAddr,
+    /// What is asked and answered is encrypted.
+    pub(crate) is_secure: bool,
+    /// Of the certificate that was shown.
+    pub(crate) subject: Option<String>,
+}
+
 /// Everything that is served.
 #[derive(Debug)]
 pub(crate) struct Site {
@@ -39,12 +54,16 @@ pub(crate) struct Site {
     source: Source,
     live: Live,
     limiter: Limiter,
+    restore_limiter: Limiter,
+    restore_turn: restore::Turn,
 }
 
 impl Site {
     pub(crate) fn new(options: AdminOptions, source: Source) -> Self {
-        let limiter = Limiter::new(options.rate_limit_interval);
-        Self { options, source, live: Live::default(), limiter }
+        let limiter = || Limiter::new(options.rate_limit_interval);
+        let (limiter, restore_limiter) = (limiter(), limiter());
+        let (live, restore_turn) = (Live::default(), restore::Turn::default());
+        Self { options, source, live, limiter, restore_limiter, restore_turn }
     }
 
     pub(crate) fn options(&self) -> &AdminOptions {
@@ -64,7 +83,22 @@ impl Site {
         &self,
         executor: &Rc<LocalExecutor<'static>>,
         door: Door,
-        address: IpAddr,
+        caller: &Caller,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        let mut response = self.plain_answer(executor, door, caller, request).await;
+        if caller.is_secure {
+            let headers = response.headers_mut();
+            headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(STAY_SECURE));
+        }
+        response
+    }
+
+    async fn plain_answer(
+        &self,
+        executor: &Rc<LocalExecutor<'static>>,
+        door: Door,
+        caller: &Caller,
         request: Request<Incoming>,
     ) -> Response<Body> {
         let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
@@ -80,8 +114,9 @@ impl Site {
         if door == Door::Metrics {
             return not_found();
         }
-        if let Some(name) = self.command_name(path) {
-            return self.command(executor, name, query, address, &request).await;
+        if let Some(name) = self.command_name(path).map(str::to_owned) {
+            let name = name.as_str();
+            return self.command(executor, name, caller, request).await;
         }
         if !is_get(&request) {
             return not_allowed("GET");
@@ -97,7 +132,7 @@ impl Site {
         }
     }
 
-    /// What stands behind `admin.commandURL`; the list of commands is asked for by nothing.
+    /// What stands after `admin.commandURL`; the list of commands is asked for by nothing.
     fn command_name<'p>(&self, path: &'p str) -> Option<&'p str> {
         let rest = path.strip_prefix(&*self.options.command_url)?;
         if rest.is_empty() { Some("") } else { rest.strip_prefix('/') }
@@ -113,12 +148,11 @@ impl Site {
         &self,
         executor: &Rc<LocalExecutor<'static>>,
         name: &str,
-        query: &str,
-        address: IpAddr,
-        request: &Request<Incoming>,
+        caller: &Caller,
+        request: Request<Incoming>,
     ) -> Response<Body> {
         if name.is_empty() {
-            return match is_get(request) {
+            return match is_get(&request) {
                 true => whole(StatusCode::OK, "", commands::index(&self.options.command_url)),
                 false => not_allowed("GET"),
             };
@@ -128,11 +162,12 @@ impl Site {
             return as_json(answer, name);
         };
         if command.needs_authorization {
-            return self.authorized(executor, command, query, address, request).await;
+            return self.authorized(executor, command, caller, request).await;
         }
-        if !is_get(request) {
+        if !is_get(&request) {
             return not_allowed("GET");
         }
+        let query = request.uri().query().unwrap_or_default();
         as_json(commands::run(command, query, &self.source, &self.options).await, command.name)
     }
 
@@ -140,32 +175,50 @@ impl Site {
         &self,
         executor: &Rc<LocalExecutor<'static>>,
         command: Command,
-        query: &str,
-        address: IpAddr,
-        request: &Request<Incoming>,
+        caller: &Caller,
+        request: Request<Incoming>,
     ) -> Response<Body> {
         let header = request.headers().get(hyper::header::AUTHORIZATION).cloned();
-        if let Err(answer) = snapshot::authorize(&self.source, header, address).await {
+        let mut caller = caller.clone();
+        if self.options.trusts_forwarded_for
+            && let Some(address) = forwarded_for(request.headers())
+        {
+            caller.address = address;
+        }
+        if let Err(answer) =
+            snapshot::authorize(&self.source, header, &caller, command.needs_service).await
+        {
             return as_json(answer, command.name);
         }
         if command.name == "restore" {
             if request.method() != Method::POST {
                 return not_allowed("POST");
             }
-            return as_json(snapshot::restore(&self.options), command.name);
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            let (source, options) = (&self.source, &self.options);
+            let bounds = (&self.restore_limiter, &self.restore_turn);
+            let answer = restore::run(source, options, bounds, &query, request).await;
+            return as_json(answer, command.name);
         }
-        if !is_get(request) {
+        if !is_get(&request) {
             return not_allowed("GET");
         }
+        let query = request.uri().query().unwrap_or_default();
         let streams = !query.split('&').any(|pair| pair == "streaming=false");
         let (source, options) = (&self.source, &self.options);
         match snapshot::take(source, options, &self.limiter).await {
             Err(answer) => as_json(answer, command.name),
-            Ok(file) => {
-                snapshot::send(executor, &file, streams, |answer| as_json(answer, command.name))
-            }
+            Ok(file) => snapshot::send(executor, &file, streams, &options.counts, |answer| {
+                as_json(answer, command.name)
+            }),
         }
     }
+}
+
+/// The client's address by a proxy's header: the first of those that are joined by commas.
+fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
+    let value = headers.get("x-forwarded-for")?.to_str().ok()?;
+    value.split(',').next()?.trim().parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
 fn is_get(request: &Request<Incoming>) -> bool {
@@ -220,6 +273,22 @@ mod tests {
         ] {
             assert_eq!(named(url, path), name, "{url} {path}");
         }
+    }
+
+    #[test]
+    fn the_first_address_is_the_clients() {
+        for (value, address) in [
+            ("10.0.0.7", Some([10, 0, 0, 7])),
+            (" 10.0.0.7 , 192.168.0.1", Some([10, 0, 0, 7])),
+            ("::ffff:10.0.0.7,x", Some([10, 0, 0, 7])),
+            ("unknown, 10.0.0.7", None),
+            ("", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-forwarded-for", HeaderValue::from_static(value));
+            assert_eq!(forwarded_for(&headers), address.map(IpAddr::from), "{value:?}");
+        }
+        assert_eq!(forwarded_for(&HeaderMap::new()), None);
     }
 
     #[test]

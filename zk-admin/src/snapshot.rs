@@ -1,9 +1,8 @@
-//! The commands `snapshot` and `restore`.
+//! The command `snapshot`, and who may have it and `restore`.
 
 use std::cell::Cell;
 use std::fs::File;
 use std::io::Read;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +16,9 @@ use zk_service::look::Refusal;
 
 use crate::body::{Body, streamed};
 use crate::commands::{Answer, NOT_SERVING};
+use crate::counts::Counts;
 use crate::options::{AdminOptions, SnapshotFile};
+use crate::route::Caller;
 use crate::source::Source;
 
 /// How long a snapshot may take to be written.
@@ -41,19 +42,31 @@ impl Limiter {
 
     /// Whether it is somebody's turn, who takes it.
     fn admits(&self) -> bool {
-        let waits = self.last.get().is_some_and(|last| last.elapsed() < self.interval);
-        if !waits {
-            self.last.set(Some(Instant::now()));
+        let admits = !self.is_spent();
+        if admits {
+            self.spend();
         }
-        !waits
+        admits
+    }
+
+    /// Whether the last one was a moment ago.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.last.get().is_some_and(|last| last.elapsed() < self.interval)
+    }
+
+    /// One goes through.
+    pub(crate) fn spend(&self) {
+        self.last.set(Some(Instant::now()));
     }
 }
 
-/// Whether somebody may do everything with the root: `Authorization: SCHEME DATA`.
+/// Whether somebody may do everything with the root: `Authorization: SCHEME DATA`. A server that does not serve
+/// knows the root's rules, too, as of what it has applied.
 pub(crate) async fn authorize(
     source: &Source,
     header: Option<HeaderValue>,
-    address: IpAddr,
+    caller: &Caller,
+    needs_service: bool,
 ) -> Result<(), Answer> {
     let refused = |status, text| Err(Answer::refused(status, Some(text)));
     let header = header.as_ref().and_then(|value| value.to_str().ok()).map(str::trim);
@@ -64,8 +77,13 @@ pub(crate) async fn authorize(
         Some((scheme, data)) => (scheme.to_owned(), Some(data.trim().as_bytes().to_vec())),
         None => (header.to_owned(), None),
     };
+    let Caller { address, subject, .. } = caller.clone();
     let judged = source
-        .ask(move |look| look.serves().then(|| look.authorize(&scheme, data.as_deref(), address)))
+        .ask(move |look| {
+            let subject = subject.as_deref();
+            let is_asked = look.serves() || !needs_service;
+            is_asked.then(|| look.authorize(&scheme, data.as_deref(), address, subject))
+        })
         .await
         .flatten();
     match judged {
@@ -89,6 +107,7 @@ pub(crate) async fn take(
         return Err(Answer::refused(StatusCode::SERVICE_UNAVAILABLE, None));
     };
     if !limiter.admits() {
+        Counts::count(&options.counts.snapshots_limited);
         return Err(Answer::refused(StatusCode::TOO_MANY_REQUESTS, None));
     }
     let Some(wanted) = source.ask(|look| look.standing().last_zxid.raw()).await else {
@@ -109,6 +128,7 @@ pub(crate) async fn take(
             return Err(Answer::error(NOT_SERVING));
         }
         if Instant::now() >= until {
+            Counts::count(&options.counts.snapshot_errors);
             let text = "the snapshot is not written after ten minutes; see the log";
             return Err(Answer::refused(StatusCode::INTERNAL_SERVER_ERROR, Some(text)));
         }
@@ -121,12 +141,14 @@ pub(crate) fn send(
     executor: &Rc<LocalExecutor<'static>>,
     snapshot: &SnapshotFile,
     streams: bool,
+    counts: &Counts,
     as_json: impl Fn(Answer) -> Response<Body>,
 ) -> Response<Body> {
     let opened = File::open(&snapshot.path).and_then(|file| Ok((file.metadata()?.len(), file)));
     let (len, file) = match opened {
         Ok(opened) => opened,
         Err(error) => {
+            Counts::count(&counts.snapshot_errors);
             let text = format!("{}: {error}", snapshot.path.display());
             return as_json(Answer::refused(StatusCode::INTERNAL_SERVER_ERROR, Some(&text)));
         }
@@ -168,22 +190,6 @@ async fn read(mut file: File, pieces: smol::channel::Sender<Bytes>) {
             }
         }
     }
-}
-
-/// A tree cannot be exchanged under a server that runs: the log behind it, the followers and what was
-/// answered to clients would say something else. It is refused, and where it can be done is said.
-pub(crate) fn restore(options: &AdminOptions) -> Answer {
-    if !options.restore_enabled {
-        return Answer::refused(StatusCode::SERVICE_UNAVAILABLE, None);
-    }
-    Answer::refused(
-        StatusCode::NOT_IMPLEMENTED,
-        Some(
-            "restore is not done on a running server: it would lose what was acknowledged since the \
-             snapshot was taken, on this member alone. Stop the members, and put the snapshot into \
-             empty directories",
-        ),
-    )
 }
 
 #[cfg(test)]

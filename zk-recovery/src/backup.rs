@@ -1,7 +1,7 @@
 //! Backups: the tree at one zxid, and the proof that it was written.
 //!
 //! A backup is a directory with one snapshot file, in ZooKeeper's own format, and `backup.json`. It is made
-//! from the member's files: the newest sealed snapshot, and behind it every record of the log up to a
+//! from the member's files: the newest sealed snapshot, and after it every record of the log up to a
 //! zxid that is known to be committed, each with its checksum and none missing. Because all members
 //! apply the same transactions in the same order (atomic broadcast), the tree that comes out is the tree
 //! of the whole ensemble at that zxid, whatever the member does meanwhile; where the last transaction
@@ -20,7 +20,7 @@ use crate::manifest::{self, Manifest};
 use crate::tree::Tree;
 use crate::{Member, running};
 
-/// What is to be saved, and how.
+/// What to save, and how.
 #[derive(Clone, Debug)]
 pub struct Source {
     /// The member's directories.
@@ -29,7 +29,7 @@ pub struct Source {
     pub server: Option<String>,
     /// It is a server of its own: all that it has logged is committed.
     pub alone: bool,
-    /// What the log has behind the last transaction that is known to be committed is left out.
+    /// What the log has after the last transaction that is known to be committed is left out.
     pub committed_only: bool,
 }
 
@@ -223,7 +223,7 @@ impl Bound {
     }
 }
 
-/// How many transactions lie behind `known`.
+/// How many transactions lie after `known`.
 pub(crate) fn unknown(known: Zxid, last: Zxid) -> String {
     if known.epoch() == last.epoch() {
         let count = last.raw() - known.raw();

@@ -121,7 +121,7 @@ impl Plan {
         self.survivors.iter().any(|survivor| survivor.sid == Some(sid.0))
     }
 
-    /// What [`execute`] has to be given: a digest of the plan.
+    /// What [`execute`] must be given: a digest of the plan.
     #[must_use]
     pub fn token(&self) -> String {
         let plan = (&self.survivors, self.newest, &self.votes, self.fence, self.nodes);
@@ -241,7 +241,8 @@ pub fn execute(
         progress(&format!("writing {}", data_dir.display()));
         // Written first: who finds the new id in the directory finds out what it was before.
         journal::append(plan, survivor, identity.id)?;
-        let seed = Seed { zxid: tree.zxid, epoch: plan.fence, identity: Some(identity) };
+        let (accepted, current) = (plan.fence, plan.fence);
+        let seed = Seed { zxid: tree.zxid, accepted, current, identity: Some(identity) };
         kept.extend(zab_storage::seed(&mut tree.service, data_dir, log_dir, seed, true)?);
         log::warn!(
             "forced recovery: {} now has the history of {} up to {}, epoch {}, ensemble {}",

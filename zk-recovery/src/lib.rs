@@ -5,6 +5,7 @@
 pub mod backup;
 mod error;
 pub mod forced;
+pub mod in_place;
 mod manifest;
 pub mod restore;
 mod running;

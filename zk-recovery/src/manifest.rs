@@ -20,7 +20,7 @@ const FORMAT: u64 = 1;
 /// What a backup holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Manifest {
-    /// The state is the one behind this transaction.
+    /// The state is the one after this transaction.
     pub zxid: Zxid,
     /// The highest epoch that the member knew of.
     pub epoch: Epoch,

@@ -8,7 +8,7 @@ use zab_storage::Seed;
 use crate::backup;
 use crate::{Error, Manifest, Member};
 
-/// Makes the directories of `members` anew from the backup in `dir`, each with the same history, so that
+/// Makes new directories of `members` from the backup in `dir`, each with the same history, so that
 /// any of them may lead. Both epochs become `epoch`, or the highest that the backup knows of: the first
 /// leader's is higher.
 ///
@@ -43,7 +43,7 @@ pub fn into(
     }
     for member in members {
         progress(&format!("writing {}", member.data_dir.display()));
-        let seed = Seed { zxid: tree.zxid, epoch, identity: None };
+        let seed = Seed { zxid: tree.zxid, accepted: epoch, current: epoch, identity: None };
         zab_storage::seed(&mut tree.service, &member.data_dir, &member.log_dir, seed, false)?;
     }
     Ok(manifest)

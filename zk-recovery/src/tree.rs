@@ -41,7 +41,7 @@ impl Tree {
         Ok((Self { service, zxid: loaded.zxid }, loaded))
     }
 
-    /// The state in one snapshot file, whose seals have to be whole.
+    /// The state in one snapshot file, whose seals must be whole.
     pub(crate) fn read(path: &Path, zxid: Zxid) -> Result<Self, Error> {
         let mut service = Self::service();
         let mut reader = SnapshotReader::open(path)?;

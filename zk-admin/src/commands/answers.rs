@@ -86,9 +86,12 @@ fn connection(connection: &Connection, in_full: bool) -> Value {
 }
 
 fn connections_of(look: &Look<'_, '_>, in_full: bool) -> Fields {
-    let all = look.connections();
-    let all: Vec<Value> = all.iter().map(|one| connection(one, in_full)).collect();
-    fields(json!({ "connections": all, "secure_connections": [] }))
+    let (secure, plain): (Vec<_>, Vec<_>) =
+        look.connections().into_iter().partition(|one| one.is_secure);
+    let shown = |all: &[Connection]| -> Vec<Value> {
+        all.iter().map(|one| connection(one, in_full)).collect()
+    };
+    fields(json!({ "connections": shown(&plain), "secure_connections": shown(&secure) }))
 }
 
 fn connections(look: &Look<'_, '_>) -> Answer {

@@ -7,7 +7,7 @@ use zk_service::look::Look;
 use super::process::fields;
 use super::{Answer, Fields};
 
-/// A figure that is not measured, where its key has to be there.
+/// A figure that is not measured, where its key must be there.
 const NOT_MEASURED: i64 = -1;
 
 pub(super) fn leader(look: &Look<'_, '_>) -> Answer {

@@ -36,8 +36,13 @@ const fn always(name: &'static str, aliases: &'static [&'static str]) -> Command
     Command { name, aliases, needs_service: false, needs_authorization: false }
 }
 
-const fn authorized(name: &'static str, aliases: &'static [&'static str]) -> Command {
-    Command { name, aliases, needs_service: true, needs_authorization: true }
+/// A restored member waits until a quorum is restored: `restore` is for those that do not serve, too.
+const fn authorized(
+    name: &'static str,
+    aliases: &'static [&'static str],
+    needs_service: bool,
+) -> Command {
+    Command { name, aliases, needs_service, needs_authorization: true }
 }
 
 /// All, sorted by their names.
@@ -57,11 +62,11 @@ pub(crate) const COMMANDS: [Command; 28] = [
     plain("monitor", &["mntr"]),
     plain("observer_connection_stat_reset", &["orst"]),
     plain("observers", &["obsr"]),
-    authorized("restore", &["rest"]),
+    authorized("restore", &["rest"], false),
     plain("ruok", &[]),
     plain("server_stats", &["srvr"]),
     always("set_trace_mask", &["stmk"]),
-    authorized("snapshot", &["snap"]),
+    authorized("snapshot", &["snap"], true),
     plain("stat_reset", &["srst"]),
     plain("stats", &["stat"]),
     always("system_properties", &["sysp"]),
@@ -102,6 +107,11 @@ impl Answer {
 
     pub(crate) fn refused(status: StatusCode, text: Option<&str>) -> Self {
         Self { status, fields: Fields::new(), error: text.map(str::to_owned) }
+    }
+
+    /// The same with these keys.
+    pub(crate) fn with(self, fields: Fields) -> Self {
+        Self { fields, ..self }
     }
 
     /// As JSON, with the name of the command that was asked for.
@@ -158,7 +168,7 @@ pub(crate) async fn run(
     answer.unwrap_or_else(|| Answer::error(NOT_SERVING))
 }
 
-/// ZooKeeper's sentence; behind it, for whom or what the server waits.
+/// ZooKeeper's sentence; after it, for whom or what the server waits.
 async fn not_serving(source: &Source) -> Answer {
     let waits = source.ask(|look| look.standing().waits_for).await.flatten();
     let mut answer = Answer::error(NOT_SERVING);
