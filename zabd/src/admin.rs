@@ -5,24 +5,31 @@ use std::io;
 use std::net::{TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
 use runtime_core::Handle;
-use zab_storage::{FsyncTimes, SnapshotRequest};
-use zk_admin::{AdminOptions, AdminServer, Facts, SnapshotFile};
-use zk_service::Service;
+use zab_storage::{FsyncTimes, SnapshotRequest, StartTimes};
+use zk_admin::{AdminOptions, AdminServer, Counts, Facts, Https, Restore, SnapshotFile};
+use zk_service::{Probe, Service, Summary};
 
 use crate::config::ServerConfig;
+use crate::dir_sizes::{DirSizes, size_of};
 use crate::pauses::Pauses;
 
 /// The server for administrators, and what it shares with each incarnation of the server.
 #[derive(Debug)]
 pub(crate) struct Admin {
     server: Option<AdminServer>,
+    counts: Arc<Counts>,
     /// Times of fsyncs.
     pub(crate) fsync_times: FsyncTimes,
     /// Times of snapshots.
     pub(crate) snapshot_times: FsyncTimes,
+    /// Times of starts.
+    pub(crate) start_times: StartTimes,
+    /// Sizes of the directories.
+    pub(crate) dir_sizes: DirSizes,
     /// A snapshot is wanted.
     pub(crate) snapshot_request: SnapshotRequest,
     /// Pauses of the loop, if they are looked for.
@@ -45,11 +52,18 @@ impl Admin {
     ///
     /// # Errors
     /// A port that cannot be had otherwise.
-    pub(crate) fn start(config: &ServerConfig) -> Result<Self, Unserved> {
+    pub(crate) fn start(
+        config: &ServerConfig,
+        https: Option<Https>,
+        restore: Arc<dyn Restore>,
+    ) -> Result<Self, Unserved> {
         let mut admin = Self {
             server: None,
+            counts: Arc::default(),
             fsync_times: FsyncTimes::default(),
             snapshot_times: FsyncTimes::default(),
+            start_times: StartTimes::default(),
+            dir_sizes: DirSizes::new(config),
             snapshot_request: SnapshotRequest::default(),
             pauses: config.pauses.map(Pauses::new),
         };
@@ -76,18 +90,23 @@ impl Admin {
         if port.is_none() && metrics.is_none() {
             return Ok(admin);
         }
-        let facts = facts(config, &admin.fsync_times, &admin.snapshot_request);
+        let mut facts = facts(config, &admin.fsync_times, &admin.snapshot_request);
+        facts.restore = Some(restore);
+        let counts = Arc::clone(&admin.counts);
         let has_port = port.is_some();
         let options = AdminOptions::default().with(|options| {
             options.admin = port;
+            options.https = https;
             options.metrics = metrics;
             options.command_url.clone_from(&keys.command_url);
             options.idle_timeout = keys.idle_timeout;
             options.rate_limit_interval = keys.rate_limit_interval;
+            options.trusts_forwarded_for = keys.trusts_forwarded_for;
             options.snapshot_enabled = keys.snapshot_enabled;
             options.restore_enabled = keys.restore_enabled;
             options.process_metrics = keys.process_metrics;
             options.facts = facts;
+            options.counts = counts;
         });
         let server =
             AdminServer::start(options).map_err(|error| Unserved::Admin(error.to_string()))?;
@@ -107,6 +126,37 @@ impl Admin {
     }
 }
 
+impl Admin {
+    /// What the AdminServer counts, for `mntr`.
+    pub(crate) fn figures(&self) -> Vec<(&'static str, Probe<u64>)> {
+        let counter = |of: fn(&Counts) -> &AtomicU64| {
+            let counts = Arc::clone(&self.counts);
+            Probe::new(move |reset| {
+                let count = of(&counts);
+                if reset { count.swap(0, Ordering::Relaxed) } else { count.load(Ordering::Relaxed) }
+            })
+        };
+        vec![
+            ("zab_slow_fsyncs", {
+                let times = self.fsync_times.clone();
+                // Set back with `fsynctime`, of which it is a part.
+                Probe::new(move |_| times.summary().slow)
+            }),
+            ("insecure_admin_count", counter(|counts| &counts.insecure)),
+            ("restore_error_count", counter(|counts| &counts.restore_errors)),
+            ("restore_rate_limited_count", counter(|counts| &counts.restores_limited)),
+            ("snapshot_error_count", counter(|counts| &counts.snapshot_errors)),
+            ("snapshot_rate_limited_count", counter(|counts| &counts.snapshots_limited)),
+        ]
+    }
+
+    /// How long restores took.
+    pub(crate) fn restore_time(&self) -> Probe<Summary> {
+        let counts = Arc::clone(&self.counts);
+        Probe::new(move |reset| counts.restore_time(reset))
+    }
+}
+
 fn bind((host, port): &(String, u16)) -> Result<TcpListener, String> {
     let bound = (host.as_str(), *port)
         .to_socket_addrs()
@@ -119,7 +169,7 @@ fn facts(config: &ServerConfig, times: &FsyncTimes, request: &SnapshotRequest) -
     let data = config.data_dir.join("version-2");
     let log = config.data_log_dir.join("version-2");
     let snapshots = data.clone();
-    facts.dir_sizes = Arc::new(move || (size(&data), size(&log)));
+    facts.dir_sizes = Arc::new(move || (size_of(&data), size_of(&log)));
     facts.last_snapshot = Arc::new(move || newest_snapshot(&snapshots));
     let request = request.clone();
     facts.take_snapshot = Some(Arc::new(move || request.make()));
@@ -150,16 +200,6 @@ fn shown(name: &str, value: &str) -> String {
     let name = name.to_ascii_lowercase();
     let is_secret = name.ends_with("password") || name.ends_with("superdigest");
     if is_secret { "*****".into() } else { value.to_owned() }
-}
-
-/// Bytes of a directory's files.
-fn size(dir: &Path) -> u64 {
-    let files = fs::read_dir(dir).into_iter().flatten().flatten();
-    files
-        .filter_map(|file| file.metadata().ok())
-        .filter(fs::Metadata::is_file)
-        .map(|m| m.len())
-        .sum()
 }
 
 /// The snapshot file with the highest zxid.

@@ -65,7 +65,7 @@ impl Audit {
         self.log.clone()
     }
 
-    /// The server serves. Once in a process, however often it begins anew.
+    /// The server serves. Once in a process, however often it begins again.
     pub(crate) fn started(&self) {
         if !self.has_started.swap(true, Ordering::Relaxed) {
             self.server("serverStart", AuditResult::Success);

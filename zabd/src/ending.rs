@@ -77,12 +77,12 @@ impl Ending {
         match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             State::Serving(serves) => (serves.resign)(),
             State::Starting | State::Ending => {
-                log::warn!("Asked to resign (SIGUSR1) and does not serve: nothing changes");
+                log::warn!("SIGUSR1 (resign) has no effect: this server is not serving");
             }
         }
     }
 
-    /// The server has stopped serving and may begin anew; false if it has been asked to end.
+    /// The server has stopped serving and may begin again; false if it has been asked to end.
     pub(crate) fn pausing(&self) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*state, State::Ending) {

@@ -24,7 +24,9 @@ pub const ELECTION_PORT: u8 = 14;
 pub fn code(error: &runtime_core::Error) -> u8 {
     match error {
         runtime_core::Error::Bind { channel: zab_proto::Channel::Election, .. } => ELECTION_PORT,
-        runtime_core::Error::Config(zab_proto::ConfigError::Invalid(_)) => INVALID,
+        runtime_core::Error::Config(
+            zab_proto::ConfigError::Invalid(_) | zab_proto::ConfigError::NotANumber(_),
+        ) => INVALID,
         runtime_core::Error::Storage(source) => match source.downcast_ref() {
             Some(zab_storage::Error::Directory { .. } | zab_storage::Error::Unwritable { .. }) => {
                 DATA_DIR

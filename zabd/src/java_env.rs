@@ -104,7 +104,7 @@ impl JavaEnv {
         Ok(())
     }
 
-    /// Takes one command of a line, up to a semicolon, and returns what is behind.
+    /// Takes one command of a line, up to a semicolon, and returns what is after.
     fn take_command<'t>(&mut self, text: &'t str, origin: &Origin) -> Result<&'t str, String> {
         let first = |text: &str| text.split_whitespace().next().unwrap_or_default().to_owned();
         let exported = text.strip_prefix("export ");
@@ -131,7 +131,7 @@ impl JavaEnv {
         Ok("")
     }
 
-    /// One word of the shell at the front of `text`, and what is behind it; `None` if it is more than
+    /// One word of the shell at the front of `text`, and what is after it; `None` if it is more than
     /// quotes and variables.
     fn word<'t>(&self, text: &'t str) -> Option<(String, &'t str)> {
         let mut word = String::new();
@@ -177,7 +177,7 @@ impl JavaEnv {
     }
 }
 
-/// The name of a variable behind a `$`, plain or in braces, and what is behind it.
+/// The name of a variable after a `$`, plain or in braces, and what is after it.
 fn variable(text: &str) -> Option<(&str, &str)> {
     if let Some(text) = text.strip_prefix('{') {
         let (name, behind) = text.split_once('}')?;

@@ -12,7 +12,7 @@ use zabd::java_env::JavaEnv;
 use zabd::local::{self, LocalOptions};
 use zabd::operate::container::{self, Asked};
 use zabd::server::{self, Source};
-use zabd::{command_line, exit, inspect, logging, operate};
+use zabd::{command_line, exit, inspect, logging, operate, pages};
 
 fn main() -> ExitCode {
     #[cfg(feature = "shell")]
@@ -50,6 +50,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> =
         matches.get_many("config").map_or_else(Vec::new, |values| values.cloned().collect());
     logging::init();
+    pages::prefer_large();
     let source = match <[String; 1]>::try_from(arguments) {
         Ok([path]) => Source::File(PathBuf::from(path)),
         Err(arguments) => Source::Arguments(arguments),

@@ -32,15 +32,14 @@ impl Mending {
 
     /// Waits until the directories can be written and have space again. Each time in a row takes
     /// longer, so that a disk on the edge is not filled by restarts.
-    pub(crate) fn wait(&mut self, error: &Error) {
+    pub(crate) fn wait(&mut self) {
         self.pause = match self.since.elapsed() >= LONG {
             true => PAUSE_MIN,
             false => (self.pause * 2).min(PAUSE_MAX),
         };
         self.times += 1;
         log::error!(
-            "This server has stopped serving. It starts again when this is repaired, and looks every {:?}: \
-             {error}",
+            "This server has stopped serving. It starts again when this is repaired, and looks every {:?}",
             self.pause
         );
         let began = Instant::now();

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use runtime_core::{Listen, NetOptions, ServerOptions};
 use zab_proto::{Config, DetectionConfig, ElectionConfig, Limits};
-use zab_storage::Compression;
+use zab_storage::{Compression, OnConfigurations};
 use zk_service::{
     ConnectionThrottle, DigestAlgorithm, LargeRequests, RequestThrottle, ServiceOptions,
 };
 
 use crate::config::{ServerConfig, SystemProperties};
+use crate::dynamic::{self, DynamicFiles};
 
 /// What a runtime takes. The ports are bound apart from it.
 pub(crate) fn server(config: &ServerConfig) -> ServerOptions {
@@ -35,7 +36,9 @@ fn core(config: &ServerConfig) -> Config {
     core.init_limit = config.init_limit;
     core.sync_limit = config.sync_limit;
     core.connect_to_learner_master_limit = config.connect_to_learner_master_limit;
+    core.observer_master_port = config.observer_master_port;
     core.multi_address = config.multi_address;
+    core.reconfig = config.changes_members();
     core.allow_unlisted = properties.bool("zab.allowUnlistedServers", false);
     core.check_addresses = properties.bool("zab.checkPeerAddresses", true);
     // ZooKeeper trusts an empty directory by default. Here the operator has to say so, because a
@@ -142,6 +145,10 @@ fn storage(config: &ServerConfig, core: &Config) -> zab_storage::Options {
         options.snapshot_size_factor =
             snapshot_size_factor(properties, default.snapshot_size_factor);
         options.seed = core.seed;
+        options.configurations = dynamic::left_behind(config);
+        if let Some(files) = DynamicFiles::of(config) {
+            options.on_configurations = OnConfigurations::new(move |texts| files.write(texts));
+        }
     })
 }
 
@@ -164,6 +171,14 @@ fn compression(properties: &SystemProperties) -> Compression {
         "snappy" => Compression::Snappy,
         _ => Compression::None,
     }
+}
+
+/// `globalOutstandingLimit`: below zero as zero, with which each client has one request under way.
+fn outstanding_limit(properties: &SystemProperties) -> usize {
+    let default = ServiceOptions::default().global_outstanding_limit;
+    let limit =
+        properties.number("globalOutstandingLimit", i64::try_from(default).unwrap_or(i64::MAX));
+    usize::try_from(limit).unwrap_or(0)
 }
 
 fn connection_throttle(properties: &SystemProperties) -> ConnectionThrottle {
@@ -207,10 +222,12 @@ pub(crate) fn service(config: &ServerConfig) -> ServiceOptions {
         options.min_session_timeout = Some(config.min_session_timeout);
         options.max_session_timeout = Some(config.max_session_timeout);
         options.local_sessions = config.local_sessions;
+        options.local_sessions_upgrading = config.local_sessions_upgrading;
         options.jute_max_buffer = jute_max_buffer(properties);
         options.max_client_cnxns = config.max_client_cnxns;
         options.max_cnxns = properties.number("maxCnxns", 0);
         options.connection_throttle = connection_throttle(properties);
+        options.global_outstanding_limit = outstanding_limit(properties);
         options.request_throttle = RequestThrottle {
             max_requests: number("request_throttle_max_requests", 0),
             wait_max: ms("throttled_op_wait_time", Duration::ZERO),
@@ -260,6 +277,8 @@ pub(crate) fn service(config: &ServerConfig) -> ServiceOptions {
             properties.number("zab.work.perRequest", default.work_per_request);
         options.conf = conf(config);
         options.membership = (!config.standalone).then(|| config.ensemble.text());
+        options.reconfig = config.reconfig;
+        options.standalone_enabled = config.standalone_enabled;
         options.environment = environment();
     })
 }

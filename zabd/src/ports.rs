@@ -6,6 +6,7 @@
 //! it has at least one port of each kind, and gets the others when their names are known.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -26,6 +27,26 @@ pub(crate) struct Wanted {
     host: Option<String>,
     port: u16,
     backlog: Option<u32>,
+}
+
+impl Wanted {
+    /// Kind and number, whatever the address.
+    pub(crate) fn place(&self) -> (Port, u16) {
+        (self.kind, self.port)
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.host.as_deref().unwrap_or("all addresses");
+        write!(f, "{} port {} of {host}", kind(self.kind), self.port)
+    }
+}
+
+/// Ports, for the log.
+pub(crate) fn names(ports: &[(Port, u16)]) -> String {
+    let names = ports.iter().map(|(port, number)| format!("{} port {number}", kind(*port)));
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// Ports of names that are still asked for.
@@ -68,12 +89,35 @@ pub(crate) fn bind(config: &ServerConfig) -> Result<(Listeners, Missing), Error>
 type LookUp = Arc<dyn Fn(&str, u16) -> io::Result<SocketAddr> + Send + Sync>;
 
 fn bind_by(config: &ServerConfig, look_up: &LookUp) -> Result<(Listeners, Missing), Error> {
+    let wanted = wanted(config);
     let retries = config.properties.number("electionPortBindRetry", 3);
+    let (mut bound, missing) = begin(&wanted, Some(retries), look_up)?;
+    wait(&wanted, &mut bound, &missing.found)?;
+    Ok((bound, missing))
+}
+
+/// Binds one more port of a running server, now or when its name is known. Tries once.
+///
+/// # Errors
+/// [`Error::Bind`].
+pub(crate) fn open<A: Send + 'static>(port: &Wanted, handle: &Handle<A>) -> Result<(), Error> {
+    let look_up = Arc::new(local_address) as LookUp;
+    let (bound, missing) = begin(std::slice::from_ref(port), None, &look_up)?;
+    handle.listen(bound);
+    Ok(missing.serve_on(handle.clone())?)
+}
+
+/// Binds the ports whose addresses are known, trying again so often (0: always; `None`: never), and begins
+/// to ask for the others.
+fn begin(
+    wanted: &[Wanted],
+    retries: Option<u32>,
+    look_up: &LookUp,
+) -> Result<(Listeners, Missing), Error> {
     let (report, found) = channel();
     let mut bound = Listeners::default();
     let mut names: BTreeMap<String, Vec<Wanted>> = BTreeMap::new();
-    let wanted = wanted(config);
-    for port in &wanted {
+    for port in wanted {
         let addr = match port.host.as_ref().map(|host| (host, host.parse::<IpAddr>())) {
             Some((host, Err(_))) => {
                 names.entry(host.clone()).or_default().push(port.clone());
@@ -82,17 +126,17 @@ fn bind_by(config: &ServerConfig, look_up: &LookUp) -> Result<(Listeners, Missin
             Some((_, Ok(ip))) if !ip.is_unspecified() => SocketAddr::new(ip, port.port),
             _ => all_addresses(port.port),
         };
-        bound.append(bind_patiently(port, addr, retries, |_| true)?);
+        bound.append(bind_patiently(port, addr, retries.unwrap_or(1), |_| retries.is_some())?);
     }
     for (host, ports) in names {
         let report = report.clone();
         let look_up = Arc::clone(look_up);
+        let retries = retries.unwrap_or(1);
         let name = Name { host, ports, look_up, retries, report, pause: PAUSE_MIN };
         thread::Builder::new().name("own names".into()).spawn(move || name.ask())?;
     }
     // The last of the threads hangs up.
     drop(report);
-    wait(&wanted, &mut bound, &found)?;
     Ok((bound, Missing { found }))
 }
 
@@ -105,7 +149,7 @@ pub(crate) fn wanted(config: &ServerConfig) -> Vec<Wanted> {
             wanted.push(port);
         }
     };
-    let member = config.ensemble.members.get(&config.sid).filter(|_| !config.standalone);
+    let member = config.own.as_ref().filter(|_| !config.standalone);
     for address in member.iter().flat_map(|member| &member.addresses) {
         let host = (!config.listen_on_all_ips).then(|| address.host.clone());
         let peer = |channel: Channel, port| Wanted {
@@ -118,6 +162,10 @@ pub(crate) fn wanted(config: &ServerConfig) -> Vec<Wanted> {
         // Observers lead nobody.
         if member.is_some_and(|member| member.role == Role::Participant) {
             want(peer(Channel::Quorum, address.quorum_port));
+            // Learners of another kind, who speak the same.
+            if let Some(port) = config.observer_master_port {
+                want(peer(Channel::Quorum, port));
+            }
         }
     }
     if let Some((host, port)) = &config.client {

@@ -15,6 +15,7 @@ use signal_hook::iterator::Signals;
 use zab_tls::Tls;
 
 use crate::config::{self, LogConfig, ServerConfig, SystemProperties};
+use crate::dynamic::is_of_members;
 use crate::running::Running;
 use crate::{logging, options};
 
@@ -33,6 +34,7 @@ pub(crate) fn on_signal(
         now: Reloadable::of(config),
         tls: tls.cloned(),
         running,
+        members_change: config.changes_members(),
     };
     let thread = thread::Builder::new().name("reload".into());
     let waits = thread.spawn(move || {
@@ -64,6 +66,8 @@ struct State {
     now: Reloadable,
     tls: Option<Arc<Tls>>,
     running: Running,
+    /// What says who the members are is this server's own to write.
+    members_change: bool,
 }
 
 impl State {
@@ -99,7 +103,10 @@ impl State {
         self.allow_words();
         let told = if told.is_empty() { "nothing that can change".into() } else { told.join(", ") };
         log::info!("SIGHUP: {name} was read again; changed: {told}{looked}");
-        let late = changed(&self.started, &keys(&config.text));
+        let mut late = changed(&self.started, &keys(&config.text));
+        if self.members_change {
+            late.retain(|key| !is_rewritten(key));
+        }
         if !late.is_empty() {
             // Names only: values may be secrets.
             let late = Vec::from_iter(late).join(", ");
@@ -121,6 +128,12 @@ impl State {
 fn keys(text: &str) -> BTreeMap<String, String> {
     let entries = config::entries(text.as_bytes());
     entries.into_iter().map(|(key, value)| (plain(&key).to_owned(), value)).collect()
+}
+
+/// Whether a change of the members may change this key of the file.
+fn is_rewritten(key: &str) -> bool {
+    let names = ["dynamicConfigFile", "peerType", "clientPort", "clientPortAddress"];
+    is_of_members(key) || names.contains(&key)
 }
 
 /// A system property may stand in the file with its prefix.
@@ -151,5 +164,7 @@ mod tests {
         let late = Vec::from_iter(changed(&old, &new));
         assert_eq!(late, ["server.1", "server.2", "snapCount"]);
         assert_eq!(changed(&old, &old.clone()).len(), 0);
+        let own: Vec<_> = late.into_iter().filter(|key| !is_rewritten(key)).collect();
+        assert_eq!(own, ["snapCount"]);
     }
 }

@@ -1,4 +1,4 @@
-//! The server that runs in this process, for those who outlive it: it may end and begin anew.
+//! The server that runs in this process, for those who outlive it: it may end and begin again.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

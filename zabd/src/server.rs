@@ -8,21 +8,23 @@ use std::time::{Duration, Instant};
 
 use runtime_any::Runtime;
 use runtime_core::{Error, Expects, Handle, raise_descriptor_limit};
-use zab_proto::Channel;
-use zab_storage::{FsyncSummary, FsyncTimes};
+use zab_proto::{Channel, Ensemble};
+use zab_storage::{FsyncSummary, FsyncTimes, StartTimes};
 use zab_tls::{Ports, Tls};
-use zk_service::{OnOutdated, Probe, Service, Summary};
+use zk_service::{OnOutdated, OnReconfigured, Probe, Service, ServiceOptions, Summary};
 
 use crate::admin::{Admin, Unserved};
 use crate::audit::Audit;
 use crate::config::{Invalid, LoadError, LogConfig, ServerConfig, SystemProperties};
+use crate::dynamic::DynamicFiles;
 use crate::ending::Ending;
 use crate::mending::Mending;
 use crate::notify::Notify;
 use crate::pauses::Pauses;
 use crate::purge::Purge;
+use crate::restore::Restoring;
 use crate::running::Running;
-use crate::{exit, logging, options, ports, reload, sasl, tls};
+use crate::{dynamic, exit, logging, options, ports, rebind, reload, sasl, tls};
 
 /// Where the configuration comes from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -70,9 +72,11 @@ pub fn run(
         Audit::default()
     }));
     let code = match config {
-        Ok(config) => {
+        Ok(mut config) => {
             logging::apply(&config.log);
-            let around = tls::open(&config).map(|tls| Surroundings::new(tls, Arc::clone(&audit)));
+            dynamic::adopt_stored(&mut config);
+            let around =
+                tls::open(&config).map(|tls| Surroundings::new(&config, tls, Arc::clone(&audit)));
             match around.map(|around| serve(&config, &around, spare, runtime, with_parent)) {
                 Err(error) => {
                     log::error!("Invalid config, exiting abnormally: {error}");
@@ -129,19 +133,21 @@ impl<E: Into<Error>> From<E> for Failure {
     }
 }
 
-/// What there is of a process but once, however often its server begins anew.
+/// What there is of a process but once, however often its server begins again.
 struct Surroundings {
     tls: Option<Arc<Tls>>,
     audit: Arc<Audit>,
     running: Running,
     notify: Notify,
     outdated: Arc<AtomicBool>,
+    restoring: Restoring,
 }
 
 impl Surroundings {
-    fn new(tls: Option<Arc<Tls>>, audit: Arc<Audit>) -> Self {
+    fn new(config: &ServerConfig, tls: Option<Arc<Tls>>, audit: Arc<Audit>) -> Self {
         let (running, notify) = (Running::default(), Notify::from_env());
-        Self { tls, audit, running, notify, outdated: Arc::default() }
+        let restoring = Restoring::new(config, running.clone());
+        Self { tls, audit, running, notify, outdated: Arc::default(), restoring }
     }
 }
 
@@ -153,6 +159,9 @@ fn serve(
     with_parent: bool,
 ) -> Result<u8, Failure> {
     log_start(config);
+    if let Some(files) = DynamicFiles::of(config) {
+        files.back_up(config);
+    }
     if let Some(tls) = &around.tls {
         tls::watch(config, tls)?;
     }
@@ -167,12 +176,18 @@ fn serve(
         ending.clone().on_end_of_stdin()?;
     }
     let mut mending = None::<Mending>;
-    let admin = Admin::start(config).map_err(Failure::Admin)?;
+    let https = tls::https(config, around.tls.as_ref());
+    let admin = Admin::start(config, https, around.restoring.command()).map_err(Failure::Admin)?;
     loop {
         let ended = incarnation(config, around, runtime, &ending, &admin);
         around.running.set(None);
         let failure = match ended {
             Ok(()) if around.outdated.load(Ordering::Relaxed) => return Ok(exit::OUTDATED),
+            Ok(()) if !ending.pausing() => {
+                around.restoring.give_up();
+                return Ok(exit::OK);
+            }
+            Ok(()) if around.restoring.place() => continue,
             Ok(()) => return Ok(exit::OK),
             Err(failure) => failure,
         };
@@ -180,17 +195,20 @@ fn serve(
         let (Failure::Starting(error) | Failure::Serving(error)) = &failure else {
             return Err(failure);
         };
+        if around.restoring.failed(&error.to_string()) && ending.pausing() {
+            continue;
+        }
         let again = mending.is_some() || matches!(failure, Failure::Serving(_));
         if !again || !Mending::may_help(error) || !ending.pausing() {
             return Err(failure);
         }
-        mending.get_or_insert_with(|| Mending::new(options::server(config).storage)).wait(error);
+        mending.get_or_insert_with(|| Mending::new(options::server(config).storage)).wait();
     }
 }
 
 /// Ends a server once its clients have what they were to be answered, which takes a tick at most; see
 /// [`Service::leave`].
-fn leave(handle: Handle<Service>, tick: Duration) {
+pub(crate) fn leave(handle: Handle<Service>, tick: Duration) {
     let ends = handle.clone();
     let leaving = move || {
         handle.call(|now, node| node.app_mut().leave(now));
@@ -240,9 +258,10 @@ fn incarnation(
     let mut options = options::server(config);
     options.storage.fsync_times = admin.fsync_times.clone();
     options.storage.snapshot_times = admin.snapshot_times.clone();
+    options.storage.start_times = admin.start_times.clone();
     options.storage.snapshot_request = admin.snapshot_request.clone();
     let (mut listeners, missing) = ports::bind(config)?;
-    if let Some(tls) = tls {
+    if let Some(tls) = tls.as_ref().filter(|_| config.tls.is_for_ports()) {
         listeners.secure(Arc::<Tls>::clone(tls));
     }
     if let Some(logins) = sasl::logins(config) {
@@ -253,14 +272,12 @@ fn incarnation(
     }
     let mut service_options = options::service(config);
     service_options.on_outdated = on_outdated(ending, outdated);
-    service_options.fsync_times = Some(summary_of(&options.storage.fsync_times));
-    let snapshots = summary_of(&options.storage.snapshot_times);
-    service_options.summaries = vec![("snapshottime", snapshots)];
-    service_options.summaries.extend(admin.pauses.as_ref().map(Pauses::metric));
-    service_options.descriptors = Some(Probe::new(|_| runtime_core::count_descriptors()));
+    let (on_reconfigured, changes) = members_in_force();
+    service_options.on_reconfigured = on_reconfigured;
+    show_process(&mut service_options, &options.storage, admin);
     service_options.audit = audit.log();
     if let Some(tls) = tls {
-        service_options.figures = tls::figures(tls);
+        service_options.figures.extend(tls::figures(tls));
         service_options.gauges = tls::gauges(tls);
     }
     let service = Service::new(service_options);
@@ -269,6 +286,10 @@ fn incarnation(
     // Not before: the directories have been read now, and what the purge removes is not missed.
     let purge = Purge::start(config);
     missing.serve_on(handle.clone())?;
+    if config.changes_members() {
+        rebind::follow(config, changes, handle.clone())?;
+    }
+    around.restoring.loaded();
     admin.ask(Some(handle.clone()));
     if let Some(pauses) = &admin.pauses {
         pauses.watch(handle.clone())?;
@@ -291,6 +312,33 @@ fn incarnation(
         Error::Panicked => Failure::Starting(error),
         error => Failure::Serving(error),
     })
+}
+
+/// What `mntr` shows of the disk and of the process.
+fn show_process(options: &mut ServiceOptions, storage: &zab_storage::Options, admin: &Admin) {
+    options.fsync_times = Some(summary_of(&storage.fsync_times));
+    let snapshots = summary_of(&storage.snapshot_times);
+    options.summaries = vec![("snapshottime", snapshots)];
+    let StartTimes { database, snapshot, log, txns } = &storage.start_times;
+    options.summaries.extend([
+        ("dbinittime", summary_of(database)),
+        ("startup_snap_load_time", summary_of(snapshot)),
+        ("startup_txns_load_time", summary_of(log)),
+        ("startup_txns_loaded", summary_of(txns)),
+    ]);
+    options.summaries.push(("restore_time", admin.restore_time()));
+    options.figures = admin.figures();
+    options.dir_sizes = Some(admin.dir_sizes.probe());
+    options.summaries.extend(admin.pauses.as_ref().map(Pauses::metric));
+    options.descriptors = Some(Probe::new(|_| runtime_core::count_descriptors()));
+}
+
+/// Brings the members in force from the server's thread to whoever follows them.
+fn members_in_force() -> (OnReconfigured, mpsc::Receiver<Ensemble>) {
+    let (changed, changes) = mpsc::channel();
+    // An error means that nobody follows any more, as the server ends.
+    let tell = move |ensemble: &Ensemble| drop(changed.send(ensemble.clone()));
+    (OnReconfigured::new(tell), changes)
 }
 
 /// Times of the disk, as `mntr` asks for them.
@@ -357,15 +405,21 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream;
 
+    use super::*;
     use runtime_core::{Listen, Listeners, ServerOptions};
     use zab_proto::{Config, Sid};
-    use zk_service::ServiceOptions;
 
-    use super::*;
+    fn later_port(handle: &Handle<Service>) -> std::net::SocketAddr {
+        let mut later = Listeners::default();
+        let at = later.add(Channel::Client, ([127, 0, 0, 1], 0).into(), None).unwrap();
+        handle.listen(later);
+        at
+    }
 
-    /// A port whose name became known after the start is served like the others.
+    /// A port whose name became known after the start is served like the others, and one that is closed
+    /// refuses further clients but not those that have come.
     #[test]
-    fn every_runtime_takes_further_ports_while_it_runs() {
+    fn every_runtime_takes_further_ports_and_gives_up_some_while_it_runs() {
         for runtime in Runtime::ALL {
             let name = runtime.name();
             let dir = std::env::temp_dir().join(format!("zabd-late-{}-{name}", std::process::id()));
@@ -375,10 +429,19 @@ mod tests {
             let server = runtime.start_on(Listeners::default(), options, service).unwrap();
             let handle = server.handle();
             assert!(handle.wait_serving(Duration::from_secs(30)));
-            let mut later = Listeners::default();
-            let at = later.add(Channel::Client, ([127, 0, 0, 1], 0).into(), None).unwrap();
-            handle.listen(later);
+            let at = later_port(handle);
             let mut stream = TcpStream::connect(at).unwrap();
+            let mut behind = TcpStream::connect(at).unwrap();
+            behind.write_all(b"srvr").unwrap();
+            behind.read_exact(&mut [0; 4]).expect("both have been accepted");
+            let other = later_port(handle);
+            handle.unlisten(vec![(Channel::Client.into(), at.port())]);
+            let closed = (0..3000).any(|_| {
+                thread::sleep(Duration::from_millis(10));
+                TcpStream::connect(at).is_err()
+            });
+            assert!(closed, "{name}");
+            TcpStream::connect(other).expect("not this one");
             stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
             stream.write_all(b"srvr").unwrap();
             let mut answer = String::new();

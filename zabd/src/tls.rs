@@ -6,6 +6,7 @@ use std::thread::{self, Builder};
 use std::time::{Duration, Instant};
 
 use zab_tls::{Counts, Settings, SetupError, Tls};
+use zk_admin::Https;
 use zk_service::Probe;
 
 use crate::config::{Invalid, ServerConfig, blame_property};
@@ -16,15 +17,22 @@ use crate::config::{Invalid, ServerConfig, blame_property};
 /// The key to which the fault belongs.
 pub(crate) fn open(config: &ServerConfig) -> Result<Option<Arc<Tls>>, Invalid> {
     let tls = &config.tls;
-    if tls.clients.is_none() && tls.members.is_none() {
+    let admin = tls.admin.as_ref().map(|(settings, _)| settings);
+    if tls.clients.is_none() && tls.members.is_none() && admin.is_none() {
         return Ok(None);
     }
     let opened = Tls::new(tls.clients.clone(), tls.members.clone(), tls.ports.clone());
+    let opened = opened.and_then(|opened| match admin {
+        None => Ok(opened),
+        Some(settings) => {
+            opened.with_admin(settings.clone()).map_err(|error| (zab_tls::ADMIN, error))
+        }
+    });
     let opened = opened.map_err(|(side, error)| {
-        let (prefix, settings) = if side == zab_tls::CLIENTS {
-            ("ssl.", tls.clients.as_ref())
-        } else {
-            ("ssl.quorum.", tls.members.as_ref())
+        let (prefix, settings) = match side {
+            zab_tls::CLIENTS => ("ssl.", tls.clients.as_ref()),
+            zab_tls::ADMIN => ("ssl.quorum.", admin),
+            _ => ("ssl.quorum.", tls.members.as_ref()),
         };
         let key = settings.map_or("keyStore.location", |settings| key_of(&error, settings));
         let invalid = Invalid::new(error.to_string());
@@ -81,6 +89,22 @@ pub(crate) fn figures(tls: &Arc<Tls>) -> Vec<(&'static str, Probe<u64>)> {
         ("tls_handshake_exceeded", counter(|counts| &counts.exceeded)),
         ("tls_plain_accepted", counter(|counts| &counts.plain)),
     ]
+}
+
+/// HTTPS of the AdminServer, if it is configured.
+pub(crate) fn https(config: &ServerConfig, tls: Option<&Arc<Tls>>) -> Option<Https> {
+    let (_, expects) = config.tls.admin.as_ref()?;
+    let (tls, counting) = (Arc::clone(tls?), Arc::clone(tls?));
+    Some(Https {
+        expects: *expects,
+        accept: Arc::new(move |remote| tls.accept_admin(remote)),
+        happened: Arc::new(move |well| {
+            if !well {
+                counting.counts().unsuccessful.fetch_add(1, Ordering::Relaxed);
+            }
+        }),
+        limits: config.tls.ports.limits,
+    })
 }
 
 /// What rises and falls.

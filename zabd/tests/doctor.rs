@@ -231,3 +231,136 @@ fn the_other_members_are_asked() {
     dir.config(own, &lines.replace("server.1=127.0.0.1", "server.1=no-such-own.invalid"));
     dir.expect("names", "failure", "no-such-own.invalid");
 }
+
+/// Answers each connection with `text`, once it has sent something.
+fn answering(text: impl Fn() -> String + Send + 'static) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(text().as_bytes());
+        }
+    });
+    port
+}
+
+/// Two members; what the other one's lines have besides is up to the test.
+fn with_another(dir: &Dir, other: &str, lines: &str) {
+    fs::write(dir.0.join("data/myid"), "1").unwrap();
+    let own = format!("server.1=127.0.0.1:{}:{}", free_port(), free_port());
+    let text = format!("initLimit=5\nsyncLimit=5\n{own}\nserver.2=127.0.0.1:{other}\n{lines}");
+    dir.config(free_port(), &text);
+}
+
+#[test]
+fn clocks_that_differ_are_found() {
+    let dir = Dir::new();
+    let other = format!("{}:{}", free_port(), free_port());
+    let admin = |port: u16| format!("admin.enableServer=true\nadmin.serverPort={port}\n");
+    let at = |offset: i64| {
+        answering(move || {
+            let date = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(offset);
+            let date =
+                jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&date);
+            format!("HTTP/1.1 200 OK\r\nDate: {}\r\nContent-Length: 0\r\n\r\n", date.unwrap())
+        })
+    };
+    with_another(&dir, &other, &admin(at(0)));
+    dir.expect("clock", "ok", "2: its clock agrees");
+    with_another(&dir, &other, &admin(at(3600)));
+    dir.expect("clock", "warning", "s ahead of this one");
+    with_another(&dir, &other, &admin(at(-3600)));
+    dir.expect("clock", "warning", "s behind this one");
+    // One without a date, and none at all.
+    with_another(&dir, &other, &admin(answering(|| "HTTP/1.1 200 OK\r\n\r\n".into())));
+    dir.expect("clock", "ok", "2: its time is not known");
+    with_another(&dir, &other, &admin(free_port()));
+    dir.expect("clock", "ok", "2: its time is not known");
+}
+
+#[test]
+fn versions_that_differ_are_found() {
+    let dir = Dir::new();
+    let says = |version: &str| {
+        let text = format!("Zookeeper version: {version}-x, built on 2022\nMode: follower\n");
+        answering(move || text.clone())
+    };
+    let [old, new] = [says("3.8.0"), says("3.9.4")];
+    let third = format!("server.3=127.0.0.1:{}:{};{new}\n", free_port(), free_port());
+    with_another(&dir, &format!("{}:{};{old}", free_port(), free_port()), &third);
+    dir.expect("versions", "warning", "the members differ: 3.8.0 (2); 3.9.4 (3)");
+}
+
+#[test]
+fn limits_and_places_are_found() {
+    let dir = Dir::new();
+    dir.config(free_port(), "maxCnxns=100000\n");
+    let under = |limit: u32| {
+        let script = format!("ulimit -n {limit}; exec \"$0\" doctor --json \"$1\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_zabd")]).arg(dir.0.join("zoo.cfg"));
+        let output = command.env_remove("RUST_LOG").output().unwrap();
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let findings = json["findings"].as_array().unwrap();
+        let of = findings.iter().find(|finding| finding["check"] == "descriptors").unwrap();
+        (of["level"].as_str().unwrap().to_owned(), of["text"].as_str().unwrap().to_owned())
+    };
+    let (level, text) = under(200);
+    assert!(level == "failure" && text.starts_with("200 open files"), "{level} {text}");
+    assert_eq!(under(4000).0, "warning");
+    // A log where nothing can be written, and one that is missing.
+    let missing = dir.0.join("missing");
+    dir.config(free_port(), &format!("dataLogDir={}\n", missing.display()));
+    dir.expect("directories", "warning", "does not exist; it is made at the start");
+    dir.config(free_port(), "dataLogDir=/proc\n");
+    dir.expect("disk", "failure", "cannot write in /proc");
+}
+
+/// The stores of a server whose certificate is that of `name`; as lines of its configuration.
+fn stores(dir: &Dir, name: &str, prefix: &str) -> String {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../zab-tls/tests/data");
+    let part = |ending: &str| fs::read_to_string(data.join(format!("{name}.{ending}"))).unwrap();
+    let store = dir.0.join(format!("{name}.pem"));
+    fs::write(&store, part("key") + &part("pem")).unwrap();
+    let (store, ca) = (store.display(), data.join("ca.pem"));
+    let ca = ca.display();
+    format!("{prefix}keyStore.location={store}\n{prefix}trustStore.location={ca}\n")
+}
+
+#[test]
+fn a_server_with_nothing_but_tls_is_asked_through_it() {
+    let dir = Dir::new();
+    let port = free_port();
+    let text = format!(
+        "dataDir={}\nsecureClientPort={port}\nsecureClientPortAddress=127.0.0.1\n\
+         admin.enableServer=false\n{}",
+        dir.0.join("data").display(),
+        stores(&dir, "leaf", "ssl.")
+    );
+    fs::write(dir.0.join("zoo.cfg"), text).unwrap();
+    let log = fs::File::create(dir.0.join("log")).unwrap();
+    let _server = Running(dir.zabd(&[]).stderr(log).spawn().unwrap());
+    let until = Instant::now() + Duration::from_secs(60);
+    let answers = |[check, level, text]: &[String; 3]| {
+        check == "ports" && level == "ok" && text.contains("answers, with TLS")
+    };
+    while !dir.doctor().1.iter().any(answers) {
+        assert!(Instant::now() < until, "{:?}", dir.doctor());
+    }
+    dir.expect("versions", "ok", "(this one)");
+}
+
+#[test]
+fn members_that_speak_no_tls_are_found() {
+    let dir = Dir::new();
+    // Its election port takes connections, and answers what is none of TLS.
+    let plain = answering(|| "what?".into());
+    let other = format!("{}:{plain}", free_port());
+    with_another(&dir, &other, "");
+    dir.expect("members", "ok", &format!("2: 127.0.0.1:{plain} answers"));
+    let lines = stores(&dir, "leaf", "ssl.quorum.");
+    with_another(&dir, &other, &format!("sslQuorum=true\n{lines}"));
+    dir.expect("members", "warning", "what it sends is not TLS");
+}

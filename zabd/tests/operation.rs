@@ -47,6 +47,10 @@ impl Server {
 
     fn start(&mut self, arguments: &[&str], env: &[(&str, &str)]) {
         let log = fs::File::create(self.dir.join("log")).unwrap();
+        self.start_with_log(arguments, env, log.into());
+    }
+
+    fn start_with_log(&mut self, arguments: &[&str], env: &[(&str, &str)], log: Stdio) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_zabd"));
         command.args(arguments).arg(self.dir.join("zoo.cfg")).env_remove("RUST_LOG");
         command.env_remove("SERVER_JVMFLAGS").envs(env.iter().copied());
@@ -222,5 +226,70 @@ fn systemd_hears_that_it_is_ready_alive_and_stopping() {
     assert!(began.elapsed() >= Duration::from_millis(300) && began.elapsed() < PATIENCE);
     server.signal(Signal::TERM);
     while !hear().contains("STOPPING=1") {}
+    assert!(server.child.as_mut().unwrap().wait().unwrap().success());
+}
+
+/// The allocator's settings are in the environment of the process, as they can be nowhere else.
+#[test]
+fn memory_is_in_large_pages_where_the_kernel_has_them_unless_somebody_has_set_the_allocator() {
+    let modes =
+        fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
+    let has_them = modes.contains('[') && !modes.contains("[never]");
+    for (set, begins_anew) in
+        [(None, has_them), (Some(""), false), (Some("glibc.malloc.perturb=0"), false)]
+    {
+        let mut server = Server::new("");
+        server.start(&[], set.map(|set| ("GLIBC_TUNABLES", set)).as_slice());
+        let pid = server.child.as_ref().unwrap().id();
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
+        let environment = String::from_utf8_lossy(&environment);
+        let tunables =
+            environment.split('\0').find_map(|entry| entry.strip_prefix("GLIBC_TUNABLES="));
+        if begins_anew {
+            assert!(tunables.is_some_and(|it| it.contains("hugetlb=1")), "{tunables:?}");
+        } else {
+            assert_eq!(tunables, set);
+        }
+        assert_eq!(server.log().matches("Reading configuration from").count(), 1);
+    }
+}
+
+#[test]
+fn a_loop_that_stands_still_does_not_say_that_it_is_alive() {
+    let mut server = Server::new("");
+    let path = server.dir.join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    // Ten times as long as there is between two beats.
+    let silence = Duration::from_secs(1);
+    socket.set_read_timeout(Some(silence)).unwrap();
+    let hear = || {
+        let mut buf = [0; 1024];
+        let heard = socket.recv(&mut buf).ok();
+        heard.map(|len| String::from_utf8(buf[..len].to_vec()).unwrap())
+    };
+    let until = |done: &dyn Fn(Option<&str>) -> bool| {
+        let end = Instant::now() + PATIENCE;
+        while !done(hear().as_deref()) {
+            assert!(Instant::now() < end);
+        }
+    };
+    let is_beat = |text: Option<&str>| text.is_some_and(|text| text.contains("STATUS=leading"));
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let env = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "300000")];
+    server.start_with_log(&[], &env, writer.try_clone().unwrap().into());
+    until(&is_beat);
+    // Nobody reads the log, and it is full: whoever has something to say in it waits.
+    std::thread::spawn(move || (&writer).write_all(&vec![b'\n'; 1 << 20]));
+    std::thread::sleep(Duration::from_millis(500));
+    until(&is_beat);
+    // The loop has something to say of this one.
+    let mut stranger = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    stranger.write_all(&[0xff; 64]).unwrap();
+    until(&|heard| heard.is_none());
+    assert_eq!(hear(), None, "and stays silent");
+    // Somebody reads on, and it goes on.
+    std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+    until(&is_beat);
+    server.signal(Signal::TERM);
     assert!(server.child.as_mut().unwrap().wait().unwrap().success());
 }

@@ -33,7 +33,7 @@ impl PauseConfig {
 /// What is served over HTTP, and where.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AdminConfig {
-    /// Host and port of the AdminServer, if there is to be one.
+    /// Host and port of the AdminServer, if there is one.
     pub admin: Option<(String, u16)>,
     /// Its port is written down, not the default.
     pub port_is_set: bool,
@@ -43,6 +43,8 @@ pub struct AdminConfig {
     pub idle_timeout: Duration,
     /// Between two snapshots.
     pub rate_limit_interval: Duration,
+    /// A proxy in front says from which address somebody comes.
+    pub trusts_forwarded_for: bool,
     /// The command `snapshot` is answered.
     pub snapshot_enabled: bool,
     /// The command `restore` is answered.
@@ -88,6 +90,8 @@ impl AdminConfig {
             command_url: command_url.to_owned(),
             idle_timeout: Duration::from_millis(idle),
             rate_limit_interval: Duration::from_millis(limit),
+            trusts_forwarded_for: properties
+                .bool("IPAuthenticationProvider.usexforwardedfor", false),
             snapshot_enabled: properties.bool("admin.snapshot.enabled", true),
             restore_enabled: properties.bool("admin.restore.enabled", true),
             metrics: prometheus.then(metrics),

@@ -18,7 +18,7 @@ pub struct AuditConfig {
 /// A file for the audit log, that is exchanged for a new one when it is full.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AuditFile {
-    /// Its path. The ones before have `.1` to `.<kept>` behind it.
+    /// Its path. The ones before have `.1` to `.<kept>` after it.
     pub path: PathBuf,
     /// Bytes at which it is full.
     pub len_max_bytes: u64,
@@ -81,7 +81,7 @@ impl AuditFile {
     }
 }
 
-/// A size as log4j and logback read it: a number of bytes, or of the unit behind it.
+/// A size as log4j and logback read it: a number of bytes, or of the unit after it.
 fn bytes(text: &str) -> Option<u64> {
     let text = text.trim().to_ascii_uppercase();
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());

@@ -8,9 +8,9 @@ mod judge;
 pub mod keys;
 mod logging;
 mod number;
-pub mod properties;
 mod sasl;
 mod security;
+mod size;
 mod system;
 mod tls;
 
@@ -20,8 +20,10 @@ use std::iter::repeat;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use zab_proto::{Ensemble, Sid};
+use zab_proto::{Ensemble, Member, Sid};
 use zk_service::EnsembleAuth;
+
+pub use zab_sasl::properties;
 
 pub use self::admin::{AdminConfig, PauseConfig};
 pub use self::audit::{AuditConfig, AuditFile};
@@ -59,20 +61,32 @@ pub struct ServerConfig {
     pub max_session_timeout: Duration,
     /// `localSessionsEnabled`.
     pub local_sessions: bool,
+    /// `localSessionsUpgradingEnabled`.
+    pub local_sessions_upgrading: bool,
     /// Ticks a learner may take to connect and synchronise.
     pub init_limit: u32,
     /// Ticks a synchronised learner and its leader may be silent.
     pub sync_limit: u32,
     /// Ticks a learner tries to connect to its leader; 0: `init_limit`.
     pub connect_to_learner_master_limit: u32,
+    /// The port on which followers serve observers, if they do.
+    pub observer_master_port: Option<u16>,
     /// Peer ports listen on all addresses, not on the member's own.
     pub listen_on_all_ips: bool,
     /// One server alone.
     pub standalone: bool,
     /// This server's id; 0 when standalone without `myid`.
     pub sid: Sid,
+    /// Where this server's own ports are; in no configuration if it is no member any more.
+    pub own: Option<Member>,
     /// The members; empty when standalone.
     pub ensemble: Ensemble,
+    /// `reconfigEnabled`; see [`changes_members`](Self::changes_members).
+    pub reconfig: bool,
+    /// An ensemble keeps two voters (`standaloneEnabled`).
+    pub standalone_enabled: bool,
+    /// The file with the members, if they have one of their own.
+    pub dynamic: Option<PathBuf>,
     /// How many snapshots a purge leaves.
     pub snap_retain_count: usize,
     /// How often to purge, if at all.
@@ -170,7 +184,8 @@ impl ServerConfig {
                 return Err(Invalid::new(reason).into());
             }
             keys.ensemble = load_dynamic(&dynamic)?;
-            if let Some(next) = path.map(next_of).filter(|next| next.exists()) {
+            let next = path.map(next_of).filter(|next| next.exists());
+            if let Some(next) = next.filter(|_| !keys.is_on("reconfigEnabled")) {
                 log::warn!("{}: a reconfiguration is under way, and is not used", next.display());
             }
         }
@@ -196,6 +211,12 @@ impl ServerConfig {
             }
         }
         Self::check(keys, properties, None, String::new())
+    }
+
+    /// Whether the members may change while this server runs: there are none of a server alone.
+    #[must_use]
+    pub fn changes_members(&self) -> bool {
+        self.reconfig && !self.standalone
     }
 
     /// Where the audit log was to go of a server whose configuration cannot be used.
@@ -257,22 +278,23 @@ impl ServerConfig {
             min_session_timeout: millis(min_session_timeout),
             max_session_timeout: millis(max_session_timeout),
             local_sessions: keys.is_on("localSessionsEnabled"),
+            local_sessions_upgrading: keys.is_on("localSessionsUpgradingEnabled"),
             init_limit,
             sync_limit,
             connect_to_learner_master_limit: count("connectToLearnerMasterLimit"),
+            observer_master_port: observer_master_port(&keys)?,
             listen_on_all_ips: keys.is_on("quorumListenOnAllIPs"),
             standalone,
             sid: sid.unwrap_or_default(),
+            reconfig: keys.is_on("reconfigEnabled"),
+            standalone_enabled: keys.is_on("standaloneEnabled"),
+            dynamic: keys.path("dynamicConfigFile"),
             snap_retain_count: snap_retain_count(&keys),
-            purge_interval: Some(count("autopurge.purgeInterval"))
-                .filter(|hours| *hours > 0)
-                .map(|hours| Duration::from_secs(u64::from(hours) * 3600)),
+            purge_interval: hours(count("autopurge.purgeInterval")),
             multi_address,
             address_timeout: millis(count("multiAddress.reachabilityCheckTimeoutMs")),
-            metrics_provider: keys
-                .text("metricsProvider.className")
-                .unwrap_or("org.apache.zookeeper.metrics.impl.DefaultMetricsProvider")
-                .to_owned(),
+            metrics_provider: metrics_provider(&keys),
+            own: sid.and_then(|sid| keys.ensemble.members.get(&sid).cloned()),
             ensemble: if standalone { Ensemble::default() } else { keys.ensemble },
             x509_auth,
             enforce_auth,
@@ -341,14 +363,8 @@ fn check_ensemble(keys: &FileKeys, multi_address: bool) -> Result<bool, Invalid>
         check.map_err(|error| Invalid::new(error.to_string()))?;
     }
     let standalone = voters <= usize::from(standalone_enabled);
-    warn_about_size(voters, standalone);
-    if voters == 2 && !standalone && keys.text("oraclePath").is_some() {
-        log::warn!(
-            "{} has no effect: the oracle of two-server ensembles is not asked. Neither server \
-             serves without the other",
-            keys.at("oraclePath")
-        );
-    }
+    size::warn(voters, standalone);
+    size::warn_of_oracle(keys, voters, standalone);
     Ok(standalone)
 }
 
@@ -371,11 +387,33 @@ fn malformed(path: Option<&Path>, line: usize) -> Invalid {
     Invalid { origin: Some(origin), ..invalid }
 }
 
+/// None, if there are none.
+fn hours(count: u32) -> Option<Duration> {
+    (count > 0).then(|| Duration::from_secs(u64::from(count) * 3600))
+}
+
 fn millis(ms: u32) -> Duration {
     Duration::from_millis(ms.into())
 }
 
+fn metrics_provider(keys: &FileKeys) -> String {
+    let default = "org.apache.zookeeper.metrics.impl.DefaultMetricsProvider";
+    keys.text("metricsProvider.className").unwrap_or(default).to_owned()
+}
+
 /// A number that must be there and positive.
+/// The port of observer masters, if there is one.
+fn observer_master_port(keys: &FileKeys) -> Result<Option<u16>, Invalid> {
+    const NAME: &str = "observerMasterPort";
+    let value = keys.number(NAME);
+    if value <= 0 {
+        return Ok(None);
+    }
+    u16::try_from(value).map(Some).map_err(|_| {
+        keys.blame(NAME, Invalid::new(format!("{value} is no port")).accepted("0 to 65535"))
+    })
+}
+
 fn positive(keys: &FileKeys, name: &str) -> Result<u32, Invalid> {
     let value = keys.number(name);
     match u32::try_from(value) {
@@ -453,20 +491,6 @@ fn session_timeouts(keys: &FileKeys, tick_time: u32) -> Result<(u32, u32), Inval
         return Err(Invalid::new(reason));
     }
     Ok((min, max))
-}
-
-fn warn_about_size(voters: usize, standalone: bool) {
-    if standalone {
-        if voters == 1 {
-            log::error!("Invalid configuration, only one server specified (ignoring)");
-        }
-        return;
-    }
-    if voters <= 2 {
-        log::warn!("No server failure will be tolerated. You need at least 3 servers.");
-    } else if voters.is_multiple_of(2) {
-        log::warn!("Non-optimal configuration, consider an odd number of servers.");
-    }
 }
 
 /// `dataDir/myid`: the first line is the id and nothing else.

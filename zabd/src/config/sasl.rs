@@ -111,14 +111,15 @@ impl<'a> JaasFile<'a> {
         Ok(Some(Self { path, jaas, properties }))
     }
 
-    /// The login module of a section, which has to be one of names and passwords.
+    /// The login module of a section, which must be one of names and passwords.
     fn section(&self, name: &str) -> Result<Option<&LoginModule>, Invalid> {
         let Some(module) = self.jaas.section(name) else { return Ok(None) };
         let path = self.path.display();
         let wrong = |reason| blame(self.properties, FILE, Invalid::new(reason));
         if module.class != LoginModule::DIGEST {
             let class = &module.class;
-            let reason = format!("{path}: section {name}: {class} is not supported");
+            let missing = if class.ends_with("Krb5LoginModule") { NO_KERBEROS } else { "" };
+            let reason = format!("{path}: section {name}: {class} is not supported{missing}");
             return Err(wrong(reason).accepted(LoginModule::DIGEST));
         }
         if self.properties.setting("fips-mode").is_some()
@@ -130,6 +131,9 @@ impl<'a> JaasFile<'a> {
         Ok(Some(module))
     }
 }
+
+/// What it would take to log in with Kerberos.
+const NO_KERBEROS: &str = " (there is no Kerberos here: no acceptor over a keytab, and no exchanges with a KDC for members that dial)";
 
 fn clients(
     properties: &SystemProperties,

@@ -348,16 +348,19 @@ fn warnings_name_what_is_odd() {
     assert!(log(&format!("{observer}server.4=d:1:2")).contains("doesn't match peerType"));
 }
 
-/// The oracle is only ever asked by an ensemble of two (`QuorumOracleMaj`).
+/// The oracle is only ever asked by an ensemble of two (`QuorumOracleMaj`), which is told what it lacks.
 #[test]
-fn an_oracle_is_missed_by_two_voters_only() {
+fn an_oracle_stops_nobody_and_is_missed_by_two_voters() {
     let dir = Dir::new();
     dir.write("myid", "1");
     let log = |text: &str| warnings(|| drop(dir.load(text).unwrap())).join("\n");
-    assert_eq!(log(&format!("{ALONE}oraclePath=/oracle")), "");
-    assert_eq!(log(&format!("{THREE}oraclePath=/oracle")), "");
+    for text in [ALONE, THREE] {
+        let said = log(&format!("{text}oraclePath=/oracle"));
+        assert!(said.contains("oraclePath has no effect: an oracle is asked by"), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
     let two = THREE.replace("server.3=c:2888:3888\n", "oraclePath=/oracle\n");
-    assert!(log(&two).contains("oraclePath has no effect"));
+    assert!(log(&two).contains("Neither server serves without the other"));
 }
 
 /// Properties as given by `-D` on the command line, and one of them as the file has it.

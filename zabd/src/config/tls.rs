@@ -21,6 +21,8 @@ pub struct TlsConfig {
     pub clients: Option<Settings>,
     /// For connections with members, if any of them may use TLS.
     pub members: Option<Settings>,
+    /// For connections with the AdminServer, if any of them may use TLS; and what they begin with.
+    pub admin: Option<(Settings, Expects)>,
     /// Which ports these are for.
     pub ports: Ports,
     /// How often to look whether the files have changed, if at all.
@@ -34,6 +36,12 @@ pub(crate) const CLIENTS: &str = "ssl.";
 pub(crate) const MEMBERS: &str = "ssl.quorum.";
 
 impl TlsConfig {
+    /// Whether a port of clients or members speaks it.
+    #[must_use]
+    pub fn is_for_ports(&self) -> bool {
+        self.clients.is_some() || self.members.is_some()
+    }
+
     /// Reads the keys; not yet the stores.
     ///
     /// # Errors
@@ -89,17 +97,53 @@ impl TlsConfig {
                 ..default
             },
         };
-        let lists_on = |settings: &Option<Settings>| {
-            settings.as_ref().is_some_and(|settings| settings.crl_file.is_some())
-        };
-        if properties.text(CRL_FILE).is_some() && !lists_on(&clients) && !lists_on(&members) {
+        let admin = admin(properties)?;
+        let of_admin = admin.as_ref().map(|(settings, _)| settings);
+        let sides = [clients.as_ref(), members.as_ref(), of_admin];
+        let lists_on = sides.iter().flatten().any(|settings| settings.crl_file.is_some());
+        if properties.text(CRL_FILE).is_some() && !lists_on {
             let reason = "nobody looks at it: neither ssl.crl nor ssl.quorum.crl is on, with TLS";
             return Err(blame(properties, CRL_FILE, Invalid::new(reason)));
         }
         let interval: u64 = properties.number("zab.tls.reloadIntervalMs", 250);
         let reload_interval = (interval > 0).then(|| Duration::from_millis(interval));
-        Ok(Self { secure_client, clients, members, ports, reload_interval })
+        Ok(Self { secure_client, clients, members, admin, ports, reload_interval })
     }
+}
+
+/// HTTPS of the AdminServer: with the stores of members, as in ZooKeeper; whether a certificate is asked for is
+/// its own affair.
+fn admin(properties: &SystemProperties) -> Result<Option<(Settings, Expects)>, Invalid> {
+    const FORCED: &str = "admin.forceHttps";
+    const UNIFIED: &str = "admin.portUnification";
+    const NEEDED: &str = "admin.needClientAuth";
+    if !properties.bool("admin.enableServer", true) {
+        return Ok(None);
+    }
+    let needs_certificate = properties.bool(NEEDED, false);
+    let (because, expects) = if properties.bool(FORCED, false) {
+        (FORCED, Expects::Handshake)
+    } else if properties.bool(UNIFIED, false) {
+        if needs_certificate {
+            log::warn!(
+                "{NEEDED}: whoever comes by plain HTTP, which {UNIFIED} allows, shows none; {FORCED}=true asks \
+                 everybody"
+            );
+        }
+        (UNIFIED, Expects::Either)
+    } else if needs_certificate {
+        let reason =
+            format!("plain HTTP shows no certificates, and neither {FORCED} nor {UNIFIED} is on");
+        return Err(blame(properties, NEEDED, Invalid::new(reason)));
+    } else {
+        return Ok(None);
+    };
+    let family = Family { prefix: MEMBERS, properties };
+    let client_auth = if needs_certificate { ClientAuth::Need } else { ClientAuth::None };
+    // A browser comes from anywhere: its certificate is not for an address.
+    let client_names = Names::Ignored;
+    let settings = Settings { client_auth, client_names, ..family.settings(because)? };
+    Ok(Some((settings, expects)))
 }
 
 /// The keys of one side.

@@ -33,7 +33,7 @@ fn shell(shell: Shell, table: &mut Command, text: &mut Vec<u8>) -> io::Result<()
     Ok(())
 }
 
-/// The page of the program, and behind it the options of every command.
+/// The page of the program, and after it the options of every command.
 fn manual(table: Command, text: &mut Vec<u8>) -> io::Result<()> {
     let page = clap_mangen::Man::new(table.clone());
     page.render_title(text)?;

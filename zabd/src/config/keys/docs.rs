@@ -61,7 +61,6 @@ fn condition(when: When) -> String {
         When::Always => "if set".into(),
         When::On => "if on".into(),
         When::Off => "if off".into(),
-        When::Above(n) => format!("if above {n}"),
         When::Changed => "unless it is the default".into(),
         When::NotIn(values) => {
             let quoted: Vec<_> = values.iter().map(|value| format!("`{value}`")).collect();

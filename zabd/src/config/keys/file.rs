@@ -1,8 +1,8 @@
 //! The keys that are ZooKeeper's own in `zoo.cfg` (`QuorumPeerConfig.parseProperties`).
 
-use super::Fate::{Checked, Ignored, Refused, Risks, Used, Warned};
+use super::Fate::{Checked, Ignored, Refused, Used, Warned};
 use super::Reader::{Hours, ParseInt, ParseLong, Port, StrictBool, Text};
-use super::When::{Above, Changed, Off, On};
+use super::When::{Changed, Off};
 use super::{Key, Place, Section};
 
 const MIN: i32 = i32::MIN;
@@ -22,8 +22,8 @@ pub(super) const SERVER: Section = Section {
         "tickTime", ParseInt(MIN), "3000", Used("milliseconds, at least 1: the unit of time");
         "minSessionTimeout", ParseInt(MIN), "-1", Used("milliseconds, -1 for 2 ticks");
         "maxSessionTimeout", ParseInt(MIN), "-1", Used("milliseconds, -1 for 20 ticks");
-        "localSessionsEnabled", StrictBool, "false", Risks("as leader, this server takes writes of local sessions of Apache's members; in the read-only mode, a session without ephemeral nodes is over, as a local one would be", On, "every session of this server itself is known to the whole ensemble");
-        "localSessionsUpgradingEnabled", StrictBool, "false", Ignored("every session is a global one from the start");
+        "localSessionsEnabled", StrictBool, "false", Used("a member of an ensemble keeps new sessions to itself, without a transaction, and as leader takes writes of such sessions; set it on all members. A standalone server has none");
+        "localSessionsUpgradingEnabled", StrictBool, "false", Used("with localSessionsEnabled: a session becomes one of the ensemble before it creates an ephemeral node, which is refused otherwise (-120)");
         "autopurge.snapRetainCount", ParseInt(MIN), "3", Used("snapshots that a purge leaves, at least 3");
         "autopurge.purgeInterval", Hours, "0", Used("hours between purges, or a number with unit h or d; 0 for never");
         "metricsProvider.className", Text, "org.apache.zookeeper.metrics.impl.DefaultMetricsProvider", Checked("with the Prometheus provider, /metrics is served on a port of its own; the default and the null provider are the same here, mntr shows all");
@@ -56,13 +56,13 @@ pub(super) const ENSEMBLE: Section = Section {
         "electionAlg", ParseInt(MIN), "3", Refused(Changed, "Invalid electionAlg value. Only 3 is supported.");
         "quorumListenOnAllIPs", StrictBool, "false", Used("peer ports listen on all addresses of the machine");
         "standaloneEnabled", StrictBool, "true", Used("a list of one server is a standalone server");
-        "reconfigEnabled", StrictBool, "false", Warned(On, "this server does not change its list of members; when a ZooKeeper leader does, it ends with exit code 6 and is to be started with the new list");
+        "reconfigEnabled", StrictBool, "false", Used("clients may change the members (reconfig), and this server follows; without it, it ends with exit code 6 when a ZooKeeper leader changes them");
         "syncEnabled", StrictBool, "true", Warned(Off, "an observer writes log and snapshots all the same");
-        "observerMasterPort", ParseInt(MIN), "0", Warned(Above(0), "observers are served by the leader only");
+        "observerMasterPort", ParseInt(MIN), "0", Used("the port on which followers serve observers, and on which an observer learns from a follower; the same on all servers; 0: observers learn from the leader");
         "multiAddress.enabled", StrictBool, "false", Used("a server may have several addresses, joined by |");
         "multiAddress.reachabilityCheckEnabled", StrictBool, "true", Ignored("the addresses of a server are dialled one after the other, unreachable ones are skipped");
         "multiAddress.reachabilityCheckTimeoutMs", ParseInt(0), "1000", Used("milliseconds for each of several addresses of a server");
-        "oraclePath", Text, "", Checked("with two voters warned of: the oracle is not asked, so neither serves without the other; never asked otherwise");
+        "oraclePath", Text, "", Checked("without effect, and warned of: with two voters neither serves without the other; with any other number ZooKeeper does not ask the oracle either");
         "sslQuorum", StrictBool, "false", Checked("members are dialled with TLS and have to dial with it; needs ssl.quorum.keyStore.location and trustStore.location");
         "portUnification", StrictBool, "false", Checked("members may dial with TLS and without; they are dialled as sslQuorum says");
         "sslQuorumReloadCertFiles", StrictBool, "false", Ignored("certificates are read again whenever they change");

@@ -110,8 +110,6 @@ pub(crate) enum When {
     On,
     /// What the reader takes as false.
     Off,
-    /// Numbers above this one.
-    Above(i64),
     /// All but the key's default.
     Changed,
     /// All but these, in any case.
@@ -184,7 +182,7 @@ pub(crate) fn similar(name: &str) -> Option<&'static str> {
         .map(|(_, known)| known)
 }
 
-/// How many letters have to be inserted, left out or exchanged (Levenshtein).
+/// How many letters must be inserted, left out or exchanged (Levenshtein).
 fn distance(a: &str, b: &str) -> usize {
     if a.len().abs_diff(b.len()) > 2 {
         return usize::MAX;
@@ -283,7 +281,6 @@ impl When {
             Self::Always => true,
             Self::On => key.reader.is_on(text),
             Self::Off => !key.reader.is_on(text),
-            Self::Above(n) => key.reader.number(text).is_some_and(|value| value > n),
             Self::Changed => match (key.reader.number(text), key.reader.number(key.default)) {
                 (Some(value), Some(default)) => value != default,
                 _ => !text.eq_ignore_ascii_case(key.default),

@@ -35,6 +35,6 @@ pub(super) const OWN: Section = Section {
         "zab.heartbeatMs", GetLong(0), "50", Checked("milliseconds between heartbeats of members that have them, half a tick at most; 0 for none");
         "zab.suspectMinMs", GetLong(1), "250", Checked("milliseconds after which a silent leader is suspected at the earliest, syncLimit ticks at most");
         "zab.diskStallMaxMs", GetLong(0), "2000", Checked("milliseconds after which a leader whose disk completes nothing makes way, 0 for never");
-        "zab.learner.maxRequestBytes", GetLong(1), "16777216", Guards("bytes of requests that a learner has under way to its leader, and a leader takes of each while it has no room");
+        "zab.learner.maxRequestBytes", GetLong(1), "16777216", Guards("bytes of requests that a learner has under way to its leader, and a leader takes of each while it has no room; alike on all members");
     },
 };

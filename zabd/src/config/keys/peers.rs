@@ -25,10 +25,10 @@ pub(super) const PEERS: Section = Section {
         "leader.maxConcurrentDiffSyncs", GetInt(MIN), "100", Ignored("learners that are sent transactions only do not wait for each other");
         "leader.maxTimeToWaitForEpoch", GetInt(MIN), "-1", Ignored("initLimit bounds how long a new leader waits");
         "leader.ackLoggingFrequency", GetInt(MIN), "1000", Ignored("acknowledgements are not logged");
-        "observer.reconnectDelayMs", GetLong(i64::MIN), "0", Warned(Changed, "an observer that has lost its leader waits as observer.election.DelayMs says");
+        "observer.reconnectDelayMs", GetLong(i64::MIN), "0", Warned(Changed, "an observer that has lost its leader, or has tried all observer masters, waits as observer.election.DelayMs says");
         "observer.election.DelayMs", GetLong(0), "200", Used("milliseconds at most by which an observer delays its part in an election");
         "observer.syncEnabled", Bool, "true", Warned(Off, "an observer writes log and snapshots all the same");
-        "observerMaster.sizeLimit", GetInt(MIN), "33554432", Ignored("observers are served by the leader only");
+        "observerMaster.sizeLimit", GetInt(MIN), "33554432", Ignored("an observer that lags is served from the log on disk, and nothing is kept for it in memory");
         "forward_learner_requests_to_commit_processor_disabled", Bool, "false", Ignored("there is no commit processor");
         "follower.skipLearnerRequestToNextProcessor", Bool, "false", Ignored("there is no commit processor");
     },

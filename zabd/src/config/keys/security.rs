@@ -9,7 +9,6 @@ use super::{Key, Place, Section};
 const MIN: i32 = i32::MIN;
 const NO_KERBEROS: &str = "Kerberos is not supported";
 const NO_X509: &str = "there is no such setting of the scheme x509";
-const NO_HTTPS: &str = "the AdminServer speaks plain HTTP only: put it on a loopback address behind a proxy that has certificates";
 
 pub(super) const IDENTITIES: Section = Section {
     title: "Identities and logins",
@@ -27,7 +26,7 @@ pub(super) const IDENTITIES: Section = Section {
         "superUser.*", Text, "", Used("who has logged in by SASL with one of these names is the super user");
         "X509AuthenticationProvider.superUser", Text, "", Used("the subject of a certificate (RFC 2253), whose owner is the super user");
         "X509AuthenticationProvider.*", Text, "", Warned(Always, NO_X509);
-        "IPAuthenticationProvider.usexforwardedfor", Bool, "false", Ignored("for the AdminServer only, which is not there");
+        "IPAuthenticationProvider.usexforwardedfor", Bool, "false", Checked("the AdminServer takes the first address of X-Forwarded-For for the scheme ip: only behind a proxy that writes it");
         "SASLAuthenticationProvider.superPassword", Text, "", Checked("the password of the user super, who has to be in the JAAS file");
         "letAnySaslUserDoX", Text, "", Used("an id that stands in ACLs for whoever has logged in by SASL");
         "sasl.serverconfig", Text, "Server", Checked("the section of the JAAS file with the clients' names and passwords");
@@ -107,12 +106,12 @@ pub(super) const OBSERVING: Section = Section {
         "admin.commandURL", Text, "/commands", Checked("in front of the names of commands");
         "admin.idleTimeout", GetInt(1), "30000", Checked("milliseconds after which a connection on which nothing moves is closed");
         "admin.httpVersion", GetInt(MIN), "11", Refused(NotIn(&["11"]), "the AdminServer speaks HTTP/1.1");
-        "admin.portUnification", Bool, "false", Warned(On, NO_HTTPS);
-        "admin.forceHttps", Bool, "false", Refused(On, NO_HTTPS);
-        "admin.needClientAuth", Bool, "false", Refused(On, NO_HTTPS);
-        "admin.rateLimiterIntervalInMS", ParseInt(0), "300000", Checked("milliseconds between two snapshots that the command snapshot has written");
+        "admin.portUnification", Bool, "false", Checked("the AdminServer speaks HTTP and HTTPS on its port, told apart by the first byte; needs ssl.quorum.keyStore.location");
+        "admin.forceHttps", Bool, "false", Checked("the AdminServer speaks HTTPS alone, with the key store of members, ssl.quorum.keyStore.location, and their enabledProtocols, ciphersuites and crl");
+        "admin.needClientAuth", Bool, "false", Checked("whoever comes by HTTPS has to show a certificate that ssl.quorum.trustStore.location trusts; refused without forceHttps or portUnification");
+        "admin.rateLimiterIntervalInMS", ParseInt(0), "300000", Checked("milliseconds between two snapshots that the command snapshot has written, and between two states that restore has put in place");
         "admin.snapshot.enabled", Bool, "true", Checked("the command snapshot is answered");
-        "admin.restore.enabled", Bool, "true", Checked("false: the command restore is answered by 503, otherwise by 501, as it is not done on a running server");
+        "admin.restore.enabled", Bool, "true", Checked("the command restore is answered");
         "audit.enable", Bool, "false", Checked("each write of a client has a line, and each start and stop of the server, in the log under the target audit or in auditlog.file");
         "audit.impl.class", Text, "", Checked("with audit.enable: org.apache.zookeeper.audit.Slf4jAuditLogger or Log4jAuditLogger, which are the same here; others are refused");
         "auditlog.file", Text, "", Checked("with audit.enable: a file for the audit log, in log.dir unless its path is absolute");

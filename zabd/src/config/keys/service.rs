@@ -3,7 +3,7 @@
 
 use super::Fate::{Checked, Guards, Ignored, Refused, Risks, Used, Warned};
 use super::Reader::{Bool, Double, GetInt, GetLong, IfYes, Text};
-use super::When::{Changed, Off, On};
+use super::When::{Off, On};
 use super::{Key, Place, Section};
 
 const MIN: i32 = i32::MIN;
@@ -16,7 +16,7 @@ pub(super) const CLIENTS: Section = Section {
         "nio.sessionlessCnxnTimeout", GetInt(1), "10000", Used("milliseconds that a connection may be without a session");
         "clientTcpKeepAlive", Bool, "false", Used("keep-alive probes on connections of clients");
         "4lw.commands.whitelist", Text, "srvr", Used("four-letter words that are answered, joined by commas, or * for all");
-        "globalOutstandingLimit", GetInt(MIN), "1000", Warned(Changed, "requests are bounded for each connection, not by one number for the server");
+        "globalOutstandingLimit", GetInt(MIN), "1000", Guards("requests of all clients under way, above which who has one of them is not read; voters share it: each has this divided by their number less one, if they are more than two");
         "jute.maxbuffer.extrasize", GetInt(0), "", Guards("bytes that a field on the peer ports and on disk may be longer than jute.maxbuffer; as much again if not set");
         "maxResponseCacheSize", GetInt(MIN), "400", Ignored("replies are made from the tree each time; there is no cache");
         "maxGetChildrenResponseCacheSize", GetInt(MIN), "400", Ignored("replies are made from the tree each time; there is no cache");
@@ -58,7 +58,7 @@ pub(super) const THROTTLES: Section = Section {
         "connection_throttle_decrease_ratio", Double, "0", Used("the part of the tokens that may be missing then");
         "connection_throttle_weight_enabled", Bool, "false", Used("handshakes take tokens by what they cost; tokens and fill_count then count new sessions");
         "connection_throttle_global_session_weight", GetInt(1), "3", Guards("tokens of a new session, at least those of a local one");
-        "connection_throttle_local_session_weight", GetInt(1), "1", Guards("tokens of a local session, which every other takes at least");
+        "connection_throttle_local_session_weight", GetInt(1), "1", Guards("tokens of a new local session, which every other takes at least");
         "connection_throttle_renew_session_weight", GetInt(1), "2", Guards("tokens of a session that goes on, at least those of a local one");
         "request_throttle_max_requests", GetInt(0), "0", Guards("requests of all clients under way, from which on further ones wait in order; 0 for any number");
         "request_throttle_stall_time", GetInt(MIN), "100", Ignored("whoever waits goes on as soon as an answer makes room");

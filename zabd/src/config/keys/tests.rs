@@ -149,7 +149,7 @@ impl Dir {
         let config = ServerConfig::parse(text.as_bytes(), properties, None)
             .unwrap_or_else(|error| panic!("{text}{property:?}: {error}"));
         let mut server = options::server(&config);
-        // Drawn anew at each start.
+        // Drawn again at each start.
         server.config.seed = 0;
         server.storage.seed = 0;
         let purge = (config.purge_interval, config.snap_retain_count);

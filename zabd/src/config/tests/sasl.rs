@@ -111,6 +111,37 @@ fn members_need_both_sections() {
     }
 }
 
+/// Whichever section asks for it: the start is refused, by the class, the section and what is missing.
+#[test]
+fn kerberos_is_refused_by_name() {
+    let kerberos = "{ com.sun.security.auth.module.Krb5LoginModule required useKeyTab=true\n \
+                    keyTab=\"/etc/zookeeper.keytab\" principal=\"zookeeper/zk1@REALM\"; };";
+    let members = "quorum.auth.enableSasl=true\n";
+    for (section, lines) in [("Server", ""), ("QuorumServer", members), ("QuorumLearner", members)]
+    {
+        let digest = JAAS.replace(&format!("{section} {{"), &format!("Unused{section} {{"));
+        let error = load(&format!("{section} {kerberos}\n{digest}"), lines).unwrap_err();
+        for wanted in [
+            &format!(
+                "section {section}: com.sun.security.auth.module.Krb5LoginModule is not supported"
+            ),
+            "no acceptor over a keytab",
+            "no exchanges with a KDC",
+            "org.apache.zookeeper.server.auth.DigestLoginModule",
+        ] {
+            assert!(error.contains(wanted), "{section}: no {wanted:?} in {error}");
+        }
+    }
+    let error = load("", "requireKerberosConfig=true\n").unwrap_err();
+    assert!(error.contains("Kerberos is not supported"), "{error}");
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/security.md");
+    let page = fs::read_to_string(page).expect("the page");
+    let page = page.split_whitespace().collect::<Vec<_>>().join(" ");
+    for wanted in ["Kerberos is not there", "acceptor over a keytab", "exchanges with a KDC"] {
+        assert!(page.contains(wanted), "{wanted}");
+    }
+}
+
 #[test]
 fn a_file_that_cannot_be_used_stops_the_start() {
     let error = load("Server {\n x needed;\n};", "").unwrap_err();

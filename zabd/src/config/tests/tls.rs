@@ -152,3 +152,30 @@ fn ways_to_tls_and_back() {
         assert!(error.contains("ssl.quorum.keyStore.location: "), "{error}");
     }
 }
+
+/// The AdminServer has the stores of members, with or without TLS between those.
+#[test]
+fn https_of_the_admin_server() {
+    let stores = "ssl.quorum.keyStore.location=/k\nssl.quorum.clientAuth=need\n";
+    let of = |lines: &str| load_with(&format!("{THREE}{stores}{lines}"), "").map(|c| c.tls.admin);
+    let (forced, unified) = ("admin.forceHttps=true\n", "admin.portUnification=true\n");
+    assert_eq!(of("").unwrap(), None);
+    let (settings, expects) = of(forced).unwrap().expect("https");
+    assert_eq!((expects, settings.client_auth), (Expects::Handshake, ClientAuth::None));
+    assert_eq!(of(unified).unwrap().expect("https").1, Expects::Either);
+    assert_eq!(of(&format!("{forced}{unified}")).unwrap().expect("https").1, Expects::Handshake);
+    let needed = of(&format!("{forced}admin.needClientAuth=true\n")).unwrap().expect("https");
+    assert_eq!((needed.0.client_auth, needed.0.client_names), (ClientAuth::Need, Names::Ignored));
+    let narrow = of(&format!("{forced}ssl.quorum.enabledProtocols=TLSv1.3\n")).unwrap();
+    assert!(!narrow.expect("https").0.tls12);
+    // Without an AdminServer nobody needs it.
+    assert_eq!(of(&format!("{forced}admin.enableServer=false\n")).unwrap(), None);
+    for (lines, says) in [
+        (forced.to_owned(), "admin.forceHttps needs it"),
+        (unified.to_owned(), "admin.portUnification needs it"),
+        ("admin.needClientAuth=true\n".into(), "plain HTTP shows no certificates"),
+    ] {
+        let error = load_with(&format!("{THREE}{lines}"), "").unwrap_err().to_string();
+        assert!(error.contains(says), "{lines} {error}");
+    }
+}

@@ -70,21 +70,33 @@ fn directory(dir: &Path, findings: &mut Findings) {
         Ok(space) => {
             let free = space.f_bavail.saturating_mul(space.f_frsize);
             let total = space.f_blocks.saturating_mul(space.f_frsize);
-            let text = format!("{name}: {} MiB of {} MiB are free", free >> 20, total >> 20);
-            if free < SPACE_MIN {
-                findings.fail("space", text);
-            } else if free < total / 10 {
-                findings.warn("space", text);
-            } else {
-                findings.ok("space", text);
-            }
-            if space.f_favail == 0 && space.f_files > 0 {
-                findings.fail("space", format!("{name}: no inode is free"));
-            }
+            let inodes = (space.f_files > 0).then_some(space.f_favail);
+            judge_space(dir, (free, total), inodes, findings);
         }
         Err(error) => findings.fail("space", format!("{name}: {error}")),
     }
     owners(dir, findings);
+}
+
+/// `free` of `total` bytes, and so many free inodes, where there is such a thing.
+fn judge_space(
+    dir: &Path,
+    (free, total): (u64, u64),
+    inodes: Option<u64>,
+    findings: &mut Findings,
+) {
+    let name = dir.display();
+    let text = format!("{name}: {} MiB of {} MiB are free", free >> 20, total >> 20);
+    if free < SPACE_MIN {
+        findings.fail("space", text);
+    } else if free < total / 10 {
+        findings.warn("space", text);
+    } else {
+        findings.ok("space", text);
+    }
+    if inodes == Some(0) {
+        findings.fail("space", format!("{name}: no inode is free"));
+    }
 }
 
 /// Files of several users in one directory come from a server, or a tool, that was once started as root.
@@ -203,3 +215,61 @@ const SLOW: Duration = Duration::from_millis(20);
 const SPACE_MIN: u64 = 64 << 20;
 /// Clocks of members differ by less, in milliseconds.
 const AHEAD_MS: i64 = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+    use crate::config::SystemProperties;
+
+    fn last(findings: &Findings) -> (Level, &str) {
+        let finding = findings.0.last().unwrap();
+        (finding.level, &finding.text)
+    }
+
+    #[test]
+    fn slow_disks_are_found() {
+        let path = std::env::temp_dir().join(format!("zabd-doctor-cfg-{}", std::process::id()));
+        let config = |more: &str| {
+            let text = format!("dataDir=/tmp\nclientPort=1\ntickTime=100\n{more}");
+            fs::write(&path, text).unwrap();
+            ServerConfig::load(&path, SystemProperties::default()).unwrap()
+        };
+        let (plain, unsafe_one) = (config(""), config("forceSync=no\n"));
+        fs::remove_file(&path).unwrap();
+        let ms = Duration::from_millis;
+        for (times, config, level, text) in [
+            (vec![ms(1); 20], &plain, Level::Ok, "a sync takes 1.0 ms (median of 20)"),
+            (vec![ms(1); 20], &unsafe_one, Level::Warning, "forceSync=no"),
+            (vec![ms(21); 20], &plain, Level::Warning, "every write waits"),
+            (
+                [vec![ms(1); 19], vec![ms(1001)]].concat(),
+                &plain,
+                Level::Warning,
+                "1001.0 ms at most",
+            ),
+            (vec![ms(101); 20], &plain, Level::Failure, "longer than a tick"),
+        ] {
+            let mut findings = Findings::default();
+            judge_latency(Path::new("/x"), &times, config, &mut findings);
+            let (found, says) = last(&findings);
+            assert!(found == level && says.contains(text), "{level:?} {text}: {says}");
+        }
+    }
+
+    #[test]
+    fn full_disks_are_found() {
+        let gib = 1 << 30;
+        for (space, inodes, level) in [
+            ((50 * gib, 100 * gib), Some(5), Level::Ok),
+            ((50 * gib, 100 * gib), None, Level::Ok),
+            ((9 * gib, 100 * gib), Some(5), Level::Warning),
+            ((63 << 20, 100 << 20), Some(5), Level::Failure),
+            ((50 * gib, 100 * gib), Some(0), Level::Failure),
+        ] {
+            let mut findings = Findings::default();
+            judge_space(Path::new("/x"), space, inodes, &mut findings);
+            assert_eq!(findings.worst(), level, "{findings:?}");
+        }
+    }
+}

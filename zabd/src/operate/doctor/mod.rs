@@ -3,12 +3,15 @@
 //! It may run beside the server. All that it writes is one small file beside the log, which it syncs a few
 //! times with pauses and removes; to other members it connects and goes away again.
 
+mod clock;
 mod files;
 mod machine;
 mod network;
+mod reach;
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::json;
@@ -127,6 +130,7 @@ fn look(config: &ServerConfig, findings: &mut Findings) {
     let running = files::check(config, findings);
     machine::check(config, findings);
     network::check(config, running, findings);
+    clock::check(config, findings);
     certificates(config, findings);
 }
 
@@ -152,6 +156,9 @@ fn certificates(config: &ServerConfig, findings: &mut Findings) {
         }
     }
 }
+
+/// How long others have for an answer.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The server's own log begins to warn then, too.
 const EXPIRES_SOON_DAYS: u64 = 30;

@@ -2,27 +2,30 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, TcpListener, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use zab_proto::{Member, Sid};
+use zk_client::blocking::Tls;
 
+use super::reach::{Secure, ask, connect};
 use super::{Findings, Level};
 use crate::config::ServerConfig;
 
 pub(super) fn check(config: &ServerConfig, running: bool, findings: &mut Findings) {
-    own_ports(config, running, findings);
+    let secure = Secure::new(config, findings);
+    own_ports(config, running, &secure, findings);
     let mut versions = BTreeMap::<String, Vec<String>>::new();
     for (sid, member) in &config.ensemble.members {
         if *sid == config.sid {
             own_names(config, member, findings);
         } else {
-            other(config, *sid, member, &mut versions, findings);
+            other(config, *sid, member, &secure, &mut versions, findings);
         }
     }
     if running
-        && let Some((host, port)) = &config.client
-        && let Some(version) = version(&client_host(host), *port)
+        && let Some((host, port, tls)) = client_port(config, None, &secure)
+        && let Some(version) = version(&client_host(host), port, tls)
     {
         versions.entry(version).or_default().push("this one".into());
     }
@@ -44,7 +47,7 @@ fn client_host(host: &str) -> String {
 }
 
 /// The ports of this server: taken by it if it runs, free if it does not.
-fn own_ports(config: &ServerConfig, running: bool, findings: &mut Findings) {
+fn own_ports(config: &ServerConfig, running: bool, secure: &Secure, findings: &mut Findings) {
     let mut ports = Vec::new();
     for (name, client) in
         [("clientPort", &config.client), ("secureClientPort", &config.tls.secure_client)]
@@ -64,8 +67,14 @@ fn own_ports(config: &ServerConfig, running: bool, findings: &mut Findings) {
     for (name, host, port) in ports {
         let text = format!("{name} {host}:{port}");
         if running {
-            match connect(&client_host(&host), port) {
-                Ok(_) => findings.ok("ports", text + " answers"),
+            let tls = match name {
+                "secureClientPort" => secure.clients.as_ref(),
+                "election port" => secure.members.as_ref(),
+                _ => None,
+            };
+            let with = if tls.is_some() { " answers, with TLS" } else { " answers" };
+            match connect(&client_host(&host), port, tls) {
+                Ok(_) => findings.ok("ports", text + with),
                 Err(error) => {
                     findings.fail("ports", format!("{text}: the server runs, but: {error}"));
                 }
@@ -145,11 +154,26 @@ fn look_up(host: &str, findings: &mut Findings, own: bool) -> Option<Vec<IpAddr>
     None
 }
 
+/// Where a server answers its clients: at `own`, if it has that of its own, else where this configuration says, in
+/// the clear or with TLS alone.
+fn client_port<'a>(
+    config: &'a ServerConfig,
+    own: Option<&'a (String, u16)>,
+    secure: &'a Secure,
+) -> Option<(&'a str, u16, Option<&'a Tls>)> {
+    if let Some((host, port)) = own.or(config.client.as_ref()) {
+        return Some((host, *port, None));
+    }
+    let (host, port) = config.tls.secure_client.as_ref()?;
+    Some((host, *port, Some(secure.clients.as_ref()?)))
+}
+
 /// Another member: its election port takes connections, its client port tells its version.
 fn other(
     config: &ServerConfig,
     sid: Sid,
     member: &Member,
+    secure: &Secure,
     versions: &mut BTreeMap<String, Vec<String>>,
     findings: &mut Findings,
 ) {
@@ -158,49 +182,30 @@ fn other(
             continue;
         }
         let text = format!("{sid}: {}", address.host_port(address.election_port));
-        match connect(&address.host, address.election_port) {
+        let tls = secure.members.as_ref();
+        let with = if tls.is_some() { " answers, with TLS" } else { " answers" };
+        match connect(&address.host, address.election_port, tls) {
             Ok(took) if took > SLOW_CONNECT => {
                 let ms = took.as_millis();
                 findings.warn("members", format!("{text} takes {ms} ms to connect to"));
             }
-            Ok(_) => findings.ok("members", text + " answers"),
+            Ok(_) => findings.ok("members", text + with),
             Err(error) => findings.warn("members", format!("{text} cannot be reached: {error}")),
         }
-        let client = member.client.as_ref().or(config.client.as_ref());
-        let version = client.and_then(|(_, port)| version(&address.host, *port));
+        let client = client_port(config, member.client.as_ref(), secure);
+        let version = client.and_then(|(_, port, tls)| version(&address.host, port, tls));
         if let Some(version) = version {
             versions.entry(version).or_default().push(sid.to_string());
         }
     }
 }
 
-/// How long it takes to connect. The connection is closed at once, which a member takes for a stranger's.
-fn connect(host: &str, port: u16) -> io::Result<Duration> {
-    let mut result = Err(io::Error::other("the name stands for no address"));
-    for address in (host, port).to_socket_addrs()? {
-        let began = Instant::now();
-        result = TcpStream::connect_timeout(&address, PATIENCE).map(|_| began.elapsed());
-        if result.is_ok() {
-            break;
-        }
-    }
-    result
-}
-
 /// What a server calls itself, by `srvr`, which is allowed by default.
-fn version(host: &str, port: u16) -> Option<String> {
-    use std::io::{Read, Write};
-    let address: SocketAddr = (host, port).to_socket_addrs().ok()?.next()?;
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    stream.write_all(b"srvr").ok()?;
-    let mut answer = String::new();
-    stream.take(ANSWER_LEN_MAX).read_to_string(&mut answer).ok()?;
+fn version(host: &str, port: u16, tls: Option<&Tls>) -> Option<String> {
+    let (answer, _) = ask(host, port, tls, "srvr").ok()?;
     let line = answer.lines().find_map(|line| line.strip_prefix("Zookeeper version: "))?;
     Some(line.split([',', '-']).next().unwrap_or(line).trim().to_owned())
 }
 
-const PATIENCE: Duration = Duration::from_secs(2);
 const SLOW_LOOKUP: Duration = Duration::from_secs(1);
 const SLOW_CONNECT: Duration = Duration::from_millis(200);
-const ANSWER_LEN_MAX: u64 = 64 << 10;
