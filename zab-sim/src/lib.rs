@@ -27,8 +27,8 @@ pub mod zk;
 // Named from here, whichever folder they are in.
 use faults::{away, members, siege, tamper};
 pub use faults::{mutation, plan, profile};
+use observer::{change, epochs, stream, tap, views, votes};
 pub use observer::{check, coverage};
-use observer::{epochs, stream, tap, votes};
 use world::{disk, image, net, probe};
 pub use world::{queue, replica, rng, subject, trace};
 
@@ -36,6 +36,6 @@ pub use check::{Failure, Ghost};
 pub use mutation::Mutation;
 pub use options::Options;
 pub use run::{Outcome, run};
-pub use subject::{Client, Subject, Wish};
+pub use subject::{Client, InHand, Subject, Wish};
 pub use trace::Trace;
 pub use world::World;

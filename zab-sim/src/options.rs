@@ -136,6 +136,8 @@ pub struct Options {
     pub voters: usize,
     /// Observers, after the voters.
     pub observers: usize,
+    /// Observers learn from followers.
+    pub masters: bool,
     /// Servers that are no members at the beginning, after the observers. With any, the members change.
     pub spares: usize,
     /// Clients.
@@ -201,6 +203,7 @@ impl Options {
             profile: "plain",
             voters,
             observers: 0,
+            masters: false,
             spares: 0,
             clients: 2,
             requests: 50,
@@ -338,7 +341,8 @@ fn draw_net(rng: &mut Rng) -> NetOptions {
             Segmentation::Halves,
             Segmentation::Bytes,
         ]),
-        window: rng.pick(&[8 * 1024, 64 * 1024]),
+        // A message longer than this is never there as a whole: multis of 120 parts have up to 13 KiB.
+        window: rng.pick(&[16 * 1024, 64 * 1024]),
         slow_reader_per_mille: rng.pick(&[0, 0, 0, 2]),
         reset_on_heal_per_mille: rng.pick(&[0, 300, 1000]),
         zones: Vec::new(),

@@ -2,6 +2,7 @@
 
 use zab_proto::Phase;
 
+use crate::members::sid_of;
 use crate::net::Side;
 use crate::options::Options;
 use crate::plan::{Death, slowness};
@@ -188,9 +189,8 @@ fn cripple_one<A: Subject>(world: &mut World<A>) {
 /// E7: a majority whose members reach each other has a leader, though one of them hears of the rest,
 /// which reaches nobody else.
 fn split<A: Subject>(world: &mut World<A>) {
-    let Options { voters, tick_time, init_limit, election, .. } = world.options;
-    // Who follows a leader that still waits for better votes must not have given up before it leads.
-    if voters < 4 || tick_time * init_limit < 2 * election.finalize_wait {
+    let voters = world.options.voters;
+    if voters < 4 {
         return;
     }
     let mut core: Vec<HostIx> = (0..voters).collect();
@@ -279,10 +279,9 @@ fn await_laggards<A: Subject>(world: &mut World<A>, period: u64) {
     loop {
         let before = world.positions();
         let lag = before.iter().enumerate().filter(|(at, before)| behind(world, *at, **before));
-        let (voters, others): (Vec<_>, Vec<_>) =
-            lag.map(|(at, _)| at).partition(|at| *at < world.options.voters);
-        let needed = 2 * voters.len() >= world.options.voters;
-        if voters.len() + others.len() == 0 || needed || world.failure().is_some() {
+        let lag: Vec<HostIx> = lag.map(|(at, _)| at).collect();
+        let needed = !world.ghost.borrow().quorum(|voter| !lag.contains(&voter));
+        if lag.is_empty() || needed || world.failure().is_some() {
             return;
         }
         let until = world.now + period;
@@ -382,11 +381,11 @@ impl<A: Subject> World<A> {
         let Some(leader) = self.leader() else { return false };
         let epoch = ghost.server(leader).status.map(|status| status.epoch);
         let enough = ghost.committed().saturating_sub(UNDER_WAY);
-        let voters = self.options.voters;
-        let have = (0..voters).filter(|voter| ghost.server(*voter).position >= enough).count();
+        let members = ghost.committed_members();
+        let have = ghost.quorum(|voter| ghost.server(voter).position >= enough);
         positions.iter().enumerate().all(|(server, before)| {
             let watched = ghost.server(server);
-            let needed = server < voters && have <= voters / 2;
+            let needed = !have && members.is_voter(sid_of(server));
             let goes_on = !needed && watched.position >= before + 2 * UNDER_WAY;
             watched.status.is_some_and(|status| {
                 status.phase == Phase::Broadcast && Some(status.epoch) == epoch
@@ -416,7 +415,9 @@ impl<A: Subject> World<A> {
 
     fn undisturbed(&mut self, invariant: &'static str, but: HostIx, before: &[u32]) {
         let now = self.role_changes();
-        let disturbed = (0..now.len()).find(|other| *other != but && now[*other] != before[*other]);
+        // Who learns from a follower looks for another one when that is gone.
+        let judged = if self.options.masters { self.options.voters } else { now.len() };
+        let disturbed = (0..judged).find(|other| *other != but && now[*other] != before[*other]);
         if let Some(other) = disturbed {
             let text = format!("s{} disturbs s{}", but + 1, other + 1);
             self.ghost.borrow_mut().fail(invariant, text);

@@ -74,6 +74,8 @@ scenarios! {
     "etcd-aba"
     "etcd-applied"
     "foreign-directory"
+    "members-follower-unheard"
+    "members-successor-unheard"
     "omnipaxos-chained"
     "omnipaxos-constrained"
     "partial-partition"

@@ -5,6 +5,8 @@
 //! | command | meaning |
 //! |---|---|
 //! | `servers V [O]` | V voters and O observers; first line |
+//! | `spares N` | N more servers, which are no members yet; the members may change |
+//! | `heartbeat N` | N ms between heartbeats; 0: none, as Apache's servers |
 //! | `service N` | the ZooKeeper service, with N clients that ask by themselves all the time |
 //! | `retain N` | committed transactions kept for DIFF |
 //! | `snapshots N` | a snapshot every N transactions |
@@ -23,7 +25,9 @@
 //! | `until committed N` | N transactions are committed |
 //! | `until applied I N` | I has applied N |
 //! | `until logged I N` | N transactions are in I's log or snapshot, asked for or durable |
+//! | `until voters I J…` | I goes by a configuration with these voters |
 //! | `until STEP I` | I takes a step: `newleader`, `looking`, `set_epoch`, `truncate`, … |
+//! | `patience N ms` | from here on `until` waits so long, and not for a minute |
 //! | `now …`, `not …` | what `until` waits for (but a step) holds at this moment, or does not |
 //! | `pause I`, `unpause I` | its process does nothing, its connections stay open |
 //! | `fail I` | the next thing its disk does fails, which ends the process |
@@ -32,6 +36,7 @@
 //! | `knock I PORT [HEX]` | a stranger dials I, sends these bytes, and is never heard of again |
 //! | `hold A > B`, `release A > B` | once A has opened a snapshot, its bytes to B wait |
 //! | `drop KIND A > B` | the next packet of that kind does not arrive |
+//! | `members I J…` | the leader I is asked to change the members to these voters, and observers (`3:observer`) |
 //! | `activate A > B N` | the next N commits also activate a configuration |
 //! | `window N` | bytes in flight and unread per connection |
 //! | `counter N` | the counter at which a new epoch begins |
@@ -40,15 +45,16 @@
 //! | `breaks FAULT INVARIANT` | with that fault put into the code, this script finds it |
 
 use zab_proto::wire::packet::PacketType;
-use zab_proto::{Channel, Epoch, Phase, ServerState};
+use zab_proto::{Channel, Ensemble, Epoch, Phase, Role, ServerState, Sid};
 
 use crate::check::Failure;
 use crate::counter::{Counter, CounterClient};
+use crate::members::{member, server_of};
 use crate::mutation::Mutation;
 use crate::net::Side;
 use crate::options::Options;
 use crate::plan::Death;
-use crate::queue::{Event, HostIx, MILLI, SECOND};
+use crate::queue::{Event, HostIx, MILLI};
 use crate::recovery::converge;
 use crate::replica::{Ask, Replica};
 use crate::run::{Outcome, guarded};
@@ -105,6 +111,8 @@ impl Scenario {
                     options.clients = number(&words, 1);
                     options.requests = u32::MAX;
                 }
+                "spares" => options.spares = number(&words, 1),
+                "heartbeat" => options.heartbeat = number(&words, 1) as u64,
                 "retain" => options.retained_txns = number(&words, 1),
                 "snapshots" => options.disk.snapshot_every = number(&words, 1),
                 "window" => options.net.window = number(&words, 1),
@@ -195,6 +203,8 @@ impl<A: Subject> World<A> {
             "hold" => self.held.push((server(words, 1), server(words, 3))),
             "release" => self.release(server(words, 1), server(words, 3)),
             "drop" | "activate" => self.rig(words),
+            "members" => self.ask_members(words),
+            "patience" => self.patience = number(words, 1) as u64 * MILLI,
             "write" => {
                 let times = words.get(2).map_or(1, |_| number(words, 2));
                 (0..times).for_each(|_| ask(self, server(words, 1), Ask::Write));
@@ -212,8 +222,8 @@ impl<A: Subject> World<A> {
                 self.run_until(until, |_| false);
             }
             "heal" => converge(self),
-            "servers" | "service" | "retain" | "snapshots" | "window" | "counter" | "unmarked"
-            | "breaks" => {}
+            "servers" | "service" | "spares" | "retain" | "snapshots" | "window" | "counter"
+            | "unmarked" | "breaks" => {}
             _ => panic!("unknown command {words:?}"),
         }
     }
@@ -258,6 +268,9 @@ impl<A: Subject> World<A> {
         let (verdict, kinds, at) = match words {
             ["drop", "PROPOSAL", ..] => (Verdict::Drop, vec![PacketType::PROPOSAL], 2),
             ["drop", "COMMIT", ..] => (Verdict::Drop, vec![PacketType::COMMIT], 2),
+            ["drop", "COMMITANDACTIVATE", ..] => {
+                (Verdict::Drop, vec![PacketType::COMMITANDACTIVATE], 2)
+            }
             ["activate", ..] => {
                 (Verdict::Activate, vec![PacketType::COMMIT, PacketType::INFORM], 1)
             }
@@ -268,6 +281,22 @@ impl<A: Subject> World<A> {
         let times = u32::try_from(times).unwrap_or(u32::MAX);
         let rigs = kinds.into_iter().map(|kind| Rig { from, to, kind, verdict, times });
         self.rigs.extend(rigs);
+    }
+
+    /// The leader is asked for other members: `3` votes, `3:observer` does not.
+    fn ask_members(&mut self, words: &[&str]) {
+        let mut next = Ensemble::default();
+        for word in &words[2..] {
+            let (sid, role) = match word.split_once(':') {
+                Some((sid, "observer")) => (sid, Role::Observer),
+                _ => (*word, Role::Participant),
+            };
+            let sid = Sid(sid.parse().unwrap_or_else(|_| panic!("no member: {words:?}")));
+            next.members.insert(sid, member(server_of(sid), role));
+        }
+        if self.propose_members(server(words, 1), next).is_none() {
+            self.ghost.borrow_mut().fail("script", format!("refused: {}", words.join(" ")));
+        }
     }
 
     fn surround(&mut self, server: HostIx, cut: bool) {
@@ -283,7 +312,7 @@ impl<A: Subject> World<A> {
     }
 
     fn wait(&mut self, words: &[&str]) {
-        let deadline = self.now + 60 * SECOND;
+        let deadline = self.now + self.patience;
         let done = if self.holds(words).is_some() {
             self.run_until(deadline, |world| world.holds(words) == Some(true))
         } else {
@@ -311,6 +340,10 @@ impl<A: Subject> World<A> {
                 status.phase == Phase::Broadcast && wanted
             }),
             "looks" => status().is_some_and(|status| status.state == ServerState::Looking),
+            "voters" => {
+                let voters = ghost.views[server(words, 2)].in_force.voters();
+                voters.map(|sid| sid.to_string()).eq(words[3..].iter().copied())
+            }
             "epoch" => status().is_some_and(|status| status.epoch.0 == integer(words, 3)),
             "committed" => ghost.committed() >= number(words, 2),
             "applied" => ghost.server(server(words, 2)).position >= number(words, 3),

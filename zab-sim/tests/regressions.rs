@@ -5,7 +5,7 @@
 
 use zab_sim::counter::Counter;
 use zab_sim::replica::Replica;
-use zab_sim::{Options, run};
+use zab_sim::{Options, profile, run};
 
 /// What each found, where that was recorded.
 const FOUND: &[(u64, &str)] = &[
@@ -33,6 +33,31 @@ const BIASED: &[(u64, &str)] = &[
     (2857, "L6: a transaction longer than half the window waited for a paused learner"),
     (4782, "L5: votes behind the beginning of a garbled frame counted as left over"),
 ];
+
+/// Of the profile in which the members change.
+const MEMBERS: &[(u64, &str)] = &[
+    (1696, "L1: a voter that had become an observer, behind the writers, was waited for"),
+    (1839, "L1: as 1696"),
+];
+
+/// The same with observer masters, leaders that make way, and servers without heartbeats.
+const TURNOVER: &[(u64, &str)] = &[
+    (2247, "E1: the check missed that its leader told an observer who leads"),
+    (5529, "E8: the check missed that who hears of other members waits for its disk"),
+    (6313, "E1: as 2247, by the follower that the observer learns from"),
+    (3533, "L1: who avoided a leader that others elected heard of it too late, each time"),
+];
+
+#[test]
+fn seeds_with_other_members() {
+    for (name, seeds) in [("members", MEMBERS), ("turnover", TURNOVER)] {
+        let profile = profile::named(name).expect("there is one");
+        for (seed, what) in seeds {
+            let outcome = run::<Replica<Counter>>(&profile.options(*seed), 0);
+            assert_eq!(outcome.failure, None, "{name}, seed {seed}, once {what}");
+        }
+    }
+}
 
 #[test]
 fn seeds_of_ten_thousand_runs() {

@@ -81,9 +81,11 @@ fn faults_put_in_are_found() {
 /// ephemerals: runs of full length.
 #[test]
 fn faults_put_in_are_found_by_longer_runs() {
-    for (mutation, mut seeds) in
-        [(Mutation::OlderConnectionAnswers, 20..60), (Mutation::TurnWithoutEnd, 50..70)]
-    {
+    for (mutation, mut seeds) in [
+        (Mutation::OlderConnectionAnswers, 20..200),
+        (Mutation::TurnWithoutEnd, 50..70),
+        (Mutation::PiecesAtOnce, 0..20),
+    ] {
         let found = seeds.any(|seed| {
             let options = Options { mutation: Some(mutation), ..Options::plain(seed) };
             run::<Zk>(&options, 0).failure.is_some()
@@ -108,6 +110,14 @@ fn a_seed_of_a_biased_run() {
 #[test]
 fn a_seed_of_requests_that_a_learner_had_left_on_their_way() {
     assert_eq!(run::<Zk>(&Options::swarm(2554), 0).failure, None);
+}
+
+/// Requests done in pieces, and what a client asked while its session was being expired.
+#[test]
+fn seeds_of_biased_runs() {
+    for seed in [241, 328, 494, 4694, 7712] {
+        assert_eq!(run::<Zk>(&Options::swarm(seed), 0).failure, None, "seed {seed}");
+    }
 }
 
 #[test]

@@ -9,7 +9,9 @@ use std::time::Instant;
 use clap::{Parser, ValueEnum};
 
 use zab_sim::counter::Counter;
-use zab_sim::coverage::{Coverage, MEMBERS_MUST_REACH, MUST_REACH, SERVICE_MUST_REACH};
+use zab_sim::coverage::{
+    Coverage, MASTERS_MUST_REACH, MEMBERS_MUST_REACH, MUST_REACH, SERVICE_MUST_REACH, STEPS,
+};
 use zab_sim::minimise::minimise;
 use zab_sim::plan::draw;
 use zab_sim::replica::Replica;
@@ -93,7 +95,8 @@ struct Args {
     /// Find every mutation by random search and print a table of what it took.
     #[arg(long)]
     mutations: bool,
-    /// Measure elections and commits of ensembles of many sizes in virtual time.
+    /// Measure elections and commits of ensembles of many sizes in virtual time; with
+    /// `--profile members`: changes of their members; with `--profile masters`: observers.
     #[arg(long)]
     scale: bool,
     /// With `--scale`: only small ensembles, to see that it works.
@@ -130,7 +133,7 @@ fn main() -> ExitCode {
         for profile in profile::ALL.iter().chain(profile::APART) {
             println!("profile {}: {}", profile.name, profile.about.join(" "));
         }
-        let mutations = Mutation::ALL.iter().chain(Mutation::MEMBERS);
+        let mutations = Mutation::ALL.iter().chain(Mutation::MEMBERS).chain(Mutation::MASTERS);
         mutations.for_each(|mutation| println!("mutation {mutation:?}"));
         Mutation::SERVICE.iter().for_each(|m| println!("mutation {m:?}, with --subject zk"));
         return ExitCode::SUCCESS;
@@ -147,7 +150,11 @@ fn main() -> ExitCode {
         return mutation_table(&args);
     }
     if args.scale {
-        return scale_table(&args);
+        return match args.profile.as_deref() {
+            Some("members") => scale_table(&args, &scale::CHANGES),
+            Some("masters") => scale_table(&args, &scale::MASTERS),
+            _ => scale_table(&args, &scale::ELECTIONS),
+        };
     }
     if let Some((from, to)) = args.seeds {
         return sweep(&args, from, to, mutation);
@@ -297,10 +304,16 @@ fn sweep(args: &Args, from: u64, to: u64, mutation: Option<Mutation>) -> ExitCod
     );
     let (must_reach, complete) = match args.profile.as_deref() {
         None => (args.subject.must_reach(), true),
-        Some("members") => (MEMBERS_MUST_REACH, true),
+        Some("members" | "turnover") => (MEMBERS_MUST_REACH, true),
+        Some("masters") => (MASTERS_MUST_REACH, true),
         Some(_) => (args.subject.must_reach(), false),
     };
-    let missing = sum.coverage.missing(must_reach);
+    let mut missing = sum.coverage.missing(must_reach);
+    if matches!(args.profile.as_deref(), Some("members" | "turnover")) {
+        // Nobody is named to lead before the change is committed: there is nothing to reach then.
+        let steps = STEPS.as_flattened().iter().copied().filter(|step| !step.is_empty());
+        missing.extend(sum.coverage.missing(&steps.collect::<Vec<_>>()));
+    }
     if !missing.is_empty() && complete && mutation.is_none() {
         println!("never reached: {}", missing.join(", "));
         if sum.runs >= ENOUGH_RUNS && sum.failures.is_empty() {
@@ -359,10 +372,13 @@ fn mutation_table(args: &Args) -> ExitCode {
     let mut all_found = true;
     let core = Mutation::ALL.iter().map(|mutation| (mutation, Subject::Counter));
     let service = Mutation::SERVICE.iter().map(|mutation| (mutation, Subject::Zk));
-    let members = Mutation::MEMBERS.iter().map(|mutation| (mutation, Subject::Counter));
+    let members = Mutation::MEMBERS.iter().chain(Mutation::MASTERS);
+    let members = members.map(|mutation| (mutation, Subject::Counter));
     for (mutation, subject) in core.chain(service).chain(members) {
         let mut events = 0;
         let apart = Mutation::MEMBERS.contains(mutation).then(|| profile::named("members"));
+        let apart = apart
+            .or_else(|| Mutation::MASTERS.contains(mutation).then(|| profile::named("masters")));
         let found = (0..20_000).find_map(|seed| {
             let options = match apart.flatten() {
                 Some(profile) => Options { mutation: Some(*mutation), ..profile.options(seed) },
@@ -382,11 +398,11 @@ fn mutation_table(args: &Args) -> ExitCode {
     if all_found { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn scale_table(args: &Args) -> ExitCode {
+fn scale_table(args: &Args, bench: &scale::Bench) -> ExitCode {
     let wanted = |work: &scale::Work| {
         args.sizes.is_empty() || args.sizes.contains(&work.case.size().replace(' ', ""))
     };
-    let works: Vec<_> = scale::works(args.quick).into_iter().filter(wanted).collect();
+    let works: Vec<_> = (bench.works)(args.quick).into_iter().filter(wanted).collect();
     if works.is_empty() {
         let quick = if args.quick { " with --quick" } else { "" };
         eprintln!("none of these sizes is measured{quick}: {}", args.sizes.join(","));
@@ -396,21 +412,22 @@ fn scale_table(args: &Args) -> ExitCode {
     let told = |case: &scale::Case, events: u64| {
         eprintln!("{:6.1} s: {case:?}, {events} events", started.elapsed().as_secs_f64());
     };
-    let results = match scale::run(&works, usize::try_from(args.jobs).unwrap_or(1), told) {
+    let jobs = usize::try_from(args.jobs).unwrap_or(1);
+    let results = match scale::run(bench, &works, jobs, told) {
         Ok(results) => results,
         Err(failure) => {
             println!("{}: {}", failure.invariant, failure.text);
             return ExitCode::FAILURE;
         }
     };
-    let tables = scale::tables(&works, &results);
+    let tables = (bench.tables)(&works, &results);
     print!("{tables}");
     let write = |out: &Path| {
         std::fs::create_dir_all(out)?;
-        std::fs::write(out.join("scale.md"), &tables)?;
-        let json = scale::json(&works, &results);
-        std::fs::write(out.join("scale.json"), format!("{json}\n"))?;
-        std::fs::write(out.join("scale.svg"), figures::plot::svg(&scale::plots(&works, &results)))
+        let file = |kind: &str| out.join(format!("{}.{kind}", bench.name));
+        std::fs::write(file("md"), &tables)?;
+        std::fs::write(file("json"), format!("{}\n", scale::json(&works, &results)))?;
+        std::fs::write(file("svg"), figures::plot::svg(&(bench.plots)(&works, &results)))
     };
     match args.out.as_deref().map_or(Ok(()), write) {
         Ok(()) => ExitCode::SUCCESS,

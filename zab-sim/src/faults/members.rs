@@ -43,7 +43,8 @@ pub(crate) fn first(options: &Options) -> Ensemble {
 
 /// The configuration that a transaction makes.
 pub(crate) fn configuration(txn: &[u8]) -> Option<Ensemble> {
-    let header = TxnHeader::parse(txn).ok().filter(|header| header.kind == RECONFIG)?;
+    let is_change = |header: &TxnHeader| [RECONFIG, DISGUISED].contains(&header.kind);
+    let header = TxnHeader::parse(txn).ok().filter(is_change)?;
     let text = txn.get(TxnHeader::LEN + PATH.len() + 4..txn.len() - 4)?;
     Ensemble::parse_text(text).ok().filter(|ensemble| ensemble.version == header.zxid.raw())
 }
@@ -51,9 +52,12 @@ pub(crate) fn configuration(txn: &[u8]) -> Option<Ensemble> {
 /// The path in front of the text, with its length.
 const PATH: &[u8] = b"\0\0\0\x11/zookeeper/config";
 
-fn transaction(ensemble: &Ensemble, zxid: Zxid) -> Vec<u8> {
+/// A change in which no server sees one: a mutation.
+const DISGUISED: i32 = RECONFIG + 1000;
+
+fn transaction(ensemble: &Ensemble, zxid: Zxid, kind: i32) -> Vec<u8> {
     let mut txn = Vec::new();
-    TxnHeader { client_id: 1, cxid: 1, zxid, time: 0, kind: RECONFIG }.write(&mut txn);
+    TxnHeader { client_id: 1, cxid: 1, zxid, time: 0, kind }.write(&mut txn);
     let text = ensemble.text();
     txn.extend_from_slice(PATH);
     txn.extend_from_slice(&u32::try_from(text.len()).unwrap_or(0).to_be_bytes());
@@ -122,20 +126,25 @@ fn draw(rng: &mut Rng, now: &Ensemble, leader: HostIx, servers: usize) -> (Ensem
 impl<A: Subject> World<A> {
     /// An operator changes the members, if the leader takes it.
     pub(crate) fn reconfigure(&mut self, choice: u64) {
-        let Some(leader) = self.leader() else { return };
+        let runs = |leader: &HostIx| self.is_up(*leader) && !self.servers[*leader].paused;
+        let Some(leader) = self.leader().filter(runs) else { return };
         let mut rng = Rng::new(choice, 0x0e3b);
         let servers = self.servers.len();
         let s = &mut self.servers[leader];
         let now = s.clock(self.now);
         let Some(node) = &mut s.node else { return };
+        let second = self.options.mutation == Some(Mutation::SecondChange);
         let proposed = node.with(now, |_, core| {
             let peer = core.peer();
             let (mut next, what) = draw(&mut rng, &peer.config().ensemble, leader, servers);
             let voters = next.voters().count();
-            let taken = voters > 0 && !peer.is_reconfiguring() && peer.has_synced_quorum(&next);
+            let second = second && peer.is_reconfiguring();
+            let free = second || !peer.is_reconfiguring();
+            let taken = voters > 0 && free && peer.has_synced_quorum(&next);
+            let kind = if second { DISGUISED } else { RECONFIG };
             let zxid = peer.next_zxid().filter(|_| taken)?;
             next.version = zxid.raw();
-            core.propose(&transaction(&next, zxid)).ok().map(|zxid| (zxid, next, what))
+            core.propose(&transaction(&next, zxid, kind)).ok().map(|zxid| (zxid, next, what))
         });
         let Some((zxid, next, what)) = proposed else { return };
         self.trace.say(|| format!("s{} proposes {zxid}: {}", leader + 1, lines(&next)));
@@ -144,6 +153,19 @@ impl<A: Subject> World<A> {
         if self.options.mutation == Some(Mutation::NewVotersUnasked) {
             self.forge_acks(leader, zxid, &next);
         }
+    }
+
+    /// The leader of now is asked for these members.
+    pub(crate) fn propose_members(&mut self, leader: HostIx, mut next: Ensemble) -> Option<Zxid> {
+        let s = &mut self.servers[leader];
+        let now = s.clock(self.now);
+        let proposed = s.node.as_mut()?.with(now, |_, core| {
+            let zxid = core.peer().next_zxid()?;
+            next.version = zxid.raw();
+            core.propose(&transaction(&next, zxid, RECONFIG)).ok()
+        });
+        self.settle(leader);
+        proposed
     }
 
     /// A mutation: a change is committed by the old members alone, as if the new ones had agreed.
@@ -161,7 +183,7 @@ impl<A: Subject> World<A> {
         let Some(node) = &self.servers[server].node else { return };
         let ensemble = &node.peer().config().ensemble;
         self.trace.say(|| format!("s{} goes by {}", server + 1, lines(ensemble)));
-        self.ghost.borrow_mut().on_activated(server, ensemble);
+        self.ghost.borrow_mut().on_activated(self.now, server, ensemble);
     }
 }
 

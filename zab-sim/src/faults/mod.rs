@@ -1,6 +1,7 @@
 //! What a fault does, and the steps of the protocol that faults are tied to.
 
 pub(crate) mod away;
+pub(crate) mod forge;
 pub(crate) mod members;
 pub mod mutation;
 pub mod plan;
@@ -174,6 +175,7 @@ impl<A: Subject> World<A> {
 
     fn cut(&mut self, from: HostIx, to: HostIx, length: u64) {
         if from != to {
+            self.ghost.borrow_mut().sever(from, to);
             self.net.cut(from, to);
             self.queue.push(self.now + length, Event::Heal { from, to });
         }

@@ -58,6 +58,20 @@ pub enum Mutation {
     ConfigurationsForgotten,
     /// A change of the members is committed by the old ones alone: for the new ones somebody else agrees.
     NewVotersUnasked,
+    /// A follower takes what is proposed as committed, and tells its observers.
+    MasterInformsUncommitted,
+    /// Whoever is told of a proposed change goes by it, though it is not committed.
+    ActivatedOnProposal,
+    /// A server that starts again takes the configuration that NEWLEADER told it last for the committed one.
+    NewLeaderCommits,
+    /// A change makes the server with the shortest history the next leader.
+    SuccessorBehind,
+    /// The vote of a server that was removed counts as if a voter that is silent had cast it.
+    RemovedVotes,
+    /// A change is proposed while another one is under way.
+    SecondChange,
+    /// A leader takes learners that are gone for present.
+    AbsentPresent,
     /// A leader's clock stands still while its process does not run: when it comes back it does not know that
     /// it was away, and serves reads at once.
     ClockStandsStill,
@@ -98,6 +112,8 @@ pub enum Mutation {
     UnusedContainersRemoved,
     /// A turn of the server's loop goes on as long as clients ask for something.
     TurnWithoutEnd,
+    /// What takes more than a turn is prepared, applied and answered in one piece.
+    PiecesAtOnce,
     /// What was in flight is submitted again to a leader that may have it already: a server that is
     /// back with its leader takes that for a new epoch.
     ResubmittedTooEarly,
@@ -146,8 +162,20 @@ impl Mutation {
     ];
 
     /// All that are found only where the members change (profile `members`).
-    pub const MEMBERS: &[Self] =
-        &[Self::ConfigurationsNotDurable, Self::ConfigurationsForgotten, Self::NewVotersUnasked];
+    pub const MEMBERS: &[Self] = &[
+        Self::ConfigurationsNotDurable,
+        Self::ConfigurationsForgotten,
+        Self::NewVotersUnasked,
+        Self::ActivatedOnProposal,
+        Self::NewLeaderCommits,
+        Self::SuccessorBehind,
+        Self::RemovedVotes,
+        Self::SecondChange,
+        Self::AbsentPresent,
+    ];
+
+    /// All that are found only where observers learn from followers (profile `masters`).
+    pub const MASTERS: &[Self] = &[Self::MasterInformsUncommitted];
 
     /// All that are found with the ZooKeeper service only.
     pub const SERVICE: &[Self] = &[
@@ -167,6 +195,7 @@ impl Mutation {
         Self::IdentitiesNotForwarded,
         Self::UnusedContainersRemoved,
         Self::TurnWithoutEnd,
+        Self::PiecesAtOnce,
         Self::ResubmittedTooEarly,
         Self::ResubmittedAfterSnapshot,
         Self::ResubmittedTwice,
@@ -181,6 +210,7 @@ impl Mutation {
         Self::ALL
             .iter()
             .chain(Self::MEMBERS)
+            .chain(Self::MASTERS)
             .chain(Self::SERVICE)
             .copied()
             .find(|m| format!("{m:?}").eq_ignore_ascii_case(name))

@@ -194,10 +194,29 @@ pub fn draw(options: &Options) -> Vec<Planned> {
         plan.push(draw_hooked(rng, options));
     }
     plan.extend(draw_strangers(options));
+    plan.extend(draw_successors(options));
     // A stream of its own, so that what else befalls a seed stays what it is.
     let rng = &mut Rng::new(options.seed, 0x02e5_1617);
     for _ in 0..u64::from(faults.resign) * seconds / 1000 {
         plan.push(Planned { when: When::At(rng.below(options.chaos)), what: Fault::Resign });
+    }
+    plan
+}
+
+/// In one run of three whose members change, some of those whom a change makes the next leader die at once. The
+/// draws are a stream of their own.
+fn draw_successors(options: &Options) -> Vec<Planned> {
+    let mut rng = Rng::new(options.seed, 0x5_0cce);
+    // A script or a measurement changes members, too, and nobody is to die there unasked.
+    let drawn = options.faults.reconfigure > 0 && rng.chance(333);
+    let deaths = if drawn { rng.range(1, 4) } else { 0 };
+    let mut plan = Vec::new();
+    for _ in 0..deaths {
+        let nth = u32::try_from(rng.range(1, 8)).unwrap_or(1);
+        let death = rng.pick(&[Death::Kill, Death::Power]);
+        let what = die(&mut rng, options.servers(), death);
+        let delay = rng.pick(&[0, 0, 10 * MICRO, MILLI, 20 * MILLI]);
+        plan.push(Planned { when: When::After { hook: "successor named", nth, delay }, what });
     }
     plan
 }

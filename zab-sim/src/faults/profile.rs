@@ -1,5 +1,6 @@
 //! Biased runs: the set-up of a failure known from the field, and faults weighted to its phase.
 
+use crate::away;
 use crate::options::{Options, Segmentation};
 use crate::queue::{MICRO, MILLI, SECOND};
 use crate::rng::Rng;
@@ -159,7 +160,9 @@ pub const ALL: &[Profile] = &[
 ];
 
 /// Those that are not drawn at random.
-pub const APART: &[Profile] = &[Profile {
+pub const APART: &[Profile] = &[MEMBERS, TURNOVER, MASTERS];
+
+const MEMBERS: Profile = Profile {
     name: "members",
     about: &[],
     hooks: &[
@@ -190,7 +193,54 @@ pub const APART: &[Profile] = &[Profile {
         options.faults.crash = rng.pick(&[0, 500]);
         options.faults.wipe = 0;
     },
-}];
+};
+
+/// Members that change where observers learn from followers, who may be removed, leaders are asked to make
+/// way, and some servers have no heartbeats.
+const TURNOVER: Profile = Profile {
+    name: "turnover",
+    tune: |options, rng| {
+        (MEMBERS.tune)(options, rng);
+        options.masters = rng.chance(500);
+        options.observers = rng.pick(&[0, 1, 2]);
+        options.election.observer_delay_max = Duration::from_millis(rng.pick(&[1, 200]));
+        options.faults.resign = rng.pick(&[0, 300, 2000]);
+        options.faults.slow = rng.pick(&[0, 0, 1000]);
+        away::draw_heartbeats(options);
+    },
+    ..MEMBERS
+};
+
+/// Observers learn from followers, which come and go.
+const MASTERS: Profile = Profile {
+    name: "masters",
+    about: &[],
+    hooks: &[
+        "synchronization",
+        "following",
+        "newleader",
+        "snapshot",
+        "append",
+        "commit",
+        "looking",
+    ],
+    tune: |options, rng| {
+        hasty(options);
+        busy(options);
+        options.masters = true;
+        options.observers = rng.pick(&[1, 2, 4]);
+        options.retained_txns = rng.pick(&[1, 5, 500]);
+        options.disk.snapshot_every = rng.pick(&[0, 7, 40]);
+        options.disk.log_kept = rng.pick(&[20, 1000]);
+        options.election.observer_delay_max = Duration::from_millis(1);
+        options.faults.hooked = rng.pick(&[0, 2000]);
+        options.faults.kill = rng.pick(&[500, 2000]);
+        options.faults.crash = rng.pick(&[0, 500]);
+        options.faults.slow = rng.pick(&[0, 1000]);
+        options.faults.isolate = rng.pick(&[0, 1000]);
+        options.faults.reset = rng.pick(&[0, 1000]);
+    },
+};
 
 /// Elections and time-outs take little of the run.
 fn hasty(options: &mut Options) {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use zab_proto::{Ensemble, Epoch, EpochKind, ServerState, Status, Zxid};
 
+use crate::change::Change;
 use crate::coverage::Coverage;
 use crate::epochs::Reign;
 use crate::image::{Image, Op, Rec};
@@ -15,6 +16,7 @@ use crate::members;
 use crate::options::Options;
 use crate::queue::HostIx;
 use crate::rng::Map;
+use crate::views::{Quorate, View};
 use crate::votes::Votes;
 
 /// A broken invariant.
@@ -31,6 +33,9 @@ pub struct Failure {
 pub struct Watched {
     /// How many transactions of the committed history its application holds.
     pub position: usize,
+    /// Its application takes no transaction at present: others may be ahead of it in applying what it has
+    /// committed.
+    pub(crate) waits: bool,
     /// Its last reported status; `None` while it is down.
     pub status: Option<Status>,
     /// How often its role or phase changed, and with that the meaning of its votes.
@@ -48,9 +53,13 @@ pub struct Watched {
 #[derive(Debug)]
 pub struct Ghost {
     pub(crate) voters: usize,
-    /// The members change: what concerns single votes is not judged then, as each server has a view of its
-    /// own of who may cast them.
+    /// The members change: whose votes count is then judged by what each server may know.
     pub(crate) dynamic: bool,
+    /// What each server goes by.
+    pub(crate) views: Vec<View>,
+    pub(crate) quorate: Quorate,
+    /// The change that was proposed last.
+    pub(crate) change: Change,
     /// The configurations that are committed, from the first one on.
     pub(crate) configs: Vec<Ensemble>,
     /// All that was ever proposed.
@@ -95,6 +104,9 @@ impl Ghost {
         Self {
             voters,
             dynamic: options.reconfigures(),
+            views: vec![View::new(members::first(options)); servers],
+            quorate: Quorate::new(options),
+            change: Change::default(),
             configs: vec![members::first(options)],
             changes: BTreeMap::new(),
             votes: Votes::new(servers),
@@ -152,6 +164,12 @@ impl Ghost {
     #[must_use]
     pub fn last_committed(&self) -> Zxid {
         self.canon.last().map_or(Zxid::ZERO, |(zxid, _)| *zxid)
+    }
+
+    /// The newest transaction that a server's application holds.
+    pub(crate) fn applied(&self, server: HostIx) -> Zxid {
+        let newest = self.servers[server].position.checked_sub(1);
+        newest.and_then(|at| self.canon.get(at)).map_or(Zxid::ZERO, |(zxid, _)| *zxid)
     }
 
     /// The committed history, with the transactions if [`Subject::RECORDS`](crate::Subject::RECORDS)
@@ -307,6 +325,7 @@ impl Ghost {
     /// A process or host has died. P1, P3, B11, B15 on what is left.
     pub(crate) fn on_death(&mut self, server: HostIx, image: &Image) {
         self.shrunk = true;
+        self.strike(server);
         self.servers[server].status = None;
         self.forget_votes(server);
         let watched = &self.servers[server];
@@ -337,6 +356,7 @@ impl Ghost {
     /// A process starts with the state of a snapshot as of `zxid`.
     pub(crate) fn on_start(&mut self, server: HostIx, zxid: Zxid, digest: u64) {
         self.on_state(server, zxid, digest);
+        self.revive();
     }
 
     /// The application's state is replaced. B13, B14.
@@ -351,7 +371,7 @@ impl Ghost {
     }
 
     /// A transaction is delivered. B1, B2, B3, B5, B10, B12, B13.
-    pub(crate) fn on_deliver(&mut self, server: HostIx, zxid: Zxid, content: u64, digest: u64) {
+    pub(crate) fn on_deliver(&mut self, server: HostIx, zxid: Zxid, content: u64) {
         self.coverage.delivered += 1;
         let position = self.servers[server].position;
         let before = if position == 0 { 0 } else { self.canon[position - 1].1 };
@@ -365,10 +385,11 @@ impl Ghost {
             }
             Some(_) => {}
             None => {
-                let leads = self.servers[server]
-                    .status
-                    .is_some_and(|status| status.state == ServerState::Leading);
-                if !leads {
+                let leads = |of: &Watched| {
+                    of.status.is_some_and(|status| status.state == ServerState::Leading)
+                };
+                let leader_waits = self.servers.iter().any(|of| of.waits && leads(of));
+                if !leads(&self.servers[server]) && !leader_waits {
                     let text = format!("s{} applies {zxid} before its leader did", server + 1);
                     self.fail("B10", text);
                 }
@@ -383,7 +404,17 @@ impl Ghost {
             }
         }
         self.servers[server].position = position + 1;
-        let known = *self.digests.entry(position + 1).or_insert(digest);
+    }
+
+    /// Whether an application takes no transaction at present.
+    pub(crate) fn note_waiting(&mut self, server: HostIx, waits: bool) {
+        self.servers[server].waits = waits;
+    }
+
+    /// What was delivered last, up to `zxid`, is applied to its end.
+    pub(crate) fn on_applied(&mut self, server: HostIx, zxid: Zxid, digest: u64) {
+        let position = self.servers[server].position;
+        let known = *self.digests.entry(position).or_insert(digest);
         if known != digest {
             self.fail("B13", format!("s{}: states differ after {zxid}", server + 1));
         }

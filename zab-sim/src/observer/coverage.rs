@@ -5,6 +5,8 @@ use std::fmt;
 
 use zab_proto::Status;
 
+pub use crate::change::STEPS;
+
 /// Counters, summed over runs.
 #[derive(Clone, Debug, Default)]
 pub struct Coverage {
@@ -135,6 +137,16 @@ pub const MUST_REACH: &[&str] = &[
     "healed: at rest",
 ];
 
+/// The same of runs in which observers learn from followers.
+pub const MASTERS_MUST_REACH: &[&str] = &[
+    "committed in three epochs",
+    "master: told before NEWLEADER",
+    "master: told in service",
+    "Observing in Broadcast by Diff",
+    "Observing in Broadcast by Snap",
+    "limit: as many snapshots open as may be",
+];
+
 /// The same of runs in which the members change.
 pub const MEMBERS_MUST_REACH: &[&str] = &[
     "committed in three epochs",
@@ -153,6 +165,7 @@ pub const MEMBERS_MUST_REACH: &[&str] = &[
     "members: in force, as an observer",
     "members: in force, with a vote",
     "members: led by a designated server",
+    "members: led without an election",
     "members: left to an election",
     "members: many others",
     "members: one less",

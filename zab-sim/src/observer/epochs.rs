@@ -146,6 +146,7 @@ impl Ghost {
         let disk = &disks[learner];
         self.compare_histories(learner, leader, zxid.epoch(), disks);
         self.count(learner, zxid.epoch(), zxid, disk);
+        self.acknowledge_change(zxid);
         if zxid > disk.durable.base() && disk.durable.find(zxid).is_none() {
             let text = format!("s{} acknowledges {zxid}, which is not on its disk", learner + 1);
             self.fail("V3", text);
@@ -177,13 +178,35 @@ impl Ghost {
         self.hooks.push((leader, "commit"));
     }
 
+    /// Whether a server follows, as far as it has said.
+    pub(crate) fn follows(&self, server: HostIx) -> bool {
+        let status = self.servers[server].status;
+        status.is_some_and(|status| status.state == ServerState::Following)
+    }
+
+    /// An observer master passes on a transaction. It is committed, and the master has been told so: it has
+    /// applied it itself. B7.
+    pub(crate) fn on_relayed(&mut self, master: HostIx, observer: HostIx, zxid: Zxid) {
+        let live =
+            self.servers[observer].status.is_some_and(|status| status.phase == Phase::Broadcast);
+        self.coverage.count(match live {
+            true => "master: told in service",
+            false => "master: told before NEWLEADER",
+        });
+        if self.applied(master) < zxid {
+            let text = format!("s{} passes on {zxid} before it is committed there", master + 1);
+            self.fail("B7", text);
+        }
+    }
+
     /// A server's role or phase has changed.
-    pub(crate) fn on_became(&mut self, server: HostIx, status: &Status, disks: &[Disk]) {
+    pub(crate) fn on_became(&mut self, now: u64, server: HostIx, status: &Status, disks: &[Disk]) {
         self.coverage.became(status);
         let before = self.servers[server].status.replace(*status);
         let looked = before.is_none_or(|before| before.state == ServerState::Looking);
         if status.state == ServerState::Looking {
             self.forget_votes(server);
+            self.on_left(server, before.and_then(|before| before.leader));
         } else if looked {
             self.on_decided(server, status);
         }
@@ -192,14 +215,17 @@ impl Ghost {
         }
         self.hooks.push((server, hook_of(status)));
         self.servers[server].elections += 1;
-        if status.state == ServerState::Leading && server >= self.voters && !self.dynamic {
-            self.fail("E5", format!("s{} leads and has no vote", server + 1));
+        let led = before.is_some_and(|before| before.state == ServerState::Leading);
+        if status.state == ServerState::Leading && !led {
+            self.check_candidate(server);
         }
         if status.phase != Phase::Broadcast {
             return;
         }
         if status.state == ServerState::Leading {
+            self.note_view(now, server, None);
             self.establish(server, status.epoch, disks);
+            self.settle_change(server, self.last_committed());
         } else {
             self.check_serving(server, status);
         }
@@ -262,7 +288,8 @@ impl Ghost {
             image.current_in_effect() >= epoch && self.holds(image, zxid, chain)
         };
         let issued = &disks[leader].issued;
-        let holds = |change: Zxid| change <= issued.base() || issued.find(change).is_some();
+        // A change below its base is committed, and counted as such, or was lost before the snapshot.
+        let holds = |change: Zxid| issued.find(change).is_some();
         if !self.may_begin(zxid, holds, synced) {
             let text = format!("s{name} leads epoch {epoch} without a synchronised quorum");
             self.fail("V2", text);

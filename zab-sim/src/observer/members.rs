@@ -59,6 +59,9 @@ impl Ghost {
                 self.fail("M2", text);
             }
             self.hooks.push((server, "members proposed"));
+            self.changes.insert(zxid, ensemble);
+            self.begin_change(server, zxid);
+            return;
         }
         self.changes.insert(zxid, ensemble);
     }
@@ -83,6 +86,7 @@ impl Ghost {
         let ensemble = ensemble.clone();
         self.coverage.count(what);
         self.configs.push(ensemble);
+        self.commit_change(zxid);
     }
 
     /// A leader tells that a transaction is committed. M4: it is a voter of what is in force there.
@@ -96,12 +100,18 @@ impl Ghost {
         }
     }
 
-    /// A server goes by another configuration. M1: it is one that is committed.
-    pub(crate) fn on_activated(&mut self, server: HostIx, ensemble: &Ensemble) {
+    /// A server goes by another configuration. M1: it is one that is committed. The first version of an
+    /// epoch has the members of before.
+    pub(crate) fn on_activated(&mut self, now: u64, server: HostIx, ensemble: &Ensemble) {
         self.hooks.push((server, "members in force"));
+        self.note_view(now, server, Some(ensemble));
+        self.enforce_change(server, ensemble.version);
         let version = Zxid::from_raw(ensemble.version);
-        let known = self.configs.iter().any(|config| config.version == ensemble.version);
-        if version.counter() != 0 && !known {
+        let same = |config: &&Ensemble| {
+            let is_first = version.counter() == 0 && config.version < ensemble.version;
+            (is_first || config.version == ensemble.version) && config.members == ensemble.members
+        };
+        if self.configs.iter().rev().find(same).is_none() {
             let text = format!("s{} goes by {version}, which is not committed", server + 1);
             self.fail("M1", text);
         }

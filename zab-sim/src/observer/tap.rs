@@ -3,11 +3,11 @@
 use zab_proto::wire::Parsed;
 use zab_proto::wire::notification::{Notification, parse_frame};
 use zab_proto::wire::packet::{Packet, PacketType};
-use zab_proto::{Epoch, ServerState, Zxid};
+use zab_proto::{Epoch, ServerState, Sid, Zxid};
 
 use crate::check::Ghost;
 use crate::disk::Disk;
-use crate::members;
+use crate::members::{configuration, server_of, sid_of};
 use crate::mutation::Mutation;
 use crate::net::Side;
 use crate::queue::HostIx;
@@ -22,7 +22,12 @@ pub(crate) struct Tap {
     partial: [Vec<u8>; 2],
     /// Quorum port: the epoch its leader proposed.
     epoch: Epoch,
+    /// Quorum port: an observer has dialled, and whom it has dialled is an observer master, and no leader.
+    observed: bool,
+    relayed: bool,
     stream: Stream,
+    /// Quorum port: what NEWLEADER said of the members.
+    config: Option<String>,
     /// A snapshot is passing.
     in_snapshot: bool,
     /// Bytes of the signature behind a snapshot that are still to pass.
@@ -160,6 +165,20 @@ impl Tap {
         });
         let zxid = packet.zxid;
         match packet.kind {
+            PacketType::OBSERVERINFO => self.observed = true,
+            // Who is asked may have begun to lead before it answers.
+            PacketType::LEADERINFO if self.observed && flow.ghost.follows(from) => {
+                self.relayed = true;
+                self.epoch = zxid.epoch();
+            }
+            PacketType::PROPOSAL | PacketType::INFORM | PacketType::INFORMANDACTIVATE
+                if self.relayed =>
+            {
+                flow.ghost.on_relayed(from, to, zxid);
+                if let Some(leader) = self.named(packet, flow) {
+                    flow.ghost.on_told(to, leader);
+                }
+            }
             PacketType::LEADERINFO => {
                 self.epoch = zxid.epoch();
                 flow.ghost.on_leader_info(from, self.epoch, &disks[from]);
@@ -177,7 +196,10 @@ impl Tap {
                 flow.ghost.coverage.count("SNAP sent");
                 self.in_snapshot = true;
             }
-            PacketType::NEWLEADER => flow.ghost.hooks.push((to, "newleader")),
+            PacketType::NEWLEADER => {
+                flow.ghost.hooks.push((to, "newleader"));
+                self.config = String::from_utf8(packet.data.unwrap_or_default().to_vec()).ok();
+            }
             PacketType::COMMIT
             | PacketType::INFORM
             | PacketType::COMMITANDACTIVATE
@@ -185,9 +207,15 @@ impl Tap {
                 if self.stream.is_up_to_date() =>
             {
                 flow.ghost.on_commit(from, zxid, disks);
+                if let Some(leader) = self.named(packet, flow) {
+                    flow.ghost.on_named((from, to), zxid, leader, disks);
+                }
             }
             PacketType::ACK if zxid.counter() == 0 => {
                 let through = self.stream.synchronized_through();
+                if let Some(told) = self.config.take() {
+                    flow.ghost.views[from].told = Some(told);
+                }
                 flow.ghost.on_ack_new_leader((from, to), zxid.epoch(), through, disks);
             }
             PacketType::ACK => flow.ghost.on_ack(from, to, zxid, disks),
@@ -214,13 +242,49 @@ impl Tap {
         if let Some(zxid) = self.held_ack.take() {
             self.follow(PacketType::ACK, zxid, flow);
         }
+        let renamed = self.named(packet, flow);
+        let renamed = renamed.filter(|_| flow.mutation == Some(Mutation::SuccessorBehind));
+        // A mutation: whoever is told of a change goes by it.
+        let activated = flow.mutation == Some(Mutation::ActivatedOnProposal)
+            && packet.kind == PacketType::PROPOSAL
+            && packet.data.is_some_and(|txn| configuration(txn).is_some());
         let Some(out) = &mut flow.out else { return };
+        let early = flow.mutation == Some(Mutation::MasterInformsUncommitted);
+        if early && packet.kind == PacketType::PROPOSAL && self.stream.is_up_to_date() {
+            out.extend_from_slice(bytes);
+            Packet::new(PacketType::COMMIT, packet.zxid, None).write(out);
+            return;
+        }
         match verdict {
             Verdict::Drop | Verdict::Hold => {}
+            Verdict::Send if renamed.is_some() => {
+                let sid = renamed.unwrap_or_default().0.to_be_bytes();
+                let rest = packet.data.and_then(|data| data.get(8..)).unwrap_or_default();
+                let data = [&sid[..], rest].concat();
+                Packet::new(packet.kind, packet.zxid, Some(&data)).write(out);
+            }
             Verdict::Send => out.extend_from_slice(bytes),
             Verdict::Activate => activate(packet, from, out),
         }
         out.append(&mut self.held);
+        if activated {
+            activate(&Packet::new(PacketType::COMMIT, packet.zxid, None), from, out);
+        }
+    }
+
+    /// Whom a committed change names to lead: another one than this leader, or nobody else.
+    fn named(&self, packet: &Packet<'_>, flow: &Flow<'_>) -> Option<Sid> {
+        let activates = [PacketType::COMMITANDACTIVATE, PacketType::INFORMANDACTIVATE];
+        let data = packet.data.filter(|_| activates.contains(&packet.kind))?;
+        let named = Sid(i64::from_be_bytes(*data.first_chunk()?));
+        if flow.mutation != Some(Mutation::SuccessorBehind) || named == sid_of(flow.from) {
+            return Some(named);
+        }
+        // The mutation: of those that have a vote by the change it is the one that has least.
+        let to = flow.ghost.changes.get(&packet.zxid)?;
+        let others = to.voters().filter(|sid| server_of(*sid) < flow.disks.len());
+        let others = others.filter(|sid| server_of(*sid) != flow.from);
+        others.min_by_key(|sid| flow.disks[server_of(*sid)].durable.last().0)
     }
 
     fn follow(&mut self, kind: PacketType, zxid: Zxid, flow: &mut Flow<'_>) {
@@ -241,6 +305,17 @@ impl Tap {
         self.shook |= flow.side == Side::Dialler && shook;
         partial.drain(..at);
         self.partial[ix] = partial;
+    }
+
+    /// Whether nothing has come in part.
+    pub(crate) fn is_whole(&self, at: Side) -> bool {
+        let ear = &self.ears[at as usize];
+        ear.partial.is_empty() && ear.ahead == 0 && (ear.frames > 0 || self.stream.is_up_to_date())
+    }
+
+    /// Whether the learner of this connection was sent UPTODATE.
+    pub(crate) fn is_up_to_date(&self) -> bool {
+        self.stream.is_up_to_date()
     }
 
     /// The sender found no room: it cannot be blamed for silence.
@@ -270,7 +345,7 @@ impl Tap {
         partial.drain(..end);
         let first = ear.frames == 0 && heard > 0;
         *ear = Ear { partial, shook, frames: ear.frames + heard, ahead: ear.ahead };
-        if first && from < ghost.voters && !ghost.dynamic {
+        if first && ghost.is_notified(server, from) {
             ghost.on_reachable(server, &mut self.due[at as usize], now);
         }
     }
@@ -302,24 +377,21 @@ impl Tap {
         if !std::mem::replace(&mut self.voted[flow.side as usize], true) {
             return;
         }
-        if to < flow.ghost.voters && !flow.ghost.dynamic {
+        if flow.ghost.is_notified(from, to) {
             let due = &mut self.due[flow.side as usize];
             flow.ghost.on_notified(from, due, flow.now);
         }
         let own = vote.leader.0 == i64::try_from(name).unwrap_or(0);
-        let candidate = usize::try_from(vote.leader.0).unwrap_or(0);
         if vote.zxid == Zxid::MIN || vote.leader.0 < 0 {
             return;
         }
-        if !flow.ghost.dynamic && (candidate == 0 || candidate > flow.ghost.voters) {
+        if !flow.ghost.is_ever_voter(vote.leader) {
             flow.ghost.fail("E5", format!("s{name} votes for s{}, not a voter", vote.leader));
         }
         let order = (vote.peer_epoch.0, vote.zxid.raw(), vote.leader.0);
         let round = vote.election_epoch;
         let cast = CastVote { round, order };
-        // Who is no candidate itself enters rounds anew after each election.
-        let stranger =
-            flow.ghost.dynamic && !flow.ghost.committed_members().is_voter(members::sid_of(from));
+        let stranger = flow.ghost.is_stranger(from);
         if let Some(last) = self.last_vote[flow.side as usize].replace(cast)
             && last.round == round
             && last.order > order

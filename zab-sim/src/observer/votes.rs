@@ -7,6 +7,7 @@ use zab_proto::{Epoch, ServerState, Sid, Status, Zxid};
 
 use crate::check::Ghost;
 use crate::disk::Disk;
+use crate::members::sid_of;
 use crate::queue::{HostIx, MILLI};
 
 /// A vote that was sent or heard.
@@ -91,6 +92,11 @@ impl Ghost {
         (self.votes.said[server], self.votes.said_before[server]) = (None, None);
     }
 
+    /// Whether a server has voted since it began to look.
+    pub(crate) fn has_said(&self, server: HostIx) -> bool {
+        self.votes.said[server].is_some()
+    }
+
     /// A looking server says something for the first time on a connection, or again.
     pub(crate) fn on_said(
         &mut self,
@@ -108,7 +114,10 @@ impl Ghost {
         let (leader, zxid, epoch) = ballot.vote;
         let image = &disk.durable;
         let sample = (image.current_in_effect(), image.last().0);
-        self.votes.cast.entry((server, ballot.round, leader, zxid, epoch)).or_insert(sample);
+        // Whoever has no vote takes over whatever it hears.
+        if self.has_vote(server) {
+            self.votes.cast.entry((server, ballot.round, leader, zxid, epoch)).or_insert(sample);
+        }
     }
 
     /// A notification has arrived.
@@ -122,23 +131,45 @@ impl Ghost {
         let Some(ballot) = Ballot::of(vote) else { return };
         self.votes.heard_at[server] = now;
         let heard = &mut self.votes.heard[server];
-        if from < self.voters && !heard.contains(&(from, ballot)) {
+        if (from < self.voters || self.dynamic) && !heard.contains(&(from, ballot)) {
             heard.push((from, ballot));
         }
     }
 
+    /// What a looking server has heard last of another one that looks.
+    pub(crate) fn last_heard(&self, server: HostIx, from: HostIx) -> Option<Notification<'static>> {
+        let heard = self.votes.heard[server].iter().rev();
+        let (_, ballot) =
+            heard.filter(|(_, ballot)| !ballot.is_settled()).find(|(who, _)| *who == from)?;
+        let (leader, zxid, peer_epoch) = ballot.vote;
+        Some(Notification {
+            state: Notification::state_code(ballot.state),
+            leader,
+            zxid,
+            election_epoch: ballot.round,
+            peer_epoch,
+            version: 2,
+            config: None,
+        })
+    }
+
     /// E1, E4: a server stops looking for a leader.
     pub(crate) fn on_decided(&mut self, server: HostIx, status: &Status) {
-        let Some(leader) = status.leader.filter(|_| !self.dynamic) else { return };
+        let Some(leader) = status.leader else { return };
+        if self.is_designated(server, leader) {
+            self.coverage.count("members: led without an election");
+            return;
+        }
         let name = server + 1;
         let heard = &self.votes.heard[server];
         let mut reasons = heard.iter().filter_map(|(_, basis)| {
             let electors = self.electors(server, leader, basis);
-            self.quorum(|voter| electors.contains(&voter)).then_some((electors, *basis))
+            self.may_decide(server, |voter| electors.contains(&voter)).then_some((electors, *basis))
         });
         let Some(first) = reasons.next() else {
             // Whoever is a quorum by himself has nobody to hear.
-            if self.voters > 1 {
+            let alone = self.voters == 1 || self.may_decide(server, |voter| voter == server);
+            if !(alone && sid_of(server) == leader) {
                 self.fail(
                     "E1",
                     format!(
@@ -251,8 +282,15 @@ impl Ghost {
     pub(crate) fn on_notified(&mut self, server: HostIx, due: &mut Option<Due>, now: u64) {
         let watched = &self.servers[server];
         let election = watched.elections;
+        // Who hears of other members while it looks begins anew once these are on its disk.
+        let view = &mut self.views[server];
+        if view.said <= view.since && now > view.since {
+            view.begun_anew = now;
+        }
+        view.said = now;
         if let Some(due) = due.filter(|due| due.election == election) {
-            let late = now.saturating_sub(due.at.max(watched.resumed_at + SLACK));
+            let begun = watched.resumed_at.max(view.begun_anew) + SLACK;
+            let late = now.saturating_sub(due.at.max(begun));
             if late > 0 {
                 let text = format!("s{} looks and is silent {late} ns too long", server + 1);
                 self.fail("E8", text);

@@ -1,18 +1,23 @@
-//! How elections and commits grow with the ensemble: calm ensembles of any size whose leader is
-//! lost again and again, measured in virtual time. Only waiting takes time there: for the network,
+//! How elections, commits and changes of the members grow with the ensemble: calm ensembles of any size whose
+//! leader is lost again and again, measured in virtual time. Only waiting takes time there: for the network,
 //! for disks, for time-outs. Computing, and the width of the network, cost nothing.
 
+mod change;
+mod masters;
 mod report;
+mod stage;
 mod trial;
+mod what;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use figures::plot::Plot;
 use zab_proto::ElectionConfig;
 
-pub use self::report::{json, plots, tables};
-pub use self::trial::measure;
+pub use self::report::json;
+pub use self::what::{Samples, What};
 use crate::check::Failure;
 use crate::options::Options;
 use crate::queue::{MICRO, MILLI};
@@ -101,6 +106,8 @@ pub struct Case {
     pub place: Place,
     /// What its elections wait for.
     pub timing: Timing,
+    /// Observers learn from followers.
+    pub masters: bool,
 }
 
 impl Case {
@@ -113,9 +120,10 @@ impl Case {
         }
     }
 
-    fn options(&self, seed: u64) -> Options {
+    pub(crate) fn options(&self, seed: u64) -> Options {
         let mut options = Options::calm(seed, self.voters);
         options.observers = self.observers;
+        options.masters = self.masters;
         options.clients = 0;
         options.tick_time = Duration::from_secs(2);
         options.election = self.timing.election();
@@ -142,133 +150,76 @@ fn zones(seed: u64) -> Vec<Vec<u64>> {
     order.iter().map(|from| row(*from)).collect()
 }
 
-/// What is measured.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum What {
-    /// From the last start of a process until all voters agree on a leader.
-    ColdDecided,
-    /// … until that leader serves.
-    ColdServes,
-    /// … until it has committed a transaction that it proposed at once.
-    ColdCommit,
-    /// … until all members serve.
-    ColdAll,
-    /// Notifications sent meanwhile.
-    ColdVotes,
-    /// Bytes on the election ports meanwhile.
-    ColdBytes,
-    /// From the death of the leader until the voters left agree on another.
-    LostDecided,
-    /// … until that one serves.
-    LostServes,
-    /// … until it has committed a transaction that it proposed at once.
-    LostCommit,
-    /// … until all who are left serve.
-    LostAll,
-    /// Notifications sent meanwhile.
-    LostVotes,
-    /// Bytes on the election ports meanwhile.
-    LostBytes,
-    /// From proposal to delivery on the leader, one in flight.
-    CommitOne,
-    /// … to delivery on the last member.
-    CommitOneAll,
-    /// From proposal to delivery on the leader, 32 in flight.
-    CommitMany,
-}
-
-impl What {
-    /// All of them, with their names in results.
-    pub const ALL: [(Self, &'static str); 15] = [
-        (Self::ColdDecided, "cold start: voters decided, ms"),
-        (Self::ColdServes, "cold start: leader serves, ms"),
-        (Self::ColdCommit, "cold start: first commit, ms"),
-        (Self::ColdAll, "cold start: all serve, ms"),
-        (Self::ColdVotes, "cold start: notifications"),
-        (Self::ColdBytes, "cold start: bytes on election ports"),
-        (Self::LostDecided, "leader lost: voters decided, ms"),
-        (Self::LostServes, "leader lost: next serves, ms"),
-        (Self::LostCommit, "leader lost: next commit, ms"),
-        (Self::LostAll, "leader lost: all serve, ms"),
-        (Self::LostVotes, "leader lost: notifications"),
-        (Self::LostBytes, "leader lost: bytes on election ports"),
-        (Self::CommitOne, "commit, one in flight, ms"),
-        (Self::CommitOneAll, "commit, one in flight, delivered by all, ms"),
-        (Self::CommitMany, "commit, 32 in flight, ms"),
-    ];
-}
-
-/// What was measured, times in ms.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct Samples {
-    /// Events of the simulator that it took.
-    pub events: u64,
-    values: [Vec<f64>; What::ALL.len()],
-}
-
-impl Samples {
-    /// All values of one kind.
-    #[must_use]
-    pub fn of(&self, what: What) -> &[f64] {
-        &self.values[what as usize]
-    }
-
-    fn add(&mut self, what: What, value: f64) {
-        self.values[what as usize].push(value);
-    }
-
-    fn merge(&mut self, other: Self) {
-        self.events += other.events;
-        for (mine, theirs) in self.values.iter_mut().zip(other.values) {
-            mine.extend(theirs);
-        }
-    }
-}
-
-/// A case and how often it is measured: with so many seeds, and so many losses of the leader each.
+/// A case and how often it is measured: with so many seeds, and so many rounds of what is done to it each.
 #[derive(Clone, Copy, Debug)]
 pub struct Work {
     /// The ensemble.
     pub case: Case,
     /// Seeds.
     pub seeds: u64,
-    /// Leaders lost with each.
-    pub losses: usize,
+    /// Rounds with each seed.
+    pub rounds: usize,
 }
 
-/// Voters, observers, seeds and losses of the leader.
+/// Voters, observers, seeds and rounds.
 type Size = (usize, usize, u64, usize);
 
-/// The ensembles of `docs/benchmarks/scale.md`; with `quick` only small ones, and few seeds.
-#[must_use]
-pub fn works(quick: bool) -> Vec<Work> {
-    let sizes: &[Size] = match quick {
-        true => &[(3, 0, 2, 2), (5, 0, 2, 2), (5, 10, 2, 2)],
-        false => &[
-            (3, 0, 40, 5),
-            (5, 0, 40, 5),
-            (7, 0, 40, 5),
-            (9, 0, 40, 5),
-            (15, 0, 20, 5),
-            (25, 0, 20, 5),
-            (51, 0, 5, 4),
-            (101, 0, 3, 3),
-            (5, 10, 40, 5),
-            (5, 100, 5, 4),
-            (5, 1000, 1, 2),
-        ],
-    };
+/// All sizes in all places, with each of the waits, and with observers under each.
+fn works(sizes: &[Size], timings: &[Timing], masters: &[bool]) -> Vec<Work> {
     let mut works = Vec::new();
     for place in Place::ALL {
-        for &(voters, observers, seeds, losses) in sizes {
-            for timing in Timing::ALL {
-                let case = Case { voters, observers, place, timing };
-                works.push(Work { case, seeds, losses });
+        for &(voters, observers, seeds, rounds) in sizes {
+            for &timing in timings {
+                for &masters in masters {
+                    let case = Case { voters, observers, place, timing, masters };
+                    works.push(Work { case, seeds, rounds });
+                }
             }
         }
     }
     works
 }
+
+/// A measurement: of which ensembles, how, and what becomes of the results.
+#[derive(Clone, Copy, Debug)]
+pub struct Bench {
+    /// What its files are called.
+    pub name: &'static str,
+    /// All ensembles of its table; with `true` only small ones.
+    pub works: fn(bool) -> Vec<Work>,
+    measure: fn(&Work, u64) -> Result<Samples, Failure>,
+    /// The results as Markdown.
+    pub tables: fn(&[Work], &[Samples]) -> String,
+    /// The results as plots.
+    pub plots: fn(&[Work], &[Samples]) -> Vec<Plot>,
+}
+
+/// A cold start, commits, and leaders that are lost (`docs/benchmarks/scale.md`).
+pub const ELECTIONS: Bench = Bench {
+    name: "scale",
+    works: trial::works,
+    measure: trial::measure,
+    tables: report::tables,
+    plots: report::plots,
+};
+
+/// Changes of the members (`docs/membership.md`).
+pub const CHANGES: Bench = Bench {
+    name: "changes",
+    works: change::works,
+    measure: change::measure,
+    tables: change::table,
+    plots: change::plots,
+};
+
+/// Observers that learn from followers, and from the leader (`docs/membership.md`).
+pub const MASTERS: Bench = Bench {
+    name: "masters",
+    works: masters::works,
+    measure: masters::measure,
+    tables: masters::table,
+    plots: masters::plots,
+};
 
 /// Measures everything in `works` with `jobs` threads and says in `told` what each trial was and how
 /// many events it took. The result does not depend on the number of threads.
@@ -279,6 +230,7 @@ pub fn works(quick: bool) -> Vec<Work> {
 /// # Panics
 /// If a thread did.
 pub fn run(
+    bench: &Bench,
     works: &[Work],
     jobs: usize,
     told: impl Fn(&Case, u64) + Sync,
@@ -295,7 +247,7 @@ pub fn run(
                     next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
                 {
                     let (at, seed) = trials[after - 1];
-                    let samples = measure(&works[at].case, seed, works[at].losses);
+                    let samples = (bench.measure)(&works[at], seed);
                     told(&works[at].case, samples.as_ref().map_or(0, |samples| samples.events));
                     done.lock().expect("no thread panics with the lock")[after - 1] = Some(samples);
                 }
@@ -308,53 +260,4 @@ pub fn run(
         results[*at].merge(samples.expect("every trial was made")?);
     }
     Ok(results)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Same seeds, same tables, with any number of threads; and what is measured is plausible.
-    #[test]
-    fn tables_reproduce() {
-        let works = works(true);
-        let first = run(&works, 1, |_, _| ()).expect("nothing fails");
-        let second = run(&works, 3, |_, _| ()).expect("nothing fails");
-        assert_eq!(tables(&works, &first), tables(&works, &second));
-        assert_eq!(json(&works, &first).to_string(), json(&works, &second).to_string());
-        for (work, samples) in works.iter().zip(&first) {
-            let all = |what, range: std::ops::Range<f64>| {
-                let values = samples.of(what);
-                assert!(!values.is_empty() && values.iter().all(|ms| range.contains(ms)));
-            };
-            match (work.case.timing, work.case.place) {
-                (Timing::Early, Place::Lan) => {
-                    all(What::ColdDecided, 0.1..10.0);
-                    all(What::LostCommit, 0.5..10.0);
-                    all(What::CommitOne, 0.2..2.0);
-                }
-                (Timing::Apache, Place::Lan) => {
-                    all(What::ColdDecided, 190.0..1000.0);
-                    all(What::LostCommit, 200.0..1000.0);
-                }
-                (_, Place::Wan) => {
-                    all(What::LostCommit, 200.0..5000.0);
-                    all(What::CommitOne, 65.0..270.0);
-                }
-            }
-        }
-        assert_eq!(plots(&works, &first).len(), 4);
-    }
-
-    /// Where a refusal takes longer than the pause behind it, the first dial of a leader, which came
-    /// before that knew that it leads, was the last: election followed election for over a minute.
-    #[test]
-    fn far_leaders_that_open_their_port_late_are_reached() {
-        let case = Case { voters: 3, observers: 0, place: Place::Wan, timing: Timing::Apache };
-        for seed in 0..40 {
-            let samples = measure(&case, seed, 5).expect("nothing fails");
-            let latest = samples.of(What::LostCommit).iter().copied().fold(0.0, f64::max);
-            assert!(latest < 3000.0, "seed {seed}: {latest} ms");
-        }
-    }
 }

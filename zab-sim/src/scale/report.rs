@@ -1,4 +1,4 @@
-//! The results as tables, plots and numbers for programs.
+//! Results as tables, plots and numbers for programs.
 
 use figures::plot::{Bar, Bars, Plot, short};
 use figures::table::{Percentiles, markdown};
@@ -6,9 +6,49 @@ use figures::{Json, json};
 
 use super::{Place, Samples, Timing, What, Work};
 
+/// Results as Markdown, a line for each ensemble.
+pub(super) fn rows<const N: usize>(
+    head: [&str; N],
+    works: &[Work],
+    results: &[Samples],
+    row: impl Fn(&Work, &Samples) -> Vec<String>,
+) -> String {
+    let mut rows = vec![strings(head)];
+    rows.extend(zip(works, results).map(|(work, samples)| row(work, samples)));
+    markdown(&rows)
+}
+
+/// Median and 99th percentile.
+pub(super) fn times(samples: &Samples, what: What) -> String {
+    pair(samples.of(what))
+}
+
+/// Medians of notifications and of KB.
+pub(super) fn sent(samples: &Samples, [votes, bytes]: [What; 2]) -> String {
+    let middle = |what, unit: f64| short(Percentiles::new(samples.of(what).to_vec()).p50 / unit);
+    format!("{} / {}", middle(votes, 1.0), middle(bytes, 1e3))
+}
+
+/// Medians of some kinds in one place as bars, with whiskers up to the 99th percentile.
+pub(super) fn kinds(
+    title: &str,
+    works: &[Work],
+    results: &[Samples],
+    place: Place,
+    kinds: &[(&str, What, bool)],
+) -> Plot {
+    let series = kinds.iter().map(|(name, what, masters)| {
+        let bars = bars(works, results, *what, |work| {
+            (work.case.place, work.case.timing, work.case.masters)
+                == (place, Timing::Early, *masters)
+        });
+        ((*name).to_owned(), bars)
+    });
+    plot(&format!("{title}, {}", place.name()), "ms", works, series.collect())
+}
+
 /// Results as Markdown: elections in both places, then commits.
-#[must_use]
-pub fn tables(works: &[Work], results: &[Samples]) -> String {
+pub(super) fn tables(works: &[Work], results: &[Samples]) -> String {
     let mut text = String::new();
     for place in Place::ALL {
         text += &format!("Elections, {}:\n\n", place.name());
@@ -38,24 +78,18 @@ fn elections(place: Place, works: &[Work], results: &[Samples]) -> Vec<Vec<Strin
         "votes / KB sent",
     ])];
     for (work, samples) in zip(works, results).filter(|(work, _)| work.case.place == place) {
-        let times = |what| pair(samples.of(what));
-        let sent = |votes, bytes| {
-            let middle =
-                |what, unit: f64| short(Percentiles::new(samples.of(what).to_vec()).p50 / unit);
-            format!("{} / {}", middle(votes, 1.0), middle(bytes, 1e3))
-        };
         rows.push(vec![
             work.case.size(),
             work.case.timing.name().into(),
-            times(What::ColdDecided),
-            times(What::ColdCommit),
-            times(What::ColdAll),
-            sent(What::ColdVotes, What::ColdBytes),
-            times(What::LostDecided),
-            times(What::LostServes),
-            times(What::LostCommit),
-            times(What::LostAll),
-            sent(What::LostVotes, What::LostBytes),
+            times(samples, What::ColdDecided),
+            times(samples, What::ColdCommit),
+            times(samples, What::ColdAll),
+            sent(samples, [What::ColdVotes, What::ColdBytes]),
+            times(samples, What::LostDecided),
+            times(samples, What::LostServes),
+            times(samples, What::LostCommit),
+            times(samples, What::LostAll),
+            sent(samples, [What::LostVotes, What::LostBytes]),
         ]);
     }
     rows
@@ -91,8 +125,10 @@ fn zip<'a>(
     works.iter().zip(results)
 }
 
-/// Median and 99th percentile.
 fn pair(values: &[f64]) -> String {
+    if values.is_empty() {
+        return String::new();
+    }
     let p = Percentiles::new(values.to_vec());
     let number = |value: f64| match value {
         v if v < 10.0 => format!("{v:.2}"),
@@ -103,8 +139,7 @@ fn pair(values: &[f64]) -> String {
 }
 
 /// Medians as bars, with whiskers up to the 99th percentile.
-#[must_use]
-pub fn plots(works: &[Work], results: &[Samples]) -> Vec<Plot> {
+pub(super) fn plots(works: &[Work], results: &[Samples]) -> Vec<Plot> {
     let elections = [
         ("Cold start: first commit", What::ColdCommit, "ms"),
         ("Leader lost: next commit", What::LostCommit, "ms"),
@@ -116,7 +151,8 @@ pub fn plots(works: &[Work], results: &[Samples]) -> Vec<Plot> {
             let series = Place::ALL.into_iter().flat_map(|place| {
                 Timing::ALL.map(|timing| {
                     let name = format!("{}, {} waits", place.name(), timing.name());
-                    (name, bars(works, results, place, timing, what))
+                    let of = |work: &Work| (work.case.place, work.case.timing) == (place, timing);
+                    (name, bars(works, results, what, of))
                 })
             });
             plot(title, unit, works, series.collect())
@@ -126,7 +162,8 @@ pub fn plots(works: &[Work], results: &[Samples]) -> Vec<Plot> {
     let series = Place::ALL.into_iter().flat_map(|place| {
         commits.map(|(what, name)| {
             let name = format!("{}, {name}", place.name());
-            (name, bars(works, results, place, Timing::Early, what))
+            let of = |work: &Work| (work.case.place, work.case.timing) == (place, Timing::Early);
+            (name, bars(works, results, what, of))
         })
     });
     plots.push(plot("Commit: proposal to delivery on the leader", "ms", works, series.collect()));
@@ -149,17 +186,17 @@ fn sizes(works: &[Work]) -> Vec<String> {
     sizes
 }
 
+/// What the ensembles of each size that are meant show.
 fn bars(
     works: &[Work],
     results: &[Samples],
-    place: Place,
-    timing: Timing,
     what: What,
+    is_meant: impl Fn(&Work) -> bool,
 ) -> Vec<Option<Bar>> {
     let bar = |size: String| {
-        let (_, samples) = zip(works, results).find(|(work, _)| {
-            let case = work.case;
-            case.size() == size && case.place == place && case.timing == timing
+        let mut all = zip(works, results);
+        let (_, samples) = all.find(|(work, samples)| {
+            work.case.size() == size && is_meant(work) && !samples.of(what).is_empty()
         })?;
         let p = Percentiles::new(samples.of(what).to_vec());
         Some(Bar { value: p.p50, high: Some(p.p99) })
@@ -177,10 +214,11 @@ pub fn json(works: &[Work], results: &[Samples]) -> Json {
             "place": work.case.place.name(),
             "waits": work.case.timing.name(),
             "seeds": work.seeds,
-            "losses of the leader per seed": work.losses,
+            "losses of the leader per seed": work.rounds,
             "events": samples.events,
         });
-        for (what, name) in What::ALL {
+        for (what, name) in What::ALL.into_iter().filter(|(what, _)| !samples.of(*what).is_empty())
+        {
             fields[name] = Percentiles::new(samples.of(what).to_vec()).json();
         }
         fields

@@ -2,18 +2,13 @@
 
 use std::collections::VecDeque;
 
-use zab_proto::{Phase, ServerState};
+use zab_proto::ServerState;
 
-use super::{Case, Samples, What};
-use crate::check::{Failure, Ghost};
-use crate::counter::Counter;
+use super::stage::{Sim, Stage, agreed, all_serve, millis, serves};
+use super::{Samples, Size, Timing, What, Work};
+use crate::check::Failure;
 use crate::plan::Death;
-use crate::queue::{Event, HostIx, MILLI, SECOND};
-use crate::replica::Replica;
-use crate::trace::Trace;
-use crate::world::World;
-
-type Sim = World<Replica<Counter>>;
+use crate::queue::{Event, HostIx, MILLI};
 
 /// Commits measured one after the other.
 const ONE_BY_ONE: usize = 30;
@@ -21,29 +16,39 @@ const ONE_BY_ONE: usize = 30;
 const PIPELINED: usize = 320;
 const IN_FLIGHT: usize = 32;
 
-/// Starts an ensemble, lets it commit, and takes its leader away `losses` times.
-///
-/// # Errors
-/// A broken invariant, or what did not happen in time.
-pub fn measure(case: &Case, seed: u64, losses: usize) -> Result<Samples, Failure> {
-    let mut world = Sim::asleep(case.options(seed), Trace::new(0));
-    world.initialize();
-    let mut trial = Trial { world, samples: Samples::default() };
-    let mut leader = trial.cold_start()?;
-    trial.pause();
-    trial.commit_one_by_one(leader)?;
-    trial.commit_pipelined(leader)?;
-    for _ in 0..losses {
-        trial.pause();
-        leader = trial.lose(leader)?;
-    }
-    trial.samples.events = trial.world.events;
-    Ok(trial.samples)
+/// The ensembles of `docs/benchmarks/scale.md`; with `quick` only small ones, and few seeds.
+pub(super) fn works(quick: bool) -> Vec<Work> {
+    let sizes: &[Size] = match quick {
+        true => &[(3, 0, 2, 2), (5, 0, 2, 2), (5, 10, 2, 2)],
+        false => &[
+            (3, 0, 40, 5),
+            (5, 0, 40, 5),
+            (7, 0, 40, 5),
+            (9, 0, 40, 5),
+            (15, 0, 20, 5),
+            (25, 0, 20, 5),
+            (51, 0, 5, 4),
+            (101, 0, 3, 3),
+            (5, 10, 40, 5),
+            (5, 100, 5, 4),
+            (5, 1000, 1, 2),
+        ],
+    };
+    super::works(sizes, &Timing::ALL, &[false])
 }
 
-struct Trial {
-    world: Sim,
-    samples: Samples,
+/// Starts an ensemble, lets it commit, and takes its leader away as often as there are rounds.
+pub(super) fn measure(work: &Work, seed: u64) -> Result<Samples, Failure> {
+    let mut stage = Stage::new(&work.case, seed, 0);
+    let mut leader = stage.cold_start()?;
+    stage.pause();
+    stage.commit_one_by_one(leader, ONE_BY_ONE)?;
+    stage.commit_pipelined(leader)?;
+    for _ in 0..work.rounds {
+        stage.pause();
+        leader = stage.lose(leader)?;
+    }
+    Ok(stage.end())
 }
 
 /// When the steps of an election were first seen, in ns.
@@ -59,73 +64,37 @@ impl Marks {
     /// Looks at an ensemble that has lost the server `lost`. `target`: the transaction waited for,
     /// by its place in the history of the leader.
     fn look(&mut self, world: &Sim, lost: Option<HostIx>, target: Option<(HostIx, usize)>) {
-        let ghost = world.ghost();
-        let others = |n: usize| (0..n).filter(move |server| Some(*server) != lost);
         let now = world.now;
-        if self.decided.is_none() && agreed(&ghost, others(world.options.voters), lost) {
+        if self.decided.is_none() && agreed(world, lost) {
             self.decided = Some(now);
         }
         if self.decided.is_none() {
             return;
         }
-        let serves = |server: HostIx, as_leader: bool| {
-            ghost.server(server).status.is_some_and(|status| {
-                status.phase == Phase::Broadcast
-                    && (!as_leader || status.state == ServerState::Leading)
-            })
+        let leads = |server: HostIx| {
+            let status = world.ghost().server(server).status;
+            status.is_some_and(|status| status.state == ServerState::Leading)
         };
-        if self.serves.is_none() && others(world.options.voters).any(|s| serves(s, true)) {
+        let mut others = (0..world.options.voters).filter(|server| Some(*server) != lost);
+        if self.serves.is_none() && others.any(|server| serves(world, server) && leads(server)) {
             self.serves = Some(now);
         }
         if self.serves.is_none() {
             return;
         }
-        if self.all.is_none() && others(world.options.servers()).all(|s| serves(s, false)) {
+        if self.all.is_none() && all_serve(world, lost) {
             self.all = Some(now);
         }
-        if target.is_some_and(|(leader, position)| ghost.server(leader).position >= position) {
+        let has = |(leader, position)| world.ghost().server(leader).position >= position;
+        if target.is_some_and(has) {
             self.committed.get_or_insert(now);
         }
     }
 }
 
-/// Whether all `voters` have decided for one leader, which is not the one that is lost.
-fn agreed(ghost: &Ghost, voters: impl Iterator<Item = HostIx>, lost: Option<HostIx>) -> bool {
-    let mut elected = None;
-    for voter in voters {
-        let Some(leader) = ghost.server(voter).status.and_then(|status| status.leader) else {
-            return false;
-        };
-        if *elected.get_or_insert(leader) != leader {
-            return false;
-        }
-    }
-    elected.is_some_and(|leader| usize::try_from(leader.0 - 1).ok() != lost)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "below 2^52")]
-fn millis(nanos: u64) -> f64 {
-    nanos as f64 / 1e6
-}
-
-impl Trial {
-    /// Everything up to the moment at which `done` holds.
-    fn until(&mut self, what: &str, mut done: impl FnMut(&Sim) -> bool) -> Result<(), Failure> {
-        let deadline = self.world.now + 600 * SECOND;
-        if self.world.run_until(deadline, &mut done) {
-            return Ok(());
-        }
-        let text = format!("not in time: {what}");
-        Err(self.world.failure().unwrap_or(Failure { invariant: "scale", text }))
-    }
-
-    /// Until nothing of what was before is under way, and off the beat of ticks.
-    fn pause(&mut self) {
-        let until = self.world.now + 3 * SECOND + self.world.rng.below(2 * SECOND);
-        self.world.run_until(until, |_| false);
-    }
-
-    fn cold_start(&mut self) -> Result<HostIx, Failure> {
+impl Stage {
+    /// From nothing to an ensemble that serves.
+    pub(super) fn cold_start(&mut self) -> Result<HostIx, Failure> {
         let mut begin = 0;
         for server in 0..self.world.options.voters {
             let at = self.world.rng.below(10 * MILLI);
@@ -148,7 +117,7 @@ impl Trial {
     }
 
     /// The leader dies; in the end it is back.
-    fn lose(&mut self, old: HostIx) -> Result<HostIx, Failure> {
+    pub(super) fn lose(&mut self, old: HostIx) -> Result<HostIx, Failure> {
         let begin = self.world.now;
         self.world.die(old, Death::Kill);
         let kinds = [
@@ -161,9 +130,7 @@ impl Trial {
         ];
         let leader = self.elect(Some(old), begin, kinds)?;
         self.world.start(old);
-        self.until("the old leader follows", |world| {
-            world.ghost().server(old).status.is_some_and(|s| s.phase == Phase::Broadcast)
-        })?;
+        self.until("the old leader follows", |world| serves(world, old))?;
         Ok(leader)
     }
 
@@ -174,11 +141,7 @@ impl Trial {
         begin: u64,
         [decided, serves, commit, all, votes, bytes]: [What; 6],
     ) -> Result<HostIx, Failure> {
-        let sent = |world: &Sim| {
-            let ghost = world.ghost();
-            (ghost.coverage.notifications, ghost.coverage.election_bytes)
-        };
-        let before = sent(&self.world);
+        let before = self.sent();
         let mut marks = Marks::default();
         self.until("a leader serves", |world| {
             marks.look(world, lost, None);
@@ -195,37 +158,22 @@ impl Trial {
             let at = at.expect("it was waited for");
             self.samples.add(what, millis(at.saturating_sub(begin)));
         }
-        let after = sent(&self.world);
-        self.samples.add(votes, count(after.0 - before.0));
-        self.samples.add(bytes, count(after.1 - before.1));
+        self.add_sent([votes, bytes], before);
         Ok(leader)
     }
 
-    /// Proposes a transaction of 100 bytes; its place in the history.
-    fn propose(&mut self, leader: HostIx) -> usize {
-        let world = &mut self.world;
-        let server = &mut world.servers[leader];
-        let now = server.clock(world.now);
-        let node = server.node.as_mut().expect("the leader runs");
-        let proposed = node.with(now, |_, core| Replica::<Counter>::propose(core, &[0; 100]));
-        assert!(proposed, "an established leader with an empty window takes proposals");
-        world.settle(leader);
-        self.proposed(leader)
-    }
-
-    /// How many transactions the leader's history holds.
-    fn proposed(&self, leader: HostIx) -> usize {
-        let image = &self.world.disks[leader].issued;
-        self.world.ghost().position_of(image.base()) + image.log.len()
-    }
-
-    fn commit_one_by_one(&mut self, leader: HostIx) -> Result<(), Failure> {
+    /// So many transactions, each proposed when the one before is everywhere.
+    pub(super) fn commit_one_by_one(
+        &mut self,
+        leader: HostIx,
+        times: usize,
+    ) -> Result<(), Failure> {
         let servers = self.world.options.servers();
-        for _ in 0..ONE_BY_ONE {
+        for _ in 0..times {
             let begin = self.world.now;
             let target = self.propose(leader);
             self.until("a commit", |w| w.ghost().server(leader).position >= target)?;
-            self.samples.add(What::CommitOne, millis(self.world.now - begin));
+            self.add(What::CommitOne, begin);
             let mut late = 0;
             self.until("a commit everywhere", |world| {
                 let ghost = world.ghost();
@@ -234,7 +182,7 @@ impl Trial {
                 }
                 late == servers
             })?;
-            self.samples.add(What::CommitOneAll, millis(self.world.now - begin));
+            self.add(What::CommitOneAll, begin);
             let until = self.world.now + self.world.rng.below(10 * MILLI);
             self.world.run_until(until, |_| false);
         }
@@ -248,7 +196,7 @@ impl Trial {
                 && (flight.len() == IN_FLIGHT || sent >= PIPELINED)
             {
                 self.until("a commit", |w| w.ghost().server(leader).position >= target)?;
-                self.samples.add(What::CommitMany, millis(self.world.now - begin));
+                self.add(What::CommitMany, begin);
                 flight.pop_front();
             }
             if sent < PIPELINED {
@@ -260,7 +208,54 @@ impl Trial {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "below 2^52")]
-fn count(n: u64) -> f64 {
-    n as f64
+#[cfg(test)]
+mod tests {
+    use super::super::{Case, ELECTIONS, Place, json, report, run};
+    use super::*;
+
+    /// Same seeds, same tables, with any number of threads; and what is measured is plausible.
+    #[test]
+    fn tables_reproduce() {
+        let works = works(true);
+        let first = run(&ELECTIONS, &works, 1, |_, _| ()).expect("nothing fails");
+        let second = run(&ELECTIONS, &works, 3, |_, _| ()).expect("nothing fails");
+        assert_eq!(report::tables(&works, &first), report::tables(&works, &second));
+        assert_eq!(json(&works, &first).to_string(), json(&works, &second).to_string());
+        for (work, samples) in works.iter().zip(&first) {
+            let all = |what, range: std::ops::Range<f64>| {
+                let values = samples.of(what);
+                assert!(!values.is_empty() && values.iter().all(|ms| range.contains(ms)));
+            };
+            match (work.case.timing, work.case.place) {
+                (Timing::Early, Place::Lan) => {
+                    all(What::ColdDecided, 0.1..10.0);
+                    all(What::LostCommit, 0.5..10.0);
+                    all(What::CommitOne, 0.2..2.0);
+                }
+                (Timing::Apache, Place::Lan) => {
+                    all(What::ColdDecided, 190.0..1000.0);
+                    all(What::LostCommit, 200.0..1000.0);
+                }
+                (_, Place::Wan) => {
+                    all(What::LostCommit, 200.0..5000.0);
+                    all(What::CommitOne, 65.0..270.0);
+                }
+            }
+        }
+        assert_eq!(report::plots(&works, &first).len(), 4);
+    }
+
+    /// Where a refusal takes longer than the pause behind it, the first dial of a leader, which came
+    /// before that knew that it leads, was the last: election followed election for over a minute.
+    #[test]
+    fn far_leaders_that_open_their_port_late_are_reached() {
+        let (place, timing) = (Place::Wan, Timing::Apache);
+        let case = Case { voters: 3, observers: 0, place, timing, masters: false };
+        let work = Work { case, seeds: 40, rounds: 5 };
+        for seed in 0..work.seeds {
+            let samples = measure(&work, seed).expect("nothing fails");
+            let latest = samples.of(What::LostCommit).iter().copied().fold(0.0, f64::max);
+            assert!(latest < 3000.0, "seed {seed}: {latest} ms");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! What a server wants, carried out: dials, bytes, disk work.
 
-use zab_proto::{Channel, ConnId, Input, NetOutput, Notice, ReignEnd, ServerState};
+use zab_proto::{Channel, ConnId, Input, NetOutput, Notice, ReignEnd, ServerState, Sid};
 
 use crate::mutation::Mutation;
 use crate::net::{EndState, Side};
@@ -63,11 +63,7 @@ impl<A: Subject> World<A> {
                 NetOutput::Reconfigured => self.note_members(server),
                 NetOutput::Notice(notice, _) => {
                     if let Notice::ReignEnded { reason: ReignEnd::HandedOver { to }, .. } = notice {
-                        let what = match to {
-                            Some(_) => "members: led by a designated server",
-                            None => "members: left to an election",
-                        };
-                        self.ghost.borrow_mut().coverage.count(what);
+                        self.note_hand_over(server, to);
                     }
                     self.trace.say(|| format!("s{}  {notice}", server + 1));
                 }
@@ -76,16 +72,38 @@ impl<A: Subject> World<A> {
                         self.pause(server);
                     }
                     self.trace.say(|| format!("s{} is now {status:?}", server + 1));
-                    self.ghost.borrow_mut().on_became(server, &status, &self.disks);
+                    self.ghost.borrow_mut().on_became(self.now, server, &status, &self.disks);
                     self.note_reign(&status);
                 }
             }
         }
         self.compare();
+        self.check_quorate(server);
         self.note_limits(server);
         self.kick(server);
         self.arm(server);
         self.pull_hooks();
+    }
+
+    /// Who leads, and whose process runs, has a quorum.
+    fn check_quorate(&self, server: HostIx) {
+        if !self.servers[server].paused {
+            let issued = &self.disks[server].issued;
+            let holds = |zxid| issued.find(zxid).is_some();
+            self.ghost.borrow_mut().check_quorate(self.now, server, holds);
+        }
+    }
+
+    /// A leader ends, as the members have changed.
+    fn note_hand_over(&self, server: HostIx, to: Option<Sid>) {
+        let mut ghost = self.ghost.borrow_mut();
+        ghost.coverage.count(match to {
+            Some(_) => "members: led by a designated server",
+            None => "members: left to an election",
+        });
+        if let Some(leader) = to {
+            ghost.on_handed_over(server, leader);
+        }
     }
 
     /// A server closes a connection.
@@ -201,7 +219,13 @@ impl<A: Subject> World<A> {
     ) -> Option<Vec<u8>> {
         let wire = matches!(
             self.options.mutation,
-            Some(Mutation::SyncSkipsOne | Mutation::AckOvertakesNewLeader)
+            Some(
+                Mutation::SyncSkipsOne
+                    | Mutation::AckOvertakesNewLeader
+                    | Mutation::MasterInformsUncommitted
+                    | Mutation::ActivatedOnProposal
+                    | Mutation::SuccessorBehind
+            )
         ) || self.rigged;
         if self.taps.len() <= conn as usize {
             self.taps.resize_with(conn as usize + 1, Tap::default);

@@ -306,6 +306,11 @@ impl Disk {
         if self.mutation != Some(Mutation::ConfigurationsForgotten) {
             recovered.configurations.clone_from(&image.configurations);
         }
+        if self.mutation == Some(Mutation::NewLeaderCommits)
+            && let Some(told) = self.ghost.borrow().views[self.server].told.clone()
+        {
+            recovered.configurations = vec![told];
+        }
         recovered.initialize = image.initialize;
         for rec in &image.log {
             recovered.push(rec.zxid, &self.arena[rec.range()]);

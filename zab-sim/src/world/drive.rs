@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use zab_proto::{Channel, ConnId, Incoming, Input, ServerState};
+use zab_proto::{Channel, ConnId, Incoming, Input, Node, ServerState};
 
 use crate::mutation::Mutation;
 use crate::net::{EndState, Side};
@@ -127,6 +127,7 @@ impl<A: Subject> World<A> {
         let end = self.net.end_mut(conn, Side::Acceptor);
         end.name = Some(name);
         end.state = EndState::Open;
+        self.note_learner(conn, Side::Acceptor, true);
         self.settle(server);
         self.offer(conn, Side::Acceptor);
     }
@@ -185,6 +186,9 @@ impl<A: Subject> World<A> {
         let server = end.host;
         loop {
             self.listen(conn, at);
+            if self.options.mutation == Some(Mutation::RemovedVotes) {
+                self.lend_voice(conn, at);
+            }
             let (bytes, ended) = self.net.readable(conn, at);
             let s = &mut self.servers[server];
             let now = s.clock(self.now);
@@ -194,6 +198,9 @@ impl<A: Subject> World<A> {
                 used = node.handle_bytes(now, name, bytes, &mut self.disks[server]);
             }
             let left = bytes.len() - used;
+            if used > 0 {
+                self.note_learner(conn, at, false);
+            }
             if let Some(tap) = self.taps.get_mut(conn as usize) {
                 tap.consumed(at, used);
             }
@@ -209,6 +216,16 @@ impl<A: Subject> World<A> {
                 self.end_of_stream(conn, at);
             }
             return;
+        }
+    }
+
+    /// A learner's connection begins, or its leader takes something that came over it.
+    fn note_learner(&self, conn: u32, at: Side, begins: bool) {
+        let c = self.net.conn(conn);
+        let (leader, learner) = (c.end(at).host, c.end(at.other()).host);
+        let from_learner = c.channel == Channel::Quorum && at == Side::Acceptor;
+        if from_learner && learner < self.servers.len() {
+            self.ghost.borrow_mut().on_learner(self.now, leader, learner, begins);
         }
     }
 
@@ -272,10 +289,16 @@ impl<A: Subject> World<A> {
     }
 
     fn on_timer(&mut self, server: HostIx) {
+        if self.options.mutation == Some(Mutation::AbsentPresent) {
+            self.feign_answers(server);
+        }
         if self.disarm(server) {
             let s = &self.servers[server];
-            let due = s.node.as_ref().and_then(zab_proto::Node::poll_timeout);
-            if due.is_some_and(|due| due <= s.clock(self.now)) {
+            let now = s.clock(self.now);
+            let is_due = |node: &Node<_>| {
+                node.wants_turn() || node.poll_timeout().is_some_and(|at| at <= now)
+            };
+            if s.node.as_ref().is_some_and(is_due) {
                 self.input(server, Input::Timeout);
             } else {
                 self.arm(server);

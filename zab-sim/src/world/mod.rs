@@ -27,7 +27,7 @@ use crate::net::Net;
 use crate::options::Options;
 use crate::plan::{Death, Planned, When, draw};
 use crate::probe::Probe;
-use crate::queue::{Event, HostIx, MILLI, Queue};
+use crate::queue::{Event, HostIx, MILLI, Queue, SECOND};
 use crate::rng::{Map, Rng, mix};
 use crate::subject::{Client, Subject};
 use crate::tamper::Rig;
@@ -122,6 +122,8 @@ pub struct World<A: Subject> {
     /// What a script has put between servers, and whether it is going to.
     pub(crate) rigs: Vec<Rig>,
     pub(crate) rigged: bool,
+    /// How long a script waits for something, in ns.
+    pub(crate) patience: u64,
     /// Links on which a script holds back what is sent while the sender has a snapshot open.
     pub(crate) held: Vec<(HostIx, HostIx)>,
     /// Servers whose name is not resolved: nobody can dial them.
@@ -206,6 +208,7 @@ impl<A: Subject> World<A> {
             quiet: false,
             rigs: Vec::new(),
             rigged: false,
+            patience: 60 * SECOND,
             held: Vec::new(),
             nameless: vec![false; n],
             established_at: Vec::new(),
@@ -329,6 +332,7 @@ impl<A: Subject> World<A> {
         }
         let last = self.disks[server].durable.last().0;
         self.trace.say(|| format!("s{} starts with a log up to {last}", server + 1));
+        self.ghost.borrow_mut().on_begun(server, &config(&self.options, server).ensemble);
         self.ghost.borrow_mut().on_start(server, at, app.digest());
         self.ghost.borrow_mut().servers[server].resumed_at = self.now;
         let ghost = Rc::clone(&self.ghost);
@@ -355,9 +359,8 @@ impl<A: Subject> World<A> {
 
     /// A process dies.
     pub(crate) fn die(&mut self, server: HostIx, death: Death) {
-        if self.servers[server].node.take().is_none() {
-            return;
-        }
+        let Some(node) = self.servers[server].node.take() else { return };
+        node.app().count_in_hand(true);
         let s = &mut self.servers[server];
         s.host_up = death == Death::Kill;
         s.paused = false;
@@ -379,8 +382,17 @@ impl<A: Subject> World<A> {
     /// Queues a timer event for the server's next deadline, unless an earlier one is queued.
     pub(crate) fn arm(&mut self, server: HostIx) {
         let s = &mut self.servers[server];
-        let Some(deadline) = s.node.as_ref().and_then(Node::poll_timeout) else { return };
-        let at = s.when(deadline).max(self.now);
+        let Some(node) = &s.node else { return };
+        let at = match node.poll_timeout() {
+            // In half of the runs the turns of a long request take some time: else nothing could happen between
+            // its pieces.
+            _ if node.wants_turn() && node.app().is_at_work() => {
+                self.now + turn_ns(self.options.seed)
+            }
+            _ if node.wants_turn() => self.now,
+            Some(deadline) => s.when(deadline).max(self.now),
+            None => return,
+        };
         if s.armed.is_none_or(|armed| at < armed) {
             s.armed = Some(at);
             self.queue.push(at, Event::Timer { server });
@@ -398,10 +410,18 @@ impl<A: Subject> World<A> {
     }
 }
 
+/// Every address of a server leads to it.
+const MASTER_PORT: u16 = 2890;
+
 /// When a host that is back is sent again what it has not acknowledged.
 const RETRANSMISSION: u64 = 300 * MILLI;
 
 /// The configuration of a server.
+/// How long a turn of a server's loop takes.
+fn turn_ns(seed: u64) -> u64 {
+    [0, 0, 20_000, 200_000][(mix(seed) % 4) as usize]
+}
+
 fn config(options: &Options, server: HostIx) -> Config {
     let mut ensemble = members::first(options);
     // A joiner lists itself, with no vote, as its operator would.
@@ -409,6 +429,7 @@ fn config(options: &Options, server: HostIx) -> Config {
     ensemble.members.entry(members::sid_of(server)).or_insert_with(observer);
     let mut config = Config::new(members::sid_of(server), ensemble);
     config.reconfig = options.reconfigures();
+    config.observer_master_port = options.masters.then_some(MASTER_PORT);
     config.tick_time = options.tick_time;
     config.init_limit = options.init_limit;
     config.sync_limit = options.sync_limit;
@@ -418,6 +439,8 @@ fn config(options: &Options, server: HostIx) -> Config {
         config.limits = limits::draw(&mut Rng::new(options.seed, 4000 + server as u64));
         // What one sends, another has to be able to read.
         config.limits.field_len_max_bytes = options.limits.field_len_max_bytes;
+        // What one has under way, its leader has to take to come to the acknowledgements behind.
+        config.limits.requests_len_max_bytes = options.limits.requests_len_max_bytes;
     }
     config.detection.heartbeat = options.heartbeat_of(server);
     config.limits.retained_txns = options.retained_txns;

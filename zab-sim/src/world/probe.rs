@@ -23,6 +23,8 @@ pub(crate) struct Probe<A> {
     ghost: Rc<RefCell<Ghost>>,
     mutation: Option<Mutation>,
     delivered: u64,
+    /// Delivered, and not yet seen to be applied to its end.
+    applying: Option<Zxid>,
     /// A mutation: snapshots opened, and those that are read in their place.
     late: Vec<(u32, Option<u32>)>,
     /// How many snapshots are open.
@@ -47,6 +49,7 @@ impl<A: Subject> Probe<A> {
             ghost,
             mutation,
             delivered: 0,
+            applying: None,
             late: Vec::new(),
             opened: 0,
             raw: 0,
@@ -64,6 +67,26 @@ impl<A: Subject> Probe<A> {
         *late.get_or_insert_with(|| self.app.snapshot_open())
     }
 
+    /// Compares the state with that of others when the last transaction is applied to its end.
+    fn look(&mut self) {
+        if let Some(zxid) = self.applying.take_if(|_| !self.app.is_applying()) {
+            let digest = self.app.digest();
+            self.ghost.borrow_mut().on_applied(self.server, zxid, digest);
+        }
+    }
+
+    /// Whether there is something in hand that takes more than a turn.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.app.in_hand().is_some()
+    }
+
+    /// Counts what a change of the role, or the death of the server, comes in the middle of.
+    pub(crate) fn count_in_hand(&self, dies: bool) {
+        if let Some(in_hand) = self.app.in_hand() {
+            self.ghost.borrow_mut().coverage.count(in_hand.situation(dies));
+        }
+    }
+
     fn listen(&self) {
         if let Some(Failure { invariant, text }) = self.app.complaint() {
             self.ghost.borrow_mut().fail(invariant, format!("s{}: {text}", self.server + 1));
@@ -78,14 +101,21 @@ impl<A: Subject> Application for Probe<A> {
         if !skip {
             self.app.deliver(now, zxid, txn);
         }
-        let digest = self.app.digest();
         let mut ghost = self.ghost.borrow_mut();
         if A::RECORDS {
             ghost.record(zxid, txn);
         }
-        ghost.on_deliver(self.server, zxid, hash(txn), digest);
+        ghost.on_deliver(self.server, zxid, hash(txn));
         drop(ghost);
+        self.applying = Some(zxid);
+        self.look();
         self.listen();
+    }
+
+    fn is_applying(&self) -> bool {
+        let applying = self.app.is_applying();
+        self.ghost.borrow_mut().note_waiting(self.server, applying);
+        applying
     }
 
     fn has_digest(&self, txn: &[u8]) -> bool {
@@ -93,19 +123,25 @@ impl<A: Subject> Application for Probe<A> {
     }
 
     fn may_deliver(&self) -> bool {
-        self.app.may_deliver()
+        let may = self.app.may_deliver();
+        self.ghost.borrow_mut().note_waiting(self.server, !may);
+        may
     }
 
     fn failed(&self) -> Option<&str> {
         self.app.failed()
     }
 
-    fn agrees(&self) -> DigestVerdict {
-        self.app.agrees()
+    fn agrees(&mut self) -> DigestVerdict {
+        let verdict = self.app.agrees();
+        self.look();
+        verdict
     }
 
     fn became(&mut self, core: &mut Core<'_>, status: &Status) {
+        self.count_in_hand(false);
         self.app.became(core, status);
+        self.look();
     }
 
     fn request(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8], auth: &[u8]) {
@@ -130,6 +166,7 @@ impl<A: Subject> Application for Probe<A> {
 
     fn synced(&mut self, core: &mut Core<'_>, token: Option<u64>) {
         self.app.synced(core, token);
+        self.look();
     }
 
     fn accept(&mut self, core: &mut Core<'_>, incoming: &Incoming) -> Option<ConnId> {
@@ -156,8 +193,14 @@ impl<A: Subject> Application for Probe<A> {
         self.app.poll_timeout()
     }
 
+    fn wants_turn(&self) -> bool {
+        self.app.wants_turn()
+    }
+
     fn handle_timeout(&mut self, core: &mut Core<'_>) {
         self.app.handle_timeout(core);
+        self.look();
+        self.listen();
     }
 
     fn room(&mut self, core: &mut Core<'_>) {
@@ -174,6 +217,7 @@ impl<A: Subject> Application for Probe<A> {
 
     fn snapshot_open(&mut self) -> u32 {
         let snapshot = self.app.snapshot_open();
+        self.look();
         self.opened += 1;
         self.ghost.borrow_mut().hooks.push((self.server, "open"));
         if self.mutation == Some(Mutation::SnapshotReadLate) {
@@ -210,6 +254,7 @@ impl<A: Subject> Application for Probe<A> {
 
     fn install_commit(&mut self, zxid: Zxid, digest: Option<SnapshotDigest>) {
         self.app.install_commit(zxid, digest);
+        self.applying = None;
         let digest = self.app.digest();
         self.ghost.borrow_mut().on_state(self.server, zxid, digest);
         self.listen();

@@ -9,6 +9,27 @@ use crate::queue::HostIx;
 use crate::rng::Rng;
 use crate::trace::Trace;
 
+/// What takes more than a turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InHand {
+    /// A transaction is being applied.
+    Transaction,
+    /// A request is being prepared.
+    Request,
+}
+
+impl InHand {
+    /// What is counted when the role changes, or the server dies.
+    pub(crate) fn situation(self, dies: bool) -> &'static str {
+        match (self, dies) {
+            (Self::Transaction, false) => "pieces: the role changes while a transaction is applied",
+            (Self::Transaction, true) => "pieces: a server dies while a transaction is applied",
+            (Self::Request, false) => "pieces: the role changes while a request is prepared",
+            (Self::Request, true) => "pieces: a server dies while a request is prepared",
+        }
+    }
+}
+
 /// An application that can be simulated.
 pub trait Subject: Application + Sized {
     /// Its clients.
@@ -31,6 +52,11 @@ pub trait Subject: Application + Sized {
 
     /// What the application itself holds to be wrong; asked after each transaction and snapshot.
     fn complaint(&self) -> Option<Failure> {
+        None
+    }
+
+    /// What it has in hand that takes more than a turn, if there is something.
+    fn in_hand(&self) -> Option<InHand> {
         None
     }
 

@@ -11,7 +11,7 @@ use crate::zk::acl::User;
 use crate::zk::history::{Answered, Call, Seen, Told};
 use crate::zk::remembered::Remembered;
 use crate::zk::wire::{self, Answer, ReplyHeader, Request, Session};
-use crate::zk::workload::Workload;
+use crate::zk::workload::{LONG_MAX, Workload};
 
 /// Requests that a client sends ahead of their answers.
 const PIPELINE_MAX: usize = 8;
@@ -101,7 +101,10 @@ impl Client for ZkClient {
             again: Vec::new(),
             input: Vec::new(),
             watches: Remembered::default(),
-            workload: Workload::new(index),
+            workload: Workload::new(
+                index,
+                if super::keeps_little(options.seed) { 0 } else { LONG_MAX },
+            ),
             next_wake: 0,
             patience: 0,
             heard: 0,

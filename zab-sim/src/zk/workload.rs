@@ -10,19 +10,25 @@ use crate::zk::wire::{Answer, Kind, Mode, Request, WatchKind};
 const PARENTS: [&str; 4] = ["/a", "/b", "/e", "/q"];
 const PLAIN: Mode = Mode { kind: Kind::Persistent, sequential: false };
 
+/// Long multis of a client.
+pub(super) const LONG_MAX: u32 = 2;
+
 /// One client's choices.
 #[derive(Debug)]
 pub(crate) struct Workload {
     client: u64,
     /// Makes all data different.
     serial: u64,
+    /// Long multis that are still to come.
+    long: u32,
     /// The versions it knows, by path.
     versions: BTreeMap<String, i32>,
 }
 
 impl Workload {
-    pub(crate) fn new(client: usize) -> Self {
-        Self { client: client as u64 + 1, serial: 0, versions: BTreeMap::new() }
+    /// With so many long multis, if it comes to that.
+    pub(crate) fn new(client: usize, long: u32) -> Self {
+        Self { client: client as u64 + 1, serial: 0, long, versions: BTreeMap::new() }
     }
 
     /// Creates the parents.
@@ -104,8 +110,21 @@ impl Workload {
     }
 
     fn multi(&mut self, rng: &mut Rng) -> Request {
-        let parts = (0..rng.range(1, 4)).map(|_| {
-            if rng.chance(200) {
+        // Some are long, and take many turns of a server with short ones. They are few, as a list of thousands
+        // of children that come and go is made in one piece in the end.
+        let is_long = self.long > 0 && rng.chance(60);
+        self.long -= u32::from(is_long);
+        let count = if is_long { rng.range(20, 120) } else { rng.range(1, 4) };
+        let numbered = |rng: &mut Rng| {
+            let kind = if rng.chance(700) { Kind::Ephemeral } else { Kind::Persistent };
+            (rng.pick(&["/q/n-", "/a/n-"]).to_owned(), Mode { kind, sequential: true })
+        };
+        let parts = (0..count).map(|_| {
+            if count > 4 && rng.chance(950) {
+                // Else hardly one of them would succeed as a whole.
+                let (path, mode) = numbered(rng);
+                self.create(path, mode, rng)
+            } else if rng.chance(200) {
                 let path = path(rng);
                 let version = self.version(&path, rng);
                 Request::Check { path, version }
