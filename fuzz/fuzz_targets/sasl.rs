@@ -51,7 +51,8 @@ fn clients(data: &[u8]) {
     assert!(acceptor.evaluate(data, password).is_err(), "it is over");
     let mut initiator = Initiator::new(CLIENTS, "bob", PASSWORD, RANDOM);
     if let Ok(Some(answer)) = initiator.evaluate(data) {
-        assert!(answer.len() <= data.len() + 1000);
+        // Realm and nonce come back in it, and between quotes a character may become two.
+        assert!(answer.len() <= 2 * data.len() + 1000);
         assert!(initiator.evaluate(data).is_err(), "nobody has proved to know the password");
     }
     assert!(!initiator.is_done());
@@ -66,7 +67,8 @@ fn members(data: &[u8]) {
         rest = &rest[len..];
     }
     assert!(out.len() <= 1000 * (1 + data.len() / 8));
-    let mut dialler = MemberDialler::new(Initiator::new(MEMBERS, "member", PASSWORD, RANDOM), &mut out);
+    let mut dialler =
+        MemberDialler::new(Initiator::new(MEMBERS, "member", PASSWORD, RANDOM), &mut out);
     out.clear();
     let mut rest = data;
     while let Ok((len @ 1.., is_done)) = dialler.receive(rest, &mut out) {

@@ -196,7 +196,7 @@ options.entropy = Entropy::new(move || {
     }
 
     fn turn(&mut self, i: usize) -> bool {
-        let wanted = self.nodes[i].poll_timeout() == Some(Instant::ZERO);
+        let wanted = self.nodes[i].wants_turn();
         if wanted {
             self.input(i, Input::Timeout);
         }
