@@ -76,6 +76,7 @@ def main():
 
     for name, module, text in (
         ("clients", "clients", "stock clients (kazoo, zkCli.sh) on three zabd"),
+        ("kazoo", "kazoo_tests", "kazoo's own tests for logins and TLS"),
         ("e2e", "e2e", "fail-over, catching up, loss of quorum, on zabd alone"),
         ("malformed", "malformed", "malformed input on all three ports of zabd"),
     ):
@@ -110,6 +111,8 @@ def main():
     reigns.add_argument("--times", type=int, default=10, help="fail-overs of each kind")
     reigns.add_argument("--nodes", type=int, default=1_000_000, help="znodes of the big tree")
     reigns.add_argument("--snapshots", type=int, default=2000, help="its snapCount")
+    reigns.add_argument("--tails", type=int, default=3, help="runs without snapshots and with them, whose slowest writes are compared")
+    reigns.add_argument("--requests", type=int, default=100_000, help="writes of such a run")
     reigns.add_argument("--alone", action="store_true", help="only ours, with the big tree and beside it an empty one")
     reigns.add_argument("--out", help="the directory for failover.md")
     reigns.set_defaults(start=suite("reigns"))
@@ -118,6 +121,12 @@ def main():
     secure.add_argument("--long", action="store_true", help="all cases, some five minutes")
     secure.add_argument("--only", help="cases with one of these words in their names, as kazoo,half-open")
     secure.set_defaults(start=suite("tls"))
+    cost = commands.add_parser("tls-cost", help="what TLS between members costs: throughput and fail-over, as tables in docs/benchmarks")
+    cost.add_argument("--rounds", type=int, default=3, help="of each kind of server, with TLS and without in turn")
+    cost.add_argument("--seconds", type=float, default=5.0, help="of writes in a round")
+    cost.add_argument("--times", type=int, default=20, help="leaders killed with TLS, and as many without")
+    cost.add_argument("--out", help="the directory for members.md")
+    cost.set_defaults(start=suite("tls_cost"))
     logins = commands.add_parser("sasl", help="SASL: kazoo, Java's client, members that log in, with Apache's servers")
     logins.add_argument("--long", action="store_true", help="all cases, some five minutes")
     logins.add_argument("--only", help="cases with one of these words in their names, as kazoo,half-open")
@@ -127,9 +136,17 @@ def main():
     http.add_argument("--only", help="cases with one of these words in their names, as parser,page")
     http.add_argument("--screenshot", metavar="FILE.png", help="pictures of the page, light and -dark")
     http.add_argument("--scrapes", type=int, default=500, help="of the measurement of what they cost")
+    http.add_argument("--rounds", type=int, default=5, help="of the case throughput, which is only run if --only names it")
     http.set_defaults(start=suite("admin"))
+    local = commands.add_parser("local-sessions", help="sessions that only their server knows, alone and among Apache's servers")
+    local.set_defaults(start=suite("local_sessions"))
     modes = commands.add_parser("modes", help="the read-only mode, with kazoo, alone and among Apache's servers")
     modes.set_defaults(start=suite("modes"))
+
+    members = commands.add_parser("reconfig", help="members that change while everything runs")
+    members.add_argument("--long", action="store_true", help="all cases, with Apache's servers and clients, some fifteen minutes")
+    members.add_argument("--only", help="cases with one of these words in their names, as voters,leader")
+    members.set_defaults(start=suite("reconfig"))
 
     audit = commands.add_parser("audit", help="the audit log, line by line beside Apache's")
     audit.add_argument("--record", metavar="FILE", help="write a conversation and Apache's lines down, for the tests of zk-service")

@@ -1,8 +1,12 @@
 """HTTP for operators on real processes: Prometheus' own parser, the page in a real browser, what scrapes cost."""
 
+import http.client
 import json
 import os
+import re
 import shutil
+import ssl
+import subprocess
 import tempfile
 import threading
 import time
@@ -19,15 +23,16 @@ WANTED = """
     avg_latency max_latency min_latency packets_received packets_sent num_alive_connections outstanding_requests uptime znode_count
     watch_count ephemerals_count approximate_data_size global_sessions open_file_descriptor_count max_file_descriptor_count
     quorum_size readlatency updatelatency fsynctime election_time unavailable_time looking_count connection_request_count
-    bytes_received_count response_bytes process_cpu_seconds_total process_resident_memory_bytes
+    bytes_received_count response_bytes dbinittime startup_txns_loaded process_cpu_seconds_total process_resident_memory_bytes
 """.split()
 
 
-def with_http(ensemble, prometheus=False):
+def with_http(ensemble, prometheus=False, more=()):
     """Gives each member its ports for HTTP, in addition to what its configuration says."""
     for member in ensemble.members:
         member.admin_port, member.metrics_port = free_ports(2)
         lines = ["admin.enableServer=true", "admin.serverAddress=127.0.0.1", f"admin.serverPort={member.admin_port}"]
+        lines += more
         if prometheus:
             lines += [f"metricsProvider.className={PROMETHEUS}", "metricsProvider.httpHost=127.0.0.1",
                       f"metricsProvider.httpPort={member.metrics_port}"]
@@ -78,11 +83,46 @@ def parsers():
         return f"{len(families[leader])} families on the leader"
 
 
+def https():
+    """Python's OpenSSL speaks HTTPS with the AdminServer: with a trusted certificate, without one, and in plain HTTP."""
+    data = os.path.join(servers.ROOT, "zab-tls", "tests", "data")
+    path = lambda name: os.path.join(data, name)  # noqa: E731
+    with tempfile.TemporaryDirectory(prefix="https-") as directory:
+        store = os.path.join(directory, "server.pem")
+        with open(store, "w") as out:
+            for name in ("leaf.key", "chain.pem"):
+                with open(path(name)) as part:
+                    out.write(part.read())
+        more = ["admin.forceHttps=true", "admin.needClientAuth=true", f"ssl.quorum.keyStore.location={store}",
+                f"ssl.quorum.trustStore.location={path('ca.pem')}"]
+        with with_http(Ensemble(["zabd"]), more=more) as ensemble:
+            ensemble.start()
+            port = ensemble.members[0].admin_port
+            known, stranger = (ssl.create_default_context(cafile=path("ca.pem")) for _ in range(2))
+            known.load_cert_chain(path("chain.pem"), path("leaf.key"))
+
+            def ask(context, url):
+                with urllib.request.urlopen(f"{url}:{port}/commands/ruok", timeout=20, context=context) as answer:
+                    return answer.status, answer.headers.get("Strict-Transport-Security")
+
+            status, policy = ask(known, "https://127.0.0.1")
+            assert status == 200 and policy == "max-age=86400; includeSubDomains", (status, policy)
+            for context, url in ((stranger, "https://127.0.0.1"), (None, "http://127.0.0.1")):
+                try:
+                    raise AssertionError(f"{url} is answered: {ask(context, url)}")
+                except (OSError, http.client.HTTPException) as error:
+                    last = type(error).__name__
+            return f"refused otherwise, at last by {last}"
+
+
 def agree():
     """`monitor` and `mntr` have the same lines."""
     with with_http(Ensemble(["zabd"] * 3)) as ensemble:
         ensemble.start()
+        ensemble.settled()
         for member in ensemble.members:
+            # What is not known yet is not shown, and may come to be known between two questions.
+            eventually(f"{member} knows whether it can be stopped", lambda: "zk_zab_safe_to_stop" in member.words("mntr"), 20)
             lines = [line.split("\t") for line in member.words("mntr").splitlines()]
             answer = json.loads(get(member.admin_port, "/commands/monitor")[1])
             ours = {name for name in answer if name not in ("command", "error")}
@@ -216,10 +256,14 @@ def main(options):
 
     servers.check(["zabd"])
     case("Prometheus' parser", parsers)
+    case("HTTPS", https)
     case("monitor and mntr", agree)
     case("probes", probes)
     case("the page in Chromium", page, options.screenshot)
     case("what scrapes cost", cost, options.scrapes)
+    if options.only and "throughput" in options.only:
+        # Needs `cargo build --release -p benches --bin load`, and a quiet machine.
+        case("throughput with scrapes and pages", throughput, options.rounds)
     return suite.close()
 
 
@@ -275,3 +319,60 @@ def cost(count):
         assert loop / count < 0.002, f"a scrape takes {each(loop)} of the loop"
         return (f"a scrape takes {each(loop)} of the loop's thread and {each(admin)} of the other; an open page "
                 f"{(page_loop - idle) / 10 * 1e6:.0f} us and {page_admin / 10 * 1e6:.0f} us in a second; an idle leader's loop {idle / 10 * 1e6:.0f} us")
+
+
+def load(ensemble, mix, in_flight, requests):
+    """What `benches/src/bin/load.rs` says of nine connections: requests per second, and latencies with one request in flight each."""
+    addresses = [f"{host}:{port}" for host, port in (member.address for member in ensemble.members)]
+    command = [os.path.join(servers.ROOT, "target/release/load"), mix, "9", str(in_flight), str(requests), *addresses]
+    text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    rate = int(re.search(r"^(\d+)/s", text).group(1))
+    latencies = re.search(r"median (\d+), 99 % (\d+)", text)
+    return (rate, *map(int, latencies.groups())) if latencies else (rate,)
+
+
+def throughput(rounds):
+    """Writes and reads with nobody looking, with all members scraped every second, and with a page open on each: by turns in one run,
+    so that what else the machine does meets all of them."""
+    ways = ("nobody looks", "scraped every second", "a page open on each")
+    loads = {"writes": ("writes", 32, 100_000), "single writes": ("writes", 1, 5000), "reads": ("reads", 32, 1_000_000)}
+    with with_http(Ensemble(["zabd"] * 3), prometheus=True) as ensemble:
+        ensemble.start()
+        ensemble.settled()
+        load(ensemble, "creates", 32, 2000)
+
+        def look(way, stop):
+            def scrape():
+                while not stop.wait(1):
+                    for member in ensemble.members:
+                        get(member.metrics_port)
+
+            def watch(member):
+                with urllib.request.urlopen(f"http://127.0.0.1:{member.admin_port}/live", timeout=20) as events:
+                    while not stop.is_set():
+                        events.readline()
+
+            if way == ways[1]:
+                return [threading.Thread(target=scrape)]
+            return [threading.Thread(target=watch, args=[m]) for m in ensemble.members] if way == ways[2] else []
+
+        found = {}
+        for turn in range(rounds):
+            for way in ways[turn % 3:] + ways[:turn % 3]:
+                stop = threading.Event()
+                threads = look(way, stop)
+                for thread in threads:
+                    thread.start()
+                for name, one in loads.items():
+                    found.setdefault((way, name), []).append(load(ensemble, *one))
+                stop.set()
+                for thread in threads:
+                    thread.join()
+        # Of several runs the median one, by its rate.
+        middle = lambda way, name: sorted(found[way, name])[rounds // 2]  # noqa: E731
+        print("| | writes/s | reads/s | one write: median, 99 % |\n|---|---:|---:|---:|")
+        for way in ways:
+            _, median, tail = middle(way, "single writes")
+            rates = " | ".join(f"{middle(way, name)[0]:,}" for name in ("writes", "reads"))
+            print(f"| {way} | {rates} | {median / 1000:.2f} ms, {tail / 1000:.2f} ms |", flush=True)
+        return f"writes while scraped: {middle(ways[1], 'writes')[0] / middle(ways[0], 'writes')[0]:.3f} of those without"

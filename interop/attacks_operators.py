@@ -209,7 +209,6 @@ KEYS = (
     (["quorum.auth.enableSasl=true"], [], "refused", "quorum.auth"),
     ([], ["zookeeper.quorum.auth.enableSasl=true"], "refused", "quorum.auth"),
     (["skipACL=yes"], [], "warned", "skipACL"),
-    (["localSessionsEnabled=true"], [], "warned", "localSessionsEnabled"),
 )
 
 

@@ -121,7 +121,7 @@ def singles(client):
 
 
 def multis(client, create2):
-    """What a server of 3.8 cannot apply, whoever leads it, is create2 within a multi: its tree would differ from then on."""
+    """A server of 3.8.0 cannot apply a create2 within a multi that a leader of 3.9 wrote: its tree would differ from then on."""
     second = wire.CREATE2 if create2 else wire.CREATE
     done = [(wire.CREATE, create_body("/m", 0)), (second, create_body("/m/two", 0)),
             (wire.CREATE, create_body("/m/seq-", wire.SEQUENTIAL)), (wire.CREATE, create_body("/m/seq-", wire.EPHEMERAL_SEQUENTIAL)),

@@ -1,6 +1,6 @@
 """Ours alone: fail-over under load, every way of catching up, loss of quorum."""
 
-from . import scenarios
+from . import masters, scenarios
 from .ensemble import Ensemble
 from .suite import Suite
 
@@ -21,5 +21,7 @@ def main(_options):
     suite.case("every voter cut off, then in a hole", on, three, scenarios.partitions, partitions=True, tick_ms=500)
     suite.case("every disk lost, one after the other", on, three, scenarios.wipes)
     suite.case("all killed at once", on, three, scenarios.everybody_dies)
+    suite.case("observers served by followers, ours and Apache's", masters.served, three, ["3.8", "zabd"])
+    suite.case("observers served by Apache's followers", masters.served, ["3.8"] * 3, ["zabd", "3.8"])
     suite.case("five: two dead, three dead, one back", on, five, scenarios.quorum_loss)
     return suite.close()

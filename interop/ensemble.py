@@ -179,11 +179,12 @@ class Ensemble:
     """Members with one configuration. `kinds` are the voters, `observers` come after them.
 
     With `partitions`, every link between two members goes through a proxy of this process, so that it can be cut. With
-    `second_address`, every server has its ports on 127.0.0.2 as well.
+    `second_address`, every server has its ports on 127.0.0.2 as well. With `masters`, followers serve observers, each server on an
+    address of its own, as `observerMasterPort` is one number for all.
     """
 
     def __init__(self, kinds, observers=(), directory=None, partitions=False, tick_ms=TICK_MS, extra=(),
-                 second_address=False, properties=(), heap_mb=servers.HEAP_MB):
+                 second_address=False, properties=(), heap_mb=servers.HEAP_MB, masters=False):
         servers.check([*kinds, *observers])
         self.own_directory = directory is None
         self.directory = directory or tempfile.mkdtemp(prefix="interop-")
@@ -192,7 +193,10 @@ class Ensemble:
         in_memory = "3.8" in [*kinds, *observers] and self.own_directory and os.path.isdir(MEMORY)
         self.memory = tempfile.mkdtemp(prefix="interop-", dir=MEMORY) if in_memory else None
         self.extra = list(extra)
-        self.tick_ms, self.second_address = tick_ms, second_address
+        self.tick_ms, self.second_address, self.masters = tick_ms, second_address, masters
+        if masters:
+            # Whoever dials comes from 127.0.0.1.
+            self.extra += [f"observerMasterPort={free_ports(1)[0]}", "zab.checkPeerAddresses=false"]
         self.members = []
         for at, kind in enumerate([*kinds, *observers]):
             path = os.path.join(self.directory, f"member-{at + 1}")
@@ -245,6 +249,8 @@ class Ensemble:
             if self.proxies is not None and other is not member:
                 quorum, election = self.proxies.ports(member, other)
             hosts = ("127.0.0.1", "127.0.0.2") if self.second_address else ("127.0.0.1",)
+            if self.masters:
+                hosts = (f"127.0.0.{10 + other.sid}",)
             suffix = ":observer" if other.observer else ""
             addresses = "|".join(f"{host}:{quorum}:{election}{suffix}" for host in hosts)
             lines.append(f"server.{other.sid}={addresses}")

@@ -4,7 +4,8 @@ import os
 from collections import namedtuple
 from functools import partial
 
-from . import attacks_clients as clients, attacks_operators as operators, attacks_peers as peers, servers
+from . import attacks_clients as clients, attacks_directories as directories, attacks_names as names
+from . import attacks_operators as operators, attacks_pace as pace, attacks_peers as peers, servers
 from .suite import Suite
 
 # `short`: part of the form that runs in CI. Where a size differs `long` has the other arguments.
@@ -15,19 +16,19 @@ ATTACKS = (
     Attack("epochs at the end of their range", peers.exhaustion),
     Attack("acceptedEpoch 2147483647 on one member", partial(peers.damaged_epoch, value=2147483647)),
     Attack("acceptedEpoch 100 on one member", partial(peers.damaged_epoch, value=100)),
-    Attack("a foreign data directory", peers.foreign_directory),
-    Attack("a foreign data directory while there is no leader", peers.foreign_directory_first),
+    Attack("a foreign data directory", directories.foreign_directory),
+    Attack("a foreign data directory while there is no leader", directories.foreign_directory_first),
     Attack("a configuration in votes", peers.configuration),
-    Attack("a snapshot over a slow link", partial(peers.slow_link, megabytes=100, seconds=40), True,
-           partial(peers.slow_link, megabytes=300, seconds=60)),
-    Attack("a stranger that reads slowly", partial(peers.slow_stranger, megabytes=100, seconds=40), True,
-           partial(peers.slow_stranger, megabytes=300, seconds=60)),
+    Attack("a snapshot over a slow link", partial(pace.slow_link, megabytes=100, seconds=40), True,
+           partial(pace.slow_link, megabytes=300, seconds=60)),
+    Attack("a stranger that reads slowly", partial(pace.slow_stranger, megabytes=100, seconds=40), True,
+           partial(pace.slow_stranger, megabytes=300, seconds=60)),
     Attack("false followers", peers.false_followers),
     Attack("ids that are not in the configuration", peers.unlisted),
     Attack("300 silent quorum connections", peers.silent),
-    Attack("names that are not answered for", peers.slow_names),
-    Attack("a stranger's address to dial", peers.dials),
-    Attack("log lines from outside", peers.log_lines),
+    Attack("names that are not answered for", names.slow_names),
+    Attack("a stranger's address to dial", names.dials),
+    Attack("log lines from outside", names.log_lines),
     Attack("REVALIDATE without end", partial(peers.debts, what="REVALIDATE")),
     Attack("SYNC without end", partial(peers.debts, what="SYNC")),
     Attack("writes without end by a learner", partial(peers.debts, what="writes")),

@@ -4,7 +4,7 @@ import itertools
 import random
 import time
 
-from . import logs, moves, scenarios, servers
+from . import logs, moves, parts, scenarios, servers
 from .ensemble import Ensemble
 from .suite import Suite
 
@@ -85,6 +85,8 @@ def short(suite, kinds):
     suite.case(name("zabd", java[:1] * 2), exercise, "zabd", java[:1] * 2)
     suite.case(name(java[-1], ["zabd", "zabd"], ["zabd"]), exercise, java[-1], ["zabd", "zabd"], ["zabd"])
     suite.case(name("zabd", ["zabd", java[-1]], [java[0]]), exercise, "zabd", ["zabd", java[-1]], [java[0]])
+    suite.case(f"every kind of create in multis, {name('zabd', [java[0], java[-1]])}", exercise, "zabd", [java[0], java[-1]],
+               scenario=parts.creates, properties=parts.EXTENDED)
     suite.case(f"migration {java[0]} -> zabd -> {java[0]}", from_java, java[:1] * 3, scenarios.migration)
 
 

@@ -83,47 +83,11 @@ def goes_on(kinds):
         client.stop()
 
 
-def local_sessions(kinds):
-    """Apache's member keeps sessions to itself until they own something; its leader of ours takes their writes all the same."""
-    from kazoo.client import KazooClient
-
-    extra = ["localSessionsEnabled=true", "localSessionsUpgradingEnabled=true"]
-    with Ensemble(kinds, extra=extra) as ensemble:
-        ensemble.start()
-        ensemble.serving()
-        leader = ensemble.leader()
-        assert leader.kind == "zabd", f"{leader} leads"
-        for member in ensemble.members:
-            client = KazooClient(hosts=f"127.0.0.1:{member.client_port}", timeout=10)
-            client.start(timeout=20)
-            path = f"/local{member.sid}"
-            client.create(path, b"x")
-            client.set(path, b"y")
-            with client.transaction() as parts:
-                parts.create(path + "/part")
-                parts.check(path, 1)
-            client.create(path + "/mine", ephemeral=True)
-            owner = client.get(path + "/mine")[1].ephemeralOwner
-            assert owner == client.client_id[0], (owner, client.client_id)
-            client.delete(path + "/part")
-            client.stop()
-            other = KazooClient(hosts=f"127.0.0.1:{leader.client_port}", timeout=10)
-            other.start(timeout=20)
-            other.sync(path)
-            assert other.get_children(path) == [], other.get_children(path)
-            assert other.get(path)[0] == b"y"
-            other.stop()
-
-
 def main(_options):
     suite = Suite("interop modes")
     kinds = [["zabd"] * 3]
     if "3.8" in mixed.available():
         kinds.append(["zabd", "3.8", "3.8"])
-    if "3.8" in mixed.available():
-        # The highest id leads first.
-        members = ["3.8", "zabd", "zabd"]
-        suite.case(f"local sessions, {'+'.join(members)}", local_sessions, members)
     for members in kinds:
         suite.case(f"a client from before, {members[0]} is left of {'+'.join(members)}", goes_on, members)
         suite.case(f"read-only, {members[0]} is left of {'+'.join(members)}", read_only, members)

@@ -1,11 +1,12 @@
 """The table of fail-overs: ours and ZooKeeper's, killed, frozen, ended, and with a big tree and snapshots all the time."""
 
-import os
+import re
 import statistics
+import subprocess
 import threading
 import time
 
-from . import bulk, servers, wire
+from . import bulk, servers, tables, wire
 from .ensemble import Ensemble
 from .held import CONNECTIONS, PROBATION
 from .pipeline import Pipeline
@@ -77,6 +78,35 @@ def grow(ensemble, count):
     pipe.close()
 
 
+def compare_tails(ensemble, options):
+    """How long writes take without snapshots and with one being written all the time: rows of a table, in turn."""
+    rows, tails = [], {"none": [], "all the time": []}
+    for run in range(options.tails):
+        for what, count in (("none", 2_000_000_000), ("all the time", options.snapshots)):
+            ensemble.stop()
+            ensemble.extra = [f"snapCount={count}"]
+            for member in ensemble.members:
+                ensemble.configure(member)
+            ensemble.start()
+            ensemble.settled()
+            rate, median, tail, longest = tail_of(ensemble, options.requests)
+            tails[what].append(tail)
+            rows.append(f"| {what} | {run + 1} | {rate} | {median / 1000:.1f} ms | {tail / 1000:.1f} ms | {longest / 1000:.0f} ms |")
+            print(rows[-1], flush=True)
+    without, beside = (statistics.median(tails[what]) for what in tails)
+    print(f"99.9 % with snapshots: {beside / without:.2f} times that without, medians of {options.tails} runs", flush=True)
+    return rows
+
+
+def tail_of(ensemble, requests):
+    """Writes/s, and in microseconds: the median, what 99.9 % took at most, the longest."""
+    command = ["cargo", "run", "--quiet", "--release", "-p", "benches", "--bin", "load", "--", "writes", "9", "1", str(requests)]
+    command += [f"127.0.0.1:{member.client_port}" for member in ensemble.members]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
+    figures = re.search(r"^(\d+)/s.*median (\d+), .* 99\.9 % (\d+), longest (\d+)", done.stdout, re.DOTALL)
+    return tuple(int(figure) for figure in figures.groups())
+
+
 class Filler(threading.Thread):
     """Writes without end, so that a snapshot is always being written."""
 
@@ -117,7 +147,7 @@ def main(options):
 
 def big(options, lines, medians):
     """The rows of a big tree; then the table."""
-    busy = os.getloadavg()[0]
+    busy = tables.load()
     if not medians:
         with Ensemble(["zabd"] * 3) as ensemble:
             ensemble.start()
@@ -125,11 +155,12 @@ def big(options, lines, medians):
                 medians["zabd", how], line = row(ensemble, "zabd", how, options.times, "empty tree")
                 lines.append(line)
                 print(line, flush=True)
-    with Ensemble(["zabd"] * 3, extra=[f"snapCount={options.snapshots}"]) as ensemble:
+    with Ensemble(["zabd"] * 3, extra=["snapCount=2000000000"]) as ensemble:
         ensemble.start()
         begin = time.monotonic()
         grow(ensemble, options.nodes)
         print(f"{options.nodes} nodes in {time.monotonic() - begin:.0f} s", flush=True)
+        tails = compare_tails(ensemble, options)
         filler = Filler(ensemble)
         filler.start()
         for how in ("SIGKILL", "SIGSTOP"):
@@ -143,10 +174,8 @@ def big(options, lines, medians):
     table = "\n".join([
         "| server | with | the leader is | to the next answer, median | range | times | clients disconnected | requests without an answer |",
         "|---|---|---|---:|---:|---:|---:|---:|", *lines, "",
-        f"Three members, {CONNECTIONS} clients on the two that stay, with four writes each in flight. Load of the machine when it "
-        f"began, by other work: {busy:.0f} on {os.cpu_count()} processors.", ""])
-    if options.out:
-        with open(os.path.join(options.out, "failover.md"), "w") as file:
-            file.write(table)
-    print(table)
+        f"Writes beside that, nine connections with one in flight each, {options.nodes:,} znodes, in turn:", "",
+        "| snapshots | run | writes/s | median | 99.9 % within | longest |", "|---|---:|---:|---:|---:|---:|", *tails, "",
+        f"Three members, {CONNECTIONS} clients on the two that stay, with four writes each in flight. {busy}", ""])
+    tables.publish(options.out, "failover.md", table)
     return 0
