@@ -3,12 +3,15 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BufMut;
+use rustls::ClientConfig;
 use zab_proto::wire::jute::{BufMutExt, Reader};
 
 use crate::grpc;
+use crate::secure::Stream;
 
 /// A request of the load.
 #[derive(Clone, Copy, Debug)]
@@ -197,7 +200,7 @@ fn frame_len(bytes: &[u8]) -> Option<usize> {
 /// One blocking connection, with one request at a time.
 #[derive(Debug)]
 pub struct Session {
-    stream: TcpStream,
+    stream: Stream<TcpStream>,
     codec: Codec,
     out: Vec<u8>,
     input: Vec<u8>,
@@ -209,9 +212,23 @@ impl Session {
     /// # Errors
     /// If the server does not answer, or not with a session, within `limit`.
     pub fn open(wire: Wire, addr: SocketAddr, limit: Duration) -> io::Result<Self> {
+        Self::open_over(None, wire, addr, limit)
+    }
+
+    /// The same within TLS, if there is something to do it with.
+    ///
+    /// # Errors
+    /// As those of [`open`](Self::open), and if the handshake fails.
+    pub fn open_over(
+        tls: Option<&Arc<ClientConfig>>,
+        wire: Wire,
+        addr: SocketAddr,
+        limit: Duration,
+    ) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&addr, limit)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(limit))?;
+        let stream = Stream::begin(stream, tls)?;
         let codec = Codec::new(wire);
         let mut session = Self { stream, codec, out: Vec::new(), input: Vec::new() };
         session.codec.hello(&mut session.out);
@@ -238,12 +255,13 @@ impl Session {
 
     /// The connection between two requests: nothing is on its way but what etcd says unasked.
     #[must_use]
-    pub fn into_parts(self) -> (TcpStream, Codec, Vec<u8>) {
+    pub fn into_parts(self) -> (Stream<TcpStream>, Codec, Vec<u8>) {
         (self.stream, self.codec, self.input)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.stream.write_all(&self.out)?;
+        self.stream.flush()?;
         self.out.clear();
         Ok(())
     }

@@ -73,6 +73,20 @@ impl Ensemble {
     /// # Errors
     /// If files cannot be written or ports not be had.
     pub fn new(kind: Kind, programs: &Programs, dir: &Path, n: usize) -> io::Result<Self> {
+        Self::with(kind, programs, dir, n, |_| String::new())
+    }
+
+    /// The same with further lines in the configuration of each server, which are told from its place.
+    ///
+    /// # Errors
+    /// If files cannot be written or ports not be had.
+    pub fn with(
+        kind: Kind,
+        programs: &Programs,
+        dir: &Path,
+        n: usize,
+        lines: impl Fn(usize) -> String,
+    ) -> io::Result<Self> {
         let dir = dir.join(format!("{kind}").replace([' ', '(', ')'], "-"));
         let ports = free_ports(3 * n)?;
         let mut members = String::new();
@@ -86,9 +100,10 @@ impl Ensemble {
             fs::write(data.join("myid"), format!("{}\n", i + 1))?;
             let text = format!(
                 "tickTime=2000\ninitLimit=10\nsyncLimit=5\nmaxClientCnxns=0\ndataDir={}\n\
-                 clientPort={}\nadmin.enableServer=false\n4lw.commands.whitelist=*\n{members}",
+                 clientPort={}\nadmin.enableServer=false\n4lw.commands.whitelist=*\n{members}{}",
                 data.display(),
                 ports[3 * i],
+                lines(i),
             );
             fs::write(data.join("zoo.cfg"), text)?;
         }

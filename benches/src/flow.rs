@@ -243,8 +243,8 @@ impl Application for Flow {
         self.go_on(core);
     }
 
-    fn poll_timeout(&self) -> Option<zab_proto::Instant> {
-        self.wants_core.then_some(zab_proto::Instant::ZERO)
+    fn wants_turn(&self) -> bool {
+        self.wants_core
     }
 
     fn snapshot_open(&mut self) -> u32 {

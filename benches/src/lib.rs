@@ -11,3 +11,4 @@ pub mod grpc;
 pub mod load;
 pub mod nodes;
 pub mod report;
+pub mod secure;

@@ -3,12 +3,15 @@
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use rustls::ClientConfig;
 
 use crate::client::{Codec, Request, Session, Wire};
+use crate::secure::Stream;
 
 /// What a load consists of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,7 +80,7 @@ impl Outcome {
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Stream<TcpStream>,
     codec: Codec,
     path: String,
     out: Vec<u8>,
@@ -95,8 +98,23 @@ struct Connection {
 /// # Panics
 /// If the load has no connections.
 pub fn run(servers: &[SocketAddr], load: Load) -> io::Result<Outcome> {
+    run_over(None, servers, load)
+}
+
+/// The same within TLS, if there is something to do it with.
+///
+/// # Errors
+/// If a connection breaks.
+///
+/// # Panics
+/// If the load has no connections.
+pub fn run_over(
+    tls: Option<&Arc<ClientConfig>>,
+    servers: &[SocketAddr],
+    load: Load,
+) -> io::Result<Outcome> {
     let mut poll = Poll::new()?;
-    let mut connections = open(&poll, servers, load)?;
+    let mut connections = open(&poll, tls, servers, load)?;
     let data = vec![b'x'; load.data_len];
     let mut outcome = Outcome::default();
     let mut issued = 0;
@@ -121,21 +139,26 @@ pub fn run(servers: &[SocketAddr], load: Load) -> io::Result<Outcome> {
     Ok(outcome)
 }
 
-fn open(poll: &Poll, servers: &[SocketAddr], load: Load) -> io::Result<Vec<Connection>> {
+fn open(
+    poll: &Poll,
+    tls: Option<&Arc<ClientConfig>>,
+    servers: &[SocketAddr],
+    load: Load,
+) -> io::Result<Vec<Connection>> {
     let mut connections = Vec::new();
     for i in 0..load.connections {
         let addr = servers[i % servers.len()];
         let path = format!("/bench-{i}");
         // The handshake, and the node that is read and written, on a blocking connection.
-        let mut session = Session::open(load.wire, addr, Duration::from_secs(10))?;
+        let mut session = Session::open_over(tls, load.wire, addr, Duration::from_secs(10))?;
         session.call(Request::Create(&path, &vec![b'x'; load.data_len]))?;
         // Not only this server has it now.
         session.call(Request::Set(&path, &vec![b'x'; load.data_len]))?;
-        let (stream, codec, input) = session.into_parts();
-        stream.set_nonblocking(true)?;
-        let mut stream = TcpStream::from_std(stream);
+        let (mut stream, codec, input) = session.into_parts();
+        stream.socket().set_nonblocking(true)?;
+        let mut stream = stream.map(TcpStream::from_std);
         let interest = Interest::READABLE | Interest::WRITABLE;
-        poll.registry().register(&mut stream, Token(i), interest)?;
+        poll.registry().register(stream.socket(), Token(i), interest)?;
         connections.push(Connection {
             stream,
             codec,
@@ -197,7 +220,11 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        // What TLS still holds of them.
+        match self.stream.flush() {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn read(

@@ -91,6 +91,9 @@ fn clients(dir: &Path, runtime: &str, most: usize, figures: &mut Figures) -> Res
     let name = format!("zabd ({runtime})");
     figures.push((format!("{name}, threads"), status(pids[0], "Threads:")));
     figures.push((format!("{name}, resident idle, MB"), status(pids[0], "VmRSS:") / 1024.0));
+    // The rest is the program's file and its libraries, as far as they are mapped.
+    let own = status(pids[0], "RssAnon:") / 1024.0;
+    figures.push((format!("{name}, of that its own, MB"), own));
     let mut sessions = Vec::new();
     for count in [1, 100, most] {
         while sessions.len() < count {
