@@ -5,6 +5,7 @@
 //! * [`Trio`]: three cores joined by buffers and nothing else, for measuring what the core costs.
 //! * [`Journal`]: the smallest useful application; [`Memory`]: a disk in memory that can be slow,
 //!   full or lost.
+//! * [`client`]: frames and records of ZooKeeper's client protocol, and a connection that sends them.
 //! * `suite` (with the feature of that name): what every runtime must do, on sockets and files.
 #![forbid(unsafe_code)]
 #![expect(
@@ -14,6 +15,7 @@
 )]
 #![cfg_attr(feature = "suite", expect(clippy::unwrap_used, reason = "it fails by panicking"))]
 
+pub mod client;
 mod cluster;
 mod journal;
 mod memory;
