@@ -5,8 +5,9 @@ mod harness;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use harness::{Client, World, create, request};
+use harness::{Client, World};
 use serde_json::Value;
+use zab_harness::client::{create, request};
 use zk_service::{AuditLog, Opcode, ServiceOptions};
 
 const CREATE: i32 = Opcode::Create.wire();

@@ -4,7 +4,8 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Client, World, connect_request, create, reply, request, string};
+use harness::{Client, World, reply};
+use zab_harness::client::{Connect, any_version, create, read, request, set_data, string};
 use zab_proto::wire::packet::PacketType;
 use zk_service::{Opcode, ServiceOptions};
 
@@ -16,25 +17,6 @@ const CREATE: i32 = Opcode::Create.wire();
 const DELETE: i32 = Opcode::Delete.wire();
 const CLOSE: i32 = Opcode::CloseSession.wire();
 const PING: i32 = Opcode::Ping.wire();
-
-fn read(path: &str, watch: bool) -> Vec<u8> {
-    let mut record = string(path);
-    record.push(watch.into());
-    record
-}
-
-fn versioned(path: &str) -> Vec<u8> {
-    let mut record = string(path);
-    record.extend_from_slice(&[0xff; 4]);
-    record
-}
-
-fn set_data(path: &str, data: &str) -> Vec<u8> {
-    let mut record = string(path);
-    record.extend(string(data));
-    record.extend_from_slice(&[0xff; 4]);
-    record
-}
 
 fn options() -> ServiceOptions {
     ServiceOptions::default().with(|options| options.tick_time = Duration::from_secs(2))
@@ -81,7 +63,7 @@ fn a_leader_that_only_leads_closes_its_clients() {
     let leader = world.leader();
     for server in 0..3 {
         let client = world.connect(server).unwrap();
-        world.send(client, &connect_request(10_000, 0, [0; 16]));
+        world.send(client, &Connect::new(10_000).to_vec());
         assert_eq!(world.has_ended(client), server == leader);
         assert_eq!(world.received(client) == 0, server == leader);
         let word = world.connect(server).unwrap();
@@ -101,7 +83,7 @@ fn a_refusal_by_the_leader_reaches_the_client_of_a_learner() {
     let mut world = world();
     for server in 0..4 {
         let (client, ..) = world.open(server, 10_000);
-        assert_eq!(world.call(client, DELETE, &versioned("/none")).0, -101);
+        assert_eq!(world.call(client, DELETE, &any_version("/none")).0, -101);
         assert_eq!(world.call(client, CREATE, &create("/a/../b", b"", 0)).0, -101);
         assert_eq!(world.call(client, CREATE, &[1, 2, 3]).0, -5);
     }
@@ -161,7 +143,7 @@ fn a_session_moves_and_its_old_connection_cannot_write() {
         assert_eq!(world.received(old), 0);
         assert!(exists(&mut world, new, "/e"));
         assert!(!exists(&mut world, new, "/old"));
-        assert_eq!(world.call(new, DELETE, &versioned("/e")).0, 0);
+        assert_eq!(world.call(new, DELETE, &any_version("/e")).0, 0);
         assert_eq!(world.call(new, CLOSE, &[]).0, 0);
     }
     assert_equal_trees(&world);
@@ -179,8 +161,8 @@ fn a_session_goes_on_behind_what_it_asked_before() {
     world.hang_up(old);
     let new = world.connect(to).expect("accepted");
     world.sent.clear();
-    world.send(new, &connect_request(10_000, session, password));
-    world.send(new, &request(1, DELETE, &versioned("/none")));
+    world.send(new, &Connect::again(10_000, session, password).to_vec());
+    world.send(new, &request(1, DELETE, &any_version("/none")));
     assert_eq!(world.packets(leader, to, PacketType::REVALIDATE), 1, "the leader has said yes");
     assert_eq!(world.received(new), 0, "and the client has to wait");
     world.disks.iter_mut().for_each(|disk| disk.stalled = false);
@@ -211,7 +193,7 @@ fn all_that_come_back_at_once_share_two_rounds() {
         .iter()
         .map(|(session, password)| {
             let client = world.connect(to).expect("accepted");
-            world.send(client, &connect_request(10_000, *session, *password));
+            world.send(client, &Connect::again(10_000, *session, *password).to_vec());
             client
         })
         .collect();
@@ -261,7 +243,7 @@ fn replies_come_in_the_order_of_the_requests() {
             for i in 1..60 {
                 match i % 5 {
                     0 => ask(PING, &[]),
-                    1 => ask(SET_DATA, &set_data(&path, &i.to_string())),
+                    1 => ask(SET_DATA, &set_data(&path, i.to_string().as_bytes())),
                     2 => ask(SYNC, &string(&path)),
                     _ => ask(GET_DATA, &read(&path, false)),
                 }

@@ -5,7 +5,8 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Client, World, create, string};
+use harness::{Client, World};
+use zab_harness::client::{any_version, create, multi, read, request, set_data, string};
 use zab_proto::Phase;
 use zk_service::{Opcode, ServiceOptions};
 
@@ -124,7 +125,7 @@ fn what_is_not_committed_is_not_applied() {
     world.cut = others.map(|other| (other, leader)).to_vec();
     for xid in 1..=4 {
         let record = create(&format!("/late-{xid}"), b"", 0);
-        world.send(client, &harness::request(xid, CREATE, &record));
+        world.send(client, &request(xid, CREATE, &record));
     }
     assert_eq!(figure(&mut world, leader, "zab_unapplied"), Some(4));
     assert!(figure(&mut world, leader, "window_zab_memory_bytes").expect("shown") > 0);
@@ -144,8 +145,8 @@ fn memory_has_its_owner() {
     let before = figure(&mut world, server, "clients_zab_memory_bytes").expect("shown");
     world.set_deaf(client, true);
     for xid in 1..=3 {
-        let record = [string("/big"), vec![0]].concat();
-        world.send(client, &harness::request(xid, GET, &record));
+        let record = read("/big", false);
+        world.send(client, &request(xid, GET, &record));
     }
     let unsent = figure(&mut world, server, "unsent_zab_memory_bytes").expect("shown");
     let clients = figure(&mut world, server, "clients_zab_memory_bytes").expect("shown");
@@ -171,19 +172,19 @@ fn reads_and_writes_have_their_namespace() {
     let leader = world.leader();
     let other = (leader + 1) % 3;
     let (client, session, ..) = world.open(other, 12_000);
-    let watch = |path: &str| [string(path), vec![0]].concat();
+    let watch = |path: &str| read(path, false);
     assert_ne!(session, 0);
     for (path, data) in [("/app", &b"0123456789"[..]), ("/app/a", b"xyz"), ("/app/bc", b"")] {
         assert_eq!(world.call(client, CREATE, &create(path, data, 0)).0, 0);
     }
-    let data = [string("/app/a"), vec![0, 0, 0, 1, 7], vec![0xff; 4]].concat();
+    let data = set_data("/app/a", &[7]);
     assert_eq!(world.call(client, Opcode::SetData.wire(), &data).0, 0);
     // 4 + 10, 6 + 3, 7 and 6 + 1, on every server.
     for server in 0..3 {
         assert_eq!(of_namespace(&mut world, server, "app_write"), Some([4, 37, 7, 14]));
         assert_eq!(of_namespace(&mut world, server, "app_read"), None);
     }
-    let delete = [string("/app/a"), vec![0xff; 4]].concat();
+    let delete = any_version("/app/a");
     assert_eq!(world.call(client, Opcode::Delete.wire(), &delete).0, 0);
     assert_eq!(of_namespace(&mut world, leader, "app_write"), Some([5, 43, 6, 14]));
     // An ephemeral node that goes with its session, and one in a multi that is refused.
@@ -210,11 +211,8 @@ fn reads_and_writes_have_their_namespace() {
     assert_eq!(world.call(client, Opcode::GetAcl.wire(), &string("/app")).0, 0);
     assert_eq!(of_namespace(&mut world, other, "app_read"), Some(expected));
     // A multiRead of both kinds.
-    let header = |op: Opcode| [&op.wire().to_be_bytes()[..], &[0], &[0xff; 4]].concat();
-    let parts =
-        [Opcode::GetData, Opcode::GetChildren].map(|op| [header(op), watch("/app")].concat());
-    let end = [&[0xff; 4][..], &[1], &[0xff; 4]].concat();
-    let record = [parts.concat(), end].concat();
+    let parts = [Opcode::GetData, Opcode::GetChildren].map(|op| (op.wire(), watch("/app")));
+    let record = multi(parts);
     assert_eq!(world.call(client, Opcode::MultiRead.wire(), &record).0, 0);
     let expected = [6, lens.iter().sum::<i64>() + 82 + 74, 72, 82];
     assert_eq!(of_namespace(&mut world, other, "app_read"), Some(expected));
@@ -231,7 +229,7 @@ fn a_long_list_of_children_is_counted_once() {
     for n in 0..2_100 {
         assert_eq!(world.call(client, CREATE, &create(&format!("/l/{n:04}"), b"", 0)).0, 0);
     }
-    let record = [string("/l"), vec![0]].concat();
+    let record = read("/l", false);
     for asked in 1..3 {
         assert_eq!(world.call(client, Opcode::GetChildren.wire(), &record).0, 0);
         let len = 2 + 4 * 2_100 + 68;

@@ -7,7 +7,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use harness::{World, create, string};
+use harness::World;
+use zab_harness::client::{Connect, create, read};
 use zk_service::{Opcode, Probe, ServiceOptions, Summary, WallClock};
 
 const WORDS: [&str; 19] = [
@@ -137,7 +138,7 @@ fn before_service() {
         }
     }
     let client = world.connect(leader).expect("accepted");
-    world.send(client, &harness::connect_request(10_000, 0, [0; 16]));
+    world.send(client, &Connect::new(10_000).to_vec());
     assert!(world.has_ended(client) && world.received(client) == 0);
     // Who serves waits for nobody.
     world.cut.clear();
@@ -191,9 +192,7 @@ fn sessions_connections_and_watches() {
     let (client, session, _) = world.open(0, 20_000);
     assert_eq!(world.call(client, 1, &create("/app", b"abc", 0)).0, 0);
     assert_eq!(world.call(client, 1, &create("/app/eph", b"", 1)).0, 0);
-    let mut watch = string("/app");
-    watch.push(1);
-    assert_eq!(world.call(client, 4, &watch).0, 0);
+    assert_eq!(world.call(client, 4, &read("/app", true)).0, 0);
     assert_eq!(
         ask(&mut world, 0, "srvr"),
         "Zookeeper version: 3.9.4-test, built on 2026-01-01 00:00 UTC\n\
@@ -275,7 +274,7 @@ fn read_and_write(world: &mut World, server: usize) {
     let (client, ..) = world.open(server, 12_000);
     let path = format!("/app-{server}");
     assert_eq!(world.call(client, Opcode::Create.wire(), &create(&path, b"x", 0)).0, 0);
-    let record = [string(&path), vec![0]].concat();
+    let record = read(&path, false);
     assert_eq!(world.call(client, Opcode::GetData.wire(), &record).0, 0);
 }
 
@@ -363,7 +362,7 @@ fn reads_and_writes_are_counted_where_the_client_is() {
     for _ in 0..100 {
         assert_eq!(world.call(client, 1, &create("/n", b"abc", 2)).0, 0);
     }
-    let read = [string("/"), vec![0]].concat();
+    let read = read("/", false);
     for _ in 0..7 {
         assert_eq!(world.call(client, 3, &read).0, 0);
     }

@@ -5,7 +5,8 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Client, World, connect_request, create, reply, request, string};
+use harness::{Client, World, reply};
+use zab_harness::client::{Connect, create, read, request, string};
 use zab_proto::{Limits, Phase};
 use zk_service::{Opcode, ServiceOptions};
 
@@ -23,16 +24,10 @@ fn options() -> ServiceOptions {
     })
 }
 
-fn exists(path: &str) -> Vec<u8> {
-    let mut record = string(path);
-    record.push(0);
-    record
-}
-
 /// Four requests: a write, a read behind it, and two more writes.
 fn four(tag: &str) -> Vec<u8> {
     let write = |xid, name: &str| request(xid, CREATE, &create(&format!("/{tag}-{name}"), b"", 0));
-    let read = request(2, EXISTS, &exists(&format!("/{tag}-a")));
+    let read = request(2, EXISTS, &read(&format!("/{tag}-a"), false));
     [write(1, "a"), read, write(3, "b"), write(4, "c")].concat()
 }
 
@@ -249,7 +244,7 @@ fn handshakes_wait_for_the_next_leader() {
     let (old, session, password) = world.open(rest[1], 12_000);
     world.hang_up(old);
     world.cut = rest.iter().map(|server| (*server, leader)).collect();
-    let asked = [connect_request(12_000, 0, [0; 16]), connect_request(12_000, session, password)];
+    let asked = [Connect::new(12_000).to_vec(), Connect::again(12_000, session, password).to_vec()];
     let before = asked.clone().map(|bytes| {
         let client = world.connect(server).expect("accepted");
         world.send(client, &bytes);
@@ -291,7 +286,7 @@ fn without_a_leader_clients_are_held_so_long_and_no_longer() {
     world.kill(leader);
     world.kill(rest[1]);
     let late = world.connect(server).expect("accepted");
-    world.send(late, &connect_request(12_000, 0, [0; 16]));
+    world.send(late, &Connect::new(12_000).to_vec());
     world.pass(Duration::from_millis(1_900));
     assert!(!world.has_ended(short) && !world.has_ended(long) && !world.has_ended(late));
     world.pass(Duration::from_millis(200));
@@ -299,7 +294,7 @@ fn without_a_leader_clients_are_held_so_long_and_no_longer() {
     world.pass(Duration::from_millis(2_000));
     assert!(world.has_ended(long) && world.has_ended(late));
     let refused = world.connect(server).expect("accepted");
-    world.send(refused, &connect_request(12_000, 0, [0; 16]));
+    world.send(refused, &Connect::new(12_000).to_vec());
     assert!(world.has_ended(refused), "as by a server without a leader");
 }
 
@@ -386,7 +381,7 @@ fn a_session_that_went_elsewhere_does_not_come_back() {
     assert!(world.has_ended(old));
     assert_eq!(metric(&mut world, rest[0], "zk_zab_held_closed_moved"), 1);
     assert!(!world.has_ended(new));
-    assert_eq!(world.call(new, EXISTS, &exists("/late")).0, -101, "it would be out of order");
+    assert_eq!(world.call(new, EXISTS, &read("/late", false)).0, -101, "it would be out of order");
 }
 
 /// Many requests, and little work in a turn: nothing is lost on the way, and others have their turns.
@@ -424,7 +419,7 @@ fn who_leaves_closes_its_clients_behind_their_answers() {
         let server = if leads { leader } else { others(&world, leader)[0] };
         let [busy, idle, greeting] = [(); 3].map(|()| world.connect(server).expect("accepted"));
         for client in [busy, idle] {
-            world.send(client, &connect_request(12_000, 0, [0; 16]));
+            world.send(client, &Connect::new(12_000).to_vec());
             world.frame(client).expect("a session");
         }
         world.disks.iter_mut().for_each(|disk| disk.stalled = true);

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use harness::{Client, World, connect_request, create, reply, request, string};
+use harness::{Client, World, reply};
+use zab_harness::client::{Connect, any_version, create, multi, read, request, set_data, string};
 use zk_service::{Opcode, ServiceOptions, WallClock};
 
 const CREATE: i32 = Opcode::Create.wire();
@@ -15,20 +16,6 @@ const GET_DATA: i32 = Opcode::GetData.wire();
 const SET_DATA: i32 = Opcode::SetData.wire();
 const PING: i32 = Opcode::Ping.wire();
 const MULTI: i32 = Opcode::Multi.wire();
-
-fn read(path: &str) -> Vec<u8> {
-    let mut record = string(path);
-    record.push(0);
-    record
-}
-
-fn set_data(path: &str, data: &[u8]) -> Vec<u8> {
-    let mut record = string(path);
-    record.extend_from_slice(&i32::try_from(data.len()).expect("short").to_be_bytes());
-    record.extend_from_slice(data);
-    record.extend_from_slice(&[0xff; 4]);
-    record
-}
 
 fn options() -> ServiceOptions {
     ServiceOptions::default().with(|options| options.tick_time = Duration::from_secs(2))
@@ -45,7 +32,8 @@ fn a_client_that_does_not_read_is_not_read_either() {
     let big = vec![7; 200_000];
     assert_eq!(world.call(client, CREATE, &create("/big", &big, 0)).0, 0);
     world.set_deaf(client, true);
-    let reads: Vec<u8> = (1..=50).flat_map(|xid| request(xid, GET_DATA, &read("/big"))).collect();
+    let reads: Vec<u8> =
+        (1..=50).flat_map(|xid| request(xid, GET_DATA, &read("/big", false))).collect();
     world.send(client, &reads);
     assert!(world.unconsumed(client) > 0, "the rest waits");
     let (other, ..) = world.open(0, 10_000);
@@ -132,7 +120,7 @@ fn any_bytes_end_their_own_connection_at_most() {
             }
             world.send(client, &request(round, op, &record));
         }
-        let ahead = connect_request(1000, 0, [0; 16]);
+        let ahead = Connect::new(1000).to_vec();
         world.send(client, &ahead[..random.usize(..40)]);
         world.hang_up(client);
     }
@@ -145,21 +133,12 @@ fn any_bytes_end_their_own_connection_at_most() {
 fn a_null_acl_in_a_multi_is_refused_in_its_place() {
     let mut world = World::standalone(options());
     let (client, ..) = world.open(0, 10_000);
-    let mut record = Vec::new();
-    for (op, done) in [(1, false), (-1, true)] {
-        record.extend_from_slice(&i32::to_be_bytes(op));
-        record.push(done.into());
-        record.extend_from_slice(&[0xff; 4]);
-        if !done {
-            record.extend(string("/n"));
-            record.extend_from_slice(&[0xff; 8]);
-            record.extend_from_slice(&[0; 4]);
-        }
-    }
+    // Neither data nor a list.
+    let record = multi([(CREATE, [string("/n"), vec![0xff; 8], vec![0; 4]].concat())]);
     let (code, body) = world.call(client, MULTI, &record);
     assert_eq!(code, 0);
     assert_eq!(body[..9], [0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0xff, 0x8e]);
-    assert_eq!(world.call(client, EXISTS, &read("/n")).0, -101);
+    assert_eq!(world.call(client, EXISTS, &read("/n", false)).0, -101);
 }
 
 #[test]
@@ -194,16 +173,15 @@ fn containers_and_ttl_nodes_go_when_nobody_needs_them() {
     assert_eq!(world.call(client, 19, &create("/unused", b"", 4)).0, 0);
     assert_eq!(world.call(client, CREATE, &create("/used/child", b"", 0)).0, 0);
     world.pass(Duration::from_secs(3));
-    assert_eq!(world.call(client, EXISTS, &read("/used")).0, 0);
-    let mut delete = string("/used/child");
-    delete.extend_from_slice(&[0xff; 4]);
-    assert_eq!(world.call(client, 2, &delete).0, 0);
+    assert_eq!(world.call(client, EXISTS, &read("/used", false)).0, 0);
+    let delete = any_version("/used/child");
+    assert_eq!(world.call(client, Opcode::Delete.wire(), &delete).0, 0);
     world.pass(Duration::from_secs(1));
-    assert_eq!(world.call(client, EXISTS, &read("/used")).0, -101);
-    assert_eq!(world.call(client, EXISTS, &read("/ttl")).0, 0);
+    assert_eq!(world.call(client, EXISTS, &read("/used", false)).0, -101);
+    assert_eq!(world.call(client, EXISTS, &read("/ttl", false)).0, 0);
     world.pass(Duration::from_secs(3));
-    assert_eq!(world.call(client, EXISTS, &read("/ttl")).0, -101);
-    assert_eq!(world.call(client, EXISTS, &read("/unused")).0, 0);
+    assert_eq!(world.call(client, EXISTS, &read("/ttl", false)).0, -101);
+    assert_eq!(world.call(client, EXISTS, &read("/unused", false)).0, 0);
     assert_eq!(world.service(0).digest_mismatches(), 0);
 }
 

@@ -4,7 +4,8 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Client, World, create, reply, request, string};
+use harness::{Client, World, reply};
+use zab_harness::client::{any_version, create, multi, read, request, set_watches, string};
 use zk_service::{Opcode, ServiceOptions};
 
 const CREATE: i32 = Opcode::Create.wire();
@@ -24,27 +25,14 @@ fn options() -> ServiceOptions {
     })
 }
 
-fn read(path: &str) -> Vec<u8> {
-    [string(path), vec![0]].concat()
-}
-
-fn delete(path: &str) -> Vec<u8> {
-    [string(path), vec![0xff; 4]].concat()
-}
-
 /// A server with this many children below each of these nodes.
 fn with_children(options: ServiceOptions, parents: &[&str], count: usize) -> World {
     let mut world = World::standalone(options);
     let (client, ..) = world.open(0, 40_000);
     for parent in parents {
         assert_eq!(world.call(client, CREATE, &create(parent, b"", 0)).0, 0);
-        let mut multi = Vec::new();
-        for n in 0..count {
-            multi.extend_from_slice(&[0, 0, 0, 1, 0, 0xff, 0xff, 0xff, 0xff]);
-            multi.extend_from_slice(&create(&format!("{parent}/{n:05}"), b"", 0));
-        }
-        multi.extend_from_slice(&[0xff, 0xff, 0xff, 0xff, 1, 0xff, 0xff, 0xff, 0xff]);
-        assert_eq!(world.call(client, MULTI, &multi).0, 0);
+        let children = (0..count).map(|n| (CREATE, create(&format!("{parent}/{n:05}"), b"", 0)));
+        assert_eq!(world.call(client, MULTI, &multi(children)).0, 0);
     }
     world
 }
@@ -70,12 +58,12 @@ fn a_long_list_takes_many_turns_and_is_answered_in_its_place() {
     let mut world = with_children(options(), &["/p"], 5000);
     let (client, ..) = world.open(0, 40_000);
     let peak = world.service(0).work_peak();
-    let mut requests = request(1, Opcode::Exists.wire(), &read("/p"));
+    let mut requests = request(1, Opcode::Exists.wire(), &read("/p", false));
     for (xid, op) in (2..).zip([GET_CHILDREN, GET_CHILDREN2, GET_CHILDREN2]) {
-        requests.extend(request(xid, op, &read("/p")));
+        requests.extend(request(xid, op, &read("/p", false)));
     }
     requests.extend(request(5, CREATE, &create("/w", b"", 0)));
-    requests.extend(request(6, GET_CHILDREN, &read("/w")));
+    requests.extend(request(6, GET_CHILDREN, &read("/w", false)));
     let turns = world.turns;
     world.send(client, &requests);
     assert!(world.turns - turns >= 6, "{} turns", world.turns - turns);
@@ -101,7 +89,7 @@ fn while_it_changes(seed: u64, mut change: impl FnMut(&mut fastrand::Rng, usize)
     let mut states = vec![expected(&world, "/p")];
     let mut asked_at = 0;
     let mut answered = 0;
-    world.send_only(lister, &request(0, GET_CHILDREN2, &read("/p")));
+    world.send_only(lister, &request(0, GET_CHILDREN2, &read("/p", false)));
     for n in 0..300 {
         let changes = random.usize(..3);
         for _ in 0..changes {
@@ -120,7 +108,7 @@ fn while_it_changes(seed: u64, mut change: impl FnMut(&mut fastrand::Rng, usize)
             assert_eq!(stat[56..60], list[..4], "numChildren, and the state {at} is");
             answered += 1;
             asked_at = states.len() - 1;
-            world.send_only(lister, &request(answered, GET_CHILDREN2, &read("/p")));
+            world.send_only(lister, &request(answered, GET_CHILDREN2, &read("/p", false)));
         }
     }
     assert!(answered >= 5, "{answered} replies while it changed");
@@ -136,14 +124,14 @@ fn children_come_while_it_is_made() {
 fn children_come_and_go_while_it_is_made() {
     for seed in 2..6 {
         while_it_changes(seed, |random, n| match random.u8(..4) {
-            0 => request(1, DELETE, &delete(&format!("/p/{:05}", random.usize(..3000)))),
+            0 => request(1, DELETE, &any_version(&format!("/p/{:05}", random.usize(..3000)))),
             1 => request(1, CREATE, &create(&format!("/p/{:05}", random.usize(..3000)), b"", 0)),
             // One goes and one comes in one transaction.
             2 => {
                 let header = |op: u8| vec![0, 0, 0, op, 0, 0xff, 0xff, 0xff, 0xff];
                 let record = [
                     header(2),
-                    delete(&format!("/p/{:05}", random.usize(..3000))),
+                    any_version(&format!("/p/{:05}", random.usize(..3000))),
                     header(1),
                     create(&format!("/p/other-{n}-"), b"", 2),
                     vec![0xff, 0xff, 0xff, 0xff, 1, 0xff, 0xff, 0xff, 0xff],
@@ -162,7 +150,7 @@ fn more_lists_than_there_is_room_for() {
     let mut world = with_children(options(), &parents, 2500);
     let clients: Vec<Client> = (0..27).map(|_| world.open(0, 40_000).0).collect();
     for (client, parent) in clients.iter().zip(parents.iter().cycle()) {
-        world.send_only(*client, &request(1, GET_CHILDREN, &read(parent)));
+        world.send_only(*client, &request(1, GET_CHILDREN, &read(parent, false)));
     }
     // The clients of the lists that were begun first are gone before they are made.
     for client in &clients[..4] {
@@ -181,7 +169,7 @@ fn clients_that_do_not_read_share_one_list() {
     let clients: Vec<Client> = (0..50).map(|_| world.open(0, 40_000).0).collect();
     for client in &clients {
         world.set_deaf(*client, true);
-        world.send(*client, &request(1, GET_CHILDREN, &read("/p")));
+        world.send(*client, &request(1, GET_CHILDREN, &read("/p", false)));
     }
     let list = expected(&world, "/p");
     let (unsent, kept) = (world.service(0).unsent_bytes(), world.service(0).kept_len());
@@ -211,7 +199,7 @@ fn lists_that_are_not_shared_have_a_bound() {
     let clients: Vec<Client> = (0..50).map(|_| world.open(0, 40_000).0).collect();
     for client in &clients {
         world.set_deaf(*client, true);
-        world.send(*client, &request(1, GET_CHILDREN, &read("/p")));
+        world.send(*client, &request(1, GET_CHILDREN, &read("/p", false)));
         assert_eq!(world.call(writer, CREATE, &create("/p/new-", b"", 2)).0, 0);
         let kept = world.service(0).kept_len();
         assert!(kept <= bound, "{kept} bytes");
@@ -234,7 +222,7 @@ fn a_list_beyond_the_bound_is_refused_in_pieces_too() {
         assert_eq!(world.call(writer, CREATE, &create(&format!("/p/{name}{n}"), b"", 0)).0, 0);
     }
     for _ in 0..3 {
-        assert_eq!(world.call(writer, GET_CHILDREN, &read("/p")), (-5, vec![]));
+        assert_eq!(world.call(writer, GET_CHILDREN, &read("/p", false)), (-5, vec![]));
     }
 }
 
@@ -248,23 +236,12 @@ fn watches_are_armed_in_pieces() {
     let path = |n: usize| format!("/p/{n:05}");
     let set = |n: usize| [string(&path(n)), vec![0xff; 8]].concat();
     let seen = world.service(0).database().last_zxid().raw();
-    let list = |paths: Vec<String>| {
-        let count = u32::try_from(paths.len()).expect("few").to_be_bytes().to_vec();
-        paths.iter().fold(count, |list, path| [list, string(path)].concat())
-    };
-    let none = "/none".to_owned();
-    let record = [
-        seen.to_be_bytes().to_vec(),
-        list((0..2000).map(path).collect()),
-        list(vec![none.clone()]),
-        list(vec![none.clone(), "/p".into()]),
-    ];
+    let all: Vec<String> = (0..2000).map(path).collect();
+    let both = ["/none".to_owned(), "/p".to_owned()];
+    let record = set_watches(seen, &[&all, &both[..1], &both]);
     let peak = world.service(0).work_peak();
-    let exists = request(2, Opcode::Exists.wire(), &read("/p"));
-    world.send_only(
-        client,
-        &[request(1, Opcode::SetWatches.wire(), &record.concat()), exists].concat(),
-    );
+    let exists = request(2, Opcode::Exists.wire(), &read("/p", false));
+    world.send_only(client, &[request(1, Opcode::SetWatches.wire(), &record), exists].concat());
     let mut random = fastrand::Rng::with_seed(1);
     let turns = world.turns;
     let set_data = Opcode::SetData.wire();
@@ -303,9 +280,11 @@ fn the_shortest_turns_there_are() {
         let options = options().with(|options| options.work_per_turn = work);
         let mut world = with_children(options, &["/p"], 2100);
         let (client, ..) = world.open(0, 40_000);
-        assert_eq!(world.call(client, GET_CHILDREN, &read("/p")), (0, expected(&world, "/p")));
-        let list = [vec![0, 0, 0, 2], string("/a"), string("/b")].concat();
-        let record = [vec![0; 8], vec![0; 4], list, vec![0; 4]].concat();
+        assert_eq!(
+            world.call(client, GET_CHILDREN, &read("/p", false)),
+            (0, expected(&world, "/p"))
+        );
+        let record = set_watches(0, &[&[], &["/a", "/b"], &[]]);
         assert_eq!(world.call(client, Opcode::SetWatches.wire(), &record).0, 0);
     }
 }

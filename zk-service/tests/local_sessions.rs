@@ -7,7 +7,8 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Client, World, connect_request, create, reply, request, string};
+use harness::{Client, World, reply};
+use zab_harness::client::{Connect, create, multi, read, request, set_data, string};
 use zab_proto::wire::packet::PacketType;
 use zab_proto::{Phase, Zxid};
 use zk_service::{Opcode, ServiceOptions};
@@ -44,16 +45,9 @@ fn members(world: &World) -> [usize; 3] {
     [leader, (0..3).find(|server| *server != leader).expect("a follower"), 3]
 }
 
-fn exists(path: &str) -> Vec<u8> {
-    [string(path), vec![0]].concat()
-}
-
 /// A multi that creates one node.
-fn multi(path: &str, flags: i32) -> Vec<u8> {
-    let header = |op: i32, done: bool| {
-        [&op.to_be_bytes()[..], &[u8::from(done)], &(-1_i32).to_be_bytes()].concat()
-    };
-    [header(CREATE, false), create(path, b"x", flags), header(-1, true)].concat()
+fn create_in_multi(path: &str, flags: i32) -> Vec<u8> {
+    multi([(CREATE, create(path, b"x", flags))])
 }
 
 /// The answer to a request: its zxid, code and body.
@@ -108,7 +102,7 @@ fn a_session_of_its_server_makes_no_transaction_from_its_beginning_to_its_end() 
         let (client, session, password) = world.open(server, 8_000);
         let (silent, ..) = world.open(server, 8_000);
         assert_eq!(figure(&mut world, server, "zk_local_sessions"), 2);
-        let (zxid, code, _) = ask(&mut world, client, EXISTS, &exists("/"));
+        let (zxid, code, _) = ask(&mut world, client, EXISTS, &read("/", false));
         assert_eq!((zxid | 1 << 32, code), (before, 0));
         pass(&mut world, Duration::from_secs(14), &[client]);
         assert!(world.has_ended(silent), "it has expired");
@@ -131,24 +125,27 @@ fn all_but_ephemeral_nodes_can_be_written() {
         let path = format!("/p{server}");
         let (zxid, code, body) = ask(&mut world, client, CREATE, &create(&path, b"x", 0));
         assert_eq!((zxid, code, body), (last(&world), 0, string(&path)));
-        let set = [string(&path), vec![0, 0, 0, 1, b'y'], vec![255; 4]].concat();
+        let set = set_data(&path, b"y");
         assert_eq!(ask(&mut world, client, SET_DATA, &set).1, 0);
         assert_eq!(ask(&mut world, client, CONTAINER, &create(&format!("{path}/c"), b"", 4)).1, 0);
         for (op, name) in [(CREATE, "e"), (CREATE2, "e2")] {
             let name = format!("/{name}-{server}");
             let (_, code, body) = ask(&mut world, client, op, &create(&name, b"x", EPHEMERAL));
             assert_eq!((code, body.len()), (REFUSED, 0));
-            assert_eq!(ask(&mut world, client, EXISTS, &exists(&name)).1, NO_NODE);
+            assert_eq!(ask(&mut world, client, EXISTS, &read(&name, false)).1, NO_NODE);
         }
         // As recorded at a follower: -112 as the result of the part. A leader says what is missing.
         let recorded = b"\xff\xff\xff\xff\0\xff\xff\xff\x90\xff\xff\xff\x90\xff\xff\xff\xff\x01\xff\xff\xff\xff";
-        let (_, code, body) = ask(&mut world, client, MULTI, &multi("/me", EPHEMERAL));
+        let (_, code, body) = ask(&mut world, client, MULTI, &create_in_multi("/me", EPHEMERAL));
         let mut recorded = recorded.to_vec();
         if world.leads(server) {
             (recorded[8], recorded[12]) = (0x88, 0x88);
         }
         assert_eq!((code, body), (0, recorded));
-        assert_eq!(ask(&mut world, client, MULTI, &multi(&format!("/m{server}"), 0)).1, 0);
+        assert_eq!(
+            ask(&mut world, client, MULTI, &create_in_multi(&format!("/m{server}"), 0)).1,
+            0
+        );
     }
     assert_eq!(global_sessions(&world), [0; 4]);
 }
@@ -161,12 +158,15 @@ fn a_session_becomes_the_ensembles_before_it_owns_a_node() {
             let (client, session, _) = world.open(server, 8_000);
             let before = last(&world);
             assert_eq!(
-                ask(&mut world, client, MULTI, &multi(&format!("/p-{before}"), 0)).0,
+                ask(&mut world, client, MULTI, &create_in_multi(&format!("/p-{before}"), 0)).0,
                 before + 1
             );
             let path = format!("/e-{round}-{op}");
-            let record =
-                if multi_part { multi(&path, EPHEMERAL) } else { create(&path, b"x", EPHEMERAL) };
+            let record = if multi_part {
+                create_in_multi(&path, EPHEMERAL)
+            } else {
+                create(&path, b"x", EPHEMERAL)
+            };
             // Recorded: the session's beginning takes a zxid, and the answer has the next.
             let (zxid, code, _) = ask(&mut world, client, op, &record);
             assert_eq!((zxid, code), (before + 3, 0));
@@ -180,7 +180,7 @@ fn a_session_becomes_the_ensembles_before_it_owns_a_node() {
             assert_eq!((zxid, code), (before + 5, 0), "it is closed by a transaction");
             assert_eq!(global_sessions(&world), [0; 4]);
             let (other, ..) = world.open(server, 8_000);
-            assert_eq!(ask(&mut world, other, EXISTS, &exists(&path)).1, NO_NODE);
+            assert_eq!(ask(&mut world, other, EXISTS, &read(&path, false)).1, NO_NODE);
             world.call(other, CLOSE, &[]);
         }
     }
@@ -249,7 +249,7 @@ fn what_is_under_way_is_not_taken_for_a_later_request() {
     assert_eq!(world.frame(client), None);
     world.hang_up(client);
     let again = world.connect(server).expect("accepted");
-    world.send(again, &connect_request(8_000, session, password));
+    world.send(again, &Connect::again(8_000, session, password).to_vec());
     assert_eq!(world.frame(again), None, "it waits");
     for disk in 0..3 {
         world.disks[disk].stalled = false;

@@ -6,7 +6,8 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Client, World, connect_request, create, reply, request, string};
+use harness::{Client, World, reply};
+use zab_harness::client::{Connect, create, request, string};
 use zab_proto::Phase;
 use zk_service::{Opcode, ServiceOptions};
 
@@ -94,7 +95,7 @@ impl Person {
             let Some(client) = world.connect(self.server) else { return };
             self.conn = Some(client);
             let (session, password) = self.session.unwrap_or_default();
-            world.send(client, &connect_request(TIMEOUT_MS, session, password));
+            world.send(client, &Connect::again(TIMEOUT_MS, session, password).to_vec());
             return self.read(world);
         };
         if !self.greeted {

@@ -5,7 +5,8 @@ mod harness;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use harness::{Client, World, create, reply, request, string};
+use harness::{Client, World, reply};
+use zab_harness::client::{auth, create, request};
 use zk_service::{EnsembleAuth, Opcode, ServiceOptions, WallClock};
 
 const CREATE: i32 = Opcode::Create.wire();
@@ -17,11 +18,6 @@ const WHO_AM_I: i32 = Opcode::WhoAmI.wire();
 
 fn options() -> ServiceOptions {
     ServiceOptions::default().with(|options| options.tick_time = Duration::from_secs(2))
-}
-
-fn auth(scheme: &str, data: &[u8]) -> Vec<u8> {
-    let len = i32::try_from(data.len()).expect("short").to_be_bytes();
-    [vec![0; 4], string(scheme), len.to_vec(), data.to_vec()].concat()
 }
 
 fn schemes(names: &[&str]) -> ServiceOptions {

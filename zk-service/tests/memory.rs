@@ -4,7 +4,8 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Client, World, create, reply, request, string};
+use harness::{Client, World, reply};
+use zab_harness::client::{auth, create, read, request, set_watches, string};
 use zab_proto::Limits;
 use zk_service::{Opcode, ServiceOptions, WATCH_LEN_BYTES};
 
@@ -21,26 +22,17 @@ fn options() -> ServiceOptions {
     ServiceOptions::default().with(|options| options.tick_time = Duration::from_secs(2))
 }
 
-fn read(path: &str, watch: bool) -> Vec<u8> {
-    [string(path), vec![watch.into()]].concat()
-}
-
 fn add_watch(path: &str, mode: i32) -> Vec<u8> {
     [string(path), mode.to_be_bytes().to_vec()].concat()
 }
 
-fn auth(user: &str) -> Vec<u8> {
-    [vec![0; 4], string("digest"), string(&format!("{user}:secret"))].concat()
+fn login(user: &str) -> Vec<u8> {
+    auth("digest", format!("{user}:secret").as_bytes())
 }
 
 /// setWatches (three lists) or setWatches2 (five) with the same paths in each.
-fn set_watches(lists: usize, paths: &[String]) -> Vec<u8> {
-    let mut record = i64::MAX.to_be_bytes().to_vec();
-    for _ in 0..lists {
-        record.extend_from_slice(&i32::try_from(paths.len()).expect("few").to_be_bytes());
-        record.extend(paths.iter().flat_map(|path| string(path)));
-    }
-    record
+fn same_watches(lists: usize, paths: &[String]) -> Vec<u8> {
+    set_watches(i64::MAX, &vec![paths; lists])
 }
 
 /// The server goes on for everybody else, and keeps nothing of who has gone.
@@ -104,7 +96,7 @@ fn one_set_watches_beyond_the_bound_adds_no_more_than_that() {
             World::standalone(options().with(|options| options.watches_len_max_bytes = bound));
         let (client, ..) = world.open(0, 10_000);
         let paths: Vec<String> = (0..2 * bound / 300).map(|n| format!("/{n:0150}")).collect();
-        world.send(client, &request(1, op, &set_watches(lists, &paths)));
+        world.send(client, &request(1, op, &same_watches(lists, &paths)));
         assert_well(&mut world, 0, &[client]);
     }
 }
@@ -116,14 +108,7 @@ fn two_hundred_thousand_watches_are_no_trouble() {
     let (client, ..) = world.open(0, 40_000);
     for batch in 0..200 {
         let paths: Vec<String> = (0..1000).map(|n| format!("/{:099}", batch * 1000 + n)).collect();
-        let record = [
-            i64::MAX.to_be_bytes().to_vec(),
-            0_i32.to_be_bytes().to_vec(),
-            1000_i32.to_be_bytes().to_vec(),
-            paths.iter().flat_map(|path| string(path)).collect(),
-            0_i32.to_be_bytes().to_vec(),
-        ]
-        .concat();
+        let record = set_watches(i64::MAX, &[&[], &paths, &[]]);
         assert_eq!(world.call(client, SET_WATCHES, &record).0, 0);
     }
     assert_eq!(world.call(client, PING, &[]).0, 0);
@@ -185,7 +170,7 @@ fn identities_are_bounded_for_a_connection_and_by_what_a_packet_holds() {
         let (client, ..) = world.open(server, 10_000);
         let mut refused = 0;
         for n in 0..20 {
-            let code = world.call(client, AUTH, &auth(&format!("{n}{}", "u".repeat(9_900)))).0;
+            let code = world.call(client, AUTH, &login(&format!("{n}{}", "u".repeat(9_900)))).0;
             if code != 0 {
                 assert_eq!((code, n), (-115, 10));
                 refused += 1;
@@ -226,7 +211,7 @@ fn the_sum_over_all_connections_is_bounded_and_the_largest_go_first() {
                 world.send(client, &frame[..50_000]);
             }
             _ => (0..5).for_each(|i| {
-                world.send(client, &request(1, AUTH, &auth(&format!("{i}{path}"))));
+                world.send(client, &request(1, AUTH, &login(&format!("{i}{path}"))));
             }),
         }
         greedy.push(client);

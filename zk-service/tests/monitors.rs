@@ -4,7 +4,8 @@
 
 mod harness;
 
-use harness::{World, create};
+use harness::World;
+use zab_harness::client::create;
 use zk_service::{Probe, ServiceOptions, Summary};
 
 /// Sends a word on a connection of its own.

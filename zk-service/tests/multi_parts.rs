@@ -3,7 +3,8 @@
 
 mod harness;
 
-use harness::{Client, World, create, reply, request};
+use harness::{Client, World, reply};
+use zab_harness::client::{create, multi, request};
 use zab_proto::wire::Parsed;
 use zab_proto::wire::jute::Reader;
 use zab_proto::wire::packet::{Packet, PacketType};
@@ -18,22 +19,16 @@ fn options() -> ServiceOptions {
     ServiceOptions::default().with(|options| options.extended_types = true)
 }
 
-fn header(op: i32, done: bool) -> Vec<u8> {
-    [&op.to_be_bytes()[..], &[u8::from(done)], &(-1_i32).to_be_bytes()].concat()
-}
-
-/// A multi that creates a node with each of these operations and flags.
-fn multi(tag: &str, parts: &[(i32, i32)]) -> Vec<u8> {
+/// The parts that create a node with each of these operations and flags.
+fn parts(tag: &str, ops: &[(i32, i32)]) -> Vec<(i32, Vec<u8>)> {
     let part = |(at, (op, flags)): (usize, &(i32, i32))| {
-        let mut record =
-            [header(*op, false), create(&format!("/{tag}{at}"), b"x", *flags)].concat();
+        let mut record = create(&format!("/{tag}{at}"), b"x", *flags);
         if *op == Opcode::CreateTtl.wire() {
             record.extend(5000_i64.to_be_bytes());
         }
-        record
+        (*op, record)
     };
-    let parts = parts.iter().enumerate().flat_map(part);
-    parts.chain(header(-1, true)).collect()
+    ops.iter().enumerate().map(part).collect()
 }
 
 /// The types of the results in the body of an answer; each tells the node's path and, if it is of type 15, when it was
@@ -85,14 +80,15 @@ fn logged(world: &World, from: usize, to: usize) -> Vec<Vec<i32>> {
 #[test]
 fn a_multi_is_logged_in_parts_that_all_releases_know() {
     let flags = |op, flags: std::ops::Range<i32>| flags.map(move |flags| (op, flags));
-    let parts: Vec<(i32, i32)> =
+    let ops: Vec<(i32, i32)> =
         [1, 15, 19].into_iter().flat_map(|op| flags(op, 0..5)).chain(flags(21, 0..7)).collect();
     let mut world = World::ensemble(3, 0, &options());
     let leader = world.leader();
     let other = (leader + 1) % 3;
     for server in [leader, other] {
         let (client, ..) = world.open(server, TIMEOUT_MS);
-        world.send(client, &request(7, MULTI, &multi(&format!("s{server}-"), &parts)));
+        let record = multi(parts(&format!("s{server}-"), &ops));
+        world.send(client, &request(7, MULTI, &record));
         let frame = world.frame(client).expect("an answer");
         let (xid, zxid, code, body) = reply(&frame);
         assert_eq!((xid, code), (7, 0));
@@ -137,12 +133,11 @@ fn a_multi_that_is_submitted_again_is_answered_as_it_was_asked() {
 fn ask(world: &mut World, client: Client, server: usize) {
     let multis = (0..30).flat_map(|xid| {
         let ops = if xid % 2 == 0 { [(15, 0), (1, 0)] } else { [(1, 0), (1, 0)] };
-        let mut record = multi(&format!("m{server}-{xid}-"), &ops);
+        let mut parts = parts(&format!("m{server}-{xid}-"), &ops);
         if xid % 3 == 0 {
-            let again = record[..record.len() - header(-1, true).len()].to_vec();
-            record.splice(0..0, again);
+            parts.extend(parts.clone());
         }
-        request(xid, MULTI, &record)
+        request(xid, MULTI, &multi(parts))
     });
     let bytes: Vec<u8> = multis.collect();
     world.send(client, &bytes);

@@ -5,7 +5,8 @@ mod harness;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use harness::{Client, World, reply, request, string};
+use harness::{Client, World, reply};
+use zab_harness::client::{auth, request, string};
 use zk_service::{Opcode, ServiceOptions};
 
 const RECORDED: &str = include_str!("vectors/nulls/recorded.txt");
@@ -68,7 +69,7 @@ fn options() -> ServiceOptions {
 fn answer(world: &mut World, server: usize, case: &Case<'_>) -> String {
     let (client, ..) = world.open(server, 10_000);
     if case.login != "-" {
-        let auth = [vec![0; 4], string("digest"), string(case.login)].concat();
+        let auth = auth("digest", case.login.as_bytes());
         assert_eq!(world.call(client, AUTH, &auth).0, 0);
     }
     world.send(client, &request(5, case.op, &case.record));
@@ -146,7 +147,7 @@ fn of_a_follower_and_of_an_observer() {
 fn the_acl_of_a_client_that_writes_empty_as_null() {
     let mut world = World::standalone(options());
     let (client, ..) = world.open(0, 10_000);
-    let auth = [vec![0; 4], string("digest"), string("bob:pw")].concat();
+    let auth = auth("digest", b"bob:pw");
     assert_eq!(world.call(client, AUTH, &auth).0, 0);
     let acl = [vec![0, 0, 0, 1, 0, 0, 0, 31], string("auth"), vec![0xff; 4]].concat();
     let record = [string("/mine"), vec![0xff; 4], acl, vec![0; 4]].concat();

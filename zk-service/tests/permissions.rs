@@ -4,7 +4,10 @@
 
 mod harness;
 
-use harness::{Client, World, create, reply, request, string};
+use harness::{Client, World, reply};
+use zab_harness::client::{
+    auth, create, create_with, multi, read, request, set_data, set_watches, string, xid,
+};
 use zk_service::{Opcode, ServiceOptions};
 
 const NO_NODE: i32 = -101;
@@ -14,15 +17,14 @@ const READ: u8 = 1;
 const ADMIN: u8 = 16;
 
 fn login(world: &mut World, client: Client, name: &str) {
-    let auth = [vec![0; 4], string("digest"), string(name)].concat();
+    let auth = auth("digest", name.as_bytes());
     assert_eq!(world.call(client, Opcode::Auth.wire(), &auth).0, 0);
 }
 
 /// `auth` for everything, and `perms` for all others.
 fn create_private(path: &str, perms: u8) -> Vec<u8> {
-    let mine = [vec![0, 0, 0, 31], string("auth"), string("")].concat();
-    let others = [vec![0, 0, 0, perms], string("world"), string("anyone")].concat();
-    [string(path), vec![0, 0, 0, 1, b'x'], vec![0, 0, 0, 2], mine, others, vec![0; 4]].concat()
+    let acl = [(31, "auth", ""), (perms.into(), "world", "anyone")];
+    create_with(path, b"x", &acl, 0)
 }
 
 /// A world with `/private`, and somebody who may do so much with it.
@@ -34,10 +36,6 @@ fn world(perms: u8) -> (World, Client, Client) {
     assert_eq!(world.call(owner, Opcode::Create.wire(), &record).0, 0);
     let (other, ..) = world.open(0, 10_000);
     (world, owner, other)
-}
-
-fn watched(path: &str) -> Vec<u8> {
-    [string(path), vec![1]].concat()
 }
 
 /// The events that a client has been sent, and the codes of the replies.
@@ -60,7 +58,7 @@ fn every_read_of_a_node() {
     for op in [Exists, GetData, GetChildren, GetChildren2, GetAcl, GetAllChildrenNumber] {
         let record = match op {
             GetAcl | GetAllChildrenNumber => string("/private"),
-            _ => watched("/private"),
+            _ => read("/private", true),
         };
         for (perms, code) in
             [(0, NO_AUTH), (READ, 0), (ADMIN, if op == GetAcl { 0 } else { NO_AUTH })]
@@ -70,7 +68,7 @@ fn every_read_of_a_node() {
             // Who is refused has set no watch.
             let child = create("/private/child", b"", 0);
             assert_eq!(world.call(owner, Opcode::Create.wire(), &child).0, 0);
-            let set = [string("/private"), vec![0, 0, 0, 1, b'y'], vec![0xff; 4]].concat();
+            let set = set_data("/private", b"y");
             assert_eq!(world.call(owner, Opcode::SetData.wire(), &set).0, 0);
             let heard = usize::from(code == 0 && !matches!(op, GetAcl | GetAllChildrenNumber));
             assert_eq!(frames(&mut world, other).0.len(), heard, "{op:?} with {perms}");
@@ -81,14 +79,9 @@ fn every_read_of_a_node() {
 #[test]
 fn the_parts_of_a_multi_read() {
     let (mut world, _, other) = world(0);
-    let mut record = Vec::new();
-    for (op, path) in [(4_i32, "/private"), (8, "/private"), (8, "/")] {
-        record.extend_from_slice(&op.to_be_bytes());
-        record.extend_from_slice(&[0, 0xff, 0xff, 0xff, 0xff]);
-        record.extend_from_slice(&watched(path)[..4 + path.len()]);
-        record.push(0);
-    }
-    record.extend_from_slice(&[0xff, 0xff, 0xff, 0xff, 1, 0xff, 0xff, 0xff, 0xff]);
+    let (data, children) = (Opcode::GetData.wire(), Opcode::GetChildren.wire());
+    let parts = [(data, "/private"), (children, "/private"), (children, "/")];
+    let record = multi(parts.map(|(op, path)| (op, read(path, false))));
     let (code, body) = world.call(other, Opcode::MultiRead.wire(), &record);
     let refused =
         [&(-1_i32).to_be_bytes()[..], &[0], &[NO_AUTH.to_be_bytes(); 2].concat()].concat();
@@ -108,11 +101,9 @@ fn what_set_watches_makes_up() {
     let (mut world, owner, other) = world(0);
     let open = create("/open", b"", 0);
     assert_eq!(world.call(owner, Opcode::Create.wire(), &open).0, 0);
-    let paths = ["/private", "/open", "/none"].map(string).concat();
-    let list = [vec![0, 0, 0, 3], paths].concat();
     // Nothing seen yet: data, exist, child.
-    let record = [vec![0; 8], list.clone(), list.clone(), list].concat();
-    world.send(other, &request(-8, Opcode::SetWatches.wire(), &record));
+    let record = set_watches(0, &[&["/private", "/open", "/none"][..]; 3]);
+    world.send(other, &request(xid::SET_WATCHES, Opcode::SetWatches.wire(), &record));
     let (events, codes) = frames(&mut world, other);
     assert_eq!(events, [CHANGED, DELETED, CREATED, CHILDREN, DELETED]);
     assert_eq!(codes, [0]);
@@ -136,7 +127,7 @@ fn a_path_that_is_no_text() {
     }
     let text = create("/\u{e4}\u{20ac}", b"", 0);
     assert_eq!(world.call(owner, Opcode::Create.wire(), &text).0, 0);
-    assert_eq!(world.call(other, Opcode::Exists.wire(), &watched("/\u{e4}\u{20ac}")).0, 0);
+    assert_eq!(world.call(other, Opcode::Exists.wire(), &read("/\u{e4}\u{20ac}", true)).0, 0);
     let check = [string("/a\u{fffd}"), vec![0, 0, 0, 2]].concat();
     assert_eq!(world.call(other, Opcode::CheckWatches.wire(), &check).0, 0);
 }

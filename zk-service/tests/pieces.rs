@@ -5,7 +5,8 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Client, World, connect_request, create, reply, request, string};
+use harness::{Client, World, reply};
+use zab_harness::client::{Connect, any_version, create, multi, read, request, set_data, string};
 use zab_proto::Phase;
 use zk_service::{Opcode, ServiceOptions};
 
@@ -34,18 +35,6 @@ fn options() -> ServiceOptions {
         options.tick_time = Duration::from_secs(2);
         options.work_per_turn = TURN;
     })
-}
-
-fn delete(path: &str) -> Vec<u8> {
-    [string(path), vec![0xff; 4]].concat()
-}
-
-/// A multi of these parts.
-fn multi(parts: impl IntoIterator<Item = (i32, Vec<u8>)>) -> Vec<u8> {
-    let header = |op: i32, done: u8| [&op.to_be_bytes()[..], &[done], &[0xff; 4]].concat();
-    let parts: Vec<u8> =
-        parts.into_iter().flat_map(|(op, record)| [header(op, 0), record].concat()).collect();
-    [parts, header(-1, 1)].concat()
 }
 
 /// So many children of `/p`.
@@ -125,7 +114,7 @@ fn a_multi_is_prepared_and_applied_in_turns() {
         let sync = request(3, SYNC, &string("/p"));
         let requests = [
             request(1, MULTI, &multi(children(PARTS, 0))),
-            request(2, DELETE, &delete("/p/00007")),
+            request(2, DELETE, &any_version("/p/00007")),
             sync,
         ];
         world.send_only(writer, &requests.concat());
@@ -155,7 +144,7 @@ fn a_multi_is_prepared_and_applied_in_turns() {
 fn a_multi_that_fails_leaves_nothing() {
     const PARTS: usize = 600;
     let (mut world, clients) = ensemble();
-    let refused = (DELETE, delete("/none"));
+    let refused = (DELETE, any_version("/none"));
     let mut parts = children(PARTS, 0);
     parts.extend([refused.clone(), refused]);
     for client in &clients {
@@ -177,7 +166,7 @@ fn a_multi_that_fails_leaves_nothing() {
     // What was recorded for them is forgotten.
     for n in 0..3 {
         let path = format!("/p/{n:05}");
-        assert_eq!(world.call(clients[1], DELETE, &delete(&path)).0, -101);
+        assert_eq!(world.call(clients[1], DELETE, &any_version(&path)).0, -101);
         assert_eq!(world.call(clients[1], CREATE, &create(&path, b"", 0)).0, 0);
     }
     let (_, body) = world.call(clients[2], COUNT, &string("/p"));
@@ -256,7 +245,7 @@ fn a_session_ends_that_has_much_under_way() {
     assert_eq!(world.call(owner, MULTI, &multi(nodes)).0, 0);
     world.disks[0].stalled = true;
     let more = (600..800).map(|n| (CREATE, create(&node(n), b"", 1)));
-    let fewer = (0..200).map(|n| (DELETE, delete(&node(n))));
+    let fewer = (0..200).map(|n| (DELETE, any_version(&node(n))));
     world.send(owner, &request(1, MULTI, &multi(more.chain(fewer))));
     world.send(client, &request(1, CREATE, &create("/0000/e", b"", 0)));
     world.send(owner, &request(2, CLOSE_SESSION, &[]));
@@ -355,7 +344,7 @@ fn a_session_that_moves_finds_what_it_has_begun() {
         }
         // What arrives later comes with a turn of its own.
         world.sleep(Duration::from_millis(1));
-        world.send_only(new, &connect_request(40_000, session, password));
+        world.send_only(new, &Connect::again(40_000, session, password).to_vec());
         world.send_only(new, &request(2, COUNT, &string("/p")));
         let mut frames = Vec::new();
         while frames.len() < 2 {
@@ -403,14 +392,11 @@ fn watches_are_told_once_and_in_order() {
 #[test]
 fn a_multi_read_shows_one_instant() {
     let (mut world, clients) = ensemble();
-    let set = |n: u32, path: String| {
-        let len = 4_u32.to_be_bytes();
-        (SET_DATA, [string(&path), len.to_vec(), n.to_be_bytes().to_vec(), vec![0xff; 4]].concat())
-    };
+    let set = |n: u32, path: String| (SET_DATA, set_data(&path, &n.to_be_bytes()));
     let path = |n: usize| format!("/p/{n:05}");
     assert_eq!(world.call(clients[0], MULTI, &multi(children(400, 0))).0, 0);
-    let parts = (0..400).map(|n| (GET_DATA, [string(&path(n)), vec![0]].concat()));
-    let lists = (0..5).map(|_| (GET_CHILDREN, [string("/p"), vec![0]].concat()));
+    let parts = (0..400).map(|n| (GET_DATA, read(&path(n), false)));
+    let lists = (0..5).map(|_| (GET_CHILDREN, read("/p", false)));
     let reading = multi(parts.chain(lists));
     let (writer, readers) = (clients[0], [clients[0], clients[1], clients[3]]);
     let (mut answered, mut written) = (0, 0_u32);
@@ -463,7 +449,7 @@ fn ephemerals_are_those_of_one_instant() {
             // The one that goes is before the one that comes, in one transaction.
             let gone = format!("/p/s{server}-{round:05}");
             let come = format!("/p/s{server}-new{round:05}");
-            let swap = [(DELETE, delete(&gone)), (CREATE, create(&come, b"", 0))];
+            let swap = [(DELETE, any_version(&gone)), (CREATE, create(&come, b"", 0))];
             world.send_only(clients[1], &request(1, MULTI, &multi(swap)));
             world.step();
             while let Some((xid, code, body)) = next(&mut world, owner) {
@@ -496,7 +482,7 @@ fn who_does_not_read_its_answer_freezes_nothing() {
     let (writer, ..) = world.open(0, 40_000);
     assert_eq!(world.call(writer, CREATE, &create("/p", b"", 0)).0, 0);
     assert_eq!(world.call(writer, MULTI, &multi(children(400, 0))).0, 0);
-    let lists = (0..20).map(|_| (GET_CHILDREN, [string("/p"), vec![0]].concat()));
+    let lists = (0..20).map(|_| (GET_CHILDREN, read("/p", false)));
     let reading = multi(lists);
     let deaf: Vec<Client> = (0..5).map(|_| world.open(0, 40_000).0).collect();
     for client in &deaf {

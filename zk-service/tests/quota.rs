@@ -4,15 +4,14 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Client, World, create, request, string};
+use harness::{Client, World};
+use zab_harness::client::{any_version, create, multi, request, set_data};
 use zk_service::{Opcode, ServiceOptions};
 
 const CREATE: i32 = Opcode::Create.wire();
 const DELETE: i32 = Opcode::Delete.wire();
 const SET_DATA: i32 = Opcode::SetData.wire();
 const MULTI: i32 = Opcode::Multi.wire();
-const HEADER: [u8; 9] = [0, 0, 0, 1, 0, 0xff, 0xff, 0xff, 0xff];
-const END: [u8; 9] = [0xff, 0xff, 0xff, 0xff, 1, 0xff, 0xff, 0xff, 0xff];
 
 fn options() -> ServiceOptions {
     let mut options = ServiceOptions::default();
@@ -22,18 +21,9 @@ fn options() -> ServiceOptions {
     options
 }
 
-fn multi(creates: impl Iterator<Item = (String, Vec<u8>)>) -> Vec<u8> {
-    let parts = creates.flat_map(|(path, data)| [&HEADER[..], &create(&path, &data, 0)].concat());
-    parts.chain(END).collect()
-}
-
-fn delete(path: &str) -> Vec<u8> {
-    [string(path), vec![0xff; 4]].concat()
-}
-
-fn set_data(path: &str, len: u8) -> Vec<u8> {
-    let data = [vec![0, 0, 0, len], vec![7; len.into()]].concat();
-    [string(path), data, vec![0xff; 4]].concat()
+/// A multi that creates these nodes.
+fn creates(nodes: impl Iterator<Item = (String, Vec<u8>)>) -> Vec<u8> {
+    multi(nodes.map(|(path, data)| (CREATE, create(&path, &data, 0))))
 }
 
 /// `/p` with many children that have some data, and as many nodes elsewhere.
@@ -45,7 +35,7 @@ fn with_many(count: usize) -> (World, Client) {
     }
     let nodes = (0..count)
         .flat_map(|n| ["p", "q"].map(|parent| (format!("/{parent}/{n:05}"), vec![1; n % 10])));
-    assert_eq!(world.call(client, MULTI, &multi(nodes)).0, 0);
+    assert_eq!(world.call(client, MULTI, &creates(nodes)).0, 0);
     (world, client)
 }
 
@@ -69,7 +59,7 @@ fn actual(world: &World, path: &str) -> String {
 fn quota(path: &str) -> Vec<u8> {
     let node =
         |name: &str| (format!("/zookeeper/quota{path}/zookeeper_{name}"), b"count=1".to_vec());
-    multi([node("limits"), node("stats")].into_iter())
+    creates([node("limits"), node("stats")].into_iter())
 }
 
 #[test]
@@ -85,10 +75,10 @@ fn of_a_large_tree_while_it_changes() {
                 let parent = ["p", "q"][random.usize(..2)];
                 let path = format!("/{parent}/{:05}", random.usize(..1500));
                 let (op, record) = match random.u8(..4) {
-                    0 => (DELETE, delete(&path)),
+                    0 => (DELETE, any_version(&path)),
                     1 => (CREATE, create(&path, &vec![2; random.usize(..20)], 0)),
                     2 => (CREATE, create(&format!("/{parent}/new-{n}"), b"abc", 2)),
-                    _ => (SET_DATA, set_data(&path, random.u8(..30))),
+                    _ => (SET_DATA, set_data(&path, &vec![7; random.u8(..30).into()])),
                 };
                 world.send_only(client, &request(1, op, &record));
             }
@@ -112,16 +102,14 @@ fn very_many_at_once() {
     let stats = "/zookeeper/quota/p/zookeeper_stats";
     let mut parts = Vec::new();
     for n in 0..500 {
-        parts.extend([&[0, 0, 0, 2][..], &HEADER[4..], &delete(stats)].concat());
-        parts.extend([&HEADER[..], &create(stats, b"count=1", 0)].concat());
+        parts.push((DELETE, any_version(stats)));
+        parts.push((CREATE, create(stats, b"count=1", 0)));
         let quota = format!("/zookeeper/quota/p/{n:05}");
-        parts.extend([&HEADER[..], &create(&quota, b"", 0)].concat());
-        let stats = format!("{quota}/zookeeper_stats");
-        parts.extend([&HEADER[..], &create(&stats, b"", 0)].concat());
+        parts.push((CREATE, create(&quota, b"", 0)));
+        parts.push((CREATE, create(&format!("{quota}/zookeeper_stats"), b"", 0)));
     }
-    let root = "/zookeeper/quota/zookeeper_stats";
-    parts.extend([&HEADER[..], &create(root, b"", 0), &END].concat());
-    world.send_only(client, &request(1, MULTI, &parts));
+    parts.push((CREATE, create("/zookeeper/quota/zookeeper_stats", b"", 0)));
+    world.send_only(client, &request(1, MULTI, &multi(parts)));
     while world.received(client) == 0 {
         assert!(world.step(), "it is prepared and applied in turns");
     }
@@ -143,18 +131,18 @@ fn a_usage_that_goes_and_comes() {
     let stats = "/zookeeper/quota/p/zookeeper_stats";
     world.send_only(client, &request(1, MULTI, &quota("/p")));
     (0..5).for_each(|_| _ = world.step());
-    world.send_only(client, &request(1, DELETE, &delete(stats)));
+    world.send_only(client, &request(1, DELETE, &any_version(stats)));
     world.run();
     while world.frame(client).is_some() {}
-    assert_eq!(world.call(client, DELETE, &delete("/p/00003")).0, 0);
+    assert_eq!(world.call(client, DELETE, &any_version("/p/00003")).0, 0);
     world.send_only(client, &request(1, CREATE, &create(stats, b"", 0)));
     (0..5).for_each(|_| _ = world.step());
-    world.send_only(client, &request(1, DELETE, &delete(stats)));
+    world.send_only(client, &request(1, DELETE, &any_version(stats)));
     world.send_only(client, &request(1, CREATE, &create(stats, b"", 0)));
-    world.send_only(client, &request(1, DELETE, &delete("/p/01999")));
+    world.send_only(client, &request(1, DELETE, &any_version("/p/01999")));
     world.run();
     while world.frame(client).is_some() {}
     assert_eq!(usage(&world, "/p"), actual(&world, "/p"));
-    assert_eq!(world.call(client, SET_DATA, &set_data("/p/00004", 9)).0, 0);
+    assert_eq!(world.call(client, SET_DATA, &set_data("/p/00004", &[7; 9])).0, 0);
     assert_eq!(usage(&world, "/p"), actual(&world, "/p"), "and is kept up to date");
 }

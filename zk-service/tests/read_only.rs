@@ -5,7 +5,8 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Client, World, connect_request, create, reply, request, string};
+use harness::{Client, World, reply};
+use zab_harness::client::{Connect, create, read, request};
 use zk_service::ServiceOptions;
 
 const CREATE: i32 = 1;
@@ -37,9 +38,7 @@ fn survivor(options: &ServiceOptions) -> (World, usize) {
 }
 
 fn greeting(session: i64, password: [u8; 16]) -> Vec<u8> {
-    let mut frame = connect_request(4_000, session, password);
-    *frame.last_mut().expect("long") = 1;
-    frame
+    Connect { read_only: Some(true), ..Connect::again(4_000, session, password) }.to_vec()
 }
 
 /// A handshake of a client that reads only: the answer, or nothing if the connection was closed.
@@ -62,13 +61,6 @@ fn word(world: &mut World, server: usize, word: &str) -> String {
     world.text(client)
 }
 
-/// `getData`, with a watch or without.
-fn read(path: &str, watch: bool) -> Vec<u8> {
-    let mut record = string(path);
-    record.push(u8::from(watch));
-    record
-}
-
 #[test]
 fn a_server_without_a_leader_lets_read_who_asks_for_no_more() {
     let (mut world, last) = survivor(&options());
@@ -86,13 +78,10 @@ fn a_server_without_a_leader_lets_read_who_asks_for_no_more() {
     assert_eq!(world.call(client, CREATE, &create("/m", b"", 0)), (NOT_READ_ONLY, vec![]));
     assert!(word(&mut world, last, "stat").contains("\nMode: read-only\n"));
 
-    for wants in [0, 1] {
-        // It writes, or is too old to say.
+    // It writes, or is too old to say.
+    for read_only in [Some(false), None] {
         let other = world.connect(last).expect("accepted");
-        let mut frame = connect_request(4_000, 0, NO_PASSWORD);
-        frame.truncate(frame.len() - wants);
-        frame[3] -= u8::try_from(wants).expect("small");
-        world.send(other, &frame);
+        world.send(other, &Connect { read_only, ..Connect::new(4_000) }.to_vec());
         assert!(world.has_ended(other));
         assert_eq!(world.received(other), 0);
     }

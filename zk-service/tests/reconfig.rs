@@ -4,7 +4,8 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Client, World, reply, request, string};
+use harness::{Client, World, reply};
+use zab_harness::client::{auth, request, set_data, string, xid};
 use zab_proto::{Ensemble, Limits, ServerState};
 use zk_service::ServiceOptions;
 
@@ -61,13 +62,7 @@ fn change(
 
 fn superuser(world: &mut World, server: usize) -> Client {
     let (client, ..) = world.open(server, 10_000);
-    let auth = [vec![0; 4], string("digest"), string("super:secret")].concat();
-    let frame = [&i32::try_from(8 + auth.len()).expect("short").to_be_bytes()[..]];
-    let mut bytes = frame.concat();
-    bytes.extend((-4_i32).to_be_bytes());
-    bytes.extend(AUTH.to_be_bytes());
-    bytes.extend(auth);
-    world.send(client, &bytes);
+    world.send(client, &request(xid::AUTH, AUTH, &auth("digest", b"super:secret")));
     assert_eq!(reply(&world.frame(client).expect("an answer")).2, 0);
     client
 }
@@ -279,8 +274,7 @@ fn data_written_by_a_superuser_changes_no_member() {
     let members = ensemble(&[1, 2, 3], &[]);
     let mut world = world(&members);
     let client = superuser(&mut world, 0);
-    let record =
-        [string("/zookeeper/config"), string(&line(9, "participant")), vec![0xff; 4]].concat();
+    let record = set_data("/zookeeper/config", line(9, "participant").as_bytes());
     assert_eq!(ask(&mut world, client, SET_DATA, &record).0, 0);
     assert_eq!(config(&mut world, client, false).0, line(9, "participant"));
     assert_eq!(versions(&world), [1 << 32; 3]);

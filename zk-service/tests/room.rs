@@ -4,7 +4,8 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Client, World, create, reply, request, string};
+use harness::{Client, World, reply};
+use zab_harness::client::{create, request, set_data, string};
 use zab_proto::Limits;
 use zk_service::{Opcode, ServiceOptions};
 
@@ -29,11 +30,8 @@ fn learner(world: &World) -> usize {
     (0..3).find(|server| *server != world.leader()).expect("there are others")
 }
 
-fn set_data(len: usize) -> Vec<u8> {
-    let mut record = string("/n");
-    record.extend(string(&"x".repeat(len)));
-    record.extend_from_slice(&[0xff; 4]);
-    record
+fn set_to(len: usize) -> Vec<u8> {
+    set_data("/n", &vec![b'x'; len])
 }
 
 /// The zxids of all replies, each of which is good.
@@ -59,7 +57,7 @@ fn take_turns(limits: Limits, seats: impl Fn(&World) -> Vec<usize>, most: usize)
     let clients: Vec<Client> = seats.iter().map(|seat| world.open(*seat, 10_000).0).collect();
     for client in &clients {
         let writes: Vec<u8> =
-            (1..=WRITES).flat_map(|xid| request(xid, SET_DATA, &set_data(20))).collect();
+            (1..=WRITES).flat_map(|xid| request(xid, SET_DATA, &set_to(20))).collect();
         world.send_only(*client, &writes);
     }
     world.run();
@@ -118,9 +116,9 @@ fn a_client_that_hangs_up_leaves_its_room_to_others() {
     assert_eq!(world.call(client, CREATE, &create("/n", b"", 0)).0, 0);
     for _ in 0..4 {
         let (gone, ..) = world.open(server, 10_000);
-        world.send_only(gone, &request(1, SET_DATA, &set_data(800)));
+        world.send_only(gone, &request(1, SET_DATA, &set_to(800)));
         world.hang_up(gone);
-        assert_eq!(world.call(client, SET_DATA, &set_data(800)).0, 0);
+        assert_eq!(world.call(client, SET_DATA, &set_to(800)).0, 0);
     }
 }
 
@@ -133,7 +131,7 @@ fn a_client_that_hangs_up_leaves_its_place() {
     let clients: Vec<Client> = (0..5).map(|_| world.open(server, 10_000).0).collect();
     assert_eq!(world.call(clients[0], CREATE, &create("/n", b"", 0)).0, 0);
     for client in &clients {
-        world.send_only(*client, &request(1, SET_DATA, &set_data(20)));
+        world.send_only(*client, &request(1, SET_DATA, &set_to(20)));
     }
     world.hang_up(clients[1]);
     world.hang_up(clients[2]);
@@ -150,11 +148,11 @@ fn a_request_too_long_for_the_link_to_the_leader_is_refused() {
     let server = learner(&world);
     let (client, ..) = world.open(server, 10_000);
     assert_eq!(world.call(client, CREATE, &create("/n", b"", 0)).0, 0);
-    assert_eq!(world.call(client, SET_DATA, &set_data(2000)).0, -8);
+    assert_eq!(world.call(client, SET_DATA, &set_to(2000)).0, -8);
     assert_eq!(world.call(client, SYNC, &string(&"/x".repeat(1000))).0, -8);
     let (other, ..) = world.open(server, 10_000);
-    assert_eq!(world.call(other, SET_DATA, &set_data(500)).0, 0);
-    assert_eq!(world.call(client, SET_DATA, &set_data(500)).0, 0);
+    assert_eq!(world.call(other, SET_DATA, &set_to(500)).0, 0);
+    assert_eq!(world.call(client, SET_DATA, &set_to(500)).0, 0);
 }
 
 /// A client that comes back to a learner is behind what was committed before, however narrow the

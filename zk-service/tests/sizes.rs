@@ -4,7 +4,8 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{World, create, request, string};
+use harness::World;
+use zab_harness::client::{create, create_with, multi, read, request, set_data, string};
 use zab_proto::Limits;
 use zk_service::{Opcode, Service, ServiceOptions};
 
@@ -13,19 +14,6 @@ const GET_DATA: i32 = Opcode::GetData.wire();
 const SET_DATA: i32 = Opcode::SetData.wire();
 const MULTI: i32 = Opcode::Multi.wire();
 const SYNC: i32 = Opcode::Sync.wire();
-
-fn set_data(path: &str, data: &[u8]) -> Vec<u8> {
-    let len = i32::try_from(data.len()).expect("an int");
-    [string(path), len.to_be_bytes().to_vec(), data.to_vec(), vec![0xff; 4]].concat()
-}
-
-fn multi(parts: &[(i32, Vec<u8>)]) -> Vec<u8> {
-    let header = |op: i32, done: bool| {
-        [op.to_be_bytes().to_vec(), vec![done.into()], vec![0xff; 4]].concat()
-    };
-    let parts = parts.iter().flat_map(|(op, record)| [header(*op, false), record.clone()]);
-    parts.chain([header(-1, true)]).flatten().collect()
-}
 
 /// As `zabd` derives them.
 fn ensemble(jute_max_buffer: usize) -> World {
@@ -60,9 +48,9 @@ fn fields_of_four_megabytes() {
                 (SET_DATA, set_data(&path("multi"), b"")),
                 (CREATE, create(&path("multi-2"), b"", 0)),
             ];
-            let (code, results) = world.call(client, MULTI, &multi(&parts));
+            let (code, results) = world.call(client, MULTI, &multi(parts));
             assert_eq!((code, &results[..4]), (0, &[0, 0, 0, 1][..]));
-            let read = [string(&path("set")), vec![0]].concat();
+            let read = read(&path("set"), false);
             assert_eq!(world.call(client, GET_DATA, &read).1.len(), 4 + len + 68);
             for member in 0..3 {
                 assert_eq!(written(&world, member, &path("create")), Some(len));
@@ -75,7 +63,7 @@ fn fields_of_four_megabytes() {
         assert_eq!(world.call(client, SYNC, &string(&name)).1.len(), 4 + name.len());
         let long = format!("/{name}");
         assert_eq!(world.call(client, CREATE, &create(&long, b"", 1)).0, 0);
-        let read = [string(&long), vec![0]].concat();
+        let read = read(&long, false);
         assert_eq!(world.call(client, GET_DATA, &read).0, 0);
         world.send(client, &request(1, -11, &[]));
     }
@@ -92,7 +80,7 @@ fn a_znode_of_twenty_megabytes() {
         let (path, data) = (format!("/large-{server}"), vec![7; 20 << 20]);
         assert_eq!(world.call(client, CREATE, &create(&path, &data, 0)).0, 0);
         assert_eq!(world.call(client, SET_DATA, &set_data(&path, &data[1..])).0, 0);
-        let read = [string(&path), vec![0]].concat();
+        let read = read(&path, false);
         assert_eq!(world.call(client, GET_DATA, &read).1.len(), 4 + data.len() - 1 + 68);
         assert!((0..3).all(|member| written(&world, member, &path) == Some(data.len() - 1)));
     }
@@ -123,10 +111,7 @@ fn a_long_acl() {
     let leader = world.leader();
     let (client, ..) = world.open(leader, 10_000);
     let long = format!("{}:x", "u".repeat(1_500_000));
-    let record = |scheme: &str, id: &str| {
-        let acl = [vec![0, 0, 0, 1, 0, 0, 0, 31], string(scheme), string(id)].concat();
-        [string("/long"), vec![0; 4], acl, 2_i32.to_be_bytes().to_vec()].concat()
-    };
+    let record = |scheme: &str, id: &str| create_with("/long", b"", &[(31, scheme, id)], 2);
     assert_eq!(world.call(client, CREATE, &record("digest", &long)).0, 0);
     assert_eq!(world.service(0).digest_mismatches(), 0);
 }

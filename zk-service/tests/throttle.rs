@@ -4,7 +4,8 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Client, World, connect_request, create, reply, request};
+use harness::{Client, World, reply};
+use zab_harness::client::{Connect, create, read, request};
 use zk_service::{ConnectionThrottle, LargeRequests, Opcode, RequestThrottle, ServiceOptions};
 
 const CREATE: i32 = Opcode::Create.wire();
@@ -48,7 +49,7 @@ fn handshakes_take_tokens() {
     let mut world = World::standalone(options);
     let shake = |world: &mut World| {
         let client = world.connect(0).expect("accepted");
-        world.send(client, &connect_request(10_000, 0, [0; 16]));
+        world.send(client, &Connect::new(10_000).to_vec());
         world.frame(client).is_some()
     };
     let granted = (0..10).filter(|_| shake(&mut world)).count();
@@ -78,7 +79,7 @@ fn who_waits_takes_one_token() {
     let clients: Vec<Client> = (0..40)
         .map(|_| {
             let client = world.connect(0).expect("accepted");
-            world.send(client, &connect_request(10_000, 0, [0; 16]));
+            world.send(client, &Connect::new(10_000).to_vec());
             client
         })
         .collect();
@@ -135,7 +136,7 @@ fn who_asks_ahead_is_served() {
         for client in &clients {
             let frames: Vec<u8> = (0..100)
                 .flat_map(|n| {
-                    let read = [&[0, 0, 0, 1, b'/'][..], &[0]].concat();
+                    let read = read("/", false);
                     let record = create(&format!("/c{}-", client.server), b"", 2);
                     [request(2 * n, CREATE, &record), request(2 * n + 1, 4, &read)].concat()
                 })

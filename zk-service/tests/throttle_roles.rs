@@ -4,7 +4,8 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Client, World, connect_request, create, reply, request};
+use harness::{Client, World, reply};
+use zab_harness::client::{Connect, create, request};
 use zk_service::{Opcode, RequestThrottle, ServiceOptions};
 
 const CREATE: i32 = Opcode::Create.wire();
@@ -201,7 +202,7 @@ fn handshakes_above_the_tokens_are_refused() {
             world.pass(Duration::from_millis(1001));
             let mut shake = |session, password| {
                 let client = world.connect(server).expect("accepted");
-                world.send(client, &connect_request(TIMEOUT_MS, session, password));
+                world.send(client, &Connect::again(TIMEOUT_MS, session, password).to_vec());
                 let frame = world.frame(client)?;
                 assert!(!world.has_ended(client));
                 let session = i64::from_be_bytes(frame[8..16].try_into().expect("eight bytes"));
@@ -216,7 +217,7 @@ fn handshakes_above_the_tokens_are_refused() {
             // A second brings a token, or what a new session costs: three, of which one that goes on takes two.
             let mut shake = |session, password| {
                 let client = world.connect(server).expect("accepted");
-                world.send(client, &connect_request(TIMEOUT_MS, session, password));
+                world.send(client, &Connect::again(TIMEOUT_MS, session, password).to_vec());
                 world.frame(client).is_some()
             };
             assert!(shake(session, password), "{role}");

@@ -4,7 +4,8 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Client, World, create, reply, request, string};
+use harness::{Client, World, reply};
+use zab_harness::client::{any_version, auth, create, create_with, multi, read, request, string};
 use zk_service::{Opcode, ServiceOptions};
 
 const CREATE: i32 = Opcode::Create.wire();
@@ -24,28 +25,6 @@ fn options() -> ServiceOptions {
         options.tick_time = Duration::from_secs(2);
         options.work_per_turn = TURN;
     })
-}
-
-fn read(path: &str) -> Vec<u8> {
-    let mut record = string(path);
-    record.push(0);
-    record
-}
-
-/// A multi or multiRead of these parts.
-fn multi(parts: impl IntoIterator<Item = (i32, Vec<u8>)>) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut header = |op: i32, done: bool, record: &[u8]| {
-        out.extend_from_slice(&op.to_be_bytes());
-        out.push(done.into());
-        out.extend_from_slice(&[0xff; 4]);
-        out.extend_from_slice(record);
-    };
-    for (op, record) in parts {
-        header(op, false, &record);
-    }
-    header(-1, true, &[]);
-    out
 }
 
 /// A server with this many children below `/p`, and its first client.
@@ -103,7 +82,7 @@ fn others_are_served(op: i32, record: &[u8]) {
 
 #[test]
 fn listings_hold_up_nobody() {
-    others_are_served(GET_CHILDREN, &read("/p"));
+    others_are_served(GET_CHILDREN, &read("/p", false));
 }
 
 /// A turn begins with the first call at a new time. If only the end of the work did it, a server that
@@ -112,7 +91,7 @@ fn listings_hold_up_nobody() {
 fn the_work_of_earlier_turns_holds_up_nobody() {
     let (mut world, client) = with_children(options(), 1);
     let requests: Vec<u8> =
-        (1..=20).flat_map(|xid| request(xid, GET_DATA, &read("/p/00000"))).collect();
+        (1..=20).flat_map(|xid| request(xid, GET_DATA, &read("/p/00000", false))).collect();
     for round in 0..10 {
         let turns = world.turns;
         world.send(client, &requests);
@@ -141,44 +120,37 @@ fn a_count_walks_no_tree() {
 
 #[test]
 fn many_reads_in_one_hold_up_nobody() {
-    let parts = (0..100).map(|n| (GET_DATA, read(&format!("/p/{n:05}"))));
+    let parts = (0..100).map(|n| (GET_DATA, read(&format!("/p/{n:05}"), false)));
     others_are_served(MULTI_READ, &multi(parts));
 }
 
 #[test]
 fn checks_in_multis_hold_up_nobody() {
     const CHECK: i32 = Opcode::Check.wire();
-    let check = |n: usize| [string(&format!("/p/{n:05}")), vec![0xff; 4]].concat();
+    let check = |n: usize| any_version(&format!("/p/{n:05}"));
     others_are_served(MULTI, &multi((0..40).map(|n| (CHECK, check(n)))));
 }
 
 /// An auth packet: identities are compared with all that the client has, and each request about a list
 /// that names somebody with all of the client's.
-fn auth(user: usize) -> Vec<u8> {
-    let data = format!("user{user}:pw");
-    let len = u32::try_from(data.len()).expect("short");
-    [vec![0; 4], string("digest"), len.to_be_bytes().to_vec(), data.into_bytes()].concat()
+fn login(user: usize) -> Vec<u8> {
+    auth("digest", format!("user{user}:pw").as_bytes())
 }
 
 /// A create with this many entries in its ACL.
 fn create_for(path: &str, users: usize) -> Vec<u8> {
-    let mut record = [string(path), vec![0; 4]].concat();
-    record.extend(u32::try_from(users).expect("few").to_be_bytes());
-    for user in 0..users {
-        record.extend(31_i32.to_be_bytes());
-        record.extend([string("digest"), string(&format!("other{user}:hash"))].concat());
-    }
-    record.extend([0; 4]);
-    record
+    let ids: Vec<String> = (0..users).map(|user| format!("other{user}:hash")).collect();
+    let acl: Vec<_> = ids.iter().map(|id| (31, "digest", &**id)).collect();
+    create_with(path, b"", &acl, 0)
 }
 
 #[test]
 fn identities_by_the_thousand_hold_up_nobody() {
-    const AUTH: i32 = 100;
+    const AUTH: i32 = Opcode::Auth.wire();
     const USERS: usize = 1000;
     let (mut world, other) = with_children(options(), 1);
     let (client, ..) = world.open(0, 40_000);
-    let packets: Vec<u8> = (0..USERS).flat_map(|n| request(-4, AUTH, &auth(n))).collect();
+    let packets: Vec<u8> = (0..USERS).flat_map(|n| request(-4, AUTH, &login(n))).collect();
     let turns = world.turns;
     world.send(client, &packets);
     assert_eq!(xids(&mut world, client), vec![-4; USERS]);
@@ -188,7 +160,8 @@ fn identities_by_the_thousand_hold_up_nobody() {
     assert_eq!(world.call(other, CREATE, &create_for("/secret", 1000)).0, 0);
     for op in [EXISTS, GET_DATA, GET_CHILDREN] {
         let turns = world.turns;
-        let reads: Vec<u8> = (1..=20).flat_map(|n| request(n, op, &read("/secret"))).collect();
+        let reads: Vec<u8> =
+            (1..=20).flat_map(|n| request(n, op, &read("/secret", false))).collect();
         world.send(client, &reads);
         assert_eq!(xids(&mut world, client).len(), 20);
         assert!(world.turns - turns >= 19, "one request for a turn of a tenth: {op}");
@@ -197,7 +170,7 @@ fn identities_by_the_thousand_hold_up_nobody() {
     let turns = world.turns;
     world.send(
         other,
-        &(1..=20).flat_map(|n| request(n, EXISTS, &read("/secret"))).collect::<Vec<_>>(),
+        &(1..=20).flat_map(|n| request(n, EXISTS, &read("/secret", false))).collect::<Vec<_>>(),
     );
     assert!(world.turns - turns <= 2, "{} turns", world.turns - turns);
 }
@@ -261,7 +234,7 @@ fn requests_of_learners_are_prepared_in_turns() {
     let mut world = World::ensemble(3, 0, &options());
     let leader = world.leader();
     let (own, ..) = world.open(leader, 40_000);
-    let checks = multi((0..40).map(|_| (CHECK, [string("/"), vec![0xff; 4]].concat())));
+    let checks = multi((0..40).map(|_| (CHECK, any_version("/"))));
     let requests: Vec<u8> = (1..=30).flat_map(|xid| request(xid, MULTI, &checks)).collect();
     let followers = (0..3).filter(|server| *server != leader);
     let clients: Vec<Client> =
@@ -302,7 +275,7 @@ fn reads_behind_a_write_are_answered_in_turns() {
     world.disks[0].stalled = true;
     world.send_only(client, &request(1, CREATE, &create("/q", b"", 0)));
     for xid in 2..=200 {
-        world.send_only(client, &request(xid, GET_CHILDREN, &read("/p")));
+        world.send_only(client, &request(xid, GET_CHILDREN, &read("/p", false)));
         world.run();
     }
     let before = world.turns;
@@ -311,7 +284,7 @@ fn reads_behind_a_write_are_answered_in_turns() {
     world.run();
     assert!(world.turns > before + 100, "{} turns", world.turns - before);
     assert_eq!(xids(&mut world, client), (1..=200).collect::<Vec<_>>());
-    assert_eq!(world.call(other, GET_DATA, &read("/q")).0, 0);
+    assert_eq!(world.call(other, GET_DATA, &read("/q", false)).0, 0);
 }
 
 /// Reads whose turn has not come do not keep a write behind them from its answer.
@@ -326,7 +299,7 @@ fn writes_behind_reads_behind_a_write_are_answered() {
         world.send_only(client, &request(asked, CREATE, &create("/w", b"", 2)));
         for _ in 0..30 {
             asked += 1;
-            world.send_only(client, &request(asked, GET_CHILDREN, &read("/p")));
+            world.send_only(client, &request(asked, GET_CHILDREN, &read("/p", false)));
             world.run();
         }
     }
@@ -342,7 +315,7 @@ fn a_write_that_comes_while_reads_are_answered_in_turns_waits_for_them() {
     world.disks[0].stalled = true;
     world.send_only(client, &request(1, CREATE, &create("/w", b"", 2)));
     for xid in 2..=30 {
-        world.send_only(client, &request(xid, GET_CHILDREN, &read("/p")));
+        world.send_only(client, &request(xid, GET_CHILDREN, &read("/p", false)));
         world.run();
     }
     world.disks[0].stalled = false;
@@ -360,7 +333,7 @@ fn reads_behind_a_write(soft: usize, last: i32) -> (World, Client) {
     world.disks[0].stalled = true;
     world.send_only(client, &request(1, CREATE, &create("/q", b"", 0)));
     for xid in 2..=last {
-        world.send_only(client, &request(xid, GET_CHILDREN, &read("/p")));
+        world.send_only(client, &request(xid, GET_CHILDREN, &read("/p", false)));
         world.run();
     }
     world.set_deaf(client, true);
@@ -392,7 +365,7 @@ fn who_reads_slowly_and_goes_on_asking_is_answered() {
     }
     let unsent = world.service(0).unsent_bytes();
     assert!(unsent > soft / 2, "{unsent}");
-    world.send_only(client, &request(51, GET_CHILDREN, &read("/p")));
+    world.send_only(client, &request(51, GET_CHILDREN, &read("/p", false)));
     world.run();
     world.set_deaf(client, false);
     assert_eq!(xids(&mut world, client), (1..=51).collect::<Vec<_>>());
@@ -433,7 +406,8 @@ fn a_reply_is_bounded_and_what_is_behind_it_is_refused() {
     assert_eq!(world.call(client, CREATE, &create("/big", &[7; 15_000], 0)).0, 0);
     assert_eq!(world.call(client, CREATE, &create("/small", b"x", 0)).0, 0);
     // Twice over: seven, of which three fit, with a small one at the end that fits.
-    let parts = (0..7).map(|_| (GET_DATA, read("/big"))).chain([(GET_DATA, read("/small"))]);
+    let parts =
+        (0..7).map(|_| (GET_DATA, read("/big", false))).chain([(GET_DATA, read("/small", false))]);
     let (code, body) = world.call(client, MULTI_READ, &multi(parts));
     assert_eq!(code, 0);
     let len_of = |data: &[u8]| 4 + count(data) + 68;
@@ -447,10 +421,14 @@ fn a_reply_is_bounded_and_what_is_behind_it_is_refused() {
             let parts = (from..from + 245).map(|at| (CREATE, create(&path(at), b"", 0)));
             assert_eq!(world.call(client, MULTI, &multi(parts)).0, 0);
         }
-        let (listed, body) = world.call(client, GET_CHILDREN, &read(&parent));
+        let (listed, body) = world.call(client, GET_CHILDREN, &read(&parent, false));
         assert_eq!((listed, body.len()), (code, if code == 0 { 4 + 2450 * 20 } else { 0 }));
     }
-    assert_eq!(world.call(client, GET_DATA, &read("/big")).0, 0, "and the connection goes on");
+    assert_eq!(
+        world.call(client, GET_DATA, &read("/big", false)).0,
+        0,
+        "and the connection goes on"
+    );
 }
 
 #[test]
@@ -475,7 +453,7 @@ fn ephemerals_are_listed_within_the_bound() {
 fn the_parts_of_one_request_are_bounded_by_their_work() {
     let options = options().with(|options| options.work_per_request = 200_000);
     let (mut world, client) = with_children(options, 3000);
-    let parts = (0..10).map(|_| (GET_CHILDREN, read("/p")));
+    let parts = (0..10).map(|_| (GET_CHILDREN, read("/p", false)));
     let (code, body) = world.call(client, MULTI_READ, &multi(parts));
     assert_eq!(code, 0);
     let codes = results(&body, |names| 4 + count(names) * 9);
@@ -520,7 +498,7 @@ fn reads_in_front_of_a_write_are_few_or_cheap() {
         let mut queued = 0;
         for n in 0..20 {
             world.send_only(client, &request(n, CREATE, &create("/w", b"", 2)));
-            world.send_only(client, &request(100 + n, GET_CHILDREN, &read(path)));
+            world.send_only(client, &request(100 + n, GET_CHILDREN, &read(path, false)));
             world.run();
             queued += if world.unconsumed(client) == 0 { 2 } else { 0 };
         }

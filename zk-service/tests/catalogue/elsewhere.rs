@@ -1,9 +1,10 @@
 //! What has gone wrong with the sessions and requests of other systems (part B.6 of the catalogue).
 
 use std::time::Duration;
+use zab_harness::client::{Connect, create, read, request, set_data, string};
 use zk_service::Opcode;
 
-use crate::harness::{Client, World, connect_request, create, reply, request, string};
+use crate::harness::{Client, World, reply};
 use crate::{assert_equal_trees, options};
 
 const CREATE: i32 = Opcode::Create.wire();
@@ -11,14 +12,6 @@ const EXISTS: i32 = Opcode::Exists.wire();
 const GET_DATA: i32 = Opcode::GetData.wire();
 const SET_DATA: i32 = Opcode::SetData.wire();
 const PING: i32 = Opcode::Ping.wire();
-
-fn path_and_flag(path: &str) -> Vec<u8> {
-    [string(path), vec![0]].concat()
-}
-
-fn any_version(path: &str, data: &str) -> Vec<u8> {
-    [string(path), string(data), vec![0xff; 4]].concat()
-}
 
 /// Cuts a server off from all others.
 fn isolate(world: &mut World, server: usize) {
@@ -58,7 +51,7 @@ fn b6_reads_keep_a_session_alive_on_every_server() {
         world.pass(Duration::from_secs(1));
         for (client, ..) in &sessions {
             let path = format!("/e{}", client.server);
-            assert_eq!(world.call(*client, EXISTS, &path_and_flag(&path)).0, 0);
+            assert_eq!(world.call(*client, EXISTS, &read(&path, false)).0, 0);
         }
     }
     assert_equal_trees(&world);
@@ -96,7 +89,7 @@ fn b6_everybody_gets_the_answer_to_its_own_request() {
     let connecting: Vec<Client> = (0..4)
         .map(|server| {
             let client = world.connect(server).unwrap();
-            world.send(client, &connect_request(20_000, 0, [0; 16]));
+            world.send(client, &Connect::new(20_000).to_vec());
             client
         })
         .collect();
@@ -137,7 +130,7 @@ fn b6_what_was_prepared_goes_with_the_role() {
     assert_eq!(world.call(client, CREATE, &create("/a", b"", 0)).0, 0);
     isolate(&mut world, first);
     for n in 0..5 {
-        world.send(client, &request(n, SET_DATA, &any_version("/a", "never")));
+        world.send(client, &request(n, SET_DATA, &set_data("/a", b"never")));
         world.send(client, &request(n, CREATE, &create("/never", b"", 0)));
         world.send(client, &request(n, CREATE, &create("/a/n-", b"", 2)));
     }
@@ -151,7 +144,7 @@ fn b6_what_was_prepared_goes_with_the_role() {
     assert!(world.leads(first));
     let (client, valid) = world.reopen(first, session, password);
     assert!(valid);
-    let (code, stat) = world.call(client, SET_DATA, &any_version("/a", "now"));
+    let (code, stat) = world.call(client, SET_DATA, &set_data("/a", b"now"));
     assert_eq!((code, &stat[32..36]), (0, &[0, 0, 0, 1][..]));
     let (code, path) = world.call(client, CREATE, &create("/a/n-", b"", 2));
     assert_eq!((code, path), (0, string("/a/n-0000000000")));

@@ -1,9 +1,10 @@
 //! Requests that were more than they seemed, answers that did not come, and numbers that ran over.
 
 use bytes::BufMut;
+use zab_harness::client::{any_version, auth, create, create_with, multi, read, request, string};
 use zk_service::Opcode;
 
-use crate::harness::{Client, World, create, reply, request, string};
+use crate::harness::{Client, World, reply};
 use crate::schedule::Schedule;
 use crate::{assert_equal_trees, options};
 
@@ -26,30 +27,6 @@ const BAD_VERSION: i32 = -103;
 
 /// A create whose path gets a number.
 const SEQUENTIAL: i32 = 2;
-
-fn path_and_flag(path: &str) -> Vec<u8> {
-    [string(path), vec![0]].concat()
-}
-
-fn versioned(path: &str) -> Vec<u8> {
-    [string(path), vec![0xff; 4]].concat()
-}
-
-/// A multi of creates.
-fn multi<'a>(creates: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
-    let mut out = Vec::new();
-    let header = |op: i32, done: bool, out: &mut Vec<u8>| {
-        out.extend_from_slice(&op.to_be_bytes());
-        out.push(done.into());
-        out.extend_from_slice(&[0xff; 4]);
-    };
-    for record in creates {
-        header(CREATE, false, &mut out);
-        out.extend_from_slice(record);
-    }
-    header(-1, true, &mut out);
-    out
-}
 
 /// What a learner forwards to its leader, whatever its own service thinks of it.
 fn forward(world: &mut World, learner: usize, session: i64, op: i32, record: &[u8]) {
@@ -80,27 +57,24 @@ fn b54_what_grows_too_large_is_refused_before_it_has_a_zxid() {
         let (other, ..) = world.open((server + 1) % 4, 20_000);
         for n in 0..60 {
             let user = format!("{n}{}:secret", "u".repeat(1000));
-            let auth = [vec![0; 4], string("digest"), string(&user)].concat();
+            let auth = auth("digest", user.as_bytes());
             assert_eq!(world.call(client, AUTH, &auth).0, OK);
         }
         let creates: Vec<_> = (0..100)
-            .map(|n| {
-                let path = string(&format!("/{server}-{n}"));
-                let acl = [vec![0, 0, 0, 1, 0, 0, 0, 31], string("auth"), string("")].concat();
-                [path, vec![0; 4], acl, vec![0; 4]].concat()
-            })
+            .map(|n| create_with(&format!("/{server}-{n}"), b"", &[(31, "auth", "")], 0))
+            .map(|record| (CREATE, record))
             .collect();
-        let asked = multi(creates.iter().map(Vec::as_slice));
+        let asked = multi(creates.clone());
         assert!(asked.len() < 10_000, "small enough for anybody");
         assert_eq!(world.call(client, MULTI, &asked).0, BAD_ARGUMENTS, "server {server}");
         assert!(!exists(&world, server, &format!("/{server}-0")), "nothing of it is done");
         // Nobody waits behind it, on this server or another.
         for client in [client, other] {
             assert_eq!(world.call(client, CREATE, &create("/next", b"", 0)).0, OK);
-            assert_eq!(world.call(client, DELETE, &versioned("/next")).0, OK);
+            assert_eq!(world.call(client, DELETE, &any_version("/next")).0, OK);
         }
         // Half as much is none too much.
-        let half = multi(creates[..30].iter().map(Vec::as_slice));
+        let half = multi(creates[..30].to_vec());
         assert_eq!(world.call(client, MULTI, &half).0, OK);
         assert!(exists(&world, server, &format!("/{server}-29")));
     }
@@ -118,7 +92,7 @@ fn b54_a_session_ends_however_much_it_owns() {
     for part in 0..3 {
         let creates: Vec<_> =
             (0..1000).map(|n| create(&format!("/{part}-{n}-{long}"), b"", 1)).collect();
-        let asked = multi(creates.iter().map(Vec::as_slice));
+        let asked = multi(creates.iter().map(|record| (CREATE, record)));
         assert_eq!(world.call(client, MULTI, &asked).0, OK);
     }
     assert_eq!(world.service(0).database().tree.ephemerals_count(), 3000);
@@ -128,7 +102,7 @@ fn b54_a_session_ends_however_much_it_owns() {
         assert_eq!(world.service(server).database().sessions.get(session), None);
     }
     let (other, ..) = world.open(server, 20_000);
-    assert_eq!(world.call(other, EXISTS, &path_and_flag(&format!("/0-0-{long}"))).0, NO_NODE);
+    assert_eq!(world.call(other, EXISTS, &read(&format!("/0-0-{long}"), false)).0, NO_NODE);
     assert_equal_trees(&world);
 }
 
@@ -145,7 +119,7 @@ fn b50_only_what_writes_becomes_a_transaction() {
     for server in 0..4 {
         let (client, ..) = world.open(server, 20_000);
         let zxid = world.service(leader).database().last_zxid();
-        assert_eq!(world.call(client, CHECK, &versioned("/a")).0, UNIMPLEMENTED);
+        assert_eq!(world.call(client, CHECK, &any_version("/a")).0, UNIMPLEMENTED);
         assert!(world.has_ended(client));
         assert_eq!(world.service(leader).database().last_zxid(), zxid, "and nothing is logged");
         if server == leader {
@@ -154,11 +128,11 @@ fn b50_only_what_writes_becomes_a_transaction() {
         let (_, session, _) = world.open(server, 20_000);
         let writes = [CREATE, DELETE, SET_DATA, 7, MULTI, 15, 16, 19, 21];
         for op in (-9..=110).filter(|op| !writes.contains(op)) {
-            forward(&mut world, server, session, op, &versioned("/a"));
+            forward(&mut world, server, session, op, &any_version("/a"));
         }
     }
     assert_eq!(world.service(0).database().tree.digest(), before);
-    assert_eq!(world.call(judge, EXISTS, &path_and_flag("/a")).0, OK);
+    assert_eq!(world.call(judge, EXISTS, &read("/a", false)).0, OK);
     assert_equal_trees(&world);
 }
 
@@ -177,12 +151,12 @@ fn b51_a_lone_client_is_answered_in_order_without_another_request() {
                 world.send(client, &request(xid, op, record));
                 xid
             };
-            xids.push(ask(&mut world, 4 * n + 1, EXISTS, &path_and_flag("/s")));
+            xids.push(ask(&mut world, 4 * n + 1, EXISTS, &read("/s", false)));
             xids.push(ask(&mut world, 4 * n + 2, CREATE, &create("/s", b"", SEQUENTIAL)));
             if n % 5 == 4 {
                 xids.push(ask(&mut world, 4 * n + 3, SYNC, &string("/")));
             }
-            xids.push(ask(&mut world, 4 * n + 4, GET_DATA, &path_and_flag("/")));
+            xids.push(ask(&mut world, 4 * n + 4, GET_DATA, &read("/", false)));
         }
         for server in order {
             world.disks[server].stalled = false;
@@ -238,12 +212,12 @@ fn b55_a_sequence_ends_and_gives_no_number_twice() {
         if server < 2 {
             let name = format!("/s/n-{}", i64::from(i32::MAX) - 2 + i64::try_from(server).unwrap());
             assert_eq!((code, &path), (OK, &string(&name)));
-            assert_eq!(world.call(client, DELETE, &versioned(&name)).0, OK);
+            assert_eq!(world.call(client, DELETE, &any_version(&name)).0, OK);
             continue;
         }
         assert_eq!(code, BAD_ARGUMENTS);
         assert_eq!(world.call(client, CREATE, &create("/s/b", b"", 0)).0, OK);
-        assert_eq!(world.call(client, DELETE, &versioned("/s/b")).0, OK);
+        assert_eq!(world.call(client, DELETE, &any_version("/s/b")).0, OK);
         assert_eq!(world.call(client, CREATE, &sequential).0, BAD_ARGUMENTS);
     }
     assert_equal_trees(&world);

@@ -1,9 +1,10 @@
 //! Sessions and what they own, at their beginning and their end, while servers come and go.
 
 use std::time::Duration;
+use zab_harness::client::{Connect, create, request};
 use zk_service::Opcode;
 
-use crate::harness::{Client, World, connect_request, create, request};
+use crate::harness::{Client, World};
 use crate::{assert_equal_trees, options};
 
 const CREATE: i32 = Opcode::Create.wire();
@@ -89,7 +90,7 @@ fn b52_a_session_that_was_not_committed_is_on_no_server() {
     create_ephemeral(&mut world, other, "/e");
     let client = world.connect(leader).unwrap();
     world.cut.extend((0..4).filter(|server| *server != leader).map(|server| (leader, server)));
-    world.send(client, &connect_request(20_000, 0, [0; 16]));
+    world.send(client, &Connect::new(20_000).to_vec());
     assert_eq!(world.received(client), 0, "it has no session yet");
     world.pass(Duration::from_secs(15));
     assert!(world.has_ended(client));

@@ -2,8 +2,9 @@
 
 use zab_proto::{Channel, Incoming, Input};
 
-use super::frames::{connect_request, reply, request};
-use super::{Client, Wire, World};
+use zab_harness::client::{Connect, Connected, first_frame, request, xid};
+
+use super::{Client, Wire, World, reply};
 
 impl World {
     pub(crate) fn connect(&mut self, server: usize) -> Option<Client> {
@@ -18,11 +19,9 @@ impl World {
     /// Connects and shakes hands; also the session's id and password.
     pub(crate) fn open(&mut self, server: usize, timeout_ms: i32) -> (Client, i64, [u8; 16]) {
         let client = self.connect(server).expect("accepted");
-        self.send(client, &connect_request(timeout_ms, 0, [0; 16]));
-        let frame = self.frame(client).expect("an answer");
-        let session = i64::from_be_bytes(frame[8..16].try_into().expect("eight bytes"));
-        assert_ne!(session, 0, "refused");
-        (client, session, frame[20..36].try_into().expect("sixteen bytes"))
+        self.send(client, &Connect::new(timeout_ms).to_vec());
+        let granted = self.granted(client).expect("a session");
+        (client, granted.session, granted.password)
     }
 
     /// Connects with a session that there is; whether it was accepted.
@@ -33,9 +32,13 @@ impl World {
         password: [u8; 16],
     ) -> (Client, bool) {
         let client = self.connect(server).expect("accepted");
-        self.send(client, &connect_request(10_000, session, password));
+        self.send(client, &Connect::again(10_000, session, password).to_vec());
+        (client, self.granted(client).is_some_and(|granted| granted.session == session))
+    }
+
+    fn granted(&mut self, client: Client) -> Option<Connected> {
         let frame = self.frame(client).expect("an answer");
-        (client, frame[8..16] == session.to_be_bytes())
+        Connected::read(&frame).expect("a whole one")
     }
 
     pub(crate) fn send(&mut self, client: Client, bytes: &[u8]) {
@@ -57,7 +60,7 @@ impl World {
         self.send(client, &request(77, op, record));
         let frame = self.frame(client).expect("a reply");
         let (xid, _, code, body) = reply(&frame);
-        assert_eq!(xid, if op == 11 { -2 } else { 77 });
+        assert_eq!(xid, if op == 11 { xid::PING } else { 77 });
         (code, body.to_vec())
     }
 
@@ -97,14 +100,9 @@ impl World {
     /// The next frame, without its length, if it is there.
     pub(crate) fn frame(&mut self, client: Client) -> Option<Vec<u8>> {
         let wire = self.wires.get_mut(&client)?;
-        let len: Vec<u8> = wire.from_server.iter().take(4).copied().collect();
-        let len = i32::from_be_bytes(len.try_into().ok()?);
-        let len = usize::try_from(len).expect("a length");
-        if wire.from_server.len() < 4 + len {
-            return None;
-        }
-        wire.from_server.drain(..4);
-        Some(wire.from_server.drain(..len).collect())
+        let frame = first_frame(wire.from_server.make_contiguous())?.to_vec();
+        wire.from_server.drain(..4 + frame.len());
+        Some(frame)
     }
 
     /// Everything received, as text.

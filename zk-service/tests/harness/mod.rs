@@ -3,7 +3,6 @@
 #![allow(dead_code, unused_imports, reason = "each test uses a part")]
 
 mod clients;
-mod frames;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -18,7 +17,11 @@ use zab_proto::{
 };
 use zk_service::{Service, ServiceOptions};
 
-pub(crate) use self::frames::{connect_request, create, reply, request, string};
+/// xid, zxid, error code and body of a reply.
+pub(crate) fn reply(frame: &[u8]) -> (i32, i64, i32, &[u8]) {
+    let (header, body) = zab_harness::client::reply(frame).expect("a whole one");
+    (header.xid, header.zxid, header.code, body)
+}
 
 /// A disk that keeps nothing.
 #[derive(Debug, Default)]
