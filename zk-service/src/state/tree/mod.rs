@@ -13,7 +13,7 @@ mod quota;
 mod recount;
 mod stat;
 
-pub(crate) use self::digest::ContentCrc;
+pub(crate) use self::digest::NodeDigest;
 pub(in crate::state) use self::image::LOCAL_IMAGES_MAX;
 pub(in crate::state) use self::node::NodeId;
 
@@ -284,8 +284,7 @@ impl Tree {
         self.data_size += root.size();
         self.nodes.push(root);
         self.index.insert("", NodeId::ROOT);
-        self.content_changed(NodeId::ROOT);
-        self.add_digest(NodeId::ROOT);
+        self.count_content(NodeId::ROOT);
         NodeId::ROOT
     }
 
@@ -317,8 +316,7 @@ impl Tree {
         self.index.insert(path, id);
         self.link(parent, id);
         self.owners.insert(stat.owner(), id);
-        self.content_changed(id);
-        self.add_digest(id);
+        self.count_content(id);
         id
     }
 
@@ -385,7 +383,7 @@ impl Tree {
         self.owners.remove(node.stat.owner(), id);
         self.acls.release(node.acl);
         self.data_size -= node.size();
-        self.digest = self.digest.map(|digest| digest.wrapping_sub(node.digest()));
+        self.digest = self.digest.map(|digest| digest.wrapping_sub(node.digest.get()));
         self.vacant.push(id);
         node
     }
@@ -393,9 +391,7 @@ impl Tree {
     /// Changes a node's numbers.
     pub(super) fn change_stat(&mut self, id: NodeId, change: impl FnOnce(&mut StatPersisted)) {
         self.preserve(id);
-        self.subtract_digest(id);
-        change(&mut self.nodes[id.index()].stat);
-        self.add_digest(id);
+        self.change_numbers(id, change);
     }
 
     /// Changes a node's data and numbers. Returns the old length.
@@ -406,7 +402,6 @@ impl Tree {
         change: impl FnOnce(&mut StatPersisted),
     ) -> usize {
         self.preserve(id);
-        self.subtract_digest(id);
         let node = &mut self.nodes[id.index()];
         let old_len = node.data_len();
         self.data_size -= node.size();
@@ -416,8 +411,7 @@ impl Tree {
         }
         self.data_size += node.size();
         change(&mut node.stat);
-        self.content_changed(id);
-        self.add_digest(id);
+        self.count_content(id);
         old_len
     }
 
@@ -430,13 +424,9 @@ impl Tree {
         change: impl FnOnce(&mut StatPersisted),
     ) {
         self.preserve(id);
-        self.subtract_digest(id);
         self.acls.release(self.get(id).acl);
-        let acl = self.acls.take(list);
-        let node = &mut self.nodes[id.index()];
-        node.acl = acl;
-        change(&mut node.stat);
-        self.add_digest(id);
+        self.nodes[id.index()].acl = self.acls.take(list);
+        self.change_numbers(id, change);
     }
 
     /// Gives a node another ACL, of which one use is taken already.
@@ -495,20 +485,30 @@ impl Tree {
         self.nodes[back.index()].prev_sibling = prev;
     }
 
-    /// Path or data of a node are new.
-    fn content_changed(&mut self, id: NodeId) {
+    fn change_numbers(&mut self, id: NodeId, change: impl FnOnce(&mut StatPersisted)) {
+        let node = &mut self.nodes[id.index()];
+        let before = node.stat;
+        change(&mut node.stat);
         if self.digest.is_some() {
-            let node = &mut self.nodes[id.index()];
-            node.content = ContentCrc::new(&node.path, node.data.as_deref());
+            let digest = node.digest.changed(&node.path, &before, &node.stat);
+            self.count(id, digest);
         }
     }
 
-    fn add_digest(&mut self, id: NodeId) {
-        self.digest = self.digest.map(|digest| digest.wrapping_add(self.get(id).digest()));
+    /// Path or data of a node are new, and its numbers may be.
+    fn count_content(&mut self, id: NodeId) {
+        if self.digest.is_some() {
+            let node = self.get(id);
+            let digest = NodeDigest::new(&node.path, node.data.as_deref(), &node.stat);
+            self.count(id, digest);
+        }
     }
 
-    fn subtract_digest(&mut self, id: NodeId) {
-        self.digest = self.digest.map(|digest| digest.wrapping_sub(self.get(id).digest()));
+    /// The node counts `digest` now, in place of what it counted.
+    fn count(&mut self, id: NodeId, digest: NodeDigest) {
+        let before = std::mem::replace(&mut self.nodes[id.index()].digest, digest);
+        self.digest =
+            self.digest.map(|all| all.wrapping_sub(before.get()).wrapping_add(digest.get()));
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::auth::rules::Rules;
 use crate::protocol::acl::Acl;
 use crate::state::tree::acl::AclSlot;
-use crate::state::tree::{ContentCrc, Owner, Stat, StatPersisted, Tree};
+use crate::state::tree::{NodeDigest, Owner, Stat, StatPersisted, Tree};
 
 /// Place of a node in the slab.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -41,9 +41,8 @@ pub(in crate::state) struct Node {
     pub(super) path: Box<str>,
     pub(super) data: Option<Box<[u8]>>,
     pub(super) acl: AclSlot,
-    /// Checksum of path and data, from which the node's digest is made with its numbers: so a change
-    /// of numbers does not cost what the data is long.
-    pub(super) content: ContentCrc,
+    /// What the node counts in the tree's digest; nothing if digests are off.
+    pub(super) digest: NodeDigest,
     pub(super) children: u32,
     /// Nodes below this one.
     pub(super) descendants: u32,
@@ -62,7 +61,7 @@ impl Node {
             path,
             data,
             acl,
-            content: ContentCrc::NONE,
+            digest: NodeDigest::NONE,
             children: 0,
             descendants: 0,
             parent: NodeId::NONE,
@@ -84,11 +83,6 @@ impl Node {
 
     pub(super) fn data_len(&self) -> usize {
         self.data.as_ref().map_or(0, |data| data.len())
-    }
-
-    /// What the node counts in the tree's digest, if digests are on.
-    pub(super) fn digest(&self) -> u64 {
-        self.content.digest(&self.path, &self.stat)
     }
 
     /// Contribution to [`Tree::approximate_data_size`].
@@ -250,14 +244,11 @@ impl<'a> NodeRef<'a> {
     /// What it counts in the tree's digest; 0 if digests are off.
     #[must_use]
     pub fn digest(self) -> u64 {
-        self.tree.digest.map_or(0, |_| self.node().digest())
+        self.node().digest.get()
     }
 
-    /// The part of that which does not depend on its numbers.
-    pub(crate) fn content(self) -> ContentCrc {
-        match self.tree.digest {
-            Some(_) => self.node().content,
-            None => ContentCrc::NONE,
-        }
+    /// The same, to be followed through changes.
+    pub(crate) fn node_digest(self) -> NodeDigest {
+        self.node().digest
     }
 }

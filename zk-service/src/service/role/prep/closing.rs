@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use zab_proto::wire::jute::{BufMutExt, Reader};
 
-use super::{Prep, Requester, View, encode};
+use super::{Content, Prep, Requester, View, encode};
 use crate::cost;
 use crate::protocol::txn::{Paths, Txn};
 use crate::state::tree::{NodeRef, Owner, Tree};
@@ -182,7 +182,7 @@ impl Prep {
         if let Some(mut parent) = self.lookup(view.tree, path) {
             parent.stat.pzxid = from.zxid;
             parent.children = parent.children.saturating_sub(lost);
-            self.put(view, from.zxid, path, parent);
+            self.put(view, from.zxid, path, parent, Content::Same);
         }
         Stage::Parents
     }

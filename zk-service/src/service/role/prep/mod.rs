@@ -22,7 +22,7 @@ use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{DecodeError, Zxid};
 
 use self::kind::{create_kind, owner};
-use self::pending::{Record, SharedAcl};
+use self::pending::{Content, Record, SharedAcl};
 pub(super) use self::reconfig::Members;
 use crate::auth::{Access, Ids, Judge};
 use crate::cost;
@@ -33,7 +33,7 @@ use crate::protocol::opcode::Opcode;
 use crate::protocol::path;
 use crate::protocol::request::{Create, Write};
 use crate::protocol::txn::{CreateTxn, PartsBuf, Txn, TxnDigest};
-use crate::state::tree::{ContentCrc, Owner, StatPersisted, Tree};
+use crate::state::tree::{NodeDigest, Owner, StatPersisted, Tree};
 
 /// A closeSession lists at most this many bytes of paths; beyond, each server removes what its own
 /// index of ephemerals holds. ZooKeeper cannot read a record above its field limit back.
@@ -316,7 +316,7 @@ impl Prep {
         }
         let parent_cversion = parent.stat.cversion;
         parent.children += 1;
-        self.put(view, from.zxid, parent_path, parent);
+        self.put(view, from.zxid, parent_path, parent, Content::Same);
         let node = Record {
             zxid: from.zxid,
             deleted: false,
@@ -324,9 +324,9 @@ impl Prep {
             children: 0,
             acl: Some(self.share_acl(acl)),
             data_len,
-            content: ContentCrc::new(&path, create.data),
+            digest: NodeDigest::NONE,
         };
-        self.put(view, from.zxid, &path, node);
+        self.put(view, from.zxid, &path, node, Content::Data(create.data));
         let acl = read_acl(acl);
         Ok(Txn::Create(CreateTxn { path, data: create.data, acl, parent_cversion, kind }))
     }
@@ -378,8 +378,7 @@ impl Prep {
         node.data_len = len(data);
         node.stat.mzxid = from.zxid;
         node.stat.mtime = from.time;
-        node.content = ContentCrc::new(normal(path), data);
-        self.put(view, from.zxid, normal(path), node);
+        self.put(view, from.zxid, normal(path), node, Content::Data(data));
         Ok(Txn::SetData { path: shown(path), data, version, reconfig: false })
     }
 
@@ -401,7 +400,7 @@ impl Prep {
         let version = next_version(node.stat.aversion);
         node.stat.aversion = version;
         node.acl = Some(self.share_acl(acl));
-        self.put(view, from.zxid, normal(path), node);
+        self.put(view, from.zxid, normal(path), node, Content::Same);
         let acl = read_acl(acl);
         Ok(Txn::SetAcl { path: shown(path), acl, version })
     }

@@ -7,7 +7,7 @@ use zab_proto::Zxid;
 use super::{Prep, View, len, read_acl};
 use crate::auth::rules::Rules;
 use crate::protocol::path;
-use crate::state::tree::{ContentCrc, NodeRef, StatPersisted, Tree};
+use crate::state::tree::{NodeDigest, NodeRef, StatPersisted, Tree};
 
 /// A node as it will be.
 #[derive(Clone, Debug)]
@@ -20,14 +20,23 @@ pub(super) struct Record {
     /// `None`: the one in the tree.
     pub(super) acl: Option<Arc<Rules>>,
     pub(super) data_len: usize,
-    /// Checksum of path and data, to which a stat is added.
-    pub(super) content: ContentCrc,
+    /// Of the node as this record has it; kept by [`Prep::put`].
+    pub(super) digest: NodeDigest,
 }
 
 impl Record {
-    fn digest(&self, path: &str) -> u64 {
-        if self.deleted { 0 } else { self.content.digest(path, &self.stat) }
+    fn counts(&self) -> u64 {
+        if self.deleted { 0 } else { self.digest.get() }
     }
+}
+
+/// What a record that is put says of its node's path and data.
+#[derive(Clone, Copy)]
+pub(super) enum Content<'a> {
+    /// They are as before; the numbers may not be.
+    Same,
+    /// The node is new, or has this data now.
+    Data(Option<&'a [u8]>),
 }
 
 #[derive(Debug)]
@@ -50,7 +59,7 @@ impl Prep {
             children: node.child_count(),
             acl: None,
             data_len: len(node.data()),
-            content: node.content(),
+            digest: node.node_digest(),
         })
     }
 
@@ -69,21 +78,39 @@ impl Prep {
     }
 
     /// Replaces the record of a node and brings the digest up to date.
-    pub(super) fn put(&mut self, view: View<'_>, zxid: Zxid, path: &str, mut record: Record) {
+    pub(super) fn put(
+        &mut self,
+        view: View<'_>,
+        zxid: Zxid,
+        path: &str,
+        mut record: Record,
+        content: Content<'_>,
+    ) {
         let key: Arc<str> = match self.records.get_key_value(path) {
             Some((key, _)) => Arc::clone(key),
             None => path.into(),
         };
         record.zxid = zxid;
-        let after = if view.digests { record.digest(path) } else { 0 };
-        let before = self.records.insert(Arc::clone(&key), record);
         if view.digests {
-            let digest_before = match &before {
-                Some(record) => record.digest(path),
-                None => self.in_tree(view.tree, path).map_or(0, NodeRef::digest),
+            let last = self.records.get(path);
+            let in_tree = match last {
+                Some(_) => None,
+                None => self.in_tree(view.tree, path),
             };
-            self.digest = self.digest.wrapping_sub(digest_before).wrapping_add(after);
+            record.digest = match content {
+                Content::Data(data) => NodeDigest::new(path, data, &record.stat),
+                Content::Same => {
+                    let stat =
+                        last.map(|last| &last.stat).or_else(|| in_tree.map(NodeRef::persisted));
+                    stat.map_or(record.digest, |stat| {
+                        record.digest.changed(path, stat, &record.stat)
+                    })
+                }
+            };
+            let before = last.map_or_else(|| in_tree.map_or(0, NodeRef::digest), Record::counts);
+            self.digest = self.digest.wrapping_sub(before).wrapping_add(record.counts());
         }
+        let before = self.records.insert(Arc::clone(&key), record);
         self.queue.push_back((zxid, Arc::clone(&key)));
         self.undo.push((key, before));
     }
@@ -94,11 +121,11 @@ impl Prep {
         if let Some(mut parent) = self.lookup(view.tree, parent_path) {
             parent.stat.pzxid = zxid;
             parent.children = parent.children.saturating_sub(1);
-            self.put(view, zxid, parent_path, parent);
+            self.put(view, zxid, parent_path, parent, Content::Same);
         }
         if let Some(mut node) = self.lookup(view.tree, path) {
             node.deleted = true;
-            self.put(view, zxid, path, node);
+            self.put(view, zxid, path, node, Content::Same);
         }
     }
 

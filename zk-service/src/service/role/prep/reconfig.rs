@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use zab_proto::{ConfigError, Ensemble, Member, Peer, Sid};
 
-use super::{Judge, Prep, Requester, View, encode, permit, shown};
+use super::{Content, Judge, Prep, Requester, View, encode, permit, shown};
 use crate::protocol::acl::perms;
 use crate::protocol::code::Code;
 use crate::protocol::request::Reconfig;
 use crate::protocol::txn::Txn;
-use crate::state::tree::{CONFIG_PATH, ContentCrc};
+use crate::state::tree::CONFIG_PATH;
 
 /// The members of now, and which others there may be.
 #[derive(Clone, Copy, Debug)]
@@ -105,8 +105,7 @@ impl Prep {
         node.stat.mtime = from.time;
         node.stat.mzxid = from.zxid;
         node.data_len = text.len();
-        node.content = ContentCrc::new(CONFIG_PATH, data);
-        self.put(view, from.zxid, CONFIG_PATH, node);
+        self.put(view, from.zxid, CONFIG_PATH, node, Content::Data(data));
         let path = shown(CONFIG_PATH);
         encode(&Txn::SetData { path, data, version: -1, reconfig: true }, from, out);
         Ok(())
