@@ -29,12 +29,12 @@ impl Summary {
     }
 }
 
-/// Values below this have a bucket each.
-const EXACT: u64 = 32;
-/// Buckets for each doubling above: a percentile is at most a sixteenth too low.
-const PER_DOUBLING: u64 = 16;
+/// Buckets for each doubling: a percentile is at most a sixteenth too low. Values below twice as many have a
+/// bucket each.
+const PER_DOUBLING: usize = 1 << PER_DOUBLING_LOG2;
+const PER_DOUBLING_LOG2: u32 = 4;
 /// The last bucket has everything from 2^36 on.
-const BUCKETS: usize = 32 + 31 * 16;
+const BUCKETS: usize = 33 * PER_DOUBLING;
 
 /// A summary and the values that so many of all are not above, at most a sixteenth too low; 0 if there
 /// were none.
@@ -54,65 +54,79 @@ pub struct Distribution {
     pub p999: u64,
 }
 
-/// A summary with percentiles.
+/// A summary with percentiles. Each write and each read adds to one or more, so it does no more than it must
+/// when a value comes: how many there were stands in the buckets.
 #[derive(Clone, Debug)]
 pub(crate) struct Histogram {
-    pub(super) summary: Summary,
+    sum: u64,
+    /// `u64::MAX` before the first.
+    min: u64,
+    max: u64,
     buckets: Box<[u64; BUCKETS]>,
 }
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self { summary: Summary::default(), buckets: Box::new([0; BUCKETS]) }
+        Self { sum: 0, min: u64::MAX, max: 0, buckets: Box::new([0; BUCKETS]) }
     }
 }
 
 impl Histogram {
+    #[inline]
     pub(crate) fn add(&mut self, value: u64) {
         if !IS_MEASURED {
             return;
         }
-        self.summary.add(value);
+        self.sum += value;
+        self.min = self.min.min(value);
+        self.max = self.max.max(value);
         self.buckets[Self::bucket(value)] += 1;
     }
 
+    /// Doublings lie one behind the other. The first two are one of twice the length, in which a value is its own place.
+    #[inline]
     fn bucket(value: u64) -> usize {
-        if value < EXACT {
-            return usize::try_from(value).unwrap_or(0);
-        }
-        let log = u64::from(value.ilog2());
-        let step = (value >> (log - 4)) % PER_DOUBLING;
-        let at = EXACT + (log - 5) * PER_DOUBLING + step;
-        usize::try_from(at).map_or(BUCKETS - 1, |at| at.min(BUCKETS - 1))
+        const FIRST: u64 = 2 * PER_DOUBLING as u64 - 1;
+        let doubling = (value | FIRST).ilog2() - PER_DOUBLING_LOG2;
+        let steps = usize::try_from(value >> doubling).unwrap_or(usize::MAX);
+        (doubling as usize * PER_DOUBLING + steps).min(BUCKETS - 1)
     }
 
     /// The least value of a bucket.
     fn floor(bucket: usize) -> u64 {
-        let bucket = bucket as u64;
-        let Some(above) = bucket.checked_sub(EXACT) else { return bucket };
-        (PER_DOUBLING + above % PER_DOUBLING) << (above / PER_DOUBLING + 1)
+        let doubling = (bucket / PER_DOUBLING).saturating_sub(1);
+        ((bucket - doubling * PER_DOUBLING) as u64) << doubling
+    }
+
+    /// Without percentiles.
+    pub(super) fn summary(&self) -> Summary {
+        let count = self.buckets.iter().sum();
+        let min = if count == 0 { 0 } else { self.min };
+        Summary { count, sum: self.sum, min, max: self.max }
     }
 
     /// The summary with its percentiles.
     pub(super) fn distribution(&self) -> Distribution {
+        let summary = self.summary();
+        let percentile = |per_mille| self.percentile(&summary, per_mille);
         Distribution {
-            summary: self.summary,
-            p50: self.percentile(500),
-            p90: self.percentile(900),
-            p95: self.percentile(950),
-            p99: self.percentile(990),
-            p999: self.percentile(999),
+            summary,
+            p50: percentile(500),
+            p90: percentile(900),
+            p95: percentile(950),
+            p99: percentile(990),
+            p999: percentile(999),
         }
     }
 
     /// The value that `per_mille` of all are not above.
-    fn percentile(&self, per_mille: u64) -> u64 {
-        let wanted = (self.summary.count * per_mille).div_ceil(1000);
+    fn percentile(&self, summary: &Summary, per_mille: u64) -> u64 {
+        let wanted = (summary.count * per_mille).div_ceil(1000);
         let mut seen = 0;
         for (at, count) in self.buckets.iter().enumerate() {
             seen += count;
             if seen >= wanted && *count > 0 {
-                return Self::floor(at).clamp(self.summary.min, self.summary.max);
+                return Self::floor(at).clamp(summary.min, summary.max);
             }
         }
         0
@@ -140,18 +154,18 @@ mod tests {
     #[test]
     fn percentiles() {
         let mut histogram = Histogram::default();
-        assert_eq!(histogram.percentile(990), 0);
+        assert_eq!(histogram.distribution(), Distribution::default());
         (1..=1000).for_each(|value| histogram.add(value));
         let near = |per_mille, wanted: u64| {
-            let found = histogram.percentile(per_mille);
+            let found = histogram.percentile(&histogram.summary(), per_mille);
             assert!(found <= wanted && found >= wanted - wanted / 16, "{per_mille}: {found}");
         };
         near(500, 500);
         near(950, 950);
         near(999, 999);
-        assert_eq!(histogram.summary, Summary { count: 1000, sum: 500_500, min: 1, max: 1000 });
+        assert_eq!(histogram.summary(), Summary { count: 1000, sum: 500_500, min: 1, max: 1000 });
         let mut one = Histogram::default();
         one.add(1_000_003);
-        assert_eq!(one.percentile(500), 1_000_003);
+        assert_eq!(one.distribution().p50, 1_000_003);
     }
 }
