@@ -15,6 +15,6 @@ pub use frames::{
     xid,
 };
 pub use records::{
-    ANYONE, any_version, auth, create, create_with, multi, put_create, put_part, read, set_data,
-    set_watches, string,
+    ANYONE, any_version, auth, create, create_with, multi, put_auth, put_create, put_part,
+    put_read, put_set_data, put_set_watches, read, set_data, set_watches, string,
 };

@@ -51,12 +51,15 @@ pub fn create_with(path: &str, data: &[u8], acl: &[(i32, &str, &str)], flags: i3
     record(|out| put_create_with(out, path, data, acl, flags))
 }
 
-/// A path, and whether a watch is wanted: exists, getData, getChildren, getChildren2.
+/// Appends a path, and whether a watch is wanted: exists, getData, getChildren, getChildren2.
+pub fn put_read(out: &mut Vec<u8>, path: &str, watch: bool) {
+    out.put_ustring(Some(path));
+    out.put_bool(watch);
+}
+
+/// What [`put_read`] appends.
 pub fn read(path: &str, watch: bool) -> Vec<u8> {
-    record(|out| {
-        out.put_ustring(Some(path));
-        out.put_bool(watch);
-    })
+    record(|out| put_read(out, path, watch))
 }
 
 /// A path with any version: delete, check.
@@ -67,13 +70,16 @@ pub fn any_version(path: &str) -> Vec<u8> {
     })
 }
 
-/// A setData of any version.
+/// Appends a setData of any version.
+pub fn put_set_data(out: &mut Vec<u8>, path: &str, data: &[u8]) {
+    out.put_ustring(Some(path));
+    out.put_buffer(Some(data));
+    out.put_i32(-1);
+}
+
+/// What [`put_set_data`] appends.
 pub fn set_data(path: &str, data: &[u8]) -> Vec<u8> {
-    record(|out| {
-        out.put_ustring(Some(path));
-        out.put_buffer(Some(data));
-        out.put_i32(-1);
-    })
+    record(|out| put_set_data(out, path, data))
 }
 
 /// A multi or a multiRead of these operations and records.
@@ -95,25 +101,31 @@ pub fn put_part(out: &mut Vec<u8>, op: i32, done: bool) {
     out.put_i32(-1);
 }
 
-/// Credentials.
-pub fn auth(scheme: &str, credentials: &[u8]) -> Vec<u8> {
-    record(|out| {
-        out.put_i32(0);
-        out.put_ustring(Some(scheme));
-        out.put_buffer(Some(credentials));
-    })
+/// Appends credentials.
+pub fn put_auth(out: &mut Vec<u8>, scheme: &str, credentials: Option<&[u8]>) {
+    out.put_i32(0);
+    out.put_ustring(Some(scheme));
+    out.put_buffer(credentials);
 }
 
-/// setWatches with three lists, setWatches2 with five: the paths of nodes watched for data, existence and children, and
-/// those with persistent and recursive watches.
+/// What [`put_auth`] appends.
+pub fn auth(scheme: &str, credentials: &[u8]) -> Vec<u8> {
+    record(|out| put_auth(out, scheme, Some(credentials)))
+}
+
+/// Appends a setWatches with three lists, a setWatches2 with five: the paths of nodes watched for data, existence and
+/// children, and those with persistent and recursive watches.
+pub fn put_set_watches<P: AsRef<str>>(out: &mut Vec<u8>, last_zxid: i64, lists: &[&[P]]) {
+    out.put_i64(last_zxid);
+    for list in lists {
+        out.put_len(list.len());
+        list.iter().for_each(|path| out.put_ustring(Some(path.as_ref())));
+    }
+}
+
+/// What [`put_set_watches`] appends.
 pub fn set_watches<P: AsRef<str>>(last_zxid: i64, lists: &[&[P]]) -> Vec<u8> {
-    record(|out| {
-        out.put_i64(last_zxid);
-        for list in lists {
-            out.put_len(list.len());
-            list.iter().for_each(|path| out.put_ustring(Some(path.as_ref())));
-        }
-    })
+    record(|out| put_set_watches(out, last_zxid, lists))
 }
 
 #[cfg(test)]
