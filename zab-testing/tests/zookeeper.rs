@@ -7,11 +7,10 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use common::{
-    Client, PATIENCE, assert_equal, assert_everywhere, create, frame, read_frame, request, wait_end,
-};
-use zab_proto::wire::jute::BufMutExt;
+use common::{Client, PATIENCE, assert_equal, assert_everywhere, create, wait_end};
+use zab_harness::client::{frame, read, read_frame, request};
 use zab_testing::{Builder, Ensemble, Link, Runtime, Service, Sid};
+use zk_service::Opcode;
 
 /// Ensembles of each runtime, and a mixed one in which every member uses another.
 fn on_all(build: impl Fn(Builder) -> Builder, test: impl Fn(Ensemble<Service>)) {
@@ -157,8 +156,8 @@ fn malformed_bytes_end_their_own_connection_only() {
                 }
                 // A session that was fine until now.
                 let mut client = Client::open(ensemble.client_address(sid)).unwrap();
-                client.stream.write_all(&[0xff; 64]).unwrap();
-                wait_end(&mut client.stream);
+                client.0.stream().write_all(&[0xff; 64]).unwrap();
+                wait_end(client.0.stream());
             }
             for (i, client) in good.iter_mut().enumerate() {
                 assert_eq!(client.create(&format!("/after-{i}"), b"", false).unwrap(), 0);
@@ -179,17 +178,15 @@ fn a_client_that_does_not_read_holds_up_nobody() {
             let mut lazy = Client::open(ensemble.client_address(leader)).unwrap();
             let (data, asked) = (vec![b'z'; 100_000], 400);
             assert_eq!(lazy.create("/large", &data, false).unwrap(), 0);
-            let mut body = Vec::new();
-            body.put_ustring(Some("/large"));
-            body.put_bool(false);
             for xid in 0..asked {
-                lazy.stream.write_all(&request(1000 + xid, 4, &body)).unwrap();
+                let get = request(1000 + xid, Opcode::GetData.wire(), &read("/large", false));
+                lazy.0.stream().write_all(&get).unwrap();
             }
             for sid in ensemble.members() {
                 create(&ensemble, sid, &format!("/quick-{sid}"));
             }
             for xid in 0..asked {
-                let answer = read_frame(&mut lazy.stream).unwrap();
+                let answer = read_frame(lazy.0.stream()).unwrap();
                 assert_eq!(answer[..4], (1000 + xid).to_be_bytes());
                 assert_eq!(answer[20..20 + data.len()], data);
             }

@@ -1,124 +1,47 @@
 //! A client of ZooKeeper, as small as the tests allow.
 
-use std::io::{Error, ErrorKind, Read, Result, Write};
+use std::io::{ErrorKind, Read, Result};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use bytes::BufMut;
-use zab_proto::wire::jute::{BufMutExt, Reader};
+use zab_harness::client::{self, Connect, Connection};
+use zab_proto::wire::jute::Reader;
 use zab_testing::{Ensemble, Service, Sid};
+use zk_service::Opcode;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connection with a session.
-pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
-    pub(crate) session: i64,
-    password: Vec<u8>,
-    xid: i32,
-    zxid: i64,
-}
+pub(crate) struct Client(pub(crate) Connection);
 
 impl Client {
     /// A new session.
     pub(crate) fn open(addr: SocketAddr) -> Result<Self> {
-        Self::connect(addr, 0, &[0; 16], 0)
+        Connection::open(addr, &Connect::new(30_000), PATIENCE).map(Self)
     }
 
     /// The same session on another connection.
     pub(crate) fn move_to(&self, addr: SocketAddr) -> Result<Self> {
-        Self::connect(addr, self.session, &self.password, self.zxid)
-    }
-
-    fn connect(addr: SocketAddr, session: i64, password: &[u8], zxid: i64) -> Result<Self> {
-        let mut stream = TcpStream::connect(addr)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        let mut body = Vec::new();
-        body.put_i32(0);
-        body.put_i64(zxid);
-        body.put_i32(30_000);
-        body.put_i64(session);
-        body.put_buffer(Some(password));
-        stream.write_all(&frame(&body))?;
-        let answer = read_frame(&mut stream)?;
-        let mut reader = Reader::new(&answer);
-        let mut fields = || {
-            let (_, timeout, session) = (reader.i32()?, reader.i32()?, reader.i64()?);
-            Ok::<_, zab_proto::DecodeError>((timeout, session, reader.buffer()?))
-        };
-        match fields() {
-            Ok((1.., session, Some(password))) => {
-                Ok(Self { stream, session, password: password.to_vec(), xid: 0, zxid })
-            }
-            _ => Err(Error::new(ErrorKind::ConnectionRefused, "the session has expired")),
-        }
+        Connection::open(addr, &self.0.again(), PATIENCE).map(Self)
     }
 
     /// Creates a node; the error code.
     pub(crate) fn create(&mut self, path: &str, data: &[u8], ephemeral: bool) -> Result<i32> {
-        let mut body = Vec::new();
-        body.put_ustring(Some(path));
-        body.put_buffer(Some(data));
-        body.put_i32(1);
-        body.put_i32(31);
-        body.put_ustring(Some("world"));
-        body.put_ustring(Some("anyone"));
-        body.put_i32(i32::from(ephemeral));
-        self.call(1, &body).map(|(error, _)| error)
+        let record = client::create(path, data, ephemeral.into());
+        self.0.call(Opcode::Create.wire(), &record).map(|(error, _)| error)
     }
 
     /// A node's data, as this member has it.
     pub(crate) fn get(&mut self, path: &str) -> Result<Option<Vec<u8>>> {
-        let mut body = Vec::new();
-        body.put_ustring(Some(path));
-        body.put_bool(false);
-        let (error, answer) = self.call(4, &body)?;
+        let (error, answer) = self.0.call(Opcode::GetData.wire(), &client::read(path, false))?;
         let data = || Reader::new(&answer).buffer().ok()?.map(<[u8]>::to_vec);
         Ok((error == 0).then(data).flatten())
     }
 
     /// Everything committed before is seen by what follows.
     pub(crate) fn sync(&mut self) -> Result<()> {
-        let mut body = Vec::new();
-        body.put_ustring(Some("/"));
-        self.call(9, &body).map(|_| ())
+        self.0.call(Opcode::Sync.wire(), &client::string("/")).map(|_| ())
     }
-
-    fn call(&mut self, op: i32, body: &[u8]) -> Result<(i32, Vec<u8>)> {
-        self.xid += 1;
-        self.stream.write_all(&request(self.xid, op, body))?;
-        let answer = read_frame(&mut self.stream)?;
-        let mut reader = Reader::new(&answer);
-        let mut header = || Some((reader.i32().ok()?, reader.i64().ok()?, reader.i32().ok()?));
-        let (xid, zxid, error) = header().ok_or(ErrorKind::InvalidData)?;
-        assert_eq!(xid, self.xid, "answers come in order");
-        self.zxid = self.zxid.max(zxid);
-        Ok((error, reader.rest().to_vec()))
-    }
-}
-
-pub(crate) fn request(xid: i32, op: i32, body: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    bytes.put_i32(xid);
-    bytes.put_i32(op);
-    bytes.extend_from_slice(body);
-    frame(&bytes)
-}
-
-pub(crate) fn frame(body: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    bytes.put_buffer(Some(body));
-    bytes
-}
-
-pub(crate) fn read_frame(stream: &mut TcpStream) -> Result<Vec<u8>> {
-    let mut len = [0; 4];
-    stream.read_exact(&mut len)?;
-    let mut body = vec![0; u32::from_be_bytes(len) as usize];
-    stream.read_exact(&mut body)?;
-    Ok(body)
 }
 
 /// Creates a node through a member, again and again until it is there.
