@@ -9,6 +9,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use zab_harness::client::Connect;
+
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn zabd(arguments: &[&str]) -> Command {
@@ -377,14 +379,8 @@ fn a_fatal_error_is_logged_once() {
     std::thread::sleep(Duration::from_millis(200));
     fs::remove_dir_all(dir.0.join("d/version-2")).unwrap();
     let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
-    // A ConnectRequest: a session is the first transaction.
-    let mut request = 44_i32.to_be_bytes().to_vec();
-    request.extend([0; 12]);
-    request.extend(10_000_i32.to_be_bytes());
-    request.extend([0; 8]);
-    request.extend(16_i32.to_be_bytes());
-    request.extend([0; 16]);
-    stream.write_all(&request).unwrap();
+    // A session is the first transaction.
+    stream.write_all(&Connect::new(10_000).to_vec()).unwrap();
     let errors: Vec<_> = server.lines.by_ref().filter(|line| line.contains(" ERROR ")).collect();
     assert_eq!(errors.len(), 1, "{errors:#?}");
     assert!(errors[0].contains("version-2/log.1: "), "{errors:#?}");

@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use runtime_core::HeldPort;
+use zab_harness::client::{self, Connect, Connection};
+use zk_service::Opcode;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -171,52 +173,20 @@ impl Drop for Server {
     }
 }
 
-/// A client of ZooKeeper's protocol, as far as it is needed here.
-struct Client {
-    stream: TcpStream,
-    xid: i32,
-}
+/// A client that does not come back.
+struct Client(Connection);
 
 impl Client {
     fn connect(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        stream.set_nodelay(true)?;
-        let mut client = Self { stream, xid: 0 };
-        let mut connect = [0; 44];
-        connect[12..16].copy_from_slice(&30_000i32.to_be_bytes());
-        connect[24..28].copy_from_slice(&16i32.to_be_bytes());
-        client.send(&connect)?;
-        client.receive()?;
-        Ok(client)
+        Connection::open(address, &Connect::new(30_000), Duration::from_secs(10)).map(Self)
     }
 
-    fn send(&mut self, frame: &[u8]) -> io::Result<()> {
-        let len = u32::try_from(frame.len()).unwrap();
-        self.stream.write_all(&[&len.to_be_bytes(), frame].concat())
-    }
-
-    fn receive(&mut self) -> io::Result<Vec<u8>> {
-        let mut len = [0; 4];
-        self.stream.read_exact(&mut len)?;
-        let mut frame = vec![0; usize::try_from(u32::from_be_bytes(len)).unwrap()];
-        self.stream.read_exact(&mut frame)?;
-        Ok(frame)
-    }
-
-    fn call(&mut self, operation: i32, record: &[u8]) -> io::Result<i32> {
-        self.xid += 1;
-        let head = [self.xid.to_be_bytes(), operation.to_be_bytes()].concat();
-        self.send(&[&head, record].concat())?;
-        let reply = self.receive()?;
-        Ok(i32::from_be_bytes(reply[12..16].try_into().unwrap()))
+    fn call(&mut self, op: Opcode, record: &[u8]) -> io::Result<i32> {
+        self.0.call(op.wire(), record).map(|(error, _)| error)
     }
 
     fn create(&mut self, path: &str, data: &[u8]) -> io::Result<i32> {
-        let buffer =
-            |bytes: &[u8]| [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
-        let acl = [&[0, 0, 0, 1, 0, 0, 0, 31], &*buffer(b"world"), &buffer(b"anyone")].concat();
-        self.call(1, &[&buffer(path.as_bytes()), &buffer(data), &*acl, &[0; 4]].concat())
+        self.call(Opcode::Create, &client::create(path, data, 0))
     }
 
     /// Creates nodes `/<name>0` and so on until one is not acknowledged or there are `n`; how many were.
@@ -230,12 +200,11 @@ impl Client {
     }
 
     fn exists(&mut self, path: &str) -> bool {
-        let len = u32::try_from(path.len()).unwrap().to_be_bytes();
-        self.call(3, &[&len, path.as_bytes(), &[0]].concat()).unwrap() == 0
+        self.call(Opcode::Exists, &client::read(path, false)).unwrap() == 0
     }
 
     fn sync(&mut self) {
-        assert_eq!(self.call(9, &[0, 0, 0, 1, b'/']).unwrap(), 0);
+        assert_eq!(self.call(Opcode::Sync, &client::string("/")).unwrap(), 0);
     }
 }
 

@@ -1,34 +1,20 @@
 //! The texts that tools look for in ZooKeeper's log, each provoked. They are those of ZooKeeper 3.8.0 at the same events;
 //! what is left out and what has other words on purpose is listed in `docs/operations.md`.
 
-use std::io::{Read, Write};
+use std::io::{self, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::servers::{Dir, PATIENCE, Server, ensemble, wait};
+use zab_harness::client::{Connect, Connected, Connection};
 use zk_client::blocking::Client;
 
 const DIGEST: &str = "bob:secret";
 
-/// A handshake, on a connection of its own; the whole answer, without its length.
-fn handshake(server: &Server, last_zxid: i64, session: i64, password: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect(("127.0.0.1", server.client)).expect("a connection");
-    stream.set_read_timeout(Some(PATIENCE)).expect("set");
-    let mut frame = Vec::new();
-    frame.extend(45_i32.to_be_bytes());
-    frame.extend(0_i32.to_be_bytes());
-    frame.extend(last_zxid.to_be_bytes());
-    frame.extend(2000_i32.to_be_bytes());
-    frame.extend(session.to_be_bytes());
-    frame.extend(16_i32.to_be_bytes());
-    frame.extend(password);
-    frame.push(0);
-    stream.write_all(&frame).expect("sent");
-    let mut answer = [0; 41];
-    match stream.read_exact(&mut answer) {
-        Ok(()) => answer[4..].to_vec(),
-        Err(_) => Vec::new(),
-    }
+/// A handshake, on a connection of its own.
+fn handshake(server: &Server, connect: Connect) -> io::Result<Connected> {
+    let connection = Connection::open(("127.0.0.1", server.client), &connect, PATIENCE)?;
+    Ok(connection.session())
 }
 
 struct Log(std::path::PathBuf);
@@ -126,13 +112,14 @@ fn clients(server: &Server, log: &Log) {
 /// A session that is left alone expires, and is not there any more; one that never was; and a client from
 /// the future.
 fn sessions(server: &Server, log: &Log, leader: &Log) {
-    let answer = handshake(server, 0, 0, &[0; 16]);
-    let session = i64::from_be_bytes(answer[8..16].try_into().expect("eight bytes"));
+    let new = Connect::new(2000);
+    let Connected { session, password, .. } = handshake(server, new).expect("a session");
     let id = format!("{session:#x}");
     leader.wait_for(&format!("Expiring session {id}, timeout of 2000ms exceeded"));
-    handshake(server, 0, session, &answer[20..36]);
+    handshake(server, Connect { session, password, ..new }).expect_err("it has expired");
     log.wait_for(&format!("Invalid session {id} for client 127.0.0.1:"));
-    handshake(server, 0, 0x1234, &[7; 16]);
+    let other = Connect { session: 0x1234, password: [7; 16], ..new };
+    handshake(server, other).expect_err("there is none");
     let wrong = "for session 0x1234";
     log.wait_for(wrong);
     let text = log.text();
@@ -141,7 +128,7 @@ fn sessions(server: &Server, log: &Log, leader: &Log) {
     assert!(text.lines().any(told), "{text}");
     assert!(!text.contains("Invalid session 0x0"), "{text}");
     assert!(!text.contains("secret"), "a password is in the log");
-    handshake(server, i64::MAX, 0, &[0; 16]);
+    handshake(server, Connect { last_zxid: i64::MAX, ..new }).expect_err("it is ahead");
     log.wait_for("as it has seen zxid 0x7fffffffffffffff our last zxid is 0x");
     log.wait_for("client must try another server");
 }
