@@ -6,9 +6,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BufMut;
 use rustls::ClientConfig;
-use zab_proto::wire::jute::{BufMutExt, Reader};
+use zab_harness::client::{self, Connect, Connected};
+use zk_service::Opcode;
 
 use crate::grpc;
 use crate::secure::Stream;
@@ -67,7 +67,7 @@ impl Codec {
     /// Appends what a connection begins with.
     pub fn hello(&self, out: &mut Vec<u8>) {
         match self {
-            Self::ZooKeeper(..) => connect(out, 20_000),
+            Self::ZooKeeper(..) => Connect::new(20_000).put(out),
             Self::Etcd(_) => grpc::hello(out),
         }
     }
@@ -102,19 +102,17 @@ impl Codec {
             Self::ZooKeeper(sent, open) => (sent, open),
             Self::Etcd(calls) => return calls.decode(bytes, out),
         };
-        let Some(len) = frame_len(bytes) else { return Ok(None) };
-        let frame = &bytes[4..len];
+        let Some(frame) = client::first_frame(bytes) else { return Ok(None) };
+        let len = 4 + frame.len();
+        let odd = |_| io::ErrorKind::InvalidData;
         if !*open {
-            // ConnectResponse: a session that is refused has no time-out.
-            *open = frame.get(4..8).is_some_and(|timeout| timeout != [0; 4]);
+            *open = Connected::read(frame).map_err(odd)?.is_some();
             let refused = io::ErrorKind::ConnectionRefused;
             return if *open { Ok(Some((len, None))) } else { Err(refused.into()) };
         }
-        let mut reader = Reader::new(frame);
-        let mut header = || Some((reader.i32().ok()?, reader.i64().ok()?, reader.i32().ok()?));
-        let (xid, _, err) = header().ok_or(io::ErrorKind::InvalidData)?;
-        let seq = u64::try_from(xid - 1).ok();
-        Ok(Some((len, seq.map(|seq| Reply { seq, err, body: &frame[16..] }))))
+        let (header, body) = client::reply(frame).map_err(odd)?;
+        let seq = u64::try_from(header.xid - 1).ok();
+        Ok(Some((len, seq.map(|seq| Reply { seq, err: header.code, body }))))
     }
 
     /// Whether `reply` is a good answer to `request`: no error, and exactly the record that belongs
@@ -140,61 +138,18 @@ impl Codec {
 /// Bytes of a `Stat` record.
 const STAT_LEN: usize = 68;
 
-/// Appends the ConnectRequest of a new session.
-fn connect(out: &mut Vec<u8>, timeout_ms: i32) {
-    frame(out, |out| {
-        out.put_i32(0);
-        out.put_i64(0);
-        out.put_i32(timeout_ms);
-        out.put_i64(0);
-        out.put_buffer(Some(&[0; 16]));
-        out.put_bool(false);
-    });
-}
-
 /// Appends a request.
 fn request(out: &mut Vec<u8>, xid: i32, request: Request<'_>) {
-    frame(out, |out| {
-        out.put_i32(xid);
-        match request {
-            Request::Create(path, data) => {
-                out.put_i32(1);
-                out.put_ustring(Some(path));
-                out.put_buffer(Some(data));
-                out.put_i32(1);
-                out.put_i32(31);
-                out.put_ustring(Some("world"));
-                out.put_ustring(Some("anyone"));
-                out.put_i32(0);
-            }
-            Request::Set(path, data) => {
-                out.put_i32(5);
-                out.put_ustring(Some(path));
-                out.put_buffer(Some(data));
-                out.put_i32(-1);
-            }
-            Request::Get(path) => {
-                out.put_i32(4);
-                out.put_ustring(Some(path));
-                out.put_bool(false);
-            }
-        }
+    let op = match request {
+        Request::Create(..) => Opcode::Create,
+        Request::Set(..) => Opcode::SetData,
+        Request::Get(_) => Opcode::GetData,
+    };
+    client::put_request(out, xid, op.wire(), |out| match request {
+        Request::Create(path, data) => client::put_create(out, path, data, 0),
+        Request::Set(path, data) => client::put_set_data(out, path, data),
+        Request::Get(path) => client::put_read(out, path, false),
     });
-}
-
-fn frame(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
-    let at = out.len();
-    out.put_i32(0);
-    body(out);
-    let len = i32::try_from(out.len() - at - 4).expect("a short frame");
-    out[at..at + 4].copy_from_slice(&len.to_be_bytes());
-}
-
-/// The length of the first whole frame in `bytes`, its prefix included.
-fn frame_len(bytes: &[u8]) -> Option<usize> {
-    let prefix = bytes.first_chunk::<4>()?;
-    let len = 4 + usize::try_from(i32::from_be_bytes(*prefix)).ok()?;
-    (bytes.len() >= len).then_some(len)
 }
 
 /// One blocking connection, with one request at a time.
