@@ -7,14 +7,17 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
+use zab_harness::client::{Connect, auth, reply, request, xid};
+use zk_service::Opcode;
+
 use crate::client::World;
 
 const RECORDED: &str = include_str!("../../zk-service/tests/vectors/nulls/recorded.txt");
 const OURS: &str = include_str!("../../zk-service/tests/vectors/nulls/ours.txt");
 const JUDGED: usize = 0;
 const OTHER: usize = 1;
-const AUTH: i32 = 100;
-const PING: i32 = 11;
+const AUTH: i32 = Opcode::Auth.wire();
+const PING: i32 = Opcode::Ping.wire();
 
 struct Case {
     name: &'static str,
@@ -95,25 +98,17 @@ impl Case {
     fn run(&self, world: &mut World, piece: usize) {
         world.hang_up(JUDGED);
         world.settle();
-        let mut connect = vec![0, 0, 0, 45];
-        connect.extend_from_slice(&[0; 12]);
-        connect.extend_from_slice(&10_000_i32.to_be_bytes());
-        connect.extend_from_slice(&[0; 8]);
-        connect.extend_from_slice(&16_i32.to_be_bytes());
-        connect.extend_from_slice(&[0; 17]);
-        world.send(JUDGED, &connect);
+        world.send(JUDGED, &Connect::new(10_000).to_vec());
         world.settle();
         assert_eq!(take_frames(world).len(), 1, "a session");
         if self.login != "-" {
-            let scheme = [&6_i32.to_be_bytes(), &b"digest"[..]].concat();
-            let len = i32::try_from(self.login.len()).expect("short").to_be_bytes();
-            let record = [&[0; 4], &*scheme, &len, self.login.as_bytes()].concat();
+            let record = auth("digest", self.login.as_bytes());
             assert_eq!(ask(world, 3, AUTH, &record, usize::MAX), Some((0, 0)));
         }
         let found = match ask(world, 5, self.op, &self.record, piece) {
             None => "end".into(),
             Some((code, len)) => {
-                let goes_on = ask(world, -2, PING, &[], usize::MAX).is_some();
+                let goes_on = ask(world, xid::PING, PING, &[], usize::MAX).is_some();
                 format!("{code} {len}{}", if goes_on { "" } else { " end" })
             }
         };
@@ -129,17 +124,15 @@ impl Case {
 
 /// The code and the length of the body of the reply; `None` if the connection ends.
 fn ask(world: &mut World, xid: i32, op: i32, record: &[u8], piece: usize) -> Option<(i32, usize)> {
-    let len = i32::try_from(8 + record.len()).expect("short");
-    let head = [len, xid, op].map(i32::to_be_bytes).concat();
     world.clients[JUDGED].conn?;
-    for bytes in [head, record.to_vec()].concat().chunks(piece) {
+    for bytes in request(xid, op, record).chunks(piece) {
         world.send(JUDGED, bytes);
         world.settle();
     }
-    let number = |bytes: &[u8]| i32::from_be_bytes(bytes.try_into().expect("four"));
-    let replies = take_frames(world);
-    let reply = replies.iter().find(|frame| [xid, -2].contains(&number(&frame[..4])))?;
-    Some((number(&reply[12..16]), reply.len() - 16))
+    let frames = take_frames(world);
+    let mut replies = frames.iter().map(|frame| reply(frame).expect("a whole one"));
+    let (header, body) = replies.find(|(header, _)| [xid, xid::PING].contains(&header.xid))?;
+    Some((header.code, body.len()))
 }
 
 fn take_frames(world: &mut World) -> Vec<Vec<u8>> {

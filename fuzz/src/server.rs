@@ -7,12 +7,16 @@
 
 use std::time::Duration;
 
+use zab_harness::client::{Connect, Connected, first_frame, read, reply, request, set_data};
 use zab_proto::Channel;
+use zk_service::Opcode;
 
 use crate::servers::{DIALLED, World, limits, options};
 
 /// Names of the clients that only want to be served, one on each server.
 const WITNESS: u16 = 0x100;
+/// The xids of what a witness asks.
+const ASKED: [i32; 2] = [7, 8];
 
 /// Runs the pieces in `data`. `live` says how many bytes are allocated.
 pub fn run(data: &[u8], live: impl Fn() -> usize) {
@@ -101,13 +105,10 @@ impl<F: Fn() -> usize> Judge<F> {
         let name = WITNESS + u16::try_from(server).expect("a few");
         assert!(world.connect(name, server, Channel::Client), "a witness is refused");
         world.listen(name);
-        let mut hello = vec![0; 49];
-        hello[3] = 45;
-        hello[16..20].copy_from_slice(&40_000_i32.to_be_bytes());
-        hello[31] = 16;
-        world.send(name, &hello);
+        world.send(name, &Connect::new(40_000).to_vec());
         let heard = world.heard(name);
-        assert!(heard.len() >= 40 && heard[12..20] != [0; 8], "no session: {heard:?}");
+        let granted = first_frame(&heard).and_then(|frame| Connected::read(frame).ok().flatten());
+        assert!(granted.is_some(), "no session: {heard:?}");
     }
 
     /// Each witness writes and reads. It is answered at once; what, depends on what others did to the
@@ -122,10 +123,9 @@ impl<F: Fn() -> usize> Judge<F> {
                 // Whoever has its session's id can have ended it; not its right to another.
                 self.open(world, server);
             }
-            // setData and exists of the root.
-            let write = [&[0, 0, 0, 21, 0, 0, 0, 7, 0, 0, 0, 5, 0, 0, 0, 1][..], b"/", &[0xff; 8]];
-            let read = [&[0, 0, 0, 14, 0, 0, 0, 8, 0, 0, 0, 3, 0, 0, 0, 1][..], b"/", &[0]];
-            world.send(name, &[write.concat(), read.concat()].concat());
+            let write = request(ASKED[0], Opcode::SetData.wire(), &set_data("/", b""));
+            let read = request(ASKED[1], Opcode::Exists.wire(), &read("/", false));
+            world.send(name, &[write, read].concat());
             let answers = answers(&world.heard(name));
             assert_eq!(answers, 2, "a client of server {} is not answered", server + 1);
         }
@@ -181,11 +181,9 @@ fn epoch_of(world: &World) -> i64 {
 /// Replies to the witness's requests among the frames, which may be events and others, too.
 fn answers(heard: &[u8]) -> usize {
     let (mut rest, mut count) = (heard, 0);
-    while let Some((head, more)) = rest.split_first_chunk::<4>() {
-        let len = usize::try_from(i32::from_be_bytes(*head)).expect("a length");
-        let Some((frame, after)) = more.split_at_checked(len) else { break };
-        count += usize::from(matches!(frame.first_chunk(), Some([0, 0, 0, 7 | 8])));
-        rest = after;
+    while let Some(frame) = first_frame(rest) {
+        count += usize::from(reply(frame).is_ok_and(|(header, _)| ASKED.contains(&header.xid)));
+        rest = &rest[4 + frame.len()..];
     }
     count
 }
