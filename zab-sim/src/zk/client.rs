@@ -3,6 +3,8 @@
 
 use std::collections::VecDeque;
 
+use zab_harness::client::{Connect, Connected, ReplyHeader, first_frame, reply, xid};
+
 use crate::check::Failure;
 use crate::options::Options;
 use crate::queue::{HostIx, MILLI};
@@ -10,7 +12,7 @@ use crate::subject::{Client, Wish};
 use crate::zk::acl::User;
 use crate::zk::history::{Answered, Call, Seen, Told};
 use crate::zk::remembered::Remembered;
-use crate::zk::wire::{self, Answer, ReplyHeader, Request, Session};
+use crate::zk::wire::{self, Answer, Request};
 use crate::zk::workload::{LONG_MAX, Workload};
 
 /// Requests that a client sends ahead of their answers.
@@ -47,7 +49,7 @@ pub struct ZkClient {
     healing: bool,
     phase: Phase,
     server: HostIx,
-    session: Option<Session>,
+    session: Option<Connected>,
     last_zxid: i64,
     xid: i32,
     pending: VecDeque<usize>,
@@ -150,7 +152,10 @@ impl Client for ZkClient {
 
     fn opened(&mut self, wish: &mut Wish<'_>) {
         self.phase = Phase::Greeting;
-        wire::connect(self.session, self.timeout_ms, self.last_zxid, &mut wish.send);
+        let connect = Connect { last_zxid: self.last_zxid, ..Connect::new(self.timeout_ms) };
+        let own =
+            |own: Connected| Connect { session: own.session, password: own.password, ..connect };
+        self.session.map_or(connect, own).put(&mut wish.send);
     }
 
     fn received(&mut self, bytes: &[u8], wish: &mut Wish<'_>) -> usize {
@@ -308,9 +313,9 @@ impl ZkClient {
     fn send(&mut self, request: Request, wish: &mut Wish<'_>) {
         let Some(session) = self.session else { return };
         let xid = match request {
-            Request::Ping => wire::XID_PING,
-            Request::Auth(_) => wire::XID_AUTH,
-            Request::SetWatches(_) => wire::XID_SET_WATCHES,
+            Request::Ping => xid::PING,
+            Request::Auth(_) => xid::AUTH,
+            Request::SetWatches(_) => xid::SET_WATCHES,
             _ => {
                 self.xid += 1;
                 self.xid
@@ -321,10 +326,10 @@ impl ZkClient {
             self.patience = wish.now + self.timeout();
         }
         request.encode(xid, &mut wish.send);
-        self.say(wish, || format!("{:#x} asks {xid} {request:?}", session.id));
+        self.say(wish, || format!("{:#x} asks {xid} {request:?}", session.session));
         self.sent = wish.now;
         self.pending.push_back(self.calls.len());
-        let session = session.id;
+        let session = session.session;
         self.calls.push(Call { session, xid, request, invoked: wish.now, answered: None });
     }
 
@@ -332,7 +337,7 @@ impl ZkClient {
     fn read(&mut self, wish: &mut Wish<'_>) {
         let input = std::mem::take(&mut self.input);
         let mut at = 0;
-        while let Some(frame) = wire::first_frame(&input[at..]) {
+        while let Some(frame) = first_frame(&input[at..]) {
             at += 4 + frame.len();
             self.heard = wish.now;
             let result = match self.phase {
@@ -351,10 +356,10 @@ impl ZkClient {
 
     fn greeted(&mut self, frame: &[u8], wish: &mut Wish<'_>) -> Result<(), zab_proto::DecodeError> {
         let at = wish.now;
-        match (wire::connected(frame)?, self.session) {
+        match (Connected::read(frame)?, self.session) {
             (None, None) => self.fail("W8", "a new session is refused"),
             (None, Some(old)) => {
-                self.say(wish, || format!("{:#x} is refused", old.id));
+                self.say(wish, || format!("{:#x} is refused", old.session));
                 self.seen.push(Seen::Refused { at });
                 self.give_up();
                 self.hang_up(wish);
@@ -362,13 +367,14 @@ impl ZkClient {
             }
             (Some(new), old) => {
                 if let Some(old) = old
-                    && (old.id, old.password) != (new.id, new.password)
+                    && (old.session, old.password) != (new.session, new.password)
                 {
-                    let text = format!("goes on with session {:#x}, is given {new:x?}", old.id);
+                    let text =
+                        format!("goes on with session {:#x}, is given {new:x?}", old.session);
                     self.fail("W9", &text);
                 }
                 let (server, resumed) = (self.server, old.is_some());
-                self.say(wish, || format!("{:#x} attached to s{}", new.id, server + 1));
+                self.say(wish, || format!("{:#x} attached to s{}", new.session, server + 1));
                 self.seen.push(Seen::Attached { at, server, resumed });
                 self.session = Some(new);
                 self.phase = Phase::Open;
@@ -383,7 +389,7 @@ impl ZkClient {
                 }
                 for call in std::mem::take(&mut self.again) {
                     let Call { session, xid, request, .. } = &self.calls[call];
-                    if *session == new.id && resumed && request.is_write() {
+                    if *session == new.session && resumed && request.is_write() {
                         request.encode(*xid, &mut wish.send);
                         self.pending.push_back(call);
                     }
@@ -403,13 +409,13 @@ impl ZkClient {
         frame: &[u8],
         wish: &mut Wish<'_>,
     ) -> Result<(), zab_proto::DecodeError> {
-        let (header, body) = wire::reply(frame)?;
+        let (header, body) = reply(frame)?;
         if header.xid == wire::XID_RESUBMIT {
             self.resubmits = true;
             return Ok(());
         }
         self.last_zxid = self.last_zxid.max(header.zxid);
-        if header.xid == wire::XID_EVENT {
+        if header.xid == xid::EVENT {
             let (kind, path) = wire::event(body)?;
             let told = Told { zxid: header.zxid, kind, path };
             self.say(wish, || format!("hears {told:x?}"));

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
+use zab_harness::client::{first_frame, xid};
 use zab_proto::wire::jute::Reader;
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{ConnId, Epoch, Instant, Origin, Phase, ServerState, Status};
@@ -355,10 +356,10 @@ fn acls_of(snapshot: &[u8]) -> Option<Range<usize>> {
 impl Outgoing {
     fn sort(&mut self, late: bool) {
         let mut at = 0;
-        while let Some(frame) = wire::first_frame(&self.raw[at..]) {
+        while let Some(frame) = first_frame(&self.raw[at..]) {
             let whole = &self.raw[at..at + 4 + frame.len()];
             at += whole.len();
-            if number(whole, XID) == Some(wire::XID_EVENT) {
+            if number(whole, XID) == Some(xid::EVENT) {
                 let path = whole.get(EVENT_PATH..).unwrap_or_default();
                 let fired =
                     self.persistent.get_mut(path).map(|fired| std::mem::replace(fired, true));

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use zab_harness::client::{first_frame, xid};
 use zab_proto::wire::jute::Reader;
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{ConnId, Instant, Phase, Status};
@@ -14,7 +15,6 @@ use zk_service::Opcode;
 
 use crate::check::Failure;
 use crate::rng::Map;
-use crate::zk::wire;
 
 /// What one server owes its clients' connections.
 #[derive(Debug)]
@@ -118,7 +118,7 @@ impl Keeping {
     pub(super) fn taken(&mut self, now: Instant, conn: ConnId, mut bytes: &[u8]) {
         let Some(kept) = self.conns.get_mut(&conn) else { return };
         kept.heard = Some(now);
-        while let Some(frame) = wire::first_frame(bytes) {
+        while let Some(frame) = first_frame(bytes) {
             bytes = &bytes[4 + frame.len()..];
             if !std::mem::replace(&mut kept.greeted, true) {
                 continue;
@@ -137,7 +137,7 @@ impl Keeping {
         kept.rest.extend_from_slice(bytes);
         let rest = std::mem::take(&mut kept.rest);
         let mut at = 0;
-        while let Some(frame) = wire::first_frame(&rest[at..]) {
+        while let Some(frame) = first_frame(&rest[at..]) {
             at += 4 + frame.len();
             let mut reader = Reader::new(frame);
             let first = reader.i32().unwrap_or_default();
@@ -145,7 +145,7 @@ impl Keeping {
                 let timeout_ms = reader.i32().unwrap_or_default();
                 kept.timeout = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
                 kept.session = reader.i64().unwrap_or_default();
-            } else if first != wire::XID_EVENT {
+            } else if first != xid::EVENT {
                 kept.asked.pop_front();
                 kept.carried &= !serves;
             }

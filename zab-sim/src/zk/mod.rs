@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use zab_harness::client::first_frame;
 use zab_proto::{
     Application, BadSnapshot, ClientOutput, ConnId, Core, DigestVerdict, Incoming, InstallProgress,
     Instant, Origin, SnapshotDigest, Status, Zxid,
@@ -278,7 +279,7 @@ impl Application for Zk {
             return used;
         }
         let mut used = 0;
-        while let Some(frame) = wire::first_frame(&bytes[used..]) {
+        while let Some(frame) = first_frame(&bytes[used..]) {
             let frame = &bytes[used..used + 4 + frame.len()];
             let altered = self.faults.intake(conn, frame, self.service.database());
             if self.service.handle_bytes(core, conn, &altered) == 0 {

@@ -1,26 +1,21 @@
 //! The client's side of ZooKeeper's client protocol: what is asked, and what an answer says.
+//!
+//! Answers are read to the last byte and without mercy, unlike a client that has to go on: this one judges.
 
 use bytes::BufMut;
+use zab_harness::client::{put_auth, put_part, put_request, put_set_watches};
 use zab_proto::DecodeError;
 use zab_proto::wire::jute::{BufMutExt, Reader};
 use zk_service::Opcode;
 
 use crate::zk::acl::{self, Entry, User};
 
-/// xid of an event.
-pub(crate) const XID_EVENT: i32 = -1;
-/// xid of a ping.
-pub(crate) const XID_PING: i32 = -2;
-/// xid of an auth packet.
-pub(crate) const XID_AUTH: i32 = -4;
 /// A frame that no server sends: a client that reads it submits again what it has in flight, on its next
 /// connection ([`ResubmittedAfterSnapshot`](crate::Mutation)).
 pub(crate) const RESUBMIT: [u8; 20] =
     [0, 0, 0, 16, 0xff, 0xff, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 /// Its xid.
 pub(crate) const XID_RESUBMIT: i32 = -128;
-/// xid of setWatches.
-pub(crate) const XID_SET_WATCHES: i32 = -8;
 
 /// What a create makes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -233,11 +228,7 @@ impl Request {
 
     /// Appends the frame.
     pub(crate) fn encode(&self, xid: i32, out: &mut Vec<u8>) {
-        frame(out, |out| {
-            out.put_i32(xid);
-            out.put_i32(self.op().wire());
-            self.record(out);
-        });
+        put_request(out, xid, self.op().wire(), |out| self.record(out));
     }
 
     fn record(&self, out: &mut Vec<u8>) {
@@ -265,17 +256,13 @@ impl Request {
                 acl::write(acl, out);
                 out.put_i32(*version);
             }
-            Self::Auth(user) => {
-                out.put_i32(0);
-                out.put_ustring(Some("digest"));
-                out.put_buffer(user.credentials().map(str::as_bytes));
-            }
+            Self::Auth(user) => put_auth(out, "digest", user.credentials().map(str::as_bytes)),
             Self::Multi(parts) => {
                 for part in parts {
-                    multi_header(out, part.op().wire(), false);
+                    put_part(out, part.op().wire(), false);
                     part.record(out);
                 }
-                multi_header(out, -1, true);
+                put_part(out, -1, true);
             }
             Self::Get { path, watch }
             | Self::Exists { path, watch }
@@ -286,14 +273,9 @@ impl Request {
             Self::Ephemerals => out.put_ustring(Some("/")),
             Self::Sync { path } | Self::GetAcl { path } => out.put_ustring(Some(path)),
             Self::SetWatches(lists) => {
-                out.put_i64(lists.since);
-                let one = [&lists.data, &lists.exist, &lists.child];
-                let two = [&lists.persistent, &lists.recursive];
-                let two = if lists.needs_two() { two.as_slice() } else { &[] };
-                for list in one.iter().chain(two) {
-                    out.put_len(list.len());
-                    list.iter().for_each(|path| out.put_ustring(Some(path)));
-                }
+                let WatchLists { since, data, exist, child, persistent, recursive } = lists;
+                let all = [&data[..], exist, child, persistent, recursive];
+                put_set_watches(out, *since, &all[..if lists.needs_two() { 5 } else { 3 }]);
             }
             Self::AddWatch { path, recursive } => {
                 out.put_ustring(Some(path));
@@ -306,75 +288,6 @@ impl Request {
             Self::Ping | Self::Close => {}
         }
     }
-}
-
-fn multi_header(out: &mut Vec<u8>, op: i32, done: bool) {
-    out.put_i32(op);
-    out.put_bool(done);
-    out.put_i32(-1);
-}
-
-fn frame(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
-    let at = out.len();
-    out.put_i32(0);
-    body(out);
-    let len = i32::try_from(out.len() - at - 4).expect("a short frame");
-    out[at..at + 4].copy_from_slice(&len.to_be_bytes());
-}
-
-/// A session as its client knows it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Session {
-    pub(crate) id: i64,
-    pub(crate) password: [u8; 16],
-    pub(crate) timeout_ms: i32,
-}
-
-/// Appends a ConnectRequest: for a new session, or to go on with one.
-pub(crate) fn connect(
-    session: Option<Session>,
-    timeout_ms: i32,
-    last_zxid: i64,
-    out: &mut Vec<u8>,
-) {
-    frame(out, |out| {
-        out.put_i32(0);
-        out.put_i64(last_zxid);
-        out.put_i32(timeout_ms);
-        out.put_i64(session.map_or(0, |session| session.id));
-        out.put_buffer(Some(&session.map_or([0; 16], |session| session.password)));
-        out.put_bool(false);
-    });
-}
-
-/// The first whole frame in `bytes` without its prefix.
-pub(crate) fn first_frame(bytes: &[u8]) -> Option<&[u8]> {
-    let len = i32::from_be_bytes(*bytes.first_chunk()?);
-    bytes[4..].get(..usize::try_from(len).ok()?)
-}
-
-/// Reads a ConnectResponse; `Ok(None)` is a refusal.
-pub(crate) fn connected(frame: &[u8]) -> Result<Option<Session>, DecodeError> {
-    let mut reader = Reader::new(frame);
-    reader.i32()?;
-    let (timeout_ms, id) = (reader.i32()?, reader.i64()?);
-    let password = reader.buffer()?.and_then(|bytes| bytes.try_into().ok()).unwrap_or_default();
-    Ok((id != 0 && timeout_ms > 0).then_some(Session { id, password, timeout_ms }))
-}
-
-/// The header of everything else that comes from a server.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct ReplyHeader {
-    pub(crate) xid: i32,
-    pub(crate) zxid: i64,
-    pub(crate) code: i32,
-}
-
-/// Splits a frame into header and body.
-pub(crate) fn reply(frame: &[u8]) -> Result<(ReplyHeader, &[u8]), DecodeError> {
-    let mut reader = Reader::new(frame);
-    let header = ReplyHeader { xid: reader.i32()?, zxid: reader.i64()?, code: reader.i32()? };
-    Ok((header, reader.rest()))
 }
 
 /// An event: its type and path.
