@@ -1,5 +1,5 @@
-//! A ZooKeeper server without sockets, disks or threads: one node with the service, and a client's bytes
-//! put in and taken out by hand, as a runtime would do it.
+//! A ZooKeeper server and a client of it without sockets, disks or threads: one node with the service, one session of
+//! `zk-client`, and the bytes of each put into the other by hand, as runtimes do it with sockets.
 
 use std::error::Error;
 use std::net::Ipv4Addr;
@@ -7,46 +7,66 @@ use std::net::Ipv4Addr;
 use zab_proto::{
     Channel, Config, Incoming, Instant, MemoryStorage, NetOutput, Node, Recovered, Sid,
 };
+use zk_client::{Action, Create, CreateMode, Event, Options, Request, Session};
 use zk_service::{Service, ServiceOptions};
-
-/// A session of `timeoutMs`: protocol version, last zxid, time-out, session id, password.
-fn connect_request(timeout_ms: i32) -> Vec<u8> {
-    let body = [&[0; 12][..], &timeout_ms.to_be_bytes(), &[0; 8], &16_i32.to_be_bytes(), &[0; 16]];
-    let body = body.concat();
-    [&i32::try_from(body.len()).unwrap_or(0).to_be_bytes()[..], &body].concat()
-}
 
 pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let (now, mut disk) = (Instant::ZERO, MemoryStorage::default());
     let options = ServiceOptions::default().with(|options| options.max_client_cnxns = 10);
     let config = Config::standalone(Sid(1));
     let mut node = Node::new(now, config, Recovered::default(), Service::new(options))?;
+    turn(now, &mut node, &mut disk, |_| ());
 
-    let mut sent = Vec::new();
-    turn(now, &mut node, &mut disk, &mut sent);
+    let mut session = Session::new(now, Options::parse("nowhere:2181")?)?;
+    session.submit(&Request::Create(Create::new("/n", "some data", CreateMode::Persistent)))?;
+    session.submit(&Request::GetData { path: "/n".into(), watch: false })?;
 
-    let incoming = Incoming::new((Ipv4Addr::LOCALHOST, 50_000).into());
-    let client = node.accept(now, Channel::Client, &incoming).ok_or("refused")?;
-    let request = connect_request(10_000);
-    let used = node.handle_bytes(now, client, &request, &mut disk);
-    assert_eq!(used, request.len(), "a whole frame is taken");
-    turn(now, &mut node, &mut disk, &mut sent);
-
-    // The answer: length, protocol version, time-out, session id, password.
-    let session = sent.get(12..20).ok_or("no answer")?;
-    println!("session 0x{}", session.iter().map(|b| format!("{b:02x}")).collect::<String>());
-    println!("{} nodes", node.app().database().tree.node_count());
-    Ok(())
+    let (mut client, mut answers) = (None, 0);
+    // The handshake takes a round trip, the requests behind it another.
+    for _ in 0..10 {
+        while let Some(action) = session.poll_action() {
+            if let Action::Connect(..) = action {
+                let incoming = Incoming::new((Ipv4Addr::LOCALHOST, 50_000).into());
+                client = node.accept(now, Channel::Client, &incoming);
+                session.handle_connected(now);
+            }
+        }
+        let client = client.ok_or("refused")?;
+        let taken = node.handle_bytes(now, client, session.transmit(), &mut disk);
+        session.transmitted(now, taken);
+        turn(now, &mut node, &mut disk, |bytes| session.handle_bytes(now, bytes));
+        while let Some(event) = session.poll_event() {
+            match event {
+                Event::Connected { session_id, .. } => println!("session {session_id:#x}"),
+                Event::Answer(_, answer) => {
+                    println!("{:?}", answer?);
+                    answers += 1;
+                }
+                other => println!("{other:?}"),
+            }
+        }
+        if answers == 2 {
+            println!("{} nodes", node.app().database().tree.node_count());
+            return Ok(());
+        }
+    }
+    Err("no answer".into())
 }
 
-/// A turn of the loop: carries out what the server wants, until what it has written is durable.
-fn turn(now: Instant, node: &mut Node<Service>, disk: &mut MemoryStorage, sent: &mut Vec<u8>) {
+/// A turn of the server's loop: carries out what the server wants, until what it has written is durable. What it sends
+/// goes to `send`.
+fn turn(
+    now: Instant,
+    node: &mut Node<Service>,
+    disk: &mut MemoryStorage,
+    mut send: impl FnMut(&[u8]),
+) {
     loop {
         while let Some(output) = node.poll_output(now, disk) {
             if let NetOutput::Transmit(conn) = output {
                 let mut buf = [0; 4096];
                 while let n @ 1.. = node.poll_transmit(now, conn, &mut buf) {
-                    sent.extend_from_slice(&buf[..n]);
+                    send(&buf[..n]);
                 }
             }
         }
