@@ -12,8 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant as SystemInstant};
 
 use runtime_core::{
-    Accepting, Conns, Control, Descriptors, Disk, Doors, Engine, Error, Handle, Listen, Listeners,
-    Loaded, NetOptions, Network, Port, Runtime, Server, ServerOptions, Stream, Target, Wake,
+    Accepting, Conns, Control, Descriptors, Disk, Engine, Error, Handle, Listen, Listeners, Loaded,
+    NetHandler, NetOptions, Network, Port, Runtime, Server, ServerOptions, Stream, Target, Wake,
     targets,
 };
 use zab_proto::{
@@ -78,12 +78,13 @@ impl Net {
         }
     }
 
-    fn accept(&mut self, doors: &mut impl Doors) {
+    fn accept(&mut self, handler: &mut impl NetHandler) {
         for (port, listener, accepting) in &mut self.listeners {
             while accepting.before(listener).is_none() {
                 match listener.accept() {
                     Ok((stream, remote)) if accepting.accepted(&stream).is_none() => {
-                        self.conns.accepted((stream, remote), *port, doors, |_, s| Socket::new(s));
+                        self.conns
+                            .accepted((stream, remote), *port, handler, |_, s| Socket::new(s));
                     }
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -115,28 +116,28 @@ impl Network for Net {
         });
     }
 
-    fn receive(&mut self, doors: &mut impl Doors) {
-        self.conns.on_time(doors);
-        self.accept(doors);
+    fn receive(&mut self, handler: &mut impl NetHandler) {
+        self.conns.on_time(handler);
+        self.accept(handler);
         while let Ok((conn, stream)) = self.dialled.1.try_recv() {
             // None if it was given up meanwhile.
             let Some(channel) = self.dials.remove(&conn) else { continue };
             match stream.and_then(|stream| Some((stream, self.conns.allot()?))) {
                 Some((stream, at)) => {
                     let dial = (at, conn, channel);
-                    self.conns.dialled(dial, stream, doors, |_, stream| Socket::new(stream));
+                    self.conns.dialled(dial, stream, handler, |_, stream| Socket::new(stream));
                 }
                 None => self.failed.push(conn),
             }
         }
         self.conns.poll_all();
-        self.conns.on_ready(doors);
+        self.conns.on_ready(handler);
     }
 
-    fn on_ended(&mut self, doors: &mut impl Doors) -> bool {
+    fn on_ended(&mut self, handler: &mut impl NetHandler) -> bool {
         let has_failed = !self.failed.is_empty();
-        self.failed.drain(..).for_each(|conn| doors.input(Input::Closed { conn }));
-        self.conns.on_ended(doors) || has_failed
+        self.failed.drain(..).for_each(|conn| handler.input(Input::Closed { conn }));
+        self.conns.on_ended(handler) || has_failed
     }
 
     fn has_work(&self) -> bool {
@@ -164,8 +165,8 @@ impl Network for Net {
         self.conns.mark(conn);
     }
 
-    fn resume(&mut self, conn: ConnId, doors: &mut impl Doors) {
-        self.conns.resume(conn, doors);
+    fn resume(&mut self, conn: ConnId, handler: &mut impl NetHandler) {
+        self.conns.resume(conn, handler);
     }
 
     fn close(&mut self, now: Instant, conn: ConnId, reason: CloseReason) {
@@ -174,8 +175,8 @@ impl Network for Net {
         }
     }
 
-    fn flush(&mut self, doors: &mut impl Doors) {
-        self.conns.flush(doors);
+    fn flush(&mut self, handler: &mut impl NetHandler) {
+        self.conns.flush(handler);
     }
 }
 

@@ -14,7 +14,7 @@ use socket2::SockRef;
 use zab_proto::{Channel, CloseReason, ConnId, Input, Instant};
 
 pub use self::stream::Stream;
-use crate::{Doors, Inbox, NetOptions, Outbox, Port};
+use crate::{Inbox, NetHandler, NetOptions, Outbox, Port};
 
 /// Sets the options of a connected socket.
 fn prepare(socket: &SockRef<'_>, channel: Channel, options: &NetOptions) -> io::Result<()> {
@@ -72,7 +72,7 @@ struct Conn<S> {
     stream: S,
     inbox: Inbox,
     outbox: Outbox,
-    stage: Stage,
+    stage: CloseState,
     /// The socket may hold bytes although no event will say so.
     readable: bool,
     /// The socket is full; an event will tell when it no longer is.
@@ -83,7 +83,7 @@ struct Conn<S> {
 
 /// How far a connection is from its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Stage {
+pub enum CloseState {
     /// It is read and written.
     Open,
     /// Closed by the core or the application; the last bytes go out.
@@ -139,18 +139,18 @@ impl<S: Stream> Conns<S> {
         &mut self,
         (accepted, remote): (T, SocketAddr),
         port: Port,
-        doors: &mut impl Doors,
+        handler: &mut impl NetHandler,
         own: impl FnOnce(usize, T) -> io::Result<S>,
     ) {
         let Some(at) = self.allot() else {
             log::warn!("Too many connections: refusing {remote}");
             return;
         };
-        let Some(id) = doors.accept(port, remote) else {
+        let Some(id) = handler.accept(port, remote) else {
             self.give_back(at);
             return;
         };
-        self.prepared(at, id, port.channel, accepted, own, doors);
+        self.prepared(at, id, port.channel, accepted, own, handler);
     }
 
     /// The dial of a connection has succeeded, for which there is an allotted slot.
@@ -158,11 +158,11 @@ impl<S: Stream> Conns<S> {
         &mut self,
         (at, id, channel): (usize, ConnId, Channel),
         dialled: T,
-        doors: &mut impl Doors,
+        handler: &mut impl NetHandler,
         own: impl FnOnce(usize, T) -> io::Result<S>,
     ) {
-        if let Some(remote) = self.prepared(at, id, channel, dialled, own, doors) {
-            doors.opened(id, remote);
+        if let Some(remote) = self.prepared(at, id, channel, dialled, own, handler) {
+            handler.opened(id, remote);
         }
     }
 
@@ -175,7 +175,7 @@ impl<S: Stream> Conns<S> {
         channel: Channel,
         socket: T,
         own: impl FnOnce(usize, T) -> io::Result<S>,
-        doors: &mut impl Doors,
+        handler: &mut impl NetHandler,
     ) -> Option<Option<SocketAddr>> {
         let prepared = prepare(&SockRef::from(&socket), channel, &self.options);
         match prepared.and_then(|()| own(at, socket)) {
@@ -187,7 +187,7 @@ impl<S: Stream> Conns<S> {
             Err(error) => {
                 log::warn!("Cannot use a new connection: {error}");
                 self.give_back(at);
-                doors.input(Input::Closed { conn: id });
+                handler.input(Input::Closed { conn: id });
                 None
             }
         }
@@ -200,7 +200,7 @@ impl<S: Stream> Conns<S> {
             stream,
             inbox: Inbox::default(),
             outbox: Outbox::default(),
-            stage: Stage::Open,
+            stage: CloseState::Open,
             readable: true,
             blocked: false,
             dirty: false,
@@ -252,12 +252,12 @@ impl<S: Stream> Conns<S> {
     }
 
     /// Ends connections that take too long over their last bytes.
-    pub fn on_time(&mut self, doors: &mut impl Doors) {
-        let now = doors.now();
+    pub fn on_time(&mut self, handler: &mut impl NetHandler) {
+        let now = handler.now();
         while let Some(&(_, at)) = self.deadlines.first().filter(|(at, _)| *at <= now) {
             self.set_deadline(at, None);
             match self.conn(at).map(|conn| conn.stage) {
-                Some(Stage::Flushing) => self.shut(at, doors, true),
+                Some(CloseState::Flushing) => self.shut(at, handler, true),
                 Some(_) => self.release(at),
                 None => {}
             }
@@ -265,13 +265,13 @@ impl<S: Stream> Conns<S> {
     }
 
     /// Tells the core of connections that ended. Returns whether it may have something to say.
-    pub fn on_ended(&mut self, doors: &mut impl Doors) -> bool {
+    pub fn on_ended(&mut self, handler: &mut impl NetHandler) -> bool {
         let mut told = false;
         for (at, id) in std::mem::take(&mut self.ended) {
             let Some(conn) = self.conn(at) else { continue };
             // A connection that the application has closed meanwhile still sends its last bytes.
-            if conn.id == id && conn.stage == Stage::Open {
-                doors.input(Input::Closed { conn: id });
+            if conn.id == id && conn.stage == CloseState::Open {
+                handler.input(Input::Closed { conn: id });
                 told = true;
                 self.release(at);
             }
@@ -287,11 +287,11 @@ impl<S: Stream> Conns<S> {
     }
 
     /// Offers again what was not used.
-    pub fn resume(&mut self, id: ConnId, doors: &mut impl Doors) {
+    pub fn resume(&mut self, id: ConnId, handler: &mut impl NetHandler) {
         let Some(at) = self.ids.get(&id).copied() else { return };
         let Some(conn) = self.conn(at) else { return };
-        if conn.stage == Stage::Open {
-            conn.inbox.offer(|bytes| doors.receive(id, bytes));
+        if conn.stage == CloseState::Open {
+            conn.inbox.offer(|bytes| handler.receive(id, bytes));
             if conn.readable {
                 self.queue(at);
             }
@@ -307,7 +307,7 @@ impl<S: Stream> Conns<S> {
         }
         let Some(conn) = self.conn(at) else { return };
         log_closing(id, conn.stream.peer_addr().ok(), reason);
-        conn.stage = Stage::Flushing;
+        conn.stage = CloseState::Flushing;
         let deadline = now + self.options.flush_timeout;
         self.set_deadline(at, Some(deadline));
         self.mark_slot(at);

@@ -21,8 +21,8 @@ use crate::{
     bounded_log,
 };
 
-/// The core, as a runtime's sockets see it.
-pub trait Doors {
+/// What a runtime's sockets report to: the core, as they see it.
+pub trait NetHandler {
     /// The time of this turn.
     fn now(&self) -> Instant;
 
@@ -58,11 +58,11 @@ pub trait Network {
 
     /// Begins a turn: takes what has come, from each socket a bounded number of bytes, and ends what
     /// has taken too long. Whatever wakes the loop after this call makes it turn once more.
-    fn receive(&mut self, doors: &mut impl Doors);
+    fn receive(&mut self, handler: &mut impl NetHandler);
 
     /// Tells the core of connections that have ended and dials that have failed. Returns whether it
     /// may have something to say to that.
-    fn on_ended(&mut self, doors: &mut impl Doors) -> bool;
+    fn on_ended(&mut self, handler: &mut impl NetHandler) -> bool;
 
     /// Whether the next turn is due at once.
     fn has_work(&self) -> bool;
@@ -77,17 +77,17 @@ pub trait Network {
     fn mark(&mut self, conn: ConnId);
 
     /// Offers again what was not used.
-    fn resume(&mut self, conn: ConnId, doors: &mut impl Doors);
+    fn resume(&mut self, conn: ConnId, handler: &mut impl NetHandler);
 
     /// Sends what is left, then closes.
     fn close(&mut self, now: Instant, conn: ConnId, reason: CloseReason);
 
     /// Writes to all marked connections.
-    fn flush(&mut self, doors: &mut impl Doors);
+    fn flush(&mut self, handler: &mut impl NetHandler);
 }
 
-/// The core's doors with what stands before them.
-type CoreDoors<'a, A, D> = Layered<'a, Layer, Layered<'a, LoginLayer, NodeDoors<'a, A, D>>>;
+/// The core with what stands before it.
+type CoreHandler<'a, A, D> = Layered<'a, Layer, Layered<'a, LoginLayer, NodeHandler<'a, A, D>>>;
 
 /// A node, its disk and its clock: all of a server but its sockets. A runtime's loop calls
 /// [`tick`](Self::tick), and waits for an event or until [`deadline`](Self::deadline).
@@ -150,7 +150,7 @@ impl<A: Application, D: Disk> Engine<A, D> {
     /// [`Handle::listen`] has brought cannot be served.
     pub fn tick(&mut self, net: &mut impl Network) -> Result<(), Error> {
         let now = self.clock.now();
-        net.receive(&mut self.doors(now));
+        net.receive(&mut self.handler(now));
         // After that, as a network may forget by then that a call has woken the loop.
         self.control.run_calls(now, &mut self.node);
         while let Some(change) = self.control.ports_changed() {
@@ -164,7 +164,7 @@ impl<A: Application, D: Disk> Engine<A, D> {
             self.turn(now, net)?;
             // The end of a connection comes after what its last bytes caused: a client that shuts
             // its side down after a request gets the answer.
-            if !net.on_ended(&mut self.doors(now)) {
+            if !net.on_ended(&mut self.handler(now)) {
                 return Ok(());
             }
         }
@@ -180,10 +180,10 @@ impl<A: Application, D: Disk> Engine<A, D> {
         deadlines.into_iter().flatten().min().map(|at| self.clock.to_system(at))
     }
 
-    /// The core's doors, at the time `now`.
-    fn doors(&mut self, now: Instant) -> CoreDoors<'_, A, D> {
+    /// The core as the handler of a turn at the time `now`.
+    fn handler(&mut self, now: Instant) -> CoreHandler<'_, A, D> {
         let Self { clock, node, disk, layer, logins, .. } = self;
-        let inner = NodeDoors { now, clock: *clock, node, disk };
+        let inner = NodeHandler { now, clock: *clock, node, disk };
         let inner = Layered { layer: logins.as_mut(), inner };
         Layered { layer: layer.as_mut(), inner }
     }
@@ -199,8 +199,8 @@ impl<A: Application, D: Disk> Engine<A, D> {
     /// Tells the core that its deadline has passed, if it has.
     fn on_time(&mut self, now: Instant) {
         bounded_log::report();
-        self.doors(now).on_time();
-        self.doors(now).inner.on_time();
+        self.handler(now).on_time();
+        self.handler(now).inner.on_time();
         if let Some((host, addresses)) = self.names.as_mut().and_then(|names| names.poll(now)) {
             self.node.resolved(host, &addresses);
         }
@@ -227,7 +227,7 @@ impl<A: Application, D: Disk> Engine<A, D> {
             if flushed && !drained {
                 return Ok(());
             }
-            net.flush(&mut self.doors(now));
+            net.flush(&mut self.handler(now));
             flushed = true;
         }
     }
@@ -272,9 +272,9 @@ impl<A: Application, D: Disk> Engine<A, D> {
         let Some(output) = self.layer.as_mut().and_then(Layer::poll_output) else { return false };
         match output {
             LayerOutput::Mark(conn) => net.mark(conn),
-            LayerOutput::Resume(conn) => net.resume(conn, &mut self.doors(now)),
+            LayerOutput::Resume(conn) => net.resume(conn, &mut self.handler(now)),
             LayerOutput::Close(conn) => {
-                if self.doors(now).close(conn) {
+                if self.handler(now).close(conn) {
                     net.close(now, conn, CloseReason::Application);
                 }
             }
@@ -290,7 +290,7 @@ impl<A: Application, D: Disk> Engine<A, D> {
             LayerOutput::Mark(conn) => net.mark(conn),
             LayerOutput::Resume(conn) => self.resume(now, conn, net),
             LayerOutput::Close(conn) => {
-                if self.doors(now).inner.close(conn) {
+                if self.handler(now).inner.close(conn) {
                     self.close(now, conn, CloseReason::Application, net);
                 }
             }
@@ -299,9 +299,9 @@ impl<A: Application, D: Disk> Engine<A, D> {
     }
 
     fn resume(&mut self, now: Instant, conn: ConnId, net: &mut impl Network) {
-        let doors = &mut self.doors(now);
-        doors.resume(conn);
-        net.resume(conn, doors);
+        let handler = &mut self.handler(now);
+        handler.resume(conn);
+        net.resume(conn, handler);
     }
 
     fn close(&mut self, now: Instant, conn: ConnId, reason: CloseReason, net: &mut impl Network) {
@@ -353,21 +353,21 @@ impl<A: Application, D: Disk> Engine<A, D> {
     }
 }
 
-/// The doors of a node during one turn.
-pub struct NodeDoors<'a, A, D> {
+/// A node as the handler of one turn.
+pub struct NodeHandler<'a, A, D> {
     now: Instant,
     clock: Clock,
     node: &'a mut Node<A>,
     disk: &'a mut D,
 }
 
-impl<A, D> fmt::Debug for NodeDoors<'_, A, D> {
+impl<A, D> fmt::Debug for NodeHandler<'_, A, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NodeDoors").field("now", &self.now).finish_non_exhaustive()
+        f.debug_struct("NodeHandler").field("now", &self.now).finish_non_exhaustive()
     }
 }
 
-impl<A: Application, D: Disk> Doors for NodeDoors<'_, A, D> {
+impl<A: Application, D: Disk> NetHandler for NodeHandler<'_, A, D> {
     fn now(&self) -> Instant {
         self.now
     }

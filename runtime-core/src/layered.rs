@@ -1,44 +1,49 @@
-//! What stands between the sockets and the core's doors: encryption, logins.
+//! What stands between the sockets and the core: encryption, logins.
 
 use std::net::SocketAddr;
 
 use zab_proto::{ConnId, Input, Instant};
 
-use crate::{Doors, Port};
+use crate::{NetHandler, Port};
 
 /// A layer, which may change what passes in either direction and hold it back.
 pub(crate) trait Between {
     /// A connection has come; `None` refuses it.
-    fn accept(&mut self, port: Port, remote: SocketAddr, inner: &mut impl Doors) -> Option<ConnId>;
+    fn accept(
+        &mut self,
+        port: Port,
+        remote: SocketAddr,
+        inner: &mut impl NetHandler,
+    ) -> Option<ConnId>;
 
     /// A dial has succeeded.
-    fn opened(&mut self, conn: ConnId, remote: Option<SocketAddr>, inner: &mut impl Doors);
+    fn opened(&mut self, conn: ConnId, remote: Option<SocketAddr>, inner: &mut impl NetHandler);
 
     /// The other side has closed, or a dial has failed. The core is told after this.
-    fn closed(&mut self, conn: ConnId, inner: &mut impl Doors);
+    fn closed(&mut self, conn: ConnId, inner: &mut impl NetHandler);
 
     /// Takes what came from a socket; returns how many bytes it has used.
-    fn receive(&mut self, conn: ConnId, bytes: &[u8], inner: &mut impl Doors) -> usize;
+    fn receive(&mut self, conn: ConnId, bytes: &[u8], inner: &mut impl NetHandler) -> usize;
 
     /// Fills `buf` for a socket; 0: nothing to send.
-    fn transmit(&mut self, conn: ConnId, buf: &mut [u8], inner: &mut impl Doors) -> usize;
+    fn transmit(&mut self, conn: ConnId, buf: &mut [u8], inner: &mut impl NetHandler) -> usize;
 
     /// Ends what takes too long.
-    fn on_time(&mut self, inner: &mut impl Doors);
+    fn on_time(&mut self, inner: &mut impl NetHandler);
 
     /// A connection that the layer wants closed: tells the core, unless it knows. Returns whether the
     /// outer layers and the sockets must be told, too.
-    fn close(&mut self, conn: ConnId, inner: &mut impl Doors) -> bool;
+    fn close(&mut self, conn: ConnId, inner: &mut impl NetHandler) -> bool;
 }
 
-/// Doors with a layer before them, if there is one. Without it they are the inner ones.
+/// A handler with a layer before it, if there is one; without it, the inner handler.
 #[derive(Debug)]
 pub(crate) struct Layered<'a, L, D> {
     pub(crate) layer: Option<&'a mut L>,
     pub(crate) inner: D,
 }
 
-impl<L: Between, D: Doors> Layered<'_, L, D> {
+impl<L: Between, D: NetHandler> Layered<'_, L, D> {
     pub(crate) fn on_time(&mut self) {
         if let Some(layer) = &mut self.layer {
             layer.on_time(&mut self.inner);
@@ -50,7 +55,7 @@ impl<L: Between, D: Doors> Layered<'_, L, D> {
     }
 }
 
-impl<L: Between, D: Doors> Doors for Layered<'_, L, D> {
+impl<L: Between, D: NetHandler> NetHandler for Layered<'_, L, D> {
     fn now(&self) -> Instant {
         self.inner.now()
     }

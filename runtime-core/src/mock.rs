@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use zab_proto::{Channel, ConnId, Input, Instant};
 
-use crate::{Doors, Port};
+use crate::{NetHandler, Port};
 
 /// A core that uses up to so many bytes, and has something to say.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub(crate) struct Core {
     pub(crate) subjects: Vec<(ConnId, String)>,
 }
 
-impl Doors for Core {
+impl NetHandler for Core {
     fn now(&self) -> Instant {
         self.now
     }

@@ -13,7 +13,7 @@ use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token, Waker};
 use runtime_core::{
-    Accepting, Conns, Descriptors, Doors, Error, Listeners, LookUp, NetOptions, Network, Port,
+    Accepting, Conns, Descriptors, Error, Listeners, LookUp, NetHandler, NetOptions, Network, Port,
     Resolver, Stream, Target, Wake, targets,
 };
 use zab_proto::{Channel, CloseReason, ConnId, Input, Instant};
@@ -160,23 +160,23 @@ impl Net {
     }
 
     /// Deadlines and finished name look-ups.
-    fn on_time(&mut self, doors: &mut impl Doors) {
-        self.conns.on_time(doors);
-        let now = doors.now();
+    fn on_time(&mut self, handler: &mut impl NetHandler) {
+        self.conns.on_time(handler);
+        let now = handler.now();
         while let Some(&(_, at)) = self.deadlines.first().filter(|(at, _)| *at <= now) {
             self.deadlines.pop_first();
             match self.others.get(&at) {
                 Some(Other::Listener(..)) => self.ready.push(at),
-                Some(Other::Dial(_)) => self.dial_next(at, doors),
+                Some(Other::Dial(_)) => self.dial_next(at, handler),
                 None => {}
             }
         }
         while let Ok((at, conn, addresses)) = self.answers.try_recv() {
-            self.resolved(at, conn, &addresses, doors);
+            self.resolved(at, conn, &addresses, handler);
         }
     }
 
-    fn accept(&mut self, at: usize, doors: &mut impl Doors) {
+    fn accept(&mut self, at: usize, handler: &mut impl NetHandler) {
         for _ in 0..ACCEPT_TURN {
             let Some(Other::Listener(port, listener, accepting)) = self.others.get_mut(&at) else {
                 return;
@@ -189,7 +189,7 @@ impl Net {
                         let pause = accepting.accepted(&stream);
                         if pause.is_none() {
                             let (registry, token) = (&self.registry, self.tokens.start);
-                            self.conns.accepted((stream, remote), port, doors, |at, stream| {
+                            self.conns.accepted((stream, remote), port, handler, |at, stream| {
                                 register(registry, Token(token + at), stream).map(Socket)
                             });
                         }
@@ -201,7 +201,7 @@ impl Net {
             };
             if let Some(pause) = pause {
                 // An edge will not tell when it is over.
-                self.deadlines.insert((doors.now() + pause, at));
+                self.deadlines.insert((handler.now() + pause, at));
                 return;
             }
         }
@@ -209,35 +209,35 @@ impl Net {
     }
 
     /// An event, or the beginning: has the present attempt succeeded?
-    fn dial_ready(&mut self, at: usize, doors: &mut impl Doors) {
+    fn dial_ready(&mut self, at: usize, handler: &mut impl NetHandler) {
         let Some(Other::Dial(dial)) = self.others.get(&at) else { return };
         let Some(stream) = &dial.stream else {
             if dial.resolving.is_none() {
-                self.dial_next(at, doors);
+                self.dial_next(at, handler);
             }
             return;
         };
         match stream.take_error().and_then(|error| error.map_or_else(|| stream.peer_addr(), Err)) {
-            Ok(_) => self.dialled(at, doors),
+            Ok(_) => self.dialled(at, handler),
             Err(error) if error.kind() == ErrorKind::NotConnected => {}
             Err(error) => {
                 log::debug!("Cannot connect to {:?} port: {error}", dial.channel);
-                self.dial_next(at, doors);
+                self.dial_next(at, handler);
             }
         }
     }
 
-    fn dialled(&mut self, at: usize, doors: &mut impl Doors) {
+    fn dialled(&mut self, at: usize, handler: &mut impl NetHandler) {
         let Some(Dial { conn, channel, stream: Some(stream), .. }) = self.end_dial(at) else {
             return;
         };
         // It was registered when the attempt began.
-        self.conns.dialled((at, conn, channel), stream, doors, |_, stream| Ok(Socket(stream)));
+        self.conns.dialled((at, conn, channel), stream, handler, |_, stream| Ok(Socket(stream)));
     }
 
     /// Gives up the present attempt and begins the next.
-    fn dial_next(&mut self, at: usize, doors: &mut impl Doors) {
-        let (now, token) = (doors.now(), self.token(at));
+    fn dial_next(&mut self, at: usize, handler: &mut impl NetHandler) {
+        let (now, token) = (handler.now(), self.token(at));
         loop {
             let Some(Other::Dial(dial)) = self.others.get_mut(&at) else { return };
             dial.stream = None;
@@ -253,7 +253,7 @@ impl Net {
                     let conn = dial.conn;
                     self.end_dial(at);
                     self.conns.give_back(at);
-                    doors.input(Input::Closed { conn });
+                    handler.input(Input::Closed { conn });
                     return;
                 }
                 Some(Target::Name { host, port }) => {
@@ -292,7 +292,13 @@ impl Net {
         }
     }
 
-    fn resolved(&mut self, at: usize, conn: ConnId, found: &[SocketAddr], doors: &mut impl Doors) {
+    fn resolved(
+        &mut self,
+        at: usize,
+        conn: ConnId,
+        found: &[SocketAddr],
+        handler: &mut impl NetHandler,
+    ) {
         // The dial may have been given up, or have gone on to its next address.
         let Some(Other::Dial(dial)) = self.others.get_mut(&at) else { return };
         if dial.conn != conn || dial.resolving.is_none() {
@@ -301,7 +307,7 @@ impl Net {
         for addr in found.iter().rev() {
             dial.targets.push_front(Target::Literal(*addr));
         }
-        self.dial_next(at, doors);
+        self.dial_next(at, handler);
     }
 
     /// Takes a dial out of its slot, which the caller uses or gives back.
@@ -350,25 +356,25 @@ impl Network for Net {
         }
     }
 
-    fn receive(&mut self, doors: &mut impl Doors) {
-        self.on_time(doors);
+    fn receive(&mut self, handler: &mut impl NetHandler) {
+        self.on_time(handler);
         // Each socket that had events has a bounded turn.
         for at in std::mem::take(&mut self.ready) {
             match self.others.get(&at) {
-                Some(Other::Listener(..)) => self.accept(at, doors),
-                Some(Other::Dial(_)) => self.dial_ready(at, doors),
+                Some(Other::Listener(..)) => self.accept(at, handler),
+                Some(Other::Dial(_)) => self.dial_ready(at, handler),
                 None => {}
             }
         }
-        self.conns.on_ready(doors);
+        self.conns.on_ready(handler);
     }
 
-    fn on_ended(&mut self, doors: &mut impl Doors) -> bool {
+    fn on_ended(&mut self, handler: &mut impl NetHandler) -> bool {
         let refused = !self.refused.is_empty();
         for conn in self.refused.drain(..) {
-            doors.input(Input::Closed { conn });
+            handler.input(Input::Closed { conn });
         }
-        self.conns.on_ended(doors) || refused
+        self.conns.on_ended(handler) || refused
     }
 
     fn has_work(&self) -> bool {
@@ -403,8 +409,8 @@ impl Network for Net {
         self.conns.mark(conn);
     }
 
-    fn resume(&mut self, conn: ConnId, doors: &mut impl Doors) {
-        self.conns.resume(conn, doors);
+    fn resume(&mut self, conn: ConnId, handler: &mut impl NetHandler) {
+        self.conns.resume(conn, handler);
     }
 
     fn close(&mut self, now: Instant, conn: ConnId, reason: CloseReason) {
@@ -418,8 +424,8 @@ impl Network for Net {
         }
     }
 
-    fn flush(&mut self, doors: &mut impl Doors) {
-        self.conns.flush(doors);
+    fn flush(&mut self, handler: &mut impl NetHandler) {
+        self.conns.flush(handler);
     }
 }
 

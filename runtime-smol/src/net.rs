@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
 use runtime_core::{
-    Accepting, Conns, Descriptors, Doors, Error, Listeners, NetOptions, Network, Port, Resolver,
-    Stream, Target, targets,
+    Accepting, Conns, Descriptors, Error, Listeners, NetHandler, NetOptions, Network, Port,
+    Resolver, Stream, Target, targets,
 };
 use smol::future::or;
 use smol::{Async, LocalExecutor, Task, Timer};
@@ -152,13 +152,18 @@ impl Net {
         Ok(net)
     }
 
-    fn dialled(&mut self, conn: ConnId, stream: Option<Async<TcpStream>>, doors: &mut impl Doors) {
+    fn dialled(
+        &mut self,
+        conn: ConnId,
+        stream: Option<Async<TcpStream>>,
+        handler: &mut impl NetHandler,
+    ) {
         // Given up meanwhile.
         let Some((channel, _)) = self.dials.remove(&conn) else { return };
         match stream.and_then(|stream| Some((stream, self.conns.allot()?))) {
             Some((stream, at)) => {
                 let mailbox = &self.mailbox;
-                self.conns.dialled((at, conn, channel), stream, doors, |at, stream| {
+                self.conns.dialled((at, conn, channel), stream, handler, |at, stream| {
                     Ok(Socket::new(mailbox, at, stream))
                 });
             }
@@ -184,33 +189,33 @@ impl Network for Net {
         self.acceptors.retain(|(port, number, _)| !ports.contains(&(*port, *number)));
     }
 
-    fn receive(&mut self, doors: &mut impl Doors) {
-        self.conns.on_time(doors);
+    fn receive(&mut self, handler: &mut impl NetHandler) {
+        self.conns.on_time(handler);
         let mut events = std::mem::take(&mut self.events);
         self.mailbox.take(&mut events);
         for event in events.drain(..) {
             match event {
                 Event::Accepted(port, stream, remote) => {
                     let mailbox = &self.mailbox;
-                    self.conns.accepted((stream, remote), port, doors, |at, stream| {
+                    self.conns.accepted((stream, remote), port, handler, |at, stream| {
                         Ok(Socket::new(mailbox, at, stream))
                     });
                 }
-                Event::Dialled(conn, stream) => self.dialled(conn, stream, doors),
+                Event::Dialled(conn, stream) => self.dialled(conn, stream, handler),
                 Event::Readable(at) => self.conns.readable(at),
                 Event::Writable(at) => self.conns.writable(at),
             }
         }
         self.events = events;
-        self.conns.on_ready(doors);
+        self.conns.on_ready(handler);
     }
 
-    fn on_ended(&mut self, doors: &mut impl Doors) -> bool {
+    fn on_ended(&mut self, handler: &mut impl NetHandler) -> bool {
         let failed = !self.failed.is_empty();
         for conn in self.failed.drain(..) {
-            doors.input(Input::Closed { conn });
+            handler.input(Input::Closed { conn });
         }
-        self.conns.on_ended(doors) || failed
+        self.conns.on_ended(handler) || failed
     }
 
     fn has_work(&self) -> bool {
@@ -240,8 +245,8 @@ impl Network for Net {
         self.conns.mark(conn);
     }
 
-    fn resume(&mut self, conn: ConnId, doors: &mut impl Doors) {
-        self.conns.resume(conn, doors);
+    fn resume(&mut self, conn: ConnId, handler: &mut impl NetHandler) {
+        self.conns.resume(conn, handler);
     }
 
     fn close(&mut self, now: Instant, conn: ConnId, reason: CloseReason) {
@@ -250,8 +255,8 @@ impl Network for Net {
         }
     }
 
-    fn flush(&mut self, doors: &mut impl Doors) {
-        self.conns.flush(doors);
+    fn flush(&mut self, handler: &mut impl NetHandler) {
+        self.conns.flush(handler);
     }
 }
 

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
-use runtime_core::{Doors, Error, Inbox, Listeners, NetOptions, Network, Port, Stage, log_closing};
+use runtime_core::{
+    CloseState, Error, Inbox, Listeners, NetHandler, NetOptions, Network, Port, log_closing,
+};
 use zab_proto::{Channel, CloseReason, ConnId, Input, Instant};
 
 use crate::threads::{self, Threads};
@@ -80,7 +82,7 @@ struct Conn {
     id: ConnId,
     stream: Arc<TcpStream>,
     inbox: Inbox,
-    stage: Stage,
+    stage: CloseState,
     ends: Ends,
     /// The reader's buffer, kept back while too much is left untaken.
     kept: Option<Vec<u8>>,
@@ -129,43 +131,43 @@ impl Net {
 
     /// Looks at what clients have sent, after all events were taken, as long as that does not hold up
     /// the peers.
-    fn on_unread(&mut self, doors: &mut impl Doors) {
+    fn on_unread(&mut self, handler: &mut impl NetHandler) {
         self.write_left = self.options.clients_turn_bytes;
         let mut left = self.options.clients_turn_bytes;
         while left > 0
             && let Some((key, buffer, n)) = self.unread.pop_front()
         {
             left = left.saturating_sub(n);
-            self.received(key, buffer, n, doors);
+            self.received(key, buffer, n, handler);
         }
     }
 
     /// Ends connections that take too long over their last bytes.
-    fn on_time(&mut self, doors: &mut impl Doors) {
-        let now = doors.now();
+    fn on_time(&mut self, handler: &mut impl NetHandler) {
+        let now = handler.now();
         while let Some((_, key)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
             self.deadlines.pop_first();
             let Some(conn) = self.conns.get(&key) else { continue };
-            if conn.stage == Stage::Flushing && conn.id.is_client() {
-                doors.input(Input::Closed { conn: conn.id });
+            if conn.stage == CloseState::Flushing && conn.id.is_client() {
+                handler.input(Input::Closed { conn: conn.id });
             }
             self.release(key);
         }
     }
 
-    fn on_event(&mut self, event: Event, doors: &mut impl Doors) {
+    fn on_event(&mut self, event: Event, handler: &mut impl NetHandler) {
         match event {
             Event::Wake => {}
             Event::Accepted(port, stream, remote) => {
-                self.accepted(port, stream, remote, doors);
+                self.accepted(port, stream, remote, handler);
             }
-            Event::Dialled(conn, stream) => self.dialled(conn, stream, doors),
+            Event::Dialled(conn, stream) => self.dialled(conn, stream, handler),
             Event::Received(key, buffer, n) => {
                 let of_client = self.conns.get(&key).is_some_and(|conn| conn.id.is_client());
                 if of_client {
                     self.unread.push_back((key, buffer, n));
                 } else {
-                    self.received(key, buffer, n, doors);
+                    self.received(key, buffer, n, handler);
                 }
             }
             Event::Sent(key, buffer) => {
@@ -188,26 +190,31 @@ impl Net {
         port: Port,
         stream: Arc<TcpStream>,
         remote: SocketAddr,
-        doors: &mut impl Doors,
+        handler: &mut impl NetHandler,
     ) {
         if self.conns.len() >= self.options.connections_max {
             log::warn!("Too many connections: refusing {remote}");
             return;
         }
-        let Some(id) = doors.accept(port, remote) else { return };
+        let Some(id) = handler.accept(port, remote) else { return };
         if let Err(error) = self.open(id, stream, port.channel) {
             log::warn!("Cannot serve {remote}: {error}");
             self.failed.push(id);
         }
     }
 
-    fn dialled(&mut self, conn: ConnId, stream: Option<Arc<TcpStream>>, doors: &mut impl Doors) {
+    fn dialled(
+        &mut self,
+        conn: ConnId,
+        stream: Option<Arc<TcpStream>>,
+        handler: &mut impl NetHandler,
+    ) {
         // Given up meanwhile.
         let Some((channel, _)) = self.dials.remove(&conn) else { return };
         let remote = stream.as_ref().and_then(|stream| stream.peer_addr().ok());
         let opened = stream.map(|stream| self.open(conn, stream, channel));
         match opened {
-            Some(Ok(())) => doors.opened(conn, remote),
+            Some(Ok(())) => handler.opened(conn, remote),
             None | Some(Err(_)) => self.failed.push(conn),
         }
     }
@@ -226,7 +233,7 @@ impl Net {
             id,
             stream,
             inbox: Inbox::default(),
-            stage: Stage::Open,
+            stage: CloseState::Open,
             ends,
             kept: None,
             spare: Some(Vec::new()),
@@ -239,11 +246,11 @@ impl Net {
         Ok(())
     }
 
-    fn received(&mut self, key: u64, buffer: Vec<u8>, n: usize, doors: &mut impl Doors) {
+    fn received(&mut self, key: u64, buffer: Vec<u8>, n: usize, handler: &mut impl NetHandler) {
         let Some(conn) = self.conns.get_mut(&key) else { return };
-        if conn.stage == Stage::Open {
+        if conn.stage == CloseState::Open {
             let id = conn.id;
-            conn.inbox.push(&buffer[..n], |bytes| doors.receive(id, bytes));
+            conn.inbox.push(&buffer[..n], |bytes| handler.receive(id, bytes));
         }
         if conn.inbox.len() < self.options.unread_max(conn.id) {
             // The reader may have ended, and has told so.
@@ -267,10 +274,11 @@ impl Net {
     }
 
     /// Gives the writer what there is to send, one buffer at a time. Returns how many bytes.
-    fn feed(&mut self, key: u64, now: Instant, doors: &mut impl Doors) -> usize {
+    fn feed(&mut self, key: u64, now: Instant, handler: &mut impl NetHandler) -> usize {
         let Some(conn) = self.conns.get_mut(&key) else { return 0 };
         conn.dirty = false;
-        let Some(mut buffer) = conn.spare.take().filter(|_| conn.stage != Stage::Lingering) else {
+        let Some(mut buffer) = conn.spare.take().filter(|_| conn.stage != CloseState::Lingering)
+        else {
             return 0;
         };
         let (mut filled, max) = (0, self.options.scratch_bytes);
@@ -278,7 +286,7 @@ impl Net {
             if filled == buffer.len() {
                 buffer.resize((2 * filled).max(SEND_LEN_MIN).min(max), 0);
             }
-            match doors.transmit(conn.id, &mut buffer[filled..]) {
+            match handler.transmit(conn.id, &mut buffer[filled..]) {
                 0 => break,
                 n => filled += n,
             }
@@ -292,18 +300,18 @@ impl Net {
         } else {
             // An idle connection holds no memory.
             conn.spare = Some(Vec::new());
-            if conn.stage == Stage::Flushing {
-                self.shut(key, now, doors);
+            if conn.stage == CloseState::Flushing {
+                self.shut(key, now, handler);
             }
         }
         filled
     }
 
     /// The last bytes are out.
-    fn shut(&mut self, key: u64, now: Instant, doors: &mut impl Doors) {
+    fn shut(&mut self, key: u64, now: Instant, handler: &mut impl NetHandler) {
         let Some(conn) = self.conns.get_mut(&key) else { return };
         let id = conn.id;
-        conn.stage = Stage::Lingering;
+        conn.stage = CloseState::Lingering;
         if conn.ends.send.send(None).is_err() || conn.eof {
             self.release(key);
         } else {
@@ -311,7 +319,7 @@ impl Net {
         }
         if id.is_client() {
             self.ids.remove(&id);
-            doors.input(Input::Closed { conn: id });
+            handler.input(Input::Closed { conn: id });
         }
     }
 
@@ -340,28 +348,28 @@ impl Network for Net {
         self.threads.unlisten(ports);
     }
 
-    fn receive(&mut self, doors: &mut impl Doors) {
+    fn receive(&mut self, handler: &mut impl NetHandler) {
         for _ in 0..EVENTS_MAX {
             let Some(event) = self.first.take().or_else(|| self.events.try_recv().ok()) else {
                 break;
             };
-            self.on_event(event, doors);
+            self.on_event(event, handler);
         }
-        self.on_unread(doors);
-        self.on_time(doors);
+        self.on_unread(handler);
+        self.on_time(handler);
     }
 
-    fn on_ended(&mut self, doors: &mut impl Doors) -> bool {
+    fn on_ended(&mut self, handler: &mut impl NetHandler) -> bool {
         let mut told = !self.failed.is_empty();
         for conn in self.failed.drain(..) {
-            doors.input(Input::Closed { conn });
+            handler.input(Input::Closed { conn });
         }
         for key in std::mem::take(&mut self.ended) {
             let Some(conn) = self.conns.get(&key) else { continue };
             // A connection that the application has closed meanwhile still sends its last bytes.
-            if conn.stage != Stage::Flushing {
-                if conn.stage == Stage::Open {
-                    doors.input(Input::Closed { conn: conn.id });
+            if conn.stage != CloseState::Flushing {
+                if conn.stage == CloseState::Open {
+                    handler.input(Input::Closed { conn: conn.id });
                     told = true;
                 }
                 self.release(key);
@@ -396,10 +404,10 @@ impl Network for Net {
         }
     }
 
-    fn resume(&mut self, id: ConnId, doors: &mut impl Doors) {
+    fn resume(&mut self, id: ConnId, handler: &mut impl NetHandler) {
         let Some(conn) = self.ids.get(&id).and_then(|key| self.conns.get_mut(key)) else { return };
-        if conn.stage == Stage::Open {
-            conn.inbox.offer(|bytes| doors.receive(id, bytes));
+        if conn.stage == CloseState::Open {
+            conn.inbox.offer(|bytes| handler.receive(id, bytes));
             if conn.inbox.len() < self.options.unread_max(id)
                 && let Some(buffer) = conn.kept.take()
             {
@@ -418,16 +426,16 @@ impl Network for Net {
         }
         let Some(conn) = self.conns.get_mut(&key) else { return };
         log_closing(id, conn.stream.peer_addr().ok(), reason);
-        conn.stage = Stage::Flushing;
+        conn.stage = CloseState::Flushing;
         self.set_deadline(key, now + self.options.flush_timeout);
         self.mark_key(key);
     }
 
-    fn flush(&mut self, doors: &mut impl Doors) {
-        let now = doors.now();
+    fn flush(&mut self, handler: &mut impl NetHandler) {
+        let now = handler.now();
         let mut peers = std::mem::take(&mut self.dirty_peers);
         for key in peers.drain(..) {
-            self.feed(key, now, doors);
+            self.feed(key, now, handler);
         }
         if self.dirty_peers.is_empty() {
             self.dirty_peers = peers;
@@ -435,7 +443,7 @@ impl Network for Net {
         while self.write_left > 0
             && let Some(key) = self.dirty.pop_front()
         {
-            let fed = self.feed(key, now, doors);
+            let fed = self.feed(key, now, handler);
             self.write_left = self.write_left.saturating_sub(fed);
         }
     }

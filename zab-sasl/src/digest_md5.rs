@@ -90,11 +90,11 @@ pub const NONCE_LEN: usize = 30;
 pub struct Acceptor {
     purpose: Purpose,
     nonce: String,
-    stage: Stage,
+    stage: ExchangeState,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
+enum ExchangeState {
     New,
     Challenged,
     Over,
@@ -104,13 +104,13 @@ impl Acceptor {
     /// A new exchange. Of `random` depends that nobody can log in by repeating what he has heard.
     #[must_use]
     pub fn new(purpose: Purpose, random: [u8; NONCE_LEN]) -> Self {
-        Self { purpose, nonce: STANDARD.encode(random), stage: Stage::New }
+        Self { purpose, nonce: STANDARD.encode(random), stage: ExchangeState::New }
     }
 
     /// Whether nothing has been said yet.
     #[must_use]
     pub fn is_new(&self) -> bool {
-        self.stage == Stage::New
+        self.stage == ExchangeState::New
     }
 
     /// Takes a message. The first is only a beginning, whatever is in it; `password` knows the users.
@@ -122,13 +122,13 @@ impl Acceptor {
         message: &[u8],
         password: impl FnOnce(&str) -> Option<&'p str>,
     ) -> Result<Step, Failure> {
-        match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::New => {
-                self.stage = Stage::Challenged;
+        match std::mem::replace(&mut self.stage, ExchangeState::Over) {
+            ExchangeState::New => {
+                self.stage = ExchangeState::Challenged;
                 Ok(Step::Challenge(self.challenge()))
             }
-            Stage::Challenged => self.check(message, password),
-            Stage::Over => Err(Failure::Over),
+            ExchangeState::Challenged => self.check(message, password),
+            ExchangeState::Over => Err(Failure::Over),
         }
     }
 

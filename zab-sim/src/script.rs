@@ -59,7 +59,7 @@ use crate::recovery::converge;
 use crate::replica::{Ask, Replica};
 use crate::run::{Outcome, guarded};
 use crate::subject::Subject;
-use crate::tamper::{Rig, Verdict};
+use crate::tamper::{PacketRule, Verdict};
 use crate::trace::Trace;
 use crate::world::World;
 use crate::zk::Zk;
@@ -142,7 +142,7 @@ impl Scenario {
     }
 
     fn run<A: Subject>(&self, mut world: World<A>, ask: fn(&mut World<A>, HostIx, Ask)) -> Outcome {
-        world.rigged = self.lines().any(|words| matches!(words[0], "drop" | "activate"));
+        world.has_packet_rules = self.lines().any(|words| matches!(words[0], "drop" | "activate"));
         if !self.lines().any(|words| words[0] == "unmarked") {
             world.initialize();
         }
@@ -202,7 +202,7 @@ impl<A: Subject> World<A> {
             "knock" => self.knock(words),
             "hold" => self.held.push((server(words, 1), server(words, 3))),
             "release" => self.release(server(words, 1), server(words, 3)),
-            "drop" | "activate" => self.rig(words),
+            "drop" | "activate" => self.packet_rule(words),
             "members" => self.ask_members(words),
             "patience" => self.patience = number(words, 1) as u64 * MILLI,
             "write" => {
@@ -264,7 +264,7 @@ impl<A: Subject> World<A> {
         }
     }
 
-    fn rig(&mut self, words: &[&str]) {
+    fn packet_rule(&mut self, words: &[&str]) {
         let (verdict, kinds, at) = match words {
             ["drop", "PROPOSAL", ..] => (Verdict::Drop, vec![PacketType::PROPOSAL], 2),
             ["drop", "COMMIT", ..] => (Verdict::Drop, vec![PacketType::COMMIT], 2),
@@ -279,8 +279,8 @@ impl<A: Subject> World<A> {
         let (from, to) = (server(words, at), server(words, at + 2));
         let times = words.get(at + 3).map_or(1, |_| number(words, at + 3));
         let times = u32::try_from(times).unwrap_or(u32::MAX);
-        let rigs = kinds.into_iter().map(|kind| Rig { from, to, kind, verdict, times });
-        self.rigs.extend(rigs);
+        let rules = kinds.into_iter().map(|kind| PacketRule { from, to, kind, verdict, times });
+        self.packet_rules.extend(rules);
     }
 
     /// The leader is asked for other members: `3` votes, `3:observer` does not.

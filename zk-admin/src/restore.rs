@@ -85,14 +85,14 @@ pub struct Restored {
 pub(crate) struct Turn(Cell<bool>);
 
 impl Turn {
-    fn take(&self) -> Option<Taken<'_>> {
-        (!self.0.replace(true)).then_some(Taken(self))
+    fn take(&self) -> Option<TurnGuard<'_>> {
+        (!self.0.replace(true)).then_some(TurnGuard(self))
     }
 }
 
-struct Taken<'t>(&'t Turn);
+struct TurnGuard<'t>(&'t Turn);
 
-impl Drop for Taken<'_> {
+impl Drop for TurnGuard<'_> {
     fn drop(&mut self) {
         self.0.0.set(false);
     }

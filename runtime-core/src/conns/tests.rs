@@ -63,7 +63,7 @@ struct Core {
     to_send: HashMap<ConnId, usize>,
 }
 
-impl Doors for Core {
+impl NetHandler for Core {
     fn now(&self) -> Instant {
         Instant::ZERO
     }

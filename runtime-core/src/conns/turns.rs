@@ -5,21 +5,21 @@ use std::net::Shutdown;
 
 use zab_proto::Input;
 
-use super::{Conns, Stage, Stream};
+use super::{CloseState, Conns, Stream};
 use crate::buffer::ReadTurn;
-use crate::{Doors, Flushed, Inbox, ReadEnd};
+use crate::{Flushed, Inbox, NetHandler, ReadEnd};
 
 impl<S: Stream> Conns<S> {
     /// Begins a turn of the loop: reads the sockets that had events, peers first, each for a bounded
     /// turn, and clients only as long as they do not hold up the peers.
-    pub fn on_ready(&mut self, doors: &mut impl Doors) {
+    pub fn on_ready(&mut self, handler: &mut impl NetHandler) {
         self.write_left = self.options.clients_turn_bytes;
         let mut ready = std::mem::replace(&mut self.ready, std::mem::take(&mut self.spare));
         ready.retain(|&at| {
             let of_peer = self.slots[at].conn.as_ref().is_some_and(|conn| !conn.id.is_client());
             if of_peer {
                 self.slots[at].queued = false;
-                self.read(at, doors);
+                self.read(at, handler);
             }
             !of_peer
         });
@@ -30,7 +30,7 @@ impl<S: Stream> Conns<S> {
                 waiting += 1;
             } else {
                 self.slots[at].queued = false;
-                left = left.saturating_sub(self.read(at, doors));
+                left = left.saturating_sub(self.read(at, handler));
             }
         }
         // Who has had no turn now is the first to have one next time.
@@ -40,34 +40,34 @@ impl<S: Stream> Conns<S> {
 
     /// Writes to all marked connections: to peers, then to clients with something new, a piece to
     /// each, then to the others in turn until a turn's bytes are written.
-    pub fn flush(&mut self, doors: &mut impl Doors) {
+    pub fn flush(&mut self, handler: &mut impl NetHandler) {
         let mut dirty = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.spare));
         dirty.retain(|&at| {
             let of_peer = self.slots[at].conn.as_ref().is_some_and(|conn| !conn.id.is_client());
             if of_peer {
-                self.write(at, doors);
+                self.write(at, handler);
             }
             !of_peer
         });
         for at in dirty.drain(..) {
-            let written = self.write(at, doors);
+            let written = self.write(at, handler);
             self.write_left = self.write_left.saturating_sub(written);
         }
         self.spare = dirty;
         while self.write_left > 0
             && let Some(at) = self.behind.pop_front()
         {
-            let written = self.write(at, doors);
+            let written = self.write(at, handler);
             self.write_left = self.write_left.saturating_sub(written);
         }
     }
 
     /// Writes what waits to be sent on a connection, for a bounded turn. Returns how many bytes
     /// were fetched for it.
-    fn write(&mut self, at: usize, doors: &mut impl Doors) -> usize {
+    fn write(&mut self, at: usize, handler: &mut impl NetHandler) -> usize {
         let Some(conn) = &mut self.slots[at].conn else { return 0 };
         conn.dirty = false;
-        if conn.blocked || conn.stage == Stage::Lingering {
+        if conn.blocked || conn.stage == CloseState::Lingering {
             return 0;
         }
         let id = conn.id;
@@ -75,7 +75,7 @@ impl<S: Stream> Conns<S> {
         let turn = if id.is_client() { 1 } else { self.options.write_turn_bytes };
         let mut fetched = 0;
         let fill = |buf: &mut [u8]| {
-            let n = doors.transmit(id, buf);
+            let n = handler.transmit(id, buf);
             fetched += n;
             n
         };
@@ -88,20 +88,20 @@ impl<S: Stream> Conns<S> {
             Ok(end)
         });
         match end {
-            Ok(Flushed::All) if conn.stage == Stage::Flushing => self.shut(at, doors, false),
+            Ok(Flushed::All) if conn.stage == CloseState::Flushing => self.shut(at, handler, false),
             Ok(Flushed::All | Flushed::Blocked) => {}
             Ok(Flushed::Turn) if id.is_client() => {
                 conn.dirty = true;
                 self.behind.push_back(at);
             }
             Ok(Flushed::Turn) => self.mark_slot(at),
-            Err(error) => self.broken(at, &error, doors),
+            Err(error) => self.broken(at, &error, handler),
         }
         fetched
     }
 
     /// Reads a socket for a bounded turn. Returns how many bytes there were.
-    fn read(&mut self, at: usize, doors: &mut impl Doors) -> usize {
+    fn read(&mut self, at: usize, handler: &mut impl NetHandler) -> usize {
         let Some(conn) = &mut self.slots[at].conn else { return 0 };
         if !conn.readable || conn.eof {
             return 0;
@@ -113,8 +113,8 @@ impl<S: Stream> Conns<S> {
             until_empty: !S::LEVEL_TRIGGERED,
         };
         let id = conn.id;
-        let end = if conn.stage == Stage::Open {
-            let take = |bytes: &[u8]| doors.receive(id, bytes);
+        let end = if conn.stage == CloseState::Open {
+            let take = |bytes: &[u8]| handler.receive(id, bytes);
             conn.inbox.read(&mut source, &mut self.scratch, turn, take)
         } else {
             // What comes after the end is read and forgotten.
@@ -135,43 +135,43 @@ impl<S: Stream> Conns<S> {
             Ok(ReadEnd::Drained | ReadEnd::Full) => {}
             Ok(ReadEnd::Eof) => {
                 conn.eof = true;
-                if conn.stage == Stage::Lingering {
+                if conn.stage == CloseState::Lingering {
                     self.release(at);
                 } else {
                     self.ended.push((at, id));
                 }
             }
-            Err(error) => self.broken(at, &error, doors),
+            Err(error) => self.broken(at, &error, handler),
         }
         bytes
     }
 
     /// The last bytes are out, or took too long (`cut`).
-    pub(super) fn shut(&mut self, at: usize, doors: &mut impl Doors, cut: bool) {
+    pub(super) fn shut(&mut self, at: usize, handler: &mut impl NetHandler, cut: bool) {
         let Some(conn) = self.conn(at) else { return };
         let id = conn.id;
         let gone = cut || conn.eof || conn.stream.shutdown(Shutdown::Write).is_err();
-        conn.stage = Stage::Lingering;
+        conn.stage = CloseState::Lingering;
         if id.is_client() {
             self.ids.remove(&id);
-            doors.input(Input::Closed { conn: id });
+            handler.input(Input::Closed { conn: id });
         }
         if gone {
             self.release(at);
         } else {
-            self.set_deadline(at, Some(doors.now() + self.options.linger_timeout));
+            self.set_deadline(at, Some(handler.now() + self.options.linger_timeout));
             self.queue(at);
         }
     }
 
     /// Reading or writing failed.
-    fn broken(&mut self, at: usize, error: &io::Error, doors: &mut impl Doors) {
+    fn broken(&mut self, at: usize, error: &io::Error, handler: &mut impl NetHandler) {
         let Some(conn) = &self.slots[at].conn else { return };
         log::debug!("Connection {:?} broke: {error}", conn.id);
         match conn.stage {
-            Stage::Open => self.ended.push((at, conn.id)),
-            Stage::Flushing => self.shut(at, doors, true),
-            Stage::Lingering => self.release(at),
+            CloseState::Open => self.ended.push((at, conn.id)),
+            CloseState::Flushing => self.shut(at, handler, true),
+            CloseState::Lingering => self.release(at),
         }
     }
 }

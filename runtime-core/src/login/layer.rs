@@ -13,7 +13,7 @@ use super::{Exchange, Logins};
 use crate::deadlines::Deadlines;
 use crate::layered::Between;
 use crate::secure::LayerOutput;
-use crate::{CipherError, Doors, NetOptions, Port};
+use crate::{CipherError, NetHandler, NetOptions, Port};
 
 /// All connections with members whose login is not done. Others pass untouched.
 #[derive(Debug)]
@@ -31,13 +31,13 @@ pub(crate) struct LoginLayer {
 struct Conn {
     channel: Channel,
     remote: Option<SocketAddr>,
-    stage: Stage,
+    stage: LoginState,
     /// To be sent before anything of the core's.
     out: Vec<u8>,
 }
 
 #[derive(Debug)]
-enum Stage {
+enum LoginState {
     /// Not connected yet.
     Dialling,
     /// The core has not yet said its handshake, which goes in front of the login.
@@ -85,19 +85,21 @@ impl LoginLayer {
     /// The core dials.
     pub(crate) fn connect(&mut self, conn: ConnId, channel: Channel) {
         if self.logins.dials() && channel != Channel::Client {
-            self.conns.insert(conn, Conn::new(channel, None, Stage::Dialling));
+            self.conns.insert(conn, Conn::new(channel, None, LoginState::Dialling));
         }
     }
 
     pub(super) fn accepted(&mut self, conn: ConnId, port: Port, remote: SocketAddr) {
         if port.channel != Channel::Client {
-            self.conns
-                .insert(conn, Conn::new(port.channel, Some(remote), Stage::Accepted(Vec::new())));
+            self.conns.insert(
+                conn,
+                Conn::new(port.channel, Some(remote), LoginState::Accepted(Vec::new())),
+            );
         }
     }
 
     /// Whether a login comes on an accepted connection.
-    fn first_bytes(&mut self, conn: ConnId, bytes: &[u8], doors: &mut impl Doors) -> usize {
+    fn first_bytes(&mut self, conn: ConnId, bytes: &[u8], handler: &mut impl NetHandler) -> usize {
         let Some(entry) = self.conns.get_mut(&conn) else { return 0 };
         let head = match (entry.channel, Handshake::parse(bytes)) {
             (Channel::Election, Parsed::Complete { len, .. }) => len,
@@ -105,7 +107,7 @@ impl LoginLayer {
             // What is no handshake the core refuses in its own words.
             (Channel::Election, Parsed::Malformed(_)) => {
                 self.forget(conn);
-                return doors.receive(conn, bytes);
+                return handler.receive(conn, bytes);
             }
             (Channel::Quorum | Channel::Client, _) => 0,
         };
@@ -114,10 +116,10 @@ impl LoginLayer {
                 let Some(remote) = entry.remote else { return 0 };
                 let mut exchange = self.logins.accept(entry.channel, remote);
                 exchange.begin(&mut entry.out);
-                entry.stage = Stage::logging_in(exchange, false, bytes[..head].to_vec());
-                let at = doors.now() + self.limit;
+                entry.stage = LoginState::logging_in(exchange, false, bytes[..head].to_vec());
+                let at = handler.now() + self.limit;
                 self.deadlines.set(conn, Some(at));
-                head + self.log_in(conn, &bytes[head..], doors)
+                head + self.log_in(conn, &bytes[head..], handler)
             }
             Some(_) if self.logins.is_required() => {
                 self.fail(conn, &"it does not log in, and has to".into());
@@ -126,28 +128,28 @@ impl LoginLayer {
             Some(_) => {
                 log::info!("{} does not log in, and need not", shown(entry.remote));
                 self.forget(conn);
-                doors.receive(conn, bytes)
+                handler.receive(conn, bytes)
             }
             None => {
                 // Nothing after the handshake yet. Who need not log in may have nothing to say.
                 if !self.deadlines.has(conn) && !bytes.is_empty() {
                     let required = self.logins.is_required();
                     if !required {
-                        entry.stage = Stage::Accepted(bytes.to_vec());
+                        entry.stage = LoginState::Accepted(bytes.to_vec());
                     }
                     let wait = if required { self.limit } else { self.limit.min(QUIET) };
-                    self.deadlines.set(conn, Some(doors.now() + wait));
+                    self.deadlines.set(conn, Some(handler.now() + wait));
                 }
                 0
             }
         }
     }
 
-    fn log_in(&mut self, conn: ConnId, bytes: &[u8], doors: &mut impl Doors) -> usize {
+    fn log_in(&mut self, conn: ConnId, bytes: &[u8], handler: &mut impl NetHandler) -> usize {
         let mut used = 0;
         loop {
             let Some(entry) = self.conns.get_mut(&conn) else { return used };
-            let Stage::LoggingIn { exchange, .. } = &mut entry.stage else { return used };
+            let LoginState::LoggingIn { exchange, .. } = &mut entry.stage else { return used };
             let outcome = exchange.receive(&bytes[used..], &mut entry.out);
             if !entry.out.is_empty() {
                 self.outputs.push_back(LayerOutput::Mark(conn));
@@ -157,8 +159,8 @@ impl LoginLayer {
                 Ok((len, false)) => used += len,
                 Ok((len, true)) => {
                     used += len;
-                    self.done(conn, doors);
-                    return used + doors.receive(conn, &bytes[used..]);
+                    self.done(conn, handler);
+                    return used + handler.receive(conn, &bytes[used..]);
                 }
                 Err(error) => {
                     self.fail(conn, &error);
@@ -169,11 +171,11 @@ impl LoginLayer {
     }
 
     /// The login is done: the core hears of what it was kept from.
-    fn done(&mut self, conn: ConnId, doors: &mut impl Doors) {
+    fn done(&mut self, conn: ConnId, handler: &mut impl NetHandler) {
         self.deadlines.set(conn, None);
         let Some(entry) = self.conns.get_mut(&conn) else { return };
-        let stage = std::mem::replace(&mut entry.stage, Stage::Flushing);
-        let Stage::LoggingIn { opens, held, late, .. } = stage else { return };
+        let stage = std::mem::replace(&mut entry.stage, LoginState::Flushing);
+        let LoginState::LoggingIn { opens, held, late, .. } = stage else { return };
         entry.out.extend(late);
         let remote = entry.remote;
         if entry.out.is_empty() {
@@ -181,30 +183,31 @@ impl LoginLayer {
         }
         self.outputs.push_back(LayerOutput::Mark(conn));
         if opens {
-            doors.opened(conn, remote);
+            handler.opened(conn, remote);
         }
         if !held.is_empty() {
             // A whole handshake: the core takes it, or ends the connection.
-            doors.receive(conn, &held);
+            handler.receive(conn, &held);
         }
     }
 
     /// Lets the core's handshake go out, and the login after it.
-    fn greet(&mut self, conn: ConnId, buf: &mut [u8], doors: &mut impl Doors) {
+    fn greet(&mut self, conn: ConnId, buf: &mut [u8], handler: &mut impl NetHandler) {
         let Some(entry) = self.conns.get_mut(&conn) else { return };
-        if !matches!(entry.stage, Stage::Greeting(_)) {
+        if !matches!(entry.stage, LoginState::Greeting(_)) {
             return;
         }
-        let filled = doors.transmit(conn, buf);
+        let filled = handler.transmit(conn, buf);
         entry.out.extend_from_slice(&buf[..filled]);
         let Parsed::Complete { len, .. } = Handshake::parse(&entry.out) else { return };
         let late = entry.out.split_off(len);
-        let Stage::Greeting(mut exchange) = std::mem::replace(&mut entry.stage, Stage::Failed)
+        let LoginState::Greeting(mut exchange) =
+            std::mem::replace(&mut entry.stage, LoginState::Failed)
         else {
             return;
         };
         exchange.begin(&mut entry.out);
-        entry.stage = Stage::LoggingIn { exchange, opens: false, held: Vec::new(), late };
+        entry.stage = LoginState::LoggingIn { exchange, opens: false, held: Vec::new(), late };
     }
 
     /// Gives a connection up.
@@ -212,7 +215,7 @@ impl LoginLayer {
         self.deadlines.set(conn, None);
         let Some(entry) = self.conns.get_mut(&conn) else { return };
         log::warn!("Closing connection {conn:?} with {}: {error}", shown(entry.remote));
-        entry.stage = Stage::Failed;
+        entry.stage = LoginState::Failed;
         self.outputs.push_back(LayerOutput::Close(conn));
     }
 
@@ -224,27 +227,32 @@ impl LoginLayer {
 }
 
 impl Between for LoginLayer {
-    fn accept(&mut self, port: Port, remote: SocketAddr, doors: &mut impl Doors) -> Option<ConnId> {
-        let conn = doors.accept(port, remote)?;
+    fn accept(
+        &mut self,
+        port: Port,
+        remote: SocketAddr,
+        handler: &mut impl NetHandler,
+    ) -> Option<ConnId> {
+        let conn = handler.accept(port, remote)?;
         self.accepted(conn, port, remote);
         Some(conn)
     }
 
-    fn opened(&mut self, conn: ConnId, remote: Option<SocketAddr>, doors: &mut impl Doors) {
-        let Some(entry) = self.conns.get_mut(&conn) else { return doors.opened(conn, remote) };
+    fn opened(&mut self, conn: ConnId, remote: Option<SocketAddr>, handler: &mut impl NetHandler) {
+        let Some(entry) = self.conns.get_mut(&conn) else { return handler.opened(conn, remote) };
         let Some(mut exchange) = self.logins.dial(entry.channel, remote) else {
             self.forget(conn);
-            return doors.opened(conn, remote);
+            return handler.opened(conn, remote);
         };
         entry.remote = remote;
-        let at = doors.now() + self.limit;
+        let at = handler.now() + self.limit;
         if entry.channel == Channel::Election {
             // Its handshake is the core's.
-            entry.stage = Stage::Greeting(exchange);
-            doors.opened(conn, remote);
+            entry.stage = LoginState::Greeting(exchange);
+            handler.opened(conn, remote);
         } else {
             exchange.begin(&mut entry.out);
-            entry.stage = Stage::logging_in(exchange, true, Vec::new());
+            entry.stage = LoginState::logging_in(exchange, true, Vec::new());
             self.outputs.push_back(LayerOutput::Mark(conn));
         }
         self.deadlines.set(conn, Some(at));
@@ -252,52 +260,52 @@ impl Between for LoginLayer {
 
     /// A connection has been closed by the other side. Its handshake alone may be all that it had to
     /// say: a member of a lower id asks to be dialled by it, and Apache's leaves at once.
-    fn closed(&mut self, conn: ConnId, doors: &mut impl Doors) {
+    fn closed(&mut self, conn: ConnId, handler: &mut impl NetHandler) {
         let entry = self.conns.remove(&conn);
         self.deadlines.set(conn, None);
-        if let Some(Conn { stage: Stage::Accepted(handshake), .. }) = entry
+        if let Some(Conn { stage: LoginState::Accepted(handshake), .. }) = entry
             && !handshake.is_empty()
         {
-            doors.receive(conn, &handshake);
+            handler.receive(conn, &handshake);
         }
     }
 
-    fn receive(&mut self, conn: ConnId, bytes: &[u8], doors: &mut impl Doors) -> usize {
-        let Some(entry) = self.conns.get(&conn) else { return doors.receive(conn, bytes) };
+    fn receive(&mut self, conn: ConnId, bytes: &[u8], handler: &mut impl NetHandler) -> usize {
+        let Some(entry) = self.conns.get(&conn) else { return handler.receive(conn, bytes) };
         match &entry.stage {
-            Stage::Dialling | Stage::Greeting(_) => 0,
-            Stage::Accepted(_) => self.first_bytes(conn, bytes, doors),
-            Stage::LoggingIn { .. } => self.log_in(conn, bytes, doors),
-            Stage::Flushing => doors.receive(conn, bytes),
-            Stage::Failed => bytes.len(),
+            LoginState::Dialling | LoginState::Greeting(_) => 0,
+            LoginState::Accepted(_) => self.first_bytes(conn, bytes, handler),
+            LoginState::LoggingIn { .. } => self.log_in(conn, bytes, handler),
+            LoginState::Flushing => handler.receive(conn, bytes),
+            LoginState::Failed => bytes.len(),
         }
     }
 
-    fn transmit(&mut self, conn: ConnId, buf: &mut [u8], doors: &mut impl Doors) -> usize {
+    fn transmit(&mut self, conn: ConnId, buf: &mut [u8], handler: &mut impl NetHandler) -> usize {
         if !self.conns.contains_key(&conn) {
-            return doors.transmit(conn, buf);
+            return handler.transmit(conn, buf);
         }
-        self.greet(conn, buf, doors);
+        self.greet(conn, buf, handler);
         let Some(entry) = self.conns.get_mut(&conn) else { return 0 };
         let len = entry.out.len().min(buf.len());
         buf[..len].copy_from_slice(&entry.out[..len]);
         entry.out.drain(..len);
-        if entry.out.is_empty() && matches!(entry.stage, Stage::Flushing) {
+        if entry.out.is_empty() && matches!(entry.stage, LoginState::Flushing) {
             self.conns.remove(&conn);
-            return len + doors.transmit(conn, &mut buf[len..]);
+            return len + handler.transmit(conn, &mut buf[len..]);
         }
         len
     }
 
     /// A turn of the loop begins.
-    fn on_time(&mut self, doors: &mut impl Doors) {
-        let now = doors.now();
+    fn on_time(&mut self, handler: &mut impl NetHandler) {
+        let now = handler.now();
         while let Some(conn) = self.deadlines.pop(now) {
             let Some(entry) = self.conns.get(&conn) else { continue };
             match &entry.stage {
-                Stage::Failed => self.forget(conn),
+                LoginState::Failed => self.forget(conn),
                 // Its handshake is still with the sockets.
-                Stage::Accepted(_) if !self.logins.is_required() => {
+                LoginState::Accepted(_) if !self.logins.is_required() => {
                     self.forget(conn);
                     self.outputs.push_back(LayerOutput::Resume(conn));
                 }
@@ -307,12 +315,12 @@ impl Between for LoginLayer {
     }
 
     /// Carries out [`LayerOutput::Close`]. False: the connection is gone already.
-    fn close(&mut self, conn: ConnId, doors: &mut impl Doors) -> bool {
+    fn close(&mut self, conn: ConnId, handler: &mut impl NetHandler) -> bool {
         let known = self.conns.contains_key(&conn);
         if known {
-            doors.input(Input::Closed { conn });
+            handler.input(Input::Closed { conn });
             // The sockets do not tell when they are done with a connection of the core's.
-            let at = doors.now() + self.flush;
+            let at = handler.now() + self.flush;
             self.deadlines.set(conn, Some(at));
         }
         known
@@ -320,12 +328,12 @@ impl Between for LoginLayer {
 }
 
 impl Conn {
-    fn new(channel: Channel, remote: Option<SocketAddr>, stage: Stage) -> Self {
+    fn new(channel: Channel, remote: Option<SocketAddr>, stage: LoginState) -> Self {
         Self { channel, remote, stage, out: Vec::new() }
     }
 }
 
-impl Stage {
+impl LoginState {
     fn logging_in(exchange: Box<dyn Exchange>, opens: bool, held: Vec<u8>) -> Self {
         Self::LoggingIn { exchange, opens, held, late: Vec::new() }
     }

@@ -10,7 +10,7 @@ use zab_proto::{Channel, ConnId, Input, Instant};
 use super::{Cipher, CipherError, Expects, HandshakeEvent, PIECE_LEN_MAX, Security};
 use crate::deadlines::Deadlines;
 use crate::layered::{Between, Layered};
-use crate::{Doors, NetOptions, Port};
+use crate::{NetHandler, NetOptions, Port};
 
 /// What the layer asks of the sockets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,7 +47,7 @@ struct Conn {
     remote: Option<SocketAddr>,
     /// Where it was dialled, if it was.
     addresses: Option<String>,
-    stage: Stage,
+    stage: CipherState,
     /// Decrypted and not used.
     inbox: Vec<u8>,
     /// In `waiting`.
@@ -57,7 +57,7 @@ struct Conn {
 }
 
 #[derive(Debug)]
-enum Stage {
+enum CipherState {
     /// Not connected yet.
     Dialling,
     /// Accepted; nothing has come.
@@ -128,7 +128,7 @@ impl Layer {
     /// The core dials.
     pub(crate) fn connect(&mut self, now: Instant, conn: ConnId, channel: Channel, to: &str) {
         if self.security.dials(channel) {
-            let entry = Conn::new(channel, None, Stage::Dialling);
+            let entry = Conn::new(channel, None, CipherState::Dialling);
             self.conns.insert(conn, Conn { addresses: Some(to.into()), ..entry });
             // The dial's time includes the handshake.
             self.deadlines.set(conn, Some(now + self.options.connect_timeout));
@@ -146,7 +146,7 @@ impl Layer {
         let Some(entry) = self.conns.get_mut(&conn) else { return Ok(()) };
         let remote = entry.remote.ok_or("its address is not known")?;
         let cipher = self.security.accept(port, remote)?;
-        entry.stage = Stage::Handshaking(cipher);
+        entry.stage = CipherState::Handshaking(cipher);
         self.security.happened(HandshakeEvent::Begun(port.channel));
         if port.channel != Channel::Client || expects == Expects::Either {
             let limit = self.security.limits().handshake;
@@ -157,7 +157,7 @@ impl Layer {
     }
 
     /// Handshakes of a turn take a bounded time; who comes late waits for the next one.
-    fn handshake(&mut self, conn: ConnId, bytes: &[u8], doors: &mut impl Doors) -> usize {
+    fn handshake(&mut self, conn: ConnId, bytes: &[u8], handler: &mut impl NetHandler) -> usize {
         let budget = if conn.is_client() { &mut self.clients } else { &mut self.peers };
         if budget.left.is_zero() {
             if let Some(entry) = self.conns.get_mut(&conn)
@@ -168,18 +168,19 @@ impl Layer {
             return 0;
         }
         let begun = SystemInstant::now();
-        let used = self.decrypt(conn, bytes, doors);
+        let used = self.decrypt(conn, bytes, handler);
         let budget = if conn.is_client() { &mut self.clients } else { &mut self.peers };
         budget.left = budget.left.saturating_sub(begun.elapsed());
         used
     }
 
-    fn decrypt(&mut self, conn: ConnId, bytes: &[u8], doors: &mut impl Doors) -> usize {
+    fn decrypt(&mut self, conn: ConnId, bytes: &[u8], handler: &mut impl NetHandler) -> usize {
         let max = self.options.unread_max(conn);
         let mut used = 0;
         loop {
             let Some(entry) = self.conns.get_mut(&conn) else { return bytes.len() };
-            let (Stage::Handshaking(cipher) | Stage::Open(cipher)) = &mut entry.stage else {
+            let (CipherState::Handshaking(cipher) | CipherState::Open(cipher)) = &mut entry.stage
+            else {
                 return bytes.len();
             };
             if used == bytes.len() || entry.inbox.len() >= max {
@@ -193,16 +194,18 @@ impl Layer {
                 }
             };
             used += taken;
-            if !cipher.is_handshaking() && matches!(entry.stage, Stage::Handshaking(_)) {
-                self.established(conn, doors);
+            if !cipher.is_handshaking() && matches!(entry.stage, CipherState::Handshaking(_)) {
+                self.established(conn, handler);
             }
-            self.resume(conn, doors);
+            self.resume(conn, handler);
             if taken == 0 {
                 used = bytes.len();
             }
         }
-        if let Some(Conn { stage: Stage::Handshaking(cipher) | Stage::Open(cipher), .. }) =
-            self.conns.get(&conn)
+        if let Some(Conn {
+            stage: CipherState::Handshaking(cipher) | CipherState::Open(cipher),
+            ..
+        }) = self.conns.get(&conn)
         {
             if cipher.wants_write() {
                 self.outputs.push_back(LayerOutput::Mark(conn));
@@ -214,16 +217,18 @@ impl Layer {
         used
     }
 
-    fn established(&mut self, conn: ConnId, doors: &mut impl Doors) {
+    fn established(&mut self, conn: ConnId, handler: &mut impl NetHandler) {
         self.deadlines.set(conn, None);
         let Some(entry) = self.conns.get_mut(&conn) else { return };
-        let Stage::Handshaking(cipher) = std::mem::replace(&mut entry.stage, Stage::Done) else {
+        let CipherState::Handshaking(cipher) =
+            std::mem::replace(&mut entry.stage, CipherState::Done)
+        else {
             return;
         };
         let (how, dialled) = (cipher.describe(), entry.addresses.is_some());
         let subject = cipher.subject();
         let remote = shown(entry.remote);
-        entry.stage = Stage::Open(cipher);
+        entry.stage = CipherState::Open(cipher);
         match (entry.channel, dialled) {
             (Channel::Client, _) => log::debug!("Accepted TLS connection from {remote} - {how}"),
             (_, true) => log::info!("SSL handshake complete with {remote} - {how}"),
@@ -235,9 +240,9 @@ impl Layer {
         self.outputs.push_back(LayerOutput::Mark(conn));
         if dialled {
             let remote = entry.remote;
-            doors.opened(conn, remote);
+            handler.opened(conn, remote);
         } else if conn.is_client() {
-            doors.secured(conn, subject.as_deref());
+            handler.secured(conn, subject.as_deref());
         }
     }
 
@@ -253,12 +258,12 @@ impl Layer {
         self.outputs.push_back(LayerOutput::Mark(conn));
     }
 
-    pub(super) fn resume(&mut self, conn: ConnId, doors: &mut impl Doors) {
+    pub(super) fn resume(&mut self, conn: ConnId, handler: &mut impl NetHandler) {
         let Some(entry) = self.conns.get_mut(&conn) else { return };
-        if entry.inbox.is_empty() || !matches!(entry.stage, Stage::Open(_)) {
+        if entry.inbox.is_empty() || !matches!(entry.stage, CipherState::Open(_)) {
             return;
         }
-        let used = doors.receive(conn, &entry.inbox);
+        let used = handler.receive(conn, &entry.inbox);
         if used == entry.inbox.len() && used <= PIECE_LEN_MAX {
             entry.inbox.clear();
         } else if used == entry.inbox.len() {
@@ -272,7 +277,7 @@ impl Layer {
     /// say on it is sent if it can be encrypted.
     pub(crate) fn closing(&mut self, now: Instant, conn: ConnId) {
         let Some(entry) = self.conns.get_mut(&conn) else { return };
-        if matches!(entry.stage, Stage::Dialling) {
+        if matches!(entry.stage, CipherState::Dialling) {
             self.forget(conn);
             return;
         }
@@ -292,7 +297,7 @@ impl Layer {
         } else {
             log::warn!("Closing connection {conn:?} with {remote}: {error}");
         }
-        if !matches!(entry.stage, Stage::Open(_)) {
+        if !matches!(entry.stage, CipherState::Open(_)) {
             self.security.happened(HandshakeEvent::Failed(entry.channel));
         }
         self.client_handshakes -= usize::from(entry.is_counted());
@@ -305,14 +310,14 @@ impl Layer {
         self.deadlines.set(conn, None);
         let Some(entry) = self.conns.remove(&conn) else { return };
         self.client_handshakes -= usize::from(entry.is_counted());
-        if matches!(entry.stage, Stage::Handshaking(_)) {
+        if matches!(entry.stage, CipherState::Handshaking(_)) {
             self.security.happened(HandshakeEvent::Failed(entry.channel));
             log::debug!("{} has gone during the handshake", shown(entry.remote));
         }
     }
 }
 
-impl<D: Doors> Layered<'_, Layer, D> {
+impl<D: NetHandler> Layered<'_, Layer, D> {
     /// Offers again what was decrypted and not used.
     pub(crate) fn resume(&mut self, conn: ConnId) {
         if let Some(layer) = &mut self.layer {
@@ -322,14 +327,19 @@ impl<D: Doors> Layered<'_, Layer, D> {
 }
 
 impl Between for Layer {
-    fn closed(&mut self, conn: ConnId, _: &mut impl Doors) {
+    fn closed(&mut self, conn: ConnId, _: &mut impl NetHandler) {
         self.forget(conn);
     }
 
-    fn accept(&mut self, port: Port, remote: SocketAddr, doors: &mut impl Doors) -> Option<ConnId> {
+    fn accept(
+        &mut self,
+        port: Port,
+        remote: SocketAddr,
+        handler: &mut impl NetHandler,
+    ) -> Option<ConnId> {
         let expects = self.security.expects(port);
         if expects == Expects::Plain {
-            return doors.accept(port, remote);
+            return handler.accept(port, remote);
         }
         let limits = self.security.limits();
         let is_client = port.channel == Channel::Client;
@@ -341,32 +351,34 @@ impl Between for Layer {
             self.security.happened(HandshakeEvent::Refused(port.channel));
             return None;
         }
-        let conn = doors.accept(port, remote)?;
-        self.conns
-            .insert(conn, Conn::new(port.channel, Some(remote), Stage::Silent(port, expects)));
+        let conn = handler.accept(port, remote)?;
+        self.conns.insert(
+            conn,
+            Conn::new(port.channel, Some(remote), CipherState::Silent(port, expects)),
+        );
         let limit = match (is_client, expects) {
             // Clients have a time of the service's own for saying who they are.
             (true, Expects::Either) => None,
             (true, _) => Some(limits.handshake),
             (false, _) => Some(limits.detection),
         };
-        self.deadlines.set(conn, limit.map(|limit| doors.now() + limit));
+        self.deadlines.set(conn, limit.map(|limit| handler.now() + limit));
         if is_client && expects == Expects::Handshake {
             self.client_handshakes += 1;
         }
         Some(conn)
     }
 
-    fn opened(&mut self, conn: ConnId, remote: Option<SocketAddr>, doors: &mut impl Doors) {
+    fn opened(&mut self, conn: ConnId, remote: Option<SocketAddr>, handler: &mut impl NetHandler) {
         let Some(entry) = self.conns.get_mut(&conn) else {
-            return doors.opened(conn, remote);
+            return handler.opened(conn, remote);
         };
         entry.remote = remote;
         let addresses = entry.addresses.as_deref().unwrap_or_default();
         let ip = remote.map(|remote| remote.ip().to_canonical());
         match self.security.dial(entry.channel, addresses, ip) {
             Ok(cipher) => {
-                entry.stage = Stage::Handshaking(cipher);
+                entry.stage = CipherState::Handshaking(cipher);
                 self.security.happened(HandshakeEvent::Begun(entry.channel));
                 self.outputs.push_back(LayerOutput::Mark(conn));
             }
@@ -374,16 +386,16 @@ impl Between for Layer {
         }
     }
 
-    fn receive(&mut self, conn: ConnId, bytes: &[u8], doors: &mut impl Doors) -> usize {
+    fn receive(&mut self, conn: ConnId, bytes: &[u8], handler: &mut impl NetHandler) -> usize {
         let Some(entry) = self.conns.get_mut(&conn) else {
-            return doors.receive(conn, bytes);
+            return handler.receive(conn, bytes);
         };
-        if let (Stage::Silent(port, expects), Some(first)) = (&entry.stage, bytes.first()) {
+        if let (CipherState::Silent(port, expects), Some(first)) = (&entry.stage, bytes.first()) {
             let (port, expects) = (*port, *expects);
             if *first != HANDSHAKE {
                 if expects == Expects::Either {
                     self.plain(conn);
-                    return doors.receive(conn, bytes);
+                    return handler.receive(conn, bytes);
                 }
                 self.fail(
                     conn,
@@ -391,34 +403,34 @@ impl Between for Layer {
                 );
                 return bytes.len();
             }
-            if let Err(error) = self.begin(conn, port, expects, doors.now()) {
+            if let Err(error) = self.begin(conn, port, expects, handler.now()) {
                 self.fail(conn, &error);
                 return bytes.len();
             }
         }
         match self.conns.get(&conn).map(|entry| &entry.stage) {
-            Some(Stage::Handshaking(_)) => self.handshake(conn, bytes, doors),
-            Some(Stage::Open(_)) => self.decrypt(conn, bytes, doors),
+            Some(CipherState::Handshaking(_)) => self.handshake(conn, bytes, handler),
+            Some(CipherState::Open(_)) => self.decrypt(conn, bytes, handler),
             _ => bytes.len(),
         }
     }
 
-    fn transmit(&mut self, conn: ConnId, buf: &mut [u8], doors: &mut impl Doors) -> usize {
+    fn transmit(&mut self, conn: ConnId, buf: &mut [u8], handler: &mut impl NetHandler) -> usize {
         let Some(entry) = self.conns.get_mut(&conn) else {
-            return doors.transmit(conn, buf);
+            return handler.transmit(conn, buf);
         };
         let (cipher, of_core, last) = match &mut entry.stage {
-            Stage::Dialling | Stage::Silent(..) | Stage::Done => return 0,
-            Stage::Handshaking(cipher) => return cipher.write(buf),
-            Stage::Open(cipher) => (cipher, true, false),
-            Stage::Closing(cipher, of_core) => (cipher, *of_core, true),
+            CipherState::Dialling | CipherState::Silent(..) | CipherState::Done => return 0,
+            CipherState::Handshaking(cipher) => return cipher.write(buf),
+            CipherState::Open(cipher) => (cipher, true, false),
+            CipherState::Closing(cipher, of_core) => (cipher, *of_core, true),
         };
         let mut n = cipher.write(buf);
         while of_core && n < buf.len() {
             // The cipher keeps what `buf` has no room for; short records are not worth their head.
             let (mut filled, max) = (0, self.piece.len().min((buf.len() - n).max(PIECE_LEN_MIN)));
             while filled < max {
-                match doors.transmit(conn, &mut self.piece[filled..max]) {
+                match handler.transmit(conn, &mut self.piece[filled..max]) {
                     0 => break,
                     more => filled += more,
                 }
@@ -436,32 +448,36 @@ impl Between for Layer {
             cipher.end();
             n += cipher.write(&mut buf[n..]);
             if !cipher.wants_write() {
-                entry.stage = Stage::Done;
+                entry.stage = CipherState::Done;
             }
         }
         n
     }
 
     /// A turn of the loop begins.
-    fn on_time(&mut self, doors: &mut impl Doors) {
+    fn on_time(&mut self, handler: &mut impl NetHandler) {
         self.clients.left = self.clients.full;
         self.peers.left = self.peers.full;
-        let now = doors.now();
+        let now = handler.now();
         while let Some(conn) = self.deadlines.pop(now) {
             let Some(entry) = self.conns.get(&conn) else { continue };
             match &entry.stage {
-                Stage::Silent(_, Expects::Either) => self.plain(conn),
-                Stage::Silent(..) => self.fail(conn, &"nothing came, not even a handshake".into()),
-                Stage::Handshaking(_) => self.fail(conn, &"the handshake took too long".into()),
+                CipherState::Silent(_, Expects::Either) => self.plain(conn),
+                CipherState::Silent(..) => {
+                    self.fail(conn, &"nothing came, not even a handshake".into());
+                }
+                CipherState::Handshaking(_) => {
+                    self.fail(conn, &"the handshake took too long".into());
+                }
                 // The sockets tell of dials that take too long.
-                Stage::Dialling | Stage::Open(_) => {}
-                Stage::Closing(..) | Stage::Done => self.forget(conn),
+                CipherState::Dialling | CipherState::Open(_) => {}
+                CipherState::Closing(..) | CipherState::Done => self.forget(conn),
             }
         }
     }
 
     /// Carries out [`LayerOutput::Close`]. False: the connection is closed already.
-    fn close(&mut self, conn: ConnId, doors: &mut impl Doors) -> bool {
+    fn close(&mut self, conn: ConnId, handler: &mut impl NetHandler) -> bool {
         let Some(entry) = self.conns.get_mut(&conn).filter(|entry| !entry.closed) else {
             return false;
         };
@@ -470,15 +486,15 @@ impl Between for Layer {
             // The core has nothing more to say on what it no longer knows. The application of a client
             // is told by the sockets, when the last bytes are out.
             entry.wind_up(false);
-            doors.input(Input::Closed { conn });
+            handler.input(Input::Closed { conn });
         }
-        self.closing(doors.now(), conn);
+        self.closing(handler.now(), conn);
         true
     }
 }
 
 impl Conn {
-    fn new(channel: Channel, remote: Option<SocketAddr>, stage: Stage) -> Self {
+    fn new(channel: Channel, remote: Option<SocketAddr>, stage: CipherState) -> Self {
         let (inbox, waits, closed) = (Vec::new(), false, false);
         Self { channel, remote, addresses: None, stage, inbox, waits, closed }
     }
@@ -486,18 +502,23 @@ impl Conn {
     /// Whether it is one of the clients' handshakes under way.
     fn is_counted(&self) -> bool {
         self.channel == Channel::Client
-            && matches!(self.stage, Stage::Handshaking(_) | Stage::Silent(_, Expects::Handshake))
+            && matches!(
+                self.stage,
+                CipherState::Handshaking(_) | CipherState::Silent(_, Expects::Handshake)
+            )
     }
 
     /// Nothing goes in any more; what may still go out does. Of the core's bytes only if the handshake
     /// was done.
     fn wind_up(&mut self, of_core: bool) {
         self.inbox = Vec::new();
-        self.stage = match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Open(cipher) => Stage::Closing(cipher, of_core),
-            Stage::Handshaking(cipher) => Stage::Closing(cipher, false),
-            Stage::Closing(cipher, before) => Stage::Closing(cipher, before && of_core),
-            Stage::Dialling | Stage::Silent(..) | Stage::Done => Stage::Done,
+        self.stage = match std::mem::replace(&mut self.stage, CipherState::Done) {
+            CipherState::Open(cipher) => CipherState::Closing(cipher, of_core),
+            CipherState::Handshaking(cipher) => CipherState::Closing(cipher, false),
+            CipherState::Closing(cipher, before) => CipherState::Closing(cipher, before && of_core),
+            CipherState::Dialling | CipherState::Silent(..) | CipherState::Done => {
+                CipherState::Done
+            }
         };
     }
 }

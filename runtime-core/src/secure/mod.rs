@@ -1,5 +1,5 @@
-//! Encrypted connections, as a layer between a runtime's sockets and the core: `Doors`
-//! around `Doors` (`layered.rs`), so that neither of the two knows of it.
+//! Encrypted connections, as a layer between a runtime's sockets and the core: `NetHandler`
+//! around `NetHandler` (`layered.rs`), so that neither of the two knows of it.
 //!
 //! What encrypts is a [`Cipher`], bytes in and bytes out, one for each connection; a [`Security`] makes
 //! them and says where they are wanted. Nothing here knows TLS.

@@ -11,7 +11,7 @@
 use core::time::Duration;
 
 use super::Leader;
-use super::identity::Told;
+use super::identity::LeaderInfo;
 use super::link::Link;
 use crate::heartbeat::{self, Gaps, Limit};
 use crate::sender::LearnerStage;
@@ -118,7 +118,7 @@ impl Leader {
             let granted = link.granted();
             if granted != link.told_beat {
                 link.told_beat = granted;
-                let data = Told { heartbeat: granted, ..Told::default() }.encode();
+                let data = LeaderInfo { heartbeat: granted, ..LeaderInfo::default() }.encode();
                 link.to.out.put(PacketType::LEADERINFO, epoch, Some(&data));
             }
         }

@@ -1,7 +1,7 @@
 //! Broadcast, the leader's half: proposals out, acknowledgements in, commits when a quorum has a
 //! transaction on disk.
 
-use super::identity::Said;
+use super::identity::LearnerIdentity;
 use super::link::Link;
 use super::{Leader, LeaderStep};
 use crate::reconfig::RECONFIG;
@@ -275,7 +275,7 @@ impl Leader {
                 Ok(Some(Message::Revalidate { from, data }))
             }
             PacketType::FOLLOWERINFO | PacketType::OBSERVERINFO => {
-                self.on_identity(shared, conn, Said::read(packet));
+                self.on_identity(shared, conn, LearnerIdentity::read(packet));
                 Ok(None)
             }
             // Unknown types are a sign of life and nothing else, as in `LearnerHandler.run`.

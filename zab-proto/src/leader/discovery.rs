@@ -5,7 +5,7 @@
 //! epoch leaves it for nobody's claim (rule R19): a voter that has promised a higher one joins as a
 //! guest, see [`guests`](super::guests).
 
-use super::identity::{Said, Told};
+use super::identity::{LeaderInfo, LearnerIdentity};
 use super::link::Link;
 use super::{Leader, LeaderStep};
 use crate::sender::LearnerStage;
@@ -33,7 +33,7 @@ impl Leader {
         }
         let Some(link) = self.link(conn) else { return Ok(()) };
         let sid = shared.admit(conn, link.remote, packet.data)?;
-        let said = Said::read(packet);
+        let said = LearnerIdentity::read(packet);
         if self.turn_away(now, shared, conn, sid, said) {
             return Ok(());
         }
@@ -127,7 +127,7 @@ impl Leader {
                 link.told_beat = link.granted();
                 let guest = link.guest && link.can_be_guest;
                 let data =
-                    Told { guest, identity, heartbeat: link.told_beat, spare: None }.encode();
+                    LeaderInfo { guest, identity, heartbeat: link.told_beat, spare: None }.encode();
                 link.to.out.put(PacketType::LEADERINFO, epoch, Some(&data));
             }
         }

@@ -22,14 +22,14 @@ use crate::{ConnId, EnsembleId, Instant, Notice, Sid, Zxid};
 
 /// What a learner says of its ensemble's id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Said {
+pub(crate) struct LearnerIdentity {
     /// It keeps an id, or would keep one: it is a member of ours.
     pub(crate) keeps: bool,
     /// The one it has stored.
     pub(crate) stored: Option<Identity>,
 }
 
-impl Said {
+impl LearnerIdentity {
     pub(crate) fn read(packet: &Packet<'_>) -> Self {
         let value = extension::field(packet.data, LearnerInfo::LEN, Tag::IDENTITY);
         Self { keeps: value.is_some(), stored: value.and_then(Identity::decode) }
@@ -45,7 +45,7 @@ impl Leader {
         shared: &mut Shared,
         conn: ConnId,
         sid: Sid,
-        said: Said,
+        said: LearnerIdentity,
     ) -> bool {
         let own = shared.history.identity();
         let Some((ours, theirs)) = differ(own, said.stored) else { return false };
@@ -58,14 +58,14 @@ impl Leader {
             link.foreign = true;
             link.to.stage = LearnerStage::LeaderInfoSent;
             link.to.silent_at = silent_at;
-            let data = Told { identity: own, ..Told::default() }.encode();
+            let data = LeaderInfo { identity: own, ..LeaderInfo::default() }.encode();
             link.to.out.put(PacketType::LEADERINFO, Zxid::new(epoch, 0), Some(&data));
         }
         true
     }
 
     /// A live learner says again who it is, as it has stored an id.
-    pub(super) fn on_identity(&mut self, shared: &mut Shared, conn: ConnId, said: Said) {
+    pub(super) fn on_identity(&mut self, shared: &mut Shared, conn: ConnId, said: LearnerIdentity) {
         if let Some(link) = self.link(conn) {
             link.identity = said;
         }
@@ -90,7 +90,8 @@ impl Leader {
             if link.identity.keeps && link.told != Some(identity) {
                 link.told = Some(identity);
                 if link.identity.stored != Some(identity) {
-                    let data = Told { identity: Some(identity), ..Told::default() }.encode();
+                    let data =
+                        LeaderInfo { identity: Some(identity), ..LeaderInfo::default() }.encode();
                     link.to.out.put(PacketType::LEADERINFO, Zxid::new(epoch, 0), Some(&data));
                 }
             }
@@ -150,7 +151,7 @@ impl Leader {
 
 /// What LEADERINFO tells. A learner that is not of ours gets nothing behind ZooKeeper's four bytes.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct LeaderInfo {
     /// It may join below its promise.
     pub(crate) guest: bool,
     /// Which ensemble this is.
@@ -161,7 +162,7 @@ pub(crate) struct Told {
     pub(crate) spare: Option<bool>,
 }
 
-impl Told {
+impl LeaderInfo {
     /// The data of the packet.
     pub(crate) fn encode(self) -> Vec<u8> {
         let mut data = PROTOCOL_VERSION.to_be_bytes().to_vec();

@@ -4,7 +4,7 @@ use core::net::IpAddr;
 use core::time::Duration;
 
 use super::beats::Beat;
-use super::identity::Said;
+use super::identity::LearnerIdentity;
 use crate::sender::Sender;
 use crate::window::Index;
 use crate::{ConnId, Epoch, Identity, Instant};
@@ -25,7 +25,7 @@ pub(super) struct Link {
     /// It belongs to another ensemble, was told so, and is expected to leave.
     pub(super) foreign: bool,
     /// What it says of the ensemble's id, and what it was told.
-    pub(super) identity: Said,
+    pub(super) identity: LearnerIdentity,
     pub(super) told: Option<Identity>,
     /// Its heartbeat, if it wants one, and what it was told of that.
     pub(super) beat: Option<Beat>,
@@ -66,7 +66,7 @@ impl Link {
             guest: false,
             can_be_guest: false,
             foreign: false,
-            identity: Said::default(),
+            identity: LearnerIdentity::default(),
             told: None,
             beat: None,
             told_beat: None,

@@ -20,7 +20,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use self::beats::Beats;
-pub(crate) use self::identity::{Said, Told};
+pub(crate) use self::identity::{LeaderInfo, LearnerIdentity};
 use self::link::Link;
 use self::members::Change;
 use self::resigning::Resigning;

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::Leader;
-use super::identity::Told;
+use super::identity::LeaderInfo;
 use super::link::Link;
 use crate::sender::LearnerStage;
 use crate::shared::Shared;
@@ -105,7 +105,7 @@ impl Leader {
                 let spare = can_spare(shared, &fit, link.to.sid);
                 if link.told_spare != Some(spare) {
                     link.told_spare = Some(spare);
-                    let data = Told { spare: Some(spare), ..Told::default() }.encode();
+                    let data = LeaderInfo { spare: Some(spare), ..LeaderInfo::default() }.encode();
                     link.to.out.put(PacketType::LEADERINFO, epoch, Some(&data));
                 }
             }

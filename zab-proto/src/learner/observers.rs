@@ -15,7 +15,7 @@ use core::net::IpAddr;
 
 use super::{Learner, LearnerStep};
 use crate::history::History;
-use crate::leader::{LearnerStatus, Said, Told};
+use crate::leader::{LeaderInfo, LearnerIdentity, LearnerStatus};
 use crate::sender::{LearnerStage, Links, Own, Rank, Sender};
 use crate::shared::Shared;
 use crate::window::Index;
@@ -46,7 +46,7 @@ struct Link {
     to: Sender,
     remote: Option<IpAddr>,
     /// What it says of the ensemble's id, and what it was told.
-    said: Said,
+    said: LearnerIdentity,
     told: Option<Identity>,
     /// Until when it may wait for this server to have what it has.
     until: Instant,
@@ -225,7 +225,7 @@ impl Learner {
         let config = &shared.config;
         let until = now + config.ticks(config.init_limit);
         let to = Sender::new(conn, until, 0);
-        let link = Link { to, remote, said: Said::default(), told: None, until };
+        let link = Link { to, remote, said: LearnerIdentity::default(), told: None, until };
         self.observers.links.insert(conn, link);
         self.observers.half_tick.get_or_insert(now + config.tick_time / 2);
         Some(conn)
@@ -405,7 +405,7 @@ impl Learner {
             }
             PacketType::OBSERVERINFO => {
                 if let Some(link) = self.observers.links.get_mut(conn) {
-                    link.said = Said::read(packet);
+                    link.said = LearnerIdentity::read(packet);
                 }
                 Ok(())
             }
@@ -431,7 +431,7 @@ impl Learner {
             }
             if link.to.stage == LearnerStage::UpToDate && link.said.keeps && link.told != identity {
                 link.told = identity;
-                let data = Told { identity, ..Told::default() }.encode();
+                let data = LeaderInfo { identity, ..LeaderInfo::default() }.encode();
                 link.to.out.put(PacketType::LEADERINFO, Zxid::new(self.epoch, 0), Some(&data));
             }
         }

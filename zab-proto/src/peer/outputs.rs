@@ -6,11 +6,11 @@ use crate::{Channel, ConnId, Output};
 
 impl Peer {
     /// `None` if it has become pointless.
-    pub(super) fn control_output(&mut self, control: Control) -> Option<Plain> {
+    pub(super) fn control_output(&mut self, control: Control) -> Option<OwnedOutput> {
         Some(match control {
             Control::Connect { conn, channel, addresses } => {
                 self.dialling = addresses;
-                Plain::Connect(conn, channel)
+                OwnedOutput::Connect(conn, channel)
             }
             Control::Snapshot(conn) => {
                 let history = &self.shared.history;
@@ -23,31 +23,31 @@ impl Peer {
                     return None;
                 }
                 self.shared.syncs.snapshots += 1;
-                Plain::Other(Output::Snapshot { conn })
+                OwnedOutput::Other(Output::Snapshot { conn })
             }
             Control::Log { conn, after, through, any_length } => {
-                Plain::Other(Output::Log { conn, after, through, any_length })
+                OwnedOutput::Other(Output::Log { conn, after, through, any_length })
             }
-            Control::Reconfigured => Plain::Other(Output::Reconfigured),
-            Control::Became(status) => Plain::Other(Output::Became(status)),
-            Control::Transmit(conn) => Plain::Other(Output::Transmit { conn }),
-            Control::Close { conn, reason } => Plain::Other(Output::Close { conn, reason }),
-            Control::Resume(conn) => Plain::Other(Output::Resume { conn }),
-            Control::Synced(token) => Plain::Other(Output::Synced { token }),
-            Control::Room => Plain::Other(Output::Room),
-            Control::DiscardStage => Plain::Other(Output::DiscardStage),
-            Control::Notice(notice, more) => Plain::Other(Output::Notice { notice, more }),
+            Control::Reconfigured => OwnedOutput::Other(Output::Reconfigured),
+            Control::Became(status) => OwnedOutput::Other(Output::Became(status)),
+            Control::Transmit(conn) => OwnedOutput::Other(Output::Transmit { conn }),
+            Control::Close { conn, reason } => OwnedOutput::Other(Output::Close { conn, reason }),
+            Control::Resume(conn) => OwnedOutput::Other(Output::Resume { conn }),
+            Control::Synced(token) => OwnedOutput::Other(Output::Synced { token }),
+            Control::Room => OwnedOutput::Other(Output::Room),
+            Control::DiscardStage => OwnedOutput::Other(Output::DiscardStage),
+            Control::Notice(notice, more) => OwnedOutput::Other(Output::Notice { notice, more }),
         })
     }
 }
 
 /// An output without, or with, the text of the last dial.
-pub(super) enum Plain {
+pub(super) enum OwnedOutput {
     Connect(ConnId, Channel),
     Other(Output<'static>),
 }
 
-impl Plain {
+impl OwnedOutput {
     pub(super) fn into_output(self, addresses: &str) -> Output<'_> {
         match self {
             Self::Connect(conn, channel) => Output::Connect { conn, channel, addresses },

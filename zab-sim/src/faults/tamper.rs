@@ -52,7 +52,7 @@ impl Tamper {
 
 /// What a script has put between two servers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Rig {
+pub(crate) struct PacketRule {
     /// The sender.
     pub(crate) from: HostIx,
     /// The receiver.
@@ -65,14 +65,19 @@ pub(crate) struct Rig {
     pub(crate) times: u32,
 }
 
-/// The verdict of the first rig that concerns a packet.
-pub(crate) fn rigged(rigs: &mut [Rig], from: HostIx, to: HostIx, kind: PacketType) -> Verdict {
-    let concerns = |rig: &&mut Rig| (rig.from, rig.to, rig.kind) == (from, to, kind);
-    match rigs.iter_mut().filter(|rig| rig.times > 0).find(concerns) {
+/// The verdict of the first rule that concerns a packet.
+pub(crate) fn verdict_of(
+    rules: &mut [PacketRule],
+    from: HostIx,
+    to: HostIx,
+    kind: PacketType,
+) -> Verdict {
+    let concerns = |rule: &&mut PacketRule| (rule.from, rule.to, rule.kind) == (from, to, kind);
+    match rules.iter_mut().filter(|rule| rule.times > 0).find(concerns) {
         None => Verdict::Send,
-        Some(rig) => {
-            rig.times -= 1;
-            rig.verdict
+        Some(rule) => {
+            rule.times -= 1;
+            rule.verdict
         }
     }
 }

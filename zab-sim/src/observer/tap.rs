@@ -12,7 +12,7 @@ use crate::mutation::Mutation;
 use crate::net::Side;
 use crate::queue::HostIx;
 use crate::stream::Stream;
-use crate::tamper::{Rig, Tamper, Verdict, rigged};
+use crate::tamper::{PacketRule, Tamper, Verdict, verdict_of};
 use crate::trace::Trace;
 use crate::votes::Due;
 
@@ -83,7 +83,7 @@ pub(crate) struct Flow<'a> {
     /// The fault put in on purpose.
     pub(crate) mutation: Option<Mutation>,
     /// What a script has put between servers.
-    pub(crate) rigs: &'a mut [Rig],
+    pub(crate) packet_rules: &'a mut [PacketRule],
     /// Virtual time.
     pub(crate) now: u64,
     /// What is to be sent instead, if packets may be tampered with.
@@ -238,7 +238,7 @@ impl Tap {
             return;
         }
         self.follow(packet.kind, packet.zxid, flow);
-        let verdict = rigged(flow.rigs, from, to, packet.kind);
+        let verdict = verdict_of(flow.packet_rules, from, to, packet.kind);
         if let Some(zxid) = self.held_ack.take() {
             self.follow(PacketType::ACK, zxid, flow);
         }

@@ -4,8 +4,8 @@
 use figures::plot::Plot;
 use zab_proto::{Role, Sid, Zxid};
 
+use super::measurement::{Measurement, Sim, agreed, all_serve};
 use super::report::{kinds, rows, sent, times};
-use super::stage::{Sim, Stage, agreed, all_serve};
 use super::{Place, Samples, Size, Timing, What, Work};
 use crate::check::Failure;
 use crate::members::{member, server_of, sid_of};
@@ -31,28 +31,28 @@ pub(super) fn works(quick: bool) -> Vec<Work> {
 
 /// Three changes in each round, with one server that comes in and goes out.
 pub(super) fn measure(work: &Work, seed: u64) -> Result<Samples, Failure> {
-    let stage = Stage::new(&work.case, seed, 1);
-    play(stage, work.rounds)
+    let measurement = Measurement::new(&work.case, seed, 1);
+    play(measurement, work.rounds)
 }
 
-fn play(mut stage: Stage, rounds: usize) -> Result<Samples, Failure> {
-    stage.start_all()?;
+fn play(mut measurement: Measurement, rounds: usize) -> Result<Samples, Failure> {
+    measurement.start_all()?;
     for _ in 0..rounds {
-        stage.pause();
-        stage.replace()?;
-        stage.pause();
-        stage.lose_in_the_middle()?;
-        stage.pause();
-        stage.hand_over()?;
+        measurement.pause();
+        measurement.replace()?;
+        measurement.pause();
+        measurement.lose_in_the_middle()?;
+        measurement.pause();
+        measurement.hand_over()?;
     }
-    Ok(stage.end())
+    Ok(measurement.end())
 }
 
 fn goes_by(world: &Sim, server: HostIx, zxid: Zxid) -> bool {
     world.ghost().views[server].in_force.version >= zxid.raw()
 }
 
-impl Stage {
+impl Measurement {
     /// The server without a vote takes the place of a voter: of the leader, or of another one.
     fn propose_change(&mut self, leader: HostIx, of_leader: bool) -> Result<Zxid, Failure> {
         let mut next = self.world.ghost().committed_members().clone();
@@ -183,9 +183,9 @@ mod tests {
             let case = Case { voters: 3, observers: 0, place, timing, masters: false };
             let mut longest = [0.0_f64; 2];
             for seed in 0..40 {
-                let mut stage = Stage::new(&case, seed, 1);
-                stage.world.options.heartbeat = 0;
-                let samples = play(stage, 3).expect("nothing fails");
+                let mut measurement = Measurement::new(&case, seed, 1);
+                measurement.world.options.heartbeat = 0;
+                let samples = play(measurement, 3).expect("nothing fails");
                 for (longest, what) in
                     longest.iter_mut().zip([What::MiddleCommit, What::HandedCommit])
                 {

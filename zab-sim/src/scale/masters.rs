@@ -4,8 +4,8 @@
 use figures::plot::Plot;
 use zab_proto::{ServerState, Sid};
 
+use super::measurement::{Measurement, Sim, all_serve, millis, serves};
 use super::report::{kinds, rows, sent, times};
-use super::stage::{Sim, Stage, all_serve, millis, serves};
 use super::{Place, Samples, Size, Timing, What, Work};
 use crate::check::Failure;
 use crate::members::sid_of;
@@ -26,19 +26,19 @@ pub(super) fn works(quick: bool) -> Vec<Work> {
 
 /// Starts an ensemble, and takes a follower and the leader away in each round.
 pub(super) fn measure(work: &Work, seed: u64) -> Result<Samples, Failure> {
-    let mut stage = Stage::new(&work.case, seed, 0);
-    let mut leader = stage.cold_start()?;
-    stage.pause();
-    stage.commit_one_by_one(leader, COMMITS)?;
+    let mut measurement = Measurement::new(&work.case, seed, 0);
+    let mut leader = measurement.cold_start()?;
+    measurement.pause();
+    measurement.commit_one_by_one(leader, COMMITS)?;
     for _ in 0..work.rounds {
         if work.case.masters {
-            stage.pause();
-            stage.lose_master(leader)?;
+            measurement.pause();
+            measurement.lose_master(leader)?;
         }
-        stage.pause();
-        leader = stage.lose(leader)?;
+        measurement.pause();
+        leader = measurement.lose(leader)?;
     }
-    Ok(stage.end())
+    Ok(measurement.end())
 }
 
 /// The observers that a server serves.
@@ -53,7 +53,7 @@ fn observers(world: &Sim, server: HostIx) -> Vec<HostIx> {
     (0..world.options.servers()).filter(|other| served.contains(&sid_of(*other))).collect()
 }
 
-impl Stage {
+impl Measurement {
     /// The follower with the most observers dies while a transaction is proposed; in the end it is back.
     fn lose_master(&mut self, leader: HostIx) -> Result<(), Failure> {
         let followers = (0..self.world.options.voters).filter(|server| *server != leader);

@@ -4,8 +4,8 @@
 
 mod change;
 mod masters;
+mod measurement;
 mod report;
-mod stage;
 mod trial;
 mod what;
 

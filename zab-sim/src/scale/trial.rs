@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use zab_proto::ServerState;
 
-use super::stage::{Sim, Stage, agreed, all_serve, millis, serves};
+use super::measurement::{Measurement, Sim, agreed, all_serve, millis, serves};
 use super::{Samples, Size, Timing, What, Work};
 use crate::check::Failure;
 use crate::plan::Death;
@@ -39,16 +39,16 @@ pub(super) fn works(quick: bool) -> Vec<Work> {
 
 /// Starts an ensemble, lets it commit, and takes its leader away as often as there are rounds.
 pub(super) fn measure(work: &Work, seed: u64) -> Result<Samples, Failure> {
-    let mut stage = Stage::new(&work.case, seed, 0);
-    let mut leader = stage.cold_start()?;
-    stage.pause();
-    stage.commit_one_by_one(leader, ONE_BY_ONE)?;
-    stage.commit_pipelined(leader)?;
+    let mut measurement = Measurement::new(&work.case, seed, 0);
+    let mut leader = measurement.cold_start()?;
+    measurement.pause();
+    measurement.commit_one_by_one(leader, ONE_BY_ONE)?;
+    measurement.commit_pipelined(leader)?;
     for _ in 0..work.rounds {
-        stage.pause();
-        leader = stage.lose(leader)?;
+        measurement.pause();
+        leader = measurement.lose(leader)?;
     }
-    Ok(stage.end())
+    Ok(measurement.end())
 }
 
 /// When the steps of an election were first seen, in ns.
@@ -92,7 +92,7 @@ impl Marks {
     }
 }
 
-impl Stage {
+impl Measurement {
     /// From nothing to an ensemble that serves.
     pub(super) fn cold_start(&mut self) -> Result<HostIx, Failure> {
         let mut begin = 0;

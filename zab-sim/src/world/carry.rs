@@ -226,7 +226,7 @@ impl<A: Subject> World<A> {
                     | Mutation::ActivatedOnProposal
                     | Mutation::SuccessorBehind
             )
-        ) || self.rigged;
+        ) || self.has_packet_rules;
         if self.taps.len() <= conn as usize {
             self.taps.resize_with(conn as usize + 1, Tap::default);
         }
@@ -240,7 +240,7 @@ impl<A: Subject> World<A> {
             ghost: &mut ghost,
             trace: &mut self.trace,
             mutation: self.options.mutation,
-            rigs: &mut self.rigs,
+            packet_rules: &mut self.packet_rules,
             now: self.now,
             out: (wire && channel == Channel::Quorum).then(Vec::new),
         };

@@ -30,7 +30,7 @@ use crate::probe::Probe;
 use crate::queue::{Event, HostIx, MILLI, Queue, SECOND};
 use crate::rng::{Map, Rng, mix};
 use crate::subject::{Client, Subject};
-use crate::tamper::Rig;
+use crate::tamper::PacketRule;
 use crate::tap::Tap;
 use crate::trace::Trace;
 
@@ -120,8 +120,8 @@ pub struct World<A: Subject> {
     /// Clients do nothing any more.
     pub(crate) quiet: bool,
     /// What a script has put between servers, and whether it is going to.
-    pub(crate) rigs: Vec<Rig>,
-    pub(crate) rigged: bool,
+    pub(crate) packet_rules: Vec<PacketRule>,
+    pub(crate) has_packet_rules: bool,
     /// How long a script waits for something, in ns.
     pub(crate) patience: u64,
     /// Links on which a script holds back what is sent while the sender has a snapshot open.
@@ -206,8 +206,8 @@ impl<A: Subject> World<A> {
             healed: false,
             aftermath: 0,
             quiet: false,
-            rigs: Vec::new(),
-            rigged: false,
+            packet_rules: Vec::new(),
+            has_packet_rules: false,
             patience: 60 * SECOND,
             held: Vec::new(),
             nameless: vec![false; n],

@@ -9,7 +9,7 @@ use crate::service::connection::Life;
 use crate::service::connection::entry::Entry;
 use crate::service::connection::room::Turn;
 use crate::service::connection::wait::Wait;
-use crate::service::intake::{Taken, hang_up};
+use crate::service::intake::{FrameOutcome, hang_up};
 use crate::service::leave::leave_client;
 use crate::service::parts::Parts;
 use crate::service::read_only;
@@ -22,7 +22,7 @@ pub(super) fn handshake(
     parts: &mut Parts<'_>,
     core: &mut Core<'_>,
     frame: &[u8],
-) -> Taken {
+) -> FrameOutcome {
     let Ok(connect) = Connect::decode(frame) else {
         return hang_up(at, parts, format_args!("malformed handshake"));
     };
@@ -39,7 +39,7 @@ pub(super) fn handshake(
         return hang_up(at, parts, format_args!("too many handshakes (connection_throttle_*)"));
     }
     if !read_only::admits(at, parts, &connect) {
-        return Taken::Closed;
+        return FrameOutcome::Closed;
     }
     let last_zxid = parts.state.last_zxid();
     if connect.last_zxid_seen > last_zxid.raw() {
@@ -51,7 +51,7 @@ pub(super) fn handshake(
             connect.last_zxid_seen
         );
         parts.close(at, false);
-        return Taken::Closed;
+        return FrameOutcome::Closed;
     }
     let timeout_ms = parts.env.options.session_timeout_ms(connect.timeout_ms);
     at.client.timeout_ms = timeout_ms;
@@ -65,10 +65,10 @@ pub(super) fn handshake(
         let (client, session) = (at.client.remote, connect.session);
         log::warn!("Incorrect password from {client} for session {session:#x}");
         attached(at, parts, core.now(), false);
-        Taken::Closed
+        FrameOutcome::Closed
     };
     // One that waits comes here again.
-    if !matches!(taken, Taken::Later(_)) {
+    if !matches!(taken, FrameOutcome::Later(_)) {
         parts.metrics.handshakes += 1;
         parts.metrics.reattachments += u64::from(connect.session != 0);
     }
@@ -98,26 +98,26 @@ pub(super) fn create_session(
     core: &mut Core<'_>,
     turn: Turn,
     timeout_ms: i32,
-) -> Taken {
+) -> FrameOutcome {
     if parts.role.keeps_sessions(&parts.env.options) {
         let session = new_session_id(at, parts);
         parts.local.open(core.now(), session, timeout_ms);
         parts.admission.leave_room(at.client);
         at.client.session = session;
         attached(at, parts, core.now(), true);
-        return Taken::Done;
+        return FrameOutcome::Done;
     }
     if parts.role.has_begun() {
-        return Taken::Later(Wait::Preparation);
+        return FrameOutcome::Later(Wait::Preparation);
     }
     if !turn.is_next {
-        return Taken::Later(Wait::Room);
+        return FrameOutcome::Later(Wait::Room);
     }
     let session = new_session_id(at, parts);
     let (role, mut cx) = parts.role(core);
     let accepted = role.open_session(&mut cx, turn, session, timeout_ms);
     if !accepted {
-        return Taken::Later(Wait::Room);
+        return FrameOutcome::Later(Wait::Room);
     }
     parts.admission.leave_room(at.client);
     at.client.state = Life::Connecting;
@@ -126,7 +126,7 @@ pub(super) fn create_session(
     if parts.role.is_read_only() {
         attached(at, parts, core.now(), true);
     }
-    Taken::Done
+    FrameOutcome::Done
 }
 
 /// An id that no session has, nor one that is being made here.
@@ -148,10 +148,10 @@ pub(super) fn reattach(
     core: &mut Core<'_>,
     turn: Turn,
     (session, timeout_ms): (i64, i32),
-) -> Taken {
+) -> FrameOutcome {
     if parts.role.has_begun() {
         // That may be one of the same client, by another server.
-        return Taken::Later(Wait::Preparation);
+        return FrameOutcome::Later(Wait::Preparation);
     }
     // Its old connection here, if any, may hold requests from before it was on another server.
     if let Some(old) = at.shared.of_session(session) {
@@ -161,7 +161,7 @@ pub(super) fn reattach(
     let (role, mut cx) = parts.role(core);
     let resumed = role.resume_session(&mut cx, (conn, turn), session, timeout_ms);
     if resumed == Resumed::NoRoom {
-        return Taken::Later(Wait::Room);
+        return FrameOutcome::Later(Wait::Room);
     }
     if matches!(resumed, Resumed::Asked { .. } | Resumed::Behind) {
         parts.admission.leave_room(at.client);
@@ -176,9 +176,9 @@ pub(super) fn reattach(
         client.confirmed |= confirmed;
         client.caught_up |= caught_up;
     }
-    let Resumed::Decided { valid } = resumed else { return Taken::Done };
+    let Resumed::Decided { valid } = resumed else { return FrameOutcome::Done };
     attached(at, parts, core.now(), valid);
-    if valid { Taken::Done } else { Taken::Closed }
+    if valid { FrameOutcome::Done } else { FrameOutcome::Closed }
 }
 
 /// The handshake is decided: the client has its session, or is refused.

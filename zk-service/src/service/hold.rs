@@ -49,7 +49,7 @@ use crate::service::connection::table::Clients;
 use crate::service::connection::wait::Wait;
 use crate::service::connection::{Client, Life};
 use crate::service::handshake::{create_session, reattach};
-use crate::service::intake::Taken;
+use crate::service::intake::FrameOutcome;
 use crate::service::parts::Parts;
 use crate::service::role::{Request, Resumed, Submitted};
 
@@ -387,12 +387,12 @@ fn shake_hands_again(at: &mut Entry<'_>, parts: &mut Parts<'_>, core: &mut Core<
         reattach(at, parts, core, FIRST, (session, timeout_ms))
     } else {
         let taken = create_session(at, parts, core, FIRST, timeout_ms);
-        if taken == Taken::Done {
+        if taken == FrameOutcome::Done {
             at.detach(session);
         }
         taken
     };
-    if matches!(taken, Taken::Later(_)) {
+    if matches!(taken, FrameOutcome::Later(_)) {
         return Step::Wait;
     }
     if at.client.state == Life::Open {

@@ -34,7 +34,7 @@ use crate::throttle;
 
 /// What became of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Taken {
+pub(super) enum FrameOutcome {
     Done,
     /// It is offered again when this wait is over.
     Later(Wait),
@@ -111,19 +111,19 @@ fn take_frames(
         }
         let Some(frame) = rest[4..].get(..len) else { return used };
         let taken = if let Some(wait) = others_first(at, parts, frame, used == 0) {
-            Taken::Later(wait)
+            FrameOutcome::Later(wait)
         } else if greeting {
             handshake(at, parts, core, frame)
         } else {
             request(at, parts, core, frame)
         };
         match taken {
-            Taken::Done => count_received(at, parts, 4 + len),
-            Taken::Later(wait) => {
+            FrameOutcome::Done => count_received(at, parts, 4 + len),
+            FrameOutcome::Later(wait) => {
                 parts.admission.wait(at, wait);
                 return used;
             }
-            Taken::Closed => return bytes.len(),
+            FrameOutcome::Closed => return bytes.len(),
         }
         used += 4 + len;
     }
@@ -151,13 +151,22 @@ fn count_received(at: &mut Entry<'_>, parts: &mut Parts<'_>, len: usize) {
 }
 
 /// Closes the connection of a client that does not keep to the protocol.
-pub(super) fn hang_up(at: &mut Entry<'_>, parts: &mut Parts<'_>, why: fmt::Arguments<'_>) -> Taken {
+pub(super) fn hang_up(
+    at: &mut Entry<'_>,
+    parts: &mut Parts<'_>,
+    why: fmt::Arguments<'_>,
+) -> FrameOutcome {
     log::info!("Closing connection with {}: {why}", at.client.remote);
     parts.close(at, false);
-    Taken::Closed
+    FrameOutcome::Closed
 }
 
-fn request(at: &mut Entry<'_>, parts: &mut Parts<'_>, core: &mut Core<'_>, frame: &[u8]) -> Taken {
+fn request(
+    at: &mut Entry<'_>,
+    parts: &mut Parts<'_>,
+    core: &mut Core<'_>,
+    frame: &[u8],
+) -> FrameOutcome {
     let mut reader = Reader::new(frame);
     let (Ok(xid), Ok(number)) = (reader.i32(), reader.i32()) else {
         return hang_up(at, parts, format_args!("malformed request header"));
@@ -169,25 +178,25 @@ fn request(at: &mut Entry<'_>, parts: &mut Parts<'_>, core: &mut Core<'_>, frame
     // Waits for the answers in front of it, which wait for their turn.
     let is_write = class == Some(OpClass::Write);
     if let Some(wait) = parts.admission.own_limits(&parts.env.options, at.client, is_write) {
-        return Taken::Later(wait);
+        return FrameOutcome::Later(wait);
     }
     if outstanding_waits(at, parts, core) {
-        return Taken::Later(Wait::Outstanding);
+        return FrameOutcome::Later(Wait::Outstanding);
     }
     if class != Some(OpClass::Auth) && !login::is_logged_in(at, parts) {
         return login::refuse_stranger(at, parts, core.now(), xid);
     }
     if !is_ping && let Some(wait) = throttle_waits(at, parts) {
-        return Taken::Later(wait);
+        return FrameOutcome::Later(wait);
     }
     if !parts.touch(core.now(), at) {
         // The session is being closed, and this connection with it, unless the leader is lost before that is
         // committed: then the session lives on, and this request waits for the next one.
-        return Taken::Later(Wait::Leader);
+        return FrameOutcome::Later(Wait::Leader);
     }
     if at.client.throttled.is_some() && !is_ping && is_throttled(at, parts, core.now(), op) {
         answer(at, parts, core.now(), xid, Answer::failed(Code::THROTTLED));
-        return Taken::Done;
+        return FrameOutcome::Done;
     }
     if parts.role.is_read_only()
         && let Some(taken) = read_only::refuse(at, parts, core.now(), xid, op)
@@ -197,7 +206,7 @@ fn request(at: &mut Entry<'_>, parts: &mut Parts<'_>, core: &mut Core<'_>, frame
     match op.zip(class) {
         Some((op, OpClass::Read)) => {
             read_or_queue(at, parts, core.now(), xid, (op, record));
-            Taken::Done
+            FrameOutcome::Done
         }
         Some((op, OpClass::Write)) => write(at, parts, core, xid, (op, record)),
         Some((_, OpClass::Sync)) => sync(at, parts, core, xid, record),
@@ -254,12 +263,12 @@ fn unknown(
     core: &Core<'_>,
     xid: i32,
     number: i32,
-) -> Taken {
+) -> FrameOutcome {
     log::info!("Closing connection with {}: unknown operation {number}", at.client.remote);
     let code = Code::UNIMPLEMENTED;
     let known = Answer { zxid: Some(-1), ..Answer::last(code) };
     answer(at, parts, core.now(), xid, known);
-    Taken::Done
+    FrameOutcome::Done
 }
 
 #[inline]
@@ -304,10 +313,10 @@ fn write(
     core: &mut Core<'_>,
     xid: i32,
     (op, record): (Opcode, &[u8]),
-) -> Taken {
+) -> FrameOutcome {
     if op == Opcode::CloseSession && parts.local.knows(at.client.session) {
         answer(at, parts, core.now(), xid, Answer { ends_session: true, ..Answer::last(Code::OK) });
-        return Taken::Done;
+        return FrameOutcome::Done;
     }
     let (turn, under_way) = (parts.admission.place(at.client), at.shared.writes_len());
     let (session, ids) = (at.client.session, Ids::new(&at.client.ids));
@@ -316,10 +325,10 @@ fn write(
     let zxid = match role.submit(&mut cx, turn, &request, under_way) {
         Submitted::Proposed(zxid) => Some(zxid),
         Submitted::Forwarded | Submitted::Begun => None,
-        Submitted::Later(wait) => return Taken::Later(wait),
+        Submitted::Later(wait) => return FrameOutcome::Later(wait),
         Submitted::Refused(code) => {
             answer(at, parts, core.now(), xid, Answer::failed(code));
-            return Taken::Done;
+            return FrameOutcome::Done;
         }
     };
     parts.admission.leave_room(at.client);
@@ -334,7 +343,7 @@ fn write(
     if op == Opcode::CloseSession {
         end_input(at);
     }
-    Taken::Done
+    FrameOutcome::Done
 }
 
 fn sync(
@@ -343,11 +352,11 @@ fn sync(
     core: &mut Core<'_>,
     xid: i32,
     record: &[u8],
-) -> Taken {
+) -> FrameOutcome {
     let mut reader = Reader::new(record);
     if reader.ustring().is_err() {
         answer(at, parts, core.now(), xid, Answer::failed(Code::MARSHALLING_ERROR));
-        return Taken::Done;
+        return FrameOutcome::Done;
     }
     let record = &record[..reader.position()];
     let place = (at.conn, parts.admission.place(at.client));
@@ -357,15 +366,15 @@ fn sync(
     match role.sync(&mut cx, place, &request) {
         Submitted::Begun => {}
         Submitted::Proposed(_) | Submitted::Forwarded => parts.admission.leave_room(at.client),
-        Submitted::Later(wait) => return Taken::Later(wait),
+        Submitted::Later(wait) => return FrameOutcome::Later(wait),
         Submitted::Refused(code) => {
             answer(at, parts, core.now(), xid, Answer::failed(code));
-            return Taken::Done;
+            return FrameOutcome::Done;
         }
     }
     let len = at.client.keep(record);
     at.queue(xid, core.now(), Awaiting::Sync { done: false, len });
-    Taken::Done
+    FrameOutcome::Done
 }
 
 /// Answers without looking at the tree, behind what is queued.

@@ -25,7 +25,7 @@ use crate::service::connection::entry::Entry;
 use crate::service::connection::order::Answer;
 use crate::service::connection::table::Clients;
 use crate::service::hold;
-use crate::service::intake::{Taken, answer};
+use crate::service::intake::{FrameOutcome, answer};
 use crate::service::parts::Parts;
 use crate::service::role::Role;
 use crate::service::role::read_only::ReadOnly;
@@ -134,7 +134,7 @@ pub(super) fn refuse(
     now: Instant,
     xid: i32,
     op: Option<Opcode>,
-) -> Option<Taken> {
+) -> Option<FrameOutcome> {
     let Role::ReadOnly(role) = parts.role else { return None };
     let known = match (op?, op?.class()) {
         (Opcode::CloseSession, _) => {
@@ -147,5 +147,5 @@ pub(super) fn refuse(
         (_, OpClass::Read | OpClass::Auth | OpClass::Internal) => return None,
     };
     answer(at, parts, now, xid, known);
-    Some(Taken::Done)
+    Some(FrameOutcome::Done)
 }

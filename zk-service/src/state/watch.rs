@@ -47,13 +47,13 @@ struct Watcher {
 
 /// Who has heard of the present event. Nobody hears of it twice.
 #[derive(Debug, Default)]
-struct Told {
+struct Notified {
     /// By slot: the number of the last event heard of.
     last: Vec<u64>,
     event: u64,
 }
 
-impl Told {
+impl Notified {
     fn begin(&mut self) {
         self.event += 1;
     }
@@ -204,7 +204,7 @@ impl WatchTable {
     }
 
     /// Adds to `hit` who is to hear of an event on `path`; standard watches are used up.
-    fn trigger(&mut self, path: &str, event: Event, told: &mut Told, hit: &mut Vec<u32>) {
+    fn trigger(&mut self, path: &str, event: Event, told: &mut Notified, hit: &mut Vec<u32>) {
         let mut used = Vec::new();
         if let Some(watchers) = self.by_path.get_mut(path) {
             for watcher in watchers.iter_mut().filter(|w| !self.ended.contains(&w.slot)) {
@@ -277,7 +277,7 @@ pub struct WatchSummary {
 pub(crate) struct Watches {
     data: WatchTable,
     pub(super) child: WatchTable,
-    told: Told,
+    told: Notified,
     /// Who hears of the last event; used again and again.
     hit: Vec<u32>,
 }

@@ -3,7 +3,7 @@
 use super::{Learner, Link};
 use crate::history::History;
 use crate::identity::differ;
-use crate::leader::{Said, Told};
+use crate::leader::{LeaderInfo, LearnerIdentity};
 use crate::sender::{LearnerStage, Own};
 use crate::shared::Shared;
 use crate::types::StateSummary;
@@ -23,7 +23,7 @@ impl Learner {
     ) -> Result<(), CloseReason> {
         let Some(link) = self.observers.links.get(conn) else { return Ok(()) };
         let sid = shared.admit(conn, link.remote, packet.data)?;
-        let said = Said::read(packet);
+        let said = LearnerIdentity::read(packet);
         let own = shared.history.identity();
         if let Some((ours, theirs)) = differ(own, said.stored) {
             shared.notice(now, Notice::OtherEnsemble { sid, theirs, ours });
@@ -45,7 +45,7 @@ impl Learner {
         link.told = own.filter(|_| said.keeps);
         // An epoch that was promised and never established keeps no observer out.
         let guest = can_be_guest && packet.zxid.epoch() > epoch;
-        let told = Told { guest, identity: link.told, ..Told::default() };
+        let told = LeaderInfo { guest, identity: link.told, ..LeaderInfo::default() };
         link.to.out.put(PacketType::LEADERINFO, Zxid::new(epoch, 0), Some(&told.encode()));
         Ok(())
     }

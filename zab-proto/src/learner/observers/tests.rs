@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 use super::{Link, Observers};
-use crate::leader::Said;
+use crate::leader::LearnerIdentity;
 use crate::sender::Sender;
 use crate::{ConnId, Instant};
 
@@ -16,7 +16,13 @@ fn an_observer_that_does_not_read_the_answers_to_its_syncs_is_closed() {
     let mut observers = Observers::default();
     let conn = ConnId::core(0, 0);
     let to = Sender::new(conn, Instant::ZERO, 0);
-    let link = Link { to, remote: None, said: Said::default(), told: None, until: Instant::ZERO };
+    let link = Link {
+        to,
+        remote: None,
+        said: LearnerIdentity::default(),
+        told: None,
+        until: Instant::ZERO,
+    };
     observers.links.insert(conn, link);
     let mut ask = |committed| {
         // The leader answers at once.

@@ -3,7 +3,7 @@
 use zab_proto::wire::jute::Reader;
 use zab_proto::{Core, Instant};
 
-use super::{Taken, answer, hang_up};
+use super::{FrameOutcome, answer, hang_up};
 use crate::auth::sasl::Said;
 use crate::auth::{Ids, Verdict};
 use crate::cost;
@@ -33,12 +33,12 @@ pub(super) fn refuse_stranger(
     parts: &mut Parts<'_>,
     now: Instant,
     xid: i32,
-) -> Taken {
+) -> FrameOutcome {
     let schemes = parts.env.options.enforce_auth.join(", ");
     log::info!("Closing connection with {}: no login with {schemes}", at.client.remote);
     let code = Code::SESSION_CLOSED_REQUIRE_SASL;
     answer(at, parts, now, xid, Answer { zxid: Some(0), ..Answer::last(code) });
-    Taken::Done
+    FrameOutcome::Done
 }
 
 /// A token of a login by SASL, or of an attempt at one.
@@ -48,7 +48,7 @@ pub(super) fn sasl(
     core: &Core<'_>,
     xid: i32,
     record: &[u8],
-) -> Taken {
+) -> FrameOutcome {
     let Ok(Some(token)) = Reader::new(record).buffer() else {
         return hang_up(at, parts, format_args!("SASL packet without a token"));
     };
@@ -97,7 +97,7 @@ pub(super) fn sasl(
         xid,
         Answer { zxid: Some(0), body, close, ..Answer::failed(code) },
     );
-    Taken::Done
+    FrameOutcome::Done
 }
 
 /// An auth packet.
@@ -107,7 +107,7 @@ pub(super) fn auth(
     core: &Core<'_>,
     xid: i32,
     record: &[u8],
-) -> Taken {
+) -> FrameOutcome {
     let mut reader = Reader::new(record);
     let decoded = (reader.i32(), reader.string(), reader.buffer());
     let (Ok(_), Ok(scheme), Ok(data)) = decoded else {
@@ -155,5 +155,5 @@ pub(super) fn auth(
     let code = if granted { Code::OK } else { Code::AUTH_FAILED };
     let known = Answer { zxid: Some(0), close: !granted, ..Answer::failed(code) };
     answer(at, parts, core.now(), xid, known);
-    Taken::Done
+    FrameOutcome::Done
 }

@@ -19,7 +19,7 @@ use crate::state::tree::{NodeRef, Owner, Tree};
 /// Only its parent has, and once, whatever it loses.
 #[derive(Debug)]
 pub(super) struct Closing {
-    stage: Stage,
+    stage: ClosingStep,
     /// The list of paths is given up beyond so many bytes: then each server goes by its own index.
     len_max: usize,
     /// Bytes of that list so far.
@@ -40,7 +40,7 @@ pub(super) struct Closing {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
+enum ClosingStep {
     /// The session's nodes in the tree are looked at, from behind this place on.
     Tree(Option<u32>),
     /// What is pending is looked at, from this place in the queue on.
@@ -58,7 +58,7 @@ enum Stage {
 impl Closing {
     pub(super) fn new(len_max: usize) -> Self {
         Self {
-            stage: Stage::Tree(None),
+            stage: ClosingStep::Tree(None),
             len_max,
             // Their number. It makes the list as long as it will be, or that is given up.
             len: 4,
@@ -114,17 +114,17 @@ impl Prep {
     ) -> bool {
         loop {
             closing.stage = match closing.stage {
-                Stage::Tree(after) => {
+                ClosingStep::Tree(after) => {
                     self.look_at_tree(view.tree, from, closing, (after, work_max))
                 }
-                Stage::Pending(at) => self.look_at_pending(from, closing, at),
-                Stage::Parents => self.take_child(view, from, closing),
-                Stage::Touched => self.take_touched(view, from, closing),
-                Stage::Sort(at) => self.sort(view.tree, closing, at),
-                Stage::Encode => self.list(from, closing),
-                Stage::Done => return true,
+                ClosingStep::Pending(at) => self.look_at_pending(from, closing, at),
+                ClosingStep::Parents => self.take_child(view, from, closing),
+                ClosingStep::Touched => self.take_touched(view, from, closing),
+                ClosingStep::Sort(at) => self.sort(view.tree, closing, at),
+                ClosingStep::Encode => self.list(from, closing),
+                ClosingStep::Done => return true,
             };
-            if self.work >= work_max && closing.stage != Stage::Done {
+            if self.work >= work_max && closing.stage != ClosingStep::Done {
                 return false;
             }
         }
@@ -137,7 +137,7 @@ impl Prep {
         from: &Requester<'_>,
         closing: &mut Closing,
         (mut after, work_max): (Option<u32>, u64),
-    ) -> Stage {
+    ) -> ClosingStep {
         let is_closed = self.closed.contains_key(&from.session);
         let nodes = tree.ephemerals_behind(from.session, after).filter(|_| !is_closed);
         for node in nodes {
@@ -150,18 +150,23 @@ impl Prep {
                 closing.count_parent(node.parent().map(NodeRef::place));
             }
             if self.work >= work_max {
-                return Stage::Tree(after);
+                return ClosingStep::Tree(after);
             }
         }
         closing.count_parent(None);
-        Stage::Pending(0)
+        ClosingStep::Pending(0)
     }
 
     /// Notes the ephemerals that the session will have by what is pending. Each record is in the queue.
-    fn look_at_pending(&mut self, from: &Requester<'_>, closing: &mut Closing, at: usize) -> Stage {
+    fn look_at_pending(
+        &mut self,
+        from: &Requester<'_>,
+        closing: &mut Closing,
+        at: usize,
+    ) -> ClosingStep {
         let Some((_, path)) = self.queue.get(at) else {
             self.digest = self.digest.wrapping_sub(closing.digest);
-            return Stage::Parents;
+            return ClosingStep::Parents;
         };
         self.work += cost::PART;
         let is_owned = Owner::Session(from.session);
@@ -171,20 +176,25 @@ impl Prep {
         {
             closing.count(path);
         }
-        Stage::Pending(at + 1)
+        ClosingStep::Pending(at + 1)
     }
 
-    fn take_child(&mut self, view: View<'_>, from: &Requester<'_>, closing: &mut Closing) -> Stage {
-        let Some((place, lost)) = closing.parents.pop_first() else { return Stage::Touched };
+    fn take_child(
+        &mut self,
+        view: View<'_>,
+        from: &Requester<'_>,
+        closing: &mut Closing,
+    ) -> ClosingStep {
+        let Some((place, lost)) = closing.parents.pop_first() else { return ClosingStep::Touched };
         self.work += 2 * cost::NODE;
-        let Some(parent) = view.tree.at_place(place) else { return Stage::Parents };
+        let Some(parent) = view.tree.at_place(place) else { return ClosingStep::Parents };
         let path = super::normal(parent.path());
         if let Some(mut parent) = self.lookup(view.tree, path) {
             parent.stat.pzxid = from.zxid;
             parent.children = parent.children.saturating_sub(lost);
             self.put(view, from.zxid, path, parent, Content::Same);
         }
-        Stage::Parents
+        ClosingStep::Parents
     }
 
     fn take_touched(
@@ -192,31 +202,31 @@ impl Prep {
         view: View<'_>,
         from: &Requester<'_>,
         closing: &mut Closing,
-    ) -> Stage {
-        let Some(path) = closing.touched.pop_first() else { return Stage::Sort(0) };
+    ) -> ClosingStep {
+        let Some(path) = closing.touched.pop_first() else { return ClosingStep::Sort(0) };
         self.work += 3 * cost::NODE;
         self.remove(view, from.zxid, &path);
         if closing.is_listed() {
             closing.paths.insert(path);
         }
-        Stage::Touched
+        ClosingStep::Touched
     }
 
-    fn sort(&mut self, tree: &Tree, closing: &mut Closing, at: usize) -> Stage {
+    fn sort(&mut self, tree: &Tree, closing: &mut Closing, at: usize) -> ClosingStep {
         let Some(place) = closing.untouched.get(at).filter(|_| closing.is_listed()) else {
             if closing.is_listed() {
                 closing.encoded.put_len(closing.paths.len());
             }
-            return Stage::Encode;
+            return ClosingStep::Encode;
         };
         self.work += 2 * cost::NODE;
         if let Some(node) = tree.at_place(*place) {
             closing.paths.insert(node.path().into());
         }
-        Stage::Sort(at + 1)
+        ClosingStep::Sort(at + 1)
     }
 
-    fn list(&mut self, from: &Requester<'_>, closing: &mut Closing) -> Stage {
+    fn list(&mut self, from: &Requester<'_>, closing: &mut Closing) -> ClosingStep {
         self.work += cost::PART;
         match closing.paths.pop_first() {
             Some(path) => {
@@ -224,12 +234,12 @@ impl Prep {
                 if closing.is_listed() {
                     closing.encoded.put_ustring(Some(&path));
                 }
-                Stage::Encode
+                ClosingStep::Encode
             }
             None => {
                 let session = from.session;
                 self.undo_closed = Some((session, self.closed.insert(session, from.zxid)));
-                Stage::Done
+                ClosingStep::Done
             }
         }
     }

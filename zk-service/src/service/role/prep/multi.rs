@@ -17,13 +17,13 @@ use crate::protocol::txn::{Txn, TxnDigest};
 /// How far a multi is prepared.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
-    stage: Stage,
+    stage: MultiStep,
     /// Where in the record the next part is.
     at: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-enum Stage {
+enum MultiStep {
     /// The record is looked through: one that does not decode is refused as a whole.
     #[default]
     Check,
@@ -49,38 +49,38 @@ impl Prep {
     ) -> Option<Result<(), Code>> {
         let mut judge = Judge::new(view.access, from.ids);
         loop {
-            if let Stage::Done(result) = parts.stage {
+            if let MultiStep::Done(result) = parts.stage {
                 self.work += judge.take_work();
                 return Some(result);
             }
             parts.stage = match parts.stage {
-                Stage::Check => self.check_part(parts, record),
-                Stage::Prepare => self.prepare_part(view, from, &mut judge, (parts, record)),
-                Stage::Fail => self.fail_part(view, parts, record),
-                Stage::TakeBack(code) => self.take_back(code),
-                Stage::Done(_) => parts.stage,
+                MultiStep::Check => self.check_part(parts, record),
+                MultiStep::Prepare => self.prepare_part(view, from, &mut judge, (parts, record)),
+                MultiStep::Fail => self.fail_part(view, parts, record),
+                MultiStep::TakeBack(code) => self.take_back(code),
+                MultiStep::Done(_) => parts.stage,
             };
             self.work += judge.take_work();
-            if self.work >= work_max && !matches!(parts.stage, Stage::Done(_)) {
+            if self.work >= work_max && !matches!(parts.stage, MultiStep::Done(_)) {
                 return None;
             }
         }
     }
 
-    fn check_part(&mut self, parts: &mut Parts, record: &[u8]) -> Stage {
+    fn check_part(&mut self, parts: &mut Parts, record: &[u8]) -> MultiStep {
         self.work += cost::PART;
         let mut reader = Reader::new(record.get(parts.at..).unwrap_or_default());
         match Multi::part(&mut reader) {
             Ok(Some(_)) => {
                 parts.at += reader.position();
-                Stage::Check
+                MultiStep::Check
             }
             Ok(None) => {
                 parts.at = 0;
                 self.parts.clear();
-                Stage::Prepare
+                MultiStep::Prepare
             }
-            Err(_) => Stage::Done(Err(Code::MARSHALLING_ERROR)),
+            Err(_) => MultiStep::Done(Err(Code::MARSHALLING_ERROR)),
         }
     }
 
@@ -90,44 +90,44 @@ impl Prep {
         from: &Requester<'_>,
         judge: &mut Judge<'_>,
         (parts, record): (&mut Parts, &[u8]),
-    ) -> Stage {
+    ) -> MultiStep {
         if self.is_too_long(view) {
-            return Stage::TakeBack(Some(Code::BAD_ARGUMENTS));
+            return MultiStep::TakeBack(Some(Code::BAD_ARGUMENTS));
         }
         let mut reader = Reader::new(record.get(parts.at..).unwrap_or_default());
-        let Ok(Some(write)) = Multi::part(&mut reader) else { return Stage::Done(Ok(())) };
+        let Ok(Some(write)) = Multi::part(&mut reader) else { return MultiStep::Done(Ok(())) };
         parts.at += reader.position();
         let mut acl = std::mem::take(&mut self.acl);
         let result = self.single(view, from, judge, &write, true, &mut acl);
         let stage = match result {
             Ok(txn) => {
                 self.parts.push(&txn);
-                Stage::Prepare
+                MultiStep::Prepare
             }
             // What does not decode is refused as a whole.
-            Err(Code::MARSHALLING_ERROR) => Stage::TakeBack(Some(Code::MARSHALLING_ERROR)),
+            Err(Code::MARSHALLING_ERROR) => MultiStep::TakeBack(Some(Code::MARSHALLING_ERROR)),
             Err(code) => {
                 self.parts.push(&Txn::Error(code));
-                Stage::Fail
+                MultiStep::Fail
             }
         };
         self.acl = acl;
         stage
     }
 
-    fn fail_part(&mut self, view: View<'_>, parts: &mut Parts, record: &[u8]) -> Stage {
+    fn fail_part(&mut self, view: View<'_>, parts: &mut Parts, record: &[u8]) -> MultiStep {
         self.work += cost::PART;
         let mut reader = Reader::new(record.get(parts.at..).unwrap_or_default());
         if self.is_too_long(view) {
-            return Stage::TakeBack(Some(Code::BAD_ARGUMENTS));
+            return MultiStep::TakeBack(Some(Code::BAD_ARGUMENTS));
         }
         match Multi::part(&mut reader) {
             Ok(Some(_)) => {
                 parts.at += reader.position();
                 self.parts.push(&Txn::Error(Code::RUNTIME_INCONSISTENCY));
-                Stage::Fail
+                MultiStep::Fail
             }
-            Ok(None) | Err(_) => Stage::TakeBack(None),
+            Ok(None) | Err(_) => MultiStep::TakeBack(None),
         }
     }
 
@@ -139,15 +139,15 @@ impl Prep {
         TxnHeader::LEN + 4 + self.parts.len_bytes() + digest_len > view.txn_len_max
     }
 
-    fn take_back(&mut self, code: Option<Code>) -> Stage {
+    fn take_back(&mut self, code: Option<Code>) -> MultiStep {
         const AT_ONCE: usize = 16;
         let to = self.undo.len().saturating_sub(AT_ONCE);
         self.work += cost::NODE * (self.undo.len() - to) as u64;
         self.rollback(to);
         match (to, code) {
-            (1.., code) => Stage::TakeBack(code),
-            (0, None) => Stage::Done(Ok(())),
-            (0, Some(code)) => Stage::Done(Err(code)),
+            (1.., code) => MultiStep::TakeBack(code),
+            (0, None) => MultiStep::Done(Ok(())),
+            (0, Some(code)) => MultiStep::Done(Err(code)),
         }
     }
 

@@ -14,12 +14,12 @@ use crate::world::World;
 pub(super) type Sim = World<Replica<Counter>>;
 
 /// The ensemble, and what was measured of it.
-pub(super) struct Stage {
+pub(super) struct Measurement {
     pub(super) world: Sim,
     pub(super) samples: Samples,
 }
 
-impl Stage {
+impl Measurement {
     /// With `spares` servers that are no members.
     pub(super) fn new(case: &Case, seed: u64, spares: usize) -> Self {
         let mut options = case.options(seed);
