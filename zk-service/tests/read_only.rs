@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use harness::{Client, World, reply};
 use zab_harness::client::{Connect, create, read, request};
-use zk_service::ServiceOptions;
+use zk_service::{Opcode, ServiceOptions};
 
-const CREATE: i32 = 1;
-const GET_DATA: i32 = 4;
-const CLOSE: i32 = -11;
+const CREATE: i32 = Opcode::Create.wire();
+const GET_DATA: i32 = Opcode::GetData.wire();
+const CLOSE: i32 = Opcode::CloseSession.wire();
 const NOT_READ_ONLY: i32 = -119;
 const NO_PASSWORD: [u8; 16] = [0; 16];
 /// Longer than `max(2 s, tick)`.

@@ -7,13 +7,13 @@ use std::time::Duration;
 use harness::{Client, World, reply};
 use zab_harness::client::{auth, request, set_data, string, xid};
 use zab_proto::{Ensemble, Limits, ServerState};
-use zk_service::ServiceOptions;
+use zk_service::{Opcode, ServiceOptions};
 
-const GET_DATA: i32 = 4;
-const SET_DATA: i32 = 5;
-const SET_ACL: i32 = 7;
-const RECONFIG: i32 = 16;
-const AUTH: i32 = 100;
+const GET_DATA: i32 = Opcode::GetData.wire();
+const SET_DATA: i32 = Opcode::SetData.wire();
+const SET_ACL: i32 = Opcode::SetAcl.wire();
+const RECONFIG: i32 = Opcode::Reconfig.wire();
+const AUTH: i32 = Opcode::Auth.wire();
 
 const MARSHALLING_ERROR: i32 = -5;
 const BAD_ARGUMENTS: i32 = -8;

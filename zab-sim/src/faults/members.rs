@@ -3,6 +3,7 @@
 
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{Address, Ensemble, Member, Role, Sid, Zxid};
+use zk_service::Opcode;
 
 use crate::mutation::Mutation;
 use crate::options::Options;
@@ -12,7 +13,7 @@ use crate::subject::Subject;
 use crate::world::World;
 
 /// The type of the transaction that changes the members.
-pub(crate) const RECONFIG: i32 = 16;
+pub(crate) const RECONFIG: i32 = Opcode::Reconfig.wire();
 
 /// The id of a server.
 pub(crate) fn sid_of(server: HostIx) -> Sid {

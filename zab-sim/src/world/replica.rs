@@ -8,6 +8,7 @@ use zab_proto::{
     Application, BadSnapshot, ClientOutput, ConnId, Core, Incoming, InstallProgress, Instant,
     Origin, Phase, ProposeError, ServerState, SnapshotDigest, Status, Zxid,
 };
+use zk_service::Opcode;
 
 use crate::check::{Failure, Ghost};
 use crate::coverage::Coverage;
@@ -464,8 +465,8 @@ impl<S: StateMachine> Application for Replica<S> {
     }
 }
 
-const WRITE: i32 = 5;
-const SYNC: i32 = 9;
+const WRITE: i32 = Opcode::SetData.wire();
+const SYNC: i32 = Opcode::Sync.wire();
 /// A null vector of identities.
 const NO_AUTH: &[u8] = &[0xff; 4];
 
