@@ -51,7 +51,7 @@ def read_only(kinds):
         left.start()
         if left.kind == "zabd":
             # It does not know any more what of its log is committed, and does not show less than before.
-            eventually("it says why nobody may read", lambda: "nobody may read here" in left.log_text()[before:], 30)
+            eventually("it says why clients cannot read", lambda: "clients cannot read here" in left.log_text()[before:], 30)
             assert left.words("isro").strip() == "null"
         others[0].start()
         eventually("the client may write", lambda: client.connected and client.client_state == KeeperState.CONNECTED, 40)

@@ -196,7 +196,7 @@ def strangers(files):
         ensemble.settled()
         for name, properties, step, reason in (
             ("wrong password", [files.jaas("wrong.conf", password="wrong")], ALL, "the password is not that of \"member\""),
-            ("no login", [], [], "it does not log in, and has to"),
+            ("no login", [], [], "it does not log in, which is required"),
         ):
             last.terminate()
             last.properties, ensemble.extra = properties, keys(step)

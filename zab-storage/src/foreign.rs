@@ -12,7 +12,7 @@ pub(crate) fn warn_once(path: &Path, why: &str) {
     if is_news(&mut seen, path) {
         log::warn!("{} is ignored: {why}", path.display());
         if seen.len() == SEEN_MAX {
-            log::warn!("More files are ignored; they are not named here");
+            log::warn!("More files are ignored and not named");
         }
     }
 }

@@ -493,7 +493,7 @@ impl Tail {
             return Err(Error::Hole { path: path.to_path_buf(), after: self.last, next });
         }
         if late || hole {
-            log::warn!("{}: {} is followed by {next}", path.display(), self.last);
+            log::warn!("{}: there is nothing between {} and {next}", path.display(), self.last);
         }
         self.last = next;
         Ok(if hole && !self.allow_holes { Place::BehindHole } else { Place::Next })

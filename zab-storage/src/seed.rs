@@ -159,19 +159,25 @@ pub(crate) fn complete(data_dir: &Path, log_dir: &Path) -> Result<(), Error> {
     let (place, made) = (data_dir.join(names::VERSION_DIR), data_dir.join(MADE));
     // Where two names cannot be exchanged in one step there is none for a moment.
     if !place.exists() && made.join(NEW).exists() {
-        log::warn!("{}: a new state takes its place, as it was about to", data_dir.display());
+        log::warn!(
+            "{}: completing a replacement of the state that was interrupted",
+            data_dir.display()
+        );
         fs.rename(&made, &place)?;
         fs.sync_dir(data_dir)?;
     }
     if made.join(NEW).exists() {
         // It never got its place, and must not get it by the next accident.
-        log::warn!("{}: a new state that has not taken its place is removed", data_dir.display());
+        log::warn!(
+            "{}: undoing a replacement of the state that was interrupted",
+            data_dir.display()
+        );
         fs::remove_dir_all(&made).context("remove", &made)?;
     } else if place.join(NEW).exists() && made.exists() {
         // The names were exchanged: this is what was there before.
         let aside = free_name(data_dir);
         fs.rename(&made, &aside)?;
-        log::warn!("{} has what was there before", aside.display());
+        log::warn!("{} holds the replaced state", aside.display());
     }
     if place.join(NEW).exists() {
         finish(&fs, data_dir, log_dir)?;

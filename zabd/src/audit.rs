@@ -156,7 +156,7 @@ impl Rolling {
             Ok(()) if self.lost > 0 => {
                 let lost = std::mem::take(&mut self.lost);
                 log::warn!(
-                    "{}: it can be written again; {lost} lines are lost",
+                    "{}: it can be written again; {lost} lines were lost",
                     self.path.display()
                 );
             }
@@ -164,7 +164,9 @@ impl Rolling {
             Err(error) => {
                 if self.lost == 0 {
                     let path = self.path.display();
-                    log::error!("{path}: the audit log cannot be written, lines are lost: {error}");
+                    log::error!(
+                        "{path}: the audit log cannot be written, and its lines are lost: {error}"
+                    );
                 }
                 self.lost += count;
             }

@@ -96,7 +96,7 @@ pub(crate) fn left_behind(config: &ServerConfig) -> Vec<String> {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
         Err(error) => {
-            log::warn!("{} is not heeded, it cannot be read: {error}", path.display());
+            log::warn!("{} cannot be read and is ignored: {error}", path.display());
             return Vec::new();
         }
     };
@@ -112,14 +112,14 @@ pub(crate) fn left_behind(config: &ServerConfig) -> Vec<String> {
         }
         Ok(next) => {
             log::warn!(
-                "{} is not heeded: its version, {:x}, is no newer than the one in force, {in_force:x}",
+                "{} is ignored: its version {:x} is not newer than {in_force:x}, which is in force",
                 path.display(),
                 next.version
             );
             Vec::new()
         }
         Err(why) => {
-            log::warn!("{} is not heeded: {why}", path.display());
+            log::warn!("{} is ignored: {why}", path.display());
             Vec::new()
         }
     }
@@ -324,12 +324,12 @@ mod tests {
         fs::remove_dir_all(dir).unwrap();
     }
 
-    /// What is proposed, as somebody writes it, and what of it is heeded.
+    /// What is proposed, as somebody writes it, and what of it is obeyed.
     #[test]
     fn a_file_that_was_written_by_hand_is_read_as_zookeeper_reads_it() {
         let (dir, config) = begin("");
         let path = dir.join("zoo.cfg.dynamic.next");
-        let heeded = |text: &str| {
+        let obeyed = |text: &str| {
             fs::write(&path, text).unwrap();
             left_behind(&config)
         };
@@ -338,7 +338,7 @@ mod tests {
             "# to come\r\n\r\n  server.1 = a:1:2\r\nserver.4: d:1:2;3\r\n! in hexadecimal\r\nversion  100000002\r\n",
             "version=100000002\nserver.4=\\\n   d:1:2;\\\n   3\nserver.1=a:1:2:participant\n",
         ] {
-            let left = heeded(good);
+            let left = obeyed(good);
             assert_eq!(left.len(), 2, "{good}");
             assert_eq!(
                 left[1],
@@ -356,7 +356,7 @@ mod tests {
             "server.1=a:1\nversion=5",
             "server.x=a:1:2\nversion=5",
         ] {
-            assert_eq!(heeded(bad), Vec::<String>::new(), "{bad}");
+            assert_eq!(obeyed(bad), Vec::<String>::new(), "{bad}");
         }
         fs::remove_file(&path).unwrap();
         assert_eq!(left_behind(&config), Vec::<String>::new());

@@ -39,7 +39,7 @@ impl Mending {
         };
         self.times += 1;
         log::error!(
-            "This server has stopped serving. It starts again when this is repaired, and looks every {:?}",
+            "This server has stopped serving. It starts again when this is repaired, and checks every {:?}",
             self.pause
         );
         let began = Instant::now();

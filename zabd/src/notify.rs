@@ -44,9 +44,7 @@ impl Notify {
         match manager {
             Ok(manager) => Self(Some(Arc::new(manager))),
             Err(error) => {
-                log::warn!(
-                    "The service manager cannot be told anything (NOTIFY_SOCKET={name}): {error}"
-                );
+                log::warn!("Cannot notify the service manager (NOTIFY_SOCKET={name}): {error}");
                 Self::default()
             }
         }
@@ -58,7 +56,7 @@ impl Notify {
         if let Err(error) = sent
             && !manager.told.swap(true, Ordering::Relaxed)
         {
-            log::warn!("The service manager cannot be told {text:?}: {error}");
+            log::warn!("Cannot notify the service manager of {text:?}: {error}");
         }
     }
 

@@ -221,7 +221,7 @@ impl Name {
                     let what = self.what();
                     log::warn!(
                         "Cannot listen on {what}: {host:?}, a name of this server, cannot be used yet: \
-                         {error}. It is asked for again until it is known (attempts so far: {attempts})"
+                         {error}. It is looked up again until it is known (attempts so far: {attempts})"
                     );
                 }
                 Err(_) => {}

@@ -27,7 +27,7 @@ impl Purge {
         });
         let thread = thread
             .inspect_err(|error| {
-                log::error!("Nothing is purged: no thread can be started: {error}");
+                log::error!("Nothing is purged, as no thread can be started: {error}");
             })
             .ok()?;
         Some(Self { stop: Some(stop), thread: Some(thread) })

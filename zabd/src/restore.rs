@@ -119,8 +119,8 @@ impl Restoring {
     /// The process is asked to end.
     pub(crate) fn give_up(&self) {
         if let Step::Asked(_, waits) = std::mem::take(&mut *self.0.step()) {
-            log::warn!("The state is not restored, as this server is to end");
-            tell(&waits, Err("the server is to end".into()));
+            log::warn!("The state is not restored: this server is shutting down");
+            tell(&waits, Err("the server is shutting down".into()));
         }
     }
 }

@@ -227,7 +227,7 @@ fn a_server_waits_for_its_own_name() {
     let mut server = Running::logging(zabd(&[&config]));
     let line = server.wait_for("Cannot listen on");
     assert!(
-        line.contains("It is asked for again until it is known (attempts so far: 1)"),
+        line.contains("It is looked up again until it is known (attempts so far: 1)"),
         "{line}"
     );
     std::thread::sleep(Duration::from_secs(1));

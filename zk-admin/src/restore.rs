@@ -161,8 +161,8 @@ async fn exchange(
     }
     limiter.spend();
     log::warn!(
-        "AdminServer: this server ends and begins anew with a snapshot of {} nodes as of {:#x}, in the place \
-         of {} nodes as of {:#x}",
+        "AdminServer: this server restarts with a snapshot of {} nodes as of {:#x} in place of {} nodes \
+         as of {:#x}",
         found.census.nodes,
         found.zxid.raw(),
         present.nodes,

@@ -286,7 +286,7 @@ impl Session {
             }
             Link::Up if now >= self.silent_at() => {
                 let silence = now - self.last_received;
-                log::warn!("nothing came from the server for {} ms", silence.as_millis());
+                log::warn!("nothing was received from the server for {} ms", silence.as_millis());
                 self.lose(now);
             }
             Link::Up if now >= self.ping_at() => {

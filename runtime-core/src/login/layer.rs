@@ -122,11 +122,11 @@ impl LoginLayer {
                 head + self.log_in(conn, &bytes[head..], handler)
             }
             Some(_) if self.logins.is_required() => {
-                self.fail(conn, &"it does not log in, and has to".into());
+                self.fail(conn, &"it does not log in, which is required".into());
                 bytes.len()
             }
             Some(_) => {
-                log::info!("{} does not log in, and need not", shown(entry.remote));
+                log::info!("{} does not log in, which is not required", shown(entry.remote));
                 self.forget(conn);
                 handler.receive(conn, bytes)
             }

@@ -26,7 +26,7 @@ impl Session {
         while let Some(outcome) = self.next_frame() {
             let outcome = outcome.and_then(|frame| self.handle_frame(&frame));
             if let Err(error) = outcome {
-                log::warn!("the server sent what makes no sense, and is left: {error}");
+                log::warn!("closing the connection, as the server sent malformed bytes: {error}");
                 return self.lose(now);
             }
         }
@@ -149,7 +149,7 @@ impl Session {
                 (opcode::SASL, code) => return self.handle_token(code, body),
                 (_, Code::Ok) => {}
                 // A server before 3.6 does not know watches that stay. They are kept for the next.
-                _ => log::warn!("the server does not take watches over: {code}"),
+                _ => log::warn!("the server does not set watches again: {code}"),
             }
             return Ok(());
         };

@@ -221,7 +221,7 @@ pub(super) fn end_holds(clients: &mut Clients, parts: &mut Parts<'_>, now: Insta
     }
     if hold.clients > 0 {
         let waited_ms = now.saturating_since(hold.since).as_millis();
-        log::warn!("No leader for {waited_ms} ms: no client is held any more{}", hold.closed());
+        log::warn!("No leader for {waited_ms} ms: clients are no longer held{}", hold.closed());
     }
     parts.admission.hold = None;
 }

@@ -23,8 +23,8 @@ pub(super) fn begin_role(
     }
     for session in parts.local.begin_role(now, same_epoch, parts.state) {
         log::info!(
-            "Local session {session:#x} is over: this server is back with its leader, and nobody knows which \
-             of the session's writes are still on their way to it"
+            "Local session {session:#x} is over: this server follows its leader again, and cannot know which of \
+             the session's writes are still under way"
         );
         if let Some(mut at) = clients.of_session(session) {
             end_hold(&mut at, parts, HoldEnd::Ended);

@@ -58,7 +58,7 @@ pub(super) fn begin_if_due(clients: &mut Clients, parts: &mut Parts<'_>, core: &
     if lacks && let Some(is_news) = parts.status.lacks_what_is_logged() {
         if is_news {
             log::warn!(
-                "No leader, and nobody may read here: since its start this server has not learnt \
+                "No leader, and clients cannot read here: since its start this server has not learnt \
                  which transactions from {known} to {durable} are committed. It waits for a quorum"
             );
         }
@@ -69,8 +69,8 @@ pub(super) fn begin_if_due(clients: &mut Clients, parts: &mut Parts<'_>, core: &
     *parts.role = Role::ReadOnly(ReadOnly::new(now, parts.env.options.tick_time));
     parts.status.serves_readers(Some(now));
     log::warn!(
-        "No leader: from now on clients may read here what is known up to {}, if they say that \
-         this is enough for them (readonlymode.enabled)",
+        "No leader: read-only mode begins (readonlymode.enabled). Clients that accept a read-only \
+         server may read here what is known up to {}",
         parts.state.last_zxid()
     );
 }
@@ -118,7 +118,7 @@ pub(super) fn admits(at: &mut Entry<'_>, parts: &mut Parts<'_>, connect: &Connec
     let remote = at.client.remote;
     if role.refuse() {
         log::info!(
-            "Closing connection with {remote}: {why}, and this server is read-only. Others are only counted"
+            "Closing connection with {remote}: {why}, and this server is read-only. Further ones are only counted"
         );
     } else {
         log::debug!("Closing connection with {remote}: {why}, and this server is read-only");

@@ -81,8 +81,8 @@ pub(super) fn close_silent(clients: &mut Clients, parts: &mut Parts<'_>, now: In
         let Some(mut at) = clients.enter(conn) else { continue };
         let Client { remote, timeout_ms, session, .. } = &*at.client;
         log::info!(
-            "Closing connection with {remote}: nothing has come of it for the {timeout_ms} ms \
-             after which its session {session:#x} would expire"
+            "Closing connection with {remote}: nothing was received for {timeout_ms} ms, after which \
+             its session {session:#x} expires"
         );
         parts.metrics.silent_closed += 1;
         parts.close(&mut at, false);

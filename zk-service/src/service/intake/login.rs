@@ -68,7 +68,7 @@ pub(super) fn sasl(
         Said::NobodyCan => {
             metrics.sasl_ignored += 1;
             log::info!(
-                "{} wants to log in by SASL, for which this server has no users",
+                "{} asks to log in by SASL, for which this server has no users",
                 client.remote
             );
             Body::NullToken
