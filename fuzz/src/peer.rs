@@ -446,6 +446,7 @@ impl World {
                 | Output::Synced { .. }
                 | Output::Reconfigured
                 | Output::Room
+                | Output::AskOracle
                 | Output::Transmit { .. } => {}
             }
         }

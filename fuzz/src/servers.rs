@@ -225,7 +225,7 @@ options.entropy = Entropy::new(move || {
                 }
                 // Both are texts for people; what they say has to be sayable.
                 NetOutput::Notice(notice, _) => drop(notice.to_string()),
-                NetOutput::Reconfigured => {}
+                NetOutput::Reconfigured | NetOutput::AskOracle => {}
                 NetOutput::Became(_) => drop(self.nodes[i].peer().waits_for()),
             }
         }

@@ -1,8 +1,11 @@
 //! What a runtime asks of storage beyond what the core asks.
 
 use std::error::Error as StdError;
+use std::sync::Arc;
 
 use zab_proto::{Recovered, Storage, Ticket};
+
+use crate::Oracle;
 
 /// A durable queue that a runtime can drive. `zab-storage` is one; embedders may bring theirs.
 pub trait Disk: Storage {
@@ -28,6 +31,8 @@ pub struct Loaded<A, D> {
     pub recovered: Recovered,
     /// Where further writes go. It should wake the loop when writes have become durable.
     pub disk: D,
+    /// Who is asked whether one of two voters is a quorum; needed with [`Config::oracle`](zab_proto::Config::oracle).
+    pub oracle: Option<Arc<dyn Oracle>>,
 }
 
 impl Disk for zab_storage::Disk {

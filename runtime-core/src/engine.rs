@@ -14,6 +14,7 @@ use zab_proto::{
 use crate::layered::Layered;
 use crate::login::LoginLayer;
 use crate::names::Names;
+use crate::oracle::Asking;
 use crate::secure::{Layer, LayerOutput};
 use crate::status::describe_quorum;
 use crate::{
@@ -101,6 +102,7 @@ pub struct Engine<A, D> {
     layer: Option<Layer>,
     logins: Option<LoginLayer>,
     names: Option<Names>,
+    asking: Asking,
 }
 
 impl<A: Application, D: Disk> Engine<A, D> {
@@ -117,8 +119,10 @@ impl<A: Application, D: Disk> Engine<A, D> {
         config.fresh_id.get_or_insert_with(fresh_id);
         let clock = Clock::start();
         let names = Names::new(&config);
-        let node = Node::new(clock.now(), config, loaded.recovered, loaded.app)?;
-        Ok(Self { clock, node, disk: loaded.disk, control, layer: None, logins: None, names })
+        let Loaded { app, recovered, disk, oracle } = loaded;
+        let node = Node::new(clock.now(), config, recovered, app)?;
+        let asking = Asking::new(oracle, control.waker());
+        Ok(Self { clock, node, disk, control, layer: None, logins: None, names, asking })
     }
 
     /// The same with connections that are encrypted, and members that log in, as `listeners` say.
@@ -203,6 +207,9 @@ impl<A: Application, D: Disk> Engine<A, D> {
         self.handler(now).inner.on_time();
         if let Some((host, addresses)) = self.names.as_mut().and_then(|names| names.poll(now)) {
             self.node.resolved(host, &addresses);
+        }
+        if let Some(granted) = self.asking.poll() {
+            self.node.handle_input(now, Input::Oracle { granted });
         }
         if self.node.poll_timeout().is_some_and(|at| at <= now) {
             self.node.handle_input(now, Input::Timeout);
@@ -345,6 +352,7 @@ impl<A: Application, D: Disk> Engine<A, D> {
                     }
                     self.control.status().report(status);
                 }
+                NetOutput::AskOracle => self.asking.ask(),
                 // Those who come are judged by the names of the members of now.
                 NetOutput::Reconfigured => self.names = Names::new(self.node.peer().config()),
             }

@@ -127,6 +127,11 @@ impl<A> Control<A> {
         self.handle.clone()
     }
 
+    /// What makes the server's loop turn, from any thread.
+    pub(crate) fn waker(&self) -> Arc<dyn Fn() + Send + Sync> {
+        Arc::clone(&self.handle.wake)
+    }
+
     /// The status that the handles show.
     #[must_use]
     pub fn status(&self) -> &Arc<StatusBoard> {

@@ -24,6 +24,7 @@ mod login;
 mod mock;
 mod names;
 mod options;
+mod oracle;
 mod resolve;
 mod secure;
 mod server;
@@ -43,6 +44,7 @@ pub use held_port::HeldPort;
 pub use listen::{Listen, Listeners, Port, all_addresses, local_address};
 pub use login::{Exchange, Logins};
 pub use options::{NetOptions, ServerOptions, load};
+pub use oracle::{Oracle, OracleFile};
 pub use resolve::{LookUp, Resolver, Target, targets};
 pub use secure::{
     Cipher, CipherError, Expects, HandshakeEvent, HandshakeLimits, PIECE_LEN_MAX, Security,

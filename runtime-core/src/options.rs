@@ -1,12 +1,13 @@
 //! Options of a server, the bounds of its sockets, and the loading of its data directories.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use zab_proto::{Application, Channel, Config, ConnId};
 use zab_storage::{Mode, Store};
 
-use crate::{Error, Listen, Loaded};
+use crate::{Error, Listen, Loaded, Oracle};
 
 /// The length in front of a client's frame, in bytes.
 const FRAME_HEAD_LEN_BYTES: usize = 4;
@@ -26,6 +27,9 @@ pub struct ServerOptions {
     /// Write on the server's own thread instead of one more. Saves a thread; everything waits for
     /// each fsync.
     pub inline_storage: bool,
+    /// Who is asked whether one of two voters is a quorum without the other (`oraclePath`). Set
+    /// [`Config::oracle`] with it.
+    pub oracle: Option<Arc<dyn Oracle>>,
 }
 
 impl ServerOptions {
@@ -34,7 +38,7 @@ impl ServerOptions {
     pub fn new(config: Config, listen: Listen, data_dir: impl Into<PathBuf>) -> Self {
         let net = NetOptions::for_config(&config);
         let storage = zab_storage::Options::new(data_dir);
-        Self { config, listen, net, storage, inline_storage: false }
+        Self { config, listen, net, storage, inline_storage: false, oracle: None }
     }
 }
 
@@ -62,7 +66,7 @@ pub fn load<A: Application>(
         );
     }
     let mode = if inline { Mode::Inline } else { Mode::Thread { wake } };
-    Ok(Loaded { app, recovered, disk: store.into_disk(mode).map_err(failed)? })
+    Ok(Loaded { app, recovered, disk: store.into_disk(mode).map_err(failed)?, oracle: None })
 }
 
 /// Bounds and times of a runtime's sockets.

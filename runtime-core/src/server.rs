@@ -66,10 +66,11 @@ impl<A: Application + Send + 'static, R: Runtime> Server<A, R> {
     /// # Errors
     /// [`Error::Config`] or [`Error::Storage`].
     pub fn start_on(listeners: Listeners, options: ServerOptions, app: A) -> Result<Self, Error> {
-        let ServerOptions { config, listen: _, net, mut storage, inline_storage } = options;
+        let ServerOptions { config, listen: _, net, mut storage, inline_storage, oracle } = options;
         storage.alone |= config.standalone;
         Self::start_with(listeners, net, config, move |wake| {
-            load(app, storage, inline_storage, Box::new(move || wake()))
+            let loaded = load(app, storage, inline_storage, Box::new(move || wake()))?;
+            Ok(Loaded { oracle, ..loaded })
         })
     }
 

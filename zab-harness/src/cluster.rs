@@ -59,6 +59,10 @@ pub struct Cluster {
     /// Bytes that each server has sent to others.
     pub sent: Vec<u64>,
     pub notices: Vec<(Instant, usize, Notice, u64)>,
+    /// What the oracle of each server says; `None`: it does not answer.
+    pub oracles: Vec<Option<bool>>,
+    /// How often each was asked.
+    pub asked: Vec<usize>,
 }
 
 fn key(conn: ConnId) -> u64 {
@@ -108,6 +112,8 @@ impl Cluster {
             client_bytes: Vec::new(),
             sent: vec![0; voters + observers],
             notices: Vec::new(),
+            oracles: vec![Some(false); voters + observers],
+            asked: vec![0; voters + observers],
         }
     }
 
@@ -290,6 +296,12 @@ impl Cluster {
                     self.hang_up((i, conn));
                 }
                 NetOutput::Notice(notice, more) => self.notices.push((self.now, i, notice, more)),
+                NetOutput::AskOracle => {
+                    self.asked[i] += 1;
+                    if let Some(granted) = self.oracles[i] {
+                        node.handle_input(now, Input::Oracle { granted });
+                    }
+                }
                 NetOutput::Resume(_) | NetOutput::Became(_) | NetOutput::Reconfigured => {}
             }
         }

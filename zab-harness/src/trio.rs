@@ -111,6 +111,7 @@ impl Trio {
                 | Output::Synced { .. }
                 | Output::Reconfigured
                 | Output::Room
+                | Output::AskOracle
                 | Output::Snapshot { .. }
                 | Output::Log { .. } => {}
             }

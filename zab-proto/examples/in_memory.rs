@@ -133,7 +133,10 @@ impl Network {
                     self.servers[to].0.handle_input(self.now, Input::Closed { conn });
                 }
             }
-            NetOutput::Became(_) | NetOutput::Reconfigured | NetOutput::Notice(..) => {}
+            NetOutput::Became(_)
+            | NetOutput::Reconfigured
+            | NetOutput::AskOracle
+            | NetOutput::Notice(..) => {}
         }
     }
 

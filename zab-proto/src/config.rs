@@ -38,6 +38,12 @@ pub struct Config {
     /// synchronised before it can be made a member. Off: a change ends this server
     /// ([`Peer::is_outdated`](crate::Peer::is_outdated)).
     pub reconfig: bool,
+    /// There is an oracle that says whether this server is a quorum without the other one, while the ensemble
+    /// has exactly two voters and this server does not hear the other (`oraclePath`). It is asked with
+    /// [`Output::AskOracle`](crate::Output::AskOracle). What one of two has committed alone is lost if the
+    /// other leads next without it. Servers that have one follow a leader of two voters by its own word, as
+    /// nobody else can confirm it.
+    pub oracle: bool,
     /// Refuse peers that come from another address than the configuration gives their id, where it
     /// gives addresses and not names (rule R23).
     pub check_addresses: bool,
@@ -197,6 +203,7 @@ impl Config {
             trust_empty: false,
             allow_unlisted: false,
             reconfig: false,
+            oracle: false,
             observer_master_port: None,
             check_addresses: true,
             fresh_id: None,

@@ -155,6 +155,11 @@ pub enum Input {
         /// The learner's connection.
         conn: ConnId,
     },
+    /// The answer to [`Output::AskOracle`].
+    Oracle {
+        /// This server is a quorum without the other voter.
+        granted: bool,
+    },
 }
 
 /// What the core asks of the world: each exactly once, in this order.
@@ -286,6 +291,9 @@ pub enum Output<'a> {
         /// However much it is. If not, a snapshot may be better than a long stretch.
         any_length: bool,
     },
+    /// Oracle: is this server a quorum without the other of two voters? Answer with [`Input::Oracle`]; there is
+    /// no further question before that. Only with [`Config::oracle`](crate::Config::oracle).
+    AskOracle,
     /// Log: something an operator should know.
     Notice {
         /// What.

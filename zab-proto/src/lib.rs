@@ -21,6 +21,7 @@ mod leader;
 mod learner;
 mod node;
 mod notice;
+mod oracle;
 mod peer;
 mod quorums;
 mod reconfig;

@@ -40,6 +40,8 @@ pub enum NetOutput {
     Notice(Notice, u64),
     /// Role or phase changed (for the runtime's log; the application knows).
     Became(Status),
+    /// Ask the oracle, and answer with [`Input::Oracle`]; see [`Output::AskOracle`].
+    AskOracle,
     /// The members have changed: names are to be looked up anew, ports perhaps bound elsewhere
     /// ([`Peer::config`]; the application knows).
     Reconfigured,
@@ -217,7 +219,10 @@ impl<A: Application> Node<A> {
                 self.take_back(conn);
                 self.peer.handle_input(now, input);
             }
-            Input::Opened { .. } | Input::Persisted { .. } | Input::SnapshotDone { .. } => {
+            Input::Opened { .. }
+            | Input::Persisted { .. }
+            | Input::SnapshotDone { .. }
+            | Input::Oracle { .. } => {
                 self.peer.handle_input(now, input);
             }
         }
@@ -337,6 +342,7 @@ impl<A: Application> Node<A> {
                     self.peer.prove_gap(now, verdict);
                 }
                 Output::Became(status) => return Some(self.became(now, status)),
+                Output::AskOracle => return Some(NetOutput::AskOracle),
                 Output::Reconfigured => return Some(self.reconfigured(now)),
                 Output::Synced { token } => {
                     self.app.synced(&mut Core::new(now, &mut self.peer), Some(token));

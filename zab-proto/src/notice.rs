@@ -94,6 +94,13 @@ pub enum Notice {
     },
     /// On a leader that was asked to make way: no quorum has shown in time that it is there.
     NotResigned,
+    /// One of two voters, which lacks the other: the oracle's answer is another one than before.
+    Oracle {
+        /// This server is a quorum alone.
+        granted: bool,
+        /// The voter that it lacks.
+        without: Sid,
+    },
     /// This server does not serve. [`Peer::waits_for`](crate::Peer::waits_for) says what is missing.
     Waiting {
         /// For how long, in seconds.
@@ -227,6 +234,7 @@ impl Notice {
             (Self::ReignEnded { reason: a, .. }, Self::ReignEnded { reason, .. }) => {
                 discriminant(&a) == discriminant(&reason)
             }
+            (Self::Oracle { granted: a, .. }, Self::Oracle { granted, .. }) => a == granted,
             _ => discriminant(self) == discriminant(other),
         }
     }
@@ -236,6 +244,7 @@ impl Notice {
         match self {
             // Every ten seconds, at a first start.
             Self::Waiting { .. } => 7,
+            Self::Oracle { .. } => 10,
             _ if self.is_routine() => 3,
             _ => 1,
         }
@@ -305,9 +314,26 @@ impl fmt::Display for Notice {
             Self::NotResigned => f.write_str(
                 "This server was asked to make way, and no quorum has answered within a tick: it leads on",
             ),
+            Self::Oracle { granted, without } => write_oracle(f, *granted, *without),
             Self::Waiting { secs } => write!(f, "Not serving for {secs} s"),
         }
     }
+}
+
+fn write_oracle(f: &mut fmt::Formatter<'_>, granted: bool, without: Sid) -> fmt::Result {
+    if granted {
+        return write!(
+            f,
+            "The oracle (oraclePath) lets this server be a quorum without server {without}, of which it hears \
+             nothing. What is committed from here on is on this server alone, and is lost if server \
+             {without} leads next without it"
+        );
+    }
+    write!(
+        f,
+        "The oracle (oraclePath) does not let this server be a quorum without server {without}, of which it \
+         hears nothing: it does not serve until server {without} is back, or the oracle says 1"
+    )
 }
 
 fn name(phase: Phase) -> &'static str {

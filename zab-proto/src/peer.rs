@@ -3,6 +3,7 @@
 mod application;
 mod masters;
 mod members;
+mod oracle;
 mod outputs;
 mod patience;
 mod presence;
@@ -25,6 +26,7 @@ use crate::heartbeat::{HeartbeatStatus, Suspicions, Watchdog};
 use crate::leader::{Leader, Leadership};
 use crate::learner::Learner;
 use crate::notice::Notices;
+use crate::oracle::Oracle;
 use crate::quorums::Quorums;
 use crate::recovered::Recovered;
 use crate::shared::{Control, Shared, Slots};
@@ -95,7 +97,8 @@ impl Peer {
     /// [`ConfigError`] if the configuration contradicts itself.
     pub fn new(now: Instant, config: Config, recovered: Recovered) -> Result<Self, ConfigError> {
         config.check()?;
-        let quorums = Arc::new(Quorums::new(config.ensemble.clone(), None));
+        let quorums = Quorums::new(config.ensemble.clone(), None).with_oracle(config.oracle);
+        let quorums = Arc::new(quorums);
         let trust_empty = config.trust_empty || config.standalone;
         let mut recovered = recovered;
         let applied = core::mem::take(&mut recovered.reconfigs);
@@ -123,6 +126,7 @@ impl Peer {
                 heartbeats: HeartbeatStatus::default(),
                 syncs: SyncCounts::default(),
                 loss: None,
+                oracle: Oracle::default(),
                 config,
             },
             role: Role::Looking(Looking {
@@ -320,6 +324,7 @@ impl Peer {
                 Role::Learner(learner) => learner.snapshot_done(&mut self.shared, conn),
                 Role::Leader(leader) => leader.snapshot_done(&mut self.shared, conn),
             },
+            Input::Oracle { granted } => self.on_oracle(now, granted),
         }
         self.settle(now);
     }
@@ -500,7 +505,8 @@ impl Peer {
         let held = self.held.first().map(|held| held.until);
         let waiting = self.waiting.map(|waiting| waiting.tell_at);
         let watchdog = self.shared.watchdog.poll_timeout();
-        let all = [role, held, waiting, watchdog, self.election.poll_timeout()];
+        let oracle = self.shared.oracle.poll_timeout();
+        let all = [role, held, waiting, watchdog, oracle, self.election.poll_timeout()];
         all.into_iter().flatten().min()
     }
 }

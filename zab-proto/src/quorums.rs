@@ -9,8 +9,9 @@ use crate::{Ensemble, Member, Role, Sid};
 
 /// The configurations that count. A quorum is one in each of them.
 ///
-/// Never changes: a reconfiguration puts another one in its place, at once for all who ask.
-#[derive(Debug)]
+/// Never changes: a reconfiguration, or another answer of the oracle, puts another one in its place, at once
+/// for all who ask.
+#[derive(Clone, Debug)]
 pub(crate) struct Quorums {
     committed: Ensemble,
     /// Newer configurations that are being introduced, ascending by version: one, and more only on a server
@@ -18,6 +19,11 @@ pub(crate) struct Quorums {
     next: Vec<Ensemble>,
     /// The voters of all, ascending.
     voters: Vec<Sid>,
+    /// There is an oracle (`Config::oracle`).
+    oracle: bool,
+    /// Without these the other voter of a configuration of two is a quorum, as the oracle says to it, which
+    /// is this server.
+    without: Vec<Sid>,
 }
 
 impl Quorums {
@@ -31,7 +37,60 @@ impl Quorums {
         let mut voters: Vec<Sid> = all.flat_map(Ensemble::voters).collect();
         voters.sort_unstable();
         voters.dedup();
-        Self { committed, next, voters }
+        Self { committed, next, voters, oracle: false, without: Vec::new() }
+    }
+
+    /// With an oracle or not.
+    pub(crate) fn with_oracle(self, oracle: bool) -> Self {
+        Self { oracle, ..self }
+    }
+
+    /// The same configurations, of which this server is a quorum without these voters, where there are but
+    /// two.
+    pub(crate) fn without(&self, without: Vec<Sid>) -> Self {
+        Self { without, ..self.clone() }
+    }
+
+    /// Other configurations, with what the oracle has said of those before.
+    pub(crate) fn following(self, before: &Self) -> Self {
+        Self { oracle: before.oracle, without: before.without.clone(), ..self }
+    }
+
+    /// Without whom this server is a quorum of two.
+    pub(crate) fn absent(&self) -> &[Sid] {
+        &self.without
+    }
+
+    /// The voters for whom the oracle could let `me` stand in: the other one of each configuration of two,
+    /// ascending.
+    pub(crate) fn partners(&self, me: Sid) -> Vec<Sid> {
+        let pairs = self.each().filter(|_| self.oracle).filter_map(pair);
+        let mut others: Vec<Sid> =
+            pairs.filter(|pair| pair.contains(&me)).flatten().filter(|sid| *sid != me).collect();
+        others.sort_unstable();
+        others.dedup();
+        others
+    }
+
+    /// Whether `sid` may lead without the other of two voters, by an oracle that only it can ask. Whoever
+    /// looks for a leader has its own word alone.
+    pub(crate) fn may_lead_alone(&self, sid: Sid) -> bool {
+        self.oracle && self.each().filter_map(pair).any(|pair| pair.contains(&sid))
+    }
+
+    /// The place of `me` among two voters, of which it is a quorum alone; `None`: it is none.
+    pub(crate) fn place_alone(&self, me: Sid) -> Option<usize> {
+        let alone = |pair: &[Sid; 2]| pair.iter().any(|sid| self.without.contains(sid));
+        self.each().filter_map(pair).find(alone)?.iter().position(|sid| *sid == me)
+    }
+
+    /// Whether the oracle makes them a quorum of one of the configurations that count.
+    fn is_granted(&self, ensemble: &Ensemble, acked: impl Fn(Sid) -> bool) -> bool {
+        !self.without.is_empty()
+            && pair(ensemble).is_some_and(|pair| {
+                pair.iter().any(|sid| acked(*sid))
+                    && pair.iter().all(|sid| acked(*sid) || self.without.contains(sid))
+            })
     }
 
     /// All configurations that count, the committed one first.
@@ -92,7 +151,7 @@ impl Quorums {
 
     /// Whether the voters for which `acked` holds are a quorum of each configuration.
     pub(crate) fn is_quorum(&self, acked: impl Fn(Sid) -> bool) -> bool {
-        self.each().all(|ensemble| ensemble.is_quorum(&acked))
+        self.each().all(|ensemble| ensemble.is_quorum(&acked) || self.is_granted(ensemble, &acked))
     }
 
     /// Whether the voters for which `follows` holds make it worth to follow their leader: a quorum of one
@@ -118,6 +177,13 @@ impl Quorums {
     pub(crate) fn members(&self) -> impl Iterator<Item = Sid> + '_ {
         self.each().flat_map(|ensemble| ensemble.members.keys().copied())
     }
+}
+
+/// The voters of a configuration of two, ascending. Where there are groups and weights no oracle is asked.
+fn pair(ensemble: &Ensemble) -> Option<[Sid; 2]> {
+    let mut voters = ensemble.voters();
+    let pair = [voters.next()?, voters.next()?];
+    (voters.next().is_none() && !ensemble.is_hierarchical()).then_some(pair)
 }
 
 /// The addresses of a member's quorum port, as `host:port` joined by `|`.
@@ -234,6 +300,43 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// An oracle lets one of two stand in for the other, in each configuration of two, and changes nothing else.
+    #[test]
+    fn an_oracle_speaks_for_two_voters_alone() {
+        let of_first = |version: i64, n: usize, more: &[(&str, &str)]| {
+            let all = [("server.1", "a:1:2"), ("server.2", "b:1:2"), ("server.3", "c:1:2")];
+            of(version, &all[..n].iter().chain(more).copied().collect::<Vec<_>>())
+        };
+        let pair = of_first(1, 2, &[("server.5", "e:1:2:observer")]);
+        let quorums = Quorums::new(pair.clone(), None).with_oracle(true);
+        assert_eq!(quorums.partners(Sid(1)), [Sid(2)]);
+        assert_eq!(quorums.partners(Sid(2)), [Sid(1)]);
+        assert!(quorums.partners(Sid(5)).is_empty(), "it has no vote");
+        let quorum =
+            |quorums: &Quorums, sids: &[i64]| quorums.is_quorum(|sid| sids.contains(&sid.0));
+        assert!(!quorum(&quorums, &[1]) && quorum(&quorums, &[1, 2]));
+        let alone = quorums.without(vec![Sid(2)]);
+        assert!(quorum(&alone, &[1]) && quorum(&alone, &[1, 2]));
+        assert!(!quorum(&alone, &[2]) && !quorum(&alone, &[]) && !quorum(&alone, &[5]));
+        assert_eq!((alone.place_alone(Sid(1)), quorums.place_alone(Sid(1))), (Some(0), None));
+        assert_eq!(quorums.without(vec![Sid(1)]).place_alone(Sid(2)), Some(1));
+        // One, three, and two in a group have none to ask.
+        let group: &[(&str, &str)] = &[("group.1", "1:2")];
+        for (n, more) in [(1, &[][..]), (3, &[]), (2, group)] {
+            let others = Quorums::new(of_first(1, n, more), None).with_oracle(true);
+            assert!(others.partners(Sid(1)).is_empty() && !others.may_lead_alone(Sid(1)));
+            assert_eq!(quorum(&others.without(vec![Sid(2)]), &[1]), n == 1);
+        }
+        let without = Quorums::new(pair.clone(), None);
+        assert!(without.partners(Sid(1)).is_empty() && !without.may_lead_alone(Sid(1)));
+        // The dead one is replaced: the old configuration goes by the oracle, the new one by its own voters.
+        let next = of(9, &[("server.1", "a:1:2"), ("server.3", "c:1:2")]);
+        let joint = Quorums::new(pair, Some(next)).following(&alone);
+        assert_eq!(joint.partners(Sid(1)), [2, 3].map(Sid));
+        assert!(quorum(&joint, &[1, 3]) && !quorum(&joint, &[1]) && !quorum(&joint, &[3]));
+        assert!(quorum(&joint.without(vec![Sid(2), Sid(3)]), &[1]));
     }
 
     #[test]

@@ -213,7 +213,7 @@ fn set_logging(shared: &mut Shared, quorums: Quorums, logging: Option<i64>) {
     }
     shared.newcomers.clear();
     shared.door.reconfigure(&quorums);
-    shared.quorums = Arc::new(quorums);
+    shared.quorums = Arc::new(quorums.following(&shared.quorums));
     shared.members_changed = true;
 }
 

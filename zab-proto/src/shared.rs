@@ -15,6 +15,7 @@ use crate::door::Door;
 use crate::heartbeat::{HeartbeatStatus, Suspicions, Watchdog};
 use crate::history::History;
 use crate::notice::{Notice, Notices};
+use crate::oracle::Oracle;
 use crate::quorums::Quorums;
 use crate::reconfig;
 use crate::wire::body::{LearnerInfo, SNAPSHOT_END};
@@ -36,6 +37,7 @@ pub(crate) enum Control {
     Log { conn: ConnId, after: Zxid, through: Zxid, any_length: bool },
     Synced(u64),
     Room,
+    AskOracle,
     DiscardStage,
     Notice(Notice, u64),
 }
@@ -72,6 +74,7 @@ pub(crate) struct Shared {
     pub(crate) syncs: SyncCounts,
     /// Why the last role has ended.
     pub(crate) loss: Option<Notice>,
+    pub(crate) oracle: Oracle,
 }
 
 impl Shared {
@@ -93,6 +96,11 @@ impl Shared {
         }
         self.door.admit(sid, remote).map_err(CloseReason::Violation)?;
         Ok(sid)
+    }
+
+    /// Whether the oracle may say any moment that this server is a quorum: it was asked just now.
+    pub(crate) fn awaits_oracle(&self, now: Instant) -> bool {
+        self.oracle.is_awaited(now, self.config.tick_time)
     }
 
     pub(crate) fn close(&mut self, conn: ConnId, reason: CloseReason) {

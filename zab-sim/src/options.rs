@@ -186,6 +186,8 @@ pub struct Options {
     pub quorum_port_when_leading: bool,
     /// Mean delay of transmissions in ns; 0: none has an event of its own.
     pub transmit_delay: u64,
+    /// Servers have an oracle, which says no until a script lets it say yes.
+    pub oracle: bool,
     /// Members give their ensemble an id, and are besieged at the end.
     pub identities: bool,
     /// A fault built into the code on purpose.
@@ -250,6 +252,7 @@ impl Options {
             election: ElectionConfig::default(),
             quorum_port_when_leading: false,
             transmit_delay: 0,
+            oracle: false,
             identities: false,
             mutation: None,
             without: Vec::new(),

@@ -6,6 +6,8 @@
 //! |---|---|
 //! | `servers V [O]` | V voters and O observers; first line |
 //! | `spares N` | N more servers, which are no members yet; the members may change |
+//! | `oracle` | all servers have an oracle; what it says, until told otherwise, is no |
+//! | `grant I`, `deny I` | the oracle of server I says yes, or no |
 //! | `heartbeat N` | N ms between heartbeats; 0: none, as Apache's servers |
 //! | `service N` | the ZooKeeper service, with N clients that ask by themselves all the time |
 //! | `retain N` | committed transactions kept for DIFF |
@@ -111,6 +113,7 @@ impl Scenario {
                     options.clients = number(&words, 1);
                     options.requests = u32::MAX;
                 }
+                "oracle" => options.oracle = true,
                 "spares" => options.spares = number(&words, 1),
                 "heartbeat" => options.heartbeat = number(&words, 1) as u64,
                 "retain" => options.retained_txns = number(&words, 1),
@@ -192,6 +195,9 @@ impl<A: Subject> World<A> {
                 self.disks[server(words, 1)].stall(false);
                 self.kick(server(words, 1));
             }
+            "grant" | "deny" => {
+                self.ghost.borrow_mut().granted[server(words, 1)] = words[0] == "grant";
+            }
             "pause" => self.pause(server(words, 1)),
             "unpause" => self.unpause(server(words, 1)),
             "fail" => self.disks[server(words, 1)].fail(),
@@ -222,8 +228,8 @@ impl<A: Subject> World<A> {
                 self.run_until(until, |_| false);
             }
             "heal" => converge(self),
-            "servers" | "service" | "spares" | "retain" | "snapshots" | "window" | "counter"
-            | "unmarked" | "breaks" => {}
+            "servers" | "oracle" | "service" | "spares" | "retain" | "snapshots" | "window"
+            | "counter" | "unmarked" | "breaks" => {}
             _ => panic!("unknown command {words:?}"),
         }
     }

@@ -2,9 +2,10 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::sync::Arc;
 use std::time::Duration;
 
-use runtime_core::{Listen, NetOptions, ServerOptions};
+use runtime_core::{Listen, NetOptions, Oracle, OracleFile, ServerOptions};
 use zab_proto::{Config, DetectionConfig, ElectionConfig, Limits};
 use zab_storage::{Compression, OnConfigurations};
 use zk_service::{
@@ -21,6 +22,8 @@ pub(crate) fn server(config: &ServerConfig) -> ServerOptions {
     let storage = storage(config, &core);
     let mut options = ServerOptions::new(core, Listen::default(), &config.data_dir);
     options.net = net;
+    options.oracle =
+        config.oracle.as_ref().map(|path| -> Arc<dyn Oracle> { Arc::new(OracleFile::new(path)) });
     options.storage = storage;
     options
 }
@@ -39,6 +42,7 @@ fn core(config: &ServerConfig) -> Config {
     core.observer_master_port = config.observer_master_port;
     core.multi_address = config.multi_address;
     core.reconfig = config.changes_members();
+    core.oracle = config.oracle.is_some();
     core.allow_unlisted = properties.bool("zab.allowUnlistedServers", false);
     core.check_addresses = properties.bool("zab.checkPeerAddresses", true);
     // ZooKeeper trusts an empty directory by default. Here the operator has to say so, because a

@@ -157,6 +157,11 @@ impl Algorithm {
         self.quorums = quorums;
     }
 
+    /// The same voters, of which others are a quorum.
+    pub(super) fn set_quorums(&mut self, quorums: Arc<Quorums>) {
+        self.quorums = quorums;
+    }
+
     /// There is a leader without an election. Its round is that of none (`QuorumPeer.updateVote`).
     pub(super) fn designate(&mut self, state: ServerState, vote: Vote) {
         self.last_round = self.last_round.max(self.own.election_epoch);
@@ -443,8 +448,9 @@ impl Algorithm {
         }
         self.out_of_election.insert(from, heard);
         let follow = |sid| self.out_of_election.get(&sid).is_some_and(|cast| cast.agrees(&heard));
-        (self.quorums.is_followed_by(follow) && self.is_leading(&self.out_of_election, &heard))
-            .then(|| self.decide(heard))
+        let is_followed = self.quorums.is_followed_by(follow)
+            || (heard.vote.leader == from && from != self.me && self.quorums.may_lead_alone(from));
+        (is_followed && self.is_leading(&self.out_of_election, &heard)).then(|| self.decide(heard))
     }
 
     /// Whether the leader that `heard` speaks of says so too. We ourselves lead only if it is the

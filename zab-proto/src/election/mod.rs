@@ -149,6 +149,24 @@ impl ElectionPort {
         self.carry_out(now, Step { decided, ..Step::default() });
     }
 
+    /// The same configurations, of which others are a quorum, as the oracle says.
+    pub(crate) fn set_quorums(&mut self, now: Instant, quorums: Arc<Quorums>) {
+        self.algorithm.set_quorums(quorums);
+        let decided = self.algorithm.evaluate(now, |sid| self.connections.is_gone(sid));
+        self.carry_out(now, Step { decided, ..Step::default() });
+    }
+
+    /// Whether this server looks for a leader, and stands for itself with a history that counts.
+    pub(crate) fn stands(&self) -> bool {
+        let own = self.algorithm.vote().vote;
+        self.algorithm.is_looking() && own.leader == self.me && own.zxid != Zxid::NONE
+    }
+
+    /// Whether nothing is heard of a voter in this election.
+    pub(crate) fn lacks(&self, sid: Sid) -> bool {
+        self.connections.is_gone(sid) || !self.algorithm.has_vote_of(sid)
+    }
+
     /// There is a leader without an election: a change of the members has named it.
     pub(crate) fn designate(&mut self, state: ServerState, vote: Vote) {
         self.bootstrap = None;

@@ -152,8 +152,12 @@ impl Leader {
 
     /// Measures how long ago a quorum has answered.
     pub(super) fn watch_answers(&mut self, now: Instant, shared: &Shared) {
+        if !self.is_established() {
+            return;
+        }
         // Who is a quorum alone needs nobody's answer.
-        if !self.is_established() || self.is_quorum(shared, |_| false) {
+        if self.is_quorum(shared, |_| false) {
+            self.beats.since = now;
             return;
         }
         let live = |link: &Link| link.to.stage == LearnerStage::UpToDate && link.counts();

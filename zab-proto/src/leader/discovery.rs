@@ -95,7 +95,9 @@ impl Leader {
             let claims = self.links.iter().filter(|link| link.to.stage == LearnerStage::Introduced);
             let claims = claims.filter(|link| quorums.is_member(link.to.sid));
             let highest = claims.map(|link| link.accepted).max().unwrap_or_default();
-            let Some(epoch) = highest.max(shared.history.accepted()).next() else {
+            let accepted = highest.max(shared.history.accepted());
+            let Some(epoch) = next_epoch(accepted, shared.quorums.place_alone(shared.config.sid))
+            else {
                 shared.notice(now, Notice::NoEpochLeft);
                 return;
             };
@@ -205,5 +207,41 @@ impl Leader {
     }
 }
 
+/// The epoch above those that were accepted. One of two voters that leads without the other (`place_alone`: which
+/// of them) does not know what the other has accepted, and no promise keeps that one from leading the same
+/// epoch with another history, when it is its turn: it takes even epochs and the other odd ones, and leaves one
+/// out, for a server of ZooKeeper that takes the next.
+fn next_epoch(accepted: Epoch, place_alone: Option<usize>) -> Option<Epoch> {
+    let next = accepted.next()?;
+    let Some(place) = place_alone else { return Some(next) };
+    let further = next.next()?;
+    if further.0 & 1 == i64::from(place != 0) { Some(further) } else { further.next() }
+}
+
 /// The current epoch in an ACKEPOCH that repeats a promise.
 pub(super) const NOT_COUNTED: Epoch = Epoch(-1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_that_lead_alone_never_lead_the_same_epoch() {
+        let next = |accepted, place| next_epoch(Epoch(accepted), place).map(|epoch| epoch.0);
+        for accepted in 0..100 {
+            let (both, first, second) =
+                (next(accepted, None), next(accepted, Some(0)), next(accepted, Some(1)));
+            assert_eq!(both, Some(accepted + 1));
+            assert_eq!(first.map(|epoch| epoch % 2), Some(0));
+            assert_eq!(second.map(|epoch| epoch % 2), Some(1));
+            assert!(
+                first.min(second) == Some(accepted + 2) && first.max(second) == Some(accepted + 3)
+            );
+        }
+        // The last epochs are for nobody.
+        assert_eq!(next(Epoch::MAX.0, Some(0)), None);
+        assert_eq!(next(Epoch::MAX.0 - 1, Some(0)), None);
+        assert_eq!(next(Epoch::MAX.0 - 2, Some(0)), Some(Epoch::MAX.0));
+        assert_eq!(next(Epoch::MAX.0 - 2, Some(1)), None);
+    }
+}

@@ -524,6 +524,7 @@ impl Leader {
         if self.half_ticks.is_multiple_of(2)
             && self.is_established()
             && !self.has_live_quorum(now, shared)
+            && !shared.awaits_oracle(now)
         {
             return Leadership::Resign(ReignEnd::QuorumLost);
         }
@@ -556,6 +557,25 @@ impl Leader {
                 self.close(shared, conn, reason);
             }
         }
+    }
+
+    /// Whether no follower that is synchronised speaks for a voter.
+    pub(crate) fn lacks(&self, sid: Sid) -> bool {
+        let counts = |link: &Link| {
+            link.to.sid == sid && link.counts() && link.to.stage >= LearnerStage::NewLeaderAcked
+        };
+        !self.links.iter().any(counts)
+    }
+
+    /// Others are a quorum than before, as the oracle says.
+    pub(crate) fn on_oracle(&mut self, now: Instant, shared: &mut Shared) {
+        self.choose_epoch(now, shared);
+        self.count_promises(now, shared);
+        self.count_syncs(now, shared);
+        self.acks_changed = true;
+        self.commit_acked(shared);
+        self.count_pongs(now, shared);
+        self.count_proofs(shared);
     }
 
     /// Whether a quorum has been heard of within `syncLimit` ticks.

@@ -141,7 +141,7 @@ impl Leader {
         if self.standing.doubted {
             // Everybody who could prove it has gone, most likely to the next leader.
             let live = |link: &Link| link.to.stage == LearnerStage::UpToDate && link.counts();
-            if !self.is_quorum(shared, live) {
+            if !self.is_quorum(shared, live) && !shared.awaits_oracle(now) {
                 return Some(ReignEnd::QuorumLost);
             }
         }

@@ -35,6 +35,7 @@ impl Peer {
             Control::Resume(conn) => OwnedOutput::Other(Output::Resume { conn }),
             Control::Synced(token) => OwnedOutput::Other(Output::Synced { token }),
             Control::Room => OwnedOutput::Other(Output::Room),
+            Control::AskOracle => OwnedOutput::Other(Output::AskOracle),
             Control::DiscardStage => OwnedOutput::Other(Output::DiscardStage),
             Control::Notice(notice, more) => OwnedOutput::Other(Output::Notice { notice, more }),
         })

@@ -122,13 +122,17 @@ impl Peer {
             Role::Looking(_) => {
                 let missing = shared.names(self.election.missing());
                 let missing = if missing.is_empty() { "nobody" } else { &missing };
+                let denied = match shared.oracle.denies() {
+                    true => "; the oracle (oraclePath) does not let this server lead without it",
+                    false => "",
+                };
                 let foreign = shared.names(self.election.foreign());
                 let foreign = match foreign.is_empty() {
                     true => foreign,
                     false => format!("; with the data of another ensemble: {foreign}"),
                 };
                 format!(
-                    "looks for a leader that a quorum votes for; no vote came from: {missing}{foreign}"
+                    "looks for a leader that a quorum votes for; no vote came from: {missing}{denied}{foreign}"
                 )
             }
         })

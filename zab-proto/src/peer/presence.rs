@@ -9,7 +9,9 @@ impl Peer {
     pub fn observe_time(&mut self, now: Instant) {
         // The time of a turn may be told again after the clock was looked at.
         self.shared.now = self.shared.now.max(now);
+        self.lapse_oracle(now);
         let Some(away) = self.shared.watchdog.look(now) else { return };
+        self.doubt_oracle(now);
         let status = &mut self.shared.heartbeats;
         status.pauses += 1;
         status.longest_pause = status.longest_pause.max(away);

@@ -44,6 +44,7 @@ impl Peer {
     pub(super) fn settle(&mut self, now: Instant) {
         loop {
             self.tell_members(now);
+            self.tend_oracle(now);
             if let Role::Learner(learner) = &self.role
                 && learner.has_failed()
                 && let Some(leader) = learner.successor()

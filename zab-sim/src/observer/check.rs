@@ -55,6 +55,10 @@ pub struct Ghost {
     pub(crate) voters: usize,
     /// The members change: whose votes count is then judged by what each server may know.
     pub(crate) dynamic: bool,
+    /// There are oracles.
+    pub(crate) oracle: bool,
+    /// Whose oracle says yes.
+    pub(crate) granted: Vec<bool>,
     /// What each server goes by.
     pub(crate) views: Vec<View>,
     pub(crate) quorate: Quorate,
@@ -104,6 +108,8 @@ impl Ghost {
         Self {
             voters,
             dynamic: options.reconfigures(),
+            oracle: options.oracle,
+            granted: vec![false; servers],
             views: vec![View::new(members::first(options)); servers],
             quorate: Quorate::new(options),
             change: Change::default(),
@@ -208,7 +214,7 @@ impl Ghost {
 
     /// Whether the voters of now that satisfy `test` form a quorum.
     pub(crate) fn quorum(&self, test: impl Fn(HostIx) -> bool) -> bool {
-        self.committed_members().is_quorum(|sid| test(members::server_of(sid)))
+        self.is_quorum(self.committed_members(), test)
     }
 
     /// A transaction is committed.

@@ -1,7 +1,7 @@
 //! The observer's view of the membership: which configuration is in force at each place of the committed
 //! history, and whose word counts there. M1, M2, M4; all quorums.
 
-use zab_proto::{Ensemble, Zxid};
+use zab_proto::{Ensemble, Sid, Zxid};
 
 use crate::check::Ghost;
 use crate::members::{server_of, sid_of};
@@ -13,6 +13,20 @@ impl Ghost {
         self.configs.last().expect("the first one is")
     }
 
+    /// Whether the voters for which `test` holds are a quorum of a configuration, or one of two is whose oracle
+    /// says so.
+    pub(crate) fn is_quorum(&self, ensemble: &Ensemble, test: impl Fn(HostIx) -> bool) -> bool {
+        let granted = |sid| self.granted[server_of(sid)] && test(server_of(sid));
+        ensemble.is_quorum(|sid| test(server_of(sid)))
+            || ensemble.voters().count() == 2 && ensemble.voters().any(granted)
+    }
+
+    /// Whether `sid` is one of two voters, of what is or may be in force.
+    pub(crate) fn may_lead_alone(&self, sid: Sid) -> bool {
+        let mut all = self.configs.iter().chain(self.changes.values());
+        all.any(|ensemble| ensemble.is_voter(sid) && ensemble.voters().count() == 2)
+    }
+
     /// The configuration by which a transaction is committed, if it is none itself.
     fn in_force(&self, zxid: Zxid) -> &Ensemble {
         let older = self.configs.iter().rev().find(|config| config.version < zxid.raw());
@@ -22,7 +36,7 @@ impl Ghost {
     /// Whether the voters for which `test` holds commit the transaction of this zxid: a quorum of the
     /// configuration in force, and of the new one if the transaction makes it (M2).
     pub(crate) fn is_committed_by(&self, zxid: Zxid, test: impl Fn(HostIx) -> bool) -> bool {
-        let is = |ensemble: &Ensemble| ensemble.is_quorum(|sid| test(server_of(sid)));
+        let is = |ensemble: &Ensemble| self.is_quorum(ensemble, &test);
         is(self.in_force(zxid)) && self.changes.get(&zxid).is_none_or(is)
     }
 
@@ -34,7 +48,7 @@ impl Ghost {
         holds: impl Fn(Zxid) -> bool,
         test: impl Fn(HostIx) -> bool,
     ) -> bool {
-        let is = |ensemble: &Ensemble| ensemble.is_quorum(|sid| test(server_of(sid)));
+        let is = |ensemble: &Ensemble| self.is_quorum(ensemble, &test);
         let committed = self.committed_members();
         let behind =
             Zxid::from_raw(committed.version + 1)..=last.max(Zxid::from_raw(committed.version + 1));

@@ -92,7 +92,7 @@ impl Ghost {
         if !self.dynamic {
             return self.quorum(test);
         }
-        let is = |ensemble: &Ensemble| ensemble.is_quorum(|sid| test(server_of(sid)));
+        let is = |ensemble: &Ensemble| self.is_quorum(ensemble, &test);
         let own = &self.views[server].in_force;
         let mut newer = self.changes.range(Zxid::from_raw(own.version)..);
         is(own) || newer.any(|(_, ensemble)| is(ensemble))
@@ -229,17 +229,17 @@ impl Ghost {
         if !leads || !self.dynamic || now < settled {
             return;
         }
-        let lives = |sid: Sid| {
-            let heard = self.quorate.heard.get(&(leader, server_of(sid))).copied();
+        let lives = |server: HostIx| {
+            let heard = self.quorate.heard.get(&(leader, server)).copied();
             let Heard { linked, heard } = heard.unwrap_or_default();
-            sid == sid_of(leader)
+            server == leader
                 || now <= heard + self.quorate.silence
                 // Who came before it led begins with it.
                 || now <= linked.max(view.since) + self.quorate.beginning
         };
         let mut newer = self.changes.range(Zxid::from_raw(view.in_force.version + 1)..);
-        let old = view.in_force.is_quorum(lives);
-        let new = newer.all(|(zxid, next)| !holds(*zxid) || next.is_quorum(lives));
+        let old = self.is_quorum(&view.in_force, lives);
+        let new = newer.all(|(zxid, next)| !holds(*zxid) || self.is_quorum(next, lives));
         if !old || !new {
             let what = if old { "is being introduced" } else { "is in force" };
             self.fail("M3", format!("s{} leads without a quorum of what {what}", leader + 1));

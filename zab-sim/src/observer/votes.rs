@@ -169,7 +169,12 @@ impl Ghost {
         let Some(first) = reasons.next() else {
             // Whoever is a quorum by himself has nobody to hear.
             let alone = self.voters == 1 || self.may_decide(server, |voter| voter == server);
-            if !(alone && sid_of(server) == leader) {
+            // Who leads without the other of two has its own word alone.
+            let word = |(from, ballot): &(HostIx, Ballot)| {
+                sid_of(*from) == leader && ballot.state == ServerState::Leading
+            };
+            let word = self.oracle && self.may_lead_alone(leader) && heard.iter().any(word);
+            if !(alone && sid_of(server) == leader || word && sid_of(server) != leader) {
                 self.fail(
                     "E1",
                     format!(

@@ -61,6 +61,7 @@ impl<A: Subject> World<A> {
                     }
                 }
                 NetOutput::Reconfigured => self.note_members(server),
+                NetOutput::AskOracle => self.answer_oracle(server),
                 NetOutput::Notice(notice, _) => {
                     if let Notice::ReignEnded { reason: ReignEnd::HandedOver { to }, .. } = notice {
                         self.note_hand_over(server, to);
@@ -91,6 +92,19 @@ impl<A: Subject> World<A> {
             let issued = &self.disks[server].issued;
             let holds = |zxid| issued.find(zxid).is_some();
             self.ghost.borrow_mut().check_quorate(self.now, server, holds);
+        }
+    }
+
+    /// A server asks its oracle, which answers at once.
+    fn answer_oracle(&mut self, server: HostIx) {
+        let mut ghost = self.ghost.borrow_mut();
+        let granted = ghost.granted[server];
+        ghost.coverage.count(if granted { "oracle: granted" } else { "oracle: denied" });
+        drop(ghost);
+        let s = &mut self.servers[server];
+        let now = s.clock(self.now);
+        if let Some(node) = &mut s.node {
+            node.handle_input(now, Input::Oracle { granted });
         }
     }
 

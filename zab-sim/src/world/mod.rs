@@ -429,6 +429,7 @@ fn config(options: &Options, server: HostIx) -> Config {
     ensemble.members.entry(members::sid_of(server)).or_insert_with(observer);
     let mut config = Config::new(members::sid_of(server), ensemble);
     config.reconfig = options.reconfigures();
+    config.oracle = options.oracle;
     config.observer_master_port = options.masters.then_some(MASTER_PORT);
     config.tick_time = options.tick_time;
     config.init_limit = options.init_limit;

@@ -81,6 +81,8 @@ pub struct ServerConfig {
     pub own: Option<Member>,
     /// The members; empty when standalone.
     pub ensemble: Ensemble,
+    /// The file that says whether one of two voters is a quorum.
+    pub oracle: Option<PathBuf>,
     /// `reconfigEnabled`; see [`changes_members`](Self::changes_members).
     pub reconfig: bool,
     /// An ensemble keeps two voters (`standaloneEnabled`).
@@ -286,6 +288,7 @@ impl ServerConfig {
             listen_on_all_ips: keys.is_on("quorumListenOnAllIPs"),
             standalone,
             sid: sid.unwrap_or_default(),
+            oracle: keys.path("oraclePath").filter(|_| !standalone),
             reconfig: keys.is_on("reconfigEnabled"),
             standalone_enabled: keys.is_on("standaloneEnabled"),
             dynamic: keys.path("dynamicConfigFile"),

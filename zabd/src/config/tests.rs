@@ -348,9 +348,9 @@ fn warnings_name_what_is_odd() {
     assert!(log(&format!("{observer}server.4=d:1:2")).contains("doesn't match peerType"));
 }
 
-/// The oracle is only ever asked by an ensemble of two (`QuorumOracleMaj`), which is told what it lacks.
+/// The oracle is only ever asked by an ensemble of two (`QuorumOracleMaj`), which is told what it may lose.
 #[test]
-fn an_oracle_stops_nobody_and_is_missed_by_two_voters() {
+fn an_oracle_is_for_two_voters_and_all_are_told_what_it_does() {
     let dir = Dir::new();
     dir.write("myid", "1");
     let log = |text: &str| warnings(|| drop(dir.load(text).unwrap())).join("\n");
@@ -360,7 +360,23 @@ fn an_oracle_stops_nobody_and_is_missed_by_two_voters() {
         assert_eq!(said.lines().count(), 1, "{said}");
     }
     let two = THREE.replace("server.3=c:2888:3888\n", "oraclePath=/oracle\n");
-    assert!(log(&two).contains("Neither server serves without the other"));
+    let said = log(&two);
+    assert!(said.contains("oraclePath: of these two voters one serves"), "{said}");
+    assert!(said.contains("is lost"), "{said}");
+    let said = log(&format!("{THREE}reconfigEnabled=true\noraclePath=/oracle"));
+    assert!(
+        said.contains("oraclePath has no effect with 3 voters: an oracle is asked when"),
+        "{said}"
+    );
+    let said = log(&format!("{two}group.1=1:2"));
+    assert!(said.contains("oraclePath has no effect beside group.N"), "{said}");
+    let oracle = |text: &str| crate::options::server(&dir.load(text).unwrap());
+    for (text, asks) in
+        [(THREE, false), (&two, true), (&format!("{ALONE}oraclePath=/oracle"), false)]
+    {
+        let options = oracle(text);
+        assert_eq!((options.config.oracle, options.oracle.is_some()), (asks, asks));
+    }
 }
 
 /// Properties as given by `-D` on the command line, and one of them as the file has it.

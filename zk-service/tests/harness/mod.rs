@@ -325,7 +325,10 @@ impl World {
                     self.transmit(i, conn);
                     self.close(i, conn);
                 }
-                NetOutput::Notice(..) | NetOutput::Became(_) | NetOutput::Reconfigured => {}
+                NetOutput::Notice(..)
+                | NetOutput::Became(_)
+                | NetOutput::Reconfigured
+                | NetOutput::AskOracle => {}
             }
         }
         if !self.disks[i].stalled

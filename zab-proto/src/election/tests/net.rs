@@ -100,6 +100,7 @@ pub(super) fn config(sid: Sid, ensemble: &Ensemble) -> Config {
     Config {
         fresh_id: None,
         reconfig: false,
+        oracle: false,
         observer_master_port: None,
         allow_unlisted: true,
         check_addresses: true,

@@ -62,7 +62,7 @@ pub(super) const ENSEMBLE: Section = Section {
         "multiAddress.enabled", StrictBool, "false", Used("a server may have several addresses, joined by |");
         "multiAddress.reachabilityCheckEnabled", StrictBool, "true", Ignored("the addresses of a server are dialled one after the other, unreachable ones are skipped");
         "multiAddress.reachabilityCheckTimeoutMs", ParseInt(0), "1000", Used("milliseconds for each of several addresses of a server");
-        "oraclePath", Text, "", Checked("without effect, and warned of: with two voters neither serves without the other; with any other number ZooKeeper does not ask the oracle either");
+        "oraclePath", Text, "", Checked("a file that others write: with exactly two voters, one that does not hear the other is a quorum alone while the first byte of the file is 1. What it commits alone can be lost. With any other number of voters, or groups, it has no effect, and is warned of");
         "sslQuorum", StrictBool, "false", Checked("members are dialled with TLS and have to dial with it; needs ssl.quorum.keyStore.location and trustStore.location");
         "portUnification", StrictBool, "false", Checked("members may dial with TLS and without; they are dialled as sslQuorum says");
         "sslQuorumReloadCertFiles", StrictBool, "false", Ignored("certificates are read again whenever they change");
