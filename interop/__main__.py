@@ -143,6 +143,10 @@ def main():
     modes = commands.add_parser("modes", help="the read-only mode, with kazoo, alone and among Apache's servers")
     modes.set_defaults(start=suite("modes"))
 
+    oracle = commands.add_parser("oracle", help="two voters and `oraclePath`, alone and with ZooKeeper 3.9")
+    oracle.add_argument("--only", help="cases with one of these words in their names, as withdrawn,3.9")
+    oracle.set_defaults(start=suite("oracle"))
+
     members = commands.add_parser("reconfig", help="members that change while everything runs")
     members.add_argument("--long", action="store_true", help="all cases, with Apache's servers and clients, some fifteen minutes")
     members.add_argument("--only", help="cases with one of these words in their names, as voters,leader")
