@@ -66,7 +66,8 @@ impl World {
         loop {
             while let Some(output) = self.node.poll_output(self.now, &mut self.disk) {
                 if let NetOutput::Transmit(conn) = output {
-                    let mut buf = [0; 4096];
+                    // To fill a long one with zeros would be counted as well.
+                    let mut buf = [0; 512];
                     while let n @ 1.. = self.node.poll_transmit(self.now, conn, &mut buf) {
                         self.answered += n;
                     }

@@ -2,6 +2,8 @@
 
 /// False in a build with which `benches/metrics` compares: nothing is added to any summary then.
 pub(super) const IS_MEASURED: bool = option_env!("ZAB_UNMEASURED").is_none();
+/// False in another such build, whose summaries with percentiles alone take no value.
+const HAS_PERCENTILES: bool = IS_MEASURED && option_env!("ZAB_WITHOUT_PERCENTILES").is_none();
 
 /// Count, sum, least and greatest of some values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -74,7 +76,7 @@ impl Default for Histogram {
 impl Histogram {
     #[inline]
     pub(crate) fn add(&mut self, value: u64) {
-        if !IS_MEASURED {
+        if !HAS_PERCENTILES {
             return;
         }
         self.sum += value;
