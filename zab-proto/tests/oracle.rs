@@ -256,6 +256,48 @@ fn what_one_has_committed_alone_is_lost_if_the_other_leads_next_and_they_agree_a
     }
 }
 
+/// A reign alone in which nothing was proposed is worth nothing beside one in which something was, though its
+/// epoch may be the higher one: whoever led it comes back as if it had not, and wins no election by it.
+#[test]
+fn an_empty_reign_alone_stands_in_nobodys_way() {
+    for first in [0, 1] {
+        let (mut cluster, leader, _) = serving(0);
+        let second = 1 - first;
+        cluster.write(leader, &[b"both"]);
+        cluster.run(SECOND);
+        (0..2).for_each(|i| cluster.kill(i));
+        cluster.oracles[first] = Some(true);
+        for _ in 0..3 {
+            cluster.start(first);
+            cluster.run(2 * SECOND);
+            assert!(leads(&cluster, first));
+            cluster.kill(first);
+        }
+        cluster.oracles = vec![Some(false); 2];
+        cluster.oracles[second] = Some(true);
+        cluster.start(second);
+        cluster.run(2 * SECOND);
+        cluster.write(second, &[b"alone"]);
+        cluster.start(first);
+        cluster.run(4 * SECOND);
+        assert!(leads(&cluster, second) && cluster.serving(first), "{first} first");
+        cluster.write(second, &[b"more"]);
+        cluster.run(SECOND);
+        cluster.oracles[second] = Some(false);
+        cluster.run(10 * SECOND);
+        assert!(cluster.serving(0) && cluster.serving(1));
+        for i in 0..2 {
+            assert_eq!(cluster.lines(i), ["both", "alone", "more"], "{first} first");
+        }
+        // And the same after the next election.
+        (0..2).for_each(|i| cluster.kill(i));
+        cluster.start_all();
+        cluster.run(4 * SECOND);
+        assert!(cluster.serving(0) && cluster.serving(1));
+        assert_eq!(cluster.lines(first), ["both", "alone", "more"]);
+    }
+}
+
 /// The process was stopped while it led alone: the oracle may have decided for the other meanwhile. Nothing is
 /// answered before it has been asked again.
 #[test]

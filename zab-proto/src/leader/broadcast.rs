@@ -111,6 +111,7 @@ impl Leader {
         if self.standalone && zxid.epoch() > self.epoch {
             self.begin_epoch(shared, zxid.epoch());
         }
+        self.write_epoch(shared);
         shared.history.push(zxid, txn);
         self.last_proposed = zxid;
         Ok(zxid)

@@ -193,7 +193,10 @@ impl Leader {
         self.step = LeaderStep::AwaitNewLeaderAck;
         self.heard.clear();
         self.deadline = now + shared.config.ticks(shared.config.init_limit);
-        shared.history.set_epoch(EpochKind::Current, self.epoch);
+        self.owes_epoch = shared.quorums.place_alone(shared.config.sid).is_some();
+        if !self.owes_epoch {
+            shared.history.set_epoch(EpochKind::Current, self.epoch);
+        }
         self.watch_itself(now, shared);
         self.announce(shared);
         for slot in 0..self.links.end() {

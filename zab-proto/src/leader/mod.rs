@@ -7,6 +7,7 @@ mod guests;
 mod identity;
 mod link;
 mod members;
+mod oracle;
 mod resigning;
 mod spares;
 mod standing;
@@ -61,6 +62,8 @@ pub(crate) struct Leader {
     step: LeaderStep,
     /// The chosen epoch, from `LeaderStep::PersistEpoch` on.
     epoch: Epoch,
+    /// It is not written as the current one.
+    owes_epoch: bool,
     /// Voters that count in the present step.
     heard: Vec<Sid>,
     /// This server's history when leading began.
@@ -144,6 +147,7 @@ impl Leader {
             links: Links::default(),
             step: LeaderStep::AwaitFollowerInfo,
             epoch: history.current(),
+            owes_epoch: false,
             heard: Vec::with_capacity(shared.quorums.voters().len()),
             summary: StateSummary { current_epoch: history.current(), last_zxid: history.last() },
             first_proposal: history.end(),
@@ -557,25 +561,6 @@ impl Leader {
                 self.close(shared, conn, reason);
             }
         }
-    }
-
-    /// Whether no follower that is synchronised speaks for a voter.
-    pub(crate) fn lacks(&self, sid: Sid) -> bool {
-        let counts = |link: &Link| {
-            link.to.sid == sid && link.counts() && link.to.stage >= LearnerStage::NewLeaderAcked
-        };
-        !self.links.iter().any(counts)
-    }
-
-    /// Others are a quorum than before, as the oracle says.
-    pub(crate) fn on_oracle(&mut self, now: Instant, shared: &mut Shared) {
-        self.choose_epoch(now, shared);
-        self.count_promises(now, shared);
-        self.count_syncs(now, shared);
-        self.acks_changed = true;
-        self.commit_acked(shared);
-        self.count_pongs(now, shared);
-        self.count_proofs(shared);
     }
 
     /// Whether a quorum has been heard of within `syncLimit` ticks.

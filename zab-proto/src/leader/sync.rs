@@ -102,6 +102,7 @@ impl Leader {
         link.acked = link.acked.max(link.to.sync_end);
         let (sid, counts, acked) = (link.to.sid, link.counts(), link.acked);
         if counts {
+            self.write_epoch(shared);
             // No acknowledgement comes for what it brought along.
             self.hear_ack(sid, acked);
             self.commit_acked(shared);

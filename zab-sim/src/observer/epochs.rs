@@ -285,7 +285,9 @@ impl Ghost {
         }
         let synced = |server: HostIx| {
             let image = &disks[server].durable;
-            image.current_in_effect() >= epoch && self.holds(image, zxid, chain)
+            // Who leads alone writes it with the first proposal.
+            let alone = server == leader && self.granted[leader];
+            (alone || image.current_in_effect() >= epoch) && self.holds(image, zxid, chain)
         };
         let issued = &disks[leader].issued;
         // A change below its base is committed, and counted as such, or was lost before the snapshot.
