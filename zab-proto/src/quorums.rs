@@ -156,7 +156,9 @@ impl Quorums {
 
     /// Whether the voters for which `follows` holds make it worth to follow their leader: a quorum of one
     /// of the configurations. A server that is itself needed in one that was proposed and lost would
-    /// find the ensemble in no other way. Nothing is committed by that: the leader has its quorums.
+    /// find the ensemble in no other way. Nothing is committed by that: the leader has its quorums, and a
+    /// change that it lacks was never committed, or it would not have been elected by a quorum of the old
+    /// configuration, one of which has the change and votes for no shorter history.
     pub(crate) fn is_followed_by(&self, follows: impl Fn(Sid) -> bool) -> bool {
         self.each().any(|ensemble| ensemble.is_quorum(&follows))
     }

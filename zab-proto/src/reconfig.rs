@@ -86,9 +86,71 @@ pub(crate) fn proposed(shared: &Shared, header: &TxnHeader, txn: &[u8]) -> Optio
         .filter(|ensemble| shared.config.reconfig && ensemble.version == header.zxid.raw())
 }
 
-/// A leader's history is this server's from now on, and `text` is the newest configuration that it knows
-/// of. What was being introduced here goes on to count unless the history lacks it, or it is above the leader's
-/// word: then it is not part of what the epoch begins with, and was never committed.
+/// What a leader tells of the members in NEWLEADER: the newest configuration of its history, and after that, in
+/// lines which Java's servers take for comments, all others that count there. Such a list is complete, and a
+/// learner needs that: whether a snapshot holds a change, or was made after that change was lost, it cannot see.
+///
+/// What is stored and not part of the history is not told: no learner may put into force what this leader
+/// drops when the epoch begins.
+pub(crate) fn tell(shared: &Shared) -> String {
+    let quorums = &shared.quorums;
+    if !shared.config.reconfig {
+        return quorums.newest().text();
+    }
+    let next = quorums.next().iter().filter(|next| is_held(shared, next));
+    list(core::iter::once(quorums.committed()).chain(next))
+}
+
+/// The same of a follower, or of a leader whose epoch is established: what is in force.
+pub(crate) fn tell_committed(shared: &Shared) -> String {
+    let committed = shared.quorums.committed();
+    if shared.config.reconfig { list([committed]) } else { committed.text() }
+}
+
+/// Configurations, ascending, as one text.
+fn list<'a>(each: impl IntoIterator<Item = &'a Ensemble>) -> String {
+    let mut older: Vec<String> = each.into_iter().map(Ensemble::text).collect();
+    let mut text = older.pop().unwrap_or_default();
+    for older in older {
+        for line in [""].into_iter().chain(older.lines()) {
+            text.push_str(LISTED);
+            text.push_str(line);
+        }
+    }
+    text.push_str(LISTED);
+    text
+}
+
+/// What such a line begins with.
+const LISTED: &str = "\n#zab+";
+
+/// Reads what [`tell`] has written; `None` if the leader tells of one configuration alone, as Java's do.
+fn listed(text: &[u8]) -> Option<Vec<Ensemble>> {
+    let text = core::str::from_utf8(text).ok()?;
+    let mut lines = text.split(LISTED);
+    let mut all: Vec<String> = lines.next().map(Into::into).into_iter().collect();
+    let mut is_list = false;
+    for line in lines {
+        is_list = true;
+        match all.last_mut() {
+            Some(last) if !line.is_empty() => {
+                last.push('\n');
+                last.push_str(line);
+            }
+            _ => all.push(String::new()),
+        }
+    }
+    let read = all.iter().map(|text| Ensemble::parse_text(text.as_bytes()));
+    let read: Vec<Ensemble> = read.collect::<Result<_, _>>().ok()?;
+    is_list.then(|| read.into_iter().filter(|told| !told.members.is_empty()).collect())
+}
+
+/// A leader's history is this server's from now on, and `text` is what it [tells](tell) of the members. What was
+/// being introduced here goes on to count only if that leader's history has it.
+///
+/// A leader of ZooKeeper's tells of the newest configuration alone. Then what is above that, or what the history
+/// lacks, is not part of what the epoch begins with, and was never committed. What lies behind a snapshot
+/// counts on, as the snapshot may hold it.
 ///
 /// Called before the promise that NEWLEADER asks for is made durable, and durable with it: else a server
 /// whose snapshot holds a change could forget it in a crash, and vote by the configuration before.
@@ -96,13 +158,14 @@ pub(crate) fn observe_leader(shared: &mut Shared, text: &[u8]) {
     if !shared.config.reconfig {
         return;
     }
-    let told = Ensemble::parse_text(text).ok().filter(|told| !told.members.is_empty());
     let quorums = &shared.quorums;
     let mut committed = quorums.committed().clone();
-    let known = told.as_ref().map_or(i64::MAX, |told| told.version);
-    let counts = |next: &&Ensemble| next.version <= known && is_held(shared, next);
-    let mut next: Vec<Ensemble> = quorums.next().iter().filter(counts).cloned().collect();
-    next.extend(told);
+    let mut next = listed(text).unwrap_or_else(|| {
+        let told = Ensemble::parse_text(text).ok().filter(|told| !told.members.is_empty());
+        let known = told.as_ref().map_or(i64::MAX, |told| told.version);
+        let counts = |next: &&Ensemble| next.version <= known && is_held(shared, next);
+        quorums.next().iter().filter(counts).cloned().chain(told).collect()
+    });
     let mut logged = logged(shared, shared.history.committed());
     if let Some(newest) = logged.pop() {
         // As above: those in front of it are committed.
@@ -163,6 +226,11 @@ pub(crate) fn recover(
 
 /// Whether the history may hold the transaction that makes a configuration: what a snapshot holds is not
 /// known here, and the first version of an epoch has none.
+///
+/// A version at or below the base was committed, or was lost before that base came to be. A leader that [tells](tell)
+/// all that counts leaves nothing of the second kind here. What is left comes from a leader of ZooKeeper's, or from
+/// its `.dynamic.next`: it counts, so that nothing is decided without a quorum of it, until a leader of ours or
+/// a member that has a newer configuration in force says better.
 fn is_held(shared: &Shared, ensemble: &Ensemble) -> bool {
     let (window, zxid) = (&shared.history.window, Zxid::from_raw(ensemble.version));
     zxid.counter() == 0 || zxid <= window.base() || window.holds(zxid)
@@ -264,4 +332,32 @@ fn adopt(shared: &mut Shared, other: &Ensemble) -> News {
     }
     own.version = other.version;
     News::Nothing
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::format;
+
+    use super::*;
+
+    fn of(version: i64, host: &str) -> Ensemble {
+        let text = format!(
+            "server.1={host}:1:2:participant\nserver.2=b:1:2:observer\nversion={version:x}"
+        );
+        Ensemble::parse_text(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_list_of_configurations_is_read_as_it_was_written_and_javas_servers_read_the_newest() {
+        let all = [of(1, "a"), of(5, "c"), of(0x10_0000_0002, "d")];
+        for n in 1..=3 {
+            let text = list(&all[..n]);
+            let mut read = listed(text.as_bytes()).unwrap();
+            assert_eq!(Ensemble::parse_text(text.as_bytes()).unwrap(), all[n - 1]);
+            read.sort_by_key(|ensemble| ensemble.version);
+            assert_eq!(read, all[..n]);
+        }
+        assert_eq!(listed(all[0].text().as_bytes()), None, "of a server of ZooKeeper's");
+        assert_eq!(listed(b"server.1=a\n#zab+"), None, "nothing is made of what cannot be read");
+    }
 }

@@ -130,6 +130,61 @@ fn a_leader_ends_without_a_quorum_of_what_it_proposes() {
     assert_eq!(voters, [1, 4, 5].map(Sid));
 }
 
+/// A server logs a change that is lost, and is sent a snapshot of what came after it, with the next change, which is
+/// not committed. It crashes at any write of that, before or after the others acknowledge. Whatever is on its
+/// disk then, the lost change holds up nobody: its voters are not there, and this server is needed.
+#[test]
+fn a_lost_change_behind_a_snapshot_holds_up_nobody() {
+    for (writes, others_write) in (0..10).flat_map(|writes| [(writes, true), (writes, false)]) {
+        let mut cluster = Cluster::new(5, 4).configure(|config| config.reconfig = true);
+        (0..5).for_each(|i| cluster.start(i));
+        cluster.run(4 * SECOND);
+        // The first transaction of all, so that no other server has one in common with it to cut back to.
+        let away = cluster.leader().expect("a leader");
+        propose_unheard(&mut cluster, away, &[7, 8, 9]);
+        cluster.kill(away);
+        assert_eq!(cluster.servers[away].disk.image.log.len(), 1);
+        cluster.run(5 * SECOND);
+
+        let leader = cluster.leader().expect("another leader");
+        cluster.servers[leader].disk.snapshot_every = Some(2);
+        cluster.write(leader, &[b"one", b"two"]);
+        assert!(cluster.servers[leader].disk.image.snapshot.is_some());
+        propose_unheard(&mut cluster, leader, &[away as i64 + 1, leader as i64 + 1, 6]);
+        let others: Vec<usize> = (0..5).filter(|i| ![away, leader].contains(i)).collect();
+        others.iter().chain([&leader]).for_each(|i| cluster.kill(*i));
+
+        cluster.servers[away].disk.writes_left = Some(writes);
+        if !others_write {
+            // They promise the epoch, and no more.
+            others.iter().for_each(|i| cluster.servers[*i].disk.writes_left = Some(1));
+        }
+        let present = [leader, away, others[0], others[1]];
+        present.iter().for_each(|i| cluster.start(*i));
+        cluster.run(5 * SECOND);
+        present.iter().for_each(|i| cluster.kill(*i));
+
+        present.iter().for_each(|i| cluster.servers[*i].disk.writes_left = None);
+        [away, others[0], others[1], 5].iter().for_each(|i| cluster.start(*i));
+        cluster.run(60 * SECOND);
+        let stored = &cluster.servers[away].disk.image.configurations;
+        let serve = cluster.leader().is_some() && cluster.serving(away);
+        assert!(serve, "crashed after {writes} writes, {others_write}: {stored:#?}");
+    }
+}
+
+/// A leader proposes a change to these voters, and only its own disk takes note of it.
+fn propose_unheard(cluster: &mut Cluster, leader: usize, voters: &[i64]) {
+    cluster.swallows = (0..5).map(|i| (leader, i)).collect();
+    propose(cluster, leader, |next| {
+        for member in next.members.clone().keys() {
+            let votes = voters.contains(&member.0);
+            set_role(next, member.0, if votes { Role::Participant } else { Role::Observer });
+        }
+    });
+    cluster.swallows.clear();
+}
+
 /// Without `Config::reconfig` a server goes by the list that it was given, whatever was stored when it
 /// could change its members.
 #[test]

@@ -442,7 +442,11 @@ impl Algorithm {
     fn on_out_of_election(&mut self, from: Sid, heard: CastVote) -> Option<Decision> {
         if heard.election_epoch == self.own.election_epoch {
             self.received.insert(from, CastVote { version: 0, ..heard });
-            if self.is_quorum(&self.received, &heard) && self.is_leading(&self.received, &heard) {
+            // The own vote is among these. It may be needed by a leader that has not heard of a change.
+            let follow = |sid| self.received.get(&sid).is_some_and(|cast| cast.agrees(&heard));
+            let joins = heard.vote.leader != self.me && self.quorums.is_followed_by(follow);
+            let agreed = joins || self.is_quorum(&self.received, &heard);
+            if agreed && self.is_leading(&self.received, &heard) {
                 return Some(self.decide(heard));
             }
         }

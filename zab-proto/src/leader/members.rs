@@ -94,7 +94,7 @@ impl Leader {
             let committed = quorums.committed().clone();
             let first = Ensemble { version, ..committed.clone() };
             reconfig::set(shared, Quorums::new(committed, [first]));
-            self.config_text = shared.quorums.newest().text();
+            self.config_text = reconfig::tell(shared);
         }
     }
 
@@ -129,7 +129,7 @@ impl Leader {
     }
 
     fn settle_members(&mut self, now: Instant, shared: &Shared, successor: Option<Sid>) {
-        self.config_text = shared.quorums.committed().text();
+        self.config_text = reconfig::tell_committed(shared);
         self.note_members(shared);
         if successor.is_some() || !shared.quorums.committed().is_voter(shared.config.sid) {
             let until = now + shared.config.tick_time;

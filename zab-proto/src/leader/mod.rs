@@ -29,6 +29,7 @@ use self::spares::Spares;
 use self::standing::Standing;
 use self::sync_rounds::SyncRounds;
 use crate::history::History;
+use crate::reconfig;
 use crate::sender::{LearnerStage, Links, Own, Rank};
 use crate::shared::{Control, Shared};
 use crate::types::StateSummary;
@@ -158,7 +159,7 @@ impl Leader {
             departed: VecDeque::new(),
             overtaken: false,
             uptodate_pending: false,
-            config_text: shared.quorums.newest().text(),
+            config_text: reconfig::tell(shared),
             change: Change::default(),
             deadline,
             half_tick: now + config.tick_time / 2,

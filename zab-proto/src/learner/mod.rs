@@ -287,7 +287,7 @@ impl Learner {
         if !reconfig::activate(shared, committed.max(Zxid::new(self.epoch, 0))) {
             return;
         }
-        self.config_text = shared.quorums.committed().text();
+        self.config_text = reconfig::tell_committed(shared);
         let members = shared.quorums.committed();
         let leader = designated.unwrap_or(self.leader);
         let observer = shared.quorums.is_observer(shared.config.sid);

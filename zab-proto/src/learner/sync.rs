@@ -369,7 +369,7 @@ impl Learner {
     fn on_up_to_date(&mut self, shared: &mut Shared) {
         self.out.put_bare(PacketType::ACK, Zxid::new(self.epoch, 0));
         self.step = LearnerStep::Live;
-        self.config_text = shared.quorums.committed().text();
+        self.config_text = reconfig::tell_committed(shared);
         shared.history.commit(self.committed);
         self.adopt_identity(shared);
         self.begin_suspicion(shared);
