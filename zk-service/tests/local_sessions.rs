@@ -262,6 +262,30 @@ fn what_is_under_way_is_not_taken_for_a_later_request() {
     assert_eq!(reply(&frame).3, string("/second"));
 }
 
+/// What was forwarded for a session of the ensemble, and comes when that has ended elsewhere, is not carried out as
+/// that of a local session which only its server knows.
+#[test]
+fn what_comes_for_a_session_that_has_ended_is_not_taken_for_a_local_one() {
+    let mut world = ensemble(true);
+    let leader = world.leader();
+    for server in [members(&world)[1], members(&world)[2]] {
+        let (client, session, password) = world.open(server, 20_000);
+        let path = format!("/own{server}");
+        assert_eq!(ask(&mut world, client, CREATE, &create(&path, b"", EPHEMERAL)).1, 0);
+        world.cut.push((server, leader));
+        world.send(client, &request(7, CREATE, &create("/late", b"", 0)));
+        let (moved, accepted) = world.reopen(leader, session, password);
+        assert!(accepted);
+        assert_eq!(ask(&mut world, moved, CLOSE, &[]).1, 0);
+        let before = last(&world);
+        world.heal();
+        assert_eq!(last(&world), before + 1, "it has come, and was refused");
+        for server in 0..4 {
+            assert!(world.service(server).database().tree.node("/late").is_none());
+        }
+    }
+}
+
 /// Local sessions and their connections outlive a change of leader, whatever their server was and becomes. What was
 /// in flight is carried out once.
 #[test]

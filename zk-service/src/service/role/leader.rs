@@ -13,6 +13,7 @@ use crate::protocol::code::Code;
 use crate::protocol::opcode::{Opcode, auth_op, read_op, sync_op};
 use crate::service::connection::room::Ticket;
 use crate::service::role::begun::Begun;
+use crate::service::role::ended::Ended;
 use crate::service::role::expiry::Expiry;
 use crate::service::role::local::upgrade_record;
 use crate::service::role::prep::begun::Kept;
@@ -58,6 +59,8 @@ struct Deferred {
 pub(in crate::service) struct Leader {
     pub(super) prep: Prep,
     pub(super) tracker: Tracker,
+    /// With local sessions.
+    ended: Option<Ended>,
     deferred: VecDeque<Deferred>,
     deferred_len: usize,
     /// Learners' requests wait for the next turn rather than for room.
@@ -88,6 +91,7 @@ impl Leader {
         Self {
             prep: Prep::new(cx.state.tree()),
             tracker,
+            ended: cx.env.options.local_sessions.then(Ended::default),
             deferred: VecDeque::new(),
             deferred_len: 0,
             postponed: false,
@@ -213,9 +217,18 @@ impl Leader {
             Owner::Learner(_) => {
                 let may_be = options.local_sessions
                     && session >> 56 != options.session_server_id << 56 >> 56
-                    && !self.tracker.knows(session);
+                    && !self.tracker.knows(session)
+                    && !self.ended.as_ref().is_some_and(|ended| ended.has(session));
                 may_be.then_some(Code::SESSION_EXPIRED)
             }
+        }
+    }
+
+    /// A session of the ensemble has ended.
+    pub(super) fn forget(&mut self, session: i64) {
+        self.tracker.remove(session);
+        if let Some(ended) = &mut self.ended {
+            ended.add(session);
         }
     }
 

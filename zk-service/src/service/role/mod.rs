@@ -4,6 +4,7 @@
 //! be touched while following.
 
 mod begun;
+mod ended;
 mod expiry;
 mod leader;
 mod learner;
@@ -366,7 +367,7 @@ impl Role {
             let closed = matches!(txn, Txn::CloseSession(_)).then_some(session);
             leader.prep.applied(state.tree(), zxid, closed);
             if closed.is_some() {
-                leader.tracker.remove(session);
+                leader.forget(session);
             }
         }
     }
