@@ -305,6 +305,33 @@ fn a_snapshot_that_is_being_written_ends_with_the_history_it_belongs_to() {
     assert_eq!(cluster.lines(leader), ["a", "b"]);
 }
 
+/// A server that knows that no better vote can come leads at once; those for whom a voter may be there still wait for the
+/// finalising wait, which is as long as `initLimit` here. It waits for them as long.
+#[test]
+fn a_leader_that_has_not_waited_waits_for_those_who_do() {
+    let mut cluster = Cluster::new(5, 0).configure(|config| {
+        config.tick_time = Duration::from_millis(20);
+        config.init_limit = 10;
+        config.detection.heartbeat = Duration::ZERO;
+    });
+    cluster.start_all();
+    cluster.run(Duration::from_secs(5));
+    let leader = cluster.leader().expect("a leader");
+    let rest: Vec<usize> = (0..5).filter(|i| *i != leader).collect();
+    let (mute, next) = (rest[0], rest[3]);
+    // The next leader cannot reach one that the others can, and that never says anything.
+    cluster.kill(mute);
+    cluster.cut.push((mute, next));
+    cluster.start(mute);
+    cluster.run(Duration::from_millis(500));
+    assert!(cluster.serving(mute));
+    cluster.freeze(mute);
+    cluster.kill(leader);
+    cluster.run(Duration::from_secs(2));
+    assert_eq!(cluster.leader(), Some(next));
+    assert!(rest[1..].iter().all(|i| cluster.serving(*i)));
+}
+
 #[test]
 fn five_servers_survive_two_and_stop_without_a_quorum() {
     let mut cluster = Cluster::new(5, 0);
