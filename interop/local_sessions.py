@@ -154,8 +154,9 @@ def survives(kinds):
 def main(_options):
     suite = Suite("interop local sessions")
     cases = [(["zabd"] * 3, "zabd")]
-    if "3.8" in mixed.available():
-        cases += [(["3.8", "zabd", "zabd"], "zabd"), (["zabd", "zabd", "3.8"], "3.8")]
+    for kind in ("3.8", "3.9"):
+        if kind in mixed.available():
+            cases += [([kind, "zabd", "zabd"], "zabd"), (["zabd", "zabd", kind], kind)]
     for kinds, leads in cases:
         name = "+".join(kinds)
         for upgrades in (True, False):

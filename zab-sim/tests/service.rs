@@ -68,6 +68,9 @@ fn faults_put_in_are_found() {
         Mutation::NobodyHeld,
         Mutation::ResubmittedTwice,
         Mutation::ResubmittedOutOfOrder,
+        Mutation::UpgradeLost,
+        Mutation::UpgradeForgotten,
+        Mutation::EphemeralsUnowned,
     ] {
         let found = (0..60).any(|seed| {
             let options = Options { mutation: Some(mutation), ..short(seed) };

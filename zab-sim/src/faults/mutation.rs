@@ -129,6 +129,12 @@ pub enum Mutation {
     OlderConnectionAnswers,
     /// Connections are closed as soon as the leader is lost.
     NobodyHeld,
+    /// A local session is to become one of the ensemble, and its leader never hears of it.
+    UpgradeLost,
+    /// A server forgets the sessions that have begun in what it is told, or finds in its log, while it serves nobody.
+    UpgradeForgotten,
+    /// A local session's nodes are made, and the session stays unknown to all servers.
+    EphemeralsUnowned,
 }
 
 impl Mutation {
@@ -202,6 +208,9 @@ impl Mutation {
         Self::ResubmittedOutOfOrder,
         Self::OlderConnectionAnswers,
         Self::NobodyHeld,
+        Self::UpgradeLost,
+        Self::UpgradeForgotten,
+        Self::EphemeralsUnowned,
     ];
 
     /// The mutation of that name.

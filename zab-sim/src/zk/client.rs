@@ -11,6 +11,7 @@ use crate::queue::{HostIx, MILLI};
 use crate::subject::{Client, Wish};
 use crate::zk::acl::User;
 use crate::zk::history::{Answered, Call, Seen, Told};
+use crate::zk::local::Locals;
 use crate::zk::remembered::Remembered;
 use crate::zk::wire::{self, Answer, Request};
 use crate::zk::workload::{LONG_MAX, Workload};
@@ -34,6 +35,7 @@ enum Phase {
 pub struct ZkClient {
     name: usize,
     pub(crate) user: User,
+    pub(crate) locals: Locals,
     left: u32,
     think: u64,
     /// The session time-out it asks for, and gets.
@@ -84,6 +86,7 @@ impl Client for ZkClient {
         Self {
             name: index + 1,
             user: User::numbered(nature >> 16),
+            locals: Locals::drawn(options),
             left: options.requests,
             think: options.think,
             timeout_ms: i32::from(ticks) * tick_ms,
@@ -214,7 +217,11 @@ impl ZkClient {
     }
 
     fn dial(&mut self, wish: &mut Wish<'_>) {
-        self.server = wish.rng.index(wish.servers);
+        // A session may be its server's alone: half of the time its client comes back there.
+        let stays = self.locals.enabled && self.session.is_some() && wish.rng.chance(500);
+        if !stays {
+            self.server = wish.rng.index(wish.servers);
+        }
         wish.connect = Some(self.server);
         self.phase = Phase::Dialling;
         self.patience = wish.now + (self.timeout() / 2).max(20 * MILLI);
@@ -360,7 +367,7 @@ impl ZkClient {
             (None, None) => self.fail("W8", "a new session is refused"),
             (None, Some(old)) => {
                 self.say(wish, || format!("{:#x} is refused", old.session));
-                self.seen.push(Seen::Refused { at });
+                self.seen.push(Seen::Refused { at, server: self.server });
                 self.give_up();
                 self.hang_up(wish);
                 self.alarm(wish.now + 1, wish);
@@ -375,7 +382,7 @@ impl ZkClient {
                 }
                 let (server, resumed) = (self.server, old.is_some());
                 self.say(wish, || format!("{:#x} attached to s{}", new.session, server + 1));
-                self.seen.push(Seen::Attached { at, server, resumed });
+                self.seen.push(Seen::Attached { at, session: new.session, server, resumed });
                 self.session = Some(new);
                 self.phase = Phase::Open;
                 if self.restarts_xids || !resumed {

@@ -13,6 +13,7 @@ use zk_service::{Database, Opcode};
 
 use crate::mutation::Mutation;
 use crate::rng::Map;
+use crate::zk::local::Locals;
 use crate::zk::{acl, wire};
 
 /// A forwarded request: from whom, the request, identities.
@@ -25,7 +26,9 @@ const RESUBMISSION: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Faults {
     mutation: Option<Mutation>,
+    locals: Locals,
     leading: bool,
+    serving: bool,
     /// Changes of the status so far.
     roles: i64,
     /// Connections whose first frame has not come.
@@ -83,10 +86,12 @@ pub(super) fn work_per_turn(work: u64, mutation: Option<Mutation>) -> u64 {
 }
 
 impl Faults {
-    pub(crate) fn new(mutation: Option<Mutation>) -> Self {
+    pub(crate) fn new(mutation: Option<Mutation>, locals: Locals) -> Self {
         Self {
             mutation,
+            locals,
             leading: false,
+            serving: false,
             roles: 0,
             greeting: Map::default(),
             early: 0,
@@ -116,6 +121,7 @@ impl Faults {
         self.led_since = leads.then(|| self.led_since.unwrap_or(now));
         self.late = None;
         self.leading = status.state == ServerState::Leading;
+        self.serving = status.phase == Phase::Broadcast;
         self.early = 0;
         self.roles += 1;
         let lies = self.is(Mutation::ResubmittedTooEarly);
@@ -177,6 +183,12 @@ impl Faults {
         self.late.take().into_iter().collect()
     }
 
+    /// A learner asks for a session, which is to own a node, and nobody hears of it.
+    pub(crate) fn loses(&self, data: &[u8]) -> bool {
+        let begins = number(data, 12) == Some(Opcode::CreateSession.wire());
+        self.is(Mutation::UpgradeLost) && self.locals.enabled && begins
+    }
+
     /// The leader's word on a session has been given to the service. Whether the sync behind it is to end now.
     pub(crate) fn revalidated(&mut self, data: &[u8]) -> bool {
         let early = self.is(Mutation::OlderConnectionAnswers) && data.get(8) == Some(&1);
@@ -191,17 +203,17 @@ impl Faults {
 
     /// Another transaction to be applied in place of `txn`.
     pub(crate) fn deliver(&self, txn: &[u8]) -> Option<Vec<u8>> {
+        let forgets = self.is(Mutation::UpgradeForgotten) && !self.serving;
+        if (forgets || self.is(Mutation::EphemeralsUnowned)) && self.locals.enabled {
+            let header = TxnHeader::parse(txn).ok()?;
+            return (header.kind == Opcode::CreateSession.wire()).then(|| errors(header));
+        }
         if self.leading || !self.is(Mutation::ExpiryOnLeaderOnly) {
             return None;
         }
         let header = TxnHeader::parse(txn).ok()?;
         let expiry = header.kind == Opcode::CloseSession.wire() && header.cxid == 0;
-        expiry.then(|| {
-            let mut other = Vec::new();
-            TxnHeader { kind: Opcode::Error.wire(), ..header }.write(&mut other);
-            Txn::Error(zk_service::Code::OK).write(&mut other);
-            other
-        })
+        expiry.then(|| errors(header))
     }
 
     /// Whether a forwarded request is carried out a second time.
@@ -333,6 +345,14 @@ impl Faults {
         bytes.copy_within(end.., start);
         n - (end - start)
     }
+}
+
+/// A transaction that changes nothing, in place of another.
+fn errors(header: TxnHeader) -> Vec<u8> {
+    let mut other = Vec::new();
+    TxnHeader { kind: Opcode::Error.wire(), ..header }.write(&mut other);
+    Txn::Error(zk_service::Code::OK).write(&mut other);
+    other
 }
 
 /// Where the sessions of a snapshot are, behind their number.

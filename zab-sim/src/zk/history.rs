@@ -40,6 +40,7 @@ pub(crate) enum Seen {
     /// A server has given a session, or its consent to go on with it.
     Attached {
         at: u64,
+        session: i64,
         server: HostIx,
         resumed: bool,
     },
@@ -51,6 +52,7 @@ pub(crate) enum Seen {
     /// The server says that the session is no more.
     Refused {
         at: u64,
+        server: HostIx,
     },
     /// The client has closed its session, or given it up.
     Closed,

@@ -10,6 +10,7 @@ use crate::queue::MILLI;
 use crate::zk::acl::{self, perms};
 use crate::zk::client::ZkClient;
 use crate::zk::history::{Answered, Call, Seen, Told};
+use crate::zk::local::{Stay, is_unwritten};
 use crate::zk::model::{Node, code};
 use crate::zk::replay::{Record, failure, replay};
 use crate::zk::watches::Armed;
@@ -31,12 +32,13 @@ pub(crate) fn judge(
             Failure { text: format!("client {}: {}", index + 1, failure.text), ..failure }
         })?;
     }
-    real_time(clients)?;
+    real_time(clients, &record)?;
     for database in databases {
         same_state(&record, database)?;
     }
     coverage.add_count("service: sessions expired", record.expired);
     coverage.add_count("service: refused, session moved", record.moved);
+    coverage.add_count("local: upgraded", record.upgraded);
     coverage.add_count("service: container removed", record.containers_removed);
     coverage.add_count("service: TTL node removed", record.ttl_nodes_removed);
     Ok(())
@@ -44,12 +46,16 @@ pub(crate) fn judge(
 
 /// W1 and W5: who asks after an answer is told of a later transaction, and a sync of at least as
 /// late a state.
-fn real_time(clients: &[ZkClient]) -> Result<(), Failure> {
+fn real_time(clients: &[ZkClient], record: &Record) -> Result<(), Failure> {
     let calls = || clients.iter().flat_map(|client| &client.calls);
+    let is_written = |call: &Call| {
+        let unwritten = |answered| is_unwritten(clients[0].locals, record, call, answered);
+        call.request.is_write() && !call.answered.as_ref().is_some_and(unwritten)
+    };
     let answered =
         |call: &Call| call.answered.as_ref().map(|answered| (answered.at, answered.zxid));
     let mut writes: Vec<(u64, i64)> =
-        calls().filter(|call| call.request.is_write()).filter_map(answered).collect();
+        calls().filter(|call| is_written(call)).filter_map(answered).collect();
     writes.sort_unstable();
     let mut asked: Vec<&Call> = calls().filter(|call| call.answered.is_some()).collect();
     asked.sort_by_key(|call| call.invoked);
@@ -62,7 +68,7 @@ fn real_time(clients: &[ZkClient]) -> Result<(), Failure> {
         let Some((_, zxid)) = answered(call) else { continue };
         let invariant = match call.request {
             Request::Sync { .. } if zxid < highest => "W5",
-            _ if call.request.is_write() && zxid <= highest => "W1",
+            _ if is_written(call) && zxid <= highest => "W1",
             _ => continue,
         };
         let text = format!("{call:x?} was told {zxid:#x} when {highest:#x} was known before");
@@ -133,9 +139,13 @@ impl Reading<'_> {
         let mut last = 0;
         let mut server = None;
         let mut pulse = Pulse::default();
+        let mut stay = Stay::new(self.client.locals);
         for seen in &self.client.seen {
             match seen {
-                Seen::Attached { at, server: to, resumed } => {
+                Seen::Attached { at, session, server: to, resumed } => {
+                    let place = (*session, *to, *resumed);
+                    stay.attached(place, self.record, self.coverage)
+                        .map_err(|text| failure("W9", text))?;
                     pulse.attached(*at, self.client.settling);
                     armed = Armed::new(user);
                     if !resumed {
@@ -153,6 +163,7 @@ impl Reading<'_> {
                     let answered = call.answered.as_ref().expect("it was answered");
                     self.coverage.count(call.request.name());
                     count_refusal(call, answered, self.coverage);
+                    stay.answered(call, answered, self.record, self.coverage);
                     pulse.last = call.invoked;
                     go_on(&mut last, answered.zxid)?;
                     armed.answered(call, answered, &self.record.model, self.coverage)?;
@@ -164,8 +175,10 @@ impl Reading<'_> {
                     self.coverage.count(event_name(told));
                 }
                 Seen::Lost => armed = Armed::new(user),
-                Seen::Refused { at } => {
-                    pulse.refused(*at, self.client.safe_silence)?;
+                Seen::Refused { at, server: by } => {
+                    if !stay.is_elsewhere(*by, last, self.record, self.coverage) {
+                        pulse.refused(*at, self.client.safe_silence)?;
+                    }
                     self.coverage.count("service: sessions refused");
                     server = None;
                 }
@@ -179,7 +192,8 @@ impl Reading<'_> {
 
     fn answer(&self, index: usize, call: &Call, answered: &Answered) -> Result<(), Failure> {
         let Answered { zxid, code, answer, .. } = answered;
-        if call.request.is_write() {
+        let unwritten = is_unwritten(self.client.locals, self.record, call, answered);
+        if call.request.is_write() && !unwritten {
             return match self.record.outcomes.get(zxid) {
                 Some(outcome) if (outcome.client, outcome.call) != (self.index, index) => {
                     Err(failure("W1", format!("{call:x?}: {zxid:#x} is {outcome:?}")))
@@ -194,6 +208,9 @@ impl Reading<'_> {
         }
         if *zxid != 0 && self.record.zxids.binary_search(zxid).is_err() {
             return Err(failure("W4", format!("{call:x?} is of a state that never was")));
+        }
+        if unwritten {
+            return Ok(());
         }
         let (expected_code, expected) = self.expected(call, *zxid);
         if (expected_code, &expected) != (*code, answer) {

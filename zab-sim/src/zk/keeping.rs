@@ -15,6 +15,7 @@ use zk_service::Opcode;
 
 use crate::check::Failure;
 use crate::rng::Map;
+use crate::zk::local::Locals;
 
 /// What one server owes its clients' connections.
 #[derive(Debug)]
@@ -28,6 +29,11 @@ pub(super) struct Keeping {
     /// The last time that a role was lost.
     loss: Option<Loss>,
     conns: Map<ConnId, Kept>,
+    locals: Locals,
+    /// The last role that was served. Back with its leader in the same epoch, a local session is over if there were
+    /// requests of it that this server does not know to be carried out.
+    last: Option<Status>,
+    unsettled: Map<i64, ()>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -56,8 +62,17 @@ struct Kept {
 }
 
 impl Keeping {
-    pub(super) fn new(judged: bool, hold: Duration) -> Self {
-        Self { judged, hold, served: None, loss: None, conns: Map::default() }
+    pub(super) fn new(judged: bool, hold: Duration, locals: Locals) -> Self {
+        Self {
+            judged,
+            hold,
+            served: None,
+            loss: None,
+            conns: Map::default(),
+            locals,
+            last: None,
+            unsettled: Map::default(),
+        }
     }
 
     pub(super) fn became(&mut self, now: Instant, status: &Status) {
@@ -75,6 +90,14 @@ impl Keeping {
         }
         if let Some(loss) = self.loss.as_mut().filter(|_| serves) {
             loss.served_at = Some(now);
+        }
+        if serves && self.locals.enabled {
+            let same_epoch = self.last.is_some_and(|last| last.epoch == status.epoch);
+            for kept in self.conns.values_mut().filter(|_| same_epoch) {
+                kept.over |= !kept.asked.is_empty() || self.unsettled.contains_key(&kept.session);
+            }
+            self.last = Some(*status);
+            self.unsettled.clear();
         }
     }
 
@@ -111,7 +134,10 @@ impl Keeping {
     }
 
     pub(super) fn closed(&mut self, conn: ConnId) {
-        self.conns.remove(&conn);
+        let asked = self.conns.remove(&conn).filter(|kept| !kept.asked.is_empty());
+        if let Some(kept) = asked.filter(|_| self.locals.enabled) {
+            self.unsettled.insert(kept.session, ());
+        }
     }
 
     /// The service has taken these bytes of a client.

@@ -12,6 +12,7 @@ mod faults;
 mod history;
 mod judge;
 mod keeping;
+mod local;
 mod model;
 mod remembered;
 mod replay;
@@ -41,6 +42,7 @@ use crate::rng::{Rng, mix};
 use crate::subject::{InHand, Subject};
 use faults::Faults;
 use keeping::Keeping;
+use local::Locals;
 
 /// The most work that is done in one piece: a list of nearly 2,000 children, at 25 units each and half a unit for each
 /// byte. The longest multis have some 120 parts of 1,500 units, and the largest sessions more nodes.
@@ -89,6 +91,7 @@ impl Subject for Zk {
         // Some servers end their turns after next to nothing, others after more than is ever asked.
         let work_per_turn = 1 << rng.below(23);
         let mut keeps = false;
+        let locals = Locals::drawn(options);
         let service = Service::new(ServiceOptions::default().with(|service| {
             service.clients_len_max_bytes = if unbounded { usize::MAX } else { kept_max };
             // What is kept of writes counts, and is not to be what clients are closed for.
@@ -104,6 +107,8 @@ impl Subject for Zk {
             if options.mutation == Some(Mutation::NobodyHeld) {
                 service.hold_clients = Some(Duration::ZERO);
             }
+            service.local_sessions = locals.enabled;
+            service.local_sessions_upgrading = locals.upgrading;
             service.sessionless_timeout = Duration::from_secs(5);
             service.extended_types = true;
             service.container_check_interval = 2 * options.tick_time;
@@ -113,9 +118,9 @@ impl Subject for Zk {
             service.cuts = options.mutation != Some(Mutation::PiecesAtOnce);
             service.wall_clock = WallClock::new(move || clock.load(Ordering::Relaxed));
         }));
-        let faults = Faults::new(options.mutation);
+        let faults = Faults::new(options.mutation, locals);
         let work_max = work_per_turn + REQUEST_WORK_MAX;
-        let keeping = Keeping::new(keeps, options.tick_time * 2);
+        let keeping = Keeping::new(keeps, options.tick_time * 2, locals);
         Self { service, wall_ms, wall_offset_ms: jump_ms, work_max, kept_max, faults, keeping }
     }
 
@@ -219,6 +224,9 @@ impl Application for Zk {
 
     fn request(&mut self, core: &mut Core<'_>, from: Origin, data: &[u8], auth: &[u8]) {
         self.at(core.now());
+        if self.faults.loses(data) {
+            return;
+        }
         let auth = self.faults.identities(auth);
         for (from, data, auth) in self.faults.reorder(core.now(), from, data, auth) {
             self.service.request(core, from, &data, &auth);

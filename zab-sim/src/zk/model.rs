@@ -20,6 +20,7 @@ pub(crate) mod code {
     pub(crate) const SESSION_EXPIRED: i32 = -112;
     pub(crate) const INVALID_ACL: i32 = -114;
     pub(crate) const SESSION_MOVED: i32 = -118;
+    pub(crate) const EPHEMERAL_ON_LOCAL_SESSION: i32 = -120;
     pub(crate) const NO_WATCHER: i32 = -121;
 }
 
@@ -110,6 +111,8 @@ pub(crate) struct Moment {
     pub(crate) user: User,
     pub(crate) zxid: i64,
     pub(crate) time: i64,
+    /// Whether it may own nodes, or how it is refused.
+    pub(crate) may_own: Result<(), i32>,
 }
 
 /// A change that a successful request makes, as its transaction has to say it.
@@ -193,6 +196,11 @@ impl Model {
         let Some(turns) = self.sessions.get(&session) else { return false };
         let at = turns.partition_point(|(z, _)| *z <= zxid);
         turns[..at].last().is_some_and(|(_, live)| *live)
+    }
+
+    /// Whether a session ever was one of the ensemble.
+    pub(crate) fn was_opened(&self, session: i64) -> bool {
+        self.sessions.contains_key(&session)
     }
 
     /// The sessions that existed after `zxid`.
@@ -355,6 +363,9 @@ impl Model {
         moment: Moment,
     ) -> Result<(Effect, Answer), i32> {
         let above = parent(path);
+        if kind == Kind::Ephemeral {
+            moment.may_own?;
+        }
         let acl = acl::meant(acl, moment.user).ok_or(code::INVALID_ACL)?;
         let mut owner = self.now(above).ok_or(code::NO_NODE)?.clone();
         owner.permits(perms::CREATE, moment.user)?;

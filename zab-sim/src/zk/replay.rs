@@ -10,6 +10,7 @@ use crate::check::{Failure, Ghost};
 use crate::zk::acl::{Entry, User};
 use crate::zk::client::ZkClient;
 use crate::zk::history::Call;
+use crate::zk::local::Locals;
 use crate::zk::model::{Effect, Model, Moment, code};
 use crate::zk::wire::{Answer, Kind, Request};
 
@@ -32,6 +33,8 @@ pub(crate) struct Record {
     pub(crate) zxids: Vec<i64>,
     pub(crate) expired: u64,
     pub(crate) moved: u64,
+    /// Local sessions that became sessions of the ensemble.
+    pub(crate) upgraded: u64,
     /// What leaders removed of their own accord.
     pub(crate) containers_removed: u64,
     pub(crate) ttl_nodes_removed: u64,
@@ -49,6 +52,7 @@ struct Asked {
 
 struct Replay<'a> {
     clients: &'a [ZkClient],
+    locals: Locals,
     asked: BTreeMap<i64, Asked>,
     record: Record,
 }
@@ -75,10 +79,12 @@ pub(crate) fn replay(clients: &[ZkClient], ghost: &Ghost) -> Result<Record, Fail
         zxids: Vec::new(),
         expired: 0,
         moved: 0,
+        upgraded: 0,
         containers_removed: 0,
         ttl_nodes_removed: 0,
     };
-    let mut replay = Replay { clients, asked, record };
+    let locals = clients.first().map_or(Locals::NONE, |client| client.locals);
+    let mut replay = Replay { clients, locals, asked, record };
     // The run may end between a commit and its delivery, but not leave one out.
     let mut undelivered = None;
     for (zxid, payload) in ghost.history() {
@@ -103,9 +109,11 @@ impl Replay<'_> {
         let (session, zxid) = (header.client_id, header.zxid.raw());
         let asked = self.asked.get(&session);
         let user = asked.map_or(User::Nobody, |asked| self.clients[asked.client].user);
-        let moment = Moment { session, user, zxid, time: header.time };
+        let may_own = self.may_own(session, &payload.txn)?;
+        let moment = Moment { session, user, zxid, time: header.time, may_own };
         match &payload.txn {
             Txn::CreateSession { .. } => {
+                self.upgrade(session)?;
                 if !self.record.model.open(session, zxid) {
                     return Err(failure("W9", format!("session {session:#x} is created twice")));
                 }
@@ -124,6 +132,48 @@ impl Replay<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Whether the history has not begun a session, and need not have.
+    fn is_local(&self, session: i64) -> bool {
+        self.locals.enabled && !self.record.model.was_opened(session)
+    }
+
+    /// W9: a local session becomes one of the ensemble if it asks for what only those may have, and if that is
+    /// allowed.
+    fn upgrade(&mut self, session: i64) -> Result<(), Failure> {
+        if !self.locals.enabled {
+            return Ok(());
+        }
+        let asked = self.asked.get(&session).filter(|_| self.locals.upgrading);
+        let calls = asked.into_iter().flat_map(|asked| {
+            asked.calls.iter().map(|(call, _)| &self.clients[asked.client].calls[*call])
+        });
+        if !calls.into_iter().any(|call| call.request.makes_ephemeral()) {
+            let text = format!("session {session:#x} becomes the ensemble's, and owns nothing");
+            return Err(failure("W9", text));
+        }
+        self.record.upgraded += 1;
+        Ok(())
+    }
+
+    /// Whether a session may own nodes, or with which code a transaction says that it may not: a learner's is
+    /// expired to its leader, an own one is local. W7: it never comes to that where sessions are upgraded.
+    fn may_own(&self, session: i64, txn: &Txn<'_>) -> Result<Result<(), i32>, Failure> {
+        if session == 0 || !self.is_local(session) {
+            return Ok(Ok(()));
+        }
+        let refuses =
+            |code: &i32| [code::SESSION_EXPIRED, code::EPHEMERAL_ON_LOCAL_SESSION].contains(code);
+        let said = match txn {
+            Txn::Multi(parts) => parts.iter().filter_map(|part| refusal(&part)).find(refuses),
+            txn => refusal(txn).filter(refuses),
+        };
+        if said.is_some() && self.locals.upgrading {
+            let text = format!("{session:#x} is refused a node, and not upgraded: {txn:x?}");
+            return Err(failure("W7", text));
+        }
+        Ok(Err(said.unwrap_or(code::SESSION_EXPIRED)))
     }
 
     /// Whether a request is refused that its learner had left on its way, when it came back to its leader,
@@ -210,6 +260,9 @@ impl Replay<'_> {
         paths: Option<Paths<'_>>,
     ) -> Result<(), Failure> {
         let Moment { session, zxid, .. } = moment;
+        if !self.record.model.was_opened(session) {
+            return Err(failure("W7", format!("{zxid:#x} closes {session:#x}, which never began")));
+        }
         if cxid == 0 {
             self.record.expired += 1;
         } else {
@@ -281,7 +334,9 @@ impl Replay<'_> {
     /// Why the model refuses everything of a session: it must not exist. Only a server may know
     /// that it has moved.
     fn barred(&mut self, moment: Moment, refusal: Option<i32>) -> Option<i32> {
-        if !self.record.model.is_live_at(moment.session, moment.zxid) {
+        if !self.record.model.is_live_at(moment.session, moment.zxid)
+            && !self.is_local(moment.session)
+        {
             return Some(code::SESSION_EXPIRED);
         }
         if refusal == Some(code::SESSION_MOVED) {
