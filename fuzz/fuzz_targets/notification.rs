@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use zab_fuzz::{encoded, parse_in_pieces};
-use zab_proto::Ensemble;
+use zab_proto::Membership;
 use zab_proto::wire::Parsed;
 use zab_proto::wire::notification::{FRAME_HEAD_LEN, Notification, parse_frame};
 
@@ -23,6 +23,6 @@ fn notification(payload: &[u8]) {
     assert_eq!(Notification::parse(&frame[FRAME_HEAD_LEN..]), Ok(first));
     let _ = first.server_state();
     if let Some(config) = first.config {
-        let _ = Ensemble::parse_text(config);
+        let _ = Membership::parse_text(config);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use zab_proto::wire::Parsed;
 use zab_proto::wire::notification::parse_frame;
 use zab_proto::{
-    Channel, Config, ConnId, Ensemble, Incoming, Input, Instant, Member, MemoryStorage, NetOutput,
+    Channel, Config, ConnId, Membership, Incoming, Input, Instant, Member, MemoryStorage, NetOutput,
     Node, Recovered, Sid,
 };
 use zk_service::{Service, ServiceOptions, WallClock};
@@ -63,7 +63,7 @@ pub fn run(data: &[u8]) {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let mut ensemble = Ensemble::default();
+        let mut ensemble = Membership::default();
         let member = Member::parse(Sid(1), "h:1:2").expect("a good line");
         ensemble.members.insert(Sid(1), member);
         let mut config = Config::new(Sid(1), ensemble);

@@ -12,7 +12,7 @@ use zab_proto::wire::notification::Notification;
 use zab_proto::wire::packet::{Packet, PacketType};
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{LogDemand, 
-    Channel, CloseReason, Config, ConnId, Ensemble, Epoch, Input, Instant, Message, Output, Peer,
+    Channel, CloseReason, Config, ConnId, Membership, Epoch, Input, Instant, Message, Output, Peer,
     Recovered, Sid, Status, Violation, Zxid,
 };
 
@@ -102,7 +102,7 @@ impl World {
         let ensemble = "server.1=h:1:11\nserver.2=h:2:12\nserver.3=h:3:13\n\
                         server.4=h:4:14:observer\nversion=0";
         let sid = Sid(1 + program.small(4));
-        let members = Ensemble::parse_text(ensemble.as_bytes()).expect("four members");
+        let members = Membership::parse_text(ensemble.as_bytes()).expect("four members");
         let mut config = Config::new(sid, members);
         config.allow_unlisted = true;
         config.tick_time = Duration::from_millis(100);

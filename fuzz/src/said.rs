@@ -5,7 +5,7 @@ use zab_proto::wire::Parsed;
 use zab_proto::wire::handshake::Handshake;
 use zab_proto::wire::notification::{self, Notification};
 use zab_proto::wire::packet::{Packet, PacketType};
-use zab_proto::{Channel, Ensemble, Epoch, Zxid};
+use zab_proto::{Channel, Membership, Epoch, Zxid};
 
 use crate::disk::Disk;
 
@@ -69,7 +69,7 @@ impl Said {
         let (payload, len) = complete(notification::parse_frame(bytes))?;
         let notification = Notification::parse(payload).expect("our own notification");
         let config = notification.config.expect("version 2");
-        Ensemble::parse_text(config).expect("our own configuration");
+        Membership::parse_text(config).expect("our own configuration");
         assert!(notification.server_state().is_some());
         Some(len)
     }

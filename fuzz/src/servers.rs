@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use cpu_time::ThreadTime;
 use zab_proto::{
-    Application, Channel, Config, ConnId, Ensemble, Incoming, Input, Instant, Limits,
+    Application, Channel, Config, ConnId, Membership, Incoming, Input, Instant, Limits,
     MemoryStorage, NetOutput, Node, Phase, Recovered, ServerState, Sid,
 };
 use zk_service::{Entropy, Service, ServiceOptions, WallClock};
@@ -95,7 +95,7 @@ impl World {
     pub(crate) fn new(servers: usize) -> Self {
         let text = "server.1=h:1001:2001\nserver.2=h:1002:2002\nserver.3=h:1003:2003\n\
                     server.4=h:1004:2004:observer\nversion=0";
-        let ensemble = Ensemble::parse_text(text.as_bytes()).expect("four members");
+        let ensemble = Membership::parse_text(text.as_bytes()).expect("four members");
         let clock = Arc::new(AtomicI64::new(1_700_000_000_000));
         let mut world = Self {
             nodes: Vec::new(),

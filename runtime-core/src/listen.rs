@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddr
 use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use zab_proto::{Channel, Ensemble, Member, Role, Sid};
+use zab_proto::{Channel, Member, Membership, Role, Sid};
 
 use crate::{Error, Logins, Security};
 
@@ -123,9 +123,9 @@ impl Listeners {
     /// # Errors
     /// [`Error::Bind`].
     #[expect(clippy::missing_panics_doc, reason = "the line is well-formed")]
-    pub fn local_ensemble(n: usize) -> Result<(Ensemble, Vec<Self>), Error> {
+    pub fn local_ensemble(n: usize) -> Result<(Membership, Vec<Self>), Error> {
         let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let (mut ensemble, mut bound) = (Ensemble::default(), Vec::new());
+        let (mut ensemble, mut bound) = (Membership::default(), Vec::new());
         for sid in (1..).map(Sid).take(n) {
             let mut listeners = Self::default();
             let quorum = listeners.add(Channel::Quorum, any_port, None)?.port();

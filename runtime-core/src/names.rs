@@ -97,12 +97,12 @@ const SOON: Duration = Duration::from_millis(200);
 mod tests {
     use std::time::Duration;
 
-    use zab_proto::{Ensemble, Member, Sid};
+    use zab_proto::{Member, Membership, Sid};
 
     use super::*;
 
     fn config(hosts: &[&str]) -> Config {
-        let mut ensemble = Ensemble::default();
+        let mut ensemble = Membership::default();
         for (sid, host) in (1..).map(Sid).zip(hosts) {
             let member = Member::parse(sid, &format!("{host}:2888:3888")).unwrap();
             ensemble.members.insert(sid, member);

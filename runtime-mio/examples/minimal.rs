@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use mio::{Poll, Token, Waker};
 use runtime_mio::{Driver, Listen, Listeners, NetOptions};
-use zab_proto::{BadSnapshot, Config, Ensemble, Member, Replicated, Sid, StateMachine};
+use zab_proto::{BadSnapshot, Config, Member, Membership, Replicated, Sid, StateMachine};
 
 /// What is replicated: how many commands there have been.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let usage = "minimal SID DATA_DIR SID=HOST:QUORUM_PORT:ELECTION_PORT …";
     let sid = Sid(args.next().ok_or(usage)?.parse()?);
     let data_dir = args.next().ok_or(usage)?;
-    let mut ensemble = Ensemble::default();
+    let mut ensemble = Membership::default();
     for arg in args {
         let (sid, line) = arg.split_once('=').ok_or(usage)?;
         let sid = Sid(sid.parse()?);

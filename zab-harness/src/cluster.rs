@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use zab_proto::{
-    Channel, CloseReason, Config, ConnId, Core, Ensemble, EnsembleId, Incoming, Input, Instant,
-    Member, NetOutput, Node, Notice, Phase, ServerState, Sid,
+    Channel, CloseReason, Config, ConnId, Core, EnsembleId, Incoming, Input, Instant, Member,
+    Membership, NetOutput, Node, Notice, Phase, ServerState, Sid,
 };
 
 use crate::{Journal, Memory};
@@ -79,7 +79,7 @@ fn port(server: usize, channel: Channel) -> usize {
 impl Cluster {
     /// `voters` participants with the ids 1, 2, …, then `observers`.
     pub fn new(voters: usize, observers: usize) -> Self {
-        let mut ensemble = Ensemble::default();
+        let mut ensemble = Membership::default();
         for i in 0..voters + observers {
             let role = if i < voters { "participant" } else { "observer" };
             let (quorum, election) = (port(i, Channel::Quorum), port(i, Channel::Election));

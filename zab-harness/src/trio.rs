@@ -3,7 +3,7 @@
 
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{
-    Channel, Config, ConnId, Ensemble, Input, Instant, Member, Output, Peer, Phase, Recovered,
+    Channel, Config, ConnId, Input, Instant, Member, Membership, Output, Peer, Phase, Recovered,
     ServerState, Sid, Ticket, Zxid,
 };
 
@@ -26,7 +26,7 @@ pub struct Trio {
 impl Trio {
     /// Three peers of which one leads and all serve.
     pub fn new(payload_len: usize) -> Self {
-        let mut ensemble = Ensemble::default();
+        let mut ensemble = Membership::default();
         for sid in 1..=3 {
             let line = format!("h:{}:{}", 100 + sid, 200 + sid);
             ensemble.members.insert(Sid(sid), Member::parse(Sid(sid), &line).expect("good"));

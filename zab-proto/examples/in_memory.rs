@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::sync::mpsc::channel;
 
 use zab_proto::{
-    BadSnapshot, Config, ConnId, Ensemble, Incoming, Input, Instant, Member, MemoryStorage,
+    BadSnapshot, Config, ConnId, Incoming, Input, Instant, Member, Membership, MemoryStorage,
     NetOutput, Node, Phase, Recovered, Replicated, Sid, StateMachine,
 };
 
@@ -48,7 +48,7 @@ struct Network {
 
 impl Network {
     fn new() -> Result<Self, Box<dyn Error>> {
-        let mut ensemble = Ensemble::default();
+        let mut ensemble = Membership::default();
         for n in 1..=3 {
             // Host, quorum port, election port.
             ensemble.members.insert(Sid(n), Member::parse(Sid(n), &format!("h:{}:{n}", 100 + n))?);

@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::{ConfigError, Ensemble, EnsembleId, Member, Role, Sid};
+use crate::{ConfigError, EnsembleId, Member, Membership, Role, Sid};
 
 /// All the core needs to know beforehand. Made by [`Config::new`]; change the fields that differ.
 #[derive(Clone, Debug)]
@@ -13,7 +13,7 @@ pub struct Config {
     /// This server's id.
     pub sid: Sid,
     /// The members, their roles and addresses.
-    pub ensemble: Ensemble,
+    pub ensemble: Membership,
     /// One server alone, without election, epochs or peers: ZooKeeper's standalone mode.
     pub standalone: bool,
     /// ZooKeeper's basic time unit.
@@ -190,7 +190,7 @@ impl Default for Limits {
 impl Config {
     /// A member of `ensemble`, with ZooKeeper's usual values for the rest.
     #[must_use]
-    pub fn new(sid: Sid, ensemble: Ensemble) -> Self {
+    pub fn new(sid: Sid, ensemble: Membership) -> Self {
         Self {
             sid,
             ensemble,
@@ -218,7 +218,7 @@ impl Config {
     #[must_use]
     pub fn standalone(sid: Sid) -> Self {
         let alone = Member { role: Role::Participant, addresses: Vec::new(), client: None };
-        let mut ensemble = Ensemble::default();
+        let mut ensemble = Membership::default();
         ensemble.members.insert(sid, alone);
         Self { standalone: true, trust_empty: true, ..Self::new(sid, ensemble) }
     }

@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use crate::quorums::Quorums;
-use crate::{Config, Ensemble, Sid, Violation};
+use crate::{Config, Membership, Sid, Violation};
 
 /// What the configuration says of those who may come.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ impl Door {
         door
     }
 
-    fn list(&mut self, ensemble: &Ensemble) {
+    fn list(&mut self, ensemble: &Membership) {
         for (sid, member) in &ensemble.members {
             let hosts = self.members.entry(*sid).or_default();
             hosts.extend(member.addresses.iter().map(|address| address.host.clone()));
@@ -117,10 +117,10 @@ pub(crate) fn literal(host: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Ensemble, Member};
+    use crate::{Member, Membership};
 
     fn door(change: impl FnOnce(&mut Config)) -> Door {
-        let mut ensemble = Ensemble::default();
+        let mut ensemble = Membership::default();
         for (sid, line) in [
             (1, "10.0.0.1:2888:3888"),
             (2, "127.0.0.1:2888:3888"),

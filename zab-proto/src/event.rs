@@ -185,7 +185,7 @@ pub enum Output<'a> {
     SetConfigurations {
         /// Place in the storage order.
         ticket: Ticket,
-        /// Their texts ([`Ensemble::text`](crate::Ensemble::text)): the committed one, then those that are
+        /// Their texts ([`Membership::text`](crate::Membership::text)): the committed one, then those that are
         /// being introduced, ascending.
         texts: &'a [String],
     },

@@ -9,7 +9,6 @@ mod app;
 mod config;
 mod door;
 mod election;
-mod ensemble;
 mod error;
 mod event;
 mod gate;
@@ -19,6 +18,7 @@ mod identity;
 mod image;
 mod leader;
 mod learner;
+mod membership;
 mod node;
 mod notice;
 mod oracle;
@@ -40,7 +40,6 @@ pub use app::{
     Application, BadSnapshot, ClientOutput, Core, DigestVerdict, Incoming, InstallProgress,
 };
 pub use config::{Config, DetectionConfig, ElectionConfig, Limits};
-pub use ensemble::{Address, Ensemble, Group, Member, Role};
 pub use error::{CloseReason, ConfigError, DecodeError, ProposeError, ResignError, Violation};
 pub use event::{
     Channel, ConnId, EpochKind, Input, Message, Origin, Output, Phase, Received, ServerState,
@@ -50,6 +49,7 @@ pub use heartbeat::HeartbeatStatus;
 pub use identity::{EnsembleId, Identity};
 pub use image::{Images, Staged};
 pub use leader::{LearnerStatus, SyncCounts};
+pub use membership::{Address, Group, Member, Membership, Role};
 pub use node::{NetOutput, Node};
 pub use notice::{Notice, ReignEnd};
 pub use peer::Peer;

@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::{Ensemble, Member, Role, Sid};
+use crate::{Member, Membership, Role, Sid};
 
 /// The configurations that count. A quorum is one in each of them.
 ///
@@ -13,10 +13,10 @@ use crate::{Ensemble, Member, Role, Sid};
 /// for all who ask.
 #[derive(Clone, Debug)]
 pub(crate) struct Quorums {
-    committed: Ensemble,
+    committed: Membership,
     /// Newer configurations that are being introduced, ascending by version: one, and more only on a server
     /// that does not know yet which of them has come into force.
-    next: Vec<Ensemble>,
+    next: Vec<Membership>,
     /// The voters of all, ascending.
     voters: Vec<Sid>,
     /// There is an oracle (`Config::oracle`).
@@ -28,13 +28,13 @@ pub(crate) struct Quorums {
 
 impl Quorums {
     /// Of the committed configuration and the next ones. What is no newer is left out.
-    pub(crate) fn new(committed: Ensemble, next: impl IntoIterator<Item = Ensemble>) -> Self {
-        let newer = |next: &Ensemble| next.version > committed.version;
-        let mut next: Vec<Ensemble> = next.into_iter().filter(newer).collect();
+    pub(crate) fn new(committed: Membership, next: impl IntoIterator<Item = Membership>) -> Self {
+        let newer = |next: &Membership| next.version > committed.version;
+        let mut next: Vec<Membership> = next.into_iter().filter(newer).collect();
         next.sort_by_key(|next| next.version);
         next.dedup_by_key(|next| next.version);
         let all = core::iter::once(&committed).chain(&next);
-        let mut voters: Vec<Sid> = all.flat_map(Ensemble::voters).collect();
+        let mut voters: Vec<Sid> = all.flat_map(Membership::voters).collect();
         voters.sort_unstable();
         voters.dedup();
         Self { committed, next, voters, oracle: false, without: Vec::new() }
@@ -85,7 +85,7 @@ impl Quorums {
     }
 
     /// Whether the oracle makes them a quorum of one of the configurations that count.
-    fn is_granted(&self, ensemble: &Ensemble, acked: impl Fn(Sid) -> bool) -> bool {
+    fn is_granted(&self, ensemble: &Membership, acked: impl Fn(Sid) -> bool) -> bool {
         !self.without.is_empty()
             && pair(ensemble).is_some_and(|pair| {
                 pair.iter().any(|sid| acked(*sid))
@@ -94,22 +94,22 @@ impl Quorums {
     }
 
     /// All configurations that count, the committed one first.
-    pub(crate) fn each(&self) -> impl Iterator<Item = &Ensemble> {
+    pub(crate) fn each(&self) -> impl Iterator<Item = &Membership> {
         core::iter::once(&self.committed).chain(&self.next)
     }
 
     /// The configuration in force.
-    pub(crate) fn committed(&self) -> &Ensemble {
+    pub(crate) fn committed(&self) -> &Membership {
         &self.committed
     }
 
     /// Those that are being introduced, ascending.
-    pub(crate) fn next(&self) -> &[Ensemble] {
+    pub(crate) fn next(&self) -> &[Membership] {
         &self.next
     }
 
     /// The newest of all.
-    pub(crate) fn newest(&self) -> &Ensemble {
+    pub(crate) fn newest(&self) -> &Membership {
         self.next.last().unwrap_or(&self.committed)
     }
 
@@ -182,7 +182,7 @@ impl Quorums {
 }
 
 /// The voters of a configuration of two, ascending. Where there are groups and weights no oracle is asked.
-fn pair(ensemble: &Ensemble) -> Option<[Sid; 2]> {
+fn pair(ensemble: &Membership) -> Option<[Sid; 2]> {
     let mut voters = ensemble.voters();
     let pair = [voters.next()?, voters.next()?];
     (voters.next().is_none() && !ensemble.is_hierarchical()).then_some(pair)
@@ -205,8 +205,8 @@ mod tests {
 
     use super::*;
 
-    fn of(version: i64, lines: &[(&str, &str)]) -> Ensemble {
-        let mut ensemble = Ensemble { version, ..Ensemble::default() };
+    fn of(version: i64, lines: &[(&str, &str)]) -> Membership {
+        let mut ensemble = Membership { version, ..Membership::default() };
         for (key, value) in lines {
             ensemble.set(key, value).unwrap();
         }
@@ -244,7 +244,7 @@ mod tests {
     type Wanted = fn(u32) -> bool;
 
     /// Five servers as majorities, with weights and in groups.
-    fn configurations() -> Vec<(Ensemble, Wanted)> {
+    fn configurations() -> Vec<(Membership, Wanted)> {
         let servers: Vec<(String, String)> =
             (1..=5).map(|n| (format!("server.{n}"), format!("h{n}:1:2"))).collect();
         let of_five = |version: i64, more: &[(&str, &str)]| {
@@ -343,6 +343,6 @@ mod tests {
 
     #[test]
     fn nobody_is_no_quorum() {
-        assert!(!Quorums::new(Ensemble::default(), None).is_quorum(|_| true));
+        assert!(!Quorums::new(Membership::default(), None).is_quorum(|_| true));
     }
 }

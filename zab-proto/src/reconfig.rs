@@ -22,19 +22,19 @@ use crate::quorums::Quorums;
 use crate::shared::{Control, Shared};
 use crate::wire::jute::Reader;
 use crate::wire::txn::TxnHeader;
-use crate::{CloseReason, Ensemble, Violation, Zxid};
+use crate::{CloseReason, Membership, Violation, Zxid};
 
 /// The type of a transaction that changes the membership.
 pub(crate) const RECONFIG: i32 = 16;
 
 /// The configuration that a transaction makes, if it changes the members and can be read.
-pub(crate) fn configuration(header: &TxnHeader, txn: &[u8]) -> Option<Ensemble> {
+pub(crate) fn configuration(header: &TxnHeader, txn: &[u8]) -> Option<Membership> {
     if header.kind != RECONFIG {
         return None;
     }
     let mut body = Reader::new(txn.get(TxnHeader::LEN..).unwrap_or_default());
     let text = body.ustring().and_then(|_path| body.buffer()).ok().flatten()?;
-    Ensemble::parse_text(text).ok()
+    Membership::parse_text(text).ok()
 }
 
 /// Heeds a transaction that becomes part of the history.
@@ -48,8 +48,8 @@ pub(crate) fn observe_txn(shared: &mut Shared, header: &TxnHeader, txn: &[u8]) {
 }
 
 /// Heeds a change that this server cannot follow.
-pub(crate) fn observe(shared: &mut Shared, ensemble: &Ensemble) {
-    if adopt(shared, ensemble) == News::OtherMembers {
+pub(crate) fn observe(shared: &mut Shared, ensemble: &Membership) {
+    if adopt(shared, ensemble) == Adoption::OtherMembers {
         shared.changing = true;
     }
 }
@@ -57,7 +57,7 @@ pub(crate) fn observe(shared: &mut Shared, ensemble: &Ensemble) {
 /// A change is part of the history from now on, and counts beside what counted before.
 ///
 /// A leader proposes a change when the one before is committed, so of two in one history the older one is.
-pub(crate) fn introduce(shared: &mut Shared, ensemble: Ensemble) {
+pub(crate) fn introduce(shared: &mut Shared, ensemble: Membership) {
     let version = ensemble.version;
     let quorums = &shared.quorums;
     if version <= quorums.committed().version {
@@ -68,12 +68,12 @@ pub(crate) fn introduce(shared: &mut Shared, ensemble: Ensemble) {
     let quorums = &shared.quorums;
     let committed = before.filter(|older| older.version > quorums.committed().version);
     let committed = committed.unwrap_or_else(|| quorums.committed().clone());
-    let next: Vec<Ensemble> = quorums.next().iter().cloned().chain([ensemble]).collect();
+    let next: Vec<Membership> = quorums.next().iter().cloned().chain([ensemble]).collect();
     set_logging(shared, Quorums::new(committed, next), Some(version));
 }
 
 /// The changes in the history from an index on, in its order.
-fn logged(shared: &Shared, from: u64) -> Vec<Ensemble> {
+fn logged(shared: &Shared, from: u64) -> Vec<Membership> {
     let window = &shared.history.window;
     let txns = (from.max(window.first())..window.end()).map(|index| window.txn(index));
     let read = |txn| configuration(&TxnHeader::parse(txn).ok()?, txn);
@@ -81,7 +81,7 @@ fn logged(shared: &Shared, from: u64) -> Vec<Ensemble> {
 }
 
 /// The transaction of a proposal, as its leader checks it.
-pub(crate) fn proposed(shared: &Shared, header: &TxnHeader, txn: &[u8]) -> Option<Ensemble> {
+pub(crate) fn proposed(shared: &Shared, header: &TxnHeader, txn: &[u8]) -> Option<Membership> {
     configuration(header, txn)
         .filter(|ensemble| shared.config.reconfig && ensemble.version == header.zxid.raw())
 }
@@ -108,8 +108,8 @@ pub(crate) fn tell_committed(shared: &Shared) -> String {
 }
 
 /// Configurations, ascending, as one text.
-fn list<'a>(each: impl IntoIterator<Item = &'a Ensemble>) -> String {
-    let mut older: Vec<String> = each.into_iter().map(Ensemble::text).collect();
+fn list<'a>(each: impl IntoIterator<Item = &'a Membership>) -> String {
+    let mut older: Vec<String> = each.into_iter().map(Membership::text).collect();
     let mut text = older.pop().unwrap_or_default();
     for older in older {
         for line in [""].into_iter().chain(older.lines()) {
@@ -125,7 +125,7 @@ fn list<'a>(each: impl IntoIterator<Item = &'a Ensemble>) -> String {
 const LISTED: &str = "\n#zab+";
 
 /// Reads what [`tell`] has written; `None` if the leader tells of one configuration alone, as Java's do.
-fn listed(text: &[u8]) -> Option<Vec<Ensemble>> {
+fn listed(text: &[u8]) -> Option<Vec<Membership>> {
     let text = core::str::from_utf8(text).ok()?;
     let mut lines = text.split(LISTED);
     let mut all: Vec<String> = lines.next().map(Into::into).into_iter().collect();
@@ -140,8 +140,8 @@ fn listed(text: &[u8]) -> Option<Vec<Ensemble>> {
             _ => all.push(String::new()),
         }
     }
-    let read = all.iter().map(|text| Ensemble::parse_text(text.as_bytes()));
-    let read: Vec<Ensemble> = read.collect::<Result<_, _>>().ok()?;
+    let read = all.iter().map(|text| Membership::parse_text(text.as_bytes()));
+    let read: Vec<Membership> = read.collect::<Result<_, _>>().ok()?;
     is_list.then(|| read.into_iter().filter(|told| !told.members.is_empty()).collect())
 }
 
@@ -161,9 +161,9 @@ pub(crate) fn observe_leader(shared: &mut Shared, text: &[u8]) {
     let quorums = &shared.quorums;
     let mut committed = quorums.committed().clone();
     let mut next = listed(text).unwrap_or_else(|| {
-        let told = Ensemble::parse_text(text).ok().filter(|told| !told.members.is_empty());
+        let told = Membership::parse_text(text).ok().filter(|told| !told.members.is_empty());
         let known = told.as_ref().map_or(i64::MAX, |told| told.version);
-        let counts = |next: &&Ensemble| next.version <= known && is_held(shared, next);
+        let counts = |next: &&Membership| next.version <= known && is_held(shared, next);
         quorums.next().iter().filter(counts).cloned().chain(told).collect()
     });
     let mut logged = logged(shared, shared.history.committed());
@@ -194,7 +194,7 @@ pub(crate) fn activate(shared: &mut Shared, through: Zxid) -> bool {
 /// As with ZooKeeper's servers this is believed of a member: else one that was away while all the others
 /// it knows were replaced would never find the ensemble again. Who does not trust the senders of votes
 /// needs TLS or SASL on the election port.
-pub(crate) fn hear(shared: &mut Shared, other: Ensemble) -> bool {
+pub(crate) fn hear(shared: &mut Shared, other: Membership) -> bool {
     let own = shared.quorums.committed();
     if other.version <= own.version {
         return false;
@@ -209,16 +209,16 @@ pub(crate) fn hear(shared: &mut Shared, other: Ensemble) -> bool {
 pub(crate) fn recover(
     shared: &mut Shared,
     stored: &[String],
-    logged: Vec<Ensemble>,
+    logged: Vec<Membership>,
     applied: usize,
 ) {
     shared.stored = stored.to_vec();
-    let mut stored = stored.iter().filter_map(|text| Ensemble::parse_text(text.as_bytes()).ok());
+    let mut stored = stored.iter().filter_map(|text| Membership::parse_text(text.as_bytes()).ok());
     let known = applied.max(logged.len().saturating_sub(1));
     let own = shared.quorums.committed().clone();
     let committed = logged.iter().take(known).cloned().chain(stored.next());
     let committed = committed.chain([own]).max_by_key(|ensemble| ensemble.version);
-    let next: Vec<Ensemble> = stored.chain(logged).collect();
+    let next: Vec<Membership> = stored.chain(logged).collect();
     if let Some(committed) = committed {
         set(shared, Quorums::new(committed, next));
     }
@@ -231,13 +231,13 @@ pub(crate) fn recover(
 /// all that counts leaves nothing of the second kind here. What is left comes from a leader of ZooKeeper's, or from
 /// its `.dynamic.next`: it counts, so that nothing is decided without a quorum of it, until a leader of ours or
 /// a member that has a newer configuration in force says better.
-fn is_held(shared: &Shared, ensemble: &Ensemble) -> bool {
+fn is_held(shared: &Shared, ensemble: &Membership) -> bool {
     let (window, zxid) = (&shared.history.window, Zxid::from_raw(ensemble.version));
     zxid.counter() == 0 || zxid <= window.base() || window.holds(zxid)
 }
 
 /// Whether the transaction that makes a configuration is in the log.
-fn is_logged(shared: &Shared, ensemble: &Ensemble) -> bool {
+fn is_logged(shared: &Shared, ensemble: &Membership) -> bool {
     let (window, zxid) = (&shared.history.window, Zxid::from_raw(ensemble.version));
     zxid > window.base() && window.holds(zxid)
 }
@@ -248,7 +248,7 @@ fn is_logged(shared: &Shared, ensemble: &Ensemble) -> bool {
 pub(crate) fn begin(shared: &mut Shared, epoch: Zxid) -> bool {
     let quorums = &shared.quorums;
     let next = quorums.next().iter().filter(|next| is_held(shared, next));
-    let next: Vec<Ensemble> = next.cloned().collect();
+    let next: Vec<Membership> = next.cloned().collect();
     set(shared, Quorums::new(quorums.committed().clone(), next));
     activate(shared, epoch)
 }
@@ -264,7 +264,7 @@ fn set_logging(shared: &mut Shared, quorums: Quorums, logging: Option<i64>) {
     let next = quorums.next().iter();
     let next = next.filter(|next| Some(next.version) != logging && !is_logged(shared, next));
     let stored: Vec<String> =
-        [quorums.committed()].into_iter().chain(next).map(Ensemble::text).collect();
+        [quorums.committed()].into_iter().chain(next).map(Membership::text).collect();
     if stored != shared.stored {
         shared.stored.clone_from(&stored);
         shared.history.set_configurations(stored);
@@ -288,7 +288,7 @@ fn set_logging(shared: &mut Shared, quorums: Quorums, logging: Option<i64>) {
 /// Whether a learner with the configuration of `version` has other members than `own` may have. The
 /// first version of an epoch changes nothing, and only a leader that this server follows tells it of
 /// that: a member that was restarted leads without.
-pub(crate) fn is_newer(version: i64, own: &Ensemble) -> bool {
+pub(crate) fn is_newer(version: i64, own: &Membership) -> bool {
     version > own.version && Zxid::from_raw(version).counter() != 0
 }
 
@@ -298,7 +298,8 @@ pub(crate) fn compare_leader(shared: &mut Shared, text: &[u8]) -> Result<(), Clo
     if shared.config.reconfig {
         return Ok(());
     }
-    if Ensemble::parse_text(text).is_ok_and(|told| adopt(shared, &told) == News::OtherMembers) {
+    if Membership::parse_text(text).is_ok_and(|told| adopt(shared, &told) == Adoption::OtherMembers)
+    {
         shared.outdated = true;
         return Err(CloseReason::Violation(Violation::Reconfigured));
     }
@@ -315,23 +316,23 @@ pub(crate) fn end_outdated(shared: &mut Shared) -> Result<(), CloseReason> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum News {
-    Nothing,
+enum Adoption {
+    Done,
     OtherMembers,
 }
 
 /// It comes from a leader that this server has dialled; a vote is no proof of it (rule R20).
-fn adopt(shared: &mut Shared, other: &Ensemble) -> News {
+fn adopt(shared: &mut Shared, other: &Membership) -> Adoption {
     let own = &mut shared.config.ensemble;
     if other.version <= own.version {
-        return News::Nothing;
+        return Adoption::Done;
     }
     let first = Zxid::from_raw(other.version).counter() == 0;
     if !first && !own.has_same_peers(other) {
-        return News::OtherMembers;
+        return Adoption::OtherMembers;
     }
     own.version = other.version;
-    News::Nothing
+    Adoption::Done
 }
 
 #[cfg(test)]
@@ -340,11 +341,11 @@ mod tests {
 
     use super::*;
 
-    fn of(version: i64, host: &str) -> Ensemble {
+    fn of(version: i64, host: &str) -> Membership {
         let text = format!(
             "server.1={host}:1:2:participant\nserver.2=b:1:2:observer\nversion={version:x}"
         );
-        Ensemble::parse_text(text.as_bytes()).unwrap()
+        Membership::parse_text(text.as_bytes()).unwrap()
     }
 
     #[test]
@@ -353,7 +354,7 @@ mod tests {
         for n in 1..=3 {
             let text = list(&all[..n]);
             let mut read = listed(text.as_bytes()).unwrap();
-            assert_eq!(Ensemble::parse_text(text.as_bytes()).unwrap(), all[n - 1]);
+            assert_eq!(Membership::parse_text(text.as_bytes()).unwrap(), all[n - 1]);
             read.sort_by_key(|ensemble| ensemble.version);
             assert_eq!(read, all[..n]);
         }

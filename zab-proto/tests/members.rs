@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use zab_harness::Cluster;
 use zab_proto::wire::txn::TxnHeader;
-use zab_proto::{Config, Ensemble, Member, Role, ServerState, Sid};
+use zab_proto::{Config, Member, Membership, Role, ServerState, Sid};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -18,12 +18,12 @@ fn serving(voters: usize, observers: usize) -> (Cluster, usize) {
     (cluster, leader)
 }
 
-fn ensemble(cluster: &Cluster, i: usize) -> Ensemble {
+fn ensemble(cluster: &Cluster, i: usize) -> Membership {
     cluster.node(i).peer().config().ensemble.clone()
 }
 
 /// The leader proposes the members that `change` makes of those of now.
-fn propose(cluster: &mut Cluster, leader: usize, change: impl FnOnce(&mut Ensemble)) {
+fn propose(cluster: &mut Cluster, leader: usize, change: impl FnOnce(&mut Membership)) {
     let mut next = ensemble(cluster, leader);
     change(&mut next);
     cluster.act(leader, |_, core| {
@@ -40,7 +40,7 @@ fn propose(cluster: &mut Cluster, leader: usize, change: impl FnOnce(&mut Ensemb
     });
 }
 
-fn set_role(ensemble: &mut Ensemble, sid: i64, role: Role) {
+fn set_role(ensemble: &mut Membership, sid: i64, role: Role) {
     ensemble.members.get_mut(&Sid(sid)).expect("a member").role = role;
 }
 
@@ -191,7 +191,7 @@ fn propose_unheard(cluster: &mut Cluster, leader: usize, voters: &[i64]) {
 fn without_changes_the_given_list_counts() {
     let off = |config: &mut Config| config.reconfig = false;
     let mut cluster = Cluster::new(3, 0).configure(off);
-    let mut other = Ensemble { version: 1 << 40, ..Ensemble::default() };
+    let mut other = Membership { version: 1 << 40, ..Membership::default() };
     other.members.insert(Sid(9), Member::parse(Sid(9), "h:1:2:participant").expect("a line"));
     for server in &mut cluster.servers {
         server.disk.image.configurations = vec![other.text()];

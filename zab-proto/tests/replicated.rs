@@ -6,7 +6,7 @@ mod in_memory;
 use std::sync::mpsc::{Receiver, channel};
 
 use zab_proto::{
-    Application, BadSnapshot, CallError, Config, Core, Ensemble, Instant, Member, MemoryStorage,
+    Application, BadSnapshot, CallError, Config, Core, Instant, Member, Membership, MemoryStorage,
     NetOutput, Node, Phase, Recovered, Replicated, Sid, StateMachine, Status, Zxid,
 };
 
@@ -146,7 +146,7 @@ fn what_waits_for_room_is_bounded_and_goes_on_when_there_is_some() {
 
 #[test]
 fn without_a_leader_nothing_is_carried_out() {
-    let mut ensemble = Ensemble::default();
+    let mut ensemble = Membership::default();
     for sid in (1..=3).map(Sid) {
         ensemble.members.insert(sid, Member::parse(sid, "h:1:2").expect("a member"));
     }

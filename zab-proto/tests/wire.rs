@@ -12,7 +12,7 @@ use zab_proto::wire::notification::{self, Notification};
 use zab_proto::wire::packet::{NULL_AUTH, Packet, PacketType};
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::wire::{body, packet};
-use zab_proto::{DecodeError, Ensemble, Epoch, ServerState, Sid, Zxid};
+use zab_proto::{DecodeError, Epoch, Membership, ServerState, Sid, Zxid};
 
 const LIMIT: usize = 2_097_150;
 
@@ -147,13 +147,13 @@ fn encoded(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 }
 
 fn check_config(text: &[u8], file: &str) {
-    let ensemble = Ensemble::parse_text(text).expect("a configuration");
+    let ensemble = Membership::parse_text(text).expect("a configuration");
     let again = ensemble.text();
     // With several addresses of one host ZooKeeper has an order of its own.
     if !file.ends_with("multi_address.txt") {
         assert_eq!(again.as_bytes(), text);
     }
-    assert_eq!(Ensemble::parse_text(again.as_bytes()).expect("our own text").text(), again);
+    assert_eq!(Membership::parse_text(again.as_bytes()).expect("our own text").text(), again);
 }
 
 /// Decodes what the packet carries and encodes it again.
@@ -334,11 +334,11 @@ fn decode_all(bytes: &[u8]) {
         let frame = encoded(|out| value.write_frame(out));
         assert_eq!(Notification::parse(&frame[4..]), Ok(value));
     }
-    if let Ok(ensemble) = Ensemble::parse_text(bytes) {
+    if let Ok(ensemble) = Membership::parse_text(bytes) {
         let _ = ensemble.is_quorum(|sid| sid.0 % 2 == 0);
         if ensemble.version >= 0 {
             let text = ensemble.text();
-            let mut again = Ensemble::parse_text(text.as_bytes()).expect("our own text");
+            let mut again = Membership::parse_text(text.as_bytes()).expect("our own text");
             again.version = -1;
             assert!(again.has_same_members(&ensemble));
         }

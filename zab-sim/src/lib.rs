@@ -32,7 +32,7 @@ pub use observer::{check, coverage};
 use world::{disk, image, net, probe};
 pub use world::{queue, replica, rng, subject, trace};
 
-pub use check::{Failure, Ghost};
+pub use check::{Checker, Failure};
 pub use mutation::Mutation;
 pub use options::Options;
 pub use run::{Outcome, run};

@@ -29,7 +29,7 @@ impl<A: Subject> World<A> {
         if len <= limits.window_len_max_bytes + limits.retained_len_max_bytes {
             return false;
         }
-        self.ghost.borrow_mut().coverage.count("limit: tail of the log longer than the window");
+        self.checker.borrow_mut().coverage.count("limit: tail of the log longer than the window");
         self.options.mutation == Some(Mutation::RecoveredTailCounts)
     }
 
@@ -41,9 +41,9 @@ impl<A: Subject> World<A> {
         let full = node.peer().window_len_bytes() > bound;
         let lent = node.app().opened as usize >= limits.snapshots_max;
         let state = node.peer().status().state;
-        let mut ghost = self.ghost.borrow_mut();
+        let mut checker = self.checker.borrow_mut();
         if full {
-            ghost.coverage.count(match state {
+            checker.coverage.count(match state {
                 ServerState::Looking => "limit: window full, Looking",
                 ServerState::Following => "limit: window full, Following",
                 ServerState::Leading => "limit: window full, Leading",
@@ -51,10 +51,10 @@ impl<A: Subject> World<A> {
             });
         }
         if lent {
-            ghost.coverage.count("limit: as many snapshots open as may be");
+            checker.coverage.count("limit: as many snapshots open as may be");
         }
         for met in node.app_mut().app.take_met() {
-            ghost.coverage.count(met);
+            checker.coverage.count(met);
         }
     }
 
@@ -62,7 +62,7 @@ impl<A: Subject> World<A> {
     pub(crate) fn note_close(&self, reason: CloseReason) {
         if reason == CloseReason::TooFarBehind {
             let what = "limit: synchronisation longer than the window";
-            self.ghost.borrow_mut().coverage.count(what);
+            self.checker.borrow_mut().coverage.count(what);
         }
     }
 }

@@ -43,7 +43,7 @@ pub fn converge<A: Subject>(world: &mut World<A>) {
         let lasting = world.options.counter_max == u32::MAX;
         if lasting && now - before > ROLE_CHANGES_MAX {
             let text = format!("s{} changes its role {} times", server + 1, now - before);
-            world.ghost.borrow_mut().fail("L4", text);
+            world.checker.borrow_mut().fail("L4", text);
         }
     }
 }
@@ -104,14 +104,14 @@ fn settle<A: Subject>(world: &mut World<A>) {
 fn restart_one<A: Subject>(world: &mut World<A>) {
     let Some(server) = world.dispensable() else { return };
     let before = world.role_changes();
-    world.ghost.borrow_mut().coverage.count("healed: a server restarted");
+    world.checker.borrow_mut().coverage.count("healed: a server restarted");
     world.trace.say(|| format!("s{} restarts among healthy servers", server + 1));
     world.die(server, Death::Kill);
     world.queue.push(world.now + 10 * MILLI, Event::Start { server });
     let deadline = world.now + patience(&world.options);
     if !world.run_until(deadline, |world| world.serves(server)) && world.failure().is_none() {
         let text = format!("s{} cannot rejoin\n{}", server + 1, world.describe());
-        world.ghost.borrow_mut().fail("L1", text);
+        world.checker.borrow_mut().fail("L1", text);
     }
     world.undisturbed("E6", server, &before);
 }
@@ -124,7 +124,7 @@ fn cripple_one<A: Subject>(world: &mut World<A>) {
     let hosts = world.client_hosts();
     let others: Vec<HostIx> = (0..world.servers.len()).filter(|other| *other != server).collect();
     let way = world.rng.below(5);
-    world.ghost.borrow_mut().coverage.count("healed: a server crippled");
+    world.checker.borrow_mut().coverage.count("healed: a server crippled");
     world.trace.say(|| format!("s{} is crippled in way {way}", server + 1));
     match way {
         0 => world.disks[server].stall(true),
@@ -144,7 +144,7 @@ fn cripple_one<A: Subject>(world: &mut World<A>) {
     let until = world.now + 4 * SECOND + ticks;
     let (mut committed, mut since, mut longest) = (0, world.now, 0);
     world.run_until(until, |world| {
-        let now = world.ghost.borrow().committed();
+        let now = world.checker.borrow().committed();
         if now > committed {
             longest = longest.max(world.now - since);
             (committed, since) = (now, world.now);
@@ -170,14 +170,14 @@ fn cripple_one<A: Subject>(world: &mut World<A>) {
     let awaited = !refuses && hosts.iter().any(|host| elsewhere(&host));
     if awaited && longest > SECOND + 2 * tick(&world.options) {
         let text = format!("s{} kept all from writing for {} ms", server + 1, longest / MILLI);
-        world.ghost.borrow_mut().fail("L6", text);
+        world.checker.borrow_mut().fail("L6", text);
     }
     for (client, before) in completed.iter().enumerate() {
         let seat = &world.clients[client];
         let waits = steady[client] && elsewhere(&&hosts[client]);
         if waits && seat.client.completed() == *before {
             let text = format!("s{} keeps client {} from writing", server + 1, client + 1);
-            world.ghost.borrow_mut().fail("L6", text);
+            world.checker.borrow_mut().fail("L6", text);
         }
     }
     world.undisturbed("L6", server, &changes);
@@ -198,7 +198,7 @@ fn split<A: Subject>(world: &mut World<A>) {
         core.swap_remove(world.rng.index(core.len()));
     }
     let hub = world.rng.pick(&core);
-    world.ghost.borrow_mut().coverage.count("healed: a majority with one link to the rest");
+    world.checker.borrow_mut().coverage.count("healed: a majority with one link to the rest");
     world.trace.say(|| format!("s{} alone reaches others than {core:?}", hub + 1));
     for a in 0..world.servers.len() {
         for b in (0..world.servers.len()).filter(|b| *b != a && *b != hub && a != hub) {
@@ -207,16 +207,16 @@ fn split<A: Subject>(world: &mut World<A>) {
             }
         }
     }
-    let (before, completed) = (world.ghost.borrow().committed(), world.completed());
+    let (before, completed) = (world.checker.borrow().committed(), world.completed());
     let deadline = world.now + patience(&world.options);
     let led = world.run_until(deadline, |world| {
         world.leader().is_some_and(|leader| core.contains(&leader))
             && core.iter().all(|server| world.serves(*server))
-            && world.ghost.borrow().committed() > before
+            && world.checker.borrow().committed() > before
     });
     if !led && world.failure().is_none() {
         let text = format!("{core:?} have no leader{}", world.describe());
-        world.ghost.borrow_mut().fail("E7", text);
+        world.checker.borrow_mut().fail("E7", text);
     }
     if world.failure().is_none() {
         world.heal();
@@ -242,14 +242,14 @@ fn rest<A: Subject>(world: &mut World<A>) {
     });
     await_laggards(world, 2 * SECOND + ticks);
     let n = world.servers.len();
-    world.ghost.borrow_mut().coverage.count("healed: at rest");
+    world.checker.borrow_mut().coverage.count("healed: at rest");
     for server in 0..n {
         if world.failure().is_some() {
             return;
         }
         let (position, committed) = {
-            let ghost = world.ghost.borrow();
-            (ghost.server(server).position, ghost.committed())
+            let checker = world.checker.borrow();
+            (checker.server(server).position, checker.committed())
         };
         let conns = world.servers[server].names.len();
         let text = if !world.serves(server) || position != committed {
@@ -264,7 +264,7 @@ fn rest<A: Subject>(world: &mut World<A>) {
             continue;
         };
         let text = format!("at rest, s{} {text}", server + 1);
-        world.ghost.borrow_mut().fail("L5", text);
+        world.checker.borrow_mut().fail("L5", text);
     }
 }
 
@@ -274,13 +274,13 @@ fn rest<A: Subject>(world: &mut World<A>) {
 fn await_laggards<A: Subject>(world: &mut World<A>, period: u64) {
     let pace = usize::try_from(period / (10 * delay_max(&world.options))).unwrap_or(1).max(1);
     let behind = |world: &World<A>, at: usize, position: usize| {
-        position < world.ghost.borrow().committed() || !world.disks[at].is_idle()
+        position < world.checker.borrow().committed() || !world.disks[at].is_idle()
     };
     loop {
         let before = world.positions();
         let lag = before.iter().enumerate().filter(|(at, before)| behind(world, *at, **before));
         let lag: Vec<HostIx> = lag.map(|(at, _)| at).collect();
-        let needed = !world.ghost.borrow().quorum(|voter| !lag.contains(&voter));
+        let needed = !world.checker.borrow().quorum(|voter| !lag.contains(&voter));
         if lag.is_empty() || needed || world.failure().is_some() {
             return;
         }
@@ -288,7 +288,7 @@ fn await_laggards<A: Subject>(world: &mut World<A>, period: u64) {
         world.run_until(until, |world| {
             world.positions().iter().enumerate().all(|(at, now)| !behind(world, at, *now))
         });
-        let committed = world.ghost.borrow().committed();
+        let committed = world.checker.borrow().committed();
         let mut both = before.iter().zip(world.positions());
         if both.any(|(before, now)| now < (before + pace).min(committed)) {
             return;
@@ -357,7 +357,7 @@ impl<A: Subject> World<A> {
         });
         if !uniform && self.failure().is_none() {
             let text = format!("not healthy in time after the last fault{}", self.describe());
-            self.ghost.borrow_mut().fail("L1", text);
+            self.checker.borrow_mut().fail("L1", text);
         }
     }
 
@@ -368,8 +368,8 @@ impl<A: Subject> World<A> {
 
     /// How much each server has applied.
     fn positions(&self) -> Vec<usize> {
-        let ghost = self.ghost.borrow();
-        (0..self.servers.len()).map(|server| ghost.server(server).position).collect()
+        let checker = self.checker.borrow();
+        (0..self.servers.len()).map(|server| checker.server(server).position).collect()
     }
 
     /// Whether all servers serve, in one epoch, with the whole history but for what is on its way.
@@ -377,14 +377,14 @@ impl<A: Subject> World<A> {
     /// Who the quorum does not need may instead have applied much since it had `positions`: the writers do not wait
     /// for it, and one with a window of a transaction or two is slower than they are.
     fn is_uniform(&self, positions: &[usize]) -> bool {
-        let ghost = self.ghost.borrow();
+        let checker = self.checker.borrow();
         let Some(leader) = self.leader() else { return false };
-        let epoch = ghost.server(leader).status.map(|status| status.epoch);
-        let enough = ghost.committed().saturating_sub(UNDER_WAY);
-        let members = ghost.committed_members();
-        let have = ghost.quorum(|voter| ghost.server(voter).position >= enough);
+        let epoch = checker.server(leader).status.map(|status| status.epoch);
+        let enough = checker.committed().saturating_sub(UNDER_WAY);
+        let members = checker.committed_members();
+        let have = checker.quorum(|voter| checker.server(voter).position >= enough);
         positions.iter().enumerate().all(|(server, before)| {
-            let watched = ghost.server(server);
+            let watched = checker.server(server);
             let needed = !have && members.is_voter(sid_of(server));
             let goes_on = !needed && watched.position >= before + 2 * UNDER_WAY;
             watched.status.is_some_and(|status| {
@@ -394,7 +394,7 @@ impl<A: Subject> World<A> {
     }
 
     pub(crate) fn serves(&self, server: HostIx) -> bool {
-        let status = self.ghost.borrow().server(server).status;
+        let status = self.checker.borrow().server(server).status;
         status.is_some_and(|status| status.phase == Phase::Broadcast)
     }
 
@@ -420,13 +420,13 @@ impl<A: Subject> World<A> {
         let disturbed = (0..judged).find(|other| *other != but && now[*other] != before[*other]);
         if let Some(other) = disturbed {
             let text = format!("s{} disturbs s{}", but + 1, other + 1);
-            self.ghost.borrow_mut().fail(invariant, text);
+            self.checker.borrow_mut().fail(invariant, text);
         }
     }
 
     pub(crate) fn role_changes(&self) -> Vec<u32> {
-        let ghost = self.ghost.borrow();
-        (0..self.servers.len()).map(|server| ghost.server(server).elections).collect()
+        let checker = self.checker.borrow();
+        (0..self.servers.len()).map(|server| checker.server(server).elections).collect()
     }
 
     pub(crate) fn completed(&self) -> Vec<u64> {
@@ -441,10 +441,10 @@ impl<A: Subject> World<A> {
 
     /// How everybody is.
     pub(crate) fn describe(&self) -> String {
-        let ghost = self.ghost.borrow();
+        let checker = self.checker.borrow();
         let mut text = String::new();
         for server in 0..self.servers.len() {
-            let watched = ghost.server(server);
+            let watched = checker.server(server);
             let at = watched.position;
             let status = watched.status.map_or_else(
                 || "down or undecided".to_owned(),

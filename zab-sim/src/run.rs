@@ -48,7 +48,7 @@ pub fn run<A: Subject>(options: &Options, lines: usize) -> Outcome {
 /// Lets `act` run; a panic of the code under test is a failure like any other.
 pub(crate) fn guarded<A: Subject>(world: &mut World<A>, act: impl FnOnce(&mut World<A>)) {
     if let Err(failure) = caught(|| act(world)) {
-        world.ghost.borrow_mut().fail(failure.invariant, failure.text);
+        world.checker.borrow_mut().fail(failure.invariant, failure.text);
     }
 }
 
@@ -83,17 +83,17 @@ impl<A: Subject> World<A> {
     /// Judges the clients' histories and sums up.
     #[must_use]
     pub fn conclude(self) -> Outcome {
-        let mut coverage = self.ghost.borrow().coverage.clone();
+        let mut coverage = self.checker.borrow().coverage.clone();
         let failure = self.failure().or_else(|| {
             let nodes = self.servers.iter().filter_map(|server| server.node.as_ref());
             let apps: Vec<&A> = nodes.map(|node| &node.app().app).collect();
             let clients: Vec<_> = self.clients.into_iter().map(|seat| seat.client).collect();
-            caught(|| A::judge(&clients, &apps, &self.ghost.borrow(), &mut coverage))
+            caught(|| A::judge(&clients, &apps, &self.checker.borrow(), &mut coverage))
                 .flatten()
                 .err()
         });
 
-        if self.ghost.borrow().epochs_committed() >= 3 {
+        if self.checker.borrow().epochs_committed() >= 3 {
             coverage.count("committed in three epochs");
         }
         Outcome {

@@ -47,7 +47,7 @@
 //! | `breaks FAULT INVARIANT` | with that fault put into the code, this script finds it |
 
 use zab_proto::wire::packet::PacketType;
-use zab_proto::{Channel, Ensemble, Epoch, Phase, Role, ServerState, Sid};
+use zab_proto::{Channel, Epoch, Membership, Phase, Role, ServerState, Sid};
 
 use crate::check::Failure;
 use crate::counter::{Counter, CounterClient};
@@ -132,7 +132,7 @@ impl Scenario {
             }
             return self.run(world, |world, _, ask| {
                 let text = format!("clients of the service cannot be told to {ask:?}");
-                world.ghost.borrow_mut().fail("script", text);
+                world.checker.borrow_mut().fail("script", text);
             });
         }
         options.clients = options.servers();
@@ -196,7 +196,7 @@ impl<A: Subject> World<A> {
                 self.kick(server(words, 1));
             }
             "grant" | "deny" => {
-                self.ghost.borrow_mut().granted[server(words, 1)] = words[0] == "grant";
+                self.checker.borrow_mut().granted[server(words, 1)] = words[0] == "grant";
             }
             "pause" => self.pause(server(words, 1)),
             "unpause" => self.unpause(server(words, 1)),
@@ -220,7 +220,7 @@ impl<A: Subject> World<A> {
             "until" => self.wait(words),
             "now" | "not" => {
                 if self.holds(words) != Some(words[0] == "now") && self.failure().is_none() {
-                    self.ghost.borrow_mut().fail("script", format!("wrong: {}", words.join(" ")));
+                    self.checker.borrow_mut().fail("script", format!("wrong: {}", words.join(" ")));
                 }
             }
             "run" => {
@@ -291,7 +291,7 @@ impl<A: Subject> World<A> {
 
     /// The leader is asked for other members: `3` votes, `3:observer` does not.
     fn ask_members(&mut self, words: &[&str]) {
-        let mut next = Ensemble::default();
+        let mut next = Membership::default();
         for word in &words[2..] {
             let (sid, role) = match word.split_once(':') {
                 Some((sid, "observer")) => (sid, Role::Observer),
@@ -301,7 +301,7 @@ impl<A: Subject> World<A> {
             next.members.insert(sid, member(server_of(sid), role));
         }
         if self.propose_members(server(words, 1), next).is_none() {
-            self.ghost.borrow_mut().fail("script", format!("refused: {}", words.join(" ")));
+            self.checker.borrow_mut().fail("script", format!("refused: {}", words.join(" ")));
         }
     }
 
@@ -330,14 +330,14 @@ impl<A: Subject> World<A> {
         };
         if !done && self.failure().is_none() {
             let text = format!("the script waits in vain: {}", words.join(" "));
-            self.ghost.borrow_mut().fail("script", text);
+            self.checker.borrow_mut().fail("script", text);
         }
     }
 
     /// Whether a condition holds; `None` if it is a step.
     fn holds(&self, words: &[&str]) -> Option<bool> {
-        let ghost = self.ghost.borrow();
-        let status = || ghost.server(server(words, 2)).status;
+        let checker = self.checker.borrow();
+        let status = || checker.server(server(words, 2)).status;
         Some(match words[1] {
             "leader" => self.leader() == Some(server(words, 2)),
             "serves" => status().is_some_and(|status| {
@@ -347,15 +347,15 @@ impl<A: Subject> World<A> {
             }),
             "looks" => status().is_some_and(|status| status.state == ServerState::Looking),
             "voters" => {
-                let voters = ghost.views[server(words, 2)].in_force.voters();
+                let voters = checker.views[server(words, 2)].in_force.voters();
                 voters.map(|sid| sid.to_string()).eq(words[3..].iter().copied())
             }
             "epoch" => status().is_some_and(|status| status.epoch.0 == integer(words, 3)),
-            "committed" => ghost.committed() >= number(words, 2),
-            "applied" => ghost.server(server(words, 2)).position >= number(words, 3),
+            "committed" => checker.committed() >= number(words, 2),
+            "applied" => checker.server(server(words, 2)).position >= number(words, 3),
             "logged" => {
                 let image = &self.disks[server(words, 2)].issued;
-                ghost.position_of(image.base()) + image.log.len() >= number(words, 3)
+                checker.position_of(image.base()) + image.log.len() >= number(words, 3)
             }
             _ => return None,
         })

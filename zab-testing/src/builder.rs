@@ -158,7 +158,7 @@ impl Builder {
         self,
         app: impl FnMut(&Config) -> A + Send + 'static,
     ) -> Result<Ensemble<A>, Error> {
-        let mut config = Config::new(Sid(0), zab_proto::Ensemble::default());
+        let mut config = Config::new(Sid(0), zab_proto::Membership::default());
         config.tick_time = self.tick_time;
         // All begin empty, and none is wiped behind the others' back.
         config.trust_empty = true;

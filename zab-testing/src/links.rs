@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 
-use zab_proto::{Ensemble, Role, Sid};
+use zab_proto::{Membership, Role, Sid};
 
 use crate::relay::{Link, Relay, Route};
 
@@ -17,7 +17,7 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    pub(crate) fn start(ensemble: &Ensemble) -> io::Result<Self> {
+    pub(crate) fn start(ensemble: &Membership) -> io::Result<Self> {
         let mut routes = Vec::new();
         let mut ports = HashMap::new();
         for from in ensemble.members.keys() {
@@ -40,7 +40,7 @@ impl Links {
     }
 
     /// Puts the relay's ports into the configuration of `from`.
-    pub(crate) fn redirect(&self, from: Sid, ensemble: &mut Ensemble) {
+    pub(crate) fn redirect(&self, from: Sid, ensemble: &mut Membership) {
         for (to, member) in &mut ensemble.members {
             let Some([quorum, election]) = self.ports.get(&(from, *to)) else { continue };
             for address in &mut member.addresses {

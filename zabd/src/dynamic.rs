@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use zab_proto::{Ensemble, Sid};
+use zab_proto::{Membership, Sid};
 use zab_storage::read_configurations;
 
 use crate::config::{ServerConfig, entries};
@@ -47,7 +47,8 @@ impl DynamicFiles {
 
     /// Writes the files for these texts: the committed configuration, and those that are being introduced.
     pub(crate) fn write(&self, texts: &[String]) {
-        let mut known = texts.iter().filter_map(|text| Ensemble::parse_text(text.as_bytes()).ok());
+        let mut known =
+            texts.iter().filter_map(|text| Membership::parse_text(text.as_bytes()).ok());
         let Some(committed) = known.next() else { return };
         if let Err(error) = self.write_committed(&committed) {
             log::error!(
@@ -67,7 +68,7 @@ impl DynamicFiles {
         }
     }
 
-    fn write_committed(&self, ensemble: &Ensemble) -> io::Result<()> {
+    fn write_committed(&self, ensemble: &Membership) -> io::Result<()> {
         if ensemble.version == 0 {
             // That is what the file says itself.
             return Ok(());
@@ -128,8 +129,8 @@ pub(crate) fn left_behind(config: &ServerConfig) -> Vec<String> {
 /// The members in a file of what is proposed. ZooKeeper reads it as a properties file, so one that was written
 /// by hand may have comments, other separators, and entries over several lines. A version is hexadecimal; a
 /// file without one has version 0 (`QuorumPeerConfig.parseDynamicConfig`).
-fn proposed(text: &[u8]) -> Result<Ensemble, String> {
-    let mut ensemble = Ensemble::default();
+fn proposed(text: &[u8]) -> Result<Membership, String> {
+    let mut ensemble = Membership::default();
     for (key, value) in entries(text) {
         if key == "version" {
             ensemble.version = i64::from_str_radix(&value, 16)
@@ -149,7 +150,7 @@ pub(crate) fn adopt_stored(config: &mut ServerConfig) {
     }
     // An unreadable directory is the storage's to report, which reads it next.
     let texts = read_configurations(&config.data_dir.join("version-2")).unwrap_or_default();
-    let stored = texts.first().and_then(|text| Ensemble::parse_text(text.as_bytes()).ok());
+    let stored = texts.first().and_then(|text| Membership::parse_text(text.as_bytes()).ok());
     let Some(stored) = stored.filter(|stored| stored.version > config.ensemble.version) else {
         return;
     };
@@ -176,7 +177,7 @@ pub(crate) fn is_of_members(key: &str) -> bool {
 }
 
 /// The members as ZooKeeper writes them: sorted as text, and no line end behind the last one.
-fn lines(ensemble: &Ensemble, with_version: bool) -> String {
+fn lines(ensemble: &Membership, with_version: bool) -> String {
     let text = ensemble.text();
     let mut lines: Vec<&str> =
         text.lines().filter(|line| with_version || !line.starts_with("version=")).collect();

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use runtime_core::{Handle, Port};
-use zab_proto::Ensemble;
+use zab_proto::Membership;
 
 use crate::config::ServerConfig;
 use crate::ports::{self, Wanted};
@@ -17,7 +17,7 @@ use crate::ports::{self, Wanted};
 /// If no thread can be started.
 pub(crate) fn follow<A: Send + 'static>(
     config: &ServerConfig,
-    changes: Receiver<Ensemble>,
+    changes: Receiver<Membership>,
     handle: Handle<A>,
 ) -> io::Result<()> {
     let bound = ports::wanted(config);
@@ -49,7 +49,7 @@ struct OwnPorts<A> {
 }
 
 impl<A: Send + 'static> OwnPorts<A> {
-    fn change(&mut self, ensemble: &Ensemble) {
+    fn change(&mut self, ensemble: &Membership) {
         // A server that is no longer a member keeps the ports it has, as ZooKeeper's do.
         let Some(member) = ensemble.members.get(&self.config.sid) else { return };
         if let Some(client) = &member.client {
@@ -175,7 +175,7 @@ mod tests {
             let (change, changes) = std::sync::mpsc::channel();
             follow(&config, changes, server.handle().clone()).unwrap();
             let go = |client: &str| {
-                change.send(Ensemble::parse_text(members(client).as_bytes()).unwrap()).unwrap();
+                change.send(Membership::parse_text(members(client).as_bytes()).unwrap()).unwrap();
             };
             assert!(answers([127, 0, 0, 1], at), "{name}");
             go(&format!("127.0.0.2:{at}"));
@@ -186,7 +186,7 @@ mod tests {
             assert!(answers([127, 0, 0, 1], at + 1), "{name}: the others stay");
             drop(taken);
             wait(name, || answers([127, 0, 0, 1], at + 3));
-            change.send(Ensemble::parse_text(b"server.2=127.0.0.1:1:2;3").unwrap()).unwrap();
+            change.send(Membership::parse_text(b"server.2=127.0.0.1:1:2;3").unwrap()).unwrap();
             thread::sleep(Duration::from_millis(50));
             assert!(answers([127, 0, 0, 1], at + 3), "{name}: of a server that is no member");
             server.handle().shutdown();

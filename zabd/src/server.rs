@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use runtime_any::Runtime;
 use runtime_core::{Error, Expects, Handle, raise_descriptor_limit};
-use zab_proto::{Channel, Ensemble};
+use zab_proto::{Channel, Membership};
 use zab_storage::{FsyncSummary, FsyncTimes, StartTimes};
 use zab_tls::{Ports, Tls};
 use zk_service::{OnOutdated, OnReconfigured, Probe, Service, ServiceOptions, Summary};
@@ -334,10 +334,10 @@ fn show_process(options: &mut ServiceOptions, storage: &zab_storage::Options, ad
 }
 
 /// Brings the members in force from the server's thread to whoever follows them.
-fn members_in_force() -> (OnReconfigured, mpsc::Receiver<Ensemble>) {
+fn members_in_force() -> (OnReconfigured, mpsc::Receiver<Membership>) {
     let (changed, changes) = mpsc::channel();
     // An error means that nobody follows any more, as the server ends.
-    let tell = move |ensemble: &Ensemble| drop(changed.send(ensemble.clone()));
+    let tell = move |ensemble: &Membership| drop(changed.send(ensemble.clone()));
     (OnReconfigured::new(tell), changes)
 }
 

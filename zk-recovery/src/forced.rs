@@ -17,7 +17,7 @@ mod report;
 use std::hash::{BuildHasher, RandomState};
 
 use sha2::{Digest, Sha256};
-use zab_proto::{Ensemble, EnsembleId, Epoch, Identity, Sid, Zxid};
+use zab_proto::{EnsembleId, Epoch, Identity, Membership, Sid, Zxid};
 use zab_storage::{Seed, Survey, Through, read_myid};
 
 use crate::Member;
@@ -65,7 +65,7 @@ pub struct Plan {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Votes {
     /// The members of a configuration, with its weights and groups.
-    Members(Box<Ensemble>),
+    Members(Box<Membership>),
     /// So many of the same weight, and all directories are those of voters.
     Count(usize),
     /// Neither was said, nor does the tree say it.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use zab_proto::{Application, Ensemble, Zxid};
+use zab_proto::{Application, Membership, Zxid};
 use zab_storage::{Loaded, SnapshotReader, Through, View};
 use zk_service::{Service, ServiceOptions};
 
@@ -72,9 +72,9 @@ impl Tree {
 
     /// The members, by `/zookeeper/config`. Members keep that node to themselves: it is in a file only
     /// if a snapshot was written while the member served, or after a `reconfig`.
-    pub(crate) fn members(&self) -> Option<Ensemble> {
+    pub(crate) fn members(&self) -> Option<Membership> {
         let node = self.service.database().tree.node("/zookeeper/config")?;
-        let members = Ensemble::parse_text(node.data()?).ok()?;
+        let members = Membership::parse_text(node.data()?).ok()?;
         let votes = members.voters().next().is_some();
         votes.then_some(members)
     }

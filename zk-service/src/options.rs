@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sha1::Sha1;
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
-use zab_proto::Ensemble;
+use zab_proto::Membership;
 use zab_sasl::{NameRules, Users};
 
 use crate::audit::AuditLog;
@@ -109,15 +109,15 @@ impl fmt::Debug for OnOutdated {
 #[derive(Clone, Default)]
 pub struct OnReconfigured(Option<Arc<Configured>>);
 
-type Configured = dyn Fn(&Ensemble) + Send + Sync;
+type Configured = dyn Fn(&Membership) + Send + Sync;
 
 impl OnReconfigured {
     /// Calls `act`, on the server's thread.
-    pub fn new(act: impl Fn(&Ensemble) + Send + Sync + 'static) -> Self {
+    pub fn new(act: impl Fn(&Membership) + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(act)))
     }
 
-    pub(crate) fn call(&self, ensemble: &Ensemble) {
+    pub(crate) fn call(&self, ensemble: &Membership) {
         if let Some(act) = &self.0 {
             act(ensemble);
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use harness::{Client, World};
-use zab_proto::{Ensemble, Limits};
+use zab_proto::{Limits, Membership};
 use zab_sasl::Users;
 use zk_service::{Entropy, SaslOptions, ServiceOptions, WallClock};
 
@@ -284,7 +284,7 @@ fn auth() {
 fn reconfig() {
     let ensemble = [1, 2, 3]
         .map(|n| format!("server.{n}=127.0.0.1:2240{n}:2250{n}:participant;127.0.0.1:2230{n}\n"));
-    let ensemble = Ensemble::parse_text(ensemble.concat().as_bytes()).expect("good");
+    let ensemble = Membership::parse_text(ensemble.concat().as_bytes()).expect("good");
     let options = ServiceOptions::default().with(|options| {
         options.super_digest = Some("super:lK75jTNcA+U9vtVEw5vB51mj/w4=".into());
         options.membership = Some(ensemble.text());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use harness::{Client, World, reply};
 use zab_harness::client::{auth, request, set_data, string, xid};
-use zab_proto::{Ensemble, Limits, ServerState};
+use zab_proto::{Limits, Membership, ServerState};
 use zk_service::{Opcode, ServiceOptions};
 
 const GET_DATA: i32 = Opcode::GetData.wire();
@@ -27,14 +27,14 @@ fn line(n: i64, role: &str) -> String {
 }
 
 /// The configuration of these voters and observers.
-fn ensemble(voters: &[i64], observers: &[i64]) -> Ensemble {
+fn ensemble(voters: &[i64], observers: &[i64]) -> Membership {
     let lines = voters.iter().map(|n| line(*n, "participant"));
     let lines = lines.chain(observers.iter().map(|n| line(*n, "observer")));
     let text = lines.collect::<Vec<_>>().join("\n");
-    Ensemble::parse_text(text.as_bytes()).expect("good")
+    Membership::parse_text(text.as_bytes()).expect("good")
 }
 
-fn options(ensemble: &Ensemble) -> ServiceOptions {
+fn options(ensemble: &Membership) -> ServiceOptions {
     ServiceOptions::default().with(|options| {
         // super:secret
         options.super_digest = Some("super:lK75jTNcA+U9vtVEw5vB51mj/w4=".into());
@@ -43,7 +43,7 @@ fn options(ensemble: &Ensemble) -> ServiceOptions {
     })
 }
 
-fn world(ensemble: &Ensemble) -> World {
+fn world(ensemble: &Membership) -> World {
     World::of(ensemble, &options(ensemble), &[], Limits::default())
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use runtime_core::{Listen, Runtime, Server, ServerOptions};
-use zab_proto::{Channel, Config, Ensemble, Member, Sid};
+use zab_proto::{Channel, Config, Member, Membership, Sid};
 
 use super::{Ensembled, LOOPBACK, PATIENCE, append, ask, connect, directory};
 use crate::Journal;
@@ -48,7 +48,7 @@ impl<R> Drop for Bounded<R> {
 
 /// A member of three, the others of which are never there.
 fn alone_of_three() -> Config {
-    let mut config = Config::new(Sid(1), Ensemble::default());
+    let mut config = Config::new(Sid(1), Membership::default());
     config.tick_time = Duration::from_millis(500);
     for sid in (1..=3).map(Sid) {
         let member = Member::parse(sid, "127.0.0.1:1:2:participant").unwrap();

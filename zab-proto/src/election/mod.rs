@@ -27,8 +27,8 @@ use crate::reconfig;
 use crate::wire::extension::{self, Tag};
 use crate::wire::notification::Notification;
 use crate::{
-    CloseReason, Config, ConnId, Ensemble, Epoch, Instant, Member, Notice, Role, ServerState, Sid,
-    Vote, Zxid,
+    CloseReason, Config, ConnId, Epoch, Instant, Member, Membership, Notice, Role, ServerState,
+    Sid, Vote, Zxid,
 };
 
 /// What the election port asks of the world.
@@ -61,7 +61,7 @@ pub(crate) enum ElectionOutput {
         vote: Vote,
     },
     /// A member has a newer configuration in force.
-    NewerConfig(Ensemble),
+    NewerConfig(Membership),
     /// A candidate that no configuration known here names, and where it is.
     Newcomer(Sid, Member),
     /// For the log.
@@ -436,7 +436,7 @@ impl ElectionPort {
         let Some(text) = text.filter(|text| *text != self.connections.text()) else {
             return false;
         };
-        match Ensemble::parse_text(text) {
+        match Membership::parse_text(text) {
             Ok(other) if other.version > self.algorithm.quorums().version() => {
                 self.counters.newer_config += 1;
                 let own = self.algorithm.quorums();

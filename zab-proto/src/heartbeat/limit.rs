@@ -37,12 +37,12 @@ impl Limit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Config, Ensemble, Sid};
+    use crate::{Config, Membership, Sid};
 
     #[test]
     fn it_adapts_within_its_bounds() {
         let ms = Duration::from_millis;
-        let mut config = Config::new(Sid(1), Ensemble::default());
+        let mut config = Config::new(Sid(1), Membership::default());
         let limit = Limit::new(&config, ms(50));
         assert_eq!(limit.of(Duration::ZERO), ms(250));
         assert_eq!(limit.of(ms(62)), ms(250));

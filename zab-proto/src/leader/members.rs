@@ -14,7 +14,7 @@ use crate::sender::LearnerStage;
 use crate::shared::Shared;
 use crate::window::Index;
 use crate::wire::txn::TxnHeader;
-use crate::{Ensemble, Instant, ProposeError, ReignEnd, Sid, Zxid};
+use crate::{Instant, Membership, ProposeError, ReignEnd, Sid, Zxid};
 
 /// Where a change of the members is.
 #[derive(Debug, Default)]
@@ -92,7 +92,7 @@ impl Leader {
         if shared.config.reconfig && quorums.newest().version == 0 {
             let version = Zxid::new(self.epoch, 0).raw();
             let committed = quorums.committed().clone();
-            let first = Ensemble { version, ..committed.clone() };
+            let first = Membership { version, ..committed.clone() };
             reconfig::set(shared, Quorums::new(committed, [first]));
             self.config_text = reconfig::tell(shared);
         }
@@ -171,7 +171,7 @@ impl Leader {
 
     /// Whether the voters of a configuration that are synchronised followers, and this server, are a
     /// quorum of it.
-    pub(crate) fn has_synced_quorum(&self, shared: &Shared, ensemble: &Ensemble) -> bool {
+    pub(crate) fn has_synced_quorum(&self, shared: &Shared, ensemble: &Membership) -> bool {
         let follows = |sid: Sid| {
             self.links.iter().any(|link| {
                 link.to.sid == sid && link.counts() && link.to.stage == LearnerStage::UpToDate

@@ -239,7 +239,7 @@ const SECOND_LOOK: Duration = Duration::from_millis(5);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Config, Ensemble, Sid};
+    use crate::{Config, Membership, Sid};
 
     fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)
@@ -250,7 +250,7 @@ mod tests {
     }
 
     fn fresh() -> Suspicion {
-        let config = Config::new(Sid(1), Ensemble::default());
+        let config = Config::new(Sid(1), Membership::default());
         Suspicion::new(at(0), Limit::new(&config, ms(50)))
     }
 

@@ -1,7 +1,7 @@
 //! What the core says of the members while they change (`docs/membership.md`).
 
 use super::{Peer, Role};
-use crate::Ensemble;
+use crate::Membership;
 
 impl Peer {
     /// Whether the ensemble's members have changed, by `reconfig`, to others than those in this
@@ -29,7 +29,7 @@ impl Peer {
     /// itself if it is one, are a quorum of that configuration, so that it may be proposed: without one,
     /// nothing would be committed any more.
     #[must_use]
-    pub fn has_synced_quorum(&self, ensemble: &Ensemble) -> bool {
+    pub fn has_synced_quorum(&self, ensemble: &Membership) -> bool {
         match &self.role {
             Role::Leader(leader) => leader.has_synced_quorum(&self.shared, ensemble),
             Role::Looking(_) | Role::Learner(_) => false,

@@ -15,7 +15,7 @@ use crate::reconfig;
 use crate::shared::{Control, Shared};
 use crate::wire::txn::TxnHeader;
 use crate::{
-    Channel, CloseReason, Ensemble, Epoch, Instant, Notice, ReignEnd, ServerState, Sid, Vote,
+    Channel, CloseReason, Epoch, Instant, Membership, Notice, ReignEnd, ServerState, Sid, Vote,
 };
 
 #[derive(Debug)]
@@ -156,7 +156,7 @@ impl Peer {
     }
 
     /// A member has a newer configuration than this server, which looks for a leader.
-    fn on_newer_config(&mut self, now: Instant, ensemble: Ensemble) {
+    fn on_newer_config(&mut self, now: Instant, ensemble: Membership) {
         let Role::Looking(looking) = &mut self.role else { return };
         if reconfig::hear(&mut self.shared, ensemble) {
             // The next vote is cast in the new configuration, once that is stored.
@@ -192,7 +192,7 @@ impl Peer {
     /// has already, and the window perhaps no longer; `stored` the configurations that storage has.
     pub(super) fn observe_history(&mut self, applied: &[Vec<u8>], stored: &[String]) {
         let read = |txn: &[u8]| reconfig::configuration(&TxnHeader::parse(txn).ok()?, txn);
-        let mut logged: Vec<Ensemble> = applied.iter().filter_map(|txn| read(txn)).collect();
+        let mut logged: Vec<Membership> = applied.iter().filter_map(|txn| read(txn)).collect();
         let known = logged.len();
         let history = &self.shared.history;
         let rest = history.delivered()..history.end();

@@ -10,7 +10,7 @@ use zab_proto::wire::notification::Notification;
 use zab_proto::wire::packet::{Packet, PacketType};
 use zab_proto::wire::txn::TxnHeader;
 use zab_proto::{
-    Channel, CloseReason, Config, ConnId, DigestVerdict, Ensemble, Epoch, Input, Instant, Member,
+    Channel, CloseReason, Config, ConnId, DigestVerdict, Epoch, Input, Instant, Member, Membership,
     Message, Output, Peer, Recovered, Sid, Zxid,
 };
 
@@ -116,7 +116,7 @@ impl Learner {
         let promise = packet(&talk.said[1].1);
         let observer = first.kind == PacketType::OBSERVERINFO;
         let third = (1..).map(Sid).find(|sid| *sid != talk.learner && *sid != talk.leader);
-        let mut ensemble = Ensemble::default();
+        let mut ensemble = Membership::default();
         for sid in [talk.learner, talk.leader, third.expect("endless")] {
             let role = if observer && sid == talk.learner { "observer" } else { "participant" };
             let line = format!("h:{}:{}:{role}", 100 + sid.0, 200 + sid.0);

@@ -67,11 +67,11 @@ impl<A: Subject> World<A> {
     /// It goes on, with everything that has come meanwhile.
     pub(crate) fn unpause(&mut self, server: HostIx) {
         let now = self.now;
-        self.ghost.borrow_mut().servers[server].resumed_at = now;
+        self.checker.borrow_mut().servers[server].resumed_at = now;
         let s = &mut self.servers[server];
         if std::mem::take(&mut s.paused) {
             s.pause = (s.paused_at, now);
-            let state = self.ghost.borrow().server(server).status.map(|status| status.state);
+            let state = self.checker.borrow().server(server).status.map(|status| status.state);
             match (self.options.mutation, state) {
                 (Some(Mutation::ClockStandsStill), Some(ServerState::Leading)) => {
                     s.stood_still += now - s.paused_at;
@@ -112,7 +112,7 @@ impl<A: Subject> World<A> {
     /// T1: a leader that was away for so long that it must know it answers no client if another leader was
     /// established meanwhile.
     pub(crate) fn judge_answer(&mut self, server: HostIx) {
-        let status = self.ghost.borrow().server(server).status;
+        let status = self.checker.borrow().server(server).status;
         let Some(Status { state: ServerState::Leading, epoch, .. }) = status else { return };
         let (paused, resumed) = self.servers[server].pause;
         if resumed - paused < self.options.noticed_after() {
@@ -124,7 +124,7 @@ impl<A: Subject> World<A> {
                 "s{} was away when epoch {other} began, and answers clients as leader of {epoch}",
                 server + 1
             );
-            self.ghost.borrow_mut().fail("T1", text);
+            self.checker.borrow_mut().fail("T1", text);
         }
     }
 
@@ -139,7 +139,7 @@ impl<A: Subject> World<A> {
         let now = s.clock(self.now);
         if let Some(failure) = s.node.as_ref().and_then(|node| node.app().app.closes(now, name)) {
             let text = format!("s{}: {}", server + 1, failure.text);
-            self.ghost.borrow_mut().fail(failure.invariant, text);
+            self.checker.borrow_mut().fail(failure.invariant, text);
         }
     }
 
@@ -147,7 +147,7 @@ impl<A: Subject> World<A> {
     pub(crate) fn judge_suspicion(&mut self, server: HostIx, reason: CloseReason) {
         let CloseReason::Suspected { .. } = reason else { return };
         let every = nanos(self.options.heartbeat_of(server));
-        let status = self.ghost.borrow().server(server).status;
+        let status = self.checker.borrow().server(server).status;
         let leader = status.and_then(|status| usize::try_from(status.leader?.0 - 1).ok());
         let gone = leader.is_none_or(|leader| {
             let s = &self.servers[leader];
@@ -158,10 +158,10 @@ impl<A: Subject> World<A> {
         });
         let what =
             if gone { "suspicion: the leader is away" } else { "suspicion: the leader runs" };
-        let mut ghost = self.ghost.borrow_mut();
-        ghost.coverage.count(what);
+        let mut checker = self.checker.borrow_mut();
+        checker.coverage.count(what);
         // Three heartbeats must be missing, by a clock that may be a twentieth too fast.
-        let awake = self.now - ghost.server(server).resumed_at;
+        let awake = self.now - checker.server(server).resumed_at;
         let (paused, resumed) = self.servers[server].pause;
         // A pause that began right after a look at the clock is noticed when it is longer than one and a half
         // heartbeats; five are missed before anybody is suspected.
@@ -169,7 +169,7 @@ impl<A: Subject> World<A> {
         if noticed && awake < 3 * every * 19 / 20 {
             let ms = awake / MILLI;
             let text = format!("s{} suspects its leader, and runs for {ms} ms itself", server + 1);
-            ghost.fail("T2", text);
+            checker.fail("T2", text);
         }
     }
 }

@@ -56,13 +56,13 @@ impl<A: Subject> World<A> {
         if c.channel != Channel::Election || from >= self.servers.len() {
             return;
         }
-        let ghost = self.ghost.borrow();
-        let members = ghost.committed_members();
-        let removed = ghost.configs.iter().any(|config| config.is_voter(sid_of(from)));
-        let heard = ghost.last_heard(server, from).filter(|_| removed);
+        let checker = self.checker.borrow();
+        let members = checker.committed_members();
+        let removed = checker.configs.iter().any(|config| config.is_voter(sid_of(from)));
+        let heard = checker.last_heard(server, from).filter(|_| removed);
         let Some(vote) = heard.filter(|_| !members.is_voter(sid_of(from))) else { return };
         let voters: Vec<_> = members.voters().collect();
-        drop(ghost);
+        drop(checker);
         let mut bytes = Vec::new();
         let text = String::new();
         Notification { config: Some(text.as_bytes()), ..vote }.write_frame(&mut bytes);

@@ -2,7 +2,7 @@
 //! addresses, the leader removed, everybody replaced.
 
 use zab_proto::wire::txn::TxnHeader;
-use zab_proto::{Address, Ensemble, Member, Role, Sid, Zxid};
+use zab_proto::{Address, Member, Membership, Role, Sid, Zxid};
 use zk_service::Opcode;
 
 use crate::mutation::Mutation;
@@ -33,21 +33,21 @@ pub(crate) fn member(server: HostIx, role: Role) -> Member {
 }
 
 /// The members with which the ensemble begins.
-pub(crate) fn first(options: &Options) -> Ensemble {
+pub(crate) fn first(options: &Options) -> Membership {
     let members = (0..options.voters + options.observers).map(|server| {
         let votes = server < options.voters;
         let role = if votes { Role::Participant } else { Role::Observer };
         (sid_of(server), member(server, role))
     });
-    Ensemble { members: members.collect(), ..Ensemble::default() }
+    Membership { members: members.collect(), ..Membership::default() }
 }
 
 /// The configuration that a transaction makes.
-pub(crate) fn configuration(txn: &[u8]) -> Option<Ensemble> {
+pub(crate) fn configuration(txn: &[u8]) -> Option<Membership> {
     let is_change = |header: &TxnHeader| [RECONFIG, DISGUISED].contains(&header.kind);
     let header = TxnHeader::parse(txn).ok().filter(is_change)?;
     let text = txn.get(TxnHeader::LEN + PATH.len() + 4..txn.len() - 4)?;
-    Ensemble::parse_text(text).ok().filter(|ensemble| ensemble.version == header.zxid.raw())
+    Membership::parse_text(text).ok().filter(|ensemble| ensemble.version == header.zxid.raw())
 }
 
 /// The path in front of the text, with its length.
@@ -56,7 +56,7 @@ const PATH: &[u8] = b"\0\0\0\x11/zookeeper/config";
 /// A change in which no server sees one: a mutation.
 const DISGUISED: i32 = RECONFIG + 1000;
 
-fn transaction(ensemble: &Ensemble, zxid: Zxid, kind: i32) -> Vec<u8> {
+fn transaction(ensemble: &Membership, zxid: Zxid, kind: i32) -> Vec<u8> {
     let mut txn = Vec::new();
     TxnHeader { client_id: 1, cxid: 1, zxid, time: 0, kind }.write(&mut txn);
     let text = ensemble.text();
@@ -68,7 +68,12 @@ fn transaction(ensemble: &Ensemble, zxid: Zxid, kind: i32) -> Vec<u8> {
 }
 
 /// Other members than those of `now`, and what the change is called.
-fn draw(rng: &mut Rng, now: &Ensemble, leader: HostIx, servers: usize) -> (Ensemble, &'static str) {
+fn draw(
+    rng: &mut Rng,
+    now: &Membership,
+    leader: HostIx,
+    servers: usize,
+) -> (Membership, &'static str) {
     let mut next = now.clone();
     let sids: Vec<Sid> = now.members.keys().copied().collect();
     let absent: Vec<HostIx> =
@@ -149,7 +154,7 @@ impl<A: Subject> World<A> {
         });
         let Some((zxid, next, what)) = proposed else { return };
         self.trace.say(|| format!("s{} proposes {zxid}: {}", leader + 1, lines(&next)));
-        self.ghost.borrow_mut().coverage.count(what);
+        self.checker.borrow_mut().coverage.count(what);
         self.settle(leader);
         if self.options.mutation == Some(Mutation::NewVotersUnasked) {
             self.forge_acks(leader, zxid, &next);
@@ -157,7 +162,7 @@ impl<A: Subject> World<A> {
     }
 
     /// The leader of now is asked for these members.
-    pub(crate) fn propose_members(&mut self, leader: HostIx, mut next: Ensemble) -> Option<Zxid> {
+    pub(crate) fn propose_members(&mut self, leader: HostIx, mut next: Membership) -> Option<Zxid> {
         let s = &mut self.servers[leader];
         let now = s.clock(self.now);
         let proposed = s.node.as_mut()?.with(now, |_, core| {
@@ -170,10 +175,10 @@ impl<A: Subject> World<A> {
     }
 
     /// A mutation: a change is committed by the old members alone, as if the new ones had agreed.
-    fn forge_acks(&mut self, leader: HostIx, zxid: Zxid, next: &Ensemble) {
+    fn forge_acks(&mut self, leader: HostIx, zxid: Zxid, next: &Membership) {
         use zab_proto::wire::packet::{PacketType, bare};
         let ack = bare(PacketType::ACK, zxid);
-        let old = self.ghost.borrow().committed_members().clone();
+        let old = self.checker.borrow().committed_members().clone();
         for sid in next.voters().filter(|sid| !old.is_voter(*sid)) {
             self.inject_bytes(server_of(sid), leader, zab_proto::Channel::Quorum, &ack);
         }
@@ -184,10 +189,10 @@ impl<A: Subject> World<A> {
         let Some(node) = &self.servers[server].node else { return };
         let ensemble = &node.peer().config().ensemble;
         self.trace.say(|| format!("s{} goes by {}", server + 1, lines(ensemble)));
-        self.ghost.borrow_mut().on_activated(self.now, server, ensemble);
+        self.checker.borrow_mut().on_activated(self.now, server, ensemble);
     }
 }
 
-fn lines(ensemble: &Ensemble) -> String {
+fn lines(ensemble: &Membership) -> String {
     ensemble.text().replace('\n', " ")
 }

@@ -32,7 +32,7 @@ impl<A: Subject> World<A> {
 
     /// Fires the faults that are tied to steps just seen.
     pub(crate) fn pull_hooks(&mut self) {
-        let mut seen = std::mem::take(&mut self.ghost.borrow_mut().hooks);
+        let mut seen = std::mem::take(&mut self.checker.borrow_mut().hooks);
         if !self.healed && !self.hooked.is_empty() {
             for (server, hook) in &seen {
                 self.pull_hook(*server, hook);
@@ -42,7 +42,7 @@ impl<A: Subject> World<A> {
             self.steps.extend_from_slice(&seen);
         }
         seen.clear();
-        self.ghost.borrow_mut().hooks = seen;
+        self.checker.borrow_mut().hooks = seen;
     }
 
     fn pull_hook(&mut self, server: HostIx, hook: &str) {
@@ -71,7 +71,7 @@ impl<A: Subject> World<A> {
             return;
         }
         self.trace.say(|| format!("FAULT {fault:?}"));
-        self.ghost.borrow_mut().coverage.count(fault.class());
+        self.checker.borrow_mut().coverage.count(fault.class());
         let now = self.now;
         match fault {
             Fault::Die { server, death, down } => {
@@ -133,7 +133,7 @@ impl<A: Subject> World<A> {
         let result = s.node.as_mut().map(|node| node.resign(now));
         self.trace.say(|| format!("s{} is asked to make way: {result:?}", leader + 1));
         if result == Some(Ok(())) {
-            self.ghost.borrow_mut().coverage.count("a leader makes way");
+            self.checker.borrow_mut().coverage.count("a leader makes way");
         }
         self.settle(leader);
     }
@@ -175,7 +175,7 @@ impl<A: Subject> World<A> {
 
     fn cut(&mut self, from: HostIx, to: HostIx, length: u64) {
         if from != to {
-            self.ghost.borrow_mut().sever(from, to);
+            self.checker.borrow_mut().sever(from, to);
             self.net.cut(from, to);
             self.queue.push(self.now + length, Event::Heal { from, to });
         }
@@ -204,12 +204,12 @@ impl<A: Subject> World<A> {
 
     /// Whether nothing relies on what one of the disks has, as all have the same.
     pub(crate) fn can_spare_one(&self) -> bool {
-        let ghost = self.ghost.borrow();
-        let last = ghost.last_committed();
-        let chain = ghost.chain_at(last);
+        let checker = self.checker.borrow();
+        let last = checker.last_committed();
+        let chain = checker.chain_at(last);
         let has = |other: HostIx| {
             let disk = &self.disks[other];
-            disk.issued.last().0 == last && ghost.holds(&disk.durable, last, chain)
+            disk.issued.last().0 == last && checker.holds(&disk.durable, last, chain)
         };
         // Nor on an acknowledgement of the epoch that is still under way.
         let settled = self.disks[0].durable.current.is_some()

@@ -43,7 +43,7 @@ pub(crate) fn besiege<A: Subject>(world: &mut World<A>) {
     if narrow {
         return;
     }
-    world.ghost.borrow_mut().coverage.count("besieged");
+    world.checker.borrow_mut().coverage.count("besieged");
     let others: Vec<HostIx> = (0..world.options.voters).filter(|s| *s != leader).collect();
     // Without it there has to be a quorum.
     let odd = (world.options.voters >= 3).then(|| rng.pick(&others));
@@ -86,7 +86,7 @@ fn among_strangers<A: Subject>(
         strangers.extend(accost(world, rng, leader, odd));
         let pause = world.now + rng.exponential(100 * MILLI).max(MILLI);
         world.run_until(pause.min(until), |world| {
-            let now = world.ghost.borrow().committed();
+            let now = world.checker.borrow().committed();
             if now > committed {
                 longest = longest.max(world.now - since);
                 (committed, since) = (now, world.now);
@@ -123,7 +123,7 @@ fn judge<A: Subject>(world: &mut World<A>, odd: Option<HostIx>, before: &Before,
     let fits = |server: &usize| Some(*server) != odd && now[*server] != before.changes[*server];
     if let Some(server) = (0..now.len()).find(fits) {
         let text = format!("strangers disturb s{}", server + 1);
-        world.ghost.borrow_mut().fail("E6", text);
+        world.checker.borrow_mut().fail("E6", text);
     }
     let hosts = world.client_hosts();
     let elsewhere = |seat: usize| {
@@ -135,7 +135,7 @@ fn judge<A: Subject>(world: &mut World<A>, odd: Option<HostIx>, before: &Before,
     let writes = (0..world.clients.len()).any(elsewhere);
     if writes && longest > SECOND + 2 * tick(&world.options) {
         let text = format!("strangers kept all from writing for {} ms", longest / MILLI);
-        world.ghost.borrow_mut().fail("L6", text);
+        world.checker.borrow_mut().fail("L6", text);
     }
 }
 
@@ -152,7 +152,7 @@ fn lead_again<A: Subject>(world: &mut World<A>, leader: HostIx, odd: Option<Host
     });
     if !led && world.failure().is_none() {
         let text = format!("no leader after what strangers said{}", world.describe());
-        world.ghost.borrow_mut().fail("E6", text);
+        world.checker.borrow_mut().fail("E6", text);
     }
     world.queue.push(world.now, Event::Start { server: leader });
 }
@@ -167,7 +167,8 @@ fn beside_a_liar<A: Subject>(world: &mut World<A>, rng: &mut Rng, leader: HostIx
     if !spare_one(world) {
         return;
     }
-    let epoch = world.ghost.borrow().server(leader).status.map_or(Epoch(0), |status| status.epoch);
+    let epoch =
+        world.checker.borrow().server(leader).status.map_or(Epoch(0), |status| status.epoch);
     let last = world.disks[leader].issued.last().0.max(Zxid::new(epoch, 0));
     let ahead = rng.pick(&[1000, 1 << 20, 1 << 31, 1 << 32]);
     let mut bytes = Vec::new();
@@ -179,19 +180,19 @@ fn beside_a_liar<A: Subject>(world: &mut World<A>, rng: &mut Rng, leader: HostIx
         world.quiet = false;
         return;
     }
-    world.ghost.borrow_mut().coverage.count("besieged: a liar");
+    world.checker.borrow_mut().coverage.count("besieged: a liar");
     let deadline = world.now + patience(&world.options);
     world.run_until(deadline, |world| world.role_changes()[liar] != before.changes[liar]);
     if world.role_changes()[liar] == before.changes[liar] && world.failure().is_none() {
         let text = format!("s{} acknowledges what it was not sent, and is heard on", liar + 1);
-        world.ghost.borrow_mut().fail("R19", text);
+        world.checker.borrow_mut().fail("R19", text);
     }
     world.quiet = false;
     (0..world.clients.len())
         .for_each(|client| world.queue.push(world.now, Event::Client { client }));
     if !world.run_until(deadline, |world| world.serves(liar)) && world.failure().is_none() {
         let text = format!("s{} is not back after its lie\n{}", liar + 1, world.describe());
-        world.ghost.borrow_mut().fail("L1", text);
+        world.checker.borrow_mut().fail("L1", text);
     }
     if world.failure().is_none() {
         judge(world, Some(liar), &before, 0);
@@ -203,7 +204,7 @@ fn without_leader<A: Subject>(world: &mut World<A>, rng: &mut Rng, server: HostI
     if !bring_foreign(world, rng, server) {
         return;
     }
-    world.ghost.borrow_mut().coverage.count("besieged: foreign directory, no leader");
+    world.checker.borrow_mut().coverage.count("besieged: foreign directory, no leader");
     let n = world.servers.len();
     (0..n).for_each(|other| world.die(other, Death::Kill));
     world.queue.push(world.now + MILLI, Event::Start { server });
@@ -218,7 +219,7 @@ fn without_leader<A: Subject>(world: &mut World<A>, rng: &mut Rng, server: HostI
     });
     if !led && world.failure().is_none() {
         let text = format!("no leader beside s{}, a foreigner{}", server + 1, world.describe());
-        world.ghost.borrow_mut().fail("E7", text);
+        world.checker.borrow_mut().fail("E7", text);
     }
     send_home(world, Some(server));
 }
@@ -246,7 +247,7 @@ fn bring_foreign<A: Subject>(world: &mut World<A>, rng: &mut Rng, server: HostIx
     if !spared || !world.disks[..voters].iter().all(has_id) {
         return false;
     }
-    world.ghost.borrow_mut().coverage.count("besieged: foreign directory");
+    world.checker.borrow_mut().coverage.count("besieged: foreign directory");
     world.die(server, Death::Power);
     world.disks[server].wipe();
     let highest = world.disks.iter().map(|disk| disk.durable.accepted.unwrap_or_default()).max();
@@ -279,7 +280,7 @@ fn bring_damaged<A: Subject>(world: &mut World<A>, rng: &mut Rng, server: HostIx
     if !spare_one(world) {
         return false;
     }
-    world.ghost.borrow_mut().coverage.count("besieged: accepted epoch damaged");
+    world.checker.borrow_mut().coverage.count("besieged: accepted epoch damaged");
     world.die(server, Death::Kill);
     let accepted = world.disks[server].durable.accepted.unwrap_or_default();
     let rise = rng.pick(&[1, 2, 100, 1 << 20, i64::from(i32::MAX)]);
@@ -305,7 +306,7 @@ fn accost<A: Subject>(
     odd: Option<HostIx>,
 ) -> Option<u32> {
     let to = if rng.chance(500) { leader } else { rng.index(world.servers.len()) };
-    let epoch = world.ghost.borrow().server(leader).status.map_or(0, |status| status.epoch.0);
+    let epoch = world.checker.borrow().server(leader).status.map_or(0, |status| status.epoch.0);
     let claim = rng.pick(&[epoch + 1, epoch + 50, epoch + (1 << 20), 0x7fff_fffe, 0x7fff_ffff, -1]);
     let (channel, bytes) = if rng.chance(500) {
         let sid = claimed_sid(rng, &world.options);

@@ -2,7 +2,7 @@
 
 use zab_proto::{Sid, Zxid};
 
-use crate::check::Ghost;
+use crate::check::Checker;
 use crate::members::sid_of;
 use crate::queue::HostIx;
 
@@ -83,7 +83,7 @@ impl Change {
     }
 }
 
-impl Ghost {
+impl Checker {
     /// A change is proposed.
     pub(crate) fn begin_change(&mut self, leader: HostIx, zxid: Zxid) {
         self.change = Change { now: None, leader, successor: None };

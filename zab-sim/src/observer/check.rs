@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use zab_proto::{Ensemble, Epoch, EpochKind, ServerState, Status, Zxid};
+use zab_proto::{Epoch, EpochKind, Membership, ServerState, Status, Zxid};
 
 use crate::change::Change;
 use crate::coverage::Coverage;
@@ -51,7 +51,7 @@ pub struct Watched {
 
 /// The observer.
 #[derive(Debug)]
-pub struct Ghost {
+pub struct Checker {
     pub(crate) voters: usize,
     /// The members change: whose votes count is then judged by what each server may know.
     pub(crate) dynamic: bool,
@@ -65,9 +65,9 @@ pub struct Ghost {
     /// The change that was proposed last.
     pub(crate) change: Change,
     /// The configurations that are committed, from the first one on.
-    pub(crate) configs: Vec<Ensemble>,
+    pub(crate) configs: Vec<Membership>,
     /// All that was ever proposed.
-    pub(crate) changes: BTreeMap<Zxid, Ensemble>,
+    pub(crate) changes: BTreeMap<Zxid, Membership>,
     /// The committed history: zxid and chain of each transaction.
     canon: Vec<(Zxid, u64)>,
     /// The committed transactions themselves, if the subject wants them.
@@ -101,7 +101,7 @@ pub struct Ghost {
     failure: Option<Failure>,
 }
 
-impl Ghost {
+impl Checker {
     /// An observer of such servers.
     pub(crate) fn new(options: &Options) -> Self {
         let (voters, servers) = (options.voters, options.servers());

@@ -2,7 +2,7 @@
 
 use zab_proto::{Epoch, Phase, ServerState, Status, Zxid};
 
-use crate::check::Ghost;
+use crate::check::Checker;
 use crate::disk::Disk;
 use crate::image::Image;
 use crate::queue::HostIx;
@@ -14,7 +14,7 @@ pub(crate) struct Reign {
     initial: (Zxid, u64),
 }
 
-impl Ghost {
+impl Checker {
     /// Whether `image` holds the history with which `epoch` began, for every server that tried to
     /// lead it (an epoch that failed may be led by another server later).
     pub(crate) fn holds_initial(&self, image: &Image, epoch: Epoch) -> bool {

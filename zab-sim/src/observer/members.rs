@@ -1,21 +1,21 @@
 //! The observer's view of the membership: which configuration is in force at each place of the committed
 //! history, and whose word counts there. M1, M2, M4; all quorums.
 
-use zab_proto::{Ensemble, Sid, Zxid};
+use zab_proto::{Membership, Sid, Zxid};
 
-use crate::check::Ghost;
+use crate::check::Checker;
 use crate::members::{server_of, sid_of};
 use crate::queue::HostIx;
 
-impl Ghost {
+impl Checker {
     /// The configuration that is committed.
-    pub(crate) fn committed_members(&self) -> &Ensemble {
+    pub(crate) fn committed_members(&self) -> &Membership {
         self.configs.last().expect("the first one is")
     }
 
     /// Whether the voters for which `test` holds are a quorum of a configuration, or one of two is whose oracle
     /// says so.
-    pub(crate) fn is_quorum(&self, ensemble: &Ensemble, test: impl Fn(HostIx) -> bool) -> bool {
+    pub(crate) fn is_quorum(&self, ensemble: &Membership, test: impl Fn(HostIx) -> bool) -> bool {
         let granted = |sid| self.granted[server_of(sid)] && test(server_of(sid));
         ensemble.is_quorum(|sid| test(server_of(sid)))
             || ensemble.voters().count() == 2 && ensemble.voters().any(granted)
@@ -28,7 +28,7 @@ impl Ghost {
     }
 
     /// The configuration by which a transaction is committed, if it is none itself.
-    fn in_force(&self, zxid: Zxid) -> &Ensemble {
+    fn in_force(&self, zxid: Zxid) -> &Membership {
         let older = self.configs.iter().rev().find(|config| config.version < zxid.raw());
         older.unwrap_or(&self.configs[0])
     }
@@ -36,7 +36,7 @@ impl Ghost {
     /// Whether the voters for which `test` holds commit the transaction of this zxid: a quorum of the
     /// configuration in force, and of the new one if the transaction makes it (M2).
     pub(crate) fn is_committed_by(&self, zxid: Zxid, test: impl Fn(HostIx) -> bool) -> bool {
-        let is = |ensemble: &Ensemble| self.is_quorum(ensemble, &test);
+        let is = |ensemble: &Membership| self.is_quorum(ensemble, &test);
         is(self.in_force(zxid)) && self.changes.get(&zxid).is_none_or(is)
     }
 
@@ -48,7 +48,7 @@ impl Ghost {
         holds: impl Fn(Zxid) -> bool,
         test: impl Fn(HostIx) -> bool,
     ) -> bool {
-        let is = |ensemble: &Ensemble| self.is_quorum(ensemble, &test);
+        let is = |ensemble: &Membership| self.is_quorum(ensemble, &test);
         let committed = self.committed_members();
         let behind =
             Zxid::from_raw(committed.version + 1)..=last.max(Zxid::from_raw(committed.version + 1));
@@ -61,7 +61,7 @@ impl Ghost {
         &mut self,
         server: HostIx,
         zxid: Zxid,
-        ensemble: Ensemble,
+        ensemble: Membership,
         holds: impl Fn(Zxid) -> bool,
     ) {
         let leads = self.reigns.contains_key(&(zxid.epoch(), server));
@@ -116,12 +116,12 @@ impl Ghost {
 
     /// A server goes by another configuration. M1: it is one that is committed. The first version of an
     /// epoch has the members of before.
-    pub(crate) fn on_activated(&mut self, now: u64, server: HostIx, ensemble: &Ensemble) {
+    pub(crate) fn on_activated(&mut self, now: u64, server: HostIx, ensemble: &Membership) {
         self.hooks.push((server, "members in force"));
         self.note_view(now, server, Some(ensemble));
         self.enforce_change(server, ensemble.version);
         let version = Zxid::from_raw(ensemble.version);
-        let same = |config: &&Ensemble| {
+        let same = |config: &&Membership| {
             let is_first = version.counter() == 0 && config.version < ensemble.version;
             (is_first || config.version == ensemble.version) && config.members == ensemble.members
         };

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use zab_proto::Zxid;
 use zab_proto::wire::packet::PacketType;
 
-use crate::check::Ghost;
+use crate::check::Checker;
 
 /// What has passed on one connection of the quorum port.
 #[derive(Debug, Default)]
@@ -30,14 +30,14 @@ pub(crate) struct Stream {
 
 impl Stream {
     /// A packet of the leader.
-    pub(crate) fn leader_says(&mut self, kind: PacketType, zxid: Zxid, ghost: &mut Ghost) {
+    pub(crate) fn leader_says(&mut self, kind: PacketType, zxid: Zxid, checker: &mut Checker) {
         let legal = match kind {
             // An established leader says it again when the ensemble has got an id (rule R24).
             PacketType::LEADERINFO => {
                 !std::mem::replace(&mut self.leader_info, true) || self.up_to_date
             }
             PacketType::DIFF | PacketType::TRUNC | PacketType::SNAP => self.begin(kind, zxid),
-            PacketType::PROPOSAL => self.propose(zxid, ghost),
+            PacketType::PROPOSAL => self.propose(zxid, checker),
             PacketType::COMMIT | PacketType::COMMITANDACTIVATE => {
                 self.uncommitted.pop_front() == Some(zxid)
             }
@@ -45,14 +45,14 @@ impl Stream {
                 follows(std::mem::replace(&mut self.last, zxid), zxid)
             }
             PacketType::NEWLEADER => {
-                ghost.coverage.count(self.kind());
+                checker.coverage.count(self.kind());
                 self.plan.is_some() && self.new_leader.replace(self.last).is_none()
             }
             PacketType::UPTODATE => self.acked && !std::mem::replace(&mut self.up_to_date, true),
             _ => true,
         };
         if !legal {
-            ghost.fail("V7", format!("{kind} {zxid} is out of place: {self:?}"));
+            checker.fail("V7", format!("{kind} {zxid} is out of place: {self:?}"));
         }
     }
 
@@ -61,9 +61,9 @@ impl Stream {
         self.plan.replace(kind).is_none()
     }
 
-    fn propose(&mut self, zxid: Zxid, ghost: &mut Ghost) -> bool {
+    fn propose(&mut self, zxid: Zxid, checker: &mut Checker) -> bool {
         if self.new_leader.is_some() && !self.up_to_date {
-            ghost.coverage.count(match self.plan {
+            checker.coverage.count(match self.plan {
                 Some(PacketType::SNAP) => "proposal between NEWLEADER and UPTODATE, SNAP",
                 Some(PacketType::TRUNC) => "proposal between NEWLEADER and UPTODATE, TRUNC",
                 _ => "proposal between NEWLEADER and UPTODATE, DIFF",
@@ -104,20 +104,20 @@ impl Stream {
     }
 
     /// ACK of the learner. V4.
-    pub(crate) fn acknowledged(&mut self, zxid: Zxid, name: usize, ghost: &mut Ghost) {
+    pub(crate) fn acknowledged(&mut self, zxid: Zxid, name: usize, checker: &mut Checker) {
         if zxid.counter() == 0 {
             self.acked = true;
             return;
         }
         if !self.acked {
-            ghost.fail("V4", format!("s{name} acknowledges {zxid} before NEWLEADER"));
+            checker.fail("V4", format!("s{name} acknowledges {zxid} before NEWLEADER"));
         }
         // An observer says now and then how far it is, and nobody counts it.
-        let observes = name > ghost.voters || ghost.dynamic;
+        let observes = name > checker.voters || checker.dynamic;
         let legal = |last: Zxid| follows(last, zxid) || observes && last <= zxid;
         if self.last_ack.is_some_and(|last| !legal(last)) {
             let last = self.last_ack.unwrap_or_default();
-            ghost.fail("V4", format!("s{name} acknowledges {zxid} after {last}"));
+            checker.fail("V4", format!("s{name} acknowledges {zxid} after {last}"));
         }
         self.last_ack = Some(zxid);
     }

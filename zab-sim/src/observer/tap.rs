@@ -5,7 +5,7 @@ use zab_proto::wire::notification::{Notification, parse_frame};
 use zab_proto::wire::packet::{Packet, PacketType};
 use zab_proto::{Epoch, ServerState, Sid, Zxid};
 
-use crate::check::Ghost;
+use crate::check::Checker;
 use crate::disk::Disk;
 use crate::members::{configuration, server_of, sid_of};
 use crate::mutation::Mutation;
@@ -77,7 +77,7 @@ pub(crate) struct Flow<'a> {
     /// All disks.
     pub(crate) disks: &'a [Disk],
     /// The observer.
-    pub(crate) ghost: &'a mut Ghost,
+    pub(crate) checker: &'a mut Checker,
     /// The log for humans.
     pub(crate) trace: &'a mut Trace,
     /// The fault put in on purpose.
@@ -148,7 +148,7 @@ impl Tap {
                 }
                 Parsed::Incomplete => break,
                 Parsed::Malformed(error) => {
-                    flow.ghost.fail("R12", format!("s{} sends garbage: {error}", flow.from + 1));
+                    flow.checker.fail("R12", format!("s{} sends garbage: {error}", flow.from + 1));
                     break;
                 }
             }
@@ -167,37 +167,37 @@ impl Tap {
         match packet.kind {
             PacketType::OBSERVERINFO => self.observed = true,
             // Who is asked may have begun to lead before it answers.
-            PacketType::LEADERINFO if self.observed && flow.ghost.follows(from) => {
+            PacketType::LEADERINFO if self.observed && flow.checker.follows(from) => {
                 self.relayed = true;
                 self.epoch = zxid.epoch();
             }
             PacketType::PROPOSAL | PacketType::INFORM | PacketType::INFORMANDACTIVATE
                 if self.relayed =>
             {
-                flow.ghost.on_relayed(from, to, zxid);
+                flow.checker.on_relayed(from, to, zxid);
                 if let Some(leader) = self.named(packet, flow) {
-                    flow.ghost.on_told(to, leader);
+                    flow.checker.on_told(to, leader);
                 }
             }
             PacketType::LEADERINFO => {
                 self.epoch = zxid.epoch();
-                flow.ghost.on_leader_info(from, self.epoch, &disks[from]);
+                flow.checker.on_leader_info(from, self.epoch, &disks[from]);
             }
             PacketType::ACKEPOCH => {
                 let word = packet.data.and_then(|data| data.first_chunk()).copied();
                 let current = i64::from(i32::from_be_bytes(word.unwrap_or([0xff; 4])));
                 let claim = (current >= 0).then_some((Epoch(current), zxid));
-                flow.ghost.on_ack_epoch(from, to, self.epoch, claim, &disks[from]);
+                flow.checker.on_ack_epoch(from, to, self.epoch, claim, &disks[from]);
                 self.stream.promised(zxid);
             }
-            PacketType::DIFF => flow.ghost.coverage.count("DIFF sent"),
-            PacketType::TRUNC => flow.ghost.coverage.count("TRUNC sent"),
+            PacketType::DIFF => flow.checker.coverage.count("DIFF sent"),
+            PacketType::TRUNC => flow.checker.coverage.count("TRUNC sent"),
             PacketType::SNAP => {
-                flow.ghost.coverage.count("SNAP sent");
+                flow.checker.coverage.count("SNAP sent");
                 self.in_snapshot = true;
             }
             PacketType::NEWLEADER => {
-                flow.ghost.hooks.push((to, "newleader"));
+                flow.checker.hooks.push((to, "newleader"));
                 self.config = String::from_utf8(packet.data.unwrap_or_default().to_vec()).ok();
             }
             PacketType::COMMIT
@@ -206,19 +206,19 @@ impl Tap {
             | PacketType::INFORMANDACTIVATE
                 if self.stream.is_up_to_date() =>
             {
-                flow.ghost.on_commit(from, zxid, disks);
+                flow.checker.on_commit(from, zxid, disks);
                 if let Some(leader) = self.named(packet, flow) {
-                    flow.ghost.on_named((from, to), zxid, leader, disks);
+                    flow.checker.on_named((from, to), zxid, leader, disks);
                 }
             }
             PacketType::ACK if zxid.counter() == 0 => {
                 let through = self.stream.synchronized_through();
                 if let Some(told) = self.config.take() {
-                    flow.ghost.views[from].told = Some(told);
+                    flow.checker.views[from].told = Some(told);
                 }
-                flow.ghost.on_ack_new_leader((from, to), zxid.epoch(), through, disks);
+                flow.checker.on_ack_new_leader((from, to), zxid.epoch(), through, disks);
             }
-            PacketType::ACK => flow.ghost.on_ack(from, to, zxid, disks),
+            PacketType::ACK => flow.checker.on_ack(from, to, zxid, disks),
             _ => {}
         }
     }
@@ -281,7 +281,7 @@ impl Tap {
             return Some(named);
         }
         // The mutation: of those that have a vote by the change it is the one that has least.
-        let to = flow.ghost.changes.get(&packet.zxid)?;
+        let to = flow.checker.changes.get(&packet.zxid)?;
         let others = to.voters().filter(|sid| server_of(*sid) < flow.disks.len());
         let others = others.filter(|sid| server_of(*sid) != flow.from);
         others.min_by_key(|sid| flow.disks[server_of(*sid)].durable.last().0)
@@ -289,9 +289,9 @@ impl Tap {
 
     fn follow(&mut self, kind: PacketType, zxid: Zxid, flow: &mut Flow<'_>) {
         if flow.side == Side::Acceptor {
-            self.stream.leader_says(kind, zxid, flow.ghost);
+            self.stream.leader_says(kind, zxid, flow.checker);
         } else if kind == PacketType::ACK {
-            self.stream.acknowledged(zxid, flow.from + 1, flow.ghost);
+            self.stream.acknowledged(zxid, flow.from + 1, flow.checker);
         }
     }
 
@@ -329,7 +329,7 @@ impl Tap {
         at: Side,
         readable: &[u8],
         (server, from, now): (HostIx, HostIx, u64),
-        ghost: &mut Ghost,
+        checker: &mut Checker,
     ) {
         let ear = &mut self.ears[at as usize];
         let Some(new) = readable.get(ear.ahead..).filter(|new| !new.is_empty()) else { return };
@@ -340,13 +340,13 @@ impl Tap {
         let mut heard = 0;
         let end = frames(&partial, &mut shook, |vote| {
             heard += 1;
-            ghost.on_heard(now, server, from, vote);
+            checker.on_heard(now, server, from, vote);
         });
         partial.drain(..end);
         let first = ear.frames == 0 && heard > 0;
         *ear = Ear { partial, shook, frames: ear.frames + heard, ahead: ear.ahead };
-        if first && ghost.is_notified(server, from) {
-            ghost.on_reachable(server, &mut self.due[at as usize], now);
+        if first && checker.is_notified(server, from) {
+            checker.on_reachable(server, &mut self.due[at as usize], now);
         }
     }
 
@@ -368,45 +368,46 @@ impl Tap {
                 to + 1
             )
         });
-        flow.ghost.coverage.notifications += 1;
+        flow.checker.coverage.notifications += 1;
         if vote.server_state() != Some(ServerState::Looking) {
             return;
         }
-        flow.ghost.on_said(flow.now, from, vote, &flow.disks[from]);
+        flow.checker.on_said(flow.now, from, vote, &flow.disks[from]);
         // As ZooKeeper does, a new connection repeats the last vote, however old it is.
         if !std::mem::replace(&mut self.voted[flow.side as usize], true) {
             return;
         }
-        if flow.ghost.is_notified(from, to) {
+        if flow.checker.is_notified(from, to) {
             let due = &mut self.due[flow.side as usize];
-            flow.ghost.on_notified(from, due, flow.now);
+            flow.checker.on_notified(from, due, flow.now);
         }
         let own = vote.leader.0 == i64::try_from(name).unwrap_or(0);
         if vote.zxid == Zxid::MIN || vote.leader.0 < 0 {
             return;
         }
-        if !flow.ghost.is_ever_voter(vote.leader) {
-            flow.ghost.fail("E5", format!("s{name} votes for s{}, not a voter", vote.leader));
+        if !flow.checker.is_ever_voter(vote.leader) {
+            flow.checker.fail("E5", format!("s{name} votes for s{}, not a voter", vote.leader));
         }
         let order = (vote.peer_epoch.0, vote.zxid.raw(), vote.leader.0);
         let round = vote.election_epoch;
         let cast = CastVote { round, order };
-        let stranger = flow.ghost.is_stranger(from);
+        let stranger = flow.checker.is_stranger(from);
         if let Some(last) = self.last_vote[flow.side as usize].replace(cast)
             && last.round == round
             && last.order > order
             && !stranger
         {
-            flow.ghost.fail("E2", format!("s{name} votes for a worse candidate in round {round}"));
+            flow.checker
+                .fail("E2", format!("s{name} votes for a worse candidate in round {round}"));
         }
         let looks = flow
-            .ghost
+            .checker
             .server(from)
             .status
             .is_some_and(|status| status.state == ServerState::Looking);
         if own && looks {
             let disk = &flow.disks[from];
-            flow.ghost.check_claim(from, "its vote", vote.peer_epoch, vote.zxid, disk);
+            flow.checker.check_claim(from, "its vote", vote.peer_epoch, vote.zxid, disk);
         }
     }
 }

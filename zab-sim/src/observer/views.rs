@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use zab_proto::{Ensemble, Phase, ServerState, Sid, Zxid};
+use zab_proto::{Membership, Phase, ServerState, Sid, Zxid};
 
-use crate::check::Ghost;
+use crate::check::Checker;
 use crate::disk::Disk;
 use crate::members::{server_of, sid_of};
 use crate::options::Options;
@@ -16,7 +16,7 @@ use crate::queue::{HostIx, MILLI};
 #[derive(Clone, Debug)]
 pub(crate) struct View {
     /// The configuration that is in force there.
-    pub(crate) in_force: Ensemble,
+    pub(crate) in_force: Membership,
     /// Since when, or since when it leads.
     pub(crate) since: u64,
     /// Who leads next without an election, as a change has said.
@@ -32,7 +32,7 @@ pub(crate) struct View {
 
 impl View {
     /// Of a server that has just started with that configuration.
-    pub(crate) fn new(in_force: Ensemble) -> Self {
+    pub(crate) fn new(in_force: Membership) -> Self {
         Self {
             in_force,
             since: 0,
@@ -78,9 +78,9 @@ impl Quorate {
 /// Ticks that may pass before a leader notices.
 const LOOKS: u32 = 2;
 
-impl Ghost {
+impl Checker {
     /// A process starts, with the members of its configuration file.
-    pub(crate) fn on_begun(&mut self, server: HostIx, ensemble: &Ensemble) {
+    pub(crate) fn on_begun(&mut self, server: HostIx, ensemble: &Membership) {
         let told = self.views[server].told.take();
         self.views[server] = View { told, ..View::new(ensemble.clone()) };
     }
@@ -92,7 +92,7 @@ impl Ghost {
         if !self.dynamic {
             return self.quorum(test);
         }
-        let is = |ensemble: &Ensemble| self.is_quorum(ensemble, &test);
+        let is = |ensemble: &Membership| self.is_quorum(ensemble, &test);
         let own = &self.views[server].in_force;
         let mut newer = self.changes.range(Zxid::from_raw(own.version)..);
         is(own) || newer.any(|(_, ensemble)| is(ensemble))
@@ -194,7 +194,7 @@ impl Ghost {
     }
 
     /// Another configuration is in force on a server, or it begins to lead.
-    pub(crate) fn note_view(&mut self, now: u64, server: HostIx, in_force: Option<&Ensemble>) {
+    pub(crate) fn note_view(&mut self, now: u64, server: HostIx, in_force: Option<&Membership>) {
         let view = &mut self.views[server];
         view.since = now;
         if let Some(in_force) = in_force {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use zab_proto::wire::notification::Notification;
 use zab_proto::{Epoch, ServerState, Sid, Status, Zxid};
 
-use crate::check::Ghost;
+use crate::check::Checker;
 use crate::disk::Disk;
 use crate::members::sid_of;
 use crate::queue::{HostIx, MILLI};
@@ -85,7 +85,7 @@ pub(crate) struct Due {
     at: u64,
 }
 
-impl Ghost {
+impl Checker {
     /// A server enters an election.
     pub(crate) fn forget_votes(&mut self, server: HostIx) {
         self.votes.heard[server].clear();

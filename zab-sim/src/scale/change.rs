@@ -49,13 +49,13 @@ fn play(mut measurement: Measurement, rounds: usize) -> Result<Samples, Failure>
 }
 
 fn goes_by(world: &Sim, server: HostIx, zxid: Zxid) -> bool {
-    world.ghost().views[server].in_force.version >= zxid.raw()
+    world.checker().views[server].in_force.version >= zxid.raw()
 }
 
 impl Measurement {
     /// The server without a vote takes the place of a voter: of the leader, or of another one.
     fn propose_change(&mut self, leader: HostIx, of_leader: bool) -> Result<Zxid, Failure> {
-        let mut next = self.world.ghost().committed_members().clone();
+        let mut next = self.world.checker().committed_members().clone();
         let fits = |sid: &Sid| (server_of(*sid) == leader) == of_leader;
         let old = next.voters().find(fits).expect("there are several");
         let absent = |server: &HostIx| !next.members.contains_key(&sid_of(*server));

@@ -66,7 +66,7 @@ impl Measurement {
         let (mut committed, mut served) = (None, None);
         let mut left: Vec<HostIx> = orphans.clone();
         self.until("a commit, and all observers serve", |world| {
-            let has = || world.ghost().server(leader).position >= target;
+            let has = || world.checker().server(leader).position >= target;
             committed = committed.or_else(|| has().then_some(world.now));
             // They serve until they notice.
             left.retain(|server| serves(world, *server));
@@ -77,7 +77,7 @@ impl Measurement {
         for (what, at) in [(What::MasterCommit, committed), (What::MasterAll, served)] {
             self.samples.add(what, millis(at.unwrap_or(begin) - begin));
         }
-        let status = self.world.ghost().server(leader).status;
+        let status = self.world.checker().server(leader).status;
         let leads = status.is_some_and(|status| status.state == ServerState::Leading);
         assert!(leads, "nobody else is disturbed");
         self.world.start(old);

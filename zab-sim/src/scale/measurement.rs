@@ -1,6 +1,6 @@
 //! An ensemble that is measured: what every measurement waits for and does.
 
-use zab_proto::{Ensemble, Phase, ServerState};
+use zab_proto::{Membership, Phase, ServerState};
 
 use super::{Case, Samples, What};
 use crate::check::Failure;
@@ -74,13 +74,13 @@ impl Measurement {
         assert!(proposed, "an established leader with an empty window takes proposals");
         world.settle(leader);
         let image = &world.disks[leader].issued;
-        world.ghost().position_of(image.base()) + image.log.len()
+        world.checker().position_of(image.base()) + image.log.len()
     }
 
     /// Proposes a transaction, and waits until the leader has delivered it.
     pub(super) fn commit(&mut self, leader: HostIx) -> Result<(), Failure> {
         let target = self.propose(leader);
-        self.until("a commit", |world| world.ghost().server(leader).position >= target)
+        self.until("a commit", |world| world.checker().server(leader).position >= target)
     }
 
     /// The same with the next leader, once it takes transactions: one that a change leaves without a vote takes none.
@@ -103,8 +103,8 @@ impl Measurement {
 
     /// Notifications, and bytes on the election ports, so far.
     pub(super) fn sent(&self) -> (u64, u64) {
-        let ghost = self.world.ghost();
-        (ghost.coverage.notifications, ghost.coverage.election_bytes)
+        let checker = self.world.checker();
+        (checker.coverage.notifications, checker.coverage.election_bytes)
     }
 
     /// What of these was sent since there were `before`.
@@ -123,7 +123,7 @@ impl Measurement {
 
 /// Whether a server serves clients.
 pub(super) fn serves(world: &Sim, server: HostIx) -> bool {
-    world.ghost().server(server).status.is_some_and(|status| status.phase == Phase::Broadcast)
+    world.checker().server(server).status.is_some_and(|status| status.phase == Phase::Broadcast)
 }
 
 /// Whether all do, but for one that is lost.
@@ -133,12 +133,12 @@ pub(super) fn all_serve(world: &Sim, lost: Option<HostIx>) -> bool {
 
 /// Whether all voters that are there, of what is in force and of the last change, follow one of them.
 pub(super) fn agreed(world: &Sim, lost: Option<HostIx>) -> bool {
-    let ghost = world.ghost();
-    let last = ghost.changes.values().next_back();
-    let all = [Some(ghost.committed_members()), last].into_iter().flatten();
-    let voters = all.flat_map(Ensemble::voters).map(server_of).filter(|s| Some(*s) != lost);
+    let checker = world.checker();
+    let last = checker.changes.values().next_back();
+    let all = [Some(checker.committed_members()), last].into_iter().flatten();
+    let voters = all.flat_map(Membership::voters).map(server_of).filter(|s| Some(*s) != lost);
     let mut leaders = voters.map(|server| {
-        let status = ghost.server(server).status;
+        let status = checker.server(server).status;
         status.filter(|status| status.state != ServerState::Looking)?.leader
     });
     let first = leaders.next().flatten();

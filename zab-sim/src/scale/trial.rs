@@ -72,7 +72,7 @@ impl Marks {
             return;
         }
         let leads = |server: HostIx| {
-            let status = world.ghost().server(server).status;
+            let status = world.checker().server(server).status;
             status.is_some_and(|status| status.state == ServerState::Leading)
         };
         let mut others = (0..world.options.voters).filter(|server| Some(*server) != lost);
@@ -85,7 +85,7 @@ impl Marks {
         if self.all.is_none() && all_serve(world, lost) {
             self.all = Some(now);
         }
-        let has = |(leader, position)| world.ghost().server(leader).position >= position;
+        let has = |(leader, position)| world.checker().server(leader).position >= position;
         if target.is_some_and(has) {
             self.committed.get_or_insert(now);
         }
@@ -172,12 +172,12 @@ impl Measurement {
         for _ in 0..times {
             let begin = self.world.now;
             let target = self.propose(leader);
-            self.until("a commit", |w| w.ghost().server(leader).position >= target)?;
+            self.until("a commit", |w| w.checker().server(leader).position >= target)?;
             self.add(What::CommitOne, begin);
             let mut late = 0;
             self.until("a commit everywhere", |world| {
-                let ghost = world.ghost();
-                while late < servers && ghost.server(late).position >= target {
+                let checker = world.checker();
+                while late < servers && checker.server(late).position >= target {
                     late += 1;
                 }
                 late == servers
@@ -195,7 +195,7 @@ impl Measurement {
             if let Some((target, begin)) = flight.front().copied()
                 && (flight.len() == IN_FLIGHT || sent >= PIPELINED)
             {
-                self.until("a commit", |w| w.ghost().server(leader).position >= target)?;
+                self.until("a commit", |w| w.checker().server(leader).position >= target)?;
                 self.add(What::CommitMany, begin);
                 flight.pop_front();
             }

@@ -73,7 +73,7 @@ impl<A: Subject> World<A> {
                         self.pause(server);
                     }
                     self.trace.say(|| format!("s{} is now {status:?}", server + 1));
-                    self.ghost.borrow_mut().on_became(self.now, server, &status, &self.disks);
+                    self.checker.borrow_mut().on_became(self.now, server, &status, &self.disks);
                     self.note_reign(&status);
                 }
             }
@@ -91,16 +91,16 @@ impl<A: Subject> World<A> {
         if !self.servers[server].paused {
             let issued = &self.disks[server].issued;
             let holds = |zxid| issued.find(zxid).is_some();
-            self.ghost.borrow_mut().check_quorate(self.now, server, holds);
+            self.checker.borrow_mut().check_quorate(self.now, server, holds);
         }
     }
 
     /// A server asks its oracle, which answers at once.
     fn answer_oracle(&mut self, server: HostIx) {
-        let mut ghost = self.ghost.borrow_mut();
-        let granted = ghost.granted[server];
-        ghost.coverage.count(if granted { "oracle: granted" } else { "oracle: denied" });
-        drop(ghost);
+        let mut checker = self.checker.borrow_mut();
+        let granted = checker.granted[server];
+        checker.coverage.count(if granted { "oracle: granted" } else { "oracle: denied" });
+        drop(checker);
         let s = &mut self.servers[server];
         let now = s.clock(self.now);
         if let Some(node) = &mut s.node {
@@ -110,13 +110,13 @@ impl<A: Subject> World<A> {
 
     /// A leader ends, as the members have changed.
     fn note_hand_over(&self, server: HostIx, to: Option<Sid>) {
-        let mut ghost = self.ghost.borrow_mut();
-        ghost.coverage.count(match to {
+        let mut checker = self.checker.borrow_mut();
+        checker.coverage.count(match to {
             Some(_) => "members: led by a designated server",
             None => "members: left to an election",
         });
         if let Some(leader) = to {
-            ghost.on_handed_over(server, leader);
+            checker.on_handed_over(server, leader);
         }
     }
 
@@ -166,7 +166,7 @@ impl<A: Subject> World<A> {
             (1..=self.servers.len()).contains(&sid).then(|| sid - 1)
         });
         let Some(to) = target else {
-            self.ghost.borrow_mut().fail("address", format!("dials {addresses}"));
+            self.checker.borrow_mut().fail("address", format!("dials {addresses}"));
             return;
         };
         if self.nameless[to] {
@@ -245,13 +245,13 @@ impl<A: Subject> World<A> {
             self.taps.resize_with(conn as usize + 1, Tap::default);
         }
         let c = self.net.conn(conn);
-        let mut ghost = self.ghost.borrow_mut();
+        let mut checker = self.checker.borrow_mut();
         let mut flow = Flow {
             from: c.end(side).host,
             to: c.end(side.other()).host,
             side,
             disks: &self.disks,
-            ghost: &mut ghost,
+            checker: &mut checker,
             trace: &mut self.trace,
             mutation: self.options.mutation,
             packet_rules: &mut self.packet_rules,
@@ -262,7 +262,7 @@ impl<A: Subject> World<A> {
         match channel {
             Channel::Quorum => tap.quorum(&self.scratch[..n], raw, ended, &mut flow),
             Channel::Election => {
-                flow.ghost.coverage.election_bytes += n as u64;
+                flow.checker.coverage.election_bytes += n as u64;
                 tap.election(&self.scratch[..n], &mut flow);
             }
             Channel::Client => {}

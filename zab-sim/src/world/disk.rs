@@ -10,7 +10,7 @@ use zab_proto::{
     Epoch, EpochKind, Identity, LogReady, Recovered, SnapshotDigest, Storage, Ticket, Zxid,
 };
 
-use crate::check::Ghost;
+use crate::check::Checker;
 use crate::image::{Image, Op, Rec, Snapshot};
 use crate::members;
 use crate::mutation::Mutation;
@@ -54,7 +54,7 @@ pub(crate) struct Work {
 #[derive(Debug)]
 pub(crate) struct Disk {
     server: HostIx,
-    ghost: Rc<RefCell<Ghost>>,
+    checker: Rc<RefCell<Checker>>,
     options: DiskOptions,
     mutation: Option<Mutation>,
     rng: Rng,
@@ -89,7 +89,7 @@ impl Disk {
     #[must_use]
     pub(crate) fn new(
         server: HostIx,
-        ghost: Rc<RefCell<Ghost>>,
+        checker: Rc<RefCell<Checker>>,
         options: DiskOptions,
         mutation: Option<Mutation>,
         initialize: bool,
@@ -98,7 +98,7 @@ impl Disk {
         let image = Image { initialize, ..Image::default() };
         Self {
             server,
-            ghost,
+            checker,
             options,
             mutation,
             rng,
@@ -199,7 +199,7 @@ impl Disk {
         }
         self.durable.remember_for(self.mutation, op);
         self.durable.apply(op, self.mutation);
-        self.ghost.borrow_mut().on_durable(self.server, &self.durable, op);
+        self.checker.borrow_mut().on_durable(self.server, &self.durable, op);
     }
 
     /// The background snapshot is published.
@@ -210,7 +210,7 @@ impl Disk {
             zxid: writing.zxid,
             bytes: Rc::new(writing.bytes),
             digest: writing.digest,
-            chain: self.ghost.borrow().chain_at(writing.zxid),
+            chain: self.checker.borrow().chain_at(writing.zxid),
         };
         self.durable.publish(&snapshot, self.options.log_kept);
         self.issued.publish(&snapshot, self.options.log_kept);
@@ -222,14 +222,14 @@ impl Disk {
         {
             let whole = !self.rng.chance(self.options.log_gap_per_mille);
             let what = if whole { "sync: DIFF from the log" } else { "log with a gap" };
-            self.ghost.borrow_mut().coverage.count(what);
+            self.checker.borrow_mut().coverage.count(what);
             log.whole = if whole { LogReady::Whole } else { LogReady::Incomplete };
         }
     }
 
     /// What is left after the process or the host died.
     pub(crate) fn die(&mut self, death: Death) {
-        self.ghost.borrow_mut().on_dying(self.server, &self.durable, &self.issued);
+        self.checker.borrow_mut().on_dying(self.server, &self.durable, &self.issued);
         // A kill loses what the process still held back; a power cut keeps what the kernel had
         // flushed of its own accord.
         let survivors = self.rng.index(self.queue.len() + 1);
@@ -254,7 +254,7 @@ impl Disk {
             self.durable.unsynced = Some(synced.min(self.durable.log.len()));
         }
         self.issued = self.durable.clone();
-        self.ghost.borrow_mut().on_death(self.server, &self.durable);
+        self.checker.borrow_mut().on_death(self.server, &self.durable);
     }
 
     /// The disk is replaced by an empty one, as its operator declares.
@@ -262,7 +262,7 @@ impl Disk {
         self.durable = Image::default();
         self.issued = Image::default();
         self.commit_point = None;
-        self.ghost.borrow_mut().on_wipe(self.server);
+        self.checker.borrow_mut().on_wipe(self.server);
     }
 
     /// The disk of a dead server is one of another ensemble, with so many transactions of one epoch.
@@ -307,7 +307,7 @@ impl Disk {
             recovered.configurations.clone_from(&image.configurations);
         }
         if self.mutation == Some(Mutation::NewLeaderCommits)
-            && let Some(told) = self.ghost.borrow().views[self.server].told.clone()
+            && let Some(told) = self.checker.borrow().views[self.server].told.clone()
         {
             recovered.configurations = vec![told];
         }
@@ -329,7 +329,7 @@ impl Disk {
         if through > image.base() {
             let what =
                 if named >= Some(through) { "commit point used" } else { "epochs before used" };
-            self.ghost.borrow_mut().coverage.count(what);
+            self.checker.borrow_mut().coverage.count(what);
         }
         through
     }
@@ -338,7 +338,7 @@ impl Disk {
     fn note_change(&self, zxid: Zxid, txn: &[u8]) {
         if let Some(ensemble) = members::configuration(txn) {
             let holds = |zxid| self.issued.find(zxid).is_some();
-            self.ghost.borrow_mut().on_change(self.server, zxid, ensemble, holds);
+            self.checker.borrow_mut().on_change(self.server, zxid, ensemble, holds);
         }
     }
 
@@ -358,7 +358,7 @@ impl Disk {
         {
             self.durable.current = Some(*epoch);
             let op = Op::SetEpoch(EpochKind::Current, *epoch);
-            self.ghost.borrow_mut().on_durable(self.server, &self.durable, &op);
+            self.checker.borrow_mut().on_durable(self.server, &self.durable, &op);
         }
         self.issued.apply(&op, None);
         self.queue.push_back((ticket, op));
@@ -367,7 +367,7 @@ impl Disk {
 
 impl Storage for Disk {
     fn set_epoch(&mut self, ticket: Ticket, kind: EpochKind, epoch: Epoch) {
-        self.ghost.borrow_mut().on_issue(self.server, "set_epoch");
+        self.checker.borrow_mut().on_issue(self.server, "set_epoch");
         self.issue(ticket, Op::SetEpoch(kind, epoch));
     }
 
@@ -376,21 +376,21 @@ impl Storage for Disk {
     }
 
     fn set_configurations(&mut self, ticket: Ticket, texts: &[String]) {
-        self.ghost.borrow_mut().on_issue(self.server, "configurations");
+        self.checker.borrow_mut().on_issue(self.server, "configurations");
         self.issue(ticket, Op::SetConfigurations(texts.to_vec()));
     }
 
     fn append(&mut self, ticket: Ticket, zxid: Zxid, txn: &[u8]) {
         let (last, chain) = self.issued.last();
         let rec = self.record(chain, zxid, txn);
-        self.ghost.borrow_mut().on_append(self.server, last, zxid, rec.chain);
+        self.checker.borrow_mut().on_append(self.server, last, zxid, rec.chain);
         self.note_change(zxid, txn);
         self.logged += 1;
         self.issue(ticket, Op::Append(rec));
     }
 
     fn truncate(&mut self, ticket: Ticket, after: Zxid) {
-        self.ghost.borrow_mut().on_truncate(self.server, &self.issued, after);
+        self.checker.borrow_mut().on_truncate(self.server, &self.issued, after);
         self.issue(ticket, Op::Truncate(after));
     }
 
@@ -414,14 +414,14 @@ impl Storage for Disk {
         let mut log = std::mem::take(&mut self.staged);
         let at_once = self.mutation != Some(Mutation::InstallInParts);
         let chain = {
-            let mut ghost = self.ghost.borrow_mut();
+            let mut checker = self.checker.borrow_mut();
             let end = log.last().filter(|_| at_once).map_or(zxid, |rec| rec.zxid);
-            ghost.on_install(self.server, &self.issued, end);
-            let chain = ghost.chain_at(zxid);
+            checker.on_install(self.server, &self.issued, end);
+            let chain = checker.chain_at(zxid);
             let mut before = (zxid, chain);
             for rec in &mut log {
                 rec.chain = Rec::link(before.1, rec.zxid, hash(&self.arena[rec.range()]));
-                ghost.on_append(self.server, before.0, rec.zxid, rec.chain);
+                checker.on_append(self.server, before.0, rec.zxid, rec.chain);
                 before = (rec.zxid, rec.chain);
             }
             chain
@@ -478,7 +478,7 @@ impl Storage for Disk {
 
     fn snapshot_begin(&mut self, zxid: Zxid) {
         self.logged = 0;
-        self.ghost.borrow_mut().on_snapshot(self.server, zxid);
+        self.checker.borrow_mut().on_snapshot(self.server, zxid);
         self.writing = Some(Writing { zxid, bytes: Vec::new(), digest: None, sealed: false });
     }
 

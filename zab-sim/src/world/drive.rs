@@ -106,7 +106,7 @@ impl<A: Subject> World<A> {
 
     /// Whether the port that was dialled is open, in a process that runs.
     fn listens(&self, server: HostIx, conn: u32) -> bool {
-        let status = self.ghost.borrow().server(server).status;
+        let status = self.checker.borrow().server(server).status;
         !self.options.quorum_port_when_leading
             || self.net.conn(conn).channel != Channel::Quorum
             || status.is_some_and(|status| status.state == ServerState::Leading)
@@ -225,7 +225,7 @@ impl<A: Subject> World<A> {
         let (leader, learner) = (c.end(at).host, c.end(at.other()).host);
         let from_learner = c.channel == Channel::Quorum && at == Side::Acceptor;
         if from_learner && learner < self.servers.len() {
-            self.ghost.borrow_mut().on_learner(self.now, leader, learner, begins);
+            self.checker.borrow_mut().on_learner(self.now, leader, learner, begins);
         }
     }
 
@@ -238,7 +238,7 @@ impl<A: Subject> World<A> {
         }
         let (bytes, _) = self.net.readable(conn, at);
         if let Some(tap) = self.taps.get_mut(conn as usize) {
-            tap.hear(at, bytes, (server, from, self.now), &mut self.ghost.borrow_mut());
+            tap.hear(at, bytes, (server, from, self.now), &mut self.checker.borrow_mut());
         }
     }
 
@@ -320,7 +320,7 @@ impl<A: Subject> World<A> {
                 }
             }
             None => {
-                self.ghost.borrow_mut().coverage.count("fault: disk failed");
+                self.checker.borrow_mut().coverage.count("fault: disk failed");
                 self.die(server, Death::Kill);
                 let at = self.now + self.rng.range(SECOND / 10, SECOND);
                 self.queue.push(at, Event::Start { server });

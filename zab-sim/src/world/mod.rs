@@ -19,7 +19,7 @@ use zab_proto::{
     Application, Config, ConnId, EnsembleId, Epoch, Instant, Node, Role, ServerState, Zxid,
 };
 
-use crate::check::{Failure, Ghost};
+use crate::check::{Checker, Failure};
 use crate::disk::Disk;
 use crate::limits;
 use crate::members;
@@ -102,7 +102,7 @@ pub struct World<A: Subject> {
     pub(crate) servers: Vec<Server<A>>,
     pub(crate) disks: Vec<Disk>,
     pub(crate) clients: Vec<Seat<A::Client>>,
-    pub(crate) ghost: Rc<RefCell<Ghost>>,
+    pub(crate) checker: Rc<RefCell<Checker>>,
     pub(crate) taps: Vec<Tap>,
     /// The log for humans.
     pub trace: Trace,
@@ -152,12 +152,12 @@ impl<A: Subject> World<A> {
     pub fn asleep(options: Options, trace: Trace) -> Self {
         let n = options.servers();
         let mut rng = Rng::new(options.seed, 1);
-        let ghost = Rc::new(RefCell::new(Ghost::new(&options)));
+        let checker = Rc::new(RefCell::new(Checker::new(&options)));
         let initialize = rng.chance(500);
         let disks = (0..n).map(|server| {
             let rng = Rng::new(options.seed, 1000 + server as u64);
             let disk = options.disk.clone();
-            Disk::new(server, Rc::clone(&ghost), disk, options.mutation, initialize, rng)
+            Disk::new(server, Rc::clone(&checker), disk, options.mutation, initialize, rng)
         });
         let disks = disks.collect();
         let servers = (0..n).map(|_| Server {
@@ -195,7 +195,7 @@ impl<A: Subject> World<A> {
             servers,
             disks,
             clients,
-            ghost,
+            checker,
             taps: Vec::new(),
             trace,
             plan: draw(&options),
@@ -241,13 +241,13 @@ impl<A: Subject> World<A> {
     /// The first broken invariant, if any.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
-        self.ghost.borrow().failure().cloned()
+        self.checker.borrow().failure().cloned()
     }
 
     /// The observer.
     #[must_use]
-    pub fn ghost(&self) -> std::cell::Ref<'_, Ghost> {
-        self.ghost.borrow()
+    pub fn checker(&self) -> std::cell::Ref<'_, Checker> {
+        self.checker.borrow()
     }
 
     /// The server's application, if it runs.
@@ -265,13 +265,13 @@ impl<A: Subject> World<A> {
     /// The server that leads with an established epoch, by its last reported status.
     #[must_use]
     pub fn leader(&self) -> Option<HostIx> {
-        let ghost = self.ghost.borrow();
+        let checker = self.checker.borrow();
         let leads = |server: &HostIx| {
-            ghost.server(*server).status.is_some_and(|status| {
+            checker.server(*server).status.is_some_and(|status| {
                 status.state == ServerState::Leading && status.phase == zab_proto::Phase::Broadcast
             })
         };
-        let epoch = |server: &HostIx| ghost.server(*server).status.map(|s| s.epoch);
+        let epoch = |server: &HostIx| checker.server(*server).status.map(|s| s.epoch);
         (0..self.servers.len()).filter(leads).max_by_key(epoch)
     }
 
@@ -297,7 +297,7 @@ impl<A: Subject> World<A> {
             if done(self) {
                 return true;
             }
-            if self.ghost.borrow().failure().is_some() || !self.step(until) {
+            if self.checker.borrow().failure().is_some() || !self.step(until) {
                 return false;
             }
         }
@@ -327,16 +327,18 @@ impl<A: Subject> World<A> {
             if progress.is_ok_and(|p| p.done) {
                 app.install_commit(snapshot.zxid, snapshot.digest);
             } else {
-                self.ghost.borrow_mut().fail("B15", format!("s{}: snapshot unusable", server + 1));
+                self.checker
+                    .borrow_mut()
+                    .fail("B15", format!("s{}: snapshot unusable", server + 1));
             }
         }
         let last = self.disks[server].durable.last().0;
         self.trace.say(|| format!("s{} starts with a log up to {last}", server + 1));
-        self.ghost.borrow_mut().on_begun(server, &config(&self.options, server).ensemble);
-        self.ghost.borrow_mut().on_start(server, at, app.digest());
-        self.ghost.borrow_mut().servers[server].resumed_at = self.now;
-        let ghost = Rc::clone(&self.ghost);
-        let mut probe = Probe::new(app, server, ghost, self.options.mutation);
+        self.checker.borrow_mut().on_begun(server, &config(&self.options, server).ensemble);
+        self.checker.borrow_mut().on_start(server, at, app.digest());
+        self.checker.borrow_mut().servers[server].resumed_at = self.now;
+        let checker = Rc::clone(&self.checker);
+        let mut probe = Probe::new(app, server, checker, self.options.mutation);
         let now = s.clock(self.now);
         recovered.deliver(committed, |zxid, txn| Application::deliver(&mut probe, now, zxid, txn));
         let mut config = config(&self.options, server);
@@ -351,7 +353,7 @@ impl<A: Subject> World<A> {
         s.swamped = swamped;
         match Node::new(now, config, recovered, probe) {
             Ok(node) => s.node = Some(node),
-            Err(error) => self.ghost.borrow_mut().fail("config", error.to_string()),
+            Err(error) => self.checker.borrow_mut().fail("config", error.to_string()),
         }
         self.disks[server].last_ticket = zab_proto::Ticket(0);
         self.settle(server);
@@ -376,7 +378,7 @@ impl<A: Subject> World<A> {
     /// Compares the observer's history with the disks.
     pub(crate) fn compare(&mut self) {
         let disks = &self.disks;
-        self.ghost.borrow_mut().compare(|server| &disks[server].durable);
+        self.checker.borrow_mut().compare(|server| &disks[server].durable);
     }
 
     /// Queues a timer event for the server's next deadline, unless an earlier one is queued.

@@ -8,7 +8,7 @@ use zab_proto::{
     Instant, Origin, SnapshotDigest, Status, Zxid,
 };
 
-use crate::check::{Failure, Ghost};
+use crate::check::{Checker, Failure};
 use crate::mutation::Mutation;
 use crate::queue::HostIx;
 use crate::rng::hash;
@@ -20,7 +20,7 @@ pub(crate) struct Probe<A> {
     /// The application.
     pub(crate) app: A,
     server: HostIx,
-    ghost: Rc<RefCell<Ghost>>,
+    checker: Rc<RefCell<Checker>>,
     mutation: Option<Mutation>,
     delivered: u64,
     /// Delivered, and not yet seen to be applied to its end.
@@ -40,13 +40,13 @@ impl<A: Subject> Probe<A> {
     pub(crate) fn new(
         app: A,
         server: HostIx,
-        ghost: Rc<RefCell<Ghost>>,
+        checker: Rc<RefCell<Checker>>,
         mutation: Option<Mutation>,
     ) -> Self {
         Self {
             app,
             server,
-            ghost,
+            checker,
             mutation,
             delivered: 0,
             applying: None,
@@ -71,7 +71,7 @@ impl<A: Subject> Probe<A> {
     fn look(&mut self) {
         if let Some(zxid) = self.applying.take_if(|_| !self.app.is_applying()) {
             let digest = self.app.digest();
-            self.ghost.borrow_mut().on_applied(self.server, zxid, digest);
+            self.checker.borrow_mut().on_applied(self.server, zxid, digest);
         }
     }
 
@@ -83,13 +83,13 @@ impl<A: Subject> Probe<A> {
     /// Counts what a change of the role, or the death of the server, comes in the middle of.
     pub(crate) fn count_in_hand(&self, dies: bool) {
         if let Some(in_hand) = self.app.in_hand() {
-            self.ghost.borrow_mut().coverage.count(in_hand.situation(dies));
+            self.checker.borrow_mut().coverage.count(in_hand.situation(dies));
         }
     }
 
     fn listen(&self) {
         if let Some(Failure { invariant, text }) = self.app.complaint() {
-            self.ghost.borrow_mut().fail(invariant, format!("s{}: {text}", self.server + 1));
+            self.checker.borrow_mut().fail(invariant, format!("s{}: {text}", self.server + 1));
         }
     }
 }
@@ -101,12 +101,12 @@ impl<A: Subject> Application for Probe<A> {
         if !skip {
             self.app.deliver(now, zxid, txn);
         }
-        let mut ghost = self.ghost.borrow_mut();
+        let mut checker = self.checker.borrow_mut();
         if A::RECORDS {
-            ghost.record(zxid, txn);
+            checker.record(zxid, txn);
         }
-        ghost.on_deliver(self.server, zxid, hash(txn));
-        drop(ghost);
+        checker.on_deliver(self.server, zxid, hash(txn));
+        drop(checker);
         self.applying = Some(zxid);
         self.look();
         self.listen();
@@ -114,7 +114,7 @@ impl<A: Subject> Application for Probe<A> {
 
     fn is_applying(&self) -> bool {
         let applying = self.app.is_applying();
-        self.ghost.borrow_mut().note_waiting(self.server, applying);
+        self.checker.borrow_mut().note_waiting(self.server, applying);
         applying
     }
 
@@ -124,7 +124,7 @@ impl<A: Subject> Application for Probe<A> {
 
     fn may_deliver(&self) -> bool {
         let may = self.app.may_deliver();
-        self.ghost.borrow_mut().note_waiting(self.server, !may);
+        self.checker.borrow_mut().note_waiting(self.server, !may);
         may
     }
 
@@ -219,7 +219,7 @@ impl<A: Subject> Application for Probe<A> {
         let snapshot = self.app.snapshot_open();
         self.look();
         self.opened += 1;
-        self.ghost.borrow_mut().hooks.push((self.server, "open"));
+        self.checker.borrow_mut().hooks.push((self.server, "open"));
         if self.mutation == Some(Mutation::SnapshotReadLate) {
             self.late.push((snapshot, None));
         }
@@ -256,7 +256,7 @@ impl<A: Subject> Application for Probe<A> {
         self.app.install_commit(zxid, digest);
         self.applying = None;
         let digest = self.app.digest();
-        self.ghost.borrow_mut().on_state(self.server, zxid, digest);
+        self.checker.borrow_mut().on_state(self.server, zxid, digest);
         self.listen();
     }
 

@@ -10,7 +10,7 @@ use zab_proto::{
 };
 use zk_service::Opcode;
 
-use crate::check::{Failure, Ghost};
+use crate::check::{Checker, Failure};
 use crate::coverage::Coverage;
 use crate::members;
 use crate::options::Options;
@@ -63,7 +63,7 @@ impl<S: StateMachine> Subject for Replica<S> {
     fn judge(
         clients: &[S::Client],
         _servers: &[&Self],
-        _ghost: &Ghost,
+        _ghost: &Checker,
         _coverage: &mut Coverage,
     ) -> Result<(), Failure> {
         S::judge(clients)

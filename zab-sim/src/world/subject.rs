@@ -2,7 +2,7 @@
 
 use zab_proto::{Application, ConnId, Instant};
 
-use crate::check::{Failure, Ghost};
+use crate::check::{Checker, Failure};
 use crate::coverage::Coverage;
 use crate::options::Options;
 use crate::queue::HostIx;
@@ -35,7 +35,7 @@ pub trait Subject: Application + Sized {
     /// Its clients.
     type Client: Client;
 
-    /// Whether [`Ghost::history`] is to hold the transactions themselves.
+    /// Whether [`Checker::history`] is to hold the transactions themselves.
     const RECORDS: bool = false;
 
     /// Its longest transaction or request, in bytes, that has to be possible.
@@ -79,7 +79,7 @@ pub trait Subject: Application + Sized {
     fn judge(
         clients: &[Self::Client],
         servers: &[&Self],
-        ghost: &Ghost,
+        checker: &Checker,
         coverage: &mut Coverage,
     ) -> Result<(), Failure>;
 }

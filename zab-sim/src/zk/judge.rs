@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use zk_service::Database;
 
-use crate::check::{Failure, Ghost};
+use crate::check::{Checker, Failure};
 use crate::coverage::Coverage;
 use crate::queue::MILLI;
 use crate::zk::acl::{self, perms};
@@ -20,13 +20,13 @@ use crate::zk::wire::{Answer, Request};
 pub(crate) fn judge(
     clients: &[ZkClient],
     databases: &[&Database],
-    ghost: &Ghost,
+    checker: &Checker,
     coverage: &mut Coverage,
 ) -> Result<(), Failure> {
     if let Some(failure) = clients.iter().find_map(|client| client.broken.clone()) {
         return Err(failure);
     }
-    let record = replay(clients, ghost)?;
+    let record = replay(clients, checker)?;
     for (index, client) in clients.iter().enumerate() {
         Reading { record: &record, index, client, coverage }.judge().map_err(|failure| {
             Failure { text: format!("client {}: {}", index + 1, failure.text), ..failure }

@@ -33,7 +33,7 @@ use zk_service::{Entropy, Service, ServiceOptions, WallClock};
 
 pub use client::ZkClient;
 
-use crate::check::{Failure, Ghost};
+use crate::check::{Checker, Failure};
 use crate::coverage::Coverage;
 use crate::mutation::Mutation;
 use crate::options::Options;
@@ -169,11 +169,11 @@ impl Subject for Zk {
     fn judge(
         clients: &[ZkClient],
         servers: &[&Self],
-        ghost: &Ghost,
+        checker: &Checker,
         coverage: &mut Coverage,
     ) -> Result<(), Failure> {
         let databases: Vec<_> = servers.iter().map(|server| server.service.database()).collect();
-        judge::judge(clients, &databases, ghost, coverage)
+        judge::judge(clients, &databases, checker, coverage)
     }
 }
 

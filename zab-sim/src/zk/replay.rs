@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use zk_service::acl::AclList;
 use zk_service::txn::{CreateKind, CreateTxn, Parts, Paths, Payload, Txn};
 
-use crate::check::{Failure, Ghost};
+use crate::check::{Checker, Failure};
 use crate::zk::acl::{Entry, User};
 use crate::zk::client::ZkClient;
 use crate::zk::history::Call;
@@ -62,7 +62,7 @@ pub(crate) fn failure(invariant: &'static str, text: String) -> Failure {
 }
 
 /// Replays the committed history. W1, W3, W7, W9, W11, W12, W13.
-pub(crate) fn replay(clients: &[ZkClient], ghost: &Ghost) -> Result<Record, Failure> {
+pub(crate) fn replay(clients: &[ZkClient], checker: &Checker) -> Result<Record, Failure> {
     let mut asked: BTreeMap<i64, Asked> = BTreeMap::new();
     for (index, client) in clients.iter().enumerate() {
         for (at, call) in client.calls.iter().enumerate() {
@@ -87,7 +87,7 @@ pub(crate) fn replay(clients: &[ZkClient], ghost: &Ghost) -> Result<Record, Fail
     let mut replay = Replay { clients, locals, asked, record };
     // The run may end between a commit and its delivery, but not leave one out.
     let mut undelivered = None;
-    for (zxid, payload) in ghost.history() {
+    for (zxid, payload) in checker.history() {
         let Some(payload) = payload else {
             undelivered = undelivered.or(Some(zxid));
             continue;

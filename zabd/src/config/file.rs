@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use zab_proto::{Ensemble, Role};
+use zab_proto::{Membership, Role};
 
 use super::error::{Invalid, Origin};
 use super::judge;
@@ -14,7 +14,7 @@ use super::system::{Setting, SystemProperties};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FileKeys {
     values: BTreeMap<&'static str, Setting>,
-    pub(crate) ensemble: Ensemble,
+    pub(crate) ensemble: Membership,
 }
 
 impl FileKeys {

@@ -20,7 +20,7 @@ use std::iter::repeat;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use zab_proto::{Ensemble, Member, Sid};
+use zab_proto::{Member, Membership, Sid};
 use zk_service::EnsembleAuth;
 
 pub use zab_sasl::properties;
@@ -80,7 +80,7 @@ pub struct ServerConfig {
     /// Where this server's own ports are; in no configuration if it is no member any more.
     pub own: Option<Member>,
     /// The members; empty when standalone.
-    pub ensemble: Ensemble,
+    pub ensemble: Membership,
     /// The file that says whether one of two voters is a quorum.
     pub oracle: Option<PathBuf>,
     /// `reconfigEnabled`; see [`changes_members`](Self::changes_members).
@@ -298,7 +298,7 @@ impl ServerConfig {
             address_timeout: millis(count("multiAddress.reachabilityCheckTimeoutMs")),
             metrics_provider: metrics_provider(&keys),
             own: sid.and_then(|sid| keys.ensemble.members.get(&sid).cloned()),
-            ensemble: if standalone { Ensemble::default() } else { keys.ensemble },
+            ensemble: if standalone { Membership::default() } else { keys.ensemble },
             x509_auth,
             enforce_auth,
             sasl,
@@ -458,10 +458,10 @@ fn first_member_key(bytes: &[u8]) -> Option<String> {
 }
 
 /// The members, from a file of their own, whose name may end in the configuration's version.
-fn load_dynamic(path: &Path) -> Result<Ensemble, Invalid> {
+fn load_dynamic(path: &Path) -> Result<Membership, Invalid> {
     let bytes = fs::read(path)
         .map_err(|error| Invalid::new(format!("Error processing {}: {error}", path.display())))?;
-    let mut ensemble = Ensemble::default();
+    let mut ensemble = Membership::default();
     for entry in properties::parse(&bytes).map_err(|line| malformed(Some(path), line))? {
         let origin = Origin::File(Some(path.to_path_buf()), Some(entry.line));
         let at = |invalid| origin.blame(&entry.key, invalid);

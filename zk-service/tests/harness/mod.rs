@@ -12,7 +12,7 @@ use std::time::Duration;
 use zab_proto::wire::Parsed;
 use zab_proto::wire::packet::{Packet, PacketType};
 use zab_proto::{
-    Application, Channel, Config, ConnId, Ensemble, Incoming, Input, Instant, Limits, Member,
+    Application, Channel, Config, ConnId, Incoming, Input, Instant, Limits, Member, Membership,
     MemoryStorage, NetOutput, Node, Phase, Recovered, ServerState, Sid, SnapshotDigest, Zxid,
 };
 use zk_service::{Service, ServiceOptions};
@@ -145,7 +145,7 @@ impl World {
         images: &[Image],
         limits: Limits,
     ) -> Self {
-        let mut ensemble = Ensemble::default();
+        let mut ensemble = Membership::default();
         for sid in 1..=voters + observers {
             let role = if sid > voters { ":observer" } else { "" };
             let line = format!("h:{}:{}{role}", 1000 + sid, 2000 + sid);
@@ -157,7 +157,7 @@ impl World {
     /// The members of a configuration, all serving. With `options.reconfig` it may change; the last two
     /// digits of all ports of a server are its number.
     pub(crate) fn of(
-        ensemble: &Ensemble,
+        ensemble: &Membership,
         options: &ServiceOptions,
         images: &[Image],
         limits: Limits,
@@ -199,7 +199,7 @@ impl World {
 
     /// A server that is not a member yet begins to follow the members of `ensemble`, which has a line for
     /// it.
-    pub(crate) fn join(&mut self, ensemble: &Ensemble, options: &ServiceOptions) {
+    pub(crate) fn join(&mut self, ensemble: &Membership, options: &ServiceOptions) {
         let sid = i64::try_from(self.nodes.len() + 1).expect("few");
         let mut config = Config::new(Sid(sid), ensemble.clone());
         config.tick_time = options.tick_time;

@@ -10,7 +10,8 @@ use crate::election::algorithm::CastVote;
 use crate::election::{ElectionOutput, ElectionPort};
 use crate::quorums::Quorums;
 use crate::{
-    Config, ConnId, ElectionConfig, Ensemble, Epoch, Instant, Limits, ServerState, Sid, Vote, Zxid,
+    Config, ConnId, ElectionConfig, Epoch, Instant, Limits, Membership, ServerState, Sid, Vote,
+    Zxid,
 };
 
 pub(super) const US: Duration = Duration::from_micros(1);
@@ -62,7 +63,7 @@ enum Event {
 pub(super) struct Net {
     pub(super) now: Instant,
     pub(super) servers: BTreeMap<Sid, Server>,
-    pub(super) ensemble: Ensemble,
+    pub(super) ensemble: Membership,
     /// Bytes per read and write.
     pub(super) chunk: usize,
     /// Time from one server to another: this plus up to the same again.
@@ -82,8 +83,8 @@ fn conn(key: ConnKey) -> ConnId {
 }
 
 /// `server.1` to `server.n`, those in `observers` as observers, and `more` lines.
-pub(super) fn ensemble(n: i64, observers: &[i64], more: &[(&str, &str)]) -> Ensemble {
-    let mut ensemble = Ensemble::default();
+pub(super) fn ensemble(n: i64, observers: &[i64], more: &[(&str, &str)]) -> Membership {
+    let mut ensemble = Membership::default();
     for sid in 1..=n {
         let role = if observers.contains(&sid) { "observer" } else { "participant" };
         let value = format!("h:{}:{}:{role}", 1000 + sid, 2000 + sid);
@@ -96,7 +97,7 @@ pub(super) fn ensemble(n: i64, observers: &[i64], more: &[(&str, &str)]) -> Ense
     ensemble
 }
 
-pub(super) fn config(sid: Sid, ensemble: &Ensemble) -> Config {
+pub(super) fn config(sid: Sid, ensemble: &Membership) -> Config {
     Config {
         fresh_id: None,
         reconfig: false,
@@ -121,7 +122,7 @@ pub(super) fn config(sid: Sid, ensemble: &Ensemble) -> Config {
 }
 
 impl Net {
-    pub(super) fn new(ensemble: Ensemble, seed: u64) -> Self {
+    pub(super) fn new(ensemble: Membership, seed: u64) -> Self {
         Self {
             now: Instant::from_nanos(1_000_000_000),
             servers: BTreeMap::new(),

@@ -10,7 +10,7 @@ use super::driver::Driver;
 use super::net::config;
 use crate::wire::Parsed;
 use crate::wire::notification::{Notification, parse_frame};
-use crate::{ConnId, Ensemble, Epoch, ServerState, Sid};
+use crate::{ConnId, Epoch, Membership, ServerState, Sid};
 
 /// A recorded connection: what either side said, message by message.
 struct Recorded {
@@ -38,8 +38,8 @@ fn recording(text: &str) -> Vec<Recorded> {
 }
 
 /// The configuration that a recorded notification carries.
-fn ensemble(frame: &[u8]) -> Ensemble {
-    Ensemble::parse_text(Notification::parse(&frame[4..]).unwrap().config.unwrap()).unwrap()
+fn ensemble(frame: &[u8]) -> Membership {
+    Membership::parse_text(Notification::parse(&frame[4..]).unwrap().config.unwrap()).unwrap()
 }
 
 /// The connections that `to` accepted from `from`, in order.

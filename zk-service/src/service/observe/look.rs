@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use zab_proto::{Core, Ensemble, HeartbeatStatus, Instant, Sid, Status, StopSafety, Zxid};
+use zab_proto::{Core, HeartbeatStatus, Instant, Membership, Sid, Status, StopSafety, Zxid};
 
 use crate::auth::{Ids, Judge, Verdict};
 pub use crate::metrics::Distribution;
@@ -111,7 +111,7 @@ pub struct Standing {
     /// The last transaction logged.
     pub logged: Zxid,
     /// The members; of a server alone none.
-    pub ensemble: Ensemble,
+    pub ensemble: Membership,
     /// A leader's learners.
     pub learners: Vec<Learner>,
     /// Heartbeats and suspicions.
@@ -253,7 +253,11 @@ impl<'a, 'c> Look<'a, 'c> {
             serves: self.serves,
             last_zxid: view.state.last_zxid(),
             logged: peer.last_zxid(),
-            ensemble: if standalone { Ensemble::default() } else { peer.config().ensemble.clone() },
+            ensemble: if standalone {
+                Membership::default()
+            } else {
+                peer.config().ensemble.clone()
+            },
             learners: learners(view.core),
             heartbeats: peer.heartbeats(),
             safe_to_stop: peer.stop_safety(view.core.now()),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use zab_proto::{ConfigError, Ensemble, Member, Peer, Sid};
+use zab_proto::{ConfigError, Member, Membership, Peer, Sid};
 
 use super::{Content, Judge, Prep, Requester, View, encode, permit, shown};
 use crate::protocol::acl::perms;
@@ -22,7 +22,7 @@ pub(in crate::service::role) struct Members<'a> {
 
 impl Members<'_> {
     /// What the configuration in force becomes. Java's texts are for the log: a client hears a code.
-    fn changed(&self, change: &Reconfig<'_>) -> Result<Ensemble, Refusal> {
+    fn changed(&self, change: &Reconfig<'_>) -> Result<Membership, Refusal> {
         let config = self.peer.config();
         if config.standalone {
             return Err(Refusal(Code::UNIMPLEMENTED, "this is no ensemble".into()));
@@ -113,8 +113,8 @@ impl Prep {
 }
 
 /// All members anew, each in a line or behind a comma.
-fn whole(members: &str, standalone_enabled: bool) -> Result<Ensemble, Refusal> {
-    let next = Ensemble::parse_text(members.replace(',', "\n").as_bytes())?;
+fn whole(members: &str, standalone_enabled: bool) -> Result<Membership, Refusal> {
+    let next = Membership::parse_text(members.replace(',', "\n").as_bytes())?;
     next.check_participants(standalone_enabled)
         .map_err(|error| Refusal(Code::MARSHALLING_ERROR, error.to_string()))?;
     Ok(next)
@@ -122,7 +122,7 @@ fn whole(members: &str, standalone_enabled: bool) -> Result<Ensemble, Refusal> {
 
 /// The members of now without those that leave and with those that join. Who joins and is there
 /// already has its role and addresses changed. Nobody at all makes a new version of the same.
-fn step(now: &Ensemble, joining: &str, leaving: &str) -> Result<Ensemble, Refusal> {
+fn step(now: &Membership, joining: &str, leaving: &str) -> Result<Membership, Refusal> {
     if now.is_hierarchical() {
         return Err(Refusal::arguments(
             "Incremental reconfiguration requested but last configuration seen has a non-majority \
@@ -190,8 +190,8 @@ mod tests {
     const NOW: &str = "server.1=a:1:2:participant;a:3\nserver.2=b:1:2:participant;b:3\n\
                        server.3=c:1:2:observer;0.0.0.0:3\nversion=100000000";
 
-    fn now() -> Ensemble {
-        Ensemble::parse_text(NOW.as_bytes()).expect("good")
+    fn now() -> Membership {
+        Membership::parse_text(NOW.as_bytes()).expect("good")
     }
 
     fn stepped(joining: &str, leaving: &str) -> Result<String, Code> {
@@ -245,7 +245,7 @@ mod tests {
         let own = "server.5=127.0.0.1:1:2;3,server.6=127.0.0.1:1:2;3,server.7=localhost:1:2;3";
         assert!(stepped(own, "").is_ok(), "each machine has that");
         let groups = [NOW, "\ngroup.1=1:2"].concat();
-        let hierarchy = Ensemble::parse_text(groups.as_bytes()).expect("good");
+        let hierarchy = Membership::parse_text(groups.as_bytes()).expect("good");
         assert_eq!(step(&hierarchy, "", "").expect_err("no majorities").0, Code::BAD_ARGUMENTS);
     }
 

@@ -6,11 +6,11 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
-use super::{Address, Ensemble, Group, Member, Role};
+use super::{Address, Group, Member, Membership, Role};
 use crate::wire::jute;
 use crate::{ConfigError, Sid};
 
-impl Ensemble {
+impl Membership {
     /// Takes one key and its value: `server.N`, `group.N` or `weight.N`. Returns whether the key
     /// is one of these. [`complete`](Self::complete) must follow the last one.
     ///
@@ -70,8 +70,8 @@ impl Ensemble {
     }
 }
 
-/// The text that servers exchange, see [`Ensemble::text`].
-impl fmt::Display for Ensemble {
+/// The text that servers exchange, see [`Membership::text`].
+impl fmt::Display for Membership {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (sid, member) in &self.members {
             writeln!(f, "server.{sid}={member}")?;
@@ -331,13 +331,13 @@ mod tests {
              version=1000000ab",
             "server.-1=a:1:2:participant\ngroup.1=-1\nweight.-1=1\nversion=0",
         ] {
-            let ensemble = Ensemble::parse_text(text.as_bytes()).expect(text);
+            let ensemble = Membership::parse_text(text.as_bytes()).expect(text);
             assert_eq!(ensemble.text(), text);
         }
-        let empty = Ensemble::parse_text(b"").expect("no members");
-        assert_eq!(empty, Ensemble::default());
+        let empty = Membership::parse_text(b"").expect("no members");
+        assert_eq!(empty, Membership::default());
         let messy = b"# comment\r\n\n server.1 = a:1:2 \nserver.1=b:1:2\nversion=1f";
-        let ensemble = Ensemble::parse_text(messy).expect("odd, but allowed");
+        let ensemble = Membership::parse_text(messy).expect("odd, but allowed");
         assert_eq!(ensemble.text(), "server.1=b:1:2:participant\nversion=1f");
     }
 
@@ -355,7 +355,7 @@ mod tests {
             ("clientPort=1", "Unrecognised parameter: clientPort"),
             ("nonsense", "Unrecognised parameter: nonsense"),
         ] {
-            let got = Ensemble::parse_text(text.as_bytes()).map_err(|e| e.to_string());
+            let got = Membership::parse_text(text.as_bytes()).map_err(|e| e.to_string());
             assert_eq!(got, Err(error.into()), "{text}");
         }
     }

@@ -63,7 +63,7 @@ pub struct Group {
 
 /// The configuration of an ensemble.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Ensemble {
+pub struct Membership {
     /// zxid of the reconfiguration that made it; 0 for a static one.
     pub version: i64,
     /// All members.
@@ -75,7 +75,7 @@ pub struct Ensemble {
     pub weights: BTreeMap<Sid, i64>,
 }
 
-impl Ensemble {
+impl Membership {
     /// Whether `sid` is a participant.
     #[must_use]
     pub fn is_voter(&self, sid: Sid) -> bool {
@@ -256,11 +256,11 @@ mod tests {
 
     use super::*;
 
-    fn parse(text: &str) -> Ensemble {
-        Ensemble::parse_text(text.as_bytes()).expect(text)
+    fn parse(text: &str) -> Membership {
+        Membership::parse_text(text.as_bytes()).expect(text)
     }
 
-    fn is_quorum(ensemble: &Ensemble, acks: &[i64]) -> bool {
+    fn is_quorum(ensemble: &Membership, acks: &[i64]) -> bool {
         ensemble.is_quorum(|sid| acks.contains(&sid.0))
     }
 
@@ -275,7 +275,7 @@ mod tests {
         assert!(!is_quorum(&five, &[1, 3, 6, 7]), "observers and strangers do not count");
         let four = parse("server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2\nserver.4=d:1:2");
         assert!(!is_quorum(&four, &[1, 2]));
-        assert!(!Ensemble::default().is_quorum(|_| true));
+        assert!(!Membership::default().is_quorum(|_| true));
         assert_eq!((five.weight(Sid(1)), five.weight(Sid(9))), (1, 1));
     }
 
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn groups_must_be_complete() {
-        let error = |text: &str| match Ensemble::parse_text([FIVE, text].concat().as_bytes()) {
+        let error = |text: &str| match Membership::parse_text([FIVE, text].concat().as_bytes()) {
             Err(ConfigError::Invalid(text)) => text,
             other => panic!("{other:?}"),
         };
