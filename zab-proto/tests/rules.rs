@@ -22,5 +22,5 @@ fn one_place_counts_quorums() {
             }
         }
     }
-    assert_eq!(askers, ["ensemble.rs", "quorums.rs"].map(Into::into).into());
+    assert_eq!(askers, ["membership.rs", "quorums.rs"].map(Into::into).into());
 }
