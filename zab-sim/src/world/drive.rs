@@ -113,6 +113,10 @@ impl<A: Subject> World<A> {
     }
 
     fn on_accept(&mut self, conn: u32) {
+        if self.net.conn(conn).end(Side::Acceptor).state != EndState::Pending {
+            // It was reset on its way. An end that opened nevertheless would never hear of it.
+            return;
+        }
         let server = self.net.conn(conn).end(Side::Acceptor).host;
         let channel = self.net.conn(conn).channel;
         let incoming = Incoming::new((Ipv4Addr::LOCALHOST, 1).into());
