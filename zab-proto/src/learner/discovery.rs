@@ -49,7 +49,9 @@ impl Learner {
         }
         self.open = true;
         self.step = LearnerStep::Introduced;
-        self.deadline = now + shared.config.ticks(shared.config.init_limit);
+        // The leader may still be in its finalising wait, and answers nobody before it leads.
+        let config = &shared.config;
+        self.deadline = now + config.ticks(config.init_limit) + config.election.finalize_wait;
         self.introduce(shared);
     }
 
