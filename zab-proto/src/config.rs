@@ -253,6 +253,13 @@ impl Config {
         (!self.standalone && every >= HEARTBEAT_MIN).then_some(every)
     }
 
+    /// How long a leader and its followers wait to hear of each other after the election: `initLimit`, and the
+    /// finalising wait. Who hears every voter decides at once, and who hears only some waits, so that
+    /// either side may come so much later; where `initLimit` is no longer than that they would miss each other in every round.
+    pub(crate) fn meeting_limit(&self) -> Duration {
+        self.ticks(self.init_limit) + self.election.finalize_wait
+    }
+
     /// `ticks` ticks.
     #[must_use]
     pub fn ticks(&self, ticks: u32) -> Duration {

@@ -131,6 +131,12 @@ fn seeds_that_found_something() {
     }
 }
 
+/// A follower gave its leader up after an `initLimit` of half the finalising wait in which that was, in every round (E7).
+#[test]
+fn a_seed_of_a_leader_that_waits_longer_than_its_followers() {
+    assert_eq!(run::<Zk>(&Options::swarm(3682), 0).failure, None);
+}
+
 /// A learner's requests waited for their turn when their client, which had been elsewhere, came back to
 /// that learner: they were carried out behind what it had asked there (W3).
 #[test]

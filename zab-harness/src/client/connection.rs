@@ -43,7 +43,7 @@ impl Connection {
         self.session
     }
 
-    /// What goes on with this session on another connection.
+    /// The handshake by which another connection takes this client over, with what it has seen.
     pub fn again(&self) -> Connect {
         let Connected { timeout_ms, session, password } = self.session;
         Connect { last_zxid: self.last_zxid, ..Connect::again(timeout_ms, session, password) }

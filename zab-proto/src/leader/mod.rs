@@ -139,10 +139,7 @@ impl Leader {
     pub(crate) fn new(now: Instant, shared: &mut Shared) -> Self {
         let config = &shared.config;
         let history = &shared.history;
-        // Who hears every voter does not wait before it decides. Those who do not hear all of them come later by
-        // as much, and where `initLimit` is no longer than this they would find nobody, again and again.
-        let others_wait = config.election.finalize_wait;
-        let deadline = now + config.ticks(config.init_limit) + others_wait;
+        let deadline = now + config.meeting_limit();
         let acks = shared.quorums.voters().iter().map(|sid| (*sid, 0)).collect();
         let mut leader = Self {
             links: Links::default(),

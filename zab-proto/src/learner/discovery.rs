@@ -49,9 +49,7 @@ impl Learner {
         }
         self.open = true;
         self.step = LearnerStep::Introduced;
-        // The leader may still be in its finalising wait, and answers nobody before it leads.
-        let config = &shared.config;
-        self.deadline = now + config.ticks(config.init_limit) + config.election.finalize_wait;
+        self.deadline = now + shared.config.meeting_limit();
         self.introduce(shared);
     }
 
